@@ -1,0 +1,1 @@
+//! Agents, the tool router and the gateway, as supervised actors.

@@ -1,0 +1,306 @@
+//! The one clock: monotonic moments, wall time, sleeps and deadlines, and a double that tests move.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::sweep::{Sweep, Ticket};
+
+/// A point on a kernel's clock, in nanoseconds since that clock began.
+///
+/// ```
+/// use std::time::Duration;
+/// use neuroflow_kernel::Clock;
+/// let clock = Clock::system();
+/// let start = clock.now();
+/// assert!(start + Duration::from_secs(1) > start);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// The moment at which the clock began.
+    pub const ORIGIN: Self = Self(0);
+
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    /// Time since `earlier`; zero if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Nanoseconds since the clock began.
+    pub fn nanos(self) -> u64 {
+        self.0
+    }
+}
+
+impl std::ops::Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A clock, cheap to clone.
+///
+/// ```
+/// use neuroflow_kernel::Clock;
+/// let clock = Clock::system();
+/// assert!(clock.now() <= clock.now());
+/// ```
+#[derive(Clone)]
+pub struct Clock(Arc<Inner>);
+
+pub(crate) struct Inner {
+    time: Time,
+    sweep: Sweep,
+}
+
+enum Time {
+    System { origin: Instant },
+    Manual { nanos: AtomicU64 },
+}
+
+impl Clock {
+    /// The machine's clock. Sleeps need a tokio runtime with its time driver on.
+    pub fn system() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this is the kernel clock")]
+        let origin = Instant::now();
+        Self::with(Time::System { origin })
+    }
+
+    fn with(time: Time) -> Self {
+        Self(Arc::new(Inner { time, sweep: Sweep::default() }))
+    }
+
+    /// This moment.
+    pub fn now(&self) -> Moment {
+        self.0.now()
+    }
+
+    /// The civil time, for timestamps that people and other systems read.
+    pub fn wall(&self) -> SystemTime {
+        match &self.0.time {
+            #[expect(clippy::disallowed_methods, reason = "this is the kernel clock")]
+            Time::System { .. } => SystemTime::now(),
+            Time::Manual { nanos } => {
+                let since = Duration::from_nanos(nanos.load(Ordering::SeqCst));
+                SystemTime::UNIX_EPOCH + ManualClock::WALL_ORIGIN + since
+            }
+        }
+    }
+
+    /// Waits until `at`, with the precision of the runtime's timer.
+    pub async fn sleep_until(&self, at: Moment) {
+        match &self.0.time {
+            Time::System { origin } => {
+                let at = *origin + Duration::from_nanos(at.0);
+                tokio::time::sleep_until(at.into()).await;
+            }
+            Time::Manual { .. } => self.alarm(at).await,
+        }
+    }
+
+    /// Waits for `duration`, with the precision of the runtime's timer.
+    pub async fn sleep(&self, duration: Duration) {
+        self.sleep_until(self.now() + duration).await;
+    }
+
+    /// The answer of `future`, or [`Elapsed`] once `at` is past.
+    ///
+    /// Deadlines share one sweep and fire up to [`crate::limits::DEADLINE_RESOLUTION`] late.
+    ///
+    /// ```
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    /// # runtime.block_on(async {
+    /// use std::time::Duration;
+    /// use neuroflow_kernel::Clock;
+    /// let clock = Clock::system();
+    /// let soon = clock.now() + Duration::from_millis(10);
+    /// assert!(clock.before(soon, std::future::pending::<()>()).await.is_err());
+    /// assert_eq!(clock.before(soon, async { 1 }).await, Ok(1));
+    /// # });
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Elapsed`] if the future wasn't ready in time; it's dropped then.
+    pub async fn before<F: Future>(&self, at: Moment, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = std::pin::pin!(future);
+        let mut alarm = self.alarm(at);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            Pin::new(&mut alarm).poll(cx).map(|()| Err(Elapsed))
+        })
+        .await
+    }
+
+    pub(crate) fn alarm(&self, at: Moment) -> Alarm {
+        Alarm { clock: self.clone(), at, ticket: None }
+    }
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Moment {
+        match &self.time {
+            Time::System { origin } => {
+                Moment(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+            }
+            Time::Manual { nanos } => Moment(nanos.load(Ordering::SeqCst)),
+        }
+    }
+
+    pub(crate) fn sweep(&self) -> &Sweep {
+        &self.sweep
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+/// The deadline came first.
+///
+/// ```
+/// assert_eq!(neuroflow_kernel::Elapsed.to_string(), "the deadline has passed");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the deadline has passed")]
+pub struct Elapsed;
+
+/// Ready once the clock has reached a moment; costs two short locks, no timer of its own.
+pub(crate) struct Alarm {
+    clock: Clock,
+    at: Moment,
+    ticket: Option<Ticket>,
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &self.clock.0;
+        if let Some(ticket) = &self.ticket {
+            return inner.sweep.poll(ticket, cx.waker());
+        }
+        if self.at == Moment::NEVER {
+            return Poll::Pending;
+        }
+        let ticket = inner.sweep.register(self.at, cx.waker());
+        match &inner.time {
+            Time::System { .. } => Sweep::tick(inner),
+            // Nobody sweeps for a moment that is already past on a clock that stands still.
+            Time::Manual { .. } if inner.now() >= self.at => {
+                inner.sweep.remove(&ticket);
+                return Poll::Ready(());
+            }
+            Time::Manual { .. } => {}
+        }
+        self.ticket = Some(ticket);
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.clock.0.sweep.remove(&ticket);
+        }
+    }
+}
+
+/// A clock that stands still until a test moves it.
+///
+/// ```
+/// use std::time::Duration;
+/// use neuroflow_kernel::ManualClock;
+/// let time = ManualClock::new();
+/// let clock = time.clock();
+/// let before = clock.now();
+/// time.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now().since(before), Duration::from_secs(60));
+/// ```
+#[derive(Clone, Debug)]
+pub struct ManualClock(Clock);
+
+impl ManualClock {
+    /// 2020-01-01T00:00:00Z in seconds of Unix time: when every manual clock begins.
+    pub const WALL_ORIGIN: Duration = Duration::from_secs(1_577_836_800);
+
+    /// A clock at its origin.
+    pub fn new() -> Self {
+        Self(Clock::with(Time::Manual { nanos: AtomicU64::new(0) }))
+    }
+
+    /// The clock to hand out.
+    pub fn clock(&self) -> Clock {
+        self.0.clone()
+    }
+
+    /// Moves time on and wakes whoever waited for a moment that is now past.
+    pub fn advance(&self, duration: Duration) {
+        if let Time::Manual { nanos } = &self.0.0.time {
+            let step = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+            nanos.fetch_add(step, Ordering::SeqCst);
+        }
+        self.0.0.sweep.fire(self.0.now());
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sleep_on_a_manual_clock_ends_when_time_is_moved_and_not_before() {
+        let time = ManualClock::new();
+        let clock = time.clock();
+        let mut sleep = std::pin::pin!(clock.sleep(Duration::from_secs(5)));
+        let ready = |sleep: &mut Pin<&mut _>| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            Future::poll(sleep.as_mut(), &mut cx).is_ready()
+        };
+        assert!(!ready(&mut sleep));
+        time.advance(Duration::from_secs(4));
+        assert!(!ready(&mut sleep));
+        time.advance(Duration::from_secs(1));
+        assert!(ready(&mut sleep));
+    }
+
+    #[tokio::test]
+    async fn a_deadline_fires_and_leaves_nothing_behind() {
+        let clock = Clock::system();
+        let at = clock.now() + Duration::from_millis(3);
+        assert_eq!(clock.before(at, std::future::pending::<()>()).await, Err(Elapsed));
+        assert_eq!(clock.before(at + Duration::from_secs(9), async { 7 }).await, Ok(7));
+        assert_eq!(clock.0.sweep.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_parked_sweep_starts_again() {
+        let clock = Clock::system();
+        for _ in 0..2 {
+            let at = clock.now() + Duration::from_millis(1);
+            assert_eq!(clock.before(at, std::future::pending::<()>()).await, Err(Elapsed));
+            while !clock.0.sweep.is_parked() {
+                clock.sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+}

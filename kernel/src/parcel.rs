@@ -1,0 +1,339 @@
+//! An archive that is written once and read in place: mailbox item, wire frame, journal record.
+#![expect(unsafe_code, reason = "reading an archive in place without validating it again")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use rkyv::rancor;
+use rkyv::util::AlignedVec;
+
+use crate::message::WireMessage;
+
+/// The identity of a message type on the wire: the FNV-1a hash of its name.
+///
+/// ```
+/// use neuroflow_kernel::MessageId;
+/// assert_ne!(MessageId::of("example.ping"), MessageId::of("example.pong"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MessageId(u64);
+
+impl MessageId {
+    /// The id of a name. See <http://www.isthe.com/chongo/tech/comp/fnv/>.
+    pub const fn of(name: &str) -> Self {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let bytes = name.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+            at += 1;
+        }
+        Self(hash)
+    }
+
+    /// The hash.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<u64> for MessageId {
+    fn from(hash: u64) -> Self {
+        Self(hash)
+    }
+}
+
+/// An archive whose type is only claimed: what arrives from a link or from disk.
+///
+/// ```
+/// use neuroflow_kernel::{MessageId, RawParcel, WireMessage};
+/// # #[derive(rkyv::Archive, rkyv::Serialize)] struct Ping;
+/// # impl WireMessage for Ping { const NAME: &'static str = "example.ping"; const VERSION: u16 = 1; }
+/// let claimed = RawParcel::new(MessageId::of("example.pong"), 1, &[]);
+/// assert!(claimed.open::<Ping>().is_err());
+/// ```
+#[derive(Clone)]
+pub struct RawParcel {
+    bytes: Arc<AlignedVec>,
+    message: MessageId,
+    version: u16,
+}
+
+impl RawParcel {
+    /// Takes received bytes, copied once into an aligned buffer.
+    pub fn new(message: MessageId, version: u16, bytes: &[u8]) -> Self {
+        let mut aligned = AlignedVec::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        Self::from_aligned(message, version, aligned)
+    }
+
+    /// Takes a buffer that a link received into, without a copy.
+    pub fn from_aligned(message: MessageId, version: u16, bytes: AlignedVec) -> Self {
+        Self { bytes: Arc::new(bytes), message, version }
+    }
+
+    /// The bytes of the archive.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The claimed type.
+    pub fn message(&self) -> MessageId {
+        self.message
+    }
+
+    /// The claimed version.
+    pub fn version(&self) -> u16 {
+        self.version
+    }
+
+    /// Validates the archive as an `M`: once, at the boundary. An older version is upgraded.
+    ///
+    /// # Errors
+    /// Says whether the type, the version, the size or the bytes are wrong.
+    pub fn open<M: WireMessage>(self) -> Result<Parcel<M>, ParcelError> {
+        if self.message != MessageId::of(M::NAME) {
+            return Err(ParcelError::Type { expected: M::NAME, found: self.message });
+        }
+        if self.bytes.len() > M::SIZE_LIMIT {
+            return Err(ParcelError::too_large::<M>(self.bytes.len()));
+        }
+        if self.version < M::VERSION {
+            return Parcel::archive(&M::upgrade(&self)?);
+        }
+        if self.version > M::VERSION {
+            return Err(ParcelError::Version {
+                name: M::NAME,
+                known: M::VERSION,
+                found: self.version,
+            });
+        }
+        self.validate::<M>()?;
+        Ok(Parcel { raw: self, message: PhantomData })
+    }
+
+    /// The archive as a `T`, validated: for [`WireMessage::upgrade`], which reads old layouts.
+    ///
+    /// # Errors
+    /// [`ParcelError::Invalid`] if the bytes aren't a `T`.
+    pub fn read<T: WireMessage>(&self) -> Result<&T::Archived, ParcelError> {
+        self.validate::<T>()
+    }
+
+    fn validate<M: WireMessage>(&self) -> Result<&M::Archived, ParcelError> {
+        rkyv::access::<M::Archived, rancor::Error>(&self.bytes)
+            .map_err(|source| ParcelError::Invalid { name: M::NAME, source })
+    }
+}
+
+impl fmt::Debug for RawParcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawParcel")
+            .field("message", &self.message)
+            .field("version", &self.version)
+            .field("bytes", &self.bytes.len())
+            .finish()
+    }
+}
+
+/// A valid archive of an `M`, reference-counted; cloning it copies no bytes.
+///
+/// ```
+/// use neuroflow_kernel::{Parcel, WireMessage};
+/// # #[derive(rkyv::Archive, rkyv::Serialize)] struct Note { text: String }
+/// # impl WireMessage for Note { const NAME: &'static str = "example.note"; const VERSION: u16 = 1; }
+/// let parcel = Parcel::archive(&Note { text: "read in place".into() })?;
+/// let received = parcel.as_raw().clone().open::<Note>()?;
+/// assert_eq!(received.get().text, "read in place");
+/// # Ok::<(), neuroflow_kernel::ParcelError>(())
+/// ```
+pub struct Parcel<M> {
+    // Invariant: `raw` holds a valid archive of an `M` at its end; it was written by `archive`
+    // or checked by `open`, and nothing writes to it afterwards.
+    raw: RawParcel,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M: WireMessage> Parcel<M> {
+    /// Archives `message`: the only time that its bytes are written.
+    ///
+    /// # Errors
+    /// [`ParcelError::TooLarge`] past the type's limit.
+    pub fn archive(message: &M) -> Result<Self, ParcelError> {
+        let bytes = rkyv::to_bytes::<rancor::Error>(message)
+            .map_err(|source| ParcelError::Invalid { name: M::NAME, source })?;
+        if bytes.len() > M::SIZE_LIMIT {
+            return Err(ParcelError::too_large::<M>(bytes.len()));
+        }
+        let raw = RawParcel::from_aligned(MessageId::of(M::NAME), M::VERSION, bytes);
+        Ok(Self { raw, message: PhantomData })
+    }
+
+    /// The message, read in place.
+    pub fn get(&self) -> &M::Archived {
+        // SAFETY: by the type's invariant the buffer holds a valid, aligned archive of `M` whose
+        // root is at its end, which is where `access_unchecked` looks.
+        unsafe { rkyv::access_unchecked::<M::Archived>(&self.raw.bytes) }
+    }
+
+    /// The untyped parcel, for a link or a journal.
+    pub fn as_raw(&self) -> &RawParcel {
+        &self.raw
+    }
+}
+
+impl<M> Clone for Parcel<M> {
+    fn clone(&self) -> Self {
+        Self { raw: self.raw.clone(), message: PhantomData }
+    }
+}
+
+impl<M> fmt::Debug for Parcel<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Parcel").field(&self.raw).finish()
+    }
+}
+
+/// Why bytes aren't the message that they were taken for.
+///
+/// ```
+/// use neuroflow_kernel::{MessageId, ParcelError, RawParcel, WireMessage};
+/// # #[derive(rkyv::Archive, rkyv::Serialize)] struct Ping;
+/// # impl WireMessage for Ping { const NAME: &'static str = "example.ping"; const VERSION: u16 = 1; }
+/// let newer = RawParcel::new(MessageId::of(Ping::NAME), 9, &[]);
+/// assert!(matches!(newer.open::<Ping>(), Err(ParcelError::Version { found: 9, .. })));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParcelError {
+    /// Another type's archive.
+    #[error("expected a {expected} but the parcel says type {:#018x}", found.get())]
+    Type {
+        /// The type that was asked for.
+        expected: &'static str,
+        /// What the parcel says it is.
+        found: MessageId,
+    },
+    /// A version that this build doesn't know.
+    #[error("{name} has version {found} here, and this build knows versions up to {known}")]
+    Version {
+        /// The message.
+        name: &'static str,
+        /// The newest known version.
+        known: u16,
+        /// The parcel's.
+        found: u16,
+    },
+    /// More bytes than the type allows.
+    #[error("{name} has {bytes} bytes and may have {limit}")]
+    TooLarge {
+        /// The message.
+        name: &'static str,
+        /// Its archive's bytes.
+        bytes: usize,
+        /// The type's limit in bytes.
+        limit: usize,
+    },
+    /// Bytes that aren't a valid archive.
+    #[error("not a valid archive of {name}")]
+    Invalid {
+        /// The message.
+        name: &'static str,
+        /// What `rkyv` found.
+        #[source]
+        source: rancor::Error,
+    },
+}
+
+impl ParcelError {
+    fn too_large<M: WireMessage>(bytes: usize) -> Self {
+        Self::TooLarge { name: M::NAME, bytes, limit: M::SIZE_LIMIT }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    struct OrderOne {
+        item: String,
+    }
+    impl WireMessage for OrderOne {
+        const NAME: &'static str = "test.order";
+        const VERSION: u16 = 1;
+    }
+
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    struct Order {
+        item: String,
+        count: u32,
+    }
+    impl WireMessage for Order {
+        const NAME: &'static str = "test.order";
+        const VERSION: u16 = 2;
+        const SIZE_LIMIT: usize = 256;
+
+        fn upgrade(old: &RawParcel) -> Result<Self, ParcelError> {
+            match old.version() {
+                1 => Ok(Self { item: old.read::<OrderOne>()?.item.to_string(), count: 1 }),
+                found => Err(ParcelError::Version { name: Self::NAME, known: 2, found }),
+            }
+        }
+    }
+
+    fn received(parcel: &RawParcel) -> RawParcel {
+        RawParcel::new(parcel.message(), parcel.version(), parcel.as_bytes())
+    }
+
+    #[test]
+    fn an_older_version_is_upgraded_and_a_newer_one_refused() {
+        let old = Parcel::archive(&OrderOne { item: "tea".into() }).unwrap();
+        let order = received(old.as_raw()).open::<Order>().unwrap();
+        assert_eq!(order.get().item, "tea");
+        assert_eq!(order.get().count, 1);
+
+        let new = Parcel::archive(&Order { item: "tea".into(), count: 3 }).unwrap();
+        let refused = received(new.as_raw()).open::<OrderOne>().unwrap_err();
+        assert!(matches!(refused, ParcelError::Version { known: 1, found: 2, .. }));
+        let ancient = RawParcel::new(MessageId::of("test.order"), 0, new.as_raw().as_bytes());
+        assert!(matches!(ancient.open::<Order>(), Err(ParcelError::Version { found: 0, .. })));
+    }
+
+    #[test]
+    fn size_is_limited_on_both_sides() {
+        let large = Order { item: "x".repeat(300), count: 1 };
+        assert!(matches!(Parcel::archive(&large), Err(ParcelError::TooLarge { .. })));
+        let claimed = RawParcel::new(MessageId::of("test.order"), 2, &[0; 300]);
+        assert!(matches!(claimed.open::<Order>(), Err(ParcelError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn hostile_bytes_are_refused_and_never_read() {
+        let good = Parcel::archive(&Order { item: "a longer text than inline".into(), count: 3 });
+        let good = good.unwrap();
+        let bytes = good.as_raw().as_bytes();
+        for at in 0..bytes.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut hostile = bytes.to_vec();
+                hostile[at] ^= flip;
+                // Whatever validates must also be readable without leaving the buffer.
+                if let Ok(order) =
+                    RawParcel::new(MessageId::of(Order::NAME), 2, &hostile).open::<Order>()
+                {
+                    let _ = order.get().item.len();
+                }
+            }
+            let cut = RawParcel::new(MessageId::of(Order::NAME), 2, &bytes[..at]).open::<Order>();
+            assert!(cut.is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn cloning_shares_the_bytes() {
+        let parcel = Parcel::archive(&OrderOne { item: "tea".into() }).unwrap();
+        let clone = parcel.clone();
+        assert_eq!(parcel.as_raw().as_bytes().as_ptr(), clone.as_raw().as_bytes().as_ptr());
+    }
+}

@@ -1,0 +1,247 @@
+//! The port for links: how an address leads to an actor on another node.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::address::{Address, Refusal, SendError};
+use crate::capability::Grant;
+use crate::clock::Clock;
+use crate::header::Header;
+use crate::message::{Request, WireMessage, WireRequest};
+use crate::parcel::{Parcel, ParcelError, RawParcel};
+use crate::reply::{ReplySink, SinkError};
+
+/// An agent's name in the cluster: `agent://<node or *>/<name>`.
+///
+/// ```
+/// let target: neuroflow_kernel::RemoteTarget = "agent://*/echo".parse()?;
+/// assert_eq!((target.node(), target.name()), (None, "echo"));
+/// # Ok::<(), neuroflow_kernel::RemoteError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RemoteTarget {
+    node: Option<String>,
+    name: String,
+}
+
+impl RemoteTarget {
+    /// The node, or nothing if the placement may choose.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+
+    /// The actor's name there.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl std::str::FromStr for RemoteTarget {
+    type Err = RemoteError;
+
+    fn from_str(text: &str) -> Result<Self, RemoteError> {
+        let malformed = || RemoteError::MalformedTarget { text: text.to_owned() };
+        let (node, name) = text
+            .strip_prefix("agent://")
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or_else(malformed)?;
+        if node.is_empty() || crate::name::Name::new(name).is_err() {
+            return Err(malformed());
+        }
+        let node = (node != "*").then(|| node.to_owned());
+        Ok(Self { node, name: name.to_owned() })
+    }
+}
+
+impl fmt::Display for RemoteTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "agent://{}/{}", self.node.as_deref().unwrap_or("*"), self.name)
+    }
+}
+
+/// What a link must provide.
+///
+/// `send` is called with bytes that are already archived; the link puts them on the wire as they
+/// are. Replies come back through the [`RawReplies`]; dropping it unfinished means that the peer
+/// was lost. When [`RawReplies::closed`] is ready the caller has gone, and the link cancels.
+pub trait RemotePort: Send + Sync + 'static {
+    /// Puts a request on the wire if the link's credit allows it now.
+    ///
+    /// # Errors
+    /// Gives the parcel's replies up and says why.
+    fn send(
+        &self,
+        target: &RemoteTarget,
+        header: &Header,
+        grant: Option<&Arc<Grant>>,
+        parcel: RawParcel,
+        replies: Box<dyn RawReplies>,
+    ) -> Result<(), RemoteError>;
+
+    /// Waits until a send to `target` is worth another try.
+    fn ready<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+    /// The clock of the kernel that this link serves.
+    fn clock(&self) -> &Clock;
+}
+
+/// Where a link delivers the replies of one request.
+pub trait RawReplies: Send + Sync {
+    /// Validates a reply, once, and hands it to the caller.
+    ///
+    /// # Errors
+    /// Says whether the bytes are wrong or the caller doesn't take them.
+    fn deliver(&self, reply: RawParcel) -> Result<(), DeliverError>;
+
+    /// Ends the stream in good order.
+    fn finish(self: Box<Self>);
+
+    /// Ready when the caller has gone.
+    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// Why a reply wasn't delivered.
+///
+/// ```
+/// assert_eq!(neuroflow_kernel::DeliverError::Gone.to_string(), "the caller has gone");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliverError {
+    /// The bytes aren't a reply to this request.
+    #[error("the reply isn't valid")]
+    Invalid(#[from] ParcelError),
+    /// The caller takes replies more slowly than they come; try again later.
+    #[error("the caller doesn't keep up")]
+    Full,
+    /// Nobody waits any more.
+    #[error("the caller has gone")]
+    Gone,
+}
+
+/// Why a link doesn't take a request.
+///
+/// ```
+/// use neuroflow_kernel::{RemoteError, RemoteTarget};
+/// let wrong = "http://node/echo".parse::<RemoteTarget>().unwrap_err();
+/// assert!(matches!(wrong, RemoteError::MalformedTarget { .. }));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// Not of the form `agent://<node or *>/<name>`.
+    #[error("{text:?} isn't of the form agent://<node or *>/<name>")]
+    MalformedTarget {
+        /// What was given.
+        text: String,
+    },
+    /// The link's credit is used up.
+    #[error("the link to {target} is saturated")]
+    Saturated {
+        /// Where the request was to go.
+        target: String,
+    },
+    /// This build or configuration has no links to other nodes.
+    #[error("this node has no links to others, so {target} can't be reached")]
+    Unsupported {
+        /// Where the request was to go.
+        target: String,
+    },
+    /// No node answers for it.
+    #[error("no node answers for {target}")]
+    Unreachable {
+        /// Where the request was to go.
+        target: String,
+    },
+}
+
+/// A typed way to a remote actor.
+pub(crate) trait RemoteRoute<M>: Send + Sync {
+    fn try_send(
+        &self,
+        header: Header,
+        grant: Option<&Arc<Grant>>,
+        message: M,
+    ) -> Result<(), SendError<M>>;
+    fn ready<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn clock(&self) -> &Clock;
+    fn target(&self) -> &RemoteTarget;
+}
+
+impl<W: WireRequest> Address<Request<W>> {
+    /// The address of an actor behind a link.
+    pub fn remote(port: Arc<dyn RemotePort>, target: RemoteTarget) -> Self {
+        Self::of_remote(Arc::new(Remote { port, target }))
+    }
+}
+
+struct Remote {
+    port: Arc<dyn RemotePort>,
+    target: RemoteTarget,
+}
+
+impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
+    fn try_send(
+        &self,
+        header: Header,
+        grant: Option<&Arc<Grant>>,
+        message: Request<W>,
+    ) -> Result<(), SendError<Request<W>>> {
+        let Request { parcel, replies } = message;
+        let replies = Arc::new(replies);
+        let raw = Box::new(TypedReplies::<W::Reply>(Arc::clone(&replies)));
+        match self.port.send(&self.target, &header, grant, parcel.as_raw().clone(), raw) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let reason = match &error {
+                    RemoteError::Saturated { .. } => Refusal::Overloaded { capacity: 0 },
+                    _ => Refusal::Unreachable(Arc::new(error)),
+                };
+                // The port let go of its half, so this one is the last.
+                match Arc::try_unwrap(replies) {
+                    Ok(replies) => Err(SendError { message: Request { parcel, replies }, reason }),
+                    Err(_kept) => {
+                        let (replies, _stream) = crate::reply::reply_stream();
+                        Err(SendError { message: Request { parcel, replies }, reason })
+                    }
+                }
+            }
+        }
+    }
+
+    fn ready<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.port.ready(&self.target)
+    }
+
+    fn clock(&self) -> &Clock {
+        self.port.clock()
+    }
+
+    fn target(&self) -> &RemoteTarget {
+        &self.target
+    }
+}
+
+struct TypedReplies<R>(Arc<ReplySink<Parcel<R>>>);
+
+impl<R: WireMessage> RawReplies for TypedReplies<R> {
+    fn deliver(&self, reply: RawParcel) -> Result<(), DeliverError> {
+        self.0.try_send(reply.open::<R>()?).map_err(|refused| match refused {
+            SinkError::Full(_) => DeliverError::Full,
+            SinkError::Closed(_) => DeliverError::Gone,
+        })
+    }
+
+    fn finish(self: Box<Self>) {
+        self.0.mark_finished();
+    }
+
+    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.0.closed())
+    }
+}

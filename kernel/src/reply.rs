@@ -1,0 +1,307 @@
+//! The way back: one value, or a bounded stream.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::limits::STREAM_CAPACITY;
+
+/// The side of a call that answers it. Dropping it unanswered tells the caller so at once.
+///
+/// ```
+/// use neuroflow_kernel::Reply;
+/// fn answer(reply: Reply<u32>) {
+///     // An error only says that the caller has gone.
+///     let _ = reply.send(7);
+/// }
+/// ```
+pub struct Reply<T> {
+    sender: Option<oneshot::Sender<Answer<T>>>,
+}
+
+pub(crate) enum Answer<T> {
+    Value(T),
+    Panicked,
+}
+
+pub(crate) fn reply_pair<T>() -> (Reply<T>, oneshot::Receiver<Answer<T>>) {
+    let (sender, receiver) = oneshot::channel();
+    (Reply { sender: Some(sender) }, receiver)
+}
+
+impl<T> Reply<T> {
+    /// Answers.
+    ///
+    /// # Errors
+    /// Gives the value back if the caller has gone.
+    pub fn send(mut self, value: T) -> Result<(), T> {
+        match self.sender.take() {
+            Some(sender) => sender.send(Answer::Value(value)).map_err(|unsent| match unsent {
+                Answer::Value(value) => value,
+                // Only a value was sent.
+                Answer::Panicked => unreachable!("an answer turned into another"),
+            }),
+            // `take` happens here and in `drop` only, and both end the reply.
+            None => Err(value),
+        }
+    }
+
+    /// Whether the caller has gone: it was dropped or its deadline has passed.
+    pub fn is_closed(&self) -> bool {
+        self.sender.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    /// Waits until the caller has gone. Work done for it can stop then.
+    pub async fn closed(&mut self) {
+        if let Some(sender) = &mut self.sender {
+            sender.closed().await;
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(sender) = self.sender.take()
+        {
+            // An error only says that nobody waits any more.
+            let _gone = sender.send(Answer::Panicked);
+        }
+    }
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("closed", &self.is_closed()).finish()
+    }
+}
+
+/// A bounded stream of replies: the producer's and the consumer's side.
+///
+/// ```
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+/// # runtime.block_on(async {
+/// use neuroflow_kernel::reply_stream;
+/// let (sink, mut stream) = reply_stream();
+/// sink.try_send(1).unwrap();
+/// sink.finish();
+/// assert_eq!(stream.next().await, Some(Ok(1)));
+/// assert_eq!(stream.next().await, None);
+/// # });
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn reply_stream<T>() -> (ReplySink<T>, ReplyStream<T>) {
+    let (sender, receiver) = mpsc::channel(STREAM_CAPACITY);
+    let ending = Arc::new(AtomicU8::new(INTERRUPTED));
+    (
+        ReplySink { sender, ending: Arc::clone(&ending) },
+        ReplyStream { receiver, ending, over: false },
+    )
+}
+
+const INTERRUPTED: u8 = 0;
+const FINISHED: u8 = 1;
+const PANICKED: u8 = 2;
+const LAGGED: u8 = 3;
+
+/// The producer's side of a stream. Dropping it without [`finish`](Self::finish) tells the consumer
+/// that something is missing.
+///
+/// ```
+/// use neuroflow_kernel::{ReplySink, SinkError};
+/// fn offer(sink: &ReplySink<u32>) -> bool {
+///     !matches!(sink.try_send(1), Err(SinkError::Closed(_)))
+/// }
+/// ```
+pub struct ReplySink<T> {
+    sender: mpsc::Sender<T>,
+    ending: Arc<AtomicU8>,
+}
+
+impl<T> ReplySink<T> {
+    /// Sends, waiting for room while the consumer is there. The consumer's going away ends the wait.
+    ///
+    /// # Errors
+    /// [`SinkError::Closed`] with the value if the consumer has gone.
+    pub async fn send(&self, value: T) -> Result<(), SinkError<T>> {
+        self.sender.send(value).await.map_err(|unsent| SinkError::Closed(unsent.0))
+    }
+
+    /// Sends if there is room now.
+    ///
+    /// # Errors
+    /// Gives the value back and says whether the consumer is slow or gone.
+    pub fn try_send(&self, value: T) -> Result<(), SinkError<T>> {
+        self.sender.try_send(value).map_err(|unsent| match unsent {
+            mpsc::error::TrySendError::Full(value) => SinkError::Full(value),
+            mpsc::error::TrySendError::Closed(value) => SinkError::Closed(value),
+        })
+    }
+
+    /// Ends the stream in good order.
+    pub fn finish(self) {
+        self.mark_finished();
+    }
+
+    /// What the stream will end with once the last sink is dropped.
+    pub(crate) fn mark_finished(&self) {
+        self.ending.store(FINISHED, Ordering::Release);
+    }
+
+    /// Cuts off a consumer that doesn't keep up; it's told so after what it has already got.
+    pub fn cut_off(self) {
+        self.ending.store(LAGGED, Ordering::Release);
+    }
+
+    /// Whether the consumer has gone.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Waits until the consumer has gone. Work done for it can stop then.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+}
+
+impl<T> Drop for ReplySink<T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.ending.store(PANICKED, Ordering::Release);
+        }
+    }
+}
+
+impl<T> fmt::Debug for ReplySink<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplySink").field("closed", &self.is_closed()).finish()
+    }
+}
+
+/// Why an item wasn't taken; it comes back.
+///
+/// ```
+/// use neuroflow_kernel::{SinkError, reply_stream};
+/// let (sink, stream) = reply_stream();
+/// drop(stream);
+/// assert!(matches!(sink.try_send(5), Err(SinkError::Closed(5))));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError<T> {
+    /// The consumer is slower than the producer.
+    #[error("the consumer doesn't keep up")]
+    Full(T),
+    /// The consumer has gone.
+    #[error("the consumer has gone")]
+    Closed(T),
+}
+
+impl<T> fmt::Debug for SinkError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full",
+            Self::Closed(_) => "Closed",
+        })
+    }
+}
+
+/// The consumer's side of a stream. Dropping it cancels the work behind it.
+///
+/// ```
+/// use neuroflow_kernel::{ReplyStream, StreamError};
+/// async fn sum(mut stream: ReplyStream<u32>) -> Result<u32, StreamError> {
+///     let mut sum = 0;
+///     while let Some(item) = stream.next().await {
+///         sum += item?;
+///     }
+///     Ok(sum)
+/// }
+/// ```
+pub struct ReplyStream<T> {
+    receiver: mpsc::Receiver<T>,
+    ending: Arc<AtomicU8>,
+    over: bool,
+}
+
+impl<T> ReplyStream<T> {
+    /// The next item; nothing after the end. An early end is the last item, as an error.
+    pub async fn next(&mut self) -> Option<Result<T, StreamError>> {
+        if let Some(item) = self.receiver.recv().await {
+            return Some(Ok(item));
+        }
+        if std::mem::replace(&mut self.over, true) {
+            return None;
+        }
+        match self.ending.load(Ordering::Acquire) {
+            FINISHED => None,
+            PANICKED => Some(Err(StreamError::Panicked)),
+            LAGGED => Some(Err(StreamError::Lagged)),
+            _ => Some(Err(StreamError::Interrupted)),
+        }
+    }
+}
+
+impl<T> fmt::Debug for ReplyStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyStream").field("waiting", &self.receiver.len()).finish()
+    }
+}
+
+/// Why a stream ended early.
+///
+/// ```
+/// assert!(neuroflow_kernel::StreamError::Interrupted.to_string().contains("early"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// The producer ended without finishing.
+    #[error("the stream ended early")]
+    Interrupted,
+    /// The producer panicked.
+    #[error("the producer of the stream panicked")]
+    Panicked,
+    /// The consumer was too slow and was cut off.
+    #[error("the consumer didn't keep up and was cut off")]
+    Lagged,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unfinished_stream_says_so_once() {
+        let (sink, mut stream) = reply_stream::<u8>();
+        sink.send(1).await.unwrap();
+        drop(sink);
+        assert_eq!(stream.next().await, Some(Ok(1)));
+        assert_eq!(stream.next().await, Some(Err(StreamError::Interrupted)));
+        assert_eq!(stream.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_consumer_is_told_that_it_was_cut_off() {
+        let (sink, mut stream) = reply_stream::<usize>();
+        for item in 0..STREAM_CAPACITY {
+            sink.try_send(item).unwrap();
+        }
+        assert!(matches!(sink.try_send(99), Err(SinkError::Full(99))));
+        sink.cut_off();
+        for item in 0..STREAM_CAPACITY {
+            assert_eq!(stream.next().await, Some(Ok(item)));
+        }
+        assert_eq!(stream.next().await, Some(Err(StreamError::Lagged)));
+    }
+
+    #[tokio::test]
+    async fn the_producer_learns_that_nobody_listens() {
+        let (sink, stream) = reply_stream::<u8>();
+        drop(stream);
+        sink.closed().await;
+        assert!(matches!(sink.send(1).await, Err(SinkError::Closed(1))));
+    }
+}

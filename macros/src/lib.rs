@@ -1,0 +1,1 @@
+//! Sugar over the public traits of neuroflow.

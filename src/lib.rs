@@ -1,0 +1,1 @@
+//! Runs AI agents the way Erlang runs processes: supervised, isolated, observable.

@@ -1,0 +1,3 @@
+//! The `neuroflow` binary.
+
+fn main() {}
