@@ -1,1 +1,22 @@
 //! Runs AI agents the way Erlang runs processes: supervised, isolated, observable.
+
+mod boot;
+mod outcome;
+
+pub use boot::{BootError, Node, NodeBuilder};
+pub use outcome::{AskError, TaskOutcome};
+
+pub use neuroflow_actors::{
+    Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, AnyTool, Artifact, Ask,
+    Content, Echo, ExecTool, GatewayConfig, Incoming, InvokeError, Meter, Part, Refused, Role,
+    Shell, Skill, TaskContext, TaskState, Tool, ToolContext, ToolError, ToolResult, Turn,
+};
+pub use neuroflow_kernel::{
+    Budget, Clock, Header, Kernel, ManualClock, Name, NameError, Observer, Restriction, Rights,
+    TraceContext,
+};
+pub use neuroflow_sandbox::{Level, Profile};
+
+pub use neuroflow_actors as actors;
+pub use neuroflow_kernel as kernel;
+pub use neuroflow_sandbox as sandbox;

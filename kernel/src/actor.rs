@@ -385,6 +385,19 @@ impl<M: Message> Context<M> {
         }
     }
 
+    /// Ends the child of this name at once, wherever its handler is waiting: what that had begun is
+    /// dropped, and so cancelled. Says whether there was one.
+    pub async fn kill_child(&mut self, name: &Name) -> bool {
+        let found = self.children.iter().find(|(_, child)| child.name == *name).map(|(&id, _)| id);
+        match found.and_then(|id| self.children.remove(&id)) {
+            Some(child) => {
+                kill_child(&self.core, &child).await;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Stops all children, the youngest first, each within its deadline.
     pub async fn stop_children(&mut self) {
         let mut children: Vec<Child> = self.children.drain().map(|(_, child)| child).collect();
@@ -461,13 +474,18 @@ async fn stop_child(core: &Core, child: Child) {
     let deadline = core.clock.now() + child.stop_within;
     let over = core.clock.before(deadline, child.cell.wait(None)).await;
     if over.is_err() {
-        child.vitals.enter(ActorState::Ended);
-        child.cell.kill();
-        // A handler that never awaits can't be killed; waiting longer would hang the stop.
-        let deadline = core.clock.now() + child.stop_within;
-        let _stuck = core.clock.before(deadline, child.cell.wait(None)).await;
-        core.notify(&Lifecycle::Killed { actor: subject(&child.vitals) });
+        kill_child(core, &child).await;
     }
+}
+
+/// Kills a child and waits until it has ended.
+async fn kill_child(core: &Core, child: &Child) {
+    child.vitals.enter(ActorState::Ended);
+    child.cell.kill();
+    // A handler that never awaits can't be killed; waiting for ever would hang its parent.
+    let deadline = core.clock.now() + child.stop_within;
+    let _stuck = core.clock.before(deadline, child.cell.wait(None)).await;
+    core.notify(&Lifecycle::Killed { actor: subject(&child.vitals) });
 }
 
 /// Everything that a life begins with.

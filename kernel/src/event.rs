@@ -392,6 +392,13 @@ impl SpanGuard {
         }
     }
 
+    /// Gives it another name, once it's known what was asked.
+    pub fn rename(&mut self, name: impl Into<Cow<'static, str>>) {
+        if let Some(running) = &mut self.running {
+            running.0.name = name.into();
+        }
+    }
+
     /// Marks it as failed with the kind of error.
     pub fn fail(&mut self, error: impl Into<Cow<'static, str>>) {
         if let Some(running) = &mut self.running {

@@ -1,0 +1,190 @@
+//! The contract of the gateway: what it serves, where, and how it can fail.
+
+mod card;
+mod convert;
+mod error;
+mod http;
+mod jsonrpc;
+mod operations;
+mod server;
+mod task_view;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Tracer};
+
+use crate::agent::{AgentCommand, AgentProfile};
+use crate::limits::BLOCKING_WAIT;
+
+pub use server::GatewayServer;
+
+/// An agent as the gateway serves it.
+///
+/// ```
+/// use neuroflow_actors::{AgentCommand, AgentProfile, GatewayAgent};
+/// use neuroflow_kernel::Address;
+/// fn served(address: Address<AgentCommand>) -> GatewayAgent {
+///     GatewayAgent { profile: AgentProfile::new("echo", "Says what it hears."), address }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct GatewayAgent {
+    /// The content of its card.
+    pub profile: AgentProfile,
+    /// A capability with the rights to ask, read and cancel.
+    pub address: Address<AgentCommand>,
+}
+
+/// What a gateway is started with.
+///
+/// ```
+/// use neuroflow_actors::GatewayConfig;
+/// let config = GatewayConfig::new("127.0.0.1:0".parse()?);
+/// assert!(config.agents.is_empty());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct GatewayConfig {
+    /// Where it listens. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The URL that clients know it by, if it isn't the one that it listens on.
+    pub public_url: Option<String>,
+    /// Its agents; the first one answers at the root.
+    pub agents: Vec<GatewayAgent>,
+    /// The version in the cards.
+    pub version: String,
+    /// How long a blocking request waits for its task to end.
+    pub blocking_wait: Duration,
+    /// Whether a request without a trace context of its own is traced.
+    pub sample: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Who counts the requests.
+    pub meter: Arc<dyn Meter>,
+}
+
+impl GatewayConfig {
+    /// A gateway at this address, without agents, traces or meter.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            public_url: None,
+            agents: Vec::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            blocking_wait: BLOCKING_WAIT,
+            sample: Arc::new(|| false),
+            meter: Arc::new(Unmetered),
+        }
+    }
+}
+
+impl fmt::Debug for GatewayConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GatewayConfig")
+            .field("listen", &self.listen)
+            .field("agents", &self.agents)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts the requests of a gateway. It must not block.
+///
+/// ```
+/// use std::time::Duration;
+/// use neuroflow_actors::Meter;
+/// #[derive(Debug)]
+/// struct Printer;
+/// impl Meter for Printer {
+///     fn request(&self, operation: &'static str, status: u16, error: Option<i32>, took: Duration) {
+///         println!("{operation} {status} {error:?} {took:?}");
+///     }
+/// }
+/// ```
+pub trait Meter: Send + Sync + fmt::Debug + 'static {
+    /// A request was answered. `error` is the JSON-RPC code, if it has one.
+    fn request(&self, operation: &'static str, status: u16, error: Option<i32>, took: Duration);
+}
+
+#[derive(Debug)]
+struct Unmetered;
+
+impl Meter for Unmetered {
+    fn request(&self, _: &'static str, _: u16, _: Option<i32>, _: Duration) {}
+}
+
+/// Why a gateway doesn't start.
+///
+/// ```
+/// use neuroflow_actors::GatewayError;
+/// let error = GatewayError::NoAgents;
+/// assert!(error.to_string().contains("agent"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatewayError {
+    /// There is nothing to serve.
+    #[error("the gateway has no agent to serve; enable at least one")]
+    NoAgents,
+    /// The address can't be listened on.
+    #[error("can't listen on {address}; choose another with gateway.listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The card of an agent can't be written.
+    #[error("the card of agent {agent} can't be written")]
+    Card {
+        /// The agent.
+        agent: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What lies in a gateway's mailbox: nothing, for its work comes from the network.
+///
+/// ```
+/// fn never(command: neuroflow_actors::GatewayCommand) {
+///     match command {}
+/// }
+/// ```
+#[derive(Debug)]
+pub enum GatewayCommand {}
+
+impl Message for GatewayCommand {
+    fn name(&self) -> &'static str {
+        match *self {}
+    }
+}
+
+/// The gateway as a child, and where it listens once it's started.
+///
+/// ```
+/// use std::sync::Arc;
+/// use neuroflow_actors::{GatewayConfig, gateway_child};
+/// use neuroflow_kernel::{Clock, Tracer, Unobserved};
+/// let tracer = Tracer::new(Clock::system(), Arc::new(Unobserved));
+/// let (spec, bound) = gateway_child(GatewayConfig::new("127.0.0.1:0".parse()?), tracer)?;
+/// assert_eq!(spec.name().as_str(), "gateway");
+/// assert!(bound.borrow().is_none());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Says what is wrong with the name.
+pub fn gateway_child(
+    config: GatewayConfig,
+    tracer: Tracer,
+) -> Result<(ChildSpec, tokio::sync::watch::Receiver<Option<SocketAddr>>), NameError> {
+    let (bound, address) = tokio::sync::watch::channel(None);
+    let bound = Arc::new(bound);
+    let factory = move || GatewayServer::new(config.clone(), tracer.clone(), Arc::clone(&bound));
+    let (spec, _nobody_sends) = ChildSpec::new("gateway", factory)?;
+    Ok((spec, address))
+}

@@ -1,0 +1,135 @@
+//! A2A's data model to and from the agents' own.
+
+use a2a_pb::protojson as pb;
+use rkyv::Archived;
+
+use super::error::A2aError;
+use crate::agent::{ArchivedContent, ArchivedRole, Artifact, Content, Part, Role, TaskState, Turn};
+use crate::limits::{CLIENT_ID_BYTES, PARTS};
+
+/// A client's message, checked.
+pub(super) fn turn(message: pb::Message) -> Result<Turn, A2aError> {
+    client_id("message.messageId", &message.message_id)?;
+    if message.message_id.is_empty() {
+        return Err(A2aError::invalid("message.messageId", "is missing"));
+    }
+    let role = match pb::Role::try_from(message.role) {
+        Ok(pb::Role::User) => Role::User,
+        Ok(pb::Role::Agent) => Role::Agent,
+        _ => return Err(A2aError::invalid("message.role", "must be ROLE_USER or ROLE_AGENT")),
+    };
+    if message.parts.is_empty() {
+        return Err(A2aError::invalid("message.parts", "needs at least one part"));
+    }
+    if message.parts.len() > PARTS {
+        return Err(A2aError::invalid("message.parts", format!("has more than {PARTS} parts")));
+    }
+    let parts = message.parts.into_iter().enumerate();
+    let parts = parts.map(|(at, part)| read_part(at, part)).collect::<Result<Vec<_>, _>>()?;
+    let metadata = json_object("message.metadata", message.metadata.as_ref())?;
+    Ok(Turn { id: message.message_id, role, parts, metadata })
+}
+
+/// Checks an identifier that a client has chosen.
+pub(super) fn client_id(field: &str, id: &str) -> Result<(), A2aError> {
+    if id.len() > CLIENT_ID_BYTES {
+        let problem = format!("has {} bytes; {CLIENT_ID_BYTES} are allowed", id.len());
+        return Err(A2aError::invalid(field, problem));
+    }
+    Ok(())
+}
+
+fn read_part(at: usize, part: pb::Part) -> Result<Part, A2aError> {
+    let field = |name: &str| format!("message.parts[{at}]{name}");
+    let content = match part.content {
+        Some(pb::part::Content::Text(text)) => Content::Text(text),
+        Some(pb::part::Content::Raw(bytes)) => Content::Bytes(bytes),
+        Some(pb::part::Content::Url(url)) => Content::Url(url),
+        Some(pb::part::Content::Data(value)) => {
+            let json = serde_json::to_string(&value);
+            Content::Json(
+                json.map_err(|error| A2aError::invalid(field(".data"), error.to_string()))?,
+            )
+        }
+        None => {
+            return Err(A2aError::invalid(field(""), "needs one of text, raw, url and data"));
+        }
+    };
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    Ok(Part {
+        content,
+        media_type: some(part.media_type),
+        filename: some(part.filename),
+        metadata: json_object(&field(".metadata"), part.metadata.as_ref())?,
+    })
+}
+
+fn json_object(
+    field: &str,
+    object: Option<&pbjson_types::Struct>,
+) -> Result<Option<String>, A2aError> {
+    let written = object.map(serde_json::to_string).transpose();
+    written.map_err(|error| A2aError::invalid(field, error.to_string()))
+}
+
+/// A turn as a message of a task.
+pub(super) fn message(turn: &Archived<Turn>, task: &str, context: &str) -> pb::Message {
+    pb::Message {
+        message_id: turn.id.to_string(),
+        context_id: context.to_owned(),
+        task_id: task.to_owned(),
+        role: i32::from(match turn.role {
+            ArchivedRole::User => pb::Role::User,
+            ArchivedRole::Agent => pb::Role::Agent,
+        }),
+        parts: turn.parts.iter().map(write_part).collect(),
+        metadata: read_object(turn.metadata.as_deref()),
+        extensions: Vec::new(),
+        reference_task_ids: Vec::new(),
+    }
+}
+
+pub(super) fn artifact(artifact: &Archived<Artifact>) -> pb::Artifact {
+    pb::Artifact {
+        artifact_id: artifact.id.to_string(),
+        name: artifact.name.to_string(),
+        description: artifact.description.to_string(),
+        parts: artifact.parts.iter().map(write_part).collect(),
+        metadata: None,
+        extensions: Vec::new(),
+    }
+}
+
+fn write_part(part: &Archived<Part>) -> pb::Part {
+    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+    let content = match &part.content {
+        ArchivedContent::Text(text) => pb::part::Content::Text(text.to_string()),
+        ArchivedContent::Bytes(bytes) => pb::part::Content::Raw(bytes.to_vec()),
+        ArchivedContent::Url(url) => pb::part::Content::Url(url.to_string()),
+        // An agent's JSON that isn't any is handed on as the text that it is.
+        ArchivedContent::Json(json) => match serde_json::from_str(json) {
+            Ok(value) => pb::part::Content::Data(value),
+            Err(_not_json) => pb::part::Content::Text(json.to_string()),
+        },
+    };
+    pb::Part {
+        metadata: read_object(part.metadata.as_deref()),
+        filename: text(part.filename.as_deref()),
+        media_type: text(part.media_type.as_deref()),
+        content: Some(content),
+    }
+}
+
+fn read_object(json: Option<&str>) -> Option<pbjson_types::Struct> {
+    json.and_then(|json| serde_json::from_str(json).ok())
+}
+
+pub(super) fn state(state: TaskState) -> pb::TaskState {
+    match state {
+        TaskState::Submitted => pb::TaskState::Submitted,
+        TaskState::Working => pb::TaskState::Working,
+        TaskState::Completed => pb::TaskState::Completed,
+        TaskState::Failed => pb::TaskState::Failed,
+        TaskState::Canceled => pb::TaskState::Canceled,
+    }
+}

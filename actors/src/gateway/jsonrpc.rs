@@ -1,0 +1,153 @@
+//! The JSON-RPC 2.0 binding: bytes to a call, a result to bytes. No I/O.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::error::A2aError;
+
+/// A request as it was sent.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) id: Id,
+    pub(super) method: String,
+    params: Option<&'a RawValue>,
+}
+
+/// A request's id: a text or a number.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(super) enum Id {
+    Number(serde_json::Number),
+    Text(String),
+    /// The id of an answer to something that has none.
+    Null,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    jsonrpc: Option<String>,
+    #[serde(default, borrow)]
+    id: Option<&'a RawValue>,
+    method: Option<String>,
+    #[serde(default, borrow)]
+    params: Option<&'a RawValue>,
+}
+
+/// Reads a call. An error has the id of the request, where that could be read.
+pub(super) fn read(body: &[u8]) -> Result<Call<'_>, (Id, A2aError)> {
+    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|source| {
+        let error = match source.classify() {
+            Category::Data => A2aError::InvalidRequest {
+                field: "request".to_owned(),
+                problem: source.to_string(),
+            },
+            Category::Syntax | Category::Eof | Category::Io => A2aError::Parse { source },
+        };
+        (Id::Null, error)
+    })?;
+    let wrong = |id: Id, field: &str, problem: &str| {
+        (id, A2aError::InvalidRequest { field: field.to_owned(), problem: problem.to_owned() })
+    };
+    let id = match envelope.id.map(|id| serde_json::from_str::<Id>(id.get())) {
+        Some(Ok(Id::Null)) | None => return Err(wrong(Id::Null, "id", "is missing")),
+        Some(Ok(id)) => id,
+        Some(Err(_)) => return Err(wrong(Id::Null, "id", "must be a text or a number")),
+    };
+    if envelope.jsonrpc.as_deref() != Some("2.0") {
+        return Err(wrong(id, "jsonrpc", "must be \"2.0\""));
+    }
+    let Some(method) = envelope.method else {
+        return Err(wrong(id, "method", "is missing"));
+    };
+    Ok(Call { id, method, params: envelope.params })
+}
+
+impl Call<'_> {
+    /// The parameters as a `T`; the error names the field that doesn't fit.
+    pub(super) fn params<T: DeserializeOwned>(&self) -> Result<T, A2aError> {
+        let Some(params) = self.params else {
+            return Err(A2aError::invalid("params", "is missing"));
+        };
+        if !params.get().starts_with('{') {
+            return Err(A2aError::invalid("params", "must be an object"));
+        }
+        serde_json::from_str(params.get()).map_err(|error| {
+            // Only what has failed is read again to learn the path: reading with it is slower.
+            let json = &mut serde_json::Deserializer::from_str(params.get());
+            match serde_path_to_error::deserialize::<_, T>(json) {
+                Err(located) => {
+                    A2aError::invalid(located.path().to_string(), located.inner().to_string())
+                }
+                Ok(_) => A2aError::invalid("params", error.to_string()),
+            }
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct Success<'a, T> {
+    jsonrpc: &'static str,
+    id: &'a Id,
+    result: T,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    jsonrpc: &'static str,
+    id: &'a Id,
+    error: serde_json::Value,
+}
+
+pub(super) fn success(id: &Id, result: &impl Serialize) -> Result<Vec<u8>, A2aError> {
+    // What is written here is text, numbers and lists: it can't fail but for memory.
+    let response = Success { jsonrpc: "2.0", id, result };
+    serde_json::to_vec(&response).map_err(|_cannot| A2aError::Unwritable)
+}
+
+pub(super) fn failure(id: &Id, error: &A2aError) -> Vec<u8> {
+    let response = Failure { jsonrpc: "2.0", id, error: error.to_json() };
+    serde_json::to_vec(&response).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(body: &str) -> (i32, Id, String) {
+        let (id, error) = read(body.as_bytes()).unwrap_err();
+        (error.code(), id, error.to_string())
+    }
+
+    #[test]
+    fn says_which_member_is_wrong() {
+        let seven = Id::Number(7.into());
+        assert_eq!(error("{").0, -32700);
+        assert_eq!(error("[]").0, -32600);
+        assert_eq!(error("\"text\"").0, -32600);
+        assert_eq!(error(r#"{"jsonrpc":"2.0","method":"x"}"#).2.contains("id is missing"), true);
+        let (code, id, text) = error(r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#);
+        assert_eq!((code, id), (-32600, seven.clone()));
+        assert!(text.contains("jsonrpc"));
+        let (code, id, text) = error(r#"{"jsonrpc":"2.0","id":7}"#);
+        assert_eq!((code, id), (-32600, seven));
+        assert!(text.contains("method"));
+        assert_eq!(error(r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#).0, -32600);
+        assert_eq!(error(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#).0, -32600);
+        assert_eq!(error(&"[".repeat(100_000)).0, -32700);
+    }
+
+    #[test]
+    fn a_parameter_that_does_not_fit_is_named_with_its_path() {
+        #[derive(Debug, Deserialize)]
+        struct Outer {
+            #[expect(dead_code, reason = "only its reading is tested")]
+            inner: Vec<u32>,
+        }
+        let body = br#"{"jsonrpc":"2.0","id":"a","method":"x","params":{"inner":[1,"two"]}}"#;
+        let call = read(body).unwrap();
+        let text = call.params::<Outer>().unwrap_err().to_string();
+        assert!(text.starts_with("inner[1] "), "{text}");
+    }
+}

@@ -1,0 +1,148 @@
+//! The gateway's actor: listens, serves connections, and drains them when it stops.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use neuroflow_kernel::{Actor, Context, Tracer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::http::{Shared, router};
+use super::{GatewayCommand, GatewayConfig, GatewayError};
+use crate::limits::{CONNECTIONS, HEAD_BYTES, HEAD_DEADLINE};
+
+/// The gateway as an actor. Made by [`gateway_child`](super::gateway_child).
+///
+/// ```
+/// use neuroflow_actors::GatewayServer;
+/// use neuroflow_kernel::Actor;
+/// assert_eq!(GatewayServer::KIND, "gateway");
+/// ```
+#[derive(Debug)]
+pub struct GatewayServer {
+    config: GatewayConfig,
+    tracer: Tracer,
+    bound: Arc<watch::Sender<Option<SocketAddr>>>,
+    running: Option<Running>,
+}
+
+/// What the stop needs.
+struct Running {
+    shared: Arc<Shared>,
+    drain: oneshot::Sender<()>,
+    drained: oneshot::Receiver<()>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").finish_non_exhaustive()
+    }
+}
+
+impl GatewayServer {
+    pub(super) fn new(
+        config: GatewayConfig,
+        tracer: Tracer,
+        bound: Arc<watch::Sender<Option<SocketAddr>>>,
+    ) -> Self {
+        Self { config, tracer, bound, running: None }
+    }
+}
+
+impl Actor for GatewayServer {
+    type Message = GatewayCommand;
+    type Error = GatewayError;
+    const KIND: &'static str = "gateway";
+
+    async fn started(&mut self, context: &mut Context<GatewayCommand>) -> Result<(), GatewayError> {
+        // A restart comes back to the port that the first start was given.
+        let listen = self.bound.borrow().unwrap_or(self.config.listen);
+        let refused = |source| GatewayError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let base_url = match &self.config.public_url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{address}"),
+        };
+        let (config, tracer) = (self.config.clone(), self.tracer.clone());
+        let shared = Shared::new(config, &base_url, context.clock().clone(), tracer)?;
+        let (drain, draining) = oneshot::channel();
+        let (end, drained) = oneshot::channel();
+        let work = serve(listener, Arc::clone(&shared), draining, end);
+        if context.task(work).is_err() {
+            // A fresh actor has no other task.
+            return Err(GatewayError::NoAgents);
+        }
+        self.running = Some(Running { shared, drain, drained });
+        self.bound.send_replace(Some(address));
+        Ok(())
+    }
+
+    async fn handle(
+        &mut self,
+        command: GatewayCommand,
+        _context: &mut Context<GatewayCommand>,
+    ) -> Result<(), GatewayError> {
+        match command {}
+    }
+
+    async fn stopping(&mut self, _context: &mut Context<GatewayCommand>) {
+        if let Some(running) = self.running.take() {
+            running.shared.drain();
+            // Either end may be gone already, and then there is nothing left to drain.
+            let _gone = running.drain.send(());
+            let _gone = running.drained.await;
+        }
+    }
+}
+
+/// Accepts until told to drain, then lets what was begun come to its end.
+async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    mut draining: oneshot::Receiver<()>,
+    end: oneshot::Sender<()>,
+) {
+    let service = TowerToHyperService::new(router(shared));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(HEAD_BYTES);
+    let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        // Past the limit new connections wait in the listener's backlog.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let stream = tokio::select! {
+            _ = &mut draining => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _peer)) => stream,
+                Err(error) => {
+                    // Usually out of descriptors: connections that end give some back.
+                    tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            },
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
+        }
+        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+    // If nobody waits, the gateway was killed and not stopped.
+    let _gone = end.send(());
+}

@@ -1,0 +1,65 @@
+//! Every bound of the servers, with its reason.
+
+use std::time::Duration;
+
+/// Tasks of one agent that may run at once. Past it a request is refused as overloaded, because a
+/// task that waits for a place looks to its client like one that hangs.
+pub const LIVE_TASKS: usize = 1_024;
+
+/// Ended tasks of one agent that can still be asked for.
+pub const KEPT_TASKS: usize = 10_000;
+
+/// Bytes of the events of one agent's ended tasks that are kept.
+pub const KEPT_TASK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Events of one task. An agent that says more than this is at fault.
+pub const TASK_EVENTS: usize = 10_000;
+
+/// Bytes of one task's events.
+pub const TASK_BYTES: usize = 32 * 1024 * 1024;
+
+/// Clients that may follow one task at once.
+pub const TASK_FOLLOWERS: usize = 256;
+
+/// Time that a task may take unless its agent says otherwise.
+pub const TASK_DEADLINE: Duration = Duration::from_secs(3_600);
+
+/// Time that a tool call may take unless its caller has less left.
+pub const TOOL_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Tool calls that may run at once.
+pub const LIVE_TOOL_CALLS: usize = 4_096;
+
+/// Bytes of the arguments of one tool call.
+pub const TOOL_ARGUMENT_BYTES: usize = 1024 * 1024;
+
+/// Bytes of the body of one HTTP request.
+pub const BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Nesting of a JSON body; `serde_json` has the same bound, and this one names it.
+pub const JSON_DEPTH: usize = 128;
+
+/// Bytes of the head of one HTTP request.
+pub const HEAD_BYTES: usize = 32 * 1024;
+
+/// Connections that the gateway holds at once.
+pub const CONNECTIONS: usize = 16_384;
+
+/// Time that a client gets to send the head of a request.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Time that a client gets to send the body of a request.
+pub const BODY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Time that a blocking `SendMessage` waits for the task to end before it answers with the task as
+/// it is: below the time-outs of usual clients and proxies.
+pub const BLOCKING_WAIT: Duration = Duration::from_secs(55);
+
+/// Time that the gateway waits for an agent's answer about a task.
+pub const AGENT_ANSWER: Duration = Duration::from_secs(5);
+
+/// Bytes of an identifier that a client chooses.
+pub const CLIENT_ID_BYTES: usize = 256;
+
+/// Parts of one message or artifact.
+pub const PARTS: usize = 1_024;

@@ -1,0 +1,478 @@
+//! The contract of tools: how one is defined, called, and answered.
+
+pub(crate) mod exec;
+mod schema;
+mod server;
+
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use neuroflow_kernel::{
+    Address, AskError, Clock, Header, Message, ParcelError, RawParcel, Request, Rights,
+    StreamError, Tracer, WireMessage, WireRequest,
+};
+use rkyv::{Archive, Serialize};
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use crate::limits::TOOL_ARGUMENT_BYTES;
+
+pub use exec::{ExecArguments, ExecOutput, ExecTool};
+pub use schema::{Problem, SchemaError};
+pub use server::{ToolEntry, ToolServer};
+
+/// The right to call tools.
+pub const INVOKE: Rights = Rights::bit(0);
+
+/// A request to run a tool.
+///
+/// ```
+/// use neuroflow_actors::Invoke;
+/// let invoke = Invoke { tool: "add".into(), arguments: r#"{"a":1,"b":2}"#.into() };
+/// assert_eq!(invoke.tool, "add");
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct Invoke {
+    /// The tool's name.
+    pub tool: String,
+    /// A JSON object.
+    pub arguments: String,
+}
+
+impl WireMessage for Invoke {
+    const NAME: &'static str = "neuroflow.tools.invoke";
+    const VERSION: u16 = 1;
+    const SIZE_LIMIT: usize = TOOL_ARGUMENT_BYTES + 1024;
+}
+
+impl WireRequest for Invoke {
+    type Reply = Outcome;
+}
+
+/// What a tool call has come to.
+///
+/// ```
+/// use neuroflow_actors::Outcome;
+/// assert_ne!(Outcome::Done { json: "1".into() }, Outcome::Done { json: "2".into() });
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The result.
+    Done {
+        /// A JSON value.
+        json: String,
+    },
+    /// There is none.
+    Refused(Refused),
+}
+
+impl WireMessage for Outcome {
+    const NAME: &'static str = "neuroflow.tools.outcome";
+    const VERSION: u16 = 1;
+}
+
+/// Why a tool call has no result.
+///
+/// ```
+/// use neuroflow_actors::Refused;
+/// let refused = Refused::Unknown { tool: "fly".into() };
+/// assert_eq!(refused.to_string(), "there is no tool \"fly\" for this agent");
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// The tool isn't there, or isn't granted to the caller.
+    #[error("there is no tool {tool:?} for this agent")]
+    Unknown {
+        /// What was asked for.
+        tool: String,
+    },
+    /// An argument doesn't fit the tool's schema.
+    #[error("argument {field} {problem}")]
+    Argument {
+        /// Where: a JSON pointer, empty for the arguments as a whole.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// As many calls as may run are running.
+    #[error("too many tool calls are running")]
+    Busy,
+    /// Its time was up.
+    #[error("the tool's time was up")]
+    TimedOut,
+    /// The tool says no.
+    #[error("{code}: {message}")]
+    Failed {
+        /// A word that programs can decide by.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// What lies in the tool router's mailbox.
+///
+/// ```
+/// use neuroflow_actors::ToolsCommand;
+/// use neuroflow_kernel::Message;
+/// fn label(command: &ToolsCommand) -> &'static str {
+///     command.name()
+/// }
+/// ```
+#[derive(Debug)]
+pub enum ToolsCommand {
+    /// Run a tool. Needs [`INVOKE`] and a capability with a [`ToolGrant`].
+    Invoke(Request<Invoke>),
+}
+
+impl Message for ToolsCommand {
+    fn name(&self) -> &'static str {
+        "invoke"
+    }
+
+    fn required_rights(&self) -> Rights {
+        INVOKE
+    }
+
+    fn archive(&self) -> Option<RawParcel> {
+        match self {
+            Self::Invoke(request) => request.archive(),
+        }
+    }
+}
+
+/// The policy in a capability to the tool router: whose tools it reaches.
+///
+/// ```
+/// use neuroflow_actors::ToolGrant;
+/// let grant = ToolGrant { owner: "coder".into(), shared: vec!["exec".into()] };
+/// assert!(grant.shared.contains(&"exec".to_string()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolGrant {
+    /// The agent whose own tools it reaches.
+    pub owner: String,
+    /// Names of the shared tools that it reaches.
+    pub shared: Vec<String>,
+}
+
+/// A tool: an async function with typed arguments.
+///
+/// The `#[tool]` attribute makes one of an `async fn`: its doc comment is the description.
+///
+/// ```
+/// use neuroflow_actors::{Tool, ToolContext, ToolError};
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Sum { a: i64, b: i64 }
+/// struct Add;
+/// impl Tool for Add {
+///     type Arguments = Sum;
+///     type Output = i64;
+///     fn name(&self) -> &'static str { "add" }
+///     fn description(&self) -> &'static str { "Adds two numbers." }
+///     async fn call(&self, sum: Sum, _: ToolContext) -> Result<i64, ToolError> {
+///         sum.a.checked_add(sum.b).ok_or_else(|| ToolError::new("overflow", "the sum is too large"))
+///     }
+/// }
+/// ```
+pub trait Tool: Send + Sync + 'static {
+    /// The arguments; their JSON Schema is what callers see and what is checked.
+    type Arguments: DeserializeOwned + JsonSchema + Send;
+    /// The result.
+    type Output: serde::Serialize + Send;
+
+    /// Its name: a [`Name`](neuroflow_kernel::Name).
+    fn name(&self) -> &'static str;
+
+    /// What it does, for whoever decides to call it.
+    fn description(&self) -> &'static str;
+
+    /// Does it. Dropped at the next `await` when the caller has gone or the time is up.
+    fn call(
+        &self,
+        arguments: Self::Arguments,
+        context: ToolContext,
+    ) -> impl Future<Output = Result<Self::Output, ToolError>> + Send;
+}
+
+/// What a running tool is given.
+///
+/// ```
+/// fn deadline(context: &neuroflow_actors::ToolContext) -> Option<neuroflow_kernel::Moment> {
+///     context.header().deadline()
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ToolContext {
+    header: Header,
+    clock: Clock,
+    tracer: Tracer,
+}
+
+impl ToolContext {
+    /// The header for messages that work for this call.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The kernel's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Begins spans.
+    pub fn tracer(&self) -> &Tracer {
+        &self.tracer
+    }
+}
+
+/// Why a tool has no result.
+///
+/// ```
+/// use neuroflow_actors::ToolError;
+/// let error = ToolError::new("not_found", "no such city");
+/// assert_eq!(error.code(), "not_found");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct ToolError {
+    code: &'static str,
+    message: String,
+    #[source]
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl ToolError {
+    /// A word that programs can decide by, and a text for people.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), source: None }
+    }
+
+    /// With what caused it.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The word.
+    pub fn code(&self) -> &'static str {
+        self.code
+    }
+}
+
+type Calling<'a> = Pin<Box<dyn Future<Output = Result<String, ToolError>> + Send + 'a>>;
+
+/// Any tool, behind a pointer.
+///
+/// ```
+/// # use neuroflow_actors::{Tool, ToolContext, ToolError};
+/// # #[derive(serde::Deserialize, schemars::JsonSchema)] struct Nothing {}
+/// # struct Noop;
+/// # impl Tool for Noop {
+/// #     type Arguments = Nothing; type Output = ();
+/// #     fn name(&self) -> &'static str { "noop" }
+/// #     fn description(&self) -> &'static str { "Does nothing." }
+/// #     async fn call(&self, _: Nothing, _: ToolContext) -> Result<(), ToolError> { Ok(()) }
+/// # }
+/// let tool = neuroflow_actors::AnyTool::new(Noop);
+/// assert_eq!(tool.name(), "noop");
+/// ```
+#[derive(Clone)]
+pub struct AnyTool(Arc<dyn DynTool>);
+
+trait DynTool: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn description(&self) -> &'static str;
+    fn schema(&self) -> serde_json::Value;
+    fn call(&self, arguments: serde_json::Value, context: ToolContext) -> Calling<'_>;
+}
+
+impl<T: Tool> DynTool for T {
+    fn name(&self) -> &'static str {
+        Tool::name(self)
+    }
+
+    fn description(&self) -> &'static str {
+        Tool::description(self)
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        schemars::schema_for!(T::Arguments).to_value()
+    }
+
+    fn call(&self, arguments: serde_json::Value, context: ToolContext) -> Calling<'_> {
+        Box::pin(async move {
+            let unfit = |error| {
+                ToolError::new("invalid_arguments", "the arguments don't fit").caused_by(error)
+            };
+            let arguments: T::Arguments = serde_json::from_value(arguments).map_err(unfit)?;
+            let output = Tool::call(self, arguments, context).await?;
+            let unfit =
+                |error| ToolError::new("invalid_output", "the result isn't JSON").caused_by(error);
+            serde_json::to_string(&output).map_err(unfit)
+        })
+    }
+}
+
+impl AnyTool {
+    /// Wraps a tool.
+    pub fn new(tool: impl Tool) -> Self {
+        Self(Arc::new(tool))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// What it does.
+    pub fn description(&self) -> &'static str {
+        self.0.description()
+    }
+
+    /// The JSON Schema of its arguments.
+    pub fn schema(&self) -> serde_json::Value {
+        self.0.schema()
+    }
+
+    fn call(&self, arguments: serde_json::Value, context: ToolContext) -> Calling<'_> {
+        self.0.call(arguments, context)
+    }
+}
+
+impl fmt::Debug for AnyTool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AnyTool").field(&self.name()).finish()
+    }
+}
+
+/// A tool's result.
+///
+/// ```
+/// fn total(result: &neuroflow_actors::ToolResult) -> Option<i64> {
+///     result.value().as_i64()
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolResult(serde_json::Value);
+
+impl ToolResult {
+    /// The JSON value.
+    pub fn value(&self) -> &serde_json::Value {
+        &self.0
+    }
+
+    /// A string as it is, anything else as JSON.
+    pub fn text(&self) -> String {
+        self.0.as_str().map_or_else(|| self.0.to_string(), ToOwned::to_owned)
+    }
+
+    /// The result as a `T`.
+    ///
+    /// # Errors
+    /// Says why it isn't one.
+    pub fn into<T: DeserializeOwned>(self) -> Result<T, serde_json::Error> {
+        serde_json::from_value(self.0)
+    }
+}
+
+/// Why a tool call has no result, as the caller sees it.
+///
+/// ```
+/// use neuroflow_actors::{InvokeError, Refused};
+/// let error = InvokeError::from(Refused::Busy);
+/// assert_eq!(error.code(), "busy");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvokeError {
+    /// The router or the tool refused.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The arguments or the result aren't JSON.
+    #[error("not valid JSON")]
+    Json(#[from] serde_json::Error),
+    /// The request wasn't taken.
+    #[error("the tool router didn't take the call")]
+    Router(#[from] AskError),
+    /// The call ended without a result: the tool panicked or its actor was ended.
+    #[error("the tool call ended without a result")]
+    Interrupted(#[from] StreamError),
+    /// The result isn't a valid archive.
+    #[error("the tool's answer can't be read")]
+    Answer(#[from] ParcelError),
+}
+
+impl InvokeError {
+    pub(crate) fn unknown(tool: &str) -> Self {
+        Self::Refused(Refused::Unknown { tool: tool.to_owned() })
+    }
+
+    /// A stable word for metrics, spans and decisions.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(Refused::Unknown { .. }) => "unknown_tool",
+            Self::Refused(Refused::Argument { .. }) => "invalid_argument",
+            Self::Refused(Refused::Busy) => "busy",
+            Self::Refused(Refused::TimedOut) => "timeout",
+            Self::Refused(Refused::Failed { .. }) => "tool_error",
+            Self::Json(_) => "invalid_json",
+            Self::Router(_) => "unavailable",
+            Self::Interrupted(_) => "interrupted",
+            Self::Answer(_) => "invalid_answer",
+        }
+    }
+}
+
+/// Calls a tool through a capability to the router. Dropping the future cancels the call.
+///
+/// ```
+/// use neuroflow_actors::{InvokeError, ToolsCommand, invoke};
+/// use neuroflow_kernel::{Address, Header};
+/// async fn add(tools: &Address<ToolsCommand>) -> Result<Option<i64>, InvokeError> {
+///     let sum = invoke(tools, Header::new(), "add", serde_json::json!({ "a": 1, "b": 2 })).await?;
+///     Ok(sum.value().as_i64())
+/// }
+/// ```
+///
+/// # Errors
+/// Says whether the tool isn't there or isn't granted, the arguments don't fit, or it failed.
+pub async fn invoke(
+    tools: &Address<ToolsCommand>,
+    header: Header,
+    tool: &str,
+    arguments: impl serde::Serialize,
+) -> Result<ToolResult, InvokeError> {
+    let message = Invoke { tool: tool.to_owned(), arguments: serde_json::to_string(&arguments)? };
+    let parcel = neuroflow_kernel::Parcel::archive(&message)?;
+    let command = |replies| ToolsCommand::Invoke(Request { parcel, replies });
+    let mut outcomes = tools.stream(header, command).await.map_err(AskError::from)?;
+    match outcomes.next().await {
+        Some(outcome) => match outcome?.get() {
+            ArchivedOutcome::Done { json } => Ok(ToolResult(serde_json::from_str(json)?)),
+            ArchivedOutcome::Refused(refused) => Err(refused.to_refused().into()),
+        },
+        None => Err(StreamError::Interrupted.into()),
+    }
+}
+
+impl ArchivedRefused {
+    fn to_refused(&self) -> Refused {
+        match self {
+            Self::Unknown { tool } => Refused::Unknown { tool: tool.to_string() },
+            Self::Argument { field, problem } => {
+                Refused::Argument { field: field.to_string(), problem: problem.to_string() }
+            }
+            Self::Busy => Refused::Busy,
+            Self::TimedOut => Refused::TimedOut,
+            Self::Failed { code, message } => {
+                Refused::Failed { code: code.to_string(), message: message.to_string() }
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The `exec` tool: a program in a cell.
+
+use neuroflow_kernel::{Address, ParcelError, Refusal, Request, StreamError};
+use neuroflow_sandbox::{
+    ArchivedExecEvent, ArchivedHow, ArchivedStream, Exec, ExecRefused, SandboxCommand,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Tool, ToolContext, ToolError};
+
+/// Runs a program in a cell, with the profile of the capability that it holds.
+///
+/// ```
+/// use neuroflow_actors::{ExecTool, Tool};
+/// use neuroflow_kernel::Address;
+/// use neuroflow_sandbox::SandboxCommand;
+/// fn tool(sandbox: Address<SandboxCommand>) -> ExecTool {
+///     ExecTool::new(sandbox)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ExecTool {
+    sandbox: Address<SandboxCommand>,
+}
+
+impl ExecTool {
+    /// The tool's name.
+    pub const NAME: &'static str = "exec";
+
+    /// With a capability to the sandbox.
+    pub fn new(sandbox: Address<SandboxCommand>) -> Self {
+        Self { sandbox }
+    }
+}
+
+/// The program to run.
+///
+/// ```
+/// use neuroflow_actors::ExecArguments;
+/// let arguments: ExecArguments = serde_json::from_str(r#"{"command":["id"]}"#)?;
+/// assert_eq!(arguments.command, ["id"]);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExecArguments {
+    /// The program and its arguments; no shell in between.
+    #[schemars(length(min = 1))]
+    pub command: Vec<String>,
+    /// What the program reads from standard input.
+    #[serde(default)]
+    pub stdin: String,
+}
+
+/// What the program wrote, and how it ended.
+///
+/// ```
+/// fn succeeded(output: &neuroflow_actors::ExecOutput) -> bool {
+///     output.exit_code == Some(0)
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ExecOutput {
+    /// Why the cell ended: `exited`, `signalled`, `wall_time`, `output_limit` or `killed`.
+    pub ended: String,
+    /// The program's status, if it ended by itself.
+    pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Standard output; bytes that aren't UTF-8 are replaced.
+    pub stdout: String,
+    /// Standard error; bytes that aren't UTF-8 are replaced.
+    pub stderr: String,
+    /// Whether output is missing.
+    pub truncated: bool,
+    /// The level that the cell ran at.
+    pub level: String,
+}
+
+/// Why a program didn't run to an end that could be reported.
+#[derive(Debug, thiserror::Error)]
+enum ExecError {
+    #[error("the sandbox didn't take the request")]
+    Sandbox(#[from] Refusal),
+    #[error("the cell's events ended early")]
+    Interrupted(#[from] StreamError),
+    #[error("the request is too large")]
+    Request(#[from] ParcelError),
+}
+
+impl Tool for ExecTool {
+    type Arguments = ExecArguments;
+    type Output = ExecOutput;
+
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn description(&self) -> &'static str {
+        "Runs a program in a sandbox cell: no network, a private file system, limits on time and \
+         output. Answers with what it wrote and how it ended."
+    }
+
+    async fn call(
+        &self,
+        arguments: ExecArguments,
+        context: ToolContext,
+    ) -> Result<ExecOutput, ToolError> {
+        let exec = Exec { command: arguments.command, stdin: arguments.stdin.into_bytes() };
+        let failed =
+            |error: ExecError| ToolError::new("sandbox", "the program wasn't run").caused_by(error);
+        let parcel =
+            neuroflow_kernel::Parcel::archive(&exec).map_err(|error| failed(error.into()))?;
+        let command = |replies| SandboxCommand::Exec(Request { parcel, replies });
+        let header = context.header().clone();
+        let stream = self.sandbox.stream(header, command).await;
+        let mut events = stream.map_err(|refusal| failed(refusal.into()))?;
+
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|error| failed(error.into()))?;
+            match event.get() {
+                ArchivedExecEvent::Output { stream: ArchivedStream::Stdout, bytes } => {
+                    stdout.extend_from_slice(bytes);
+                }
+                ArchivedExecEvent::Output { stream: ArchivedStream::Stderr, bytes } => {
+                    stderr.extend_from_slice(bytes);
+                }
+                ArchivedExecEvent::Ended(ended) => {
+                    let mut output = ExecOutput {
+                        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+                        truncated: ended.stdout_truncated || ended.stderr_truncated,
+                        level: ended.level.to_string(),
+                        ..ExecOutput::default()
+                    };
+                    output.describe(&ended.how);
+                    return Ok(output);
+                }
+                ArchivedExecEvent::Refused(refused) => {
+                    let refused = ExecRefused::from(refused);
+                    return Err(ToolError::new("refused", refused.to_string()).caused_by(refused));
+                }
+            }
+        }
+        Err(failed(StreamError::Interrupted.into()))
+    }
+}
+
+impl ExecOutput {
+    fn describe(&mut self, how: &ArchivedHow) {
+        match how {
+            ArchivedHow::Exited(status) => self.exit_code = Some(status.to_native()),
+            ArchivedHow::Signalled(signal) => self.signal = Some(signal.to_native()),
+            ArchivedHow::WallTime | ArchivedHow::OutputLimit | ArchivedHow::Killed => {}
+        }
+        neuroflow_sandbox::How::from(how).code().clone_into(&mut self.ended);
+    }
+}

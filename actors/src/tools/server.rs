@@ -1,0 +1,224 @@
+//! The tool router: checks who may call what with which arguments, and runs each call in an actor
+//! of its own.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neuroflow_kernel::{Actor, Context, Ended, Message, Name, Parcel, ReplySink, Request, Spawn};
+
+use super::schema::{Schema, SchemaError};
+use super::{AnyTool, Invoke, Outcome, Refused, ToolContext, ToolGrant, ToolsCommand};
+use crate::limits::{LIVE_TOOL_CALLS, TOOL_DEADLINE};
+
+/// A tool in the router, and whose it is.
+///
+/// ```
+/// # use neuroflow_actors::{AnyTool, Tool, ToolContext, ToolError};
+/// # #[derive(serde::Deserialize, schemars::JsonSchema)] struct Nothing {}
+/// # struct Noop;
+/// # impl Tool for Noop {
+/// #     type Arguments = Nothing; type Output = ();
+/// #     fn name(&self) -> &'static str { "noop" }
+/// #     fn description(&self) -> &'static str { "Does nothing." }
+/// #     async fn call(&self, _: Nothing, _: ToolContext) -> Result<(), ToolError> { Ok(()) }
+/// # }
+/// use neuroflow_actors::ToolEntry;
+/// let entry = ToolEntry { owner: None, tool: AnyTool::new(Noop) };
+/// assert!(entry.owner.is_none());
+/// ```
+#[derive(Clone, Debug)]
+pub struct ToolEntry {
+    /// The agent that it belongs to; none if it's shared.
+    pub owner: Option<String>,
+    /// The tool.
+    pub tool: AnyTool,
+}
+
+/// The tool router as an actor.
+///
+/// ```
+/// use neuroflow_actors::ToolServer;
+/// let router = ToolServer::new(Vec::new())?;
+/// # let _ = router;
+/// # Ok::<(), neuroflow_actors::SchemaError>(())
+/// ```
+#[derive(Clone)]
+pub struct ToolServer {
+    tools: Arc<HashMap<(Option<String>, String), Arc<Registered>>>,
+    calls: u64,
+}
+
+impl std::fmt::Debug for ToolServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ToolServer").field("tools", &self.tools.len()).finish_non_exhaustive()
+    }
+}
+
+struct Registered {
+    tool: AnyTool,
+    schema: Schema,
+}
+
+impl ToolServer {
+    /// A router with these tools; of two with the same owner and name the later one stays.
+    ///
+    /// # Errors
+    /// Names the tool whose schema isn't valid.
+    pub fn new(entries: Vec<ToolEntry>) -> Result<Self, SchemaError> {
+        let mut tools = HashMap::new();
+        for ToolEntry { owner, tool } in entries {
+            let schema = Schema::compile(tool.name(), &tool.schema())?;
+            tools.insert((owner, tool.name().to_owned()), Arc::new(Registered { tool, schema }));
+        }
+        Ok(Self { tools: Arc::new(tools), calls: 0 })
+    }
+
+    fn find(&self, grant: Option<&ToolGrant>, tool: &str) -> Option<Arc<Registered>> {
+        let grant = grant?;
+        let own = self.tools.get(&(Some(grant.owner.clone()), tool.to_owned()));
+        let shared = || {
+            let granted = grant.shared.iter().any(|name| name == tool);
+            granted.then(|| self.tools.get(&(None, tool.to_owned()))).flatten()
+        };
+        own.or_else(shared).cloned()
+    }
+
+    /// The tool and its checked arguments.
+    fn check(
+        &self,
+        invoke: &Parcel<Invoke>,
+        grant: Option<&ToolGrant>,
+    ) -> Result<(Arc<Registered>, serde_json::Value), Refused> {
+        let invoke = invoke.get();
+        let tool = self
+            .find(grant, &invoke.tool)
+            .ok_or_else(|| Refused::Unknown { tool: invoke.tool.to_string() })?;
+        let arguments = serde_json::from_str(&invoke.arguments).map_err(|error| {
+            Refused::Argument { field: String::new(), problem: error.to_string() }
+        })?;
+        match tool.schema.check(&arguments) {
+            Ok(()) => Ok((tool, arguments)),
+            Err(problem) => {
+                Err(Refused::Argument { field: problem.field, problem: problem.message })
+            }
+        }
+    }
+
+    async fn begin(&mut self, request: Request<Invoke>, context: &mut Context<ToolsCommand>) {
+        let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
+        let (tool, arguments) = match self.check(&request.parcel, grant) {
+            Ok(checked) => checked,
+            Err(refused) => return refuse(request.replies, refused),
+        };
+        if context.child_count() >= LIVE_TOOL_CALLS {
+            return refuse(request.replies, Refused::Busy);
+        }
+        self.calls += 1;
+        let Ok(name) = Name::new(format!("{}-{}", tool.tool.name(), self.calls)) else {
+            return refuse(request.replies, Refused::Busy);
+        };
+        let header = context.onward();
+        let call = Call { tool, arguments, replies: request.replies };
+        // A call is cancelled by its caller's going away; it needs no time to stop.
+        let options = Spawn::default().mailbox(1).stop_within(CALL_KILL);
+        if let Ok(actor) = context.spawn(name, CallActor, options).await {
+            // A fresh actor with room for one message takes it.
+            let _taken = actor.try_tell(header, call);
+        }
+    }
+}
+
+/// Time that a call gets when the router stops.
+const CALL_KILL: Duration = Duration::from_millis(500);
+
+fn refuse(replies: ReplySink<Parcel<Outcome>>, refused: Refused) {
+    answer(replies, &Outcome::Refused(refused));
+}
+
+/// Sends the only reply of a call. An outcome that is too large is a failure of the tool.
+fn answer(replies: ReplySink<Parcel<Outcome>>, outcome: &Outcome) {
+    let parcel = Parcel::archive(outcome).or_else(|error| {
+        let refused = Refused::Failed { code: "too_large".to_owned(), message: error.to_string() };
+        Parcel::archive(&Outcome::Refused(refused))
+    });
+    if let Ok(parcel) = parcel
+        && replies.try_send(parcel).is_ok()
+    {
+        replies.finish();
+    }
+}
+
+impl Actor for ToolServer {
+    type Message = ToolsCommand;
+    type Error = Infallible;
+    const KIND: &'static str = "tools";
+
+    async fn handle(
+        &mut self,
+        command: ToolsCommand,
+        context: &mut Context<ToolsCommand>,
+    ) -> Result<(), Infallible> {
+        let ToolsCommand::Invoke(request) = command;
+        self.begin(request, context).await;
+        Ok(())
+    }
+
+    async fn child_ended(
+        &mut self,
+        _ended: Ended,
+        _context: &mut Context<ToolsCommand>,
+    ) -> Result<(), Infallible> {
+        // Its caller has been told by the end of the reply stream.
+        Ok(())
+    }
+}
+
+/// One call, with everything that it needs.
+struct Call {
+    tool: Arc<Registered>,
+    arguments: serde_json::Value,
+    replies: ReplySink<Parcel<Outcome>>,
+}
+
+impl Message for Call {
+    fn name(&self) -> &'static str {
+        "call"
+    }
+}
+
+struct CallActor;
+
+impl Actor for CallActor {
+    type Message = Call;
+    type Error = Infallible;
+    const KIND: &'static str = "tool_call";
+
+    async fn handle(&mut self, call: Call, context: &mut Context<Call>) -> Result<(), Infallible> {
+        let Call { tool, arguments, replies } = call;
+        let clock = context.clock().clone();
+        let header = context.onward().within(&clock, TOOL_DEADLINE);
+        let deadline = header.deadline().unwrap_or_else(|| clock.now() + TOOL_DEADLINE);
+        let tool_context = ToolContext { header, clock: clock.clone(), tracer: context.tracer() };
+        let work = clock.before(deadline, tool.tool.call(arguments, tool_context));
+        let outcome = tokio::select! {
+            biased;
+            done = work => match done {
+                Ok(Ok(json)) => Outcome::Done { json },
+                Ok(Err(error)) => Outcome::Refused(Refused::Failed {
+                    code: error.code().to_owned(),
+                    message: error.message,
+                }),
+                Err(_elapsed) => Outcome::Refused(Refused::TimedOut),
+            },
+            () = replies.closed() => {
+                context.stop();
+                return Ok(());
+            }
+        };
+        answer(replies, &outcome);
+        context.stop();
+        Ok(())
+    }
+}

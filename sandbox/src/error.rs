@@ -1,0 +1,159 @@
+//! Why a launcher or a cell doesn't start.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    diagnosis::{Reason, Remedy},
+    errno::Errno,
+    level::Layer,
+    plan::ProgramError,
+    step::Step,
+};
+
+/// Why there is no zygote.
+///
+/// ```
+/// use neuroflow_sandbox::LauncherError;
+///
+/// assert_eq!(LauncherError::Silent.to_string(), "the new zygote didn't answer");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LauncherError {
+    /// The operating system isn't Linux.
+    #[error("cells need Linux")]
+    NotLinux,
+    /// The control socket could not be made.
+    #[error("no control socket")]
+    Socket {
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// The host's executable could not be started again.
+    #[error("the host's executable could not be started again")]
+    Spawn {
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The new process didn't become a zygote: its constructor didn't run, or it ended at once.
+    #[error("the new zygote didn't answer")]
+    Silent,
+}
+
+/// Why a cell didn't start. Nothing of it runs.
+///
+/// ```
+/// use neuroflow_sandbox::{LaunchError, Errno};
+///
+/// let missing = LaunchError::Program { path: "/bin/nothing".into(), source: Errno::from_raw(2) };
+/// assert_eq!(missing.code(), "program");
+/// assert!(!missing.is_retryable());
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The host can't give a layer that the level promises.
+    #[error("{layer} is unavailable: {reason}; {remedy}")]
+    Unavailable {
+        /// Which layer.
+        layer: Layer,
+        /// Why.
+        reason: Reason,
+        /// What helps.
+        remedy: Remedy,
+    },
+    /// The program could not be executed: not there, not executable, or not a format the kernel knows.
+    #[error("program {path:?} could not be executed")]
+    Program {
+        /// The path or name as given.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// The program's working directory could not be entered.
+    #[error("working directory {path:?} could not be entered")]
+    Directory {
+        /// The path inside the cell.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// A host path could not be shown to the cell.
+    #[error("bind of {path:?} failed")]
+    Bind {
+        /// The host path.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// Another step failed.
+    #[error("could not {step}")]
+    Setup {
+        /// Which step.
+        step: Step,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// The program can't be started under any profile.
+    #[error("the program is malformed")]
+    Malformed(#[from] ProgramError),
+    /// The host ran out of something for the cell's pipes.
+    #[error("the host could not make the cell's pipes")]
+    Pipes {
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// The launcher has as many cells as it can watch.
+    #[error("there are {most} cells already")]
+    TooManyCells {
+        /// The bound.
+        most: usize,
+    },
+    /// The zygote died while the cell was starting. The next launch starts another zygote.
+    #[error("the zygote died while the cell was starting")]
+    LauncherLost,
+    /// Zygotes die faster than cells start.
+    #[error("{restarts} zygotes died without starting a cell")]
+    TooManyRestarts {
+        /// How many.
+        restarts: u32,
+    },
+    /// The zygote that died could not be replaced.
+    #[error("the zygote could not be replaced")]
+    Restart(#[from] LauncherError),
+    /// An answer that makes no sense: a different version of this crate, or damaged memory.
+    #[error("the zygote's answer can't be read")]
+    Unreadable,
+}
+
+impl LaunchError {
+    /// A short name that stays the same over versions.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Program { .. } => "program",
+            Self::Directory { .. } => "directory",
+            Self::Bind { .. } => "bind",
+            Self::Setup { .. } => "setup",
+            Self::Malformed(_) => "malformed",
+            Self::Pipes { .. } => "pipes",
+            Self::TooManyCells { .. } => "too-many-cells",
+            Self::LauncherLost => "launcher-lost",
+            Self::TooManyRestarts { .. } => "too-many-restarts",
+            Self::Restart(_) => "restart",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// Whether the same launch may succeed a moment later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Pipes { .. } | Self::TooManyCells { .. } | Self::LauncherLost)
+    }
+}

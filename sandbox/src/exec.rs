@@ -1,0 +1,245 @@
+//! The contract of the sandbox actor: a program to run in a cell, and what comes back.
+
+use neuroflow_kernel::{Message, RawParcel, Request, Rights, WireMessage, WireRequest};
+use rkyv::{Archive, Serialize};
+
+/// The right to run programs in cells.
+pub const EXEC: Rights = Rights::bit(0);
+
+/// A program to run. What it may do isn't here: the profile comes from the capability that the
+/// request is sent through.
+///
+/// ```
+/// use neuroflow_sandbox::Exec;
+/// let exec = Exec::new(["uname", "-a"]);
+/// assert_eq!(exec.command.len(), 2);
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// The program, looked for in the cell's `PATH`, and its arguments.
+    pub command: Vec<String>,
+    /// What it reads.
+    pub stdin: Vec<u8>,
+}
+
+impl Exec {
+    /// A program that reads nothing.
+    pub fn new<I: IntoIterator<Item: Into<String>>>(command: I) -> Self {
+        Self { command: command.into_iter().map(Into::into).collect(), stdin: Vec::new() }
+    }
+}
+
+impl WireMessage for Exec {
+    const NAME: &'static str = "neuroflow.sandbox.exec";
+    const VERSION: u16 = 1;
+}
+
+impl WireRequest for Exec {
+    type Reply = ExecEvent;
+}
+
+/// One step of a running cell. The last one is `Ended` or `Refused`.
+///
+/// ```
+/// use neuroflow_sandbox::{ExecEvent, Stream};
+/// let event = ExecEvent::Output { stream: Stream::Stdout, bytes: b"hello\n".to_vec() };
+/// assert!(!matches!(event, ExecEvent::Ended(_)));
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub enum ExecEvent {
+    /// The program has written something.
+    Output {
+        /// Where.
+        stream: Stream,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Everything in the cell has ended.
+    Ended(Ended),
+    /// There was no cell.
+    Refused(ExecRefused),
+}
+
+impl WireMessage for ExecEvent {
+    const NAME: &'static str = "neuroflow.sandbox.exec-event";
+    const VERSION: u16 = 1;
+}
+
+/// Where a program writes.
+///
+/// ```
+/// assert_ne!(neuroflow_sandbox::Stream::Stdout, neuroflow_sandbox::Stream::Stderr);
+/// ```
+#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// How a cell ended, and what it cost.
+///
+/// ```
+/// fn succeeded(ended: &neuroflow_sandbox::Ended) -> bool {
+///     ended.how == neuroflow_sandbox::How::Exited(0)
+/// }
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Why.
+    pub how: How,
+    /// Whether bytes of standard output are missing.
+    pub stdout_truncated: bool,
+    /// Whether bytes of standard error are missing.
+    pub stderr_truncated: bool,
+    /// Processor time in user mode, in nanoseconds.
+    pub user_ns: u64,
+    /// Processor time in the kernel, in nanoseconds.
+    pub system_ns: u64,
+    /// Largest resident size of one process.
+    pub peak_resident_bytes: u64,
+    /// Time from the request to the program's first instruction, in nanoseconds.
+    pub start_ns: u64,
+    /// The level that it ran at.
+    pub level: String,
+    /// The layers that were in force.
+    pub layers: Vec<String>,
+}
+
+/// The ways for a cell to end.
+///
+/// ```
+/// assert_eq!(neuroflow_sandbox::How::WallTime.code(), "wall_time");
+/// ```
+#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The program ended with this status.
+    Exited(i32),
+    /// This signal ended the program.
+    Signalled(i32),
+    /// The profile's wall time or the request's deadline was over.
+    WallTime,
+    /// It wrote more than the profile allows.
+    OutputLimit,
+    /// Something outside of the cell ended it.
+    Killed,
+}
+
+impl How {
+    /// A stable word for metrics, spans and protocols.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Exited(_) => "exited",
+            Self::Signalled(_) => "signalled",
+            Self::WallTime => "wall_time",
+            Self::OutputLimit => "output_limit",
+            Self::Killed => "killed",
+        }
+    }
+}
+
+/// Why there was no cell.
+///
+/// ```
+/// use neuroflow_sandbox::ExecRefused;
+/// assert_eq!(ExecRefused::EmptyCommand.code(), "empty_command");
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecRefused {
+    /// The command names no program.
+    #[error("command is empty; its first element is the program")]
+    EmptyCommand,
+    /// As many cells as may run are running.
+    #[error("{cells} cells are running, as many as may")]
+    Busy {
+        /// How many.
+        cells: u64,
+    },
+    /// The program isn't there or can't be executed.
+    #[error("command[0]: {program} could not be executed: {problem}")]
+    Program {
+        /// The program.
+        program: String,
+        /// Why.
+        problem: String,
+    },
+    /// The host can't give what the profile's level promises, or failed to.
+    #[error("{message}")]
+    Launch {
+        /// A stable word.
+        code: String,
+        /// What happened, and the remedy if there is one.
+        message: String,
+    },
+}
+
+impl ExecRefused {
+    /// A stable word for metrics, spans and protocols.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::EmptyCommand => "empty_command",
+            Self::Busy { .. } => "busy",
+            Self::Program { .. } => "program",
+            Self::Launch { code, .. } => code,
+        }
+    }
+}
+
+/// What lies in the sandbox actor's mailbox.
+///
+/// ```
+/// use neuroflow_kernel::Message;
+/// fn label(command: &neuroflow_sandbox::SandboxCommand) -> &'static str {
+///     command.name()
+/// }
+/// ```
+#[derive(Debug)]
+pub enum SandboxCommand {
+    /// Run a program. Needs [`EXEC`]. Dropping the stream of events ends the cell.
+    Exec(Request<Exec>),
+}
+
+impl Message for SandboxCommand {
+    fn name(&self) -> &'static str {
+        "exec"
+    }
+
+    fn required_rights(&self) -> Rights {
+        EXEC
+    }
+
+    fn archive(&self) -> Option<RawParcel> {
+        match self {
+            Self::Exec(request) => request.archive(),
+        }
+    }
+}
+
+impl From<&ArchivedHow> for How {
+    fn from(how: &ArchivedHow) -> Self {
+        match how {
+            ArchivedHow::Exited(status) => Self::Exited(status.to_native()),
+            ArchivedHow::Signalled(signal) => Self::Signalled(signal.to_native()),
+            ArchivedHow::WallTime => Self::WallTime,
+            ArchivedHow::OutputLimit => Self::OutputLimit,
+            ArchivedHow::Killed => Self::Killed,
+        }
+    }
+}
+
+impl From<&ArchivedExecRefused> for ExecRefused {
+    fn from(refused: &ArchivedExecRefused) -> Self {
+        match refused {
+            ArchivedExecRefused::EmptyCommand => Self::EmptyCommand,
+            ArchivedExecRefused::Busy { cells } => Self::Busy { cells: cells.to_native() },
+            ArchivedExecRefused::Program { program, problem } => {
+                Self::Program { program: program.to_string(), problem: problem.to_string() }
+            }
+            ArchivedExecRefused::Launch { code, message } => {
+                Self::Launch { code: code.to_string(), message: message.to_string() }
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! One launch: pipes, request, first answers.
+
+use std::{
+    ffi::CStr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::PathBuf,
+    sync::Arc,
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::seat::Zygote;
+use crate::{
+    cell::{Cell, Parts, Process},
+    diagnosis::{Facts, diagnose},
+    errno::Errno,
+    error::LaunchError,
+    limits,
+    linux::{
+        Failure,
+        sys::{
+            self, file,
+            socket::{self, Wait},
+            watch::watch,
+        },
+    },
+    plan::Plan,
+    profile::Profile,
+    program::Program,
+    report::Stages,
+    step::Step,
+    zygote::protocol::{RECORD, Record, Request},
+};
+
+/// Why a launch came to nothing.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The zygote was gone before the request went out.
+    NotSent,
+    /// The zygote went while the request was with it.
+    Lost,
+    Pipes(Errno),
+    Unreadable,
+    Failed(Failure),
+}
+
+impl Refusal {
+    /// The public error, with names instead of numbers.
+    pub(super) fn into_error(self, plan: &[u8], facts: &Facts, program: &Program) -> LaunchError {
+        let Failure { step, errno, detail } = match self {
+            Self::NotSent | Self::Lost => return LaunchError::LauncherLost,
+            Self::Pipes(source) => return LaunchError::Pipes { source },
+            Self::Unreadable => return LaunchError::Unreadable,
+            Self::Failed(failure) => failure,
+        };
+        if let Some((layer, reason, remedy)) = diagnose(step, errno, facts) {
+            return LaunchError::Unavailable { layer, reason, remedy };
+        }
+        match step {
+            Step::Execute => LaunchError::Program { path: program.path().into(), source: errno },
+            Step::EnterDirectory => {
+                let path = program.start_directory().map_or_else(PathBuf::new, PathBuf::from);
+                LaunchError::Directory { path, source: errno }
+            }
+            Step::AdmitCell if errno.raw() == libc::EAGAIN => {
+                LaunchError::TooManyCells { most: limits::MAX_CELLS }
+            }
+            Step::OpenSource | Step::RestrictSource | Step::AttachBind | Step::MapOwner => {
+                let index = usize::try_from(detail).unwrap_or(usize::MAX);
+                let source =
+                    Plan::parse(plan).and_then(|plan| plan.bind_source(index)).map(CStr::to_bytes);
+                let path = std::ffi::OsStr::from_bytes(source.unwrap_or_default()).into();
+                LaunchError::Bind { path, source: errno }
+            }
+            _ => LaunchError::Setup { step, source: errno },
+        }
+    }
+}
+
+/// Starts a cell and waits until its program runs.
+pub(super) async fn launch(
+    zygote: &Arc<Zygote>,
+    plan: &[u8],
+    profile: &Profile,
+    program: &Program,
+) -> Result<Cell, Refusal> {
+    let (theirs, ours) = streams().map_err(Refusal::Pipes)?;
+    let (report, their_report) = socket::pair().map_err(Refusal::Pipes)?;
+    let [input, output, error] = &theirs;
+    let [input, output, error] = [input.as_fd(), output.as_fd(), error.as_fd()];
+    if plan.len() <= limits::INLINE_PLAN_BYTES {
+        let request = Request::Launch { plan };
+        send(zygote, [&request.header(), plan], &[input, output, error, their_report.as_fd()])
+            .await?;
+    } else {
+        let file = file::sealed(plan).map_err(Refusal::Pipes)?;
+        let request = Request::LaunchFromFile { length: plan.len() };
+        let passed = [input, output, error, their_report.as_fd(), file.as_fd()];
+        send(zygote, [&request.header(), &[]], &passed).await?;
+    }
+    // Only the cell may hold its ends from here on, or their closing would never be seen.
+    drop((theirs, their_report));
+    let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
+    let (process, stages) = first_answers(&report, profile).await?;
+    let [stdin, stdout, stderr] = ours;
+    let parts =
+        Parts { stdin, stdout, stderr, report, process, stages, zygote: Arc::clone(zygote) };
+    Cell::new(parts, profile, program).map_err(Refusal::Pipes)
+}
+
+/// Asks whether a process can start with these namespaces; an error number says why not.
+pub(super) async fn probe(zygote: &Arc<Zygote>, namespaces: u64) -> Result<Option<Errno>, Refusal> {
+    let (report, theirs) = socket::pair().map_err(Refusal::Pipes)?;
+    send(zygote, [&Request::Probe { namespaces }.header(), &[]], &[theirs.as_fd()]).await?;
+    drop(theirs);
+    let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
+    match next_record(&report).await? {
+        (Record::Probed { errno }, _) => Ok(errno),
+        _ => Err(Refusal::Unreadable),
+    }
+}
+
+/// The zygote says that the process exists, the process says that the program runs; in either order.
+async fn first_answers(
+    report: &AsyncFd<OwnedFd>,
+    profile: &Profile,
+) -> Result<(Process, Stages), Refusal> {
+    let (mut process, mut started) = (None, None);
+    loop {
+        match next_record(report).await? {
+            (Record::Launched, Some(pidfd)) => process = Some(Process::new(pidfd, profile.level)),
+            (Record::Started { stages }, _) => started = Some(Stages::from_nanoseconds(stages)),
+            (Record::Failed { step, errno, detail }, _) => {
+                return Err(Refusal::Failed(Failure { step, errno, detail }));
+            }
+            // The first process ended before it could say anything.
+            (Record::Reaped { .. }, _) => return Err(Refusal::Lost),
+            _ => return Err(Refusal::Unreadable),
+        }
+        match (process.take(), started) {
+            (Some(process), Some(stages)) => return Ok((process, stages)),
+            (waiting, _) => process = waiting,
+        }
+    }
+}
+
+async fn next_record(report: &AsyncFd<OwnedFd>) -> Result<(Record, Option<OwnedFd>), Refusal> {
+    let mut bytes = [0; RECORD];
+    let received = report
+        .async_io(Interest::READABLE, |socket| {
+            Ok(socket::receive(socket.as_fd(), &mut bytes, Wait::No)?)
+        })
+        .await;
+    match received {
+        Ok(received) if received.length == 0 => Err(Refusal::Lost),
+        Ok(received) => {
+            let [first, ..] = received.passed;
+            Record::parse(&bytes).map(|record| (record, first)).ok_or(Refusal::Unreadable)
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => Err(Refusal::Lost),
+        Err(_unexpected) => Err(Refusal::Unreadable),
+    }
+}
+
+/// Sends a request; waits while the zygote has too many before it.
+async fn send(
+    zygote: &Zygote,
+    parts: [&[u8]; 2],
+    passed: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<(), Refusal> {
+    let not_sent = |errno: Errno| match errno.raw() {
+        libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN => Refusal::NotSent,
+        _ => Refusal::Pipes(errno),
+    };
+    match socket::send(zygote.control(), parts, passed, Wait::No) {
+        Err(errno) if errno.raw() == libc::EAGAIN => {}
+        other => return other.map_err(not_sent),
+    }
+    // The control socket belongs to no runtime, so that a launcher may be used from several; a copy of it does.
+    let broken = |_error: std::io::Error| Refusal::Pipes(Errno::from_raw(libc::EIO));
+    let copy = zygote.control().try_clone_to_owned().map_err(broken)?;
+    let writable = watch(copy, Interest::WRITABLE).map_err(Refusal::Pipes)?;
+    let sent = writable
+        .async_io(Interest::WRITABLE, |socket| {
+            Ok(socket::send(socket.as_fd(), parts, passed, Wait::No)?)
+        })
+        .await;
+    sent.map_err(|error| not_sent(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
+}
+
+/// Three pipes: the cell's ends (input, output, error), and ours, which never wait.
+fn streams() -> sys::Result<([OwnedFd; 3], [OwnedFd; 3])> {
+    let (their_input, our_input) = file::pipe()?;
+    let (our_output, their_output) = file::pipe()?;
+    let (our_error, their_error) = file::pipe()?;
+    for ours in [&our_input, &our_output, &our_error] {
+        file::set_nonblocking(ours.as_fd())?;
+    }
+    Ok(([their_input, their_output, their_error], [our_input, our_output, our_error]))
+}

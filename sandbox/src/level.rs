@@ -1,0 +1,213 @@
+//! Levels are promises; layers are what a promise consists of.
+
+use std::fmt;
+
+/// How much stands between a program and its host.
+///
+/// What the host can't give is an error that names the layer ([`crate::LaunchError::Unavailable`]), never a
+/// silent step down.
+///
+/// ```
+/// use neuroflow_sandbox::{Layer, Level};
+///
+/// assert!(Level::Standard.layers().contains(&Layer::NetworkNamespace));
+/// assert!(!Level::Minimal.layers().contains(&Layer::NetworkNamespace));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// For trusted code and for hosts without namespaces: resource limits, `no_new_privs`, a clean environment,
+    /// an own session, and the end of all descendants. It sees the host's files and processes with the host's id.
+    Minimal,
+    /// Own namespaces, private read-only root, own `/proc` and `/dev`, no network, no capabilities.
+    Standard,
+    /// Standard, and a system call filter, Landlock and cgroup limits. Not built: every launch is refused.
+    Strict,
+    /// Strict, and a virtual machine where the host has one. Not built: every launch is refused.
+    Paranoid,
+}
+
+impl Level {
+    /// The layers that the level promises. A started cell has all of them in force.
+    pub const fn layers(self) -> &'static [Layer] {
+        match self {
+            Self::Minimal => MINIMAL,
+            Self::Standard => STANDARD,
+            Self::Strict => STRICT,
+            Self::Paranoid => PARANOID,
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Minimal => "minimal",
+            Self::Standard => "standard",
+            Self::Strict => "strict",
+            Self::Paranoid => "paranoid",
+        })
+    }
+}
+
+/// One thing that stands between a program and its host.
+///
+/// ```
+/// use neuroflow_sandbox::Layer;
+///
+/// assert_eq!(Layer::UserNamespace.to_string(), "user namespace");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Layer {
+    /// All sixteen resource limits of the kernel are set, none above the host's.
+    ResourceLimits,
+    /// No program started inside gains rights by set-user-id bits or file capabilities.
+    NoNewPrivileges,
+    /// The environment holds a fixed minimum and what the profile names.
+    CleanEnvironment,
+    /// An own session without a controlling terminal.
+    Session,
+    /// Everything the program leaves behind ends with it.
+    ProcessTree,
+    /// Own user ids: capabilities inside mean nothing outside.
+    UserNamespace,
+    /// Own process ids: the host's processes can't be seen or signalled.
+    PidNamespace,
+    /// Own mount table.
+    MountNamespace,
+    /// Own network stack with nothing but a loopback device.
+    NetworkNamespace,
+    /// Own System V and POSIX message queues.
+    IpcNamespace,
+    /// Own host name.
+    UtsNamespace,
+    /// Own view of the cgroup tree.
+    CgroupNamespace,
+    /// The id inside maps to one unprivileged id outside.
+    IdentityMap,
+    /// A read-only root with a declared set of the host's directories.
+    PrivateRoot,
+    /// An own `/proc` that lists the cell's processes only.
+    PrivateProc,
+    /// Five harmless devices, no terminal.
+    PrivateDevices,
+    /// No further user namespaces inside.
+    NoNestedNamespaces,
+    /// All five capability sets are empty, read back after dropping.
+    NoCapabilities,
+    /// Limits for the cell as a whole.
+    Cgroup,
+    /// A list of allowed system calls.
+    Seccomp,
+    /// File rules that hold whatever the mount table says.
+    Landlock,
+    /// A kernel of its own.
+    MicroVm,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ResourceLimits => "resource limits",
+            Self::NoNewPrivileges => "no new privileges",
+            Self::CleanEnvironment => "clean environment",
+            Self::Session => "own session",
+            Self::ProcessTree => "end of the process tree",
+            Self::UserNamespace => "user namespace",
+            Self::PidNamespace => "pid namespace",
+            Self::MountNamespace => "mount namespace",
+            Self::NetworkNamespace => "network namespace",
+            Self::IpcNamespace => "ipc namespace",
+            Self::UtsNamespace => "uts namespace",
+            Self::CgroupNamespace => "cgroup namespace",
+            Self::IdentityMap => "identity map",
+            Self::PrivateRoot => "private root",
+            Self::PrivateProc => "private /proc",
+            Self::PrivateDevices => "private /dev",
+            Self::NoNestedNamespaces => "no nested user namespaces",
+            Self::NoCapabilities => "no capabilities",
+            Self::Cgroup => "cgroup limits",
+            Self::Seccomp => "system call filter",
+            Self::Landlock => "landlock rules",
+            Self::MicroVm => "virtual machine",
+        })
+    }
+}
+
+const MINIMAL: &[Layer] = &[
+    Layer::ResourceLimits,
+    Layer::NoNewPrivileges,
+    Layer::CleanEnvironment,
+    Layer::Session,
+    Layer::ProcessTree,
+];
+
+const STANDARD: &[Layer] = &[
+    Layer::ResourceLimits,
+    Layer::NoNewPrivileges,
+    Layer::CleanEnvironment,
+    Layer::Session,
+    Layer::ProcessTree,
+    Layer::UserNamespace,
+    Layer::PidNamespace,
+    Layer::MountNamespace,
+    Layer::NetworkNamespace,
+    Layer::IpcNamespace,
+    Layer::UtsNamespace,
+    Layer::CgroupNamespace,
+    Layer::IdentityMap,
+    Layer::PrivateRoot,
+    Layer::PrivateProc,
+    Layer::PrivateDevices,
+    Layer::NoNestedNamespaces,
+    Layer::NoCapabilities,
+];
+
+const STRICT: &[Layer] = &[
+    Layer::ResourceLimits,
+    Layer::NoNewPrivileges,
+    Layer::CleanEnvironment,
+    Layer::Session,
+    Layer::ProcessTree,
+    Layer::UserNamespace,
+    Layer::PidNamespace,
+    Layer::MountNamespace,
+    Layer::NetworkNamespace,
+    Layer::IpcNamespace,
+    Layer::UtsNamespace,
+    Layer::CgroupNamespace,
+    Layer::IdentityMap,
+    Layer::PrivateRoot,
+    Layer::PrivateProc,
+    Layer::PrivateDevices,
+    Layer::NoNestedNamespaces,
+    Layer::NoCapabilities,
+    Layer::Cgroup,
+    Layer::Seccomp,
+    Layer::Landlock,
+];
+
+const PARANOID: &[Layer] = &[
+    Layer::ResourceLimits,
+    Layer::NoNewPrivileges,
+    Layer::CleanEnvironment,
+    Layer::Session,
+    Layer::ProcessTree,
+    Layer::UserNamespace,
+    Layer::PidNamespace,
+    Layer::MountNamespace,
+    Layer::NetworkNamespace,
+    Layer::IpcNamespace,
+    Layer::UtsNamespace,
+    Layer::CgroupNamespace,
+    Layer::IdentityMap,
+    Layer::PrivateRoot,
+    Layer::PrivateProc,
+    Layer::PrivateDevices,
+    Layer::NoNestedNamespaces,
+    Layer::NoCapabilities,
+    Layer::Cgroup,
+    Layer::Seccomp,
+    Layer::Landlock,
+    Layer::MicroVm,
+];

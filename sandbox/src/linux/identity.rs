@@ -1,0 +1,102 @@
+//! Which id outside a cell's id stands for.
+
+use crate::limits;
+
+/// How cells of this zygote get their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// A privileged zygote: each cell gets an unprivileged id of its own from this range.
+    Range { first: u32, count: u32 },
+    /// An unprivileged zygote: the kernel lets it map its own id and no other.
+    Own { user: u32, group: u32 },
+}
+
+impl Identity {
+    /// Decides by the caller's id and by the ids that exist in its own user namespace (`/proc/self/uid_map`).
+    pub(crate) fn choose(user: u32, group: u32, uid_map: &[u8], gid_map: &[u8]) -> Self {
+        if user != 0 {
+            return Self::Own { user, group };
+        }
+        match range(uid_map).filter(|chosen| range(gid_map) == Some(*chosen)) {
+            Some((first, count)) => Self::Range { first, count },
+            None => Self::Own { user, group },
+        }
+    }
+
+    /// The host's id of the `number`th cell.
+    pub(crate) fn host_id(self, number: u64) -> Option<u32> {
+        match self {
+            Self::Range { first, count } => {
+                let offset = u32::try_from(number % u64::from(count.max(1))).unwrap_or_default();
+                first.checked_add(offset)
+            }
+            Self::Own { .. } => None,
+        }
+    }
+}
+
+/// The range to take cells' ids from. In a container with few ids it is the upper half of the last extent, away
+/// from the accounts at its start and from `nobody` at its end.
+fn range(map: &[u8]) -> Option<(u32, u32)> {
+    let extents = || map.split(|byte| *byte == b'\n').filter_map(extent);
+    let preferred = (limits::FIRST_CELL_ID, limits::CELL_IDS);
+    let holds = |(first, count): (u32, u32)| {
+        first <= preferred.0
+            && preferred.0 - first < count
+            && count - (preferred.0 - first) >= preferred.1
+    };
+    if extents().any(holds) {
+        return Some(preferred);
+    }
+    let (first, count) = extents().max_by_key(|(first, _)| *first)?;
+    let half = count / 2;
+    let last_kept = 2;
+    let size = half.checked_sub(last_kept)?.min(limits::CELL_IDS);
+    (size > 0).then_some((first.checked_add(half)?, size))
+}
+
+/// Start and length of one line of a map, seen from inside.
+fn extent(line: &[u8]) -> Option<(u32, u32)> {
+    let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let first = fields.next()?.parse().ok()?;
+    let count = fields.nth(1)?.parse().ok()?;
+    Some((first, count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: &[u8] = b"         0          0 4294967295\n";
+
+    #[test]
+    fn root_of_the_host_takes_the_high_range() {
+        let expected = Identity::Range { first: limits::FIRST_CELL_ID, count: limits::CELL_IDS };
+        assert_eq!(Identity::choose(0, 0, ALL, ALL), expected);
+        assert_eq!(expected.host_id(0), Some(limits::FIRST_CELL_ID));
+        assert_eq!(expected.host_id(u64::from(limits::CELL_IDS)), Some(limits::FIRST_CELL_ID));
+    }
+
+    #[test]
+    fn root_of_a_container_takes_the_upper_half() {
+        let map = b"0 100000 65536\n";
+        assert_eq!(
+            Identity::choose(0, 0, map, map),
+            Identity::Range { first: 32768, count: 32766 }
+        );
+        let rootless = b"0 1000 1\n1 100000 65536\n";
+        assert_eq!(
+            Identity::choose(0, 0, rootless, rootless),
+            Identity::Range { first: 32769, count: 32766 }
+        );
+    }
+
+    #[test]
+    fn others_and_lonely_roots_are_themselves() {
+        assert_eq!(Identity::choose(1000, 100, ALL, ALL), Identity::Own { user: 1000, group: 100 });
+        for map in [&b"0 1000 1\n"[..], b"", b"garbage", b"0 0", b"\xFF 0 9"] {
+            assert_eq!(Identity::choose(0, 0, map, map), Identity::Own { user: 0, group: 0 });
+        }
+        assert_eq!(Identity::choose(0, 0, ALL, b"0 1000 1\n"), Identity::Own { user: 0, group: 0 });
+    }
+}

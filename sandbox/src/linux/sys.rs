@@ -1,0 +1,25 @@
+//! System calls with Rust types. All `unsafe` of the crate is below this module and in `zygote/entry.rs`.
+//!
+//! The functions allocate nothing, so they may be used between clone and exec.
+
+pub(crate) mod credentials;
+pub(crate) mod event;
+pub(crate) mod file;
+pub(crate) mod mount;
+pub(crate) mod process;
+pub(crate) mod socket;
+pub(crate) mod watch;
+
+use crate::errno::Errno;
+
+pub(crate) type Result<T> = std::result::Result<T, Errno>;
+
+/// Turns the C convention, -1 and `errno`, into a result.
+fn check<T: From<i8> + PartialEq>(returned: T) -> Result<T> {
+    if returned == T::from(-1) { Err(last()) } else { Ok(returned) }
+}
+
+fn last() -> Errno {
+    // `last_os_error` only reads the thread's `errno`; it doesn't allocate.
+    Errno::from_raw(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}

@@ -1,0 +1,224 @@
+//! Rights: ids, groups, capabilities, resource limits, and the switches of `prctl`.
+
+#![expect(unsafe_code, reason = "system calls; see each block")]
+
+use std::{ffi::c_int, ptr};
+
+use super::{Result, check};
+use crate::{errno::Errno, plan::Resource};
+
+/// Effective user and group id.
+pub(crate) fn effective_ids() -> (u32, u32) {
+    // SAFETY: can't fail and touches no memory.
+    let user = unsafe { libc::geteuid() };
+    // SAFETY: as above.
+    let group = unsafe { libc::getegid() };
+    (user, group)
+}
+
+/// Takes real, effective and saved ids. The raw calls, because libc's would signal threads that aren't there.
+pub(crate) fn set_ids(user: u32, group: u32) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) })?;
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) })?;
+    Ok(())
+}
+
+pub(crate) fn clear_groups() -> Result<()> {
+    let none = ptr::null::<libc::gid_t>();
+    // SAFETY: a list of no groups isn't read.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, 0, none) })?;
+    Ok(())
+}
+
+/// The calling process gets `signal` when the thread that forked it ends.
+pub(crate) fn on_parent_death(signal: c_int) -> Result<()> {
+    switch(libc::PR_SET_PDEATHSIG, signal.cast_unsigned().into())
+}
+
+/// Whether others with the same id may look into the calling process.
+pub(crate) fn set_dumpable(dumpable: bool) -> Result<()> {
+    switch(libc::PR_SET_DUMPABLE, dumpable.into())
+}
+
+/// Orphans below the calling process become its children.
+pub(crate) fn adopt_orphans() -> Result<()> {
+    switch(libc::PR_SET_CHILD_SUBREAPER, 1)
+}
+
+pub(crate) fn forbid_privileges() -> Result<()> {
+    switch(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+pub(crate) fn privileges_forbidden() -> Result<bool> {
+    Ok(ask(libc::PR_GET_NO_NEW_PRIVS, 0, 0)? == 1)
+}
+
+/// How many capabilities the kernel knows.
+pub(crate) fn capability_count() -> u64 {
+    (0..MAX_CAPABILITIES)
+        .find(|number| in_bounding_set(*number).is_err())
+        .unwrap_or(MAX_CAPABILITIES)
+}
+
+pub(crate) fn drop_from_bounding_set(capability: u64) -> Result<()> {
+    switch(libc::PR_CAPBSET_DROP, capability)
+}
+
+pub(crate) fn in_bounding_set(capability: u64) -> Result<bool> {
+    Ok(ask(libc::PR_CAPBSET_READ, capability, 0)? == 1)
+}
+
+pub(crate) fn clear_ambient_set() -> Result<()> {
+    ask(libc::PR_CAP_AMBIENT, AMBIENT_CLEAR_ALL, 0)?;
+    Ok(())
+}
+
+pub(crate) fn in_ambient_set(capability: u64) -> Result<bool> {
+    Ok(ask(libc::PR_CAP_AMBIENT, AMBIENT_IS_SET, capability)? == 1)
+}
+
+/// Root gets nothing by being root, ids don't change capabilities, nothing becomes ambient; all locked.
+pub(crate) fn lock_secure_bits() -> Result<()> {
+    switch(libc::PR_SET_SECUREBITS, LOCKED_SECURE_BITS)
+}
+
+pub(crate) fn secure_bits_locked() -> Result<bool> {
+    Ok(u64::try_from(ask(libc::PR_GET_SECUREBITS, 0, 0)?) == Ok(LOCKED_SECURE_BITS))
+}
+
+/// Empties the effective, permitted and inheritable sets.
+pub(crate) fn drop_capabilities() -> Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let none = [CapabilityData::default(); 2];
+    // SAFETY: header and two data structs are what version 3 announces; the kernel reads them.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })?;
+    Ok(())
+}
+
+/// Whether the effective, permitted and inheritable sets are empty.
+pub(crate) fn has_no_capabilities() -> Result<bool> {
+    let mut header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let mut data = [CapabilityData { effective: 1, permitted: 1, inheritable: 1 }; 2];
+    // SAFETY: header and two data structs are what version 3 announces; the kernel writes them.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(data == [CapabilityData::default(); 2])
+}
+
+/// The hard limit of a resource.
+pub(crate) fn hard_limit(resource: Resource) -> Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is live and ours.
+    check(unsafe { libc::getrlimit(number(resource), &raw mut limit) })?;
+    Ok(limit.rlim_max)
+}
+
+/// Sets soft and hard limit.
+pub(crate) fn set_limit(resource: Resource, value: u64) -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+    // SAFETY: the struct is live; the kernel reads it.
+    check(unsafe { libc::setrlimit(number(resource), &raw const limit) })?;
+    Ok(())
+}
+
+pub(crate) fn start_session() -> Result<()> {
+    // SAFETY: takes nothing.
+    check(unsafe { libc::setsid() })?;
+    Ok(())
+}
+
+pub(crate) fn set_host_name(name: &[u8]) -> Result<()> {
+    // SAFETY: pointer and length are those of a live string.
+    check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) })?;
+    Ok(())
+}
+
+/// Files are made with the modes that the plan names, minus what others could write.
+pub(crate) fn set_file_mask() {
+    // SAFETY: can't fail and touches no memory.
+    unsafe { libc::umask(0o022) };
+}
+
+/// Leaves the host's session keyring for one that is revoked at once: cells inherit it, and a keyring that can't
+/// be used can't pass secrets from one to the next.
+pub(crate) fn leave_keyring() -> Result<()> {
+    let none = ptr::null::<libc::c_char>();
+    // SAFETY: no name asks for a new keyring.
+    let joined =
+        check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, none) });
+    match joined {
+        // A kernel without keyrings has nothing to leave.
+        Err(errno) if errno.raw() == libc::ENOSYS => return Ok(()),
+        other => other?,
+    };
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_REVOKE, SESSION_KEYRING) })?;
+    Ok(())
+}
+
+/// Whether the loader gave this process more rights than its caller has.
+pub(crate) fn is_set_user_id() -> bool {
+    // SAFETY: reads a value that the kernel put beside the stack.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+fn switch(option: c_int, value: u64) -> Result<()> {
+    ask(option, value, 0)?;
+    Ok(())
+}
+
+fn ask(option: c_int, first: u64, second: u64) -> Result<c_int> {
+    let none: u64 = 0;
+    // SAFETY: the options used in this file take integers only; unused arguments are zero, as newer ones demand.
+    check(unsafe { libc::prctl(option, first, second, none, none) })
+}
+
+fn number(resource: Resource) -> libc::__rlimit_resource_t {
+    match resource {
+        Resource::CpuSeconds => libc::RLIMIT_CPU,
+        Resource::FileSize => libc::RLIMIT_FSIZE,
+        Resource::Data => libc::RLIMIT_DATA,
+        Resource::Stack => libc::RLIMIT_STACK,
+        Resource::Core => libc::RLIMIT_CORE,
+        Resource::Resident => libc::RLIMIT_RSS,
+        Resource::Processes => libc::RLIMIT_NPROC,
+        Resource::OpenFiles => libc::RLIMIT_NOFILE,
+        Resource::LockedMemory => libc::RLIMIT_MEMLOCK,
+        Resource::AddressSpace => libc::RLIMIT_AS,
+        Resource::FileLocks => libc::RLIMIT_LOCKS,
+        Resource::PendingSignals => libc::RLIMIT_SIGPENDING,
+        Resource::MessageQueues => libc::RLIMIT_MSGQUEUE,
+        Resource::Nice => libc::RLIMIT_NICE,
+        Resource::RealTimePriority => libc::RLIMIT_RTPRIO,
+        Resource::RealTimeMicroseconds => libc::RLIMIT_RTTIME,
+    }
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: c_int,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// A mismatch that a read-back found: the kernel said yes and did something else.
+pub(crate) const NOT_AS_SET: Errno = Errno::from_raw(libc::EBADE);
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+/// Two words of 32 bits.
+const MAX_CAPABILITIES: u64 = 64;
+const AMBIENT_IS_SET: u64 = 1;
+const AMBIENT_CLEAR_ALL: u64 = 4;
+/// `NOROOT`, `NO_SETUID_FIXUP` and `NO_CAP_AMBIENT_RAISE` set, `KEEP_CAPS` clear, all four locked.
+const LOCKED_SECURE_BITS: u64 = 0xEF;
+const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
+const KEYCTL_REVOKE: c_int = 3;
+const SESSION_KEYRING: c_int = -3;

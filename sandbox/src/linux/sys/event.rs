@@ -1,0 +1,197 @@
+//! Waiting: epoll, signals as descriptors, process descriptors, the monotonic clock.
+
+#![expect(unsafe_code, reason = "system calls; see each block")]
+
+use std::{
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    ptr,
+};
+
+use super::{Result, check, file::own};
+
+/// Nanoseconds of the monotonic clock, which all processes of a host share.
+pub(crate) fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the struct is ours; the call can't fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or_default();
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}
+
+/// Waits until one of many descriptors has something to say.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Readable,
+    /// Only the end of the other side.
+    HangUp,
+}
+
+impl Poller {
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: makes a descriptor.
+        let epoll = own(check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?);
+        Ok(Self { epoll })
+    }
+
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, interest: Interest, token: u64) -> Result<()> {
+        let events = if interest == Interest::Readable { libc::EPOLLIN.cast_unsigned() } else { 0 };
+        let mut event = libc::epoll_event { events, u64: token };
+        // SAFETY: the event is live for the call, which copies it.
+        let added = unsafe {
+            libc::epoll_ctl(
+                self.epoll.as_raw_fd(),
+                libc::EPOLL_CTL_ADD,
+                fd.as_raw_fd(),
+                &raw mut event,
+            )
+        };
+        check(added)?;
+        Ok(())
+    }
+
+    /// Closing a descriptor isn't enough, because a cell's first process may have a copy.
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        let none = ptr::null_mut();
+        // SAFETY: EPOLL_CTL_DEL ignores the event.
+        check(unsafe {
+            libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), none)
+        })?;
+        Ok(())
+    }
+
+    /// The tokens of what is ready, at most as many as fit. `None` waits for ever.
+    pub(crate) fn wait(
+        &self,
+        tokens: &mut [u64; BATCH],
+        nanoseconds: Option<u64>,
+    ) -> Result<usize> {
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
+        // Rounded up, or the last millisecond would be a busy loop.
+        let timeout = nanoseconds
+            .map_or(-1, |rest| i32::try_from(rest.div_ceil(1_000_000)).unwrap_or(i32::MAX));
+        // SAFETY: the array is ours and has the announced length.
+        let count = unsafe {
+            libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), BATCH_LENGTH, timeout)
+        };
+        let count = usize::try_from(check(count)?).unwrap_or_default();
+        for (token, event) in tokens.iter_mut().zip(events.iter().take(count)) {
+            *token = event.u64;
+        }
+        Ok(count)
+    }
+}
+
+/// How many events one wait returns.
+pub(crate) const BATCH: usize = 32;
+const BATCH_LENGTH: libc::c_int = 32;
+
+/// A descriptor that becomes readable when a child ends.
+pub(crate) fn child_signals() -> Result<OwnedFd> {
+    let set = signal_set(&[libc::SIGCHLD]);
+    block(&set)?;
+    // SAFETY: the set is initialised; -1 asks for a new descriptor.
+    let fd = check(unsafe {
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    })?;
+    Ok(own(fd))
+}
+
+/// Blocks the signals that [`next_signal`] waits for.
+pub(crate) fn hold_signals() -> Result<()> {
+    block(&signal_set(&[libc::SIGCHLD, libc::SIGTERM]))
+}
+
+/// Waits for the next of the held signals.
+pub(crate) fn next_signal() -> Result<i32> {
+    let set = signal_set(&[libc::SIGCHLD, libc::SIGTERM]);
+    // SAFETY: the set is initialised; no information about the signal is asked for.
+    check(unsafe { libc::sigwaitinfo(&raw const set, ptr::null_mut()) })
+}
+
+/// No signal is blocked any more, and the one that std and the zygote ignore ends a process again.
+pub(crate) fn reset_signals() -> Result<()> {
+    default_action(libc::SIGPIPE)?;
+    let none = signal_set(&[]);
+    // SAFETY: the set is initialised; the old mask isn't asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// Gives every signal its default action, whatever the host's parent had ignored, but ignores `SIGPIPE`.
+pub(crate) fn zygote_signals() {
+    for signal in 1..=LAST_SIGNAL {
+        // SIGKILL and SIGSTOP can't be set, and always have it.
+        default_action(signal).ok();
+    }
+    // SAFETY: ignoring a signal installs no code.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// The raw call, because libc refuses the two signals that it keeps for itself, and a host's parent may have
+/// ignored those as well.
+fn default_action(signal: i32) -> Result<()> {
+    // The kernel's struct: handler (0 is the default action), flags, restorer, mask.
+    let action = [0_u64; 4];
+    let none = ptr::null_mut::<u64>();
+    // SAFETY: the default action installs no code; the last argument is the size of the mask.
+    check(unsafe {
+        libc::syscall(libc::SYS_rt_sigaction, signal, action.as_ptr(), none, size_of::<u64>())
+    })?;
+    Ok(())
+}
+
+fn block(set: &libc::sigset_t) -> Result<()> {
+    // SAFETY: the set is initialised; the old mask isn't asked for.
+    check(unsafe { libc::sigprocmask(libc::SIG_BLOCK, set, ptr::null_mut()) })?;
+    Ok(())
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `sigemptyset` initialises the whole set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: initialised by the line above.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: the set is initialised; the callers name valid signals.
+        unsafe { libc::sigaddset(&raw mut set, *signal) };
+    }
+    set
+}
+
+/// A descriptor of the calling process itself.
+pub(crate) fn own_pidfd() -> Result<OwnedFd> {
+    let fd = check(
+        // SAFETY: takes integers only.
+        unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) },
+    )?;
+    Ok(own(i32::try_from(fd).unwrap_or(-1)))
+}
+
+/// Whether the process behind a pidfd has ended; for sockets, whether there is something to read.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>, milliseconds: i32) -> Result<bool> {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live entry is announced as one.
+    let ready = check(unsafe { libc::poll(&raw mut poll, 1, milliseconds) })?;
+    Ok(ready > 0)
+}
+
+/// Sends a signal through a pidfd.
+pub(crate) fn signal(process: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    let none = ptr::null::<libc::siginfo_t>();
+    // SAFETY: no information is passed with the signal.
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0)
+    })?;
+    Ok(())
+}
+
+const LAST_SIGNAL: i32 = 64;

@@ -1,0 +1,180 @@
+//! Descriptors, pipes, small files.
+
+#![expect(unsafe_code, reason = "system calls; see each block")]
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use super::{Result, check, last};
+use crate::errno::Errno;
+
+/// A pipe, both ends close-on-exec: (to read, to write).
+pub(crate) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: `ends` has room for the two descriptors that the kernel writes.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    Ok((own(ends[0]), own(ends[1])))
+}
+
+/// Makes reads and writes return instead of waiting, for everybody who shares this open file.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: F_SETFL takes an integer and touches no memory of ours.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) })?;
+    Ok(())
+}
+
+pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
+    // SAFETY: the pointer and the length are those of a buffer that is ours alone for the call.
+    let count = unsafe { libc::read(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len()) };
+    usize::try_from(count).map_err(|_negative| last())
+}
+
+pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    // SAFETY: the pointer and the length are those of a live buffer, which the kernel only reads.
+    let count = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(count).map_err(|_negative| last())
+}
+
+/// Writes `bytes` with one call, as files below `/proc` demand.
+pub(crate) fn write_once(path: &CStr, bytes: &[u8]) -> Result<()> {
+    let file = open(path, libc::O_WRONLY | libc::O_CLOEXEC)?;
+    let written = write(borrow(&file), bytes)?;
+    if written == bytes.len() { Ok(()) } else { Err(Errno::from_raw(libc::EIO)) }
+}
+
+/// Makes a file that is not there yet and fills it.
+pub(crate) fn create(path: &CStr, contents: &[u8]) -> Result<()> {
+    let file = open(
+        path,
+        libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC | libc::O_NOFOLLOW,
+    )?;
+    let mut rest = contents;
+    while !rest.is_empty() {
+        let written = write(borrow(&file), rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+pub(crate) fn open(path: &CStr, flags: i32) -> Result<OwnedFd> {
+    let mode: libc::c_uint = 0o644;
+    // SAFETY: `path` is NUL-terminated and lives through the call; the mode is the variadic argument of O_CREAT.
+    let fd = check(unsafe { libc::open(path.as_ptr(), flags, mode) })?;
+    Ok(own(fd))
+}
+
+/// Makes a directory; one that exists is as good.
+pub(crate) fn make_directory(path: &CStr) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated and lives through the call.
+    match check(unsafe { libc::mkdir(path.as_ptr(), 0o755) }) {
+        Err(errno) if errno.raw() != libc::EEXIST => Err(errno),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn symlink(target: &CStr, path: &CStr) -> Result<()> {
+    // SAFETY: both strings are NUL-terminated and live through the call.
+    check(unsafe { libc::symlink(target.as_ptr(), path.as_ptr()) })?;
+    Ok(())
+}
+
+pub(crate) fn enter(directory: &CStr) -> Result<()> {
+    // SAFETY: `directory` is NUL-terminated and lives through the call.
+    check(unsafe { libc::chdir(directory.as_ptr()) })?;
+    Ok(())
+}
+
+/// What a descriptor refers to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Status {
+    pub(crate) is_directory: bool,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+pub(crate) fn status(fd: BorrowedFd<'_>) -> Result<Status> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills the struct, whose size it knows from the architecture.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: `fstat` succeeded, and every bit pattern of its integer fields is valid anyway.
+    let stat = unsafe { stat.assume_init() };
+    Ok(Status {
+        is_directory: stat.st_mode & libc::S_IFMT == libc::S_IFDIR,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+    })
+}
+
+/// A memory file that nobody, not even its writer, can change any more.
+pub(crate) fn sealed(contents: &[u8]) -> Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a NUL-terminated literal.
+    let file = own(check(unsafe { libc::memfd_create(c"plan".as_ptr(), flags) })?);
+    let mut rest = contents;
+    while !rest.is_empty() {
+        let written = write(borrow(&file), rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    // SAFETY: F_ADD_SEALS takes an integer and touches no memory of ours.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) })?;
+    Ok(file)
+}
+
+/// Reads a sealed memory file from its start; one without its seals is refused (`EINVAL`).
+pub(crate) fn read_sealed(file: BorrowedFd<'_>, into: &mut [u8]) -> Result<()> {
+    // SAFETY: F_GET_SEALS takes no argument.
+    let seals = check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) })?;
+    if seals & SEALS != SEALS {
+        return Err(Errno::from_raw(libc::EINVAL));
+    }
+    // SAFETY: the pointer and the length are those of a buffer that is ours alone for the call.
+    let count = unsafe { libc::pread(file.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+    match usize::try_from(count) {
+        Ok(count) if count == into.len() => Ok(()),
+        Ok(_) => Err(Errno::from_raw(libc::EINVAL)),
+        Err(_negative) => Err(last()),
+    }
+}
+
+/// Puts `from` at the place of descriptor `to`, where it survives exec.
+pub(crate) fn place(from: BorrowedFd<'_>, to: RawFd) -> Result<()> {
+    // SAFETY: duplicating a descriptor touches no memory; the callers own the numbers 0 to 2, which are `to`.
+    check(unsafe { libc::dup2(from.as_raw_fd(), to) })?;
+    Ok(())
+}
+
+/// Closes the descriptors `first..=last`.
+pub(crate) fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: only the cell's first process and the new zygote call this, on numbers that no owner in them has.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    Ok(())
+}
+
+/// Marks all descriptors from `first` on to be closed by exec.
+pub(crate) fn close_on_exec(first: u32) -> Result<()> {
+    // SAFETY: this sets a flag of descriptors and touches no memory.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Takes over a descriptor that the process was started with.
+pub(crate) fn inherited(fd: RawFd) -> Result<OwnedFd> {
+    // SAFETY: sets a flag of the descriptor, and touches no memory.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(own(fd))
+}
+
+/// Takes over a descriptor that the kernel just made for us.
+pub(super) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: every caller passes a number that a successful system call returned and that nobody else knows.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+pub(crate) fn borrow(fd: &OwnedFd) -> BorrowedFd<'_> {
+    std::os::fd::AsFd::as_fd(fd)
+}
+
+const SEALS: i32 = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;

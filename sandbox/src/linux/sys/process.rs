@@ -1,0 +1,202 @@
+//! Starting, replacing, awaiting and ending processes.
+
+#![expect(unsafe_code, reason = "system calls; see each block")]
+
+use std::{
+    ffi::{CStr, c_char, c_int, c_void},
+    marker::PhantomData,
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    ptr,
+    time::Duration,
+};
+
+use super::{Result, check, file::own, last};
+use crate::{errno::Errno, report::Usage};
+
+/// Which side of a fork runs.
+#[derive(Debug)]
+pub(crate) enum Forked {
+    Child,
+    Parent { pid: i32, pidfd: OwnedFd },
+}
+
+/// Forks, with the child in new namespaces and without the parent's signal handlers.
+///
+/// # Safety
+///
+/// The calling process has one thread. (The child of a threaded process may meet locks that nobody opens.)
+pub(crate) unsafe fn fork(namespaces: u64) -> Result<Forked> {
+    let mut pidfd: c_int = -1;
+    // SAFETY: all fields are integers, for which zero is valid.
+    let mut request: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
+    request.flags = namespaces | PIDFD | CLEAR_SIGHAND;
+    request.pidfd = (&raw mut pidfd).expose_provenance() as u64;
+    request.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // SAFETY: without CLONE_VM the child gets a copy of everything, its stack included; the caller promises that
+    // there is one thread; the size is that of the struct, and `pidfd` is live.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const request, size_of::<libc::clone_args>())
+    };
+    match i32::try_from(check(pid)?) {
+        Ok(0) => Ok(Forked::Child),
+        Ok(pid) => Ok(Forked::Parent { pid, pidfd: own(pidfd) }),
+        Err(_overflow) => Err(Errno::from_raw(libc::EIO)),
+    }
+}
+
+/// The namespaces of a cell.
+pub(crate) const CELL_NAMESPACES: u64 =
+    NEW_USER | NEW_PID | NEW_NS | NEW_NET | NEW_IPC | NEW_UTS | NEW_CGROUP;
+pub(crate) const NEW_USER: u64 = libc::CLONE_NEWUSER.cast_unsigned() as u64;
+pub(crate) const NEW_PID: u64 = libc::CLONE_NEWPID.cast_unsigned() as u64;
+pub(crate) const NEW_NS: u64 = libc::CLONE_NEWNS.cast_unsigned() as u64;
+pub(crate) const NEW_NET: u64 = libc::CLONE_NEWNET.cast_unsigned() as u64;
+pub(crate) const NEW_IPC: u64 = libc::CLONE_NEWIPC.cast_unsigned() as u64;
+pub(crate) const NEW_UTS: u64 = libc::CLONE_NEWUTS.cast_unsigned() as u64;
+pub(crate) const NEW_CGROUP: u64 = libc::CLONE_NEWCGROUP.cast_unsigned() as u64;
+const PIDFD: u64 = libc::CLONE_PIDFD.cast_unsigned() as u64;
+const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Memory for the stack of a process that shares its parent's memory until it executes a program.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub(crate) struct Stack([MaybeUninit<u8>; STACK]);
+
+/// What [`spawn_sharing`]'s body needs is a few hundred bytes; a system call wrapper in a debug build, some KiB.
+const STACK: usize = 64 << 10;
+
+impl Stack {
+    /// Fresh memory; the kernel gives it pages only when they are used.
+    pub(crate) fn new() -> Box<Self> {
+        let stack = Box::<Self>::new_uninit();
+        // SAFETY: every byte of the array may be uninitialised.
+        unsafe { stack.assume_init() }
+    }
+}
+
+/// Starts a process that shares this one's memory, and waits until it has executed a program or ended.
+///
+/// `body` runs on `stack` and returns an exit status.
+pub(crate) fn spawn_sharing<A: Sync>(
+    stack: &mut Stack,
+    body: extern "C" fn(&A) -> c_int,
+    argument: &A,
+) -> Result<i32> {
+    let top = stack.0.as_mut_ptr_range().end;
+    // SAFETY: only the argument's type changes, from a reference to the `void *` that C passes on; both are one
+    // thin pointer, as `A` is sized.
+    let entry = unsafe {
+        std::mem::transmute::<extern "C" fn(&A) -> c_int, extern "C" fn(*mut c_void) -> c_int>(body)
+    };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack is exclusively borrowed and aligned to 16; with CLONE_VFORK this process stands still, so
+    // the argument outlives its use and nobody else touches the shared memory.
+    check(unsafe {
+        libc::clone(entry, top.cast(), flags, ptr::from_ref(argument).cast_mut().cast())
+    })
+}
+
+/// A list of C strings as exec wants it: pointers, the last one null.
+#[derive(Debug)]
+pub(crate) struct StringList<'a> {
+    pointers: Vec<*const c_char>,
+    strings: PhantomData<&'a CStr>,
+}
+
+// SAFETY: the pointers are borrowed from `&'a CStr`s, which any thread may read.
+unsafe impl Sync for StringList<'_> {}
+
+impl<'a> StringList<'a> {
+    /// Allocates, so it belongs before the fork.
+    pub(crate) fn new(strings: impl Iterator<Item = &'a CStr>) -> Self {
+        let pointers = strings.map(CStr::as_ptr).chain([ptr::null()]).collect();
+        Self { pointers, strings: PhantomData }
+    }
+}
+
+/// Replaces the calling process; returns only why it could not.
+pub(crate) fn execute(
+    path: &CStr,
+    arguments: &StringList<'_>,
+    environment: &StringList<'_>,
+) -> Errno {
+    // SAFETY: `path` is NUL-terminated; both lists end with null and borrow strings that live through the call.
+    unsafe {
+        libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr())
+    };
+    last()
+}
+
+/// A child that ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reaped {
+    pub(crate) pid: i32,
+    pub(crate) status: i32,
+    pub(crate) usage: Usage,
+}
+
+/// The next child that ended. `None`: none yet (without waiting). An error of `ECHILD`: there are no children.
+pub(crate) fn reap(wait: bool) -> Result<Option<Reaped>> {
+    let mut status = 0;
+    // SAFETY: all fields are integers, for which zero is valid.
+    let mut resources: libc::rusage = unsafe { MaybeUninit::zeroed().assume_init() };
+    let flags = if wait { 0 } else { libc::WNOHANG };
+    // SAFETY: both results are live and ours.
+    let pid = check(unsafe { libc::wait4(-1, &raw mut status, flags, &raw mut resources) })?;
+    Ok((pid > 0).then(|| Reaped { pid, status, usage: usage(&resources) }))
+}
+
+/// What a wait status says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Exited(i32),
+    Signalled(i32),
+}
+
+pub(crate) fn ending(status: i32) -> Ending {
+    if libc::WIFSIGNALED(status) {
+        Ending::Signalled(libc::WTERMSIG(status))
+    } else {
+        Ending::Exited(libc::WEXITSTATUS(status))
+    }
+}
+
+pub(crate) fn kill(pid: i32, signal: c_int) -> Result<()> {
+    // SAFETY: sending a signal touches no memory.
+    check(unsafe { libc::kill(pid, signal) })?;
+    Ok(())
+}
+
+/// Ends the process at once: no destructor, no handler of the host program runs.
+pub(crate) fn exit(status: c_int) -> ! {
+    // SAFETY: the call doesn't return.
+    unsafe { libc::_exit(status) }
+}
+
+pub(crate) fn own_pid() -> i32 {
+    std::process::id().cast_signed()
+}
+
+/// Reads names from a directory, as many as fit.
+pub(crate) fn directory_entries(directory: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
+    // SAFETY: the pointer and the length are those of a buffer that is ours alone for the call.
+    let count = unsafe {
+        libc::syscall(libc::SYS_getdents64, directory.as_raw_fd(), into.as_mut_ptr(), into.len())
+    };
+    Ok(usize::try_from(check(count)?).unwrap_or_default())
+}
+
+fn usage(resources: &libc::rusage) -> Usage {
+    let time = |time: libc::timeval| {
+        let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
+        seconds + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or_default())
+    };
+    Usage {
+        user: time(resources.ru_utime),
+        system: time(resources.ru_stime),
+        peak_resident_bytes: u64::try_from(resources.ru_maxrss)
+            .unwrap_or_default()
+            .saturating_mul(1024),
+    }
+}

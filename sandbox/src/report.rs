@@ -1,0 +1,179 @@
+//! How a cell ended and what it cost.
+
+use std::time::Duration;
+
+use crate::level::{Layer, Level};
+
+/// The end of a cell.
+///
+/// ```no_run
+/// # async fn doc(cell: neuroflow_sandbox::Cell) {
+/// use neuroflow_sandbox::End;
+///
+/// let report = cell.finish().await;
+/// assert_eq!(report.end, End::Exited(0));
+/// println!("{:?} of processor time", report.usage.user + report.usage.system);
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// Why it ended.
+    pub end: End,
+    /// What it used, its own start included.
+    pub usage: Usage,
+    /// The level it ran at.
+    pub level: Level,
+    /// Time per start-up stage.
+    pub stages: Stages,
+    /// Whether output is missing.
+    pub truncated: Truncated,
+}
+
+impl Report {
+    /// The layers that were in force while the program ran.
+    pub fn layers(&self) -> &'static [Layer] {
+        self.level.layers()
+    }
+
+    /// Whether the program ended by itself with status 0.
+    pub fn is_success(&self) -> bool {
+        self.end == End::Exited(0)
+    }
+}
+
+/// Why a cell ended. Whatever the reason: nothing of it runs any more.
+///
+/// ```
+/// use neuroflow_sandbox::End;
+///
+/// assert_ne!(End::Exited(137), End::Signalled(9));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum End {
+    /// The program ended with this status.
+    Exited(i32),
+    /// This signal ended the program; it came from inside the cell or from a resource limit.
+    Signalled(i32),
+    /// The wall time was over.
+    WallTime,
+    /// It wrote more than the profile allows.
+    OutputLimit,
+    /// The caller ended it.
+    Cancelled,
+    /// Something outside ended it: the kernel short of memory, or an operator.
+    Killed,
+    /// The launcher's process died, and the cell with it.
+    LauncherLost,
+}
+
+/// What a cell used.
+///
+/// ```
+/// assert_eq!(neuroflow_sandbox::Usage::default().peak_resident_bytes, 0);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Processor time in user mode, all processes.
+    pub user: Duration,
+    /// Processor time in the kernel, all processes; building the cell is part of it.
+    pub system: Duration,
+    /// Largest resident size of one process. Never below that of the first process, which is a few MiB.
+    pub peak_resident_bytes: u64,
+}
+
+/// Which stream lost bytes to the output limit.
+///
+/// ```
+/// assert!(!neuroflow_sandbox::Truncated::default().stdout);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Truncated {
+    /// Bytes of standard output are missing.
+    pub stdout: bool,
+    /// Bytes of standard error are missing.
+    pub stderr: bool,
+}
+
+/// A stretch of a cell's start.
+///
+/// ```
+/// use neuroflow_sandbox::Stage;
+///
+/// assert_eq!(Stage::ALL.len(), 7);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// From the zygote's call to the first instruction of the cell: the namespaces.
+    Clone,
+    /// Host paths opened, `/proc` made.
+    Sources,
+    /// Id map and ids.
+    Identity,
+    /// New root in place, old root gone.
+    Root,
+    /// Directories, files, binds and file systems.
+    Mounts,
+    /// Capabilities dropped and read back.
+    Lockdown,
+    /// Program loaded.
+    Execute,
+}
+
+/// How many stages there are.
+pub(crate) const STAGES: usize = 7;
+
+impl Stage {
+    /// All stages in the order they happen.
+    pub const ALL: [Self; STAGES] = [
+        Self::Clone,
+        Self::Sources,
+        Self::Identity,
+        Self::Root,
+        Self::Mounts,
+        Self::Lockdown,
+        Self::Execute,
+    ];
+}
+
+/// Time per start-up stage, measured by the cell itself.
+///
+/// ```
+/// use neuroflow_sandbox::Stages;
+///
+/// assert_eq!(Stages::default().total(), std::time::Duration::ZERO);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stages {
+    nanoseconds: [u64; STAGES],
+}
+
+impl Stages {
+    /// Each stage with its time.
+    pub fn iter(&self) -> impl Iterator<Item = (Stage, Duration)> + '_ {
+        Stage::ALL.into_iter().zip(self.nanoseconds.iter().map(|time| Duration::from_nanos(*time)))
+    }
+
+    /// From the zygote's first call to the loaded program.
+    pub fn total(&self) -> Duration {
+        self.iter().map(|(_, time)| time).sum()
+    }
+
+    pub(crate) fn from_nanoseconds(nanoseconds: [u64; STAGES]) -> Self {
+        Self { nanoseconds }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_keep_their_order() {
+        let stages = Stages::from_nanoseconds([1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(stages.total(), Duration::from_nanos(28));
+        assert_eq!(stages.iter().last(), Some((Stage::Execute, Duration::from_nanos(7))));
+    }
+}

@@ -1,0 +1,83 @@
+//! Host paths that the profile shows to a cell.
+
+use std::{fs, os::unix::fs::MetadataExt};
+
+use neuroflow_sandbox::LaunchError;
+
+use crate::support::{Directory, collect, is_root, output_of, sh, standard, try_launch};
+
+/// Somebody who is neither root nor the one the tests run as.
+const OWNER: u32 = 4321;
+
+#[tokio::test]
+async fn a_read_only_bind_can_be_read_and_not_written() {
+    let host = Directory::new();
+    host.file("a", b"hello", 0o644);
+    let script = "cat /data/a; echo x 2>&1 >/data/b || true";
+    let text = output_of(standard().bind_read_only(&host.0, "/data"), sh(script)).await;
+    assert!(text.starts_with("hello") && text.contains("Read-only file system"), "{text}");
+    assert!(!host.0.join("b").exists());
+}
+
+#[tokio::test]
+async fn a_writable_bind_keeps_its_owner() {
+    let host = Directory::new();
+    host.give_to(OWNER);
+    let profile = standard().bind_read_write(&host.0, "/work");
+    let text = output_of(profile, sh("echo hello >/work/a; stat -c %u /work /work/a")).await;
+    assert_eq!(text, "1000\n1000\n");
+    let made = fs::metadata(host.0.join("a")).expect("the file");
+    assert_eq!(made.uid(), fs::metadata(&host.0).expect("the directory").uid());
+}
+
+#[tokio::test]
+async fn a_bind_of_root_is_not_mapped() {
+    if !is_root() {
+        return;
+    }
+    let host = Directory::new();
+    let profile = standard().bind_read_write(&host.0, "/work/shared");
+    let collected = collect(profile, sh("echo x >/work/shared/a")).await;
+    assert!(!collected.report.is_success());
+    assert!(String::from_utf8_lossy(&collected.stderr).contains("Permission denied"));
+}
+
+#[tokio::test]
+async fn files_and_nested_places_can_be_bound() {
+    let host = Directory::new();
+    let file = host.file("f", b"inner", 0o644);
+    let profile =
+        standard().bind_read_only(&file, "/work/deep/er/file").bind_read_only(&host.0, "/opt/x");
+    assert_eq!(output_of(profile, sh("cat /work/deep/er/file /opt/x/f")).await, "innerinner");
+}
+
+#[tokio::test]
+async fn links_on_either_side_lead_nowhere_else() {
+    let host = Directory::new();
+    std::os::unix::fs::symlink("/etc/shadow", host.0.join("secret")).expect("a link");
+    std::os::unix::fs::symlink(&host.0, host.0.join("self")).expect("a link");
+    let profile = standard().bind_read_only(host.0.join("self"), "/data");
+    let text = output_of(profile, sh("cat /data/secret 2>&1 || true")).await;
+    assert!(text.contains("No such file"), "{text}");
+}
+
+#[tokio::test]
+async fn a_missing_host_path_is_named() {
+    let refused =
+        try_launch(standard().bind_read_only("/nowhere/at/all", "/data"), sh("true")).await;
+    match refused {
+        Err(LaunchError::Bind { path, source }) => {
+            assert_eq!((path.to_str(), source.raw()), (Some("/nowhere/at/all"), libc::ENOENT));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn set_user_id_files_in_a_bind_are_powerless() {
+    let host = Directory::new();
+    let id = fs::read("/usr/bin/id").expect("id");
+    host.file("id", &id, 0o4755);
+    let text = output_of(standard().bind_read_only(&host.0, "/data"), sh("/data/id -u")).await;
+    assert_eq!(text, "1000\n");
+}

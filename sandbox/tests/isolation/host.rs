@@ -1,0 +1,218 @@
+//! Hosts that are large, die, or lose their zygote. Each plays in a process of its own.
+
+use std::io::Read;
+
+use neuroflow_sandbox::{End, LaunchError, Launcher, Program};
+
+use crate::{
+    lifecycle::kill,
+    support::{
+        children_of, eventually, launch, marker, minimal, other_host, output_of, passes_elsewhere,
+        pause, plays, processes_with, sh, standard,
+    },
+};
+
+const MANY_CELLS: &str = "host::role_many_cells";
+
+#[test]
+fn five_hundred_cells_leave_nothing_behind() {
+    passes_elsewhere(&["env"], MANY_CELLS);
+}
+
+#[tokio::test]
+async fn role_many_cells() {
+    if !plays(MANY_CELLS) {
+        return;
+    }
+    let launcher = Launcher::start().expect("a zygote");
+    let (zygote, _) = children_of(std::process::id())[0];
+    let profile = standard().build().expect("a profile");
+    let count = |path: String| std::fs::read_dir(path).expect("a directory").count();
+    let mounts =
+        || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count();
+    let run = async |number: u32| {
+        let program = if number % 7 == 0 {
+            Program::new("no-such-program")
+        } else {
+            sh("sleep 100 & echo x")
+        };
+        match launcher.launch(&profile, &program).await {
+            Ok(cell) if number % 5 == 0 => drop(cell),
+            Ok(cell) => assert_eq!(cell.finish().await.end, End::Exited(0)),
+            Err(LaunchError::Program { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    run(1).await;
+    let before = (count("/proc/self/fd".into()), mounts());
+    for number in 0..500 {
+        run(number).await;
+    }
+    eventually("the last end", || children_of(zygote.unsigned_abs()).is_empty()).await;
+    assert_eq!((count("/proc/self/fd".into()), mounts()), before);
+    // The zygote is a child of ours, so that its table can be looked at by root only.
+    if let Ok(table) = std::fs::read_dir(format!("/proc/{zygote}/fd")) {
+        let open = table.count();
+        assert!(open <= 8, "the zygote has {open} descriptors");
+    }
+    drop(launcher);
+    assert_eq!(children_of(std::process::id()), [], "the zygote is reaped with the launcher");
+}
+
+const LARGE: &str = "host::role_large_host";
+
+#[test]
+fn a_large_host_has_a_small_zygote() {
+    passes_elsewhere(&["env"], LARGE);
+}
+
+#[tokio::test]
+async fn role_large_host() {
+    if !plays(LARGE) {
+        return;
+    }
+    let ballast = vec![1_u8; 256 << 20];
+    let cell = launch(standard(), sh("cat; exit 6").stdin("through")).await;
+    let (zygote, _) = children_of(std::process::id())[0];
+    let status = std::fs::read_to_string(format!("/proc/{zygote}/status")).expect("a status");
+    let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a size");
+    let kibibytes: u32 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kibibytes < 4096, "{resident}");
+    let collected = cell.collect().await;
+    assert_eq!(
+        (collected.stdout.as_slice(), collected.report.end),
+        (&b"through"[..], End::Exited(6))
+    );
+    assert!(ballast.iter().step_by(4096).all(|byte| *byte == 1));
+}
+
+const LOST_ZYGOTE: &str = "host::role_lost_zygote";
+
+#[test]
+fn a_lost_zygote_takes_its_cells_along_and_is_replaced() {
+    passes_elsewhere(&["env"], LOST_ZYGOTE);
+}
+
+#[tokio::test]
+async fn role_lost_zygote() {
+    if !plays(LOST_ZYGOTE) {
+        return;
+    }
+    let launcher = Launcher::start().expect("a zygote");
+    for profile in [standard(), minimal()] {
+        let profile = profile.build().expect("a profile");
+        let marker = marker();
+        let program = sh(format!("sleep {marker} & sleep {marker}"));
+        let cell = launcher.launch(&profile, &program).await.expect("a cell");
+        eventually("the start", || processes_with(&marker).len() == 2).await;
+        let (zygote, _) = children_of(std::process::id())[0];
+        kill(zygote);
+        assert_eq!(cell.finish().await.end, End::LauncherLost);
+        eventually("the end", || processes_with(&marker).is_empty()).await;
+        let next = launcher.launch(&profile, &sh("exit 9")).await.expect("a new zygote");
+        assert_eq!(next.finish().await.end, End::Exited(9));
+        let successor: Vec<i32> =
+            children_of(std::process::id()).iter().map(|(pid, _)| *pid).collect();
+        assert!(
+            successor.len() == 1 && successor[0] != zygote,
+            "the lost one is reaped: {successor:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_cell_keeps_its_zygote() {
+    let launcher = Launcher::start().expect("a zygote");
+    let cell =
+        launcher.launch(&standard().build().expect("a profile"), &sh("sleep 0.3; exit 2")).await;
+    drop(launcher);
+    assert_eq!(cell.expect("a cell").finish().await.end, End::Exited(2));
+}
+
+const VICTIM: &str = "host::role_victim";
+
+#[tokio::test]
+async fn cells_end_with_a_killed_host() {
+    let mut host = other_host(&["env"], VICTIM);
+    let mut text = String::new();
+    let mut output = host.stdout.take().expect("a pipe");
+    let mut byte = [0];
+    while !text.ends_with("END") {
+        assert_eq!(output.read(&mut byte).expect("output"), 1, "{text}");
+        text.push(char::from(byte[0]));
+    }
+    let markers: Vec<&str> =
+        text.split_whitespace().filter(|word| word.starts_with("7654.")).collect();
+    assert_eq!(markers.len(), 2, "{text}");
+    for marker in &markers {
+        assert!(!processes_with(marker).is_empty());
+    }
+    host.kill().expect("an end");
+    host.wait().expect("an end");
+    for marker in markers {
+        eventually("the cells' end", || processes_with(marker).is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn role_victim() {
+    if !plays(VICTIM) {
+        return;
+    }
+    let (first, second) = (marker(), marker());
+    let _standard = launch(standard(), sh(format!("sleep {first} & sleep {first}"))).await;
+    let _minimal = launch(minimal(), sh(format!("sleep {second} & sleep {second}"))).await;
+    let both = || processes_with(&first).len() == 2 && processes_with(&second).len() == 2;
+    eventually("the start", both).await;
+    println!("\n{first} {second} END");
+    pause(60_000).await;
+}
+
+const REPEATED: &str = "host::role_repeated_losses";
+
+#[test]
+fn zygotes_are_not_replaced_for_ever() {
+    passes_elsewhere(&["env"], REPEATED);
+}
+
+#[tokio::test]
+async fn role_repeated_losses() {
+    if !plays(REPEATED) {
+        return;
+    }
+    let launcher = Launcher::start().expect("a zygote");
+    let profile = standard().build().expect("a profile");
+    for _ in 0..=neuroflow_sandbox::limits::MAX_RESTARTS {
+        let (zygote, _) = children_of(std::process::id())[0];
+        kill(zygote);
+        eventually("the loss", || children_of(std::process::id()) == [(zygote, 'Z')]).await;
+        // No cell starts between two losses, because the program doesn't exist.
+        let refused = launcher.launch(&profile, &Program::new("no-such-program")).await;
+        match refused {
+            Err(LaunchError::Program { .. }) => {}
+            Err(LaunchError::TooManyRestarts { restarts }) => {
+                assert_eq!(restarts, neuroflow_sandbox::limits::MAX_RESTARTS);
+                return;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("replaced for ever");
+}
+
+#[tokio::test]
+async fn the_summons_alone_makes_no_zygote() {
+    // A process that is started with our argument, but without our socket, ends at once.
+    let own = std::env::current_exe().expect("a path");
+    #[expect(clippy::disallowed_methods, reason = "an impostor is a process")]
+    let status = std::process::Command::new(own)
+        .arg("neuroflow-zygote-7c1f4b6e")
+        .stdin(std::process::Stdio::null())
+        .status()
+        .expect("an end");
+    assert_eq!(status.code(), Some(126));
+    assert_eq!(
+        output_of(standard(), Program::new("echo").arg("neuroflow-zygote-7c1f4b6e")).await,
+        "neuroflow-zygote-7c1f4b6e\n"
+    );
+}

@@ -1,0 +1,99 @@
+//! What a cell may use up.
+
+use std::time::Duration;
+
+use neuroflow_sandbox::{End, Truncated};
+
+use crate::support::{collect, now, output_of, perl, sh, standard};
+
+#[tokio::test]
+async fn the_wall_time_ends_a_cell() {
+    let begun = now();
+    let collected =
+        collect(standard().wall_time(Duration::from_millis(300)), sh("echo a; sleep 100")).await;
+    assert_eq!(collected.report.end, End::WallTime);
+    assert_eq!(collected.stdout, b"a\n");
+    assert!(
+        begun.elapsed() >= Duration::from_millis(300) && begun.elapsed() < Duration::from_secs(10)
+    );
+}
+
+#[tokio::test]
+async fn the_wall_time_counts_while_nobody_listens() {
+    let cell =
+        crate::support::launch(standard().wall_time(Duration::from_millis(200)), sh("sleep 100"))
+            .await;
+    crate::support::pause(1500).await;
+    let begun = now();
+    assert_eq!(cell.finish().await.end, End::WallTime);
+    assert!(begun.elapsed() < Duration::from_millis(500), "it had ended long before");
+}
+
+#[tokio::test]
+async fn a_flood_of_output_ends_a_cell() {
+    let collected = collect(standard().output(100_000), sh("yes >&2")).await;
+    assert_eq!(collected.report.end, End::OutputLimit);
+    assert_eq!(collected.report.truncated, Truncated { stdout: false, stderr: true });
+    assert_eq!(collected.stderr.len(), 100_000);
+}
+
+#[tokio::test]
+async fn output_up_to_the_limit_is_fine() {
+    let collected = collect(standard().output(4096), sh("head -c 4096 /dev/zero")).await;
+    assert_eq!(collected.report.end, End::Exited(0));
+    assert_eq!(collected.stdout.len(), 4096);
+    let collected = collect(standard().output(4095), sh("head -c 4096 /dev/zero")).await;
+    assert_eq!((collected.report.end, collected.stdout.len()), (End::OutputLimit, 4095));
+}
+
+#[tokio::test]
+async fn memory_is_limited_per_process() {
+    let collected =
+        collect(standard().memory(64 << 20), perl(r#"my $x = "x" x 200_000_000; print "got it""#))
+            .await;
+    assert!(!collected.report.is_success() && collected.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&collected.stderr).contains("Out of memory"));
+}
+
+#[tokio::test]
+async fn a_fork_bomb_stays_small() {
+    let bomb = r#"my $n = 0; while (defined(my $p = fork)) { if (!$p) { sleep 100 } $n++ } print 0 + $!, " $n""#;
+    let text = output_of(standard().processes(10), perl(bomb)).await;
+    assert_eq!(text, format!("{} 9", libc::EAGAIN), "the program itself is the tenth");
+}
+
+#[tokio::test]
+async fn files_and_descriptors_are_limited() {
+    let collected =
+        collect(standard().file_size(1 << 16), sh("head -c 100000 /dev/zero >/work/f")).await;
+    assert_ne!(collected.report.end, End::Exited(0));
+    let open =
+        r#"my @f; while (open(my $f, "<", "/dev/null")) { push @f, $f } print 0 + $!, " ", 3 + @f"#;
+    assert_eq!(
+        output_of(standard().open_files(32), perl(open)).await,
+        format!("{} 32", libc::EMFILE)
+    );
+}
+
+#[tokio::test]
+async fn limits_are_hard_ones() {
+    let text = output_of(
+        standard().open_files(50),
+        sh("ulimit -Hn; ulimit -Hc; ulimit -n 51 2>&1 || echo refused"),
+    )
+    .await;
+    assert!(text.starts_with("50\n0\n") && text.ends_with("refused\n"), "{text}");
+}
+
+#[tokio::test]
+async fn usage_is_reported() {
+    let burn = perl("my $x; $x += $_ for 1 .. 3_000_000");
+    let report = collect(standard(), burn).await.report;
+    assert!(
+        report.usage.user + report.usage.system >= Duration::from_millis(20),
+        "{:?}",
+        report.usage
+    );
+    assert!(report.usage.peak_resident_bytes >= 1 << 20);
+    assert!(report.stages.total() > Duration::ZERO);
+}

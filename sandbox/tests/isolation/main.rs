@@ -1,0 +1,20 @@
+//! Attacks cells from inside and launchers from outside. One module per promise.
+//!
+//! Inside cells only `sh`, coreutils and perl-base are used, as a bare Debian 12 has them. Where something is
+//! refused the error number is checked too, because it tells which layer refused.
+
+#![cfg(target_os = "linux")]
+
+mod binds;
+mod errors;
+mod files;
+mod host;
+mod levels;
+mod lifecycle;
+mod limits;
+mod network;
+mod privileges;
+mod processes;
+mod streams;
+mod support;
+mod unprivileged;

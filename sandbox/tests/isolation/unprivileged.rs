@@ -1,0 +1,25 @@
+//! The same promises hold for a host that isn't root.
+
+use std::process::Command;
+
+use crate::support::{Directory, ROLE, is_root};
+
+/// Runs the whole suite again as nobody, from a copy that nobody can read.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "another user is another process")]
+fn the_whole_suite_passes_as_nobody() {
+    if !is_root() || std::env::var_os(ROLE).is_some() {
+        return;
+    }
+    let place = Directory::new();
+    let copy = place.0.join("isolation");
+    std::fs::copy(std::env::current_exe().expect("a path"), &copy).expect("a copy");
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
+        .arg(&copy)
+        .current_dir("/")
+        .output()
+        .expect("an end");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,355 @@
+//! Starts a node: the one file that names every server, the order of their start, and what each
+//! is granted.
+//!
+//! The root supervisor's children, in start order: `telemetry`, `sandbox`, `tools`, `agents` (a
+//! supervisor with one child per agent), `gateway`. They stop in reverse.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neuroflow_actors::{
+    ASK, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, CANCEL, ExecTool, GatewayAgent,
+    GatewayConfig, INVOKE, Meter, READ, SchemaError, ToolEntry, ToolGrant, ToolServer, Turn,
+    gateway_child,
+};
+use neuroflow_kernel::{
+    Address, AttenuateError, Census, ChildSpec, Clock, Header, Intensity, Kernel, NameError,
+    Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError, Supervisor,
+    Unobserved,
+};
+use neuroflow_sandbox::{EXEC, Profile, SandboxCommand, SandboxServer};
+
+use crate::outcome::{AskError, TaskOutcome};
+
+/// Time that the gateway gets to bring what was begun to its end.
+const GATEWAY_DRAIN: Duration = Duration::from_secs(10);
+
+/// A restart every ten seconds on average is a fault to live with; more is one to be told of.
+const ROOT_INTENSITY: Intensity = Intensity { restarts: 6, within: Duration::from_secs(60) };
+
+/// A running node: kernel, agents, and the servers that were asked for.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use neuroflow::{AnyAgent, Echo, Node};
+/// let node = Node::builder().agent(AnyAgent::new(Echo)).start().await?;
+/// assert_eq!(node.ask("echo", "hello").await?.text(), "hello");
+/// node.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Node {
+    kernel: Kernel,
+    agents: Vec<GatewayAgent>,
+    sandbox: Option<Address<SandboxCommand>>,
+    gateway: Option<SocketAddr>,
+}
+
+impl Node {
+    /// A node without agents, sandbox or gateway.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder {
+            agents: Vec::new(),
+            tools: Vec::new(),
+            sandbox: None,
+            gateway: None,
+            observer: Arc::new(Unobserved),
+            clock: Clock::system(),
+            first: Vec::new(),
+        }
+    }
+
+    /// Asks an agent of this node and waits until its task has ended.
+    ///
+    /// # Errors
+    /// Says whether there is no such agent, or the request wasn't taken or answered.
+    pub async fn ask(&self, agent: &str, text: &str) -> Result<TaskOutcome, AskError> {
+        let turn = Turn::user(text);
+        self.ask_with(agent, Ask { context: None, turn, caller: None }, Header::new()).await
+    }
+
+    /// Asks an agent of this node with a header of the caller's, and waits until its task has
+    /// ended. The header's deadline ends the wait, not the task.
+    ///
+    /// # Errors
+    /// Says whether there is no such agent, or the request wasn't taken or answered.
+    pub async fn ask_with(
+        &self,
+        agent: &str,
+        ask: Ask,
+        header: Header,
+    ) -> Result<TaskOutcome, AskError> {
+        let address = self.agent(agent)?;
+        let parcel = Parcel::archive(&ask).map_err(AskError::Archive)?;
+        let command = |replies| AgentCommand::Ask(Request { parcel, replies });
+        let mut events =
+            address.stream(header.clone(), command).await.map_err(AskError::Refused)?;
+        let mut outcome = TaskOutcome::default();
+        let follow = async {
+            while let Some(event) = events.next().await {
+                outcome.fold(event?.get());
+            }
+            Ok(())
+        };
+        match header.deadline() {
+            Some(deadline) => match self.kernel.clock().before(deadline, follow).await {
+                Ok(followed) => followed.map(|()| outcome),
+                Err(elapsed) => Err(elapsed.into()),
+            },
+            None => follow.await.map(|()| outcome),
+        }
+    }
+
+    fn agent(&self, name: &str) -> Result<&Address<AgentCommand>, AskError> {
+        let found = self.agents.iter().find(|agent| agent.profile.name == name);
+        found.map(|agent| &agent.address).ok_or_else(|| AskError::UnknownAgent {
+            agent: name.to_owned(),
+            known: self.agents.iter().map(|agent| agent.profile.name.clone()).collect(),
+        })
+    }
+
+    /// The kernel: clock, tree, root supervisor.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// A view of the live tree.
+    pub fn census(&self) -> Census {
+        self.kernel.census()
+    }
+
+    /// A capability to the sandbox, if there is one: the owner's, which can be narrowed.
+    pub fn sandbox(&self) -> Option<&Address<SandboxCommand>> {
+        self.sandbox.as_ref()
+    }
+
+    /// Where the gateway listens, if there is one.
+    pub fn gateway(&self) -> Option<SocketAddr> {
+        self.gateway
+    }
+
+    /// Names of the agents, the gateway's root agent first.
+    pub fn agents(&self) -> impl Iterator<Item = &str> {
+        self.agents.iter().map(|agent| agent.profile.name.as_str())
+    }
+
+    /// Waits until the root supervisor has given up or the node was stopped.
+    pub async fn ended(&self) {
+        self.kernel.ended().await;
+    }
+
+    /// Stops everything in reverse start order; each server gets its own time to drain.
+    pub async fn stop(&self) {
+        self.kernel.stop().await;
+    }
+
+    /// Like [`stop`](Self::stop), and ends what is left after `deadline`. Says whether nothing was.
+    pub async fn stop_within(&self, deadline: Duration) -> bool {
+        self.kernel.stop_within(deadline).await
+    }
+}
+
+/// What a node is made of.
+///
+/// ```
+/// use neuroflow::{AnyAgent, Echo, Node};
+/// let builder = Node::builder().agent(AnyAgent::new(Echo));
+/// assert!(format!("{builder:?}").contains("echo"));
+/// ```
+#[derive(Debug)]
+pub struct NodeBuilder {
+    agents: Vec<AnyAgent>,
+    tools: Vec<AnyTool>,
+    sandbox: Option<Profile>,
+    gateway: Option<GatewayConfig>,
+    observer: Arc<dyn Observer>,
+    clock: Clock,
+    first: Vec<ChildSpec>,
+}
+
+impl NodeBuilder {
+    /// An agent. The first one answers at the gateway's root.
+    #[must_use]
+    pub fn agent(mut self, agent: AnyAgent) -> Self {
+        self.agents.push(agent);
+        self
+    }
+
+    /// A tool that agents may share, if they name it.
+    #[must_use]
+    pub fn tool(mut self, tool: AnyTool) -> Self {
+        self.tools.push(tool);
+        self
+    }
+
+    /// A sandbox whose cells have this profile, and the shared tool `exec` that runs programs in
+    /// them.
+    #[must_use]
+    pub fn sandbox(mut self, profile: Profile) -> Self {
+        self.sandbox = Some(profile);
+        self
+    }
+
+    /// A gateway at this address; port 0 lets the system choose.
+    #[must_use]
+    pub fn gateway(self, listen: SocketAddr) -> Self {
+        self.gateway_with(GatewayConfig::new(listen))
+    }
+
+    /// A gateway; its agents are filled in.
+    #[must_use]
+    pub fn gateway_with(mut self, config: GatewayConfig) -> Self {
+        self.gateway = Some(config);
+        self
+    }
+
+    /// Who counts the gateway's requests and decides which are traced; ignored without a gateway.
+    #[must_use]
+    pub fn meter(
+        mut self,
+        meter: Arc<dyn Meter>,
+        sample: Arc<dyn Fn() -> bool + Send + Sync>,
+    ) -> Self {
+        if let Some(gateway) = &mut self.gateway {
+            gateway.meter = meter;
+            gateway.sample = sample;
+        }
+        self
+    }
+
+    /// Who watches.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Another clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// A child that is started before all others and stopped after them, such as the metrics
+    /// endpoint.
+    #[must_use]
+    pub fn first(mut self, spec: ChildSpec) -> Self {
+        self.first.push(spec);
+        self
+    }
+
+    /// Starts the node on the current tokio runtime.
+    ///
+    /// # Errors
+    /// Says which server didn't start, and why. What was started before it is stopped.
+    pub async fn start(self) -> Result<Node, BootError> {
+        let policy = RestartPolicy { intensity: ROOT_INTENSITY, ..RestartPolicy::default() };
+        let kernel = Kernel::builder()
+            .clock(self.clock.clone())
+            .observer(Arc::clone(&self.observer))
+            .policy(policy)
+            .start()
+            .await?;
+        match self.populate(&kernel).await {
+            Ok((agents, sandbox, gateway)) => Ok(Node { kernel, agents, sandbox, gateway }),
+            Err(error) => {
+                kernel.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn populate(
+        self,
+        kernel: &Kernel,
+    ) -> Result<(Vec<GatewayAgent>, Option<Address<SandboxCommand>>, Option<SocketAddr>), BootError>
+    {
+        for spec in self.first {
+            kernel.root().start(spec).await?;
+        }
+        let mut shared = self.tools;
+        let sandbox = match self.sandbox {
+            Some(profile) => {
+                let server = profile.clone();
+                let (spec, sandbox) =
+                    ChildSpec::new("sandbox", move || SandboxServer::new(server.clone()))?;
+                kernel.root().start(spec).await?;
+                // The tool may run programs, with this profile and no other.
+                let narrowed = Restriction::new().rights(EXEC).policy(profile);
+                shared.push(AnyTool::new(ExecTool::new(sandbox.attenuate(narrowed)?)));
+                Some(sandbox)
+            }
+            None => None,
+        };
+
+        let mut entries: Vec<ToolEntry> =
+            shared.into_iter().map(|tool| ToolEntry { owner: None, tool }).collect();
+        for agent in &self.agents {
+            let owner = Some(agent.profile().name);
+            let own = agent.tools().into_iter();
+            entries.extend(own.map(|tool| ToolEntry { owner: owner.clone(), tool }));
+        }
+        let router = ToolServer::new(entries)?;
+        let (spec, tools) = ChildSpec::new("tools", move || router.clone())?;
+        kernel.root().start(spec).await?;
+
+        let (supervisor, spec) = Supervisor::spec("agents", policy_of_agents(), Vec::new())?;
+        kernel.root().start(spec).await?;
+        let mut agents = Vec::new();
+        for agent in self.agents {
+            let profile = agent.profile();
+            let grant = ToolGrant { owner: profile.name.clone(), shared: agent.shared_tools() };
+            let tools = tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
+            let server = move || AgentServer::new(agent.clone(), Some(tools.clone()));
+            let (spec, address) = ChildSpec::new(&profile.name, server)?;
+            supervisor.start(spec).await?;
+            let rights = ASK.union(READ).union(CANCEL);
+            let address = address.attenuate(Restriction::new().rights(rights))?;
+            agents.push(GatewayAgent { profile, address });
+        }
+
+        let gateway = match self.gateway {
+            Some(mut config) => {
+                config.agents.clone_from(&agents);
+                let (spec, bound) = gateway_child(config, kernel.tracer())?;
+                let spec = spec.stop_within(GATEWAY_DRAIN).restart(Restart::Permanent);
+                kernel.root().start(spec).await?;
+                let address = *bound.borrow();
+                address
+            }
+            None => None,
+        };
+        Ok((agents, sandbox, gateway))
+    }
+}
+
+fn policy_of_agents() -> RestartPolicy {
+    RestartPolicy { intensity: ROOT_INTENSITY, ..RestartPolicy::default() }
+}
+
+/// Why a node doesn't start.
+///
+/// ```
+/// use neuroflow::{BootError, NameError};
+/// assert!(matches!(BootError::from(NameError::Empty), BootError::Name(_)));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// A server or agent has a name that isn't one.
+    #[error("an agent's name isn't valid")]
+    Name(#[from] NameError),
+    /// A server or agent didn't start.
+    #[error("the node didn't start")]
+    Start(#[from] StartError),
+    /// A tool's schema isn't valid.
+    #[error("a tool can't be offered")]
+    Tool(#[from] SchemaError),
+    /// A capability can't be narrowed.
+    #[error("a capability can't be granted")]
+    Grant(#[from] AttenuateError),
+}
