@@ -15,8 +15,10 @@ pub use neuroflow_kernel::{
     Budget, Clock, Header, Kernel, ManualClock, Name, NameError, Observer, Restriction, Rights,
     TraceContext,
 };
+pub use neuroflow_macros::tool;
 pub use neuroflow_sandbox::{Level, Profile};
 
 pub use neuroflow_actors as actors;
 pub use neuroflow_kernel as kernel;
 pub use neuroflow_sandbox as sandbox;
+pub use neuroflow_transport as transport;

@@ -74,7 +74,7 @@ impl TaskView {
         if let Some(status) = &mut self.task.status {
             status.state = i32::from(convert::state(self.state));
         }
-        let has_data = self.task.has_data();
+        let has_data = has_data(&self.task);
         let mut json = serde_json::to_value(&self.task).map_err(|_cannot| A2aError::Unwritable)?;
         if has_data {
             whole_numbers(&mut json);
@@ -87,20 +87,14 @@ impl TaskView {
 }
 
 /// Whether a task carries JSON of somebody else's.
-trait HasData {
-    fn has_data(&self) -> bool;
-}
-
-impl HasData for pb::Task {
-    fn has_data(&self) -> bool {
-        let status = self.status.iter().filter_map(|status| status.message.as_ref());
-        let messages = self.history.iter().chain(status).flat_map(|message| &message.parts);
-        let artifacts = self.artifacts.iter().flat_map(|artifact| &artifact.parts);
-        let is_data = |part: &pb::Part| {
-            part.metadata.is_some() || matches!(part.content, Some(pb::part::Content::Data(_)))
-        };
-        messages.chain(artifacts).any(is_data)
-    }
+fn has_data(task: &pb::Task) -> bool {
+    let status = task.status.iter().filter_map(|status| status.message.as_ref());
+    let messages = task.history.iter().chain(status).flat_map(|message| &message.parts);
+    let artifacts = task.artifacts.iter().flat_map(|artifact| &artifact.parts);
+    let is_data = |part: &pb::Part| {
+        part.metadata.is_some() || matches!(part.content, Some(pb::part::Content::Data(_)))
+    };
+    messages.chain(artifacts).any(is_data)
 }
 
 /// Writes whole numbers as such: `google.protobuf.Value` knows doubles only, and 0 became 0.0.
