@@ -1,4 +1,5 @@
 //! A host program that defines an agent with one tool, starts a node around it, and asks it.
+#![expect(clippy::print_stdout, reason = "printing the answer is what it does")]
 use neuroflow::{AgentBuilder, Answer, Level, Node, Profile, ToolError, tool};
 
 #[derive(serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
@@ -14,12 +15,13 @@ async fn count(text: Text) -> Result<usize, ToolError> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let agent = AgentBuilder::new("counter", "Counts words.").tool(count);
+    let agent = AgentBuilder::new("wc", "Counts words.").tool(count);
     let agent = agent.on_ask(|ask, tools| async move {
         Ok(Answer::text(tools.call("count", Text { text: ask.text() }).await?.text()))
     });
     let (cells, port) = (Profile::builder(Level::Standard).build()?, "127.0.0.1:0".parse()?);
     let node = Node::builder().agent(agent).sandbox(cells).gateway(port).start().await?;
-    println!("{} words", node.ask("counter", "to be or not to be").await?.text());
-    Ok(node.stop().await)
+    println!("{} words", node.ask("wc", "to be or not to be").await?.text());
+    node.stop().await;
+    Ok(())
 }

@@ -22,3 +22,8 @@ pub use neuroflow_actors as actors;
 pub use neuroflow_kernel as kernel;
 pub use neuroflow_sandbox as sandbox;
 pub use neuroflow_transport as transport;
+
+/// The examples of the README, compiled and run with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -66,6 +66,14 @@ impl fmt::Display for RemoteTarget {
 /// `send` is called with bytes that are already archived; the link puts them on the wire as they
 /// are. Replies come back through the [`RawReplies`]; dropping it unfinished means that the peer
 /// was lost. When [`RawReplies::closed`] is ready the caller has gone, and the link cancels.
+///
+/// ```
+/// use std::sync::Arc;
+/// use neuroflow_kernel::{Address, RemotePort, RemoteTarget, Request, WireRequest};
+/// fn far<W: WireRequest>(link: Arc<dyn RemotePort>, to: RemoteTarget) -> Address<Request<W>> {
+///     Address::remote(link, to)
+/// }
+/// ```
 pub trait RemotePort: Send + Sync + 'static {
     /// Puts a request on the wire if the link's credit allows it now.
     ///
@@ -91,6 +99,15 @@ pub trait RemotePort: Send + Sync + 'static {
 }
 
 /// Where a link delivers the replies of one request.
+///
+/// ```
+/// use neuroflow_kernel::{DeliverError, RawParcel, RawReplies};
+/// fn last(replies: Box<dyn RawReplies>, reply: RawParcel) -> Result<(), DeliverError> {
+///     replies.deliver(reply)?;
+///     replies.finish();
+///     Ok(())
+/// }
+/// ```
 pub trait RawReplies: Send + Sync {
     /// Validates a reply, once, and hands it to the caller.
     ///

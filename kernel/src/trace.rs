@@ -202,6 +202,11 @@ pub fn current_trace() -> TraceContext {
 }
 
 /// A future during whose polls [`current_trace`] answers `trace`.
+///
+/// ```
+/// use neuroflow_kernel::{InTrace, TraceContext};
+/// let _future = InTrace::new(TraceContext::NONE, std::future::ready(1));
+/// ```
 #[derive(Debug)]
 pub struct InTrace<F> {
     trace: TraceContext,

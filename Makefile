@@ -1,0 +1,36 @@
+# Two commands matter: `make run` and `make test`. Each installs what is missing, then calls cargo.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench bench-smoke examples
+
+export PATH := $(CURDIR)/target/tools:$(PATH)
+ARGS ?=
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+run: ## Build and start one node on loopback: gateway, sandbox, telemetry, built-in agents
+	@tools/setup run
+	cargo build --release --bin neuroflow
+	exec target/release/neuroflow serve $(ARGS)
+
+test: ## Run every test
+	@tools/setup test
+	cargo test --workspace --all-features
+	cargo check -p neuroflow-runtime --no-default-features
+
+lint: ## Format, lints and docs, with warnings as errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
+
+examples: ## Run every example
+	cargo run --quiet --example embedded
+
+bench: ## Measure, print one table, write JSON. ARGS="--only NAME --iterations N --compare FILE"
+	@tools/setup bench
+	cargo bench --bench micro
+	cargo bench --bench suite -- $(ARGS)
+
+bench-smoke: ## Run every benchmark once: that it works, not how fast
+	cargo bench --bench micro -- --sample-count 1 --sample-size 1
+	cargo bench --bench suite -- --iterations 1
