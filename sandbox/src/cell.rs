@@ -12,6 +12,7 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
+pub use crate::output::{Collected, Output};
 use crate::{
     launcher::Zygote,
     level::Level,
@@ -30,8 +31,8 @@ use state::{Source, State};
 
 /// A running program and everything it has started.
 ///
-/// Dropping the cell ends all of it. Output waits in pipes until [`Cell::next`], [`Cell::collect`] or
-/// [`Cell::finish`] is polled; the wall time counts in any case.
+/// Dropping the cell ends all of it. Output waits in pipes until [`Cell::next`], [`Cell::collect`]
+/// or [`Cell::finish`] is polled; the wall time counts in any case.
 ///
 /// ```no_run
 /// # async fn doc(mut cell: neuroflow_sandbox::Cell) {
@@ -63,40 +64,6 @@ pub struct Cell {
     _zygote: Arc<Zygote>,
 }
 
-/// A piece of output, in the order in which it was read. Never empty.
-///
-/// ```
-/// use neuroflow_sandbox::Output;
-///
-/// assert_ne!(Output::Stdout(b"a".to_vec()), Output::Stderr(b"a".to_vec()));
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Bytes from standard output.
-    Stdout(Vec<u8>),
-    /// Bytes from standard error.
-    Stderr(Vec<u8>),
-}
-
-/// Everything a cell wrote, and how it ended. As long as the profile's output limit allows, and no longer.
-///
-/// ```no_run
-/// # async fn doc(cell: neuroflow_sandbox::Cell) {
-/// let collected = cell.collect().await;
-/// assert!(collected.report.is_success());
-/// # }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Collected {
-    /// Standard output.
-    pub stdout: Vec<u8>,
-    /// Standard error.
-    pub stderr: Vec<u8>,
-    /// How it ended.
-    pub report: Report,
-}
-
 impl Cell {
     pub(crate) fn new(parts: Parts, profile: &Profile, program: &Program) -> sys::Result<Self> {
         let mut stdin = None;
@@ -104,13 +71,17 @@ impl Cell {
             let pipe = watch(parts.stdin, Interest::WRITABLE)?;
             stdin = Some(Input { pipe, bytes: program.input().to_vec(), written: 0 });
         }
+        let mut state = State::new(profile.output_bytes);
+        if let Some(record) = parts.ended {
+            state.hear(Some(record));
+        }
         Ok(Self {
             stdin,
             stdout: Some(watch(parts.stdout, Interest::READABLE)?),
             stderr: Some(watch(parts.stderr, Interest::READABLE)?),
             report: Some(parts.report),
             process: parts.process,
-            state: State::new(profile.output_bytes),
+            state,
             buffer: vec![0; limits::CHUNK_BYTES].into_boxed_slice(),
             stderr_first: false,
             level: profile.level,
@@ -119,25 +90,29 @@ impl Cell {
         })
     }
 
-    /// The next piece of output; `None` when both streams are closed or the output limit is reached.
+    /// The next piece of output; `None` when both streams are closed or the output limit is
+    /// reached.
     ///
     /// Cancel safe: a dropped future loses nothing.
     pub async fn next(&mut self) -> Option<Output> {
         poll_fn(|context| self.poll_output(context)).await
     }
 
-    /// Ends the cell: the program, its children, everything. Returns at once; [`Cell::finish`] waits.
+    /// Ends the cell: the program, its children, everything. Returns at once; [`Cell::finish`]
+    /// waits.
     pub fn kill(&mut self) {
         self.end(End::Cancelled);
     }
 
-    /// Waits until the whole cell is gone, and throws unread output away (it still counts against the limit).
+    /// Waits until the whole cell is gone, and throws unread output away (it still counts against
+    /// the limit).
     pub async fn finish(mut self) -> Report {
         while self.next().await.is_some() {}
         self.gone().await
     }
 
-    /// As [`Cell::finish`], but ends the cell when `deadline` completes. For a deadline on a clock of the caller's.
+    /// As [`Cell::finish`], but ends the cell when `deadline` completes. For a deadline on a clock
+    /// of the caller's.
     ///
     /// ```no_run
     /// # async fn doc(cell: neuroflow_sandbox::Cell, deadline: impl Future<Output = ()>) {
@@ -247,7 +222,8 @@ impl Cell {
         let taken = self.state.take(source, length);
         if taken < length {
             self.end(End::OutputLimit);
-            // Nothing more is to be had, and a closed pipe also ends writers that nobody could reach.
+            // Nothing more is to be had, and a closed pipe also ends writers that nobody could
+            // reach.
             self.stdout = None;
             self.stderr = None;
         }
@@ -332,6 +308,7 @@ pub(crate) struct Parts {
     pub(crate) report: AsyncFd<OwnedFd>,
     pub(crate) process: Process,
     pub(crate) stages: Stages,
+    pub(crate) ended: Option<Record>,
     pub(crate) zygote: Arc<Zygote>,
 }
 
@@ -354,7 +331,8 @@ impl Process {
         Self { pidfd, level }
     }
 
-    /// The kernel ends a cell with its first process; at level minimal the keeper does it, when asked.
+    /// The kernel ends a cell with its first process; at level minimal the keeper does it, when
+    /// asked.
     fn end(&self) {
         let signals: &[i32] = if self.level == Level::Minimal {
             &[libc::SIGTERM, libc::SIGCONT]

@@ -1,4 +1,5 @@
-//! From a refused step to a reason and a remedy that an operator can act on. Pure; the facts are read elsewhere.
+//! From a refused step to a reason and a remedy that an operator can act on. Pure; the facts are
+//! read elsewhere.
 
 use std::fmt;
 
@@ -26,11 +27,13 @@ pub enum Reason {
     Switch(Switch),
     /// `AppArmor` lets unprivileged user namespaces exist and then takes their rights.
     AppArmor,
-    /// Parts of the host's `/proc` are hidden, as container engines do, and the kernel doesn't show them again.
+    /// Parts of the host's `/proc` are hidden, as container engines do, and the kernel doesn't show
+    /// them again.
     ProcMasked,
     /// The kernel is too old or was built without it.
     NoKernelSupport(Errno),
-    /// Something refused it: usually a container engine's system call filter, or a missing capability.
+    /// Something refused it: usually a container engine's system call filter, or a missing
+    /// capability.
     Refused(Errno),
 }
 
@@ -90,12 +93,13 @@ pub enum Remedy {
     SetSwitch(Switch),
     /// Give the program an `AppArmor` profile with the rule `userns`.
     AppArmorProfile,
-    /// Start the container without hidden parts of `/proc` (Docker: `--security-opt systempaths=unconfined`).
+    /// Start the container without hidden parts of `/proc` (Docker: `--security-opt
+    /// systempaths=unconfined`).
     UnmaskProc,
     /// Use a kernel from 5.14 on with all namespaces.
     NewerKernel,
-    /// Allow `clone`, `mount`, `pivot_root` and the calls of the mount API in the container's filter, and leave
-    /// the host program the capabilities to set ids.
+    /// Allow `clone`, `mount`, `pivot_root` and the calls of the mount API in the container's
+    /// filter, and leave the host program the capabilities to set ids.
     LoosenContainer,
     /// Nothing here; the cell has to run on another machine.
     AnotherHost,
@@ -126,7 +130,8 @@ pub(crate) struct Facts {
     pub(crate) app_armor_restricts: Option<u64>,
 }
 
-/// The layer that failed, why, and what helps. `None` if the failure says nothing about the host's abilities.
+/// The layer that failed, why, and what helps. `None` if the failure says nothing about the host's
+/// abilities.
 pub(crate) fn diagnose(step: Step, errno: Errno, facts: &Facts) -> Option<(Layer, Reason, Remedy)> {
     let layer = step.layer()?;
     let code = Code::of(errno);

@@ -56,7 +56,8 @@ pub enum Verdict {
     },
 }
 
-/// Examines this host with a launcher of its own. [`Launcher::examine`] does the same with one that runs.
+/// Examines this host with a launcher of its own. [`Launcher::examine`] does the same with one that
+/// runs.
 ///
 /// ```no_run
 /// # async fn doc() -> Result<(), neuroflow_sandbox::LaunchError> {

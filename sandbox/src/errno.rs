@@ -4,7 +4,8 @@ use std::{fmt, io};
 
 /// An operating system error number.
 ///
-/// Unlike [`io::Error`] it is `Copy` and compares, so a test or a caller can ask *which layer* said no.
+/// Unlike [`io::Error`] it is `Copy` and compares, so a test or a caller can ask *which layer* said
+/// no.
 ///
 /// ```
 /// use neuroflow_sandbox::Errno;

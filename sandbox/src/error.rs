@@ -64,7 +64,8 @@ pub enum LaunchError {
         /// What helps.
         remedy: Remedy,
     },
-    /// The program could not be executed: not there, not executable, or not a format the kernel knows.
+    /// The program could not be executed: not there, not executable, or not a format the kernel
+    /// knows.
     #[error("program {path:?} could not be executed")]
     Program {
         /// The path or name as given.
@@ -125,9 +126,9 @@ pub enum LaunchError {
         /// How many.
         restarts: u32,
     },
-    /// The zygote that died could not be replaced.
-    #[error("the zygote could not be replaced")]
-    Restart(#[from] LauncherError),
+    /// There is no zygote, and none can be started.
+    #[error("there is no zygote")]
+    Launcher(#[from] LauncherError),
     /// An answer that makes no sense: a different version of this crate, or damaged memory.
     #[error("the zygote's answer can't be read")]
     Unreadable,
@@ -147,7 +148,7 @@ impl LaunchError {
             Self::TooManyCells { .. } => "too-many-cells",
             Self::LauncherLost => "launcher-lost",
             Self::TooManyRestarts { .. } => "too-many-restarts",
-            Self::Restart(_) => "restart",
+            Self::Launcher(_) => "launcher",
             Self::Unreadable => "unreadable",
         }
     }

@@ -24,8 +24,9 @@ pub(crate) use seat::Zygote;
 
 /// Starts programs in cells.
 ///
-/// One launcher serves a whole host program: a clone is another handle on the same zygote. The zygote ends, and
-/// all cells with it, when the last launcher and the last [`Cell`] are gone, or when the host program dies.
+/// One launcher serves a whole host program: a clone is another handle on the same zygote. The
+/// zygote ends, and all cells with it, when the last launcher and the last [`Cell`] are gone, or
+/// when the host program dies.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")]
@@ -68,7 +69,8 @@ impl Launcher {
     ///
     /// # Errors
     ///
-    /// A level that this host can't give, a program that can't be executed, or the step that failed.
+    /// A level that this host can't give, a program that can't be executed, or the step that
+    /// failed.
     pub async fn launch(&self, profile: &Profile, program: &Program) -> Result<Cell, LaunchError> {
         refuse_unbuilt(profile.level)?;
         self.start_cell(profile, program, Purpose::Run).await
@@ -125,7 +127,8 @@ impl Launcher {
                     self.shared.seat.settled();
                     return Ok(cell);
                 }
-                // Nothing was sent, so nothing can have happened twice. The seat bounds how often this goes on.
+                // Nothing was sent, so nothing can have happened twice. The seat bounds how often
+                // this goes on.
                 Err(Refusal::NotSent) => {
                     tracing::warn!(restarted, "the zygote is gone, starting another");
                     self.shared.seat.vacate(&zygote);

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// How much stands between a program and its host.
 ///
-/// What the host can't give is an error that names the layer ([`crate::LaunchError::Unavailable`]), never a
-/// silent step down.
+/// What the host can't give is an error that names the layer ([`crate::LaunchError::Unavailable`]),
+/// never a silent step down.
 ///
 /// ```
 /// use neuroflow_sandbox::{Layer, Level};
@@ -15,12 +15,14 @@ use std::fmt;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// For trusted code and for hosts without namespaces: resource limits, `no_new_privs`, a clean environment,
-    /// an own session, and the end of all descendants. It sees the host's files and processes with the host's id.
+    /// For trusted code and for hosts without namespaces: resource limits, `no_new_privs`, a clean
+    /// environment, an own session, and the end of all descendants. It sees the host's files and
+    /// processes with the host's id.
     Minimal,
     /// Own namespaces, private read-only root, own `/proc` and `/dev`, no network, no capabilities.
     Standard,
-    /// Standard, and a system call filter, Landlock and cgroup limits. Not built: every launch is refused.
+    /// Standard, and a system call filter, Landlock and cgroup limits. Not built: every launch is
+    /// refused.
     Strict,
     /// Strict, and a virtual machine where the host has one. Not built: every launch is refused.
     Paranoid,

@@ -1,7 +1,7 @@
 //! What the zygote and the first process of a cell do, in terms of Linux.
 //!
-//! Everything below `child` runs between clone and exec: it allocates nothing, locks nothing, and ends in
-//! `exec` or `_exit`.
+//! Everything below `child` runs between clone and exec: it allocates nothing, locks nothing, and
+//! ends in `exec` or `_exit`.
 
 pub(crate) mod child;
 mod identity;

@@ -1,7 +1,8 @@
 //! From profile and program to a flat list of steps. Pure: no system call, no clock, no file.
 //!
-//! The list is one byte string: a header with level, wall time and resource limits, then entries. Whoever carries
-//! it out ([`crate::linux`]) reads it in place and needs no memory of its own. Later layers are further entries.
+//! The list is one byte string: a header with level, wall time and resource limits, then entries.
+//! Whoever carries it out ([`crate::linux`]) reads it in place and needs no memory of its own.
+//! Later layers are further entries.
 
 mod encode;
 mod view;
@@ -300,7 +301,8 @@ impl Resource {
 /// The value of every resource; none is left out by oversight, because the match is complete.
 fn resources(profile: &Profile) -> [u64; RESOURCES] {
     Resource::ALL.map(|resource| match resource {
-        // A process with many threads may use many times the wall time; more than this is an error in accounting.
+        // A process with many threads may use many times the wall time; more than this is an error
+        // in accounting.
         Resource::CpuSeconds => {
             let seconds = profile.wall_time.as_secs().saturating_add(1);
             seconds.saturating_mul(profile.processes.into())
@@ -316,13 +318,11 @@ fn resources(profile: &Profile) -> [u64; RESOURCES] {
         Resource::LockedMemory => LOCKED_BYTES,
         Resource::PendingSignals => PENDING_SIGNALS,
         Resource::MessageQueues => QUEUE_BYTES,
-        // Without own user ids the count is that of all the host user's processes; the other two do nothing in
-        // any kernel that has namespaces.
+        // Without own user ids the count is that of all the host user's processes; the other two do
+        // nothing in any kernel that has namespaces.
         Resource::Processes | Resource::Resident | Resource::FileLocks => INHERIT,
-        Resource::Core
-        | Resource::Nice
-        | Resource::RealTimePriority
-        | Resource::RealTimeMicroseconds => 0,
+        Resource::Core => CORE_BYTES,
+        Resource::Nice | Resource::RealTimePriority | Resource::RealTimeMicroseconds => 0,
     })
 }
 
@@ -337,6 +337,10 @@ const HOST_NAME: &str = "cell";
 const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 /// The kernel's default for a first process; `memory` bounds what is really used.
 const STACK_BYTES: u64 = 8 << 20;
+/// No core file has room in one byte. It isn't 0, because a host that pipes cores into a program of
+/// its own ignores this limit, and would run that program on a cell's memory, except for the value
+/// 1.
+const CORE_BYTES: u64 = 1;
 /// Enough for a key or a password to stay out of swap.
 const LOCKED_BYTES: u64 = 64 << 10;
 /// Signals waiting for a cell that handles none are kernel memory.
@@ -428,7 +432,7 @@ mod tests {
         let values = resources(&profile);
         let value =
             |resource| values[Resource::ALL.iter().position(|known| *known == resource).unwrap()];
-        assert_eq!(value(Resource::Core), 0);
+        assert_eq!(value(Resource::Core), 1);
         assert_eq!(value(Resource::Processes), 8);
         assert_eq!(value(Resource::AddressSpace), 64 << 20);
         let minimal = Profile::builder(Level::Minimal).build().unwrap();

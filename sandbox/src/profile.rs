@@ -113,16 +113,16 @@ impl ProfileBuilder {
 
     /// Address space of **each process** (`RLIMIT_AS`).
     ///
-    /// This is no limit for the cell as a whole: with `n` processes it may use `n` times as much, and what it
-    /// writes to `/work`, `/tmp` and `/dev/shm` comes on top. Programs that reserve far more than they use
-    /// (some garbage collectors, WebAssembly engines) need a large value.
+    /// This is no limit for the cell as a whole: with `n` processes it may use `n` times as much,
+    /// and what it writes to `/work`, `/tmp` and `/dev/shm` comes on top. Programs that reserve far
+    /// more than they use (some garbage collectors, WebAssembly engines) need a large value.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.profile.memory_bytes = bytes;
         self
     }
 
-    /// Processes and threads at a time in the whole cell. Needs [`Level::Standard`]: without own user ids the
-    /// kernel would count all processes of the host's user.
+    /// Processes and threads at a time in the whole cell. Needs [`Level::Standard`]: without own
+    /// user ids the kernel would count all processes of the host's user.
     pub fn processes(mut self, most: u32) -> Self {
         self.profile.processes = most;
         self.beyond_minimal.get_or_insert(Setting::Processes);
@@ -154,7 +154,8 @@ impl ProfileBuilder {
         self
     }
 
-    /// Adds or replaces one variable of the environment, which otherwise holds `PATH`, `HOME` and `LANG` only.
+    /// Adds or replaces one variable of the environment, which otherwise holds `PATH`, `HOME` and
+    /// `LANG` only.
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         let (name, value) = (name.into(), value.into());
         self.profile.variables.retain(|(known, _)| *known != name);
@@ -169,9 +170,9 @@ impl ProfileBuilder {
 
     /// Shows a host file or directory, writable. Needs [`Level::Standard`].
     ///
-    /// An unprivileged host's cell acts with the host's own id. A privileged host's cell acts with the id of
-    /// the bind's owner where the file system supports mapped mounts, but never with the id of root: a bind
-    /// that root owns stays under its permission bits.
+    /// An unprivileged host's cell acts with the host's own id. A privileged host's cell acts with
+    /// the id of the bind's owner where the file system supports mapped mounts, but never with the
+    /// id of root: a bind that root owns stays under its permission bits.
     pub fn bind_read_write(self, host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
         self.bind(host.into(), inside.into(), true)
     }
@@ -296,7 +297,8 @@ pub enum ProfileError {
         /// The path.
         path: PathBuf,
     },
-    /// An inner path isn't a plain absolute path, or lies in a place that the cell keeps for itself.
+    /// An inner path isn't a plain absolute path, or lies in a place that the cell keeps for
+    /// itself.
     #[error("inner path {path:?} is not a plain absolute path outside of /proc and /dev")]
     InnerPath {
         /// The path.
@@ -373,8 +375,8 @@ fn check_binds(binds: &[Bind]) -> Result<(), ProfileError> {
     Ok(())
 }
 
-/// Absolute, without `.` and `..`, of bounded depth, and not the root itself. `Path::components` swallows a
-/// `.` in the middle, so the bytes are looked at.
+/// Absolute, without `.` and `..`, of bounded depth, and not the root itself. `Path::components`
+/// swallows a `.` in the middle, so the bytes are looked at.
 fn is_plain(path: &Path) -> bool {
     let bytes = path.as_os_str().as_encoded_bytes();
     let Some(rest) = bytes.strip_prefix(b"/") else { return false };

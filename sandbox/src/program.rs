@@ -7,7 +7,8 @@ use std::{
 
 /// A program with its arguments.
 ///
-/// A name without a slash is looked up in the cell's `PATH`, inside the cell. Nothing is checked before the launch.
+/// A name without a slash is looked up in the cell's `PATH`, inside the cell. Nothing is checked
+/// before the launch.
 ///
 /// ```
 /// use neuroflow_sandbox::Program;
@@ -55,7 +56,8 @@ impl Program {
         self
     }
 
-    /// The directory the program starts in, as the cell sees it: `/work`, or `/` at [`crate::Level::Minimal`].
+    /// The directory the program starts in, as the cell sees it: `/work`, or `/` at
+    /// [`crate::Level::Minimal`].
     ///
     /// ```
     /// # use neuroflow_sandbox::Program;

@@ -79,7 +79,8 @@ pub struct Usage {
     pub user: Duration,
     /// Processor time in the kernel, all processes; building the cell is part of it.
     pub system: Duration,
-    /// Largest resident size of one process. Never below that of the first process, which is a few MiB.
+    /// Largest resident size of one process. Never below that of the first process, which is a few
+    /// MiB.
     pub peak_resident_bytes: u64,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use neuroflow_kernel::{
     Actor, Clock, Context, Elapsed, Ended as ChildEnded, Message, Moment, Name, Parcel, RawParcel,
-    ReplySink, Request, Spawn, SpanGuard, SpanKind,
+    ReplySink, Request, SpanGuard, SpanKind, Spawn,
 };
 
 use crate::cell::{Cell, Output};
@@ -149,7 +149,7 @@ impl Run {
         span.set("process.executable.name", short);
         span.set("neuroflow.sandbox.level", self.profile.level().to_string());
         let program = Program::new(program.as_str())
-            .args(arguments.iter().map(|argument| argument.as_str()))
+            .args(arguments.iter().map(rkyv::string::ArchivedString::as_str))
             .stdin(exec.stdin.to_vec());
         let deadline = deadline.unwrap_or_else(|| clock.now() + self.profile.longest());
 
@@ -170,7 +170,10 @@ impl Run {
             Err(Elapsed) => {
                 span.fail("timeout");
                 let message = "the cell wasn't ready before the deadline".to_owned();
-                return refuse(replies, ExecRefused::Launch { code: "timeout".to_owned(), message });
+                return refuse(
+                    replies,
+                    ExecRefused::Launch { code: "timeout".to_owned(), message },
+                );
             }
         };
         let start = clock.now().since(begun);

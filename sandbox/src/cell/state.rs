@@ -36,7 +36,8 @@ impl State {
         }
     }
 
-    /// How many of `length` bytes may be passed on. Fewer than `length` means that the limit is reached.
+    /// How many of `length` bytes may be passed on. Fewer than `length` means that the limit is
+    /// reached.
     pub(super) fn take(&mut self, source: Source, length: usize) -> usize {
         let allowed = usize::try_from(self.output_left).unwrap_or(usize::MAX).min(length);
         self.output_left =
@@ -50,8 +51,8 @@ impl State {
         allowed
     }
 
-    /// The first reason counts. A program that had ended by then ended by itself, except that lost output is
-    /// never passed over.
+    /// The first reason counts. A program that had ended by then ended by itself, except that lost
+    /// output is never passed over.
     pub(super) fn ask_to_end(&mut self, end: End) {
         if self.asked.is_none() && (self.ended.is_none() || end == End::OutputLimit) {
             self.asked = Some(end);

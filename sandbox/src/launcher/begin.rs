@@ -104,10 +104,10 @@ pub(super) async fn launch(
     // Only the cell may hold its ends from here on, or their closing would never be seen.
     drop((theirs, their_report));
     let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
-    let (process, stages) = first_answers(&report, profile).await?;
+    let Begun { process, stages, ended } = first_answers(&report, profile).await?;
     let [stdin, stdout, stderr] = ours;
-    let parts =
-        Parts { stdin, stdout, stderr, report, process, stages, zygote: Arc::clone(zygote) };
+    let zygote = Arc::clone(zygote);
+    let parts = Parts { stdin, stdout, stderr, report, process, stages, ended, zygote };
     Cell::new(parts, profile, program).map_err(Refusal::Pipes)
 }
 
@@ -123,16 +123,24 @@ pub(super) async fn probe(zygote: &Arc<Zygote>, namespaces: u64) -> Result<Optio
     }
 }
 
-/// The zygote says that the process exists, the process says that the program runs; in either order.
-async fn first_answers(
-    report: &AsyncFd<OwnedFd>,
-    profile: &Profile,
-) -> Result<(Process, Stages), Refusal> {
-    let (mut process, mut started) = (None, None);
+/// What is known when a program runs.
+#[derive(Debug)]
+struct Begun {
+    process: Process,
+    stages: Stages,
+    /// A short program may have ended before the zygote has said that it exists.
+    ended: Option<Record>,
+}
+
+/// The zygote says that the process exists, the process says that the program runs; in either
+/// order.
+async fn first_answers(report: &AsyncFd<OwnedFd>, profile: &Profile) -> Result<Begun, Refusal> {
+    let (mut process, mut started, mut ended) = (None, None, None);
     loop {
         match next_record(report).await? {
             (Record::Launched, Some(pidfd)) => process = Some(Process::new(pidfd, profile.level)),
             (Record::Started { stages }, _) => started = Some(Stages::from_nanoseconds(stages)),
+            (record @ Record::Ended { .. }, _) if started.is_some() => ended = Some(record),
             (Record::Failed { step, errno, detail }, _) => {
                 return Err(Refusal::Failed(Failure { step, errno, detail }));
             }
@@ -141,7 +149,7 @@ async fn first_answers(
             _ => return Err(Refusal::Unreadable),
         }
         match (process.take(), started) {
-            (Some(process), Some(stages)) => return Ok((process, stages)),
+            (Some(process), Some(stages)) => return Ok(Begun { process, stages, ended }),
             (waiting, _) => process = waiting,
         }
     }
@@ -179,7 +187,8 @@ async fn send(
         Err(errno) if errno.raw() == libc::EAGAIN => {}
         other => return other.map_err(not_sent),
     }
-    // The control socket belongs to no runtime, so that a launcher may be used from several; a copy of it does.
+    // The control socket belongs to no runtime, so that a launcher may be used from several; a copy
+    // of it does.
     let broken = |_error: std::io::Error| Refusal::Pipes(Errno::from_raw(libc::EIO));
     let copy = zygote.control().try_clone_to_owned().map_err(broken)?;
     let writable = watch(copy, Interest::WRITABLE).map_err(Refusal::Pipes)?;
@@ -200,4 +209,51 @@ fn streams() -> sys::Result<([OwnedFd; 3], [OwnedFd; 3])> {
         file::set_nonblocking(ours.as_fd())?;
     }
     Ok(([their_input, their_output, their_error], [our_input, our_output, our_error]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        level::Level,
+        report::{STAGES, Usage},
+    };
+
+    fn profile() -> Profile {
+        Profile::builder(Level::Standard).build().unwrap()
+    }
+
+    async fn answers(records: &[Record]) -> Result<Begun, Refusal> {
+        let (ours, theirs) = socket::pair().unwrap();
+        // Stands in for a process descriptor, which a test must not have: dropping one ends its
+        // process.
+        let (stand_in, _) = file::pipe().unwrap();
+        for record in records {
+            let passed = [stand_in.as_fd()];
+            let passed = if *record == Record::Launched { &passed[..] } else { &[] };
+            socket::send(theirs.as_fd(), [&record.encode(), &[]], passed, Wait::No).unwrap();
+        }
+        drop(theirs);
+        first_answers(&watch(ours, Interest::READABLE).unwrap(), &profile()).await
+    }
+
+    #[tokio::test]
+    async fn answers_come_in_any_order() {
+        let started = Record::Started { stages: [1; STAGES] };
+        let ended = Record::Ended { status: 0, usage: Usage::default() };
+        assert!(answers(&[Record::Launched, started]).await.unwrap().ended.is_none());
+        assert!(answers(&[started, Record::Launched, ended]).await.unwrap().ended.is_none());
+        // A program that was faster than its zygote.
+        let begun = answers(&[started, ended, Record::Launched]).await.unwrap();
+        assert_eq!(begun.ended, Some(ended));
+    }
+
+    #[tokio::test]
+    async fn silence_and_nonsense_are_told_apart() {
+        assert!(matches!(answers(&[Record::Launched]).await, Err(Refusal::Lost)));
+        assert!(matches!(answers(&[Record::Hello]).await, Err(Refusal::Unreadable)));
+        let failed =
+            Record::Failed { step: Step::Execute, errno: Errno::from_raw(libc::ENOENT), detail: 0 };
+        assert!(matches!(answers(&[failed]).await, Err(Refusal::Failed(_))));
+    }
 }

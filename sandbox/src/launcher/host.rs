@@ -36,7 +36,8 @@ pub(super) fn facts() -> Facts {
 /// Programs and libraries.
 const TOP: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
-/// What programs and libraries look for in `/etc`, without anything that is this host's own business.
+/// What programs and libraries look for in `/etc`, without anything that is this host's own
+/// business.
 const ETC: [&str; 7] = [
     "/etc/alternatives",
     "/etc/ld.so.cache",

@@ -72,8 +72,8 @@ impl Zygote {
 
 impl Drop for Zygote {
     fn drop(&mut self) {
-        // Cells are tied to the zygote's life by the kernel, so this ends them too; and it ends at once, so that
-        // waiting for it is short. Both calls fail only if it is gone and reaped.
+        // Cells are tied to the zygote's life by the kernel, so this ends them too; and it ends at
+        // once, so that waiting for it is short. Both calls fail only if it is gone and reaped.
         self.process.kill().ok();
         self.process.wait().ok();
     }

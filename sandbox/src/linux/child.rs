@@ -1,6 +1,6 @@
-//! The first process of a cell: builds the cell around itself, starts the program, collects whatever dies, and
-//! tells the host how the program ended. It never executes anything itself, so its memory and its environment
-//! stay ours, and nobody inside can look into it.
+//! The first process of a cell: builds the cell around itself, starts the program, collects
+//! whatever dies, and tells the host how the program ended. It never executes anything itself, so
+//! its memory and its environment stay ours, and nobody inside can look into it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -69,8 +69,8 @@ pub(crate) fn run(launch: &mut Launch<'_>) -> ! {
     process::exit(code)
 }
 
-/// The cell around the program. Its last act is to look whether the zygote still lives: if it died before the
-/// cell was tied to it, this is where the cell notices.
+/// The cell around the program. Its last act is to look whether the zygote still lives: if it died
+/// before the cell was tied to it, this is where the cell notices.
 fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<(), Failure> {
     clock.lap();
     credentials::on_parent_death(if launch.payload.plan.minimal {
@@ -120,14 +120,16 @@ fn begin(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Option<i32>, Fail
         Some(launch.payload.start(&mut launch.stack)?)
     };
     clock.lap();
-    // Only the program may hold its streams, or they would not end with it. Everything else goes too.
+    // Only the program may hold its streams, or they would not end with it. Everything else goes
+    // too.
     let report = launch.report.as_raw_fd().unsigned_abs();
     close_gaps(&mut [report]).at(Step::CloseDescriptors)?;
     send(launch.report.as_fd(), Record::Started { stages: clock.stages });
     Ok(program)
 }
 
-/// The inner ids. Changing ids makes the kernel forget about the parent's death, so that is said again.
+/// The inner ids. Changing ids makes the kernel forget about the parent's death, so that is said
+/// again.
 fn take_ids(ids: &Ids) -> Result<(), Failure> {
     match ids {
         Ids::Await(done) => {
@@ -185,7 +187,8 @@ fn close_gaps(needed: &mut [u32]) -> super::sys::Result<()> {
     file::close_range(next, u32::MAX)
 }
 
-/// Reaps everything until the program itself ends. Then this process ends, and the kernel ends the rest.
+/// Reaps everything until the program itself ends. Then this process ends, and the kernel ends the
+/// rest.
 fn collect(program: i32, report: BorrowedFd<'_>) -> i32 {
     loop {
         match process::reap(true) {

@@ -12,7 +12,8 @@ pub(crate) enum Identity {
 }
 
 impl Identity {
-    /// Decides by the caller's id and by the ids that exist in its own user namespace (`/proc/self/uid_map`).
+    /// Decides by the caller's id and by the ids that exist in its own user namespace
+    /// (`/proc/self/uid_map`).
     pub(crate) fn choose(user: u32, group: u32, uid_map: &[u8], gid_map: &[u8]) -> Self {
         if user != 0 {
             return Self::Own { user, group };
@@ -35,8 +36,8 @@ impl Identity {
     }
 }
 
-/// The range to take cells' ids from. In a container with few ids it is the upper half of the last extent, away
-/// from the accounts at its start and from `nobody` at its end.
+/// The range to take cells' ids from. In a container with few ids it is the upper half of the last
+/// extent, away from the accounts at its start and from `nobody` at its end.
 fn range(map: &[u8]) -> Option<(u32, u32)> {
     let extents = || map.split(|byte| *byte == b'\n').filter_map(extent);
     let preferred = (limits::FIRST_CELL_ID, limits::CELL_IDS);

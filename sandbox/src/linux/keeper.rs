@@ -1,7 +1,9 @@
-//! The first process at level minimal: without own process ids the kernel doesn't end what a program leaves
-//! behind, so the keeper does. Orphans become its children; it ends its children until there are none.
+//! The first process at level minimal: without own process ids the kernel doesn't end what a
+//! program leaves behind, so the keeper does. Orphans become its children; it ends its children
+//! until there are none.
 //!
-//! A program can end its keeper, having the same user id. Then the zygote, to which the orphans pass, sweeps.
+//! A program can end its keeper, having the same user id. Then the zygote, to which the orphans
+//! pass, sweeps.
 
 use std::{
     ffi::CStr,
@@ -114,7 +116,8 @@ fn parent(name: &[u8]) -> Option<i32> {
     parent_in(contents.get(..length)?)
 }
 
-/// The fourth field. The second, the program's name, may hold anything; it ends at the last parenthesis.
+/// The fourth field. The second, the program's name, may hold anything; it ends at the last
+/// parenthesis.
 fn parent_in(stat: &[u8]) -> Option<i32> {
     let after = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let mut fields =

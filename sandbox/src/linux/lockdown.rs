@@ -6,7 +6,8 @@ use super::{
 };
 use crate::step::Step;
 
-/// For a cell with its own user ids. The bounding set comes first, while there still is a right to change it.
+/// For a cell with its own user ids. The bounding set comes first, while there still is a right to
+/// change it.
 pub(super) fn drop_all(capabilities: u64) -> std::result::Result<(), Failure> {
     credentials::forbid_privileges().at(Step::ForbidPrivileges)?;
     for capability in 0..capabilities {

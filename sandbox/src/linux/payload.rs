@@ -1,4 +1,5 @@
-//! The program's own process, between its start and exec. It shares the first process's memory meanwhile.
+//! The program's own process, between its start and exec. It shares the first process's memory
+//! meanwhile.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -107,8 +108,8 @@ fn prepare(payload: &Payload<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tries one path after the other, as a shell does: what isn't there is skipped, what can't be entered is
-/// remembered, everything else is the answer.
+/// Tries one path after the other, as a shell does: what isn't there is skipped, what can't be
+/// entered is remembered, everything else is the answer.
 fn execute(payload: &Payload<'_>) -> Errno {
     let mut answer = Errno::from_raw(libc::ENOENT);
     for entry in payload.plan.entries() {

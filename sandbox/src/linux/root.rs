@@ -1,6 +1,6 @@
-//! The cell's own root: first everything of the host that is needed is taken as detached mounts, then the root
-//! changes, then the pieces are put into place. No path is ever resolved in both worlds at once, so a link in one
-//! can't lead into the other.
+//! The cell's own root: first everything of the host that is needed is taken as detached mounts,
+//! then the root changes, then the pieces are put into place. No path is ever resolved in both
+//! worlds at once, so a link in one can't lead into the other.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -65,7 +65,8 @@ pub(super) fn change(plan: &Plan<'_>) -> std::result::Result<(), Failure> {
     let Some(Entry::Root { options }) = plan.entries().next() else {
         return Err(invalid()).at(Step::MountRoot);
     };
-    // Any directory will do to mount the new root on, and this one exists wherever the zygote could start.
+    // Any directory will do to mount the new root on, and this one exists wherever the zygote could
+    // start.
     mount::tmpfs(MOUNT_POINT, options).at(Step::MountRoot)?;
     file::enter(MOUNT_POINT).at(Step::MountRoot)?;
     mount::pivot_here().at(Step::PivotRoot)?;

@@ -1,4 +1,6 @@
-//! System calls with Rust types. All `unsafe` of the crate is below this module and in `zygote/entry.rs`.
+//! System calls with Rust types. All `unsafe` of the crate is below this module, in
+//! `zygote/entry.rs`, and where the zygote promises that it has one thread: `zygote/start.rs` and
+//! `zygote/owner.rs`.
 //!
 //! The functions allocate nothing, so they may be used between clone and exec.
 

@@ -5,8 +5,8 @@ use std::{ffi::OsStr, path::Path};
 use super::{Access, Purpose, RESOURCES, view};
 use crate::{level::Level, profile::Profile};
 
-/// Appends entries to a growing plan. Every text is written with a closing NUL, because that is how the kernel
-/// wants it and how the cell, which can't allocate, passes it on.
+/// Appends entries to a growing plan. Every text is written with a closing NUL, because that is how
+/// the kernel wants it and how the cell, which can't allocate, passes it on.
 #[derive(Debug)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
@@ -96,7 +96,8 @@ impl Encoder {
     }
 
     fn entry(&mut self, kind: u8, flags: u8, first: &[u8], second: Option<&[u8]>) {
-        // A length that doesn't fit makes a plan over the bound, which `plan` refuses before anybody reads it.
+        // A length that doesn't fit makes a plan over the bound, which `plan` refuses before
+        // anybody reads it.
         let length = |text: &[u8]| u32::try_from(text.len() + 1).unwrap_or(u32::MAX).to_le_bytes();
         self.bytes.extend_from_slice(&[kind, flags]);
         self.bytes.extend_from_slice(&length(first));

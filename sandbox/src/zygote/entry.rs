@@ -1,7 +1,7 @@
 //! The fork in the road before `main`: an ordinary start, or the zygote's.
 //!
-//! The C library calls what stands in `.init_array` with the arguments of `main`, before `main`. That is the one
-//! place that every program that links this crate passes, whatever its `main` does.
+//! The C library calls what stands in `.init_array` with the arguments of `main`, before `main`.
+//! That is the one place that every program that links this crate passes, whatever its `main` does.
 
 #![expect(unsafe_code, reason = "a constructor, and the C strings it is called with")]
 
@@ -9,18 +9,21 @@ use std::ffi::{CStr, c_char, c_int};
 
 use crate::linux::sys::{credentials, process, socket};
 
-/// First argument of a process that is to become a zygote. The host's own arguments can't be this by accident.
+/// First argument of a process that is to become a zygote. The host's own arguments can't be this
+/// by accident.
 pub(crate) const SUMMONS: &str = "neuroflow-zygote-7c1f4b6e";
 
-/// The descriptor of the control socket in the zygote: standard input, which needs no arrangement to get there.
+/// The descriptor of the control socket in the zygote: standard input, which needs no arrangement
+/// to get there.
 pub(crate) const CONTROL: c_int = 0;
 
 type Constructor = extern "C" fn(c_int, *const *const c_char, *const *const c_char);
 
 /// Kept by the linker because [`is_linked`] reads it.
 #[used]
-// SAFETY: the section holds pointers to functions of this type; `divert` has it, and needs nothing that the
-// program's start hasn't done by then: the C library is ready, and Rust's needs no preparation.
+// SAFETY: the section holds pointers to functions of this type; `divert` has it, and needs nothing
+// that the program's start hasn't done by then: the C library is ready, and Rust's needs no
+// preparation.
 #[unsafe(link_section = ".init_array")]
 static ENTRY: Constructor = divert;
 
@@ -46,12 +49,14 @@ extern "C" fn divert(
     if second.is_null() {
         return;
     }
-    // SAFETY: the elements before the last one are NUL-terminated strings that live as long as the process.
+    // SAFETY: the elements before the last one are NUL-terminated strings that live as long as the
+    // process.
     let second = unsafe { CStr::from_ptr(second) };
     if second.to_bytes() != SUMMONS.as_bytes() {
         return;
     }
-    // Whoever starts a set-user-id program with our summons must not get a process that does their bidding.
+    // Whoever starts a set-user-id program with our summons must not get a process that does their
+    // bidding.
     if credentials::is_set_user_id() || !socket::is_ours(CONTROL) {
         process::exit(REFUSED);
     }

@@ -1,5 +1,5 @@
-//! Binds of a privileged zygote: it can reach every host path, and can show a directory to a cell as if the
-//! directory's owner were the cell.
+//! Binds of a privileged zygote: it can reach every host path, and can show a directory to a cell
+//! as if the directory's owner were the cell.
 
 #![expect(unsafe_code, reason = "forking needs the promise that there is one thread")]
 
@@ -37,11 +37,13 @@ pub(super) fn prepare(
         }
         let copy = mount::copy(source).at_index(Step::OpenSource, index)?;
         let status = file::status(copy.as_fd()).at_index(Step::OpenSource, index)?;
-        // Never as root: a set-user-id file that the cell leaves in the directory would be root's outside.
+        // Never as root: a set-user-id file that the cell leaves in the directory would be root's
+        // outside.
         if status.uid != 0 && status.gid != 0 {
             let users = users(status.uid, status.gid, host_id).at_index(Step::MapOwner, index)?;
             match mount::map_owners(copy.as_fd(), users.as_fd()) {
-                // The file system can't: the bind stays under its permission bits, which is less, not more.
+                // The file system can't: the bind stays under its permission bits, which is less,
+                // not more.
                 Err(errno) if errno.raw() == libc::EINVAL => {}
                 other => other.at_index(Step::MapOwner, index)?,
             }
@@ -52,8 +54,8 @@ pub(super) fn prepare(
     Ok(prepared)
 }
 
-/// A user namespace that says: `user` and `group` on disk are `host_id` in the cell's mount. It takes a process
-/// to make one; the namespace outlives it.
+/// A user namespace that says: `user` and `group` on disk are `host_id` in the cell's mount. It
+/// takes a process to make one; the namespace outlives it.
 fn users(user: u32, group: u32, host_id: u32) -> sys::Result<OwnedFd> {
     let (waits, holds) = file::pipe()?;
     // SAFETY: this is the zygote, which never starts a thread.

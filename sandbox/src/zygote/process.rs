@@ -1,4 +1,5 @@
-//! The zygote's life: take requests, reap cells, end those whose time is over, end when the host does.
+//! The zygote's life: take requests, reap cells, end those whose time is over, end when the host
+//! does.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -83,7 +84,9 @@ fn settle() -> sys::Result<Zygote> {
         capabilities: credentials::capability_count(),
         cells: Cells::default(),
         adopts: false,
-        started: 0,
+        // Zygotes of one machine begin at different places of the range, so that they rarely share
+        // an id.
+        started: u64::from(process::own_pid().unsigned_abs()).wrapping_mul(ID_STRIDE),
     };
     zygote.poller.add(zygote.control.as_fd(), Interest::Readable, CONTROL_TOKEN)?;
     zygote.poller.add(zygote.signals.as_fd(), Interest::Readable, SIGNAL_TOKEN)?;
@@ -182,7 +185,8 @@ impl Zygote {
         let mut drained = [0; 128];
         while file::read(self.signals.as_fd(), &mut drained).is_ok() {}
         let mut orphans = false;
-        // Without a minimal cell, a child that is nobody's first process is a short-lived helper of ours.
+        // Without a minimal cell, a child that is nobody's first process is a short-lived helper of
+        // ours.
         loop {
             let ended = match process::reap(false) {
                 Ok(Some(ended)) => ended,
@@ -211,7 +215,8 @@ impl Zygote {
 
     /// Ends children that are nobody's first process.
     fn sweep(&self) {
-        // Without a readable /proc the sweep can't be done; the keeper has done its own or died with its cell.
+        // Without a readable /proc the sweep can't be done; the keeper has done its own or died
+        // with its cell.
         sweep(|pid| self.cells.contains(pid)).ok();
     }
 
@@ -231,7 +236,8 @@ impl Zygote {
         let signals: &[i32] =
             if minimal { &[libc::SIGTERM, libc::SIGCONT] } else { &[libc::SIGKILL] };
         for signal in signals {
-            // The process is ours and not reaped, so the number is still its own; it may have ended already.
+            // The process is ours and not reaped, so the number is still its own; it may have ended
+            // already.
             process::kill(pid, *signal).ok();
         }
     }
@@ -259,6 +265,8 @@ fn token(pid: i32) -> u64 {
     pid.unsigned_abs().into()
 }
 
+/// Odd, so that process ids spread over the whole range.
+const ID_STRIDE: u64 = 509;
 /// Process ids end far below.
 const CONTROL_TOKEN: u64 = u64::MAX;
 const SIGNAL_TOKEN: u64 = u64::MAX - 1;

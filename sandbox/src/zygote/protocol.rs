@@ -1,8 +1,8 @@
 //! What host and zygote say to each other. Pure: bytes in, values out.
 //!
-//! Requests travel on the control socket, one datagram each, with descriptors beside them. Records come back on
-//! a socket that belongs to one cell alone, from the zygote and from the cell's first process, so that nobody
-//! has to tell the cells apart.
+//! Requests travel on the control socket, one datagram each, with descriptors beside them. Records
+//! come back on a socket that belongs to one cell alone, from the zygote and from the cell's first
+//! process, so that nobody has to tell the cells apart.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

@@ -104,7 +104,8 @@ fn fork(
             if let (Some(host_id), Some(release)) = (host_id, release)
                 && let Err(errno) = write_maps(pid, host_id, release.as_fd())
             {
-                // It waits for the map and ends by itself when `release` closes; this is only faster.
+                // It waits for the map and ends by itself when `release` closes; this is only
+                // faster.
                 process::kill(pid, libc::SIGKILL).ok();
                 return Err(errno).at(Step::WriteIdMap);
             }

@@ -56,13 +56,15 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A length on the wire is 32 bits; it always fits where we run, and where it would not it is "too short".
+    /// A length on the wire is 32 bits; it always fits where we run, and where it would not it is
+    /// "too short".
     pub(crate) fn length(&mut self) -> Option<usize> {
         usize::try_from(self.u32()?).ok()
     }
 }
 
-/// Fills a fixed buffer from the front. The callers' layouts fit their buffers; what would not is left out.
+/// Fills a fixed buffer from the front. The callers' layouts fit their buffers; what would not is
+/// left out.
 #[derive(Debug)]
 pub(crate) struct Writer<'a> {
     room: &'a mut [u8],

@@ -16,7 +16,8 @@ pub(crate) fn effective_ids() -> (u32, u32) {
     (user, group)
 }
 
-/// Takes real, effective and saved ids. The raw calls, because libc's would signal threads that aren't there.
+/// Takes real, effective and saved ids. The raw calls, because libc's would signal threads that
+/// aren't there.
 pub(crate) fn set_ids(user: u32, group: u32) -> Result<()> {
     // SAFETY: takes integers only.
     check(unsafe { libc::syscall(libc::SYS_setresgid, group, group, group) })?;
@@ -79,7 +80,8 @@ pub(crate) fn in_ambient_set(capability: u64) -> Result<bool> {
     Ok(ask(libc::PR_CAP_AMBIENT, AMBIENT_IS_SET, capability)? == 1)
 }
 
-/// Root gets nothing by being root, ids don't change capabilities, nothing becomes ambient; all locked.
+/// Root gets nothing by being root, ids don't change capabilities, nothing becomes ambient; all
+/// locked.
 pub(crate) fn lock_secure_bits() -> Result<()> {
     switch(libc::PR_SET_SECUREBITS, LOCKED_SECURE_BITS)
 }
@@ -140,8 +142,8 @@ pub(crate) fn set_file_mask() {
     unsafe { libc::umask(0o022) };
 }
 
-/// Leaves the host's session keyring for one that is revoked at once: cells inherit it, and a keyring that can't
-/// be used can't pass secrets from one to the next.
+/// Leaves the host's session keyring for one that is revoked at once: cells inherit it, and a
+/// keyring that can't be used can't pass secrets from one to the next.
 pub(crate) fn leave_keyring() -> Result<()> {
     let none = ptr::null::<libc::c_char>();
     // SAFETY: no name asks for a new keyring.
@@ -170,7 +172,8 @@ fn switch(option: c_int, value: u64) -> Result<()> {
 
 fn ask(option: c_int, first: u64, second: u64) -> Result<c_int> {
     let none: u64 = 0;
-    // SAFETY: the options used in this file take integers only; unused arguments are zero, as newer ones demand.
+    // SAFETY: the options used in this file take integers only; unused arguments are zero, as newer
+    // ones demand.
     check(unsafe { libc::prctl(option, first, second, none, none) })
 }
 

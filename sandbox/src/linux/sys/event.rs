@@ -125,7 +125,8 @@ pub(crate) fn reset_signals() -> Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default action, whatever the host's parent had ignored, but ignores `SIGPIPE`.
+/// Gives every signal its default action, whatever the host's parent had ignored, but ignores
+/// `SIGPIPE`.
 pub(crate) fn zygote_signals() {
     for signal in 1..=LAST_SIGNAL {
         // SIGKILL and SIGSTOP can't be set, and always have it.
@@ -135,8 +136,8 @@ pub(crate) fn zygote_signals() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// The raw call, because libc refuses the two signals that it keeps for itself, and a host's parent may have
-/// ignored those as well.
+/// The raw call, because libc refuses the two signals that it keeps for itself, and a host's parent
+/// may have ignored those as well.
 fn default_action(signal: i32) -> Result<()> {
     // The kernel's struct: handler (0 is the default action), flags, restorer, mask.
     let action = [0_u64; 4];

@@ -60,7 +60,8 @@ pub(crate) fn create(path: &CStr, contents: &[u8]) -> Result<()> {
 
 pub(crate) fn open(path: &CStr, flags: i32) -> Result<OwnedFd> {
     let mode: libc::c_uint = 0o644;
-    // SAFETY: `path` is NUL-terminated and lives through the call; the mode is the variadic argument of O_CREAT.
+    // SAFETY: `path` is NUL-terminated and lives through the call; the mode is the variadic
+    // argument of O_CREAT.
     let fd = check(unsafe { libc::open(path.as_ptr(), flags, mode) })?;
     Ok(own(fd))
 }
@@ -140,14 +141,16 @@ pub(crate) fn read_sealed(file: BorrowedFd<'_>, into: &mut [u8]) -> Result<()> {
 
 /// Puts `from` at the place of descriptor `to`, where it survives exec.
 pub(crate) fn place(from: BorrowedFd<'_>, to: RawFd) -> Result<()> {
-    // SAFETY: duplicating a descriptor touches no memory; the callers own the numbers 0 to 2, which are `to`.
+    // SAFETY: duplicating a descriptor touches no memory; the callers own the numbers 0 to 2, which
+    // are `to`.
     check(unsafe { libc::dup2(from.as_raw_fd(), to) })?;
     Ok(())
 }
 
 /// Closes the descriptors `first..=last`.
 pub(crate) fn close_range(first: u32, last: u32) -> Result<()> {
-    // SAFETY: only the cell's first process and the new zygote call this, on numbers that no owner in them has.
+    // SAFETY: only the cell's first process and the new zygote call this, on numbers that no owner
+    // in them has.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
     Ok(())
 }
@@ -168,7 +171,8 @@ pub(crate) fn inherited(fd: RawFd) -> Result<OwnedFd> {
 
 /// Takes over a descriptor that the kernel just made for us.
 pub(super) fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: every caller passes a number that a successful system call returned and that nobody else knows.
+    // SAFETY: every caller passes a number that a successful system call returned and that nobody
+    // else knows.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -86,8 +86,8 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: &CStr) -> Result<()> {
     Ok(())
 }
 
-/// A detached `/proc` for the caller's process ids. The kernel makes one only while the caller's mount table has
-/// another `/proc` that nothing is hidden in.
+/// A detached `/proc` for the caller's process ids. The kernel makes one only while the caller's
+/// mount table has another `/proc` that nothing is hidden in.
 pub(crate) fn new_proc() -> Result<OwnedFd> {
     // SAFETY: the name is a NUL-terminated literal.
     let context = unsafe { libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), FSOPEN_CLOEXEC) };

@@ -25,7 +25,8 @@ pub(crate) enum Forked {
 ///
 /// # Safety
 ///
-/// The calling process has one thread. (The child of a threaded process may meet locks that nobody opens.)
+/// The calling process has one thread. (The child of a threaded process may meet locks that nobody
+/// opens.)
 pub(crate) unsafe fn fork(namespaces: u64) -> Result<Forked> {
     let mut pidfd: c_int = -1;
     // SAFETY: all fields are integers, for which zero is valid.
@@ -33,8 +34,8 @@ pub(crate) unsafe fn fork(namespaces: u64) -> Result<Forked> {
     request.flags = namespaces | PIDFD | CLEAR_SIGHAND;
     request.pidfd = (&raw mut pidfd).expose_provenance() as u64;
     request.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    // SAFETY: without CLONE_VM the child gets a copy of everything, its stack included; the caller promises that
-    // there is one thread; the size is that of the struct, and `pidfd` is live.
+    // SAFETY: without CLONE_VM the child gets a copy of everything, its stack included; the caller
+    // promises that there is one thread; the size is that of the struct, and `pidfd` is live.
     let pid = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const request, size_of::<libc::clone_args>())
     };
@@ -63,7 +64,8 @@ const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 #[repr(C, align(16))]
 pub(crate) struct Stack([MaybeUninit<u8>; STACK]);
 
-/// What [`spawn_sharing`]'s body needs is a few hundred bytes; a system call wrapper in a debug build, some KiB.
+/// What [`spawn_sharing`]'s body needs is a few hundred bytes; a system call wrapper in a debug
+/// build, some KiB.
 const STACK: usize = 64 << 10;
 
 impl Stack {
@@ -75,7 +77,8 @@ impl Stack {
     }
 }
 
-/// Starts a process that shares this one's memory, and waits until it has executed a program or ended.
+/// Starts a process that shares this one's memory, and waits until it has executed a program or
+/// ended.
 ///
 /// `body` runs on `stack` and returns an exit status.
 pub(crate) fn spawn_sharing<A: Sync>(
@@ -84,14 +87,14 @@ pub(crate) fn spawn_sharing<A: Sync>(
     argument: &A,
 ) -> Result<i32> {
     let top = stack.0.as_mut_ptr_range().end;
-    // SAFETY: only the argument's type changes, from a reference to the `void *` that C passes on; both are one
-    // thin pointer, as `A` is sized.
+    // SAFETY: only the argument's type changes, from a reference to the `void *` that C passes on;
+    // both are one thin pointer, as `A` is sized.
     let entry = unsafe {
         std::mem::transmute::<extern "C" fn(&A) -> c_int, extern "C" fn(*mut c_void) -> c_int>(body)
     };
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-    // SAFETY: the stack is exclusively borrowed and aligned to 16; with CLONE_VFORK this process stands still, so
-    // the argument outlives its use and nobody else touches the shared memory.
+    // SAFETY: the stack is exclusively borrowed and aligned to 16; with CLONE_VFORK this process
+    // stands still, so the argument outlives its use and nobody else touches the shared memory.
     check(unsafe {
         libc::clone(entry, top.cast(), flags, ptr::from_ref(argument).cast_mut().cast())
     })
@@ -121,7 +124,8 @@ pub(crate) fn execute(
     arguments: &StringList<'_>,
     environment: &StringList<'_>,
 ) -> Errno {
-    // SAFETY: `path` is NUL-terminated; both lists end with null and borrow strings that live through the call.
+    // SAFETY: `path` is NUL-terminated; both lists end with null and borrow strings that live
+    // through the call.
     unsafe {
         libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr())
     };
@@ -136,7 +140,8 @@ pub(crate) struct Reaped {
     pub(crate) usage: Usage,
 }
 
-/// The next child that ended. `None`: none yet (without waiting). An error of `ECHILD`: there are no children.
+/// The next child that ended. `None`: none yet (without waiting). An error of `ECHILD`: there are
+/// no children.
 pub(crate) fn reap(wait: bool) -> Result<Option<Reaped>> {
     let mut status = 0;
     // SAFETY: all fields are integers, for which zero is valid.

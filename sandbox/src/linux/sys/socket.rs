@@ -26,7 +26,8 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
 pub(crate) fn is_ours(fd: RawFd) -> bool {
     let mut kind: libc::c_int = 0;
     let mut length = SIZE_OF_INT;
-    // SAFETY: `kind` has the `length` bytes that are announced; a descriptor that is no socket is an error.
+    // SAFETY: `kind` has the `length` bytes that are announced; a descriptor that is no socket is
+    // an error.
     let asked = unsafe {
         libc::getsockopt(
             fd,
@@ -65,7 +66,8 @@ pub(crate) fn send(
         message.msg_control = ancillary.0.as_mut_ptr().cast();
         // SAFETY: computes a size from a number.
         message.msg_controllen = unsafe { libc::CMSG_SPACE(u32_of(bytes)) } as usize;
-        // SAFETY: the control buffer is aligned for and larger than one header, so the result is its start.
+        // SAFETY: the control buffer is aligned for and larger than one header, so the result is
+        // its start.
         let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
         // SAFETY: computes a size from a number.
         let length = unsafe { libc::CMSG_LEN(u32_of(bytes)) } as usize;
@@ -79,14 +81,16 @@ pub(crate) fn send(
         // SAFETY: `first` is a valid header within the buffer.
         let data = unsafe { libc::CMSG_DATA(first) }.cast::<FdBytes>();
         for (index, fd) in passed.iter().enumerate() {
-            // SAFETY: index < MAX_PASSED, and the buffer has room for that many descriptors after the header.
+            // SAFETY: index < MAX_PASSED, and the buffer has room for that many descriptors after
+            // the header.
             let slot = unsafe { data.add(index) };
             // SAFETY: the slot is inside the buffer, and bytes need no alignment.
             unsafe { slot.write(fd.as_raw_fd().to_ne_bytes()) };
         }
     }
     let flags = libc::MSG_NOSIGNAL | if wait == Wait::No { libc::MSG_DONTWAIT } else { 0 };
-    // SAFETY: header, vectors and control buffer are live and describe live memory, which the kernel only reads.
+    // SAFETY: header, vectors and control buffer are live and describe live memory, which the
+    // kernel only reads.
     check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })?;
     Ok(())
 }
@@ -94,12 +98,14 @@ pub(crate) fn send(
 /// One datagram.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
-    /// How many bytes came; 0 says that the other side is gone, because nobody sends empty datagrams.
+    /// How many bytes came; 0 says that the other side is gone, because nobody sends empty
+    /// datagrams.
     pub(crate) length: usize,
     pub(crate) passed: [Option<OwnedFd>; MAX_PASSED],
 }
 
-/// Receives one datagram. One that is cut short, or comes with too many descriptors, is an error (`EMSGSIZE`).
+/// Receives one datagram. One that is cut short, or comes with too many descriptors, is an error
+/// (`EMSGSIZE`).
 pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8], wait: Wait) -> Result<Received> {
     let mut vectors = [libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() }];
     let mut ancillary = Ancillary::empty();
@@ -117,7 +123,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8], wait: Wait) -> Re
     Ok(received)
 }
 
-/// Takes over all descriptors of a received message, also of one that is refused, so that none leaks.
+/// Takes over all descriptors of a received message, also of one that is refused, so that none
+/// leaks.
 fn take_passed(message: &libc::msghdr) -> [Option<OwnedFd>; MAX_PASSED] {
     let mut passed = [const { None }; MAX_PASSED];
     let mut next = 0;
@@ -136,7 +143,8 @@ fn take_passed(message: &libc::msghdr) -> [Option<OwnedFd>; MAX_PASSED] {
                 let slot = unsafe { data.add(index) };
                 // SAFETY: the slot is inside the buffer, and bytes need no alignment.
                 let fd = own(RawFd::from_ne_bytes(unsafe { slot.read() }));
-                // The buffer has room for exactly MAX_PASSED; `fd` is closed here if that should change.
+                // The buffer has room for exactly MAX_PASSED; `fd` is closed here if that should
+                // change.
                 if let Some(place) = passed.get_mut(next) {
                     *place = Some(fd);
                 }
@@ -155,13 +163,10 @@ pub(crate) fn raise_loopback() -> Result<()> {
     let socket = own(check(unsafe {
         libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0)
     })?);
-    let mut request = LoopbackRequest {
-        name: [0; libc::IFNAMSIZ],
-        flags: IFF_UP,
-        rest: [0; 22],
-    };
+    let mut request = LoopbackRequest { name: [0; libc::IFNAMSIZ], flags: IFF_UP, rest: [0; 22] };
     request.name[..2].copy_from_slice(b"lo");
-    // SAFETY: the struct has the size and layout of `ifreq`, of which the call reads name and flags.
+    // SAFETY: the struct has the size and layout of `ifreq`, of which the call reads name and
+    // flags.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) })?;
     Ok(())
 }

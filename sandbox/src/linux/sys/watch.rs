@@ -11,7 +11,8 @@ use crate::errno::Errno;
 
 /// Registers a descriptor with the current runtime.
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` is open and keeps its number until it is dropped, which the `AsyncFd` does.
+    // SAFETY: an `OwnedFd` is open and keeps its number until it is dropped, which the `AsyncFd`
+    // does.
     let watched = unsafe { AsyncFd::register_with_interest(fd, interest) };
     watched.map_err(|refused| {
         let (_fd, error) = refused.into_parts();

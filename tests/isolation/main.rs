@@ -1,9 +1,10 @@
 //! Attacks cells from inside and launchers from outside. One module per promise.
 //!
-//! Inside cells only `sh`, coreutils and perl-base are used, as a bare Debian 12 has them. Where something is
-//! refused the error number is checked too, because it tells which layer refused.
+//! Inside cells only `sh`, coreutils and perl-base are used, as a bare Debian 12 has them. Where
+//! something is refused the error number is checked too, because it tells which layer refused.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod binds;
 mod errors;

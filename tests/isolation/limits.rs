@@ -86,6 +86,13 @@ async fn limits_are_hard_ones() {
 }
 
 #[tokio::test]
+async fn no_core_is_dumped_into_a_file_or_a_program() {
+    let text =
+        output_of(standard(), sh("grep 'core file size' /proc/self/limits | tr -s ' '")).await;
+    assert_eq!(text, "Max core file size 1 1 bytes \n");
+}
+
+#[tokio::test]
 async fn usage_is_reported() {
     let burn = perl("my $x; $x += $_ for 1 .. 3_000_000");
     let report = collect(standard(), burn).await.report;

@@ -65,7 +65,7 @@ async fn malformed_programs_do_not_reach_the_zygote() {
 #[test]
 fn errors_keep_their_source() {
     use std::error::Error;
-    let error = LaunchError::Restart(LauncherError::Spawn {
+    let error = LaunchError::Launcher(LauncherError::Spawn {
         source: std::io::Error::from_raw_os_error(12),
     });
     assert!(error.source().and_then(Error::source).is_some());

@@ -31,13 +31,13 @@ async fn role_many_cells() {
     let mounts =
         || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count();
     let run = async |number: u32| {
-        let program = if number % 7 == 0 {
+        let program = if number.is_multiple_of(7) {
             Program::new("no-such-program")
         } else {
             sh("sleep 100 & echo x")
         };
         match launcher.launch(&profile, &program).await {
-            Ok(cell) if number % 5 == 0 => drop(cell),
+            Ok(cell) if number.is_multiple_of(5) => drop(cell),
             Ok(cell) => assert_eq!(cell.finish().await.end, End::Exited(0)),
             Err(LaunchError::Program { .. }) => {}
             Err(other) => panic!("{other:?}"),
