@@ -39,9 +39,9 @@ impl Watched {
 
     pub(crate) fn register(&self, instruments: &Instruments) -> Result<(), MetricError> {
         let described =
-            [ACTORS.described()?, MAILBOX_DEPTH.described()?, MAILBOX_DEPTH_MAX.described()?];
+            vec![ACTORS.described()?, MAILBOX_DEPTH.described()?, MAILBOX_DEPTH_MAX.described()?];
         let watched = self.clone();
-        instruments.collect(&described, move || watched.families())
+        instruments.collect(described, move || watched.families())
     }
 
     fn families(&self) -> Vec<MetricFamily> {

@@ -82,9 +82,9 @@ pub mod attribute {
 
     /// A method of the Model Context Protocol.
     pub const MCP_METHOD_NAME: &str = "mcp.method.name";
-    /// A method of the Agent2Agent protocol.
+    /// A method of the A2A protocol.
     pub const A2A_METHOD_NAME: &str = "a2a.method.name";
-    /// A task of the Agent2Agent protocol.
+    /// A task of the A2A protocol.
     pub const A2A_TASK_ID: &str = "a2a.task.id";
 
     /// Which remote procedure call system.
@@ -114,9 +114,8 @@ pub mod buckets {
     pub const REQUEST: &[f64] =
         &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
     /// Seconds of model and tool calls.
-    pub const INFERENCE: &[f64] = &[
-        0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
-    ];
+    pub const INFERENCE: &[f64] =
+        &[0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
     /// Seconds of Model Context Protocol operations.
     pub const PROTOCOL: &[f64] =
         &[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];

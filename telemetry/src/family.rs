@@ -3,7 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::instrument::{Counter, Instrument};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+
+use crate::instrument::{Counter, Instrument, Metric, MetricError};
 use crate::limits::{MAX_LABEL_BYTES, MAX_LABEL_VALUES, MAX_SERIES};
 
 /// The label value that stands for all those beyond the bound.
@@ -29,8 +32,9 @@ pub const OTHER: &str = "_other";
 pub struct Family<I: Instrument, const N: usize>(Arc<Shared<I, N>>);
 
 #[derive(Debug)]
-struct Shared<I: Instrument, const N: usize> {
-    set: I::Set,
+struct Shared<I, const N: usize> {
+    metric: Metric<I, N>,
+    description: Desc,
     /// Counts look-ups that ended at [`OTHER`]; the count of itself has none.
     folded: Option<Counter>,
     known: RwLock<Known<I, N>>,
@@ -43,16 +47,24 @@ struct Known<I, const N: usize> {
 }
 
 impl<I: Instrument, const N: usize> Family<I, N> {
-    pub(crate) fn new(set: I::Set, folded: Option<Counter>) -> Self {
+    pub(crate) fn new(metric: &Metric<I, N>, folded: Option<Counter>) -> Result<Self, MetricError> {
+        let description = metric.described()?;
         let known =
             Known { series: HashMap::new(), values: std::array::from_fn(|_| HashSet::new()) };
-        Self(Arc::new(Shared { set, folded, known: RwLock::new(known) }))
+        let known = RwLock::new(known);
+        let family = Self(Arc::new(Shared { metric: *metric, description, folded, known }));
+        if N == 0 {
+            // Its one series exists from the start, so that a rate has a zero to start from.
+            family.with([""; N]);
+        }
+        Ok(family)
     }
 
     /// The instrument for these label values, in the order of the metric's labels.
     ///
     /// A value beyond [`MAX_LABEL_VALUES`] of its label, or longer than [`MAX_LABEL_BYTES`], is
     /// taken for [`OTHER`]; beyond [`MAX_SERIES`] of the metric, all of them are.
+    #[expect(clippy::missing_panics_doc, reason = "the description was checked in `new`")]
     pub fn with(&self, values: [&str; N]) -> I {
         let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(instrument) = known.series.get(&key(&values)) {
@@ -72,8 +84,9 @@ impl<I: Instrument, const N: usize> Family<I, N> {
         // Others may have taken the last places meanwhile.
         let within = known.fold(within);
         let instrument = known.series.entry(key(&within)).or_insert_with(|| {
-            #[expect(clippy::expect_used, reason = "a set of N labels is asked for N values")]
-            I::of(&self.0.set, &within).expect("as many values as labels")
+            let metric = &self.0.metric;
+            #[expect(clippy::expect_used, reason = "any text can be a label's value")]
+            I::make(metric.series(&within), metric.buckets()).expect("a description was checked")
         });
         let instrument = instrument.clone();
         for (seen, value) in known.values.iter_mut().zip(within) {
@@ -82,6 +95,18 @@ impl<I: Instrument, const N: usize> Family<I, N> {
             }
         }
         instrument
+    }
+}
+
+impl<I: Instrument, const N: usize> Collector for Family<I, N> {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.0.description]
+    }
+
+    /// A family of one series each; the registry joins those of one name.
+    fn collect(&self) -> Vec<MetricFamily> {
+        let known = self.0.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.series.values().flat_map(I::families).collect()
     }
 }
 
@@ -115,14 +140,13 @@ fn key(values: &[&str]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instrument::{Backend, Metric};
 
     const TASKS: Metric<Counter, 2> = Metric::counter("tasks_total", "Tasks.", ["agent", "tool"]);
     const FOLDED: Metric<Counter, 0> = Metric::counter("folded_total", "Folded.", []);
 
     fn family() -> (Family<Counter, 2>, Counter) {
-        let folded = Counter::of(&Counter::set(&FOLDED).unwrap(), &[]).unwrap();
-        (Family::new(Counter::set(&TASKS).unwrap(), Some(folded.clone())), folded)
+        let folded = Family::new(&FOLDED, None).unwrap().with([]);
+        (Family::new(&TASKS, Some(folded.clone())).unwrap(), folded)
     }
 
     #[test]

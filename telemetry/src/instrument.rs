@@ -1,11 +1,14 @@
 //! Instruments and what describes them: a name, a help text, labels, and for histograms buckets.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{HistogramOpts, Opts};
 
 /// The description of a metric: an instrument `I` with `N` labels. Usually a constant in a table.
 ///
@@ -15,7 +18,6 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts};
 ///     Metric::counter("neuroflow_tasks_total", "Tasks that ended.", ["agent", "outcome"]);
 /// assert_eq!(TASKS.name(), "neuroflow_tasks_total");
 /// ```
-#[derive(Clone, Copy)]
 pub struct Metric<I, const N: usize> {
     name: &'static str,
     help: &'static str,
@@ -75,14 +77,27 @@ impl<I, const N: usize> Metric<I, N> {
         self.buckets
     }
 
-    pub(crate) fn opts(&self) -> Opts {
-        Opts::new(self.name, self.help)
+    /// One series: its labels are constant in the backend, because the backend's own sets of
+    /// series find them by a hash that takes `("a", "bc")` for `("ab", "c")`.
+    pub(crate) fn series<S: AsRef<str>>(&self, values: &[S; N]) -> Opts {
+        let mut opts = Opts::new(self.name, self.help);
+        for (label, value) in self.labels.iter().zip(values) {
+            opts = opts.const_label(*label, value.as_ref());
+        }
+        opts
     }
 }
 
 impl<I: Instrument, const N: usize> Metric<I, N> {
-    /// What is wrong with the description, if something is.
-    pub(crate) fn check(&self) -> Result<(), MetricError> {
+    /// The description as the registry wants it, or what is wrong with it.
+    pub(crate) fn described(&self) -> Result<Desc, MetricError> {
+        self.check()?;
+        let labels = self.labels.iter().map(|&label| label.to_owned()).collect();
+        Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())
+            .map_err(|source| MetricError::Refused { name: self.name.into(), source })
+    }
+
+    fn check(&self) -> Result<(), MetricError> {
         let name = self.name;
         if !is_name(name) {
             return Err(MetricError::Name { name });
@@ -108,9 +123,19 @@ impl<I: Instrument, const N: usize> Metric<I, N> {
     }
 }
 
+// Derived, these would ask the same of the instrument.
+impl<I, const N: usize> Copy for Metric<I, N> {}
+
+impl<I, const N: usize> Clone for Metric<I, N> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
 impl<I, const N: usize> fmt::Debug for Metric<I, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metric").field("name", &self.name).field("labels", &self.labels).finish()
+        let mut text = f.debug_struct("Metric");
+        text.field("name", &self.name).field("labels", &self.labels).finish_non_exhaustive()
     }
 }
 
@@ -129,20 +154,24 @@ impl Instrument for Counter {}
 impl Instrument for Gauge {}
 impl Instrument for Histogram {}
 
-/// How an instrument is made. It can be neither named nor implemented elsewhere.
+/// How an instrument is made. It can be neither named nor implemented elsewhere; what it asks for
+/// is there through [`Instrument`].
+///
+/// ```
+/// fn shown<I: neuroflow_telemetry::Instrument>(instrument: &I) -> String {
+///     format!("{instrument:?}")
+/// }
+/// ```
 #[expect(unnameable_types, reason = "it seals `Instrument` and keeps the backend out of the API")]
 pub trait Backend: Clone + fmt::Debug + Send + Sync + 'static {
-    /// The set of all label values' instruments.
-    #[doc(hidden)]
-    type Set: Collector + Clone + fmt::Debug + 'static;
     #[doc(hidden)]
     const COUNTS: bool = false;
     #[doc(hidden)]
     const HAS_BUCKETS: bool = false;
     #[doc(hidden)]
-    fn set<const N: usize>(metric: &Metric<Self, N>) -> prometheus::Result<Self::Set>;
+    fn make(opts: Opts, buckets: &[f64]) -> prometheus::Result<Self>;
     #[doc(hidden)]
-    fn of(set: &Self::Set, labels: &[&str]) -> prometheus::Result<Self>;
+    fn families(&self) -> Vec<MetricFamily>;
 }
 
 /// A number that only grows.
@@ -178,15 +207,14 @@ impl Counter {
 }
 
 impl Backend for Counter {
-    type Set = IntCounterVec;
     const COUNTS: bool = true;
 
-    fn set<const N: usize>(metric: &Metric<Self, N>) -> prometheus::Result<Self::Set> {
-        IntCounterVec::new(metric.opts(), &metric.labels)
+    fn make(opts: Opts, _buckets: &[f64]) -> prometheus::Result<Self> {
+        prometheus::IntCounter::with_opts(opts).map(Self)
     }
 
-    fn of(set: &Self::Set, labels: &[&str]) -> prometheus::Result<Self> {
-        set.get_metric_with_label_values(labels).map(Self)
+    fn families(&self) -> Vec<MetricFamily> {
+        self.0.collect()
     }
 }
 
@@ -223,14 +251,12 @@ impl Gauge {
 }
 
 impl Backend for Gauge {
-    type Set = prometheus::GaugeVec;
-
-    fn set<const N: usize>(metric: &Metric<Self, N>) -> prometheus::Result<Self::Set> {
-        prometheus::GaugeVec::new(metric.opts(), &metric.labels)
+    fn make(opts: Opts, _buckets: &[f64]) -> prometheus::Result<Self> {
+        prometheus::Gauge::with_opts(opts).map(Self)
     }
 
-    fn of(set: &Self::Set, labels: &[&str]) -> prometheus::Result<Self> {
-        set.get_metric_with_label_values(labels).map(Self)
+    fn families(&self) -> Vec<MetricFamily> {
+        self.0.collect()
     }
 }
 
@@ -275,16 +301,15 @@ impl Histogram {
 }
 
 impl Backend for Histogram {
-    type Set = HistogramVec;
     const HAS_BUCKETS: bool = true;
 
-    fn set<const N: usize>(metric: &Metric<Self, N>) -> prometheus::Result<Self::Set> {
-        let opts = HistogramOpts::from(metric.opts()).buckets(metric.buckets.to_vec());
-        HistogramVec::new(opts, &metric.labels)
+    fn make(opts: Opts, buckets: &[f64]) -> prometheus::Result<Self> {
+        let opts = HistogramOpts::from(opts).buckets(buckets.to_vec());
+        prometheus::Histogram::with_opts(opts).map(Self)
     }
 
-    fn of(set: &Self::Set, labels: &[&str]) -> prometheus::Result<Self> {
-        set.get_metric_with_label_values(labels).map(Self)
+    fn families(&self) -> Vec<MetricFamily> {
+        self.0.collect()
     }
 }
 
@@ -337,7 +362,7 @@ pub enum MetricError {
     #[error("{name} can't be registered")]
     Refused {
         /// The name.
-        name: &'static str,
+        name: Cow<'static, str>,
         /// Why.
         #[source]
         source: prometheus::Error,

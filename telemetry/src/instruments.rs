@@ -1,11 +1,11 @@
 //! The registry of one node's metrics: what is registered here is in the next scrape.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{CounterVec, Encoder, GaugeVec, Registry, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::family::Family;
 use crate::instrument::{Counter, Gauge, Instrument, Metric, MetricError};
@@ -32,7 +32,7 @@ pub struct Instruments {
 impl Instruments {
     pub(crate) fn new() -> Result<Self, MetricError> {
         let registry = Registry::new();
-        let folded = Family::new(add::<Counter, 1>(&registry, &metrics::FOLDED)?, None);
+        let folded = add(&registry, &metrics::FOLDED, None)?;
         Ok(Self { registry, folded })
     }
 
@@ -44,12 +44,12 @@ impl Instruments {
         &self,
         metric: &Metric<I, N>,
     ) -> Result<Family<I, N>, MetricError> {
-        let set = add(&self.registry, metric)?;
         let folded = (N > 0).then(|| self.folded.with([metric.name()]));
-        Ok(Family::new(set, folded))
+        add(&self.registry, metric, folded)
     }
 
-    /// Registers gauges that are read at every scrape. `read` must be quick, and mustn't register.
+    /// Registers gauges that are read at every scrape. `read` must be quick, and mustn't register;
+    /// what it gives beyond [`MAX_SERIES`] is left out.
     ///
     /// # Errors
     /// As for [`register`](Self::register).
@@ -59,11 +59,11 @@ impl Instruments {
         read: impl Fn() -> Vec<([String; N], f64)> + Send + Sync + 'static,
     ) -> Result<(), MetricError> {
         let metric = *metric;
-        self.collect(&[metric.described()?], move || gauges(&metric, &read()))
+        self.collect(vec![metric.described()?], move || gauges(&metric, &read()))
     }
 
-    /// Registers counters that are counted elsewhere and read at every scrape. `read` must be
-    /// quick, and mustn't register.
+    /// Registers counters that are counted elsewhere and read at every scrape, like
+    /// [`read_gauges`](Self::read_gauges).
     ///
     /// # Errors
     /// As for [`register`](Self::register).
@@ -73,21 +73,20 @@ impl Instruments {
         read: impl Fn() -> Vec<([String; N], f64)> + Send + Sync + 'static,
     ) -> Result<(), MetricError> {
         let metric = *metric;
-        self.collect(&[metric.described()?], move || counters(&metric, &read()))
+        self.collect(vec![metric.described()?], move || counters(&metric, &read()))
     }
 
     /// Registers several metrics that are read together.
     pub(crate) fn collect(
         &self,
-        described: &[Described],
+        descriptions: Vec<Desc>,
         read: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static,
     ) -> Result<(), MetricError> {
-        let name = described.first().map_or("", |described| described.name);
-        let descriptions =
-            described.iter().flat_map(|described| described.descriptions.clone()).collect();
+        let names =
+            descriptions.iter().map(|it| it.fq_name.as_str()).collect::<Vec<_>>().join(", ");
         self.registry
-            .register(Box::new(AtScrape { descriptions, read: Arc::new(read) }))
-            .map_err(|source| MetricError::Refused { name, source })
+            .register(Box::new(AtScrape { descriptions, read }))
+            .map_err(|source| MetricError::Refused { name: names.into(), source })
     }
 
     /// Everything in the Prometheus text format.
@@ -125,64 +124,52 @@ pub enum RenderError {
 fn add<I: Instrument, const N: usize>(
     registry: &Registry,
     metric: &Metric<I, N>,
-) -> Result<I::Set, MetricError> {
-    metric.check()?;
-    let refused = |source| MetricError::Refused { name: metric.name(), source };
-    let set = I::set(metric).map_err(refused)?;
-    registry.register(Box::new(set.clone())).map_err(refused)?;
-    Ok(set)
+    folded: Option<Counter>,
+) -> Result<Family<I, N>, MetricError> {
+    let family = Family::new(metric, folded)?;
+    registry
+        .register(Box::new(family.clone()))
+        .map_err(|source| MetricError::Refused { name: metric.name().into(), source })?;
+    Ok(family)
 }
 
-/// A metric that passed its checks, as the registry wants it described.
-pub(crate) struct Described {
-    name: &'static str,
-    descriptions: Vec<Desc>,
-}
-
-impl<I: Instrument, const N: usize> Metric<I, N> {
-    pub(crate) fn described(&self) -> Result<Described, MetricError> {
-        self.check()?;
-        let name = self.name();
-        let set = I::set(self).map_err(|source| MetricError::Refused { name, source })?;
-        Ok(Described { name, descriptions: set.desc().into_iter().cloned().collect() })
-    }
-}
-
-/// Gauges with these values. The description was checked when it was registered, so that what
-/// can't be built here can only be left out.
-pub(crate) fn gauges<const N: usize, S: AsRef<str>>(
+/// Gauges with these values; of two with the same labels, the later. The description was checked
+/// when it was registered, so that what can't be built here can only be left out.
+pub(crate) fn gauges<const N: usize, S: AsRef<str> + Ord>(
     metric: &Metric<Gauge, N>,
     values: &[([S; N], f64)],
 ) -> Vec<MetricFamily> {
-    let Ok(set) = GaugeVec::new(metric.opts(), metric.labels()) else { return Vec::new() };
-    for (labels, value) in values.iter().take(MAX_SERIES) {
-        if let Ok(gauge) = set.get_metric_with_label_values(labels) {
-            gauge.set(*value);
-        }
-    }
-    set.collect()
+    let gauge = |(labels, value): (&[S; N], f64)| {
+        let gauge = prometheus::Gauge::with_opts(metric.series(labels)).ok()?;
+        gauge.set(value);
+        Some(gauge.collect())
+    };
+    by_labels(values).into_iter().filter_map(gauge).flatten().collect()
 }
 
 /// Counters with these values, like [`gauges`].
-pub(crate) fn counters<const N: usize, S: AsRef<str>>(
+pub(crate) fn counters<const N: usize, S: AsRef<str> + Ord>(
     metric: &Metric<Counter, N>,
     values: &[([S; N], f64)],
 ) -> Vec<MetricFamily> {
-    let Ok(set) = CounterVec::new(metric.opts(), metric.labels()) else { return Vec::new() };
-    for (labels, value) in values.iter().take(MAX_SERIES) {
-        if let Ok(counter) = set.get_metric_with_label_values(labels)
-            && *value > 0.0
-        {
-            counter.inc_by(*value);
-        }
-    }
-    set.collect()
+    let counter = |(labels, value): (&[S; N], f64)| {
+        let counter = prometheus::Counter::with_opts(metric.series(labels)).ok()?;
+        // A counter that is less than nothing is a mistake of whoever counts.
+        counter.inc_by(value.max(0.0));
+        Some(counter.collect())
+    };
+    by_labels(values).into_iter().filter_map(counter).flatten().collect()
+}
+
+/// Each set of labels once, and as many as one metric may have.
+fn by_labels<const N: usize, S: Ord>(values: &[([S; N], f64)]) -> BTreeMap<&[S; N], f64> {
+    values.iter().take(MAX_SERIES).map(|(labels, value)| (labels, *value)).collect()
 }
 
 /// Metrics that exist during a scrape only.
 struct AtScrape<F> {
     descriptions: Vec<Desc>,
-    read: Arc<F>,
+    read: F,
 }
 
 impl<F: Fn() -> Vec<MetricFamily> + Send + Sync> Collector for AtScrape<F> {
@@ -207,7 +194,7 @@ mod tests {
         let instruments = Instruments::new().unwrap();
         instruments.register(&CELLS).unwrap();
         let again = instruments.register(&CELLS);
-        assert!(matches!(again, Err(MetricError::Refused { name: "cells", .. })));
+        assert!(matches!(again, Err(MetricError::Refused { .. })));
         let read = instruments.read_gauges(&CELLS, Vec::new);
         assert!(matches!(read, Err(MetricError::Refused { .. })));
     }

@@ -28,6 +28,9 @@ pub const EXPORT_DELAY: Duration = Duration::from_secs(2);
 /// counted when the queue is full.
 pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes of a span's text attribute; the rest is cut off, so that a queue of spans stays small.
+pub const MAX_ATTRIBUTE_BYTES: usize = 4 * 1024;
+
 /// Resource attributes that the environment or the host may add.
 pub const MAX_RESOURCE_ATTRIBUTES: usize = 64;
 

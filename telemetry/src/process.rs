@@ -14,7 +14,7 @@ use crate::metrics::{
 };
 
 pub(crate) fn register(instruments: &Instruments) -> Result<(), MetricError> {
-    let described = [
+    let described = vec![
         PROCESS_CPU.described()?,
         PROCESS_RESIDENT.described()?,
         PROCESS_VIRTUAL.described()?,
@@ -23,7 +23,7 @@ pub(crate) fn register(instruments: &Instruments) -> Result<(), MetricError> {
         PROCESS_THREADS.described()?,
         PROCESS_START.described()?,
     ];
-    instruments.collect(&described, || families(Path::new("/proc")))
+    instruments.collect(described, || families(Path::new("/proc")))
 }
 
 fn families(proc: &Path) -> Vec<MetricFamily> {
@@ -161,7 +161,7 @@ mod tests {
         let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
         let age = now - host.booted - stat.started / host.ticks_per_second;
         assert!((-5.0..86_400.0).contains(&age), "{age}");
-        assert_eq!(families(Path::new("/proc")).len(), 7);
+        assert!(families(Path::new("/proc")).len() >= 6, "unlimited files have no maximum");
     }
 
     #[test]
