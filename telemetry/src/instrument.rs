@@ -269,7 +269,7 @@ impl Backend for Gauge {
 ///     "gen_ai_execute_tool_duration_seconds",
 ///     "Duration of tool calls.",
 ///     ["gen_ai_tool_name"],
-///     buckets::INFERENCE,
+///     buckets::REQUEST,
 /// );
 /// let telemetry = Telemetry::new(TelemetryConfig::default())?;
 /// let python = telemetry.instruments().register(&CALLS)?.with(["python"]);

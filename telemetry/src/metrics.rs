@@ -130,47 +130,6 @@ pub const PROCESS_START: Metric<Gauge, 0> = Metric::gauge(
     [],
 );
 
-/// Model calls: `gen_ai.client.inference.duration`.
-///
-/// This and the metrics below belong to servers that don't know the telemetry: whoever wires them
-/// registers these and feeds them, so that names and buckets stay in this table.
-pub const INFERENCES: Metric<Histogram, 3> = Metric::histogram(
-    "gen_ai_client_inference_duration_seconds",
-    "Duration of model calls.",
-    ["gen_ai_provider_name", "gen_ai_request_model", "error_type"],
-    buckets::INFERENCE,
-);
-
-/// Tokens read: `gen_ai.client.inference.usage.input_tokens`.
-pub const INPUT_TOKENS: Metric<Counter, 2> = Metric::counter(
-    "gen_ai_client_inference_usage_input_tokens_total",
-    "Tokens that models read, cached ones included.",
-    ["gen_ai_provider_name", "gen_ai_request_model"],
-);
-
-/// Tokens written: `gen_ai.client.inference.usage.output_tokens`.
-pub const OUTPUT_TOKENS: Metric<Counter, 2> = Metric::counter(
-    "gen_ai_client_inference_usage_output_tokens_total",
-    "Tokens that models wrote, reasoning included.",
-    ["gen_ai_provider_name", "gen_ai_request_model"],
-);
-
-/// Tasks of agents: `gen_ai.invoke_agent.duration`.
-pub const AGENT_TASKS: Metric<Histogram, 2> = Metric::histogram(
-    "gen_ai_invoke_agent_duration_seconds",
-    "Duration of agents' tasks.",
-    ["gen_ai_agent_name", "error_type"],
-    buckets::AGENT,
-);
-
-/// Tool calls: `gen_ai.execute_tool.duration`.
-pub const TOOL_CALLS: Metric<Histogram, 2> = Metric::histogram(
-    "gen_ai_execute_tool_duration_seconds",
-    "Duration of tool calls.",
-    ["gen_ai_tool_name", "error_type"],
-    buckets::INFERENCE,
-);
-
 #[cfg(test)]
 mod tests {
     use super::*;

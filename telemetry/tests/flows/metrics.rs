@@ -5,10 +5,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use neuroflow_kernel::{Backoff, Clock, Header, RestartPolicy, Strategy};
-use neuroflow_telemetry::metrics::{
-    AGENT_TASKS, INFERENCES, INPUT_TOKENS, OUTPUT_TOKENS, TOOL_CALLS,
-};
-use neuroflow_telemetry::{Counter, Metric, TelemetryConfig};
+use neuroflow_telemetry::conventions::buckets;
+use neuroflow_telemetry::{Counter, Histogram, Metric, TelemetryConfig};
 
 use crate::stage::{Order, value, watched, work, worker};
 
@@ -75,16 +73,17 @@ async fn a_supervisor_that_gives_up_is_counted() {
 async fn prometheus_own_linter_has_nothing_to_say() {
     const TASKS: Metric<Counter, 2> =
         Metric::counter("neuroflow_tasks_total", "Tasks that ended.", ["agent", "outcome"]);
+    const ANSWERS: Metric<Histogram, 1> = Metric::histogram(
+        "neuroflow_answer_seconds",
+        "How long answers took.",
+        ["status"],
+        buckets::REQUEST,
+    );
     let (telemetry, kernel) = watched(TelemetryConfig::default(), quick()).await;
     work(&worker(&kernel).await).await;
     telemetry.instruments().register(&TASKS).unwrap().with(["a \"b\"\n\\", "ok"]).increment();
-    let second = Duration::from_secs(1);
-    let more = telemetry.instruments();
-    more.register(&INFERENCES).unwrap().with(["local", "m", ""]).record(second);
-    more.register(&INPUT_TOKENS).unwrap().with(["local", "m"]).add(7);
-    more.register(&OUTPUT_TOKENS).unwrap().with(["local", "m"]).add(7);
-    more.register(&AGENT_TASKS).unwrap().with(["a", "timeout"]).record(second);
-    more.register(&TOOL_CALLS).unwrap().with(["python", ""]).record(second);
+    let answers = telemetry.instruments().register(&ANSWERS).unwrap();
+    answers.with(["200"]).record(Duration::from_secs(1));
     let text = telemetry.render().unwrap();
     kernel.stop().await;
 
