@@ -1,22 +1,25 @@
 //! Where a message goes, and the authority to send it there.
 
+mod refusal;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::capability::{AttenuateError, Denied, Grant, Restriction};
+pub use self::refusal::{AskError, CallError, Refusal, SendError};
+
+use crate::capability::{AttenuateError, Grant, Restriction};
 use crate::clock::{Clock, Moment};
 use crate::header::Header;
 use crate::id::{ActorId, Generation};
 use crate::limits::{CALL_DEADLINE, MAX_HOPS};
-use crate::mailbox::{
-    ActorState, Envelope, Inbox, Mapped, MappedSlot, Resolve, Vitals, Work, await_life,
-};
+use crate::mailbox::{Inbox, Mapped};
 use crate::message::{Message, Request, WireRequest};
 use crate::name::Path;
-use crate::parcel::{Parcel, ParcelError};
+use crate::parcel::Parcel;
 use crate::remote::RemoteRoute;
 use crate::reply::{Answer, Reply, ReplySink, ReplyStream, reply_pair, reply_stream};
+use crate::slot::{MappedSlot, Resolve, await_room};
 
 /// The address of an actor and the capability to send to it.
 ///
@@ -87,11 +90,17 @@ impl<M: Message> Address<M> {
         let Some(clock) = target.clock() else {
             return Err(SendError { message, reason: target.absence() });
         };
-        let header = match self.authorise(header, &message, clock) {
-            Ok(header) => header,
+        let (header, pass) = match self.authorise(header, &message, || clock.now()) {
+            Ok(authorised) => authorised,
             Err(reason) => return Err(SendError { message, reason }),
         };
-        self.enter(&target, header, message).map_err(|unsent| self.give_up(unsent))
+        match self.enter(&target, header, message) {
+            Ok(()) => {
+                pass.used();
+                Ok(())
+            }
+            Err(Unsent { message, reason, .. }) => Err(SendError { message, reason }),
+        }
     }
 
     /// Sends a message that carries a [`Reply`] and waits for the answer until the header's
@@ -106,12 +115,15 @@ impl<M: Message> Address<M> {
         message: impl FnOnce(Reply<T>) -> M,
     ) -> Result<T, CallError> {
         let (reply, answer) = reply_pair();
-        let taken =
-            self.send_in_time(header, message(reply)).await.map_err(|refused| refused.reason)?;
-        match taken.clock().before(taken.deadline, answer).await {
+        let taken = self
+            .send_in_time(header, message(reply))
+            .await
+            .map_err(|unsent| CallError::from_refusal(unsent.reason))?;
+        match taken.clock.before(taken.deadline, answer).await {
             Ok(Ok(Answer::Value(value))) => Ok(value),
             Ok(Ok(Answer::Panicked)) => Err(CallError::Panicked),
-            Ok(Err(_dropped)) => Err(taken.unanswered()),
+            Ok(Ok(Answer::Refused(refusal))) => Err(CallError::from_refusal(refusal)),
+            Ok(Err(_dropped)) => Err(CallError::Unanswered),
             Err(_elapsed) => Err(CallError::DeadlineExceeded),
         }
     }
@@ -222,204 +234,178 @@ impl<M: Message> Address<M> {
 
     fn target(&self) -> Target<'_, M> {
         match &self.route {
-            Route::Life(inbox) => Target::Life(Held::Borrowed(inbox)),
-            Route::Name(slot) => match slot.current() {
-                Some(inbox) => Target::Life(Held::Owned(inbox)),
-                None => Target::Vacant(&**slot),
-            },
-            Route::Remote(route) => Target::Remote(route),
+            Route::Life(inbox) => Target::Life(inbox),
+            Route::Name(slot) => Target::Name(&**slot, slot.current()),
+            Route::Remote(route) => Target::Remote(&**route),
         }
     }
 
-    /// Rights, uses and hops; takes the use that [`Self::give_up`] gives back.
-    fn authorise(&self, header: Header, message: &M, clock: &Clock) -> Result<Header, Refusal> {
+    /// Deadline, hops, rights and uses.
+    fn authorise(
+        &self,
+        header: Header,
+        message: &M,
+        now: impl Fn() -> Moment,
+    ) -> Result<(Header, Pass<'_>), Refusal> {
+        if header.deadline().is_some_and(|deadline| now() >= deadline) {
+            return Err(Refusal::Expired);
+        }
         if header.hops() > MAX_HOPS {
             return Err(Refusal::TooManyHops { hops: header.hops() });
         }
-        let Some(grant) = &self.grant else { return Ok(header) };
-        grant.check(message.required_rights(), || clock.now())?;
+        let Some(grant) = &self.grant else { return Ok((header, Pass(None))) };
+        grant.check(message.required_rights(), now)?;
         grant.take_use()?;
-        Ok(header.through(grant))
+        Ok((header.through(grant), Pass(Some(grant))))
     }
 
-    fn give_up(&self, unsent: Unsent<M>) -> SendError<M> {
-        if let Some(grant) = &self.grant {
-            grant.give_back_use();
-        }
-        SendError { message: unsent.message, reason: unsent.reason }
-    }
-
-    async fn send_in_time(&self, header: Header, message: M) -> Result<Taken, SendError<M>> {
+    async fn send_in_time(&self, header: Header, message: M) -> Result<Taken<'_>, SendError<M>> {
         let target = self.target();
         let Some(clock) = target.clock() else {
             return Err(SendError { message, reason: target.absence() });
         };
-        let deadline = header.deadline().unwrap_or_else(|| clock.now() + CALL_DEADLINE);
-        let header = match self.authorise(header.until(deadline), &message, clock) {
-            Ok(header) => header,
+        let now = clock.now();
+        let deadline = header.deadline().unwrap_or(now + CALL_DEADLINE);
+        let (header, pass) = match self.authorise(header.until(deadline), &message, || now) {
+            Ok(authorised) => authorised,
             Err(reason) => return Err(SendError { message, reason }),
         };
-        match self.enter(&target, header, message) {
-            Ok(()) => Ok(target.taken(deadline)),
-            Err(unsent) if unsent.reason.is_retryable() => self
-                .enter_later(target, deadline, unsent)
-                .await
-                .map_err(|unsent| self.give_up(unsent)),
-            Err(unsent) => Err(self.give_up(unsent)),
+        let sent = match self.enter(&target, header, message) {
+            Err(unsent) if unsent.reason.is_retryable() => {
+                self.enter_later(&target, clock, deadline, unsent).await
+            }
+            sent => sent,
+        };
+        match sent {
+            Ok(()) => {
+                pass.used();
+                Ok(Taken { deadline, clock })
+            }
+            Err(Unsent { message, reason, .. }) => Err(SendError { message, reason }),
         }
     }
 
     fn enter(&self, target: &Target<'_, M>, header: Header, message: M) -> Result<(), Unsent<M>> {
-        match target {
-            Target::Life(inbox) => match inbox.vitals().try_enter() {
-                Ok(()) => {
-                    self.push(&***inbox, header, message);
-                    Ok(())
-                }
-                Err(reason) => Err(Unsent { header, message, reason }),
-            },
-            Target::Vacant(_) => Err(Unsent { header, message, reason: target.absence() }),
+        let inbox = match target {
+            Target::Life(inbox) => inbox,
+            Target::Name(_, Some(inbox)) => inbox,
+            Target::Name(_, None) => {
+                return Err(Unsent { header, message, reason: target.absence() });
+            }
             Target::Remote(route) => {
                 let sent = route.try_send(header.clone(), self.grant.as_ref(), message);
-                sent.map_err(|SendError { message, reason }| Unsent { header, message, reason })
+                return sent.map_err(|SendError { message, reason }| Unsent {
+                    header,
+                    message,
+                    reason,
+                });
             }
+        };
+        match inbox.vitals().try_enter() {
+            Ok(()) => {
+                inbox.push(header, self.grant.clone(), message);
+                Ok(())
+            }
+            // A name outlives the life that ended just now.
+            Err(Refusal::Stale { .. }) if matches!(target, Target::Name(..)) => {
+                Err(Unsent { header, message, reason: target.absence() })
+            }
+            Err(reason) => Err(Unsent { header, message, reason }),
         }
     }
 
     /// The slow path of a send: waits for a restart, and then for room, until the deadline.
     async fn enter_later(
         &self,
-        target: Target<'_, M>,
+        target: &Target<'_, M>,
+        clock: &Clock,
         deadline: Moment,
-        unsent: Unsent<M>,
-    ) -> Result<Taken, Unsent<M>> {
-        let Unsent { header, message, reason } = unsent;
-        let Some(clock) = target.clock().cloned() else {
-            return Err(Unsent { header, message, reason });
-        };
-        let refused = |reason| Unsent { header: Header::new(), message: (), reason };
-        let waited = clock
-            .before(deadline, async {
-                match target {
-                    Target::Life(inbox) => {
-                        inbox.vitals().wait_for_room().await.map_err(refused)?;
-                        Ok(Target::Life(inbox))
-                    }
-                    Target::Vacant(slot) => {
-                        let inbox = await_life(slot).await.map_err(refused)?;
-                        inbox.vitals().wait_for_room().await.map_err(refused)?;
-                        Ok(Target::Life(Held::Owned(inbox)))
-                    }
-                    Target::Remote(route) => {
-                        route.ready().await;
-                        Ok(Target::Remote(route))
-                    }
+        mut unsent: Unsent<M>,
+    ) -> Result<(), Unsent<M>> {
+        loop {
+            match clock.before(deadline, target.room()).await {
+                Ok(Ok(Some(inbox))) => {
+                    inbox.push(unsent.header, self.grant.clone(), unsent.message);
+                    return Ok(());
                 }
-            })
-            .await;
-        match waited {
-            Ok(Ok(Target::Life(inbox))) => {
-                self.push(&**inbox, header, message);
-                Ok(Target::Life(inbox).taken(deadline))
+                // The link seems to have room; others may have been faster.
+                Ok(Ok(None)) => match self.enter(target, unsent.header, unsent.message) {
+                    Err(again) if again.is_overload() && clock.now() < deadline => {
+                        unsent = again;
+                        // A link that is always ready must not keep this thread for itself.
+                        tokio::task::yield_now().await;
+                    }
+                    sent => return sent,
+                },
+                Ok(Err(reason)) => return Err(Unsent { reason, ..unsent }),
+                Err(_elapsed) => return Err(unsent),
             }
-            Ok(Ok(target)) => {
-                self.enter(&target, header, message)?;
-                Ok(target.taken(deadline))
-            }
-            Ok(Err(Unsent { reason, .. })) => Err(Unsent { header, message, reason }),
-            Err(_elapsed) => Err(Unsent { header, message, reason }),
         }
     }
+}
 
-    fn push(&self, inbox: &dyn Inbox<M>, header: Header, message: M) {
-        inbox.push(Envelope {
-            header,
-            grant: self.grant.clone(),
-            sent: inbox.vitals().stamp(),
-            work: Work::Message(message),
-        });
+/// One use of a capability, given back unless the message was taken: also when the send is
+/// cancelled while it waits.
+struct Pass<'a>(Option<&'a Grant>);
+
+impl Pass<'_> {
+    fn used(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if let Some(grant) = self.0 {
+            grant.give_back_use();
+        }
     }
 }
 
 /// Where a message goes, looked up once per send.
 enum Target<'a, M> {
-    Life(Held<'a, M>),
-    Vacant(&'a dyn Resolve<M>),
-    Remote(&'a Arc<dyn RemoteRoute<M>>),
+    Life(&'a Arc<dyn Inbox<M>>),
+    Name(&'a dyn Resolve<M>, Option<Arc<dyn Inbox<M>>>),
+    Remote(&'a dyn RemoteRoute<M>),
 }
 
-/// An inbox that the address itself holds, or that its name stood for just now.
-enum Held<'a, M> {
-    Borrowed(&'a Arc<dyn Inbox<M>>),
-    Owned(Arc<dyn Inbox<M>>),
-}
-
-impl<M> std::ops::Deref for Held<'_, M> {
-    type Target = Arc<dyn Inbox<M>>;
-
-    fn deref(&self) -> &Arc<dyn Inbox<M>> {
-        match self {
-            Self::Borrowed(inbox) => inbox,
-            Self::Owned(inbox) => inbox,
-        }
-    }
-}
-
-impl<M: Message> Target<'_, M> {
+impl<'a, M: Message> Target<'a, M> {
     /// The kernel's clock; an actor that was never started has none yet.
-    fn clock(&self) -> Option<&Clock> {
+    fn clock(&self) -> Option<&'a Clock> {
         match self {
             Self::Life(inbox) => Some(&inbox.vitals().clock),
-            Self::Vacant(slot) => slot.lineage().clock(),
+            Self::Name(slot, _) => slot.lineage().clock(),
             Self::Remote(route) => Some(route.clock()),
         }
     }
 
     fn absence(&self) -> Refusal {
         match self {
-            Self::Vacant(slot) if slot.lineage().is_over() => Refusal::Stopped,
+            Self::Name(slot, _) if slot.lineage().is_over() => Refusal::Stopped,
             _ => Refusal::Restarting,
         }
     }
 
-    fn taken(self, deadline: Moment) -> Taken {
-        let by = match self {
-            Self::Life(inbox) => By::Life(Arc::clone(inbox.vitals())),
-            Self::Remote(route) => By::Link(route.clock().clone()),
-            Self::Vacant(_) => unreachable!("a vacant name took a message"),
-        };
-        Taken { deadline, by }
-    }
-}
-
-/// A message that was taken, and by whom.
-struct Taken {
-    deadline: Moment,
-    by: By,
-}
-
-enum By {
-    Life(Arc<Vitals>),
-    Link(Clock),
-}
-
-impl Taken {
-    fn clock(&self) -> &Clock {
-        match &self.by {
-            By::Life(vitals) => &vitals.clock,
-            By::Link(clock) => clock,
-        }
-    }
-
-    /// Why it got no answer.
-    fn unanswered(&self) -> CallError {
-        match &self.by {
-            By::Life(vitals) if vitals.state() == ActorState::Ended => {
-                CallError::Refused(vitals.ending())
+    /// Waits for a place in a mailbox, and takes it; or until a link is worth a try.
+    async fn room(&self) -> Result<Option<Arc<dyn Inbox<M>>>, Refusal> {
+        match self {
+            Self::Life(inbox) => {
+                inbox.vitals().wait_for_room().await?;
+                Ok(Some(Arc::clone(inbox)))
             }
-            _ => CallError::Unanswered,
+            Self::Name(slot, _) => await_room(*slot).await.map(Some),
+            Self::Remote(route) => {
+                route.ready().await;
+                Ok(None)
+            }
         }
     }
+}
+
+/// A message that was taken, and what is needed to wait for its answer.
+struct Taken<'a> {
+    deadline: Moment,
+    clock: &'a Clock,
 }
 
 /// A message that wasn't taken, with what is needed to try again.
@@ -427,6 +413,12 @@ struct Unsent<M> {
     header: Header,
     message: M,
     reason: Refusal,
+}
+
+impl<M> Unsent<M> {
+    fn is_overload(&self) -> bool {
+        matches!(self.reason, Refusal::Overloaded { .. })
+    }
 }
 
 impl<W: WireRequest> Address<Request<W>> {
@@ -463,161 +455,4 @@ impl<M: Message> fmt::Debug for Address<M> {
         };
         debug.field("grant", &self.grant).finish()
     }
-}
-
-/// A message that wasn't taken, and why.
-///
-/// ```
-/// use neuroflow_kernel::{Address, Header, Message, Refusal};
-/// # struct Job(u32);
-/// # impl Message for Job { fn name(&self) -> &'static str { "job" } }
-/// fn offer(worker: &Address<Job>, job: Job) -> Option<Job> {
-///     match worker.try_tell(Header::new(), job) {
-///         Ok(()) => None,
-///         Err(refused) => Some(refused.message), // nothing is lost
-///     }
-/// }
-/// ```
-pub struct SendError<M> {
-    /// The message, given back.
-    pub message: M,
-    /// Why.
-    pub reason: Refusal,
-}
-
-impl<M> fmt::Debug for SendError<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendError").field("reason", &self.reason).finish_non_exhaustive()
-    }
-}
-
-impl<M> fmt::Display for SendError<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.reason.fmt(f)
-    }
-}
-
-impl<M> std::error::Error for SendError<M> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.reason)
-    }
-}
-
-/// Why an address doesn't take a message.
-///
-/// ```
-/// use neuroflow_kernel::Refusal;
-/// assert!(Refusal::Overloaded { capacity: 8 }.is_retryable());
-/// assert!(!Refusal::Stopped.is_retryable());
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The mailbox is full, and stayed so until the deadline.
-    #[error("the mailbox is full (capacity {capacity})")]
-    Overloaded {
-        /// Messages that it holds; 0 if a link's credit is used up.
-        capacity: usize,
-    },
-    /// The address names a life that is over; the actor lives on in a later one.
-    #[error("generation {generation} of the actor is over")]
-    Stale {
-        /// The life that the address names.
-        generation: Generation,
-    },
-    /// The name has no life right now; its supervisor is restarting it.
-    #[error("the actor is being restarted")]
-    Restarting,
-    /// The actor has ended for good.
-    #[error("the actor has stopped")]
-    Stopped,
-    /// The capability doesn't allow it.
-    #[error("denied")]
-    Denied(#[from] Denied),
-    /// The message has passed through too many actors: probably a loop.
-    #[error("the message has passed through {hops} actors; {MAX_HOPS} are allowed")]
-    TooManyHops {
-        /// Actors passed.
-        hops: u8,
-    },
-    /// The other node can't be reached.
-    #[error("the node is unreachable")]
-    Unreachable(#[source] Arc<crate::remote::RemoteError>),
-}
-
-impl Refusal {
-    /// A stable word for metrics and protocols.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Overloaded { .. } => "overloaded",
-            Self::Stale { .. } => "stale",
-            Self::Restarting => "restarting",
-            Self::Stopped => "stopped",
-            Self::Denied(_) => "denied",
-            Self::TooManyHops { .. } => "too_many_hops",
-            Self::Unreachable(_) => "unreachable",
-        }
-    }
-
-    /// Whether the same message may be taken a little later.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::Restarting | Self::Unreachable(_))
-    }
-}
-
-/// Why a call has no answer.
-///
-/// ```
-/// use neuroflow_kernel::CallError;
-/// assert_eq!(CallError::Panicked.code(), "panicked");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CallError {
-    /// The message wasn't taken, or the actor's life ended while it waited in the mailbox.
-    #[error("the call was refused")]
-    Refused(#[from] Refusal),
-    /// No answer came in time. The callee may still be at work until it looks at its reply side.
-    #[error("no answer before the deadline")]
-    DeadlineExceeded,
-    /// The actor panicked while it handled this call.
-    #[error("the actor panicked while it handled the call")]
-    Panicked,
-    /// The actor let go of the reply without an answer.
-    #[error("the actor dropped the call without an answer")]
-    Unanswered,
-}
-
-impl CallError {
-    /// A stable word for metrics and protocols.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Refused(refusal) => refusal.code(),
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::Panicked => "panicked",
-            Self::Unanswered => "unanswered",
-        }
-    }
-
-    /// Whether the same call is safe to send again: it was never handled.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Refused(refusal) if refusal.is_retryable())
-    }
-}
-
-/// Why a wire request wasn't sent.
-///
-/// ```
-/// use neuroflow_kernel::{AskError, Refusal};
-/// assert_eq!(AskError::from(Refusal::Stopped).to_string(), "the request was refused");
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AskError {
-    /// It can't be archived.
-    #[error("the request can't be archived")]
-    Archive(#[from] ParcelError),
-    /// It wasn't taken.
-    #[error("the request was refused")]
-    Refused(#[from] Refusal),
 }

@@ -29,6 +29,9 @@ impl Rights {
     pub const ALL: Self = Self(u32::MAX);
 
     /// The right number `index`, below 32.
+    ///
+    /// # Panics
+    /// If there is no such right; in a constant, the compiler says so.
     pub const fn bit(index: u32) -> Self {
         assert!(index < 32, "there are 32 rights");
         Self(1 << index)

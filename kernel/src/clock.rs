@@ -143,8 +143,8 @@ impl Clock {
         .await
     }
 
-    pub(crate) fn alarm(&self, at: Moment) -> Alarm {
-        Alarm { clock: self.clone(), at, ticket: None }
+    pub(crate) fn alarm(&self, at: Moment) -> Alarm<'_> {
+        Alarm { clock: &self.0, at, ticket: None }
     }
 }
 
@@ -179,17 +179,17 @@ impl fmt::Debug for Clock {
 pub struct Elapsed;
 
 /// Ready once the clock has reached a moment; costs two short locks, no timer of its own.
-pub(crate) struct Alarm {
-    clock: Clock,
+pub(crate) struct Alarm<'a> {
+    clock: &'a Arc<Inner>,
     at: Moment,
     ticket: Option<Ticket>,
 }
 
-impl Future for Alarm {
+impl Future for Alarm<'_> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let inner = &self.clock.0;
+        let inner = self.clock;
         if let Some(ticket) = &self.ticket {
             return inner.sweep.poll(ticket, cx.waker());
         }
@@ -211,10 +211,10 @@ impl Future for Alarm {
     }
 }
 
-impl Drop for Alarm {
+impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.clock.0.sweep.remove(&ticket);
+            self.clock.sweep.remove(&ticket);
         }
     }
 }
@@ -234,8 +234,8 @@ impl Drop for Alarm {
 pub struct ManualClock(Clock);
 
 impl ManualClock {
-    /// 2020-01-01T00:00:00Z in seconds of Unix time: when every manual clock begins.
-    pub const WALL_ORIGIN: Duration = Duration::from_secs(1_577_836_800);
+    /// 2020-01-01T00:00:00Z, 18 262 days after the Unix epoch: when every manual clock begins.
+    pub const WALL_ORIGIN: Duration = Duration::from_hours(24 * 18_262);
 
     /// A clock at its origin.
     pub fn new() -> Self {
@@ -271,10 +271,11 @@ mod tests {
     async fn a_sleep_on_a_manual_clock_ends_when_time_is_moved_and_not_before() {
         let time = ManualClock::new();
         let clock = time.clock();
-        let mut sleep = std::pin::pin!(clock.sleep(Duration::from_secs(5)));
-        let ready = |sleep: &mut Pin<&mut _>| {
+        let mut sleep: Pin<&mut dyn Future<Output = ()>> =
+            std::pin::pin!(clock.sleep(Duration::from_secs(5)));
+        let ready = |sleep: &mut Pin<&mut dyn Future<Output = ()>>| {
             let mut cx = Context::from_waker(std::task::Waker::noop());
-            Future::poll(sleep.as_mut(), &mut cx).is_ready()
+            sleep.as_mut().poll(&mut cx).is_ready()
         };
         assert!(!ready(&mut sleep));
         time.advance(Duration::from_secs(4));

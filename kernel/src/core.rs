@@ -1,8 +1,11 @@
 //! What all actors of one kernel share: clock, observer, census, post-mortems.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::event::{KindObserver, Lifecycle, Observer, PostMortem, Subject, Tracer};
@@ -13,14 +16,16 @@ use crate::name::Path;
 use crate::registry::Registry;
 
 /// Shards of the census, so that starts and ends on several workers rarely meet.
-const CENSUS_SHARDS: u64 = 16;
+const CENSUS_SHARDS: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) registry: Arc<Registry>,
-    census: [Mutex<HashMap<ActorId, Arc<Vitals>>>; CENSUS_SHARDS as usize],
+    census: [Mutex<HashMap<ActorId, Arc<Vitals>>>; CENSUS_SHARDS],
+    living: AtomicUsize,
+    deserted: Notify,
     kinds: RwLock<HashMap<&'static str, Arc<dyn KindObserver>>>,
     post_mortems: Mutex<VecDeque<Arc<PostMortem>>>,
 }
@@ -32,6 +37,8 @@ impl Core {
             observer,
             registry: Arc::new(Registry::default()),
             census: Default::default(),
+            living: AtomicUsize::new(0),
+            deserted: Notify::new(),
             kinds: RwLock::default(),
             post_mortems: Mutex::default(),
         })
@@ -50,20 +57,38 @@ impl Core {
     }
 
     fn shard(&self, id: ActorId) -> MutexGuard<'_, HashMap<ActorId, Arc<Vitals>>> {
-        let index = usize::try_from(id.get() % CENSUS_SHARDS).unwrap_or_default();
+        // Only the low bits matter, and those every platform has.
+        let index = usize::try_from(id.get() & 0xffff).unwrap_or_default() % CENSUS_SHARDS;
         self.census[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn enrol(&self, vitals: &Arc<Vitals>) {
+        self.living.fetch_add(1, Ordering::AcqRel);
         self.shard(vitals.id).insert(vitals.id, Arc::clone(vitals));
     }
 
     pub(crate) fn strike(&self, id: ActorId) {
         let mut shard = self.shard(id);
-        shard.remove(&id);
+        if shard.remove(&id).is_none() {
+            return;
+        }
         // A burst of actors must not leave its room behind for ever.
         if shard.capacity() > 1024 && shard.len() * 4 < shard.capacity() {
             shard.shrink_to_fit();
+        }
+        drop(shard);
+        if self.living.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.deserted.notify_waiters();
+        }
+    }
+
+    /// Waits until no actor lives.
+    pub(crate) async fn deserted(&self) {
+        let mut deserted = std::pin::pin!(self.deserted.notified());
+        // Enrolled before the look, so that an end in between isn't missed.
+        deserted.as_mut().enable();
+        if self.count() > 0 {
+            deserted.await;
         }
     }
 
@@ -79,10 +104,7 @@ impl Core {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.census
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        self.living.load(Ordering::Acquire)
     }
 
     pub(crate) fn tree(&self) -> Vec<ActorInfo> {

@@ -176,7 +176,7 @@ pub enum Lifecycle<'a> {
         /// What is known about the end.
         post_mortem: &'a PostMortem,
     },
-    /// It didn't stop before its deadline and was killed.
+    /// It was killed: at its stop deadline, by its parent, or with it.
     Killed {
         /// The actor.
         actor: Subject<'a>,

@@ -122,7 +122,7 @@ mod tests {
     fn deadline_and_budget_only_shrink() {
         let clock = Clock::system();
         let soon = clock.now() + Duration::from_secs(1);
-        let header = Header::new().until(soon).within(&clock, Duration::from_secs(60));
+        let header = Header::new().until(soon).within(&clock, Duration::from_mins(1));
         assert_eq!(header.deadline(), Some(soon));
         let header = header.budget(Budget::units(3)).budget(Budget::units(9));
         assert_eq!(header.remaining_budget(), Budget::units(3));

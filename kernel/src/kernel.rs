@@ -8,10 +8,12 @@ use crate::address::Address;
 use crate::clock::Clock;
 use crate::core::{ActorInfo, Core};
 use crate::event::{Observer, PostMortem, Tracer, Unobserved};
-use crate::mailbox::{Inbox, Mailbox, Resolve, Slot};
+use crate::limits::STOP_DEADLINE;
+use crate::mailbox::{Inbox, Mailbox, Vitals};
 use crate::name::Path;
 use crate::registry::Scope;
 use crate::restart::RestartPolicy;
+use crate::slot::{Resolve, Slot};
 use crate::supervisor::{Supervisor, SupervisorActor, SupervisorCommand};
 
 /// A running supervision tree. Dropping it kills all of it; [`stop`](Self::stop) is the good way.
@@ -32,6 +34,7 @@ pub struct Kernel {
     core: Arc<Core>,
     root: Supervisor,
     cell: ractor::ActorCell,
+    vitals: Arc<Vitals>,
 }
 
 impl Kernel {
@@ -81,14 +84,17 @@ impl Kernel {
 
     /// Waits until the root supervisor has ended: by [`stop`](Self::stop), or because it gave up.
     pub async fn ended(&self) {
-        // Without a timeout there is no error.
-        let _ended = self.cell.wait(None).await;
+        self.vitals.gone().await;
     }
 
     /// Stops everything in reverse start order, each actor within its own deadline.
     pub async fn stop(&self) {
         self.cell.stop(None);
         self.ended().await;
+        // What lived below a child that had to be killed ends on its own, and at once, unless it
+        // never awaits.
+        let clock = &self.core.clock;
+        let _stuck = clock.before(clock.now() + STOP_DEADLINE, self.core.deserted()).await;
     }
 
     /// Like [`stop`](Self::stop), and kills what still lives after `deadline`. Says whether all
@@ -189,12 +195,13 @@ impl KernelBuilder {
             path: Path::ROOT,
             options: Spawn::default(),
             lineage: Arc::clone(slot.lineage()),
-            actor: SupervisorActor::new(self.policy, Vec::new()),
+            make: Box::new(move || SupervisorActor::new(self.policy, Arc::default())),
         };
         let inbox: Arc<Mailbox<SupervisorCommand>> = start_actor(start, None).await?;
         slot.lineage().close();
         let cell = inbox.actor.get_cell();
+        let vitals = Arc::clone(&inbox.vitals);
         let root = Supervisor::of(Address::of_life(inbox as Arc<dyn Inbox<SupervisorCommand>>));
-        Ok(Kernel { core, root, cell })
+        Ok(Kernel { core, root, cell, vitals })
     }
 }

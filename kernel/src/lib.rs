@@ -26,6 +26,7 @@ mod capability;
 mod address;
 mod mailbox;
 mod reply;
+mod slot;
 
 mod actor;
 mod restart;

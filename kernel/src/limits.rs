@@ -8,6 +8,9 @@ use std::time::Duration;
 /// (as `Overloaded`) within a few thousand messages.
 pub const MAILBOX_CAPACITY: usize = 1_024;
 
+/// Envelopes that an empty mailbox keeps room for: a burst must not leave its memory behind.
+pub const IDLE_QUEUE_ROOM: usize = 64;
+
 /// Deadline of a message whose header carries none: everything that waits has a deadline.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -63,6 +66,10 @@ pub const TIMING_SAMPLE: u64 = 8;
 
 /// Attributes of one span.
 pub const MAX_SPAN_ATTRIBUTES: usize = 32;
+
+/// Boxes, lists and texts inside one another in an archive from outside: checking one is recursive,
+/// and hostile bytes must not choose how deep the stack grows.
+pub const MAX_ARCHIVE_DEPTH: usize = 128;
 
 /// Bytes of a message archive unless its type says otherwise.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;

@@ -1,8 +1,12 @@
 //! One life of an actor as its senders see it: bounded room, and an end that's known at once.
+//!
+//! The messages lie in a queue of the kernel's own, and `ractor` carries only wake-ups: whoever
+//! still waits is refused the moment that a life ends, however long its children take to stop.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, Semaphore};
 
@@ -11,9 +15,11 @@ use crate::capability::Grant;
 use crate::clock::{Clock, Moment};
 use crate::header::Header;
 use crate::id::{ActorId, Generation};
-use crate::limits::TIMING_SAMPLE;
+use crate::limits::{IDLE_QUEUE_ROOM, TIMING_SAMPLE};
 use crate::message::Message;
 use crate::name::Path;
+use crate::reply::{Fate, drop_with};
+use crate::slot::Lineage;
 
 /// A message with all that travels with it.
 pub(crate) struct Envelope<M> {
@@ -21,11 +27,15 @@ pub(crate) struct Envelope<M> {
     pub(crate) grant: Option<Arc<Grant>>,
     /// When it was sent, if this message's times are sampled.
     pub(crate) sent: Option<Moment>,
+    /// Whether the actor was idle when it came, so that it can't have waited for long.
+    pub(crate) found_idle: bool,
     pub(crate) work: Work<M>,
 }
 
 pub(crate) enum Work<M> {
     Message(M),
+    /// The actor's own reminder; it holds no place.
+    Reminder(M),
     /// A background task of the actor panicked, and takes the actor with it.
     TaskPanicked(String),
 }
@@ -60,46 +70,6 @@ impl ActorState {
     }
 }
 
-/// What the lives of one supervised actor share.
-pub(crate) struct Lineage {
-    generation: AtomicU32,
-    over: AtomicBool,
-    changed: Notify,
-    clock: OnceLock<Clock>,
-}
-
-impl Lineage {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            generation: AtomicU32::new(Generation::UNBORN.get()),
-            over: AtomicBool::new(false),
-            changed: Notify::new(),
-            clock: OnceLock::new(),
-        })
-    }
-
-    /// The clock of the kernel that began the first life.
-    pub(crate) fn clock(&self) -> Option<&Clock> {
-        self.clock.get()
-    }
-
-    pub(crate) fn begin_life(&self, clock: &Clock) -> Generation {
-        self.clock.get_or_init(|| clock.clone());
-        self.over.store(false, Ordering::Release);
-        Generation::from_number(self.generation.fetch_add(1, Ordering::AcqRel).saturating_add(1))
-    }
-
-    /// No further life will follow.
-    pub(crate) fn close(&self) {
-        self.over.store(true, Ordering::Release);
-        self.changed.notify_waiters();
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
-    }
-}
-
 /// The part of a life that doesn't depend on its message type.
 pub(crate) struct Vitals {
     pub(crate) id: ActorId,
@@ -111,9 +81,12 @@ pub(crate) struct Vitals {
     pub(crate) clock: Clock,
     pub(crate) lineage: Arc<Lineage>,
     room: Semaphore,
-    sent: AtomicU64,
     handled: AtomicU64,
     state: AtomicU8,
+    /// Between taking a message and having handled it.
+    busy: AtomicBool,
+    reported: AtomicBool,
+    gone: Notify,
 }
 
 pub(crate) struct Birth {
@@ -123,6 +96,9 @@ pub(crate) struct Birth {
     pub(crate) clock: Clock,
     pub(crate) lineage: Arc<Lineage>,
 }
+
+/// The state after `Ended`: the actor's value, its children and its tasks are no more.
+const GONE: u8 = ActorState::Ended as u8 + 1;
 
 impl Vitals {
     pub(crate) fn new(birth: Birth) -> Self {
@@ -136,9 +112,11 @@ impl Vitals {
             clock: birth.clock,
             lineage: birth.lineage,
             room: Semaphore::new(birth.capacity),
-            sent: AtomicU64::new(0),
             handled: AtomicU64::new(0),
             state: AtomicU8::new(ActorState::Starting as u8),
+            busy: AtomicBool::new(true),
+            reported: AtomicBool::new(false),
+            gone: Notify::new(),
         }
     }
 
@@ -154,9 +132,41 @@ impl Vitals {
     /// Moves on; a state never comes back.
     pub(crate) fn enter(&self, state: ActorState) {
         self.state.fetch_max(state as u8, Ordering::AcqRel);
-        if state == ActorState::Ended {
+        if !self.is_open() {
             self.room.close();
         }
+    }
+
+    /// Whether it takes messages, now or once it has started.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) < ActorState::Stopping as u8
+    }
+
+    /// Whether nothing of this life is left.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.load(Ordering::Acquire) == GONE
+    }
+
+    /// Nothing of this life is left: whoever waits for that goes on.
+    pub(crate) fn depart(&self) {
+        self.state.fetch_max(GONE, Ordering::AcqRel);
+        self.room.close();
+        self.gone.notify_waiters();
+    }
+
+    /// Waits until nothing of this life is left.
+    pub(crate) async fn gone(&self) {
+        let mut gone = std::pin::pin!(self.gone.notified());
+        // Enrolled before the look, so that a departure in between isn't missed.
+        gone.as_mut().enable();
+        if !self.is_gone() {
+            gone.await;
+        }
+    }
+
+    /// Whether nobody was told of this life's end yet; true once.
+    pub(crate) fn take_report(&self) -> bool {
+        !self.reported.swap(true, Ordering::AcqRel)
     }
 
     /// Messages that wait.
@@ -193,16 +203,21 @@ impl Vitals {
         }
     }
 
-    /// The message that held a place has left the mailbox.
+    /// The message that held a place has left the mailbox, to be handled.
     pub(crate) fn leave(&self) {
-        self.handled.fetch_add(1, Ordering::Relaxed);
+        // The actor alone counts, so this needs no read-modify-write.
+        self.handled.store(self.handled() + 1, Ordering::Relaxed);
         self.room.add_permits(1);
     }
 
-    /// The send time of the next message, if it's one whose times are measured.
-    pub(crate) fn stamp(&self) -> Option<Moment> {
-        let count = self.sent.fetch_add(1, Ordering::Relaxed);
-        (count & (TIMING_SAMPLE - 1) == 0).then(|| self.clock.now())
+    /// The actor has handled what it took.
+    pub(crate) fn rest(&self) {
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// The actor has something to do that didn't come through its mailbox.
+    pub(crate) fn toil(&self) {
+        self.busy.store(true, Ordering::Release);
     }
 
     /// What a sender is told whose message this life won't handle.
@@ -226,14 +241,80 @@ pub(crate) trait Inbox<M>: Send + Sync {
     fn vitals(&self) -> &Arc<Vitals>;
 
     /// Puts a message that was admitted into the mailbox. If the life has ended since then, the
-    /// message is dropped like those that were already waiting: its reply side says so.
-    fn push(&self, envelope: Envelope<M>);
+    /// message is refused like those that were already waiting: its reply side says so.
+    fn push(&self, header: Header, grant: Option<Arc<Grant>>, message: M);
 }
+
+/// Tells an actor that something lies in its mailbox.
+pub(crate) struct Wake;
 
 /// An actor's own mailbox.
 pub(crate) struct Mailbox<M: Message> {
     pub(crate) vitals: Arc<Vitals>,
-    pub(crate) actor: ractor::ActorRef<Envelope<M>>,
+    pub(crate) actor: ractor::ActorRef<Wake>,
+    queue: Mutex<Queue<M>>,
+}
+
+struct Queue<M> {
+    open: bool,
+    pushed: u64,
+    waiting: VecDeque<Envelope<M>>,
+}
+
+impl<M: Message> Mailbox<M> {
+    pub(crate) fn new(vitals: Arc<Vitals>, actor: ractor::ActorRef<Wake>) -> Arc<Self> {
+        let queue = Queue { open: true, pushed: 0, waiting: VecDeque::new() };
+        Arc::new(Self { vitals, actor, queue: Mutex::new(queue) })
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue<M>> {
+        // No code of others runs under this lock, so a poisoned queue is still a valid one.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        // An error says that this life has ended, and then the queue is or will be closed.
+        let _ended = self.actor.send_message(Wake).is_err();
+    }
+
+    /// What the actor does next.
+    pub(crate) fn take(&self) -> Option<Envelope<M>> {
+        let mut queue = self.queue();
+        let next = queue.waiting.pop_front();
+        if queue.waiting.is_empty() && queue.waiting.capacity() > IDLE_QUEUE_ROOM {
+            queue.waiting = VecDeque::new();
+        }
+        // Set under the lock, so that a sender sees either the message waiting or the actor busy.
+        self.vitals.busy.store(true, Ordering::Relaxed);
+        next
+    }
+
+    /// Puts what the actor itself has to do before all that waits. It takes no place.
+    pub(crate) fn interject(&self, work: Work<M>) {
+        let envelope =
+            Envelope { header: Header::new(), grant: None, sent: None, found_idle: true, work };
+        let mut queue = self.queue();
+        if !queue.open {
+            return;
+        }
+        queue.waiting.push_front(envelope);
+        drop(queue);
+        self.wake();
+    }
+
+    /// Refuses what waits and what is still to come.
+    pub(crate) fn close(&self) {
+        let waiting = {
+            let mut queue = self.queue();
+            queue.open = false;
+            std::mem::take(&mut queue.waiting)
+        };
+        let places = waiting.iter().filter(|e| matches!(e.work, Work::Message(_))).count();
+        self.vitals.room.add_permits(places);
+        if !waiting.is_empty() {
+            drop_with(Fate::Refused(self.vitals.ending()), waiting);
+        }
+    }
 }
 
 impl<M: Message> Inbox<M> for Mailbox<M> {
@@ -241,9 +322,22 @@ impl<M: Message> Inbox<M> for Mailbox<M> {
         &self.vitals
     }
 
-    fn push(&self, envelope: Envelope<M>) {
-        // The error holds nothing but the message of a life that has ended.
-        let _ended = self.actor.send_message(envelope).is_err();
+    fn push(&self, header: Header, grant: Option<Arc<Grant>>, message: M) {
+        let mut queue = self.queue();
+        if !queue.open {
+            drop(queue);
+            self.vitals.room.add_permits(1);
+            drop_with(Fate::Refused(self.vitals.ending()), message);
+            return;
+        }
+        let sampled = queue.pushed & (TIMING_SAMPLE - 1) == 0;
+        queue.pushed = queue.pushed.wrapping_add(1);
+        let found_idle = queue.waiting.is_empty() && !self.vitals.busy.load(Ordering::Acquire);
+        let sent = sampled.then(|| self.vitals.clock.now());
+        let work = Work::Message(message);
+        queue.waiting.push_back(Envelope { header, grant, sent, found_idle, work });
+        drop(queue);
+        self.wake();
     }
 }
 
@@ -258,79 +352,7 @@ impl<M: Message, N: Message> Inbox<N> for Mapped<M, N> {
         self.inner.vitals()
     }
 
-    fn push(&self, envelope: Envelope<N>) {
-        let Envelope { header, grant, sent, work } = envelope;
-        let work = match work {
-            Work::Message(message) => Work::Message((self.map)(message)),
-            Work::TaskPanicked(text) => Work::TaskPanicked(text),
-        };
-        self.inner.push(Envelope { header, grant, sent, work });
-    }
-}
-
-/// Finds the life that a name stands for.
-pub(crate) trait Resolve<M>: Send + Sync {
-    fn current(&self) -> Option<Arc<dyn Inbox<M>>>;
-    fn lineage(&self) -> &Arc<Lineage>;
-}
-
-/// A name's place: empty before the first life and between two.
-pub(crate) struct Slot<M> {
-    lineage: Arc<Lineage>,
-    current: RwLock<Option<Arc<dyn Inbox<M>>>>,
-}
-
-impl<M: Message> Slot<M> {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { lineage: Lineage::new(), current: RwLock::new(None) })
-    }
-
-    pub(crate) fn occupy(&self, inbox: Arc<dyn Inbox<M>>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(inbox);
-        self.lineage.changed.notify_waiters();
-    }
-}
-
-impl<M: Message> Resolve<M> for Slot<M> {
-    fn current(&self) -> Option<Arc<dyn Inbox<M>>> {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone()?;
-        (current.vitals().state() != ActorState::Ended).then_some(current)
-    }
-
-    fn lineage(&self) -> &Arc<Lineage> {
-        &self.lineage
-    }
-}
-
-/// A name seen through a function that makes its message out of another.
-pub(crate) struct MappedSlot<M, N> {
-    pub(crate) inner: Arc<dyn Resolve<M>>,
-    pub(crate) map: fn(N) -> M,
-}
-
-impl<M: Message, N: Message> Resolve<N> for MappedSlot<M, N> {
-    fn current(&self) -> Option<Arc<dyn Inbox<N>>> {
-        Some(Arc::new(Mapped { inner: self.inner.current()?, map: self.map }))
-    }
-
-    fn lineage(&self) -> &Arc<Lineage> {
-        self.inner.lineage()
-    }
-}
-
-/// Waits until the name has a living actor behind it, or never will again.
-pub(crate) async fn await_life<M>(slot: &dyn Resolve<M>) -> Result<Arc<dyn Inbox<M>>, Refusal> {
-    loop {
-        let changed = slot.lineage().changed.notified();
-        let mut changed = std::pin::pin!(changed);
-        // Enrolled before the look, so that a change in between isn't missed.
-        changed.as_mut().enable();
-        if let Some(inbox) = slot.current() {
-            return Ok(inbox);
-        }
-        if slot.lineage().is_over() {
-            return Err(Refusal::Stopped);
-        }
-        changed.await;
+    fn push(&self, header: Header, grant: Option<Arc<Grant>>, message: N) {
+        self.inner.push(header, grant, (self.map)(message));
     }
 }

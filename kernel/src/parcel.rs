@@ -3,11 +3,16 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::validation::shared::SharedValidator;
 
+use crate::limits::MAX_ARCHIVE_DEPTH;
 use crate::message::WireMessage;
 
 /// The identity of a message type on the wire: the FNV-1a hash of its name.
@@ -122,7 +127,9 @@ impl RawParcel {
     }
 
     fn validate<M: WireMessage>(&self) -> Result<&M::Archived, ParcelError> {
-        rkyv::access::<M::Archived, rancor::Error>(&self.bytes)
+        let archive = ArchiveValidator::with_max_depth(&self.bytes, MAX_DEPTH);
+        let mut context = Validator::new(archive, SharedValidator::new());
+        rkyv::api::access_with_context::<M::Archived, _, rancor::Error>(&self.bytes, &mut context)
             .map_err(|source| ParcelError::Invalid { name: M::NAME, source })
     }
 }
@@ -252,6 +259,8 @@ impl ParcelError {
     }
 }
 
+const MAX_DEPTH: Option<NonZeroUsize> = NonZeroUsize::new(MAX_ARCHIVE_DEPTH);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,20 +323,57 @@ mod tests {
         let good = Parcel::archive(&Order { item: "a longer text than inline".into(), count: 3 });
         let good = good.unwrap();
         let bytes = good.as_raw().as_bytes();
+        // Chance may make a message of changed bytes; what validates must be readable without
+        // leaving the buffer.
+        let read = |bytes: &[u8]| {
+            let claimed = RawParcel::new(MessageId::of(Order::NAME), 2, bytes);
+            claimed.open::<Order>().map(|order| order.get().item.len()).ok()
+        };
+        assert_eq!(read(bytes), Some(25));
         for at in 0..bytes.len() {
             for flip in [0x01, 0x80, 0xff] {
                 let mut hostile = bytes.to_vec();
                 hostile[at] ^= flip;
-                // Whatever validates must also be readable without leaving the buffer.
-                if let Ok(order) =
-                    RawParcel::new(MessageId::of(Order::NAME), 2, &hostile).open::<Order>()
-                {
-                    let _ = order.get().item.len();
-                }
+                assert!(read(&hostile).unwrap_or_default() <= bytes.len());
             }
-            let cut = RawParcel::new(MessageId::of(Order::NAME), 2, &bytes[..at]).open::<Order>();
-            assert!(cut.is_err(), "cut at {at}");
+            assert!(read(&bytes[..at]).unwrap_or_default() <= at, "cut at {at}");
         }
+        assert_eq!(read(&[]), None);
+    }
+
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    #[rkyv(serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rancor::Source))]
+    #[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rancor::Source)))]
+    struct Nested {
+        #[rkyv(omit_bounds)]
+        inner: Option<Box<Nested>>,
+    }
+    impl WireMessage for Nested {
+        const NAME: &'static str = "test.nested";
+        const VERSION: u16 = 1;
+    }
+
+    fn nested(depth: usize) -> Nested {
+        (0..depth).fold(Nested { inner: None }, |inner, _| Nested { inner: Some(Box::new(inner)) })
+    }
+
+    #[test]
+    fn hostile_bytes_do_not_choose_how_deep_the_stack_grows() {
+        let fair = Parcel::archive(&nested(MAX_ARCHIVE_DEPTH / 2)).unwrap();
+        assert!(received(fair.as_raw()).open::<Nested>().is_ok());
+        let deep = Parcel::archive(&nested(MAX_ARCHIVE_DEPTH * 2)).unwrap();
+        let refused = received(deep.as_raw()).open::<Nested>();
+        assert!(matches!(refused, Err(ParcelError::Invalid { .. })));
+
+        // A chain of boxes as long as the size limit allows, which no sender could have built.
+        let links = Nested::SIZE_LIMIT / 8;
+        let mut chain = vec![0; 8];
+        for _ in 1..links {
+            chain.extend([1, 0, 0, 0]);
+            chain.extend((-12_i32).to_le_bytes());
+        }
+        let refused = RawParcel::new(MessageId::of(Nested::NAME), 1, &chain).open::<Nested>();
+        assert!(matches!(refused, Err(ParcelError::Invalid { .. })));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::address::Address;
-use crate::mailbox::Resolve;
 use crate::message::Message;
 use crate::name::{Name, NameError, Path};
+use crate::slot::Resolve;
 
 #[derive(Default)]
 pub(crate) struct Registry {

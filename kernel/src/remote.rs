@@ -78,7 +78,7 @@ pub trait RemotePort: Send + Sync + 'static {
     /// Puts a request on the wire if the link's credit allows it now.
     ///
     /// # Errors
-    /// Gives the parcel's replies up and says why.
+    /// Drops `replies` and says why: whoever keeps them has taken the request.
     fn send(
         &self,
         target: &RemoteTarget,
@@ -115,6 +115,10 @@ pub trait RawReplies: Send + Sync {
     /// Says whether the bytes are wrong or the caller doesn't take them.
     fn deliver(&self, reply: RawParcel) -> Result<(), DeliverError>;
 
+    /// Ready when a reply can be delivered, or the caller has gone. Wait for it before the next
+    /// reply is read from the wire, so that a slow caller slows its peer down.
+    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
     /// Ends the stream in good order.
     fn finish(self: Box<Self>);
 
@@ -133,7 +137,8 @@ pub enum DeliverError {
     /// The bytes aren't a reply to this request.
     #[error("the reply isn't valid")]
     Invalid(#[from] ParcelError),
-    /// The caller takes replies more slowly than they come; try again later.
+    /// The caller takes replies more slowly than they come; try again after
+    /// [`RawReplies::room`].
     #[error("the caller doesn't keep up")]
     Full,
     /// Nobody waits any more.
@@ -252,6 +257,10 @@ impl<R: WireMessage> RawReplies for TypedReplies<R> {
             SinkError::Full(_) => DeliverError::Full,
             SinkError::Closed(_) => DeliverError::Gone,
         })
+    }
+
+    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.0.room())
     }
 
     fn finish(self: Box<Self>) {

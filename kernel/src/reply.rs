@@ -1,11 +1,13 @@
 //! The way back: one value, or a bounded stream.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::address::Refusal;
 use crate::limits::STREAM_CAPACITY;
 
 /// The side of a call that answers it. Dropping it unanswered tells the caller so at once.
@@ -24,6 +26,37 @@ pub struct Reply<T> {
 pub(crate) enum Answer<T> {
     Value(T),
     Panicked,
+    Refused(Refusal),
+}
+
+/// Why replies are dropped, where it isn't the callee's own doing.
+#[derive(Clone)]
+pub(crate) enum Fate {
+    Panicked,
+    Refused(Refusal),
+}
+
+thread_local! {
+    static FATE: RefCell<Option<Fate>> = const { RefCell::new(None) };
+}
+
+/// Drops `value` so that the replies inside tell their callers why.
+pub(crate) fn drop_with<T>(fate: Fate, value: T) {
+    /// Puts the former fate back, also when the drop unwinds.
+    struct Restore(Option<Fate>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FATE.replace(self.0.take());
+        }
+    }
+    let _restore = Restore(FATE.replace(Some(fate)));
+    drop(value);
+}
+
+/// Why a reply that is dropped here and now isn't answered; nothing if the callee just let go of it.
+fn fate() -> Option<Fate> {
+    let fate = FATE.try_with(|fate| fate.borrow().clone()).ok().flatten();
+    fate.or_else(|| std::thread::panicking().then_some(Fate::Panicked))
 }
 
 pub(crate) fn reply_pair<T>() -> (Reply<T>, oneshot::Receiver<Answer<T>>) {
@@ -38,11 +71,12 @@ impl<T> Reply<T> {
     /// Gives the value back if the caller has gone.
     pub fn send(mut self, value: T) -> Result<(), T> {
         match self.sender.take() {
-            Some(sender) => sender.send(Answer::Value(value)).map_err(|unsent| match unsent {
-                Answer::Value(value) => value,
-                // Only a value was sent.
-                Answer::Panicked => unreachable!("an answer turned into another"),
-            }),
+            Some(sender) if sender.is_closed() => Err(value),
+            // The caller may go at this very moment, as it may one later, when the value has arrived.
+            Some(sender) => {
+                let _gone = sender.send(Answer::Value(value));
+                Ok(())
+            }
             // `take` happens here and in `drop` only, and both end the reply.
             None => Err(value),
         }
@@ -63,11 +97,14 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(sender) = self.sender.take()
+        if let Some(sender) = self.sender.take()
+            && let Some(fate) = fate()
         {
             // An error only says that nobody waits any more.
-            let _gone = sender.send(Answer::Panicked);
+            let _gone = sender.send(match fate {
+                Fate::Panicked => Answer::Panicked,
+                Fate::Refused(refusal) => Answer::Refused(refusal),
+            });
         }
     }
 }
@@ -155,6 +192,11 @@ impl<T> ReplySink<T> {
         self.ending.store(LAGGED, Ordering::Release);
     }
 
+    /// Waits for room, or until the consumer has gone.
+    pub(crate) async fn room(&self) {
+        let _permit = self.sender.reserve().await;
+    }
+
     /// Whether the consumer has gone.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
@@ -168,7 +210,9 @@ impl<T> ReplySink<T> {
 
 impl<T> Drop for ReplySink<T> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if self.ending.load(Ordering::Acquire) == INTERRUPTED
+            && matches!(fate(), Some(Fate::Panicked))
+        {
             self.ending.store(PANICKED, Ordering::Release);
         }
     }
@@ -246,7 +290,7 @@ impl<T> ReplyStream<T> {
 
 impl<T> fmt::Debug for ReplyStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplyStream").field("waiting", &self.receiver.len()).finish()
+        f.debug_struct("ReplyStream").field("waiting", &self.receiver.len()).finish_non_exhaustive()
     }
 }
 

@@ -99,7 +99,9 @@ impl Backoff {
     pub fn delay(self, nth: u32, jitter: f64) -> Duration {
         let doublings = nth.saturating_sub(1).min(31);
         let full = self.first.saturating_mul(1 << doublings).min(self.max);
-        full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
+        let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
+        // Half of it, then subtracted: the longest duration times 1.0 would overflow.
+        full.saturating_sub(full.mul_f64(0.5 * jitter))
     }
 }
 
@@ -277,10 +279,28 @@ mod tests {
         }
 
         #[test]
+        fn a_wait_is_between_half_and_all_of_its_bound(
+            first_ms in proptest::num::u64::ANY,
+            max_ms in proptest::num::u64::ANY,
+            nth in proptest::num::u32::ANY,
+            jitter in proptest::num::f64::ANY,
+        ) {
+            let backoff = Backoff {
+                first: Duration::from_millis(first_ms),
+                max: Duration::from_secs(max_ms),
+            };
+            let longest = backoff.delay(nth, 0.0);
+            let wait = backoff.delay(nth, jitter);
+            prop_assert!(longest <= backoff.max);
+            prop_assert!(wait <= longest);
+            prop_assert!(wait >= (longest / 2).saturating_sub(Duration::from_micros(1))
+                || longest.as_secs() > 1 << 20);
+        }
+
+        #[test]
         fn the_failed_child_is_always_affected(failed in 0usize..20, more in 1usize..20) {
             let count = failed + more;
-            use super::Strategy::{OneForAll, OneForOne, RestForOne};
-            for strategy in [OneForOne, OneForAll, RestForOne] {
+            for strategy in [super::Strategy::OneForOne, super::Strategy::OneForAll, super::Strategy::RestForOne] {
                 let affected = strategy.affected(failed, count);
                 prop_assert!(affected.contains(&failed));
                 prop_assert!(affected.end <= count);

@@ -1,26 +1,27 @@
 //! The supervisor: an actor that starts, watches and restarts others as its policy says.
 
+mod charges;
+mod server;
+
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actor::{Actor, Context, Ended, Ending, Spawn, StartError};
+use crate::actor::{Actor, Context, Spawn, StartError};
 use crate::address::{Address, CallError};
-use crate::clock::Moment;
 use crate::core::Core;
-use crate::event::{Lifecycle, PostMortem};
+use crate::event::PostMortem;
 use crate::header::Header;
 use crate::id::ActorId;
-use crate::limits::MAX_CHILDREN;
-use crate::mailbox::{Lineage, Resolve, Slot};
 use crate::message::Message;
 use crate::name::{Name, NameError, Path};
+use crate::registry::Registry;
 use crate::reply::Reply;
-use crate::restart::{
-    Decision, ExitKind, Intensity, Restart, RestartHistory, RestartPolicy, decide,
-};
+use crate::restart::{Intensity, Restart, RestartPolicy};
+use crate::slot::{Lineage, Resolve, Slot};
+
+pub(crate) use self::server::SupervisorActor;
 
 /// How a supervisor starts one child, again and again.
 ///
@@ -46,6 +47,8 @@ pub struct ChildSpec {
     restart: Restart,
     options: Spawn,
     starter: Arc<dyn Starter>,
+    /// The children that a supervisor starts itself: their names end with its own.
+    own: Arc<[ChildSpec]>,
 }
 
 impl ChildSpec {
@@ -59,12 +62,13 @@ impl ChildSpec {
     ) -> Result<(Self, Address<A::Message>), NameError> {
         let slot = Slot::new();
         let address = Address::of_name(Arc::clone(&slot) as Arc<dyn Resolve<A::Message>>);
-        let starter = Arc::new(Typed { slot, factory });
+        let starter = Arc::new(Typed { slot, factory: Arc::new(factory) });
         let spec = Self {
             name: Name::new(name)?,
             restart: Restart::default(),
             options: Spawn::default(),
             starter,
+            own: Arc::default(),
         };
         Ok((spec, address))
     }
@@ -93,6 +97,22 @@ impl ChildSpec {
     /// The child's name.
     pub fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// No further life will follow, here and below: whoever waits for one is told so.
+    fn close(&self) {
+        self.starter.lineage().close();
+        self.own.iter().for_each(Self::close);
+    }
+
+    /// Takes the name at `path` out of the registry, and those below.
+    fn withdraw(&self, registry: &Registry, path: &Path) {
+        registry.remove(path);
+        for child in &*self.own {
+            if let Ok(path) = path.join(&child.name) {
+                child.withdraw(registry, &path);
+            }
+        }
     }
 }
 
@@ -123,7 +143,7 @@ trait Starter: Send + Sync {
 
 struct Typed<A: Actor, F> {
     slot: Arc<Slot<A::Message>>,
-    factory: F,
+    factory: Arc<F>,
 }
 
 impl<A: Actor, F: Fn() -> A + Send + Sync + 'static> Starter for Typed<A, F> {
@@ -135,7 +155,9 @@ impl<A: Actor, F: Fn() -> A + Send + Sync + 'static> Starter for Typed<A, F> {
     ) -> Starting<'a> {
         Box::pin(async move {
             let lineage = Arc::clone(self.slot.lineage());
-            let inbox = context.spawn_with(name, (self.factory)(), options, lineage).await?;
+            let factory = Arc::clone(&self.factory);
+            let make = Box::new(move || factory());
+            let inbox = context.spawn_with(name, make, options, lineage).await?;
             let id = inbox.vitals().id;
             self.slot.occupy(inbox);
             Ok(id)
@@ -216,6 +238,8 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor as a child, with children that it starts itself, in this order, in every life.
     ///
+    /// It may take as long to stop as its children take, each within its own deadline.
+    ///
     /// # Errors
     /// Says what is wrong with the name.
     pub fn spec(
@@ -223,9 +247,11 @@ impl Supervisor {
         policy: RestartPolicy,
         children: Vec<ChildSpec>,
     ) -> Result<(Self, ChildSpec), NameError> {
+        let children: Arc<[ChildSpec]> = children.into();
+        let own = Arc::clone(&children);
         let (spec, address) =
-            ChildSpec::new(name, move || SupervisorActor::new(policy, children.clone()))?;
-        Ok((Self { address }, spec))
+            ChildSpec::new(name, move || SupervisorActor::new(policy, Arc::clone(&children)))?;
+        Ok((Self { address }, ChildSpec { own, ..spec.stop_within(Duration::MAX) }))
     }
 
     pub(crate) fn of(address: Address<SupervisorCommand>) -> Self {
@@ -292,231 +318,4 @@ pub enum SupervisorError {
         #[source]
         source: StartError,
     },
-}
-
-pub(crate) struct SupervisorActor {
-    policy: RestartPolicy,
-    own: Vec<ChildSpec>,
-    history: RestartHistory,
-    children: Vec<Charge>,
-}
-
-/// A child in a supervisor's charge.
-struct Charge {
-    spec: ChildSpec,
-    state: State,
-    own: bool,
-}
-
-enum State {
-    Alive(ActorId),
-    Down { due: Moment },
-}
-
-impl SupervisorActor {
-    pub(crate) fn new(policy: RestartPolicy, own: Vec<ChildSpec>) -> Self {
-        Self { policy, own, history: RestartHistory::default(), children: Vec::new() }
-    }
-
-    async fn add(
-        &mut self,
-        spec: ChildSpec,
-        own: bool,
-        context: &mut Context<SupervisorCommand>,
-    ) -> Result<(), StartError> {
-        if self.children.iter().any(|charge| charge.spec.name == spec.name) {
-            return Err(StartError::Taken { name: spec.name });
-        }
-        if self.children.len() >= MAX_CHILDREN {
-            return Err(StartError::TooMany { count: self.children.len() });
-        }
-        let path = context.path().join(&spec.name)?;
-        let id = spec.starter.start(context, spec.name.clone(), spec.options).await?;
-        spec.starter.register(&context.core, path);
-        self.children.push(Charge { spec, state: State::Alive(id), own });
-        Ok(())
-    }
-
-    fn forget(&mut self, at: usize, context: &Context<SupervisorCommand>) {
-        let charge = self.children.remove(at);
-        charge.spec.starter.lineage().close();
-        if let Ok(path) = context.path().join(&charge.spec.name) {
-            context.core.registry.remove(&path);
-        }
-    }
-
-    async fn react(
-        &mut self,
-        at: usize,
-        exit: ExitKind,
-        last: Option<Arc<PostMortem>>,
-        context: &mut Context<SupervisorCommand>,
-    ) -> Result<(), SupervisorError> {
-        let now = context.clock().now();
-        let restart = self.children[at].spec.restart;
-        let history = std::mem::take(&mut self.history);
-        let (decision, history) = decide(&self.policy, history, restart, exit, now, jitter());
-        self.history = history;
-        match decision {
-            Decision::Forget => {
-                self.forget(at, context);
-                Ok(())
-            }
-            Decision::Restart { after } => {
-                self.take_down(at, now + after, context).await;
-                self.restart_after(after, context);
-                Ok(())
-            }
-            Decision::Escalate => {
-                context.core.notify(&Lifecycle::Escalated { path: context.path() });
-                Err(SupervisorError::TooManyRestarts {
-                    child: self.children[at].spec.name.clone(),
-                    intensity: self.policy.intensity,
-                    last,
-                })
-            }
-        }
-    }
-
-    /// Stops whom the failure takes along, the youngest first, and marks all for the restart.
-    async fn take_down(
-        &mut self,
-        failed: usize,
-        due: Moment,
-        context: &mut Context<SupervisorCommand>,
-    ) {
-        let affected = self.policy.strategy.affected(failed, self.children.len());
-        for at in affected.rev() {
-            let alive = matches!(self.children[at].state, State::Alive(_)) && at != failed;
-            if alive {
-                let name = self.children[at].spec.name.clone();
-                context.stop_child(&name).await;
-                if self.children[at].spec.restart == Restart::Temporary {
-                    self.forget(at, context);
-                    continue;
-                }
-            }
-            self.children[at].state = State::Down { due };
-        }
-    }
-
-    fn restart_after(&self, after: Duration, context: &mut Context<SupervisorCommand>) {
-        let clock = context.clock().clone();
-        let me = context.address();
-        let wait = async move {
-            clock.sleep(after).await;
-            // The only error is that this supervisor has ended, and then nobody restarts.
-            let _ended = me.tell(Header::new(), SupervisorCommand(Command::Restart)).await;
-        };
-        // At most one wait per restart, and the intensity bounds those far below the task limit.
-        let _refused = context.task(wait);
-    }
-
-    /// Starts, in order, everyone whose wait is over.
-    async fn restart_due(
-        &mut self,
-        context: &mut Context<SupervisorCommand>,
-    ) -> Result<(), SupervisorError> {
-        let now = context.clock().now();
-        for at in 0..self.children.len() {
-            let spec = match self.children[at].state {
-                State::Down { due } if due <= now => self.children[at].spec.clone(),
-                _ => continue,
-            };
-            match spec.starter.start(context, spec.name.clone(), spec.options).await {
-                Ok(id) => {
-                    self.children[at].state = State::Alive(id);
-                    let Ok(path) = context.path().join(&spec.name) else { continue };
-                    let kind = spec.starter.kind();
-                    context.core.notify(&Lifecycle::Restarted { path: &path, kind });
-                }
-                Err(_failed_again) => {
-                    // The kernel's post-mortems have the cause; those after it wait with it.
-                    return self.react(at, ExitKind::Failed, None, context).await;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Actor for SupervisorActor {
-    type Message = SupervisorCommand;
-    type Error = SupervisorError;
-    const KIND: &'static str = "supervisor";
-
-    async fn started(
-        &mut self,
-        context: &mut Context<SupervisorCommand>,
-    ) -> Result<(), SupervisorError> {
-        for spec in self.own.clone() {
-            let child = spec.name.clone();
-            if let Err(source) = self.add(spec, true, context).await {
-                return Err(SupervisorError::Child { child, source });
-            }
-        }
-        Ok(())
-    }
-
-    async fn handle(
-        &mut self,
-        command: SupervisorCommand,
-        context: &mut Context<SupervisorCommand>,
-    ) -> Result<(), SupervisorError> {
-        match command.0 {
-            Command::Start { spec, reply } => {
-                let started = self.add(*spec, false, context).await;
-                // If the asker has gone, the child stays: it was asked for.
-                let _gone = reply.send(started);
-            }
-            Command::Stop { name, reply } => {
-                let at = self.children.iter().position(|charge| charge.spec.name == name);
-                if let Some(at) = at {
-                    context.stop_child(&name).await;
-                    self.forget(at, context);
-                }
-                let _gone = reply.send(at.is_some());
-            }
-            Command::Restart => self.restart_due(context).await?,
-        }
-        Ok(())
-    }
-
-    async fn child_ended(
-        &mut self,
-        ended: Ended,
-        context: &mut Context<SupervisorCommand>,
-    ) -> Result<(), SupervisorError> {
-        let alive = |charge: &Charge| matches!(charge.state, State::Alive(id) if id == ended.id);
-        let Some(at) = self.children.iter().position(alive) else { return Ok(()) };
-        let last = match &ended.ending {
-            Ending::Failed(post_mortem) => Some(Arc::clone(post_mortem)),
-            Ending::Stopped | Ending::Killed => None,
-        };
-        self.react(at, ended.ending.exit_kind(), last, context).await
-    }
-
-    async fn stopping(&mut self, context: &mut Context<SupervisorCommand>) {
-        // Children stop while their names still lead to them, and are closed then.
-        context.stop_children().await;
-        while let Some(last) = self.children.len().checked_sub(1) {
-            self.forget(last, context);
-        }
-    }
-}
-
-impl Drop for SupervisorActor {
-    /// A supervisor that failed is started again with its own children only: the others' names
-    /// lead nowhere from now on.
-    fn drop(&mut self) {
-        for charge in self.children.iter().filter(|charge| !charge.own) {
-            charge.spec.starter.lineage().close();
-        }
-    }
-}
-
-/// A random number in 0..1: enough for spreading restarts.
-fn jitter() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(bits >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }

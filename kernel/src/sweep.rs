@@ -88,11 +88,11 @@ impl Sweep {
         for index in 0..SHARDS {
             let mut shard = self.shard(index);
             for entry in &mut shard.entries {
-                if entry.at <= now && matches!(entry.state, State::Waiting(_)) {
-                    if let State::Waiting(waker) = std::mem::replace(&mut entry.state, State::Fired)
-                    {
-                        due.push(waker);
-                    }
+                if entry.at <= now
+                    && matches!(entry.state, State::Waiting(_))
+                    && let State::Waiting(waker) = std::mem::replace(&mut entry.state, State::Fired)
+                {
+                    due.push(waker);
                 }
             }
             drop(shard);
