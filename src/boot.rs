@@ -1,9 +1,11 @@
 //! Starts a node: the one file that names every server, the order of their start, and what each
 //! is granted.
 //!
-//! The root supervisor's children, in start order: `telemetry`, `sandbox`, `tools`, `agents` (a
-//! supervisor with one child per agent), `gateway`. They stop in reverse.
+//! The root supervisor's children, in start order: the host's own first ones (the binary's are
+//! `telemetry` and `control`), `sandbox`, `tools`, `agents` (a supervisor with one child per agent),
+//! `gateway`. They stop in reverse.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +13,22 @@ use std::time::Duration;
 use neuroflow_actors::{
     ASK, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, CANCEL, ExecTool, GatewayAgent,
     GatewayConfig, INVOKE, Meter, READ, SchemaError, ToolEntry, ToolGrant, ToolServer, Turn,
-    gateway_child,
+    follow, gateway_child,
 };
 use neuroflow_kernel::{
     Address, AttenuateError, Census, ChildSpec, Clock, Header, Intensity, Kernel, NameError,
-    Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError, Supervisor,
-    Unobserved,
+    Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError, StreamError,
+    Supervisor, Unobserved,
 };
 use neuroflow_sandbox::{EXEC, Profile, SandboxCommand, SandboxServer};
 
 use crate::outcome::{AskError, TaskOutcome};
 
-/// Time that the gateway gets to bring what was begun to its end.
+/// Time that the gateway gets to bring what was begun to its end, unless the builder says otherwise.
 const GATEWAY_DRAIN: Duration = Duration::from_secs(10);
 
 /// A restart every ten seconds on average is a fault to live with; more is one to be told of.
-const ROOT_INTENSITY: Intensity = Intensity { restarts: 6, within: Duration::from_secs(60) };
+const ROOT_INTENSITY: Intensity = Intensity { restarts: 6, within: Duration::from_mins(1) };
 
 /// A running node: kernel, agents, and the servers that were asked for.
 ///
@@ -59,6 +61,7 @@ impl Node {
             observer: Arc::new(Unobserved),
             clock: Clock::system(),
             first: Vec::new(),
+            drain: GATEWAY_DRAIN,
         }
     }
 
@@ -90,7 +93,22 @@ impl Node {
         let mut outcome = TaskOutcome::default();
         let follow = async {
             while let Some(event) = events.next().await {
-                outcome.fold(event?.get());
+                match event {
+                    Ok(event) => outcome.fold(event.get()),
+                    Err(StreamError::Lagged) => {
+                        let task = outcome.task().to_owned();
+                        let followed = follow(address, header.clone(), &task).await;
+                        let Ok(Some((so_far, to_come))) = followed else {
+                            return Err(StreamError::Lagged.into());
+                        };
+                        events = to_come;
+                        outcome = TaskOutcome::default();
+                        for event in &so_far {
+                            outcome.fold(event.get());
+                        }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             Ok(())
         };
@@ -167,7 +185,17 @@ pub struct NodeBuilder {
     gateway: Option<GatewayConfig>,
     observer: Arc<dyn Observer>,
     clock: Clock,
-    first: Vec<ChildSpec>,
+    first: Vec<First>,
+    drain: Duration,
+}
+
+/// Makes one of the first children, once there is a kernel.
+struct First(Box<dyn FnOnce(Census) -> Result<ChildSpec, NameError> + Send>);
+
+impl fmt::Debug for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("First").finish_non_exhaustive()
+    }
 }
 
 impl NodeBuilder {
@@ -237,8 +265,25 @@ impl NodeBuilder {
     /// A child that is started before all others and stopped after them, such as the metrics
     /// endpoint.
     #[must_use]
-    pub fn first(mut self, spec: ChildSpec) -> Self {
-        self.first.push(spec);
+    pub fn first(self, spec: ChildSpec) -> Self {
+        self.first_with(move |_census| Ok(spec))
+    }
+
+    /// Like [`first`](Self::first), for a child that is given a view of the node's tree.
+    #[must_use]
+    pub fn first_with(
+        mut self,
+        make: impl FnOnce(Census) -> Result<ChildSpec, NameError> + Send + 'static,
+    ) -> Self {
+        self.first.push(First(Box::new(make)));
+        self
+    }
+
+    /// Time that the gateway gets, when the node stops, to bring what was begun to its end; ten
+    /// seconds unless it's set.
+    #[must_use]
+    pub fn drain_within(mut self, deadline: Duration) -> Self {
+        self.drain = deadline;
         self
     }
 
@@ -268,8 +313,8 @@ impl NodeBuilder {
         kernel: &Kernel,
     ) -> Result<(Vec<GatewayAgent>, Option<Address<SandboxCommand>>, Option<SocketAddr>), BootError>
     {
-        for spec in self.first {
-            kernel.root().start(spec).await?;
+        for First(make) in self.first {
+            kernel.root().start(make(kernel.census())?).await?;
         }
         let mut shared = self.tools;
         let sandbox = match self.sandbox {
@@ -316,10 +361,9 @@ impl NodeBuilder {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
                 let (spec, bound) = gateway_child(config, kernel.tracer())?;
-                let spec = spec.stop_within(GATEWAY_DRAIN).restart(Restart::Permanent);
+                let spec = spec.stop_within(self.drain).restart(Restart::Permanent);
                 kernel.root().start(spec).await?;
-                let address = *bound.borrow();
-                address
+                *bound.borrow()
             }
             None => None,
         };

@@ -26,4 +26,4 @@ pub use neuroflow_transport as transport;
 /// The examples of the README, compiled and run with the others.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-pub struct Readme;
+struct Readme;

@@ -25,6 +25,6 @@ use proc_macro::TokenStream;
 /// ```
 #[proc_macro_attribute]
 pub fn tool(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    let expanded = tool::expand(arguments.into(), item.into());
+    let expanded = tool::expand(&arguments.into(), item.into());
     expanded.unwrap_or_else(|error| error.to_compile_error()).into()
 }

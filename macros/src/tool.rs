@@ -8,7 +8,7 @@ use syn::{
     Result, ReturnType, Type,
 };
 
-pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
+pub(crate) fn expand(arguments: &TokenStream, item: TokenStream) -> Result<TokenStream> {
     if !arguments.is_empty() {
         return Err(Error::new(arguments.span(), "#[tool] takes no arguments"));
     }
@@ -35,9 +35,10 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenS
         return Err(Error::new(surplus.span(), "a tool takes its arguments and a ToolContext"));
     }
     let output = output_type(&signature.output, signature.fn_token.span)?;
-    let call = match context {
-        Some(_) => quote! { call(arguments, context) },
-        None => quote! { call(arguments) },
+    let call = if context.is_some() {
+        quote! { call(arguments, context) }
+    } else {
+        quote! { call(arguments) }
     };
 
     let (attributes, visibility) = (&function.attrs, &function.vis);
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     fn refusal(item: TokenStream) -> String {
-        expand(TokenStream::new(), item).unwrap_err().to_string()
+        expand(&TokenStream::new(), item).unwrap_err().to_string()
     }
 
     #[test]
@@ -125,9 +126,13 @@ mod tests {
         assert!(refusal(quote! { fn f(a: A) -> Result<u8, E> {} }).contains("async"));
         assert!(refusal(quote! { async fn f(a: A) -> Result<u8, E> {} }).contains("doc comment"));
         let documented = |rest: TokenStream| quote! { #[doc = " Does it."] #rest };
-        assert!(refusal(documented(quote! { async fn f() -> Result<u8, E> {} })).contains("struct"));
+        assert!(
+            refusal(documented(quote! { async fn f() -> Result<u8, E> {} })).contains("struct")
+        );
         assert!(refusal(documented(quote! { async fn f(a: A) -> u8 {} })).contains("Result"));
-        assert!(refusal(documented(quote! { async fn f(&self) -> u8 {} })).contains("free function"));
+        assert!(
+            refusal(documented(quote! { async fn f(&self) -> u8 {} })).contains("free function")
+        );
         let three = documented(quote! { async fn f(a: A, b: B, c: C) -> Result<u8, E> {} });
         assert!(refusal(three).contains("ToolContext"));
     }
@@ -139,7 +144,7 @@ mod tests {
             #[doc = " Carefully."]
             async fn add(sum: Sum) -> Result<i64, ToolError> { Ok(sum.a + sum.b) }
         };
-        let expanded = expand(TokenStream::new(), item).unwrap().to_string();
+        let expanded = expand(&TokenStream::new(), item).unwrap().to_string();
         assert!(expanded.contains(r#""Adds two numbers.\nCarefully.""#), "{expanded}");
         assert!(expanded.contains("struct add"), "{expanded}");
     }

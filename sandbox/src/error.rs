@@ -120,6 +120,12 @@ pub enum LaunchError {
     /// The zygote died while the cell was starting. The next launch starts another zygote.
     #[error("the zygote died while the cell was starting")]
     LauncherLost,
+    /// The wall time was over before the program ran.
+    #[error("the wall time was over before the program ran; give it more")]
+    Overdue,
+    /// Something outside ended the cell before the program ran.
+    #[error("the cell was killed before the program ran")]
+    Killed,
     /// Zygotes die faster than cells start.
     #[error("{restarts} zygotes died without starting a cell")]
     TooManyRestarts {
@@ -147,6 +153,8 @@ impl LaunchError {
             Self::Pipes { .. } => "pipes",
             Self::TooManyCells { .. } => "too-many-cells",
             Self::LauncherLost => "launcher-lost",
+            Self::Overdue => "overdue",
+            Self::Killed => "killed",
             Self::TooManyRestarts { .. } => "too-many-restarts",
             Self::Launcher(_) => "launcher",
             Self::Unreadable => "unreadable",
@@ -155,6 +163,9 @@ impl LaunchError {
 
     /// Whether the same launch may succeed a moment later.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Pipes { .. } | Self::TooManyCells { .. } | Self::LauncherLost)
+        matches!(
+            self,
+            Self::Pipes { .. } | Self::TooManyCells { .. } | Self::LauncherLost | Self::Killed
+        )
     }
 }

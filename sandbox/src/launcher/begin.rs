@@ -32,7 +32,7 @@ use crate::{
     program::Program,
     report::Stages,
     step::Step,
-    zygote::protocol::{RECORD, Record, Request},
+    zygote::protocol::{Cause, RECORD, Record, Request},
 };
 
 /// Why a launch came to nothing.
@@ -42,6 +42,10 @@ pub(super) enum Refusal {
     NotSent,
     /// The zygote went while the request was with it.
     Lost,
+    /// The wall time was over before the program ran; the zygote is well.
+    Overdue,
+    /// The first process was ended before the program ran; the zygote is well.
+    Killed,
     Pipes(Errno),
     Unreadable,
     Failed(Failure),
@@ -52,6 +56,8 @@ impl Refusal {
     pub(super) fn into_error(self, plan: &[u8], facts: &Facts, program: &Program) -> LaunchError {
         let Failure { step, errno, detail } = match self {
             Self::NotSent | Self::Lost => return LaunchError::LauncherLost,
+            Self::Overdue => return LaunchError::Overdue,
+            Self::Killed => return LaunchError::Killed,
             Self::Pipes(source) => return LaunchError::Pipes { source },
             Self::Unreadable => return LaunchError::Unreadable,
             Self::Failed(failure) => failure,
@@ -145,7 +151,8 @@ async fn first_answers(report: &AsyncFd<OwnedFd>, profile: &Profile) -> Result<B
                 return Err(Refusal::Failed(Failure { step, errno, detail }));
             }
             // The first process ended before it could say anything.
-            (Record::Reaped { .. }, _) => return Err(Refusal::Lost),
+            (Record::Reaped { cause: Cause::WallTime, .. }, _) => return Err(Refusal::Overdue),
+            (Record::Reaped { .. }, _) => return Err(Refusal::Killed),
             _ => return Err(Refusal::Unreadable),
         }
         match (process.take(), started) {
@@ -252,6 +259,11 @@ mod tests {
     async fn silence_and_nonsense_are_told_apart() {
         assert!(matches!(answers(&[Record::Launched]).await, Err(Refusal::Lost)));
         assert!(matches!(answers(&[Record::Hello]).await, Err(Refusal::Unreadable)));
+        let reaped = |cause| Record::Reaped { cause, usage: Usage::default() };
+        let overdue = answers(&[Record::Launched, reaped(Cause::WallTime)]).await;
+        assert!(matches!(overdue, Err(Refusal::Overdue)));
+        let killed = answers(&[Record::Launched, reaped(Cause::None)]).await;
+        assert!(matches!(killed, Err(Refusal::Killed)));
         let failed =
             Record::Failed { step: Step::Execute, errno: Errno::from_raw(libc::ENOENT), detail: 0 };
         assert!(matches!(answers(&[failed]).await, Err(Refusal::Failed(_))));

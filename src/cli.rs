@@ -1,0 +1,188 @@
+//! The command line: one module per command, one error type, exit codes.
+//!
+//! A command writes what it's asked for to standard output, and everything else to standard error.
+//! Exit codes: 0 for success, 1 for failure, 2 for wrong usage or configuration; `exec` has its own.
+
+mod completions;
+mod config;
+mod doctor;
+mod exec;
+mod run;
+mod serve;
+mod signal;
+mod tree;
+
+mod meter;
+mod telemetry;
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use neuroflow::kernel::{Cause, Clock};
+
+use crate::config::{ConfigError, Source};
+use crate::limits::ERROR_CHAIN;
+
+/// Runs AI agents the way Erlang runs processes: supervised, isolated, observable.
+#[derive(Debug, Parser)]
+#[command(name = "neuroflow", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    source: Source,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command is given.
+#[derive(Clone, Copy, Debug)]
+struct Globals<'a> {
+    /// It began with the process.
+    clock: &'a Clock,
+    source: &'a Source,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Run(run::Run),
+    Exec(exec::Exec),
+    Tree(tree::TreeCommand),
+    Doctor(doctor::Doctor),
+    Config(config::ConfigCommand),
+    Completions(completions::Completions),
+}
+
+/// The sections of settings that a command's help shows; it takes all of them. `serve` and `config`
+/// show all.
+const SHOWN_SECTIONS: [(&str, &[&str]); 4] = [
+    ("run", &["sandbox", "agents", "log"]),
+    ("exec", &["sandbox", "log"]),
+    ("tree", &["control"]),
+    ("doctor", &["sandbox"]),
+];
+
+fn command_line() -> clap::Command {
+    SHOWN_SECTIONS.into_iter().fold(Cli::command(), |cli, (name, shown)| {
+        cli.mut_subcommand(name, |command| {
+            command.mut_args(|arg| {
+                let section = arg.get_id().as_str().split_once('.').map(|(section, _)| section);
+                let hidden = section.is_some_and(|section| !shown.contains(&section));
+                arg.hide(hidden)
+            })
+        })
+    })
+}
+
+/// Reads the arguments, runs the command, and says how it ended.
+pub(crate) fn main() -> ExitCode {
+    let clock = Clock::system();
+    let parsed = Cli::from_arg_matches(&command_line().get_matches());
+    let cli = parsed.unwrap_or_else(|error| error.exit());
+    let mut out = io::stdout();
+    let globals = Globals { clock: &clock, source: &cli.source };
+    let ended = cli.command.run(globals, &mut out);
+    match ended.and_then(|code| Ok(out.flush().map(|()| code)?)) {
+        Ok(code) => ExitCode::from(code),
+        // Whoever read the output has seen enough.
+        Err(error) if error.is_broken_pipe() => ExitCode::from(error.exit_code()),
+        Err(error) => {
+            // There is nowhere left to say that standard error is gone.
+            let _unsaid = write_error(&mut io::stderr(), &error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+impl Command {
+    fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
+        match self {
+            Self::Serve(serve) => serve.run(globals, out),
+            Self::Run(run) => run.run(globals, out),
+            Self::Exec(exec) => Ok(exec.run(globals, out)?),
+            Self::Tree(tree) => tree.run(globals, out),
+            Self::Doctor(doctor) => doctor.run(globals, out),
+            Self::Config(config) => config.run(globals, out),
+            Self::Completions(completions) => Ok(completions.run(out)?),
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+enum CliError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Serve(#[from] serve::ServeError),
+    #[error(transparent)]
+    Run(#[from] run::RunError),
+    #[error(transparent)]
+    Exec(#[from] exec::ExecError),
+    #[error(transparent)]
+    Tree(#[from] tree::TreeError),
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
+    /// What the command has to say can't be written.
+    #[error("standard output can't be written; redirect it to where there is room")]
+    Output(#[from] io::Error),
+    /// There is no runtime.
+    #[error(
+        "the threads of the runtime can't be started; raise the limit of processes (ulimit -u)"
+    )]
+    Runtime(#[source] io::Error),
+}
+
+impl CliError {
+    /// Whether whoever read the output has gone, which needs no words.
+    fn is_broken_pipe(&self) -> bool {
+        match self {
+            Self::Output(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Exec(error) => error.is_broken_pipe(),
+            _ => false,
+        }
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => USAGE,
+            Self::Output(_) if self.is_broken_pipe() => SUCCESS,
+            Self::Serve(error) => error.exit_code(),
+            Self::Run(error) => error.exit_code(),
+            Self::Exec(error) => error.exit_code(),
+            _ => FAILURE,
+        }
+    }
+}
+
+/// The command did what it's for.
+const SUCCESS: u8 = 0;
+/// It failed.
+const FAILURE: u8 = 1;
+/// It was called or configured wrongly.
+const USAGE: u8 = 2;
+
+/// A runtime of this thread alone, for commands that wait rather than work.
+fn small_runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)
+}
+
+/// The error and its causes, one per line.
+fn write_error(out: &mut dyn Write, error: &CliError) -> io::Result<()> {
+    writeln!(out, "neuroflow: {error}")?;
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    // It says "failed" only, and what failed is next.
+    let telling = causes.filter(|cause| !matches!(cause.downcast_ref(), Some(Cause::Error(_))));
+    telling.take(ERROR_CHAIN).try_for_each(|cause| writeln!(out, "  because {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[test]
+    fn the_command_line_is_consistent() {
+        command_line().debug_assert();
+    }
+}

@@ -1,0 +1,313 @@
+//! `neuroflow exec`: a program in a cell, as if it were run from the shell.
+//!
+//! The exit code is the program's; what isn't the program's doing has the codes that shells and
+//! `timeout` have taught people: 124, 125, 126, 127, 128 and the signal.
+
+mod report;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read, Write};
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use neuroflow::Level;
+use neuroflow::kernel::{Clock, Elapsed};
+use neuroflow::sandbox::limits::MAX_STDIN_BYTES;
+use neuroflow::sandbox::{
+    Cell, End, LaunchError, Launcher, LauncherError, Output, Profile, Program, Report,
+};
+use neuroflow_telemetry::logs::LogError;
+use tokio::task::JoinError;
+
+use self::report::ExecReport;
+use super::signal::{Caught, Signals};
+use super::{Globals, telemetry};
+use crate::config::{ConfigError, Loaded, Overrides, level, levels, parse_duration};
+
+/// Runs a program in a cell and passes its output and exit code on.
+///
+/// Exit codes: the program's own; 124 if its time was over; 125 if there was no cell or its output
+/// was too much; 126 if the program can't be executed; 127 if it isn't there; 128 and the signal's
+/// number if a signal ended it.
+#[derive(Args, Debug)]
+pub(super) struct Exec {
+    /// How much stands between the program and this host; `sandbox.level` unless it's given
+    #[arg(long, value_parser = level_parser())]
+    level: Option<Level>,
+    /// Time that the program may take, such as 10s; `sandbox.wall_time` unless it's given
+    #[arg(long, value_name = "DURATION", value_parser = |text: &str| parse_duration(text))]
+    timeout: Option<Duration>,
+    /// Print one JSON report with output and end, instead of passing the output on
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Overrides,
+    /// The program and its arguments; standard input is passed unless it's a terminal
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+fn level_parser() -> impl TypedValueParser<Value = Level> {
+    let names = levels().map(|level| level.to_string());
+    PossibleValuesParser::new(names).try_map(|name| level(&name).ok_or(UnknownLevel))
+}
+
+/// The parser before has let a word through that isn't a level.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no such level")]
+struct UnknownLevel;
+
+/// Why there was no cell, or its output couldn't be passed on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum ExecError {
+    /// The configuration isn't valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The log can't be set up.
+    #[error("the log can't be set up; change log.filter")]
+    Log(#[from] LogError),
+    /// There is no runtime, or signals can't be caught.
+    #[error("the system refused threads or signals; raise the limit of processes (ulimit -u)")]
+    System(#[source] io::Error),
+    /// Standard input can't be read.
+    #[error("standard input can't be read; redirect it from /dev/null if it isn't needed")]
+    Input(#[source] io::Error),
+    /// The reader of standard input has panicked.
+    #[error("standard input can't be read; redirect it from /dev/null if it isn't needed")]
+    Reader(#[from] JoinError),
+    /// Standard input is too long.
+    #[error(
+        "standard input has more than {MAX_STDIN_BYTES} bytes; put the data in a file and bind it into the cell"
+    )]
+    InputTooLong,
+    /// Standard input didn't end.
+    #[error(
+        "standard input didn't end before the program's time was over; redirect it from /dev/null \
+         if it isn't needed, or give more time with --timeout"
+    )]
+    InputOpen(#[source] Elapsed),
+    /// There is no launcher.
+    #[error("the sandbox can't be started; run `neuroflow doctor` to see why")]
+    Launcher(#[from] LauncherError),
+    /// The cell didn't start.
+    #[error("the program wasn't started; {}", advice(.0))]
+    Launch(#[from] LaunchError),
+    /// Its time was over before it began.
+    #[error("the program's time was over before its cell was ready; give more with --timeout")]
+    TooShort(#[source] LaunchError),
+    /// It wrote too much.
+    #[error("the program was ended because it wrote more than {most} bytes; raise sandbox.output")]
+    OutputLimit { most: u64 },
+    /// The launcher died.
+    #[error("the cell was lost with its launcher; try again")]
+    Lost,
+    /// The report can't be written as JSON.
+    #[error("the report can't be written")]
+    Report(#[from] serde_json::Error),
+    /// The output can't be written.
+    #[error("the program's output can't be written; redirect it to where there is room")]
+    Output(#[source] io::Error),
+}
+
+fn advice(error: &LaunchError) -> &'static str {
+    match error {
+        LaunchError::Program { .. } => "name a program that is there inside the cell",
+        LaunchError::Unavailable { .. } => "run `neuroflow doctor`, or choose another --level",
+        _ => "run `neuroflow doctor`, or try again",
+    }
+}
+
+/// The program's time was over, as `timeout` says it.
+const TIMED_OUT: u8 = 124;
+/// Neither the program's fault nor its merit, as `timeout` says it.
+const OWN_FAILURE: u8 = 125;
+/// The program is there and can't be executed, as shells say it.
+const NOT_EXECUTABLE: u8 = 126;
+/// The program isn't there, as shells say it.
+const NOT_FOUND: u8 = 127;
+/// The reader of the output has gone, as shells say it: ended by SIGPIPE.
+const NOBODY_READS: u8 = 141;
+/// Added to the number of the signal that ended it, as shells say it.
+const SIGNAL_BASE: i32 = 128;
+/// `ENOENT` and `ENOTDIR`, the errors of a path that leads nowhere.
+const NOWHERE: [i32; 2] = [2, 20];
+
+impl ExecError {
+    /// Whether whoever read the output has gone, which needs no words.
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Launch(LaunchError::Program { source, .. })
+                if NOWHERE.contains(&source.raw()) =>
+            {
+                NOT_FOUND
+            }
+            Self::Launch(LaunchError::Program { .. }) => NOT_EXECUTABLE,
+            Self::TooShort(_) | Self::InputOpen(_) => TIMED_OUT,
+            _ if self.is_broken_pipe() => NOBODY_READS,
+            _ => OWN_FAILURE,
+        }
+    }
+}
+
+impl Exec {
+    pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, ExecError> {
+        let mut settings = self.settings;
+        if let Some(level) = self.level {
+            settings.set("sandbox.level", level.to_string());
+        }
+        if let Some(timeout) = self.timeout {
+            settings.set("sandbox.wall_time", format!("{}ms", timeout.as_millis()));
+        }
+        let loaded = Loaded::from_process(globals.source, &settings)?;
+        let _log = telemetry::quiet_log(&loaded)?;
+        let profile = loaded.profile()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().map_err(ExecError::System)?;
+        let work = execute(&profile, self.command, self.json, globals.clock, out);
+        let ended = runtime.block_on(work);
+        // A reader that waits for the rest of standard input must not hold the exit up.
+        runtime.shutdown_background();
+        ended
+    }
+}
+
+async fn execute(
+    profile: &Profile,
+    command: Vec<OsString>,
+    json: bool,
+    clock: &Clock,
+    out: &mut dyn Write,
+) -> Result<u8, ExecError> {
+    let mut signals = Signals::catch().map_err(ExecError::System)?;
+    let launcher = Launcher::start()?;
+    let mut command = command.into_iter();
+    let program = Program::new(command.next().unwrap_or_default()).args(command);
+    let input = tokio::select! {
+        input = read_input(profile.longest(), clock) => input?,
+        caught = signals.next() => return Ok(caught.exit_code()),
+    };
+    let program = program.stdin(input);
+    let launched = tokio::select! {
+        launched = launcher.launch(profile, &program) => launched,
+        caught = signals.next() => return Ok(caught.exit_code()),
+    };
+    let cell = launched.map_err(|error| match error {
+        // The wall time counts from the launch on, and ends a cell that isn't ready yet as well.
+        LaunchError::Overdue => ExecError::TooShort(error),
+        other => other.into(),
+    })?;
+    let mut sink = Sink { kept: json.then(ExecReport::default), out };
+    let (report, caught) = follow(cell, &mut signals, &mut sink).await?;
+    if let Some(kept) = sink.kept.take() {
+        kept.write(&report, out)?;
+    }
+    if let Some(caught) = caught {
+        return Ok(caught.exit_code());
+    }
+    exit_code(&report, profile, json)
+}
+
+/// All of standard input, unless it's a terminal. The wait for its end counts as the program's.
+async fn read_input(longest: Duration, clock: &Clock) -> Result<Vec<u8>, ExecError> {
+    if io::stdin().is_terminal() {
+        return Ok(Vec::new());
+    }
+    let read = tokio::task::spawn_blocking(|| {
+        let most = u64::try_from(MAX_STDIN_BYTES).unwrap_or(u64::MAX);
+        let mut input = Vec::new();
+        io::stdin().lock().take(most.saturating_add(1)).read_to_end(&mut input).map(|_| input)
+    });
+    let read = clock.before(clock.now() + longest, read).await.map_err(ExecError::InputOpen)?;
+    let input = read?.map_err(ExecError::Input)?;
+    if input.len() > MAX_STDIN_BYTES { Err(ExecError::InputTooLong) } else { Ok(input) }
+}
+
+/// Where output goes: on, or into the report.
+struct Sink<'a> {
+    kept: Option<ExecReport>,
+    out: &'a mut dyn Write,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, output: Output) -> io::Result<()> {
+        match (&mut self.kept, output) {
+            (Some(kept), output) => {
+                kept.keep(output);
+                Ok(())
+            }
+            (None, Output::Stdout(bytes)) => {
+                self.out.write_all(&bytes)?;
+                self.out.flush()
+            }
+            (None, Output::Stderr(bytes)) => io::stderr().write_all(&bytes),
+        }
+    }
+}
+
+/// Passes output on until the cell has ended, which a signal makes happen.
+async fn follow(
+    mut cell: Cell,
+    signals: &mut Signals,
+    sink: &mut Sink<'_>,
+) -> Result<(Report, Option<Caught>), ExecError> {
+    let mut caught = None;
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.next(), if caught.is_none() => {
+                caught = Some(signal);
+                cell.kill();
+            }
+            output = cell.next() => match output {
+                None => break,
+                // Dropping the cell ends the program, as SIGPIPE would.
+                Some(output) => sink.take(output).map_err(ExecError::Output)?,
+            },
+        }
+    }
+    // A program may close its output and go on.
+    let report = if caught.is_some() {
+        cell.finish().await
+    } else {
+        let interrupted = async { caught = Some(signals.next().await) };
+        cell.finish_by(interrupted).await
+    };
+    Ok((report, caught))
+}
+
+fn exit_code(report: &Report, profile: &Profile, json: bool) -> Result<u8, ExecError> {
+    let low = |code: i32| u8::try_from(code & 0xff).unwrap_or(OWN_FAILURE);
+    match report.end {
+        End::Exited(status) => Ok(low(status)),
+        End::Signalled(signal) => Ok(low(SIGNAL_BASE + signal)),
+        End::WallTime => Ok(TIMED_OUT),
+        // The report has said it already.
+        End::OutputLimit if json => Ok(OWN_FAILURE),
+        End::OutputLimit => Err(ExecError::OutputLimit { most: profile.output_bytes() }),
+        // SIGKILL from outside of the cell.
+        End::Cancelled | End::Killed => Ok(low(SIGNAL_BASE + 9)),
+        _ => Err(ExecError::Lost),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use neuroflow::sandbox::Errno;
+
+    #[test]
+    fn a_program_that_is_not_there_is_told_from_one_that_cannot_run() {
+        let code = |errno| {
+            let source = Errno::from_raw(errno);
+            ExecError::from(LaunchError::Program { path: "x".into(), source }).exit_code()
+        };
+        assert_eq!((code(2), code(13), code(8)), (127, 126, 126));
+        assert_eq!(ExecError::from(LaunchError::LauncherLost).exit_code(), 125);
+    }
+}

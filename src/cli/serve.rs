@@ -1,0 +1,393 @@
+//! `neuroflow serve`: a node with its gateway, until a signal.
+
+mod banner;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use neuroflow::kernel::{Clock, StartError};
+use neuroflow::sandbox::{LaunchError, Level, Verdict, examine};
+use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, NodeBuilder, Shell};
+use neuroflow_telemetry::logs::LogError;
+use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
+use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
+use tracing::{info, warn};
+
+use self::banner::Banner;
+use super::meter::GatewayMeter;
+use super::signal::{Caught, Signals};
+use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
+use crate::config::{Builtin, Loaded, Overrides, SocketPath};
+use crate::control::{self, FailureRow, failures};
+use crate::limits::TELEMETRY_SHUTDOWN;
+
+/// Starts a node: agents, sandbox, gateway, metrics, control socket.
+///
+/// SIGINT and SIGTERM drain and stop it; a second one ends it at once.
+#[derive(Args, Debug)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    settings: Overrides,
+}
+
+/// Why a node didn't serve, or didn't go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(super) enum ServeError {
+    /// The log can't be set up.
+    #[error("the log can't be set up; change log.filter")]
+    Log(#[from] LogError),
+    /// An `OTEL_*` variable can't be understood.
+    #[error("an OpenTelemetry variable can't be understood; change or unset it")]
+    Environment(#[from] EnvironmentError),
+    /// There is no telemetry.
+    #[error("the telemetry can't be set up; check telemetry.otlp_endpoint")]
+    Telemetry(#[from] TelemetryError),
+    /// A metric of the gateway can't be registered.
+    #[error("the gateway's metrics can't be registered")]
+    Metric(#[from] MetricError),
+    /// Signals can't be caught, or our own user not be found out.
+    #[error("the system refused to set up signals or the control socket")]
+    System(#[source] io::Error),
+    /// The node didn't start.
+    #[error("neuroflow can't serve; {}", advice(.0))]
+    Boot(#[from] BootError),
+    /// What the sandbox could give can't be found out.
+    #[error("the sandbox can't be started; run `neuroflow doctor` to see why")]
+    Sandbox(#[from] LaunchError),
+    /// The host can't give the sandbox level.
+    #[error(
+        "this host can't give sandbox level {level}: {missing}. Run `neuroflow doctor`, and choose a \
+         level that it lists as available with sandbox.level"
+    )]
+    Level { level: Level, missing: Missing },
+    /// Something still ran when the time to stop was over.
+    #[error(
+        "not everything stopped within {deadline:?}, and the rest was killed; raise stop.deadline"
+    )]
+    Overdue { deadline: Duration },
+    /// The root supervisor gave up.
+    #[error(
+        "the node gave up: its servers failed more often than they may{}",
+        post_mortem(failures)
+    )]
+    GaveUp { failures: Vec<FailureRow> },
+}
+
+impl ServeError {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Log(_) | Self::Environment(_) => USAGE,
+            _ => FAILURE,
+        }
+    }
+}
+
+/// Which setting to change when a server doesn't start.
+fn advice(error: &BootError) -> &'static str {
+    let BootError::Start(StartError::Failed { path, .. }) = error else { return "try again" };
+    match path.to_string().as_str() {
+        "/telemetry" => "change telemetry.metrics_listen, or stop who has that address",
+        "/gateway" => "change gateway.listen, or stop who has that address",
+        "/control" => "change control.socket, or stop the node that has it",
+        "/sandbox" => "run `neuroflow doctor`",
+        _ => "look at what is named below",
+    }
+}
+
+/// A layer of a sandbox level that isn't there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missing {
+    layer: neuroflow::sandbox::Layer,
+    verdict: Verdict,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.verdict {
+            Verdict::Missing { reason, remedy } => write!(f, "{}: {reason}; {remedy}", self.layer),
+            _ => write!(f, "{} can't be tried", self.layer),
+        }
+    }
+}
+
+/// The last failures, one per line.
+fn post_mortem(failures: &[FailureRow]) -> String {
+    let lines = failures.iter().take(SHOWN_FAILURES).map(|failure| {
+        let message = failure.message.as_deref().map(|it| format!(" on message {it:?}"));
+        let message = message.unwrap_or_default();
+        format!(
+            "\n  {} (life {}) failed{message}: {}",
+            failure.path, failure.generation, failure.cause
+        )
+    });
+    lines.collect()
+}
+
+/// Failures that the last words name: those that led to the end, and little else.
+const SHOWN_FAILURES: usize = 8;
+
+impl Serve {
+    pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
+        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        loaded.config.check_exposure(&loaded)?;
+        let _log = telemetry::log(&loaded).map_err(ServeError::from)?;
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        if loaded.config.runtime.workers > 0 {
+            runtime.worker_threads(loaded.config.runtime.workers.into());
+        }
+        let runtime = runtime.enable_all().build().map_err(CliError::Runtime)?;
+        let served = runtime.block_on(serve(&loaded, globals.clock, out));
+        // What still runs after the deadline, or after a second signal, is not waited for.
+        runtime.shutdown_background();
+        served
+    }
+}
+
+/// The agent that a name of the configuration stands for.
+pub(super) fn builtin(agent: Builtin) -> AnyAgent {
+    match agent {
+        Builtin::Shell => AnyAgent::new(Shell),
+        Builtin::Echo => AnyAgent::new(Echo),
+    }
+}
+
+async fn serve(loaded: &Loaded, clock: &Clock, out: &mut dyn Write) -> Result<u8, CliError> {
+    // First of all, so that a signal during the start is one too.
+    let mut signals = Signals::catch().map_err(ServeError::System)?;
+    let config = telemetry::telemetry(loaded).map_err(ServeError::from)?;
+    let telemetry = Telemetry::new(config).map_err(ServeError::from)?;
+    let begun = tokio::select! {
+        begun = start(loaded, clock, &telemetry) => begun,
+        caught = signals.next() => return Ok(caught.exit_code()),
+    };
+    let served = match begun {
+        Ok(running) => {
+            let banner = running.banner(loaded, clock).await;
+            banner.write(out).and_then(|()| out.flush()).or_else(ignore_broken_pipe)?;
+            info!(gateway = %banner.gateway, pid = std::process::id(), "ready");
+            let stop = loaded.config.stop.deadline;
+            until_end(&running.node, stop, &mut signals).await.map_err(CliError::from)
+        }
+        Err(error) => Err(error),
+    };
+    // A second signal ends the process at once; the last spans are lost then.
+    if !matches!(served, Ok(End::AtOnce(_)))
+        && let Err(error) = telemetry.shutdown(TELEMETRY_SHUTDOWN).await
+    {
+        warn!(error = &error as &dyn std::error::Error, "the last spans may be lost");
+    }
+    served.map(|end| match end {
+        End::Stopped => SUCCESS,
+        End::AtOnce(caught) => caught.exit_code(),
+    })
+}
+
+/// Nobody has to read the banner.
+fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
+/// A node that serves.
+struct Running {
+    node: Node,
+    metrics: Option<MetricsEndpoint>,
+    socket: Option<PathBuf>,
+}
+
+impl Running {
+    async fn banner(&self, loaded: &Loaded, clock: &Clock) -> Banner {
+        let metrics = match &self.metrics {
+            Some(endpoint) => endpoint.address().await.ok(),
+            None => None,
+        };
+        let listen = loaded.config.gateway.listen;
+        Banner {
+            gateway: self.node.gateway().unwrap_or(listen),
+            public_url: loaded.config.gateway.public_url.clone(),
+            metrics,
+            socket: self.socket.clone(),
+            agents: self.node.agents().map(str::to_owned).collect(),
+            took: clock.now().since(neuroflow::kernel::Moment::ORIGIN),
+        }
+    }
+}
+
+async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<Running, CliError> {
+    let config = &loaded.config;
+    let mut builder = Node::builder()
+        .clock(clock.clone())
+        .observer(telemetry.observer())
+        .drain_within(drain(config.stop.deadline));
+    let mut metrics = None;
+    if let Some(address) = config.telemetry.metrics_listen.address() {
+        let endpoint = MetricsConfig::default().address(address);
+        let (spec, endpoint) = server::child(telemetry, &endpoint)
+            .map_err(BootError::from)
+            .map_err(ServeError::from)?;
+        builder = builder.first(spec);
+        metrics = Some(endpoint);
+    }
+    let socket = match &config.control.socket {
+        Some(SocketPath::Off) => None,
+        Some(SocketPath::At(path)) => Some(path.clone()),
+        None => Some(control::default_path().map_err(ServeError::System)?),
+    };
+    if let Some(path) = socket.clone() {
+        builder = builder.first_with(move |census| control::child(path, census));
+    }
+    builder = with_sandbox(builder, loaded).await?;
+    for agent in &config.agents.enabled {
+        builder = builder.agent(builtin(*agent));
+    }
+    let mut gateway = GatewayConfig::new(config.gateway.listen);
+    gateway.public_url = config.gateway.public_url.as_ref().map(|url| url.as_str().to_owned());
+    gateway.blocking_wait = config.gateway.blocking_wait;
+    let meter = GatewayMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
+    let sampler = telemetry.sampler();
+    let meter: Arc<dyn Meter> = Arc::new(meter);
+    let builder = builder.gateway_with(gateway).meter(meter, Arc::new(move || sampler.sample()));
+    let node = builder.start().await.map_err(ServeError::from)?;
+    telemetry.watch(node.census());
+    Ok(Running { node, metrics, socket })
+}
+
+/// Of the time to stop, two thirds are the gateway's and a third is for everything behind it.
+fn drain(deadline: Duration) -> Duration {
+    deadline * 2 / 3
+}
+
+/// A sandbox if an agent needs one; its level is tried first, so that no request has to find out.
+async fn with_sandbox(builder: NodeBuilder, loaded: &Loaded) -> Result<NodeBuilder, CliError> {
+    let profile = loaded.profile()?;
+    if !loaded.config.agents.enabled.contains(&Builtin::Shell) {
+        return Ok(builder);
+    }
+    let level = profile.level();
+    let findings = examine(level).await.map_err(ServeError::from)?;
+    if let Some(finding) = findings.iter().find(|finding| !finding.is_available()) {
+        let missing = Missing { layer: finding.layer, verdict: finding.verdict };
+        return Err(ServeError::Level { level, missing }.into());
+    }
+    Ok(builder.sandbox(profile))
+}
+
+/// How serving ended.
+#[derive(Debug)]
+enum End {
+    /// A signal, and everything stopped.
+    Stopped,
+    /// A second signal.
+    AtOnce(Caught),
+}
+
+async fn until_end(
+    node: &Node,
+    deadline: Duration,
+    signals: &mut Signals,
+) -> Result<End, ServeError> {
+    let caught = tokio::select! {
+        () = node.ended() => {
+            let census = node.census();
+            let failures = failures(&census, node.kernel().clock().wall());
+            return Err(ServeError::GaveUp { failures });
+        }
+        caught = signals.next() => caught,
+    };
+    stop(node, caught, deadline, signals).await
+}
+
+/// Drains and stops, for as long as the deadline and the operator's patience last.
+async fn stop(
+    node: &Node,
+    caught: Caught,
+    deadline: Duration,
+    signals: &mut Signals,
+) -> Result<End, ServeError> {
+    info!(signal = caught.name(), ?deadline, "stopping");
+    let in_time = tokio::select! {
+        in_time = node.stop_within(deadline) => in_time,
+        caught = signals.next() => {
+            warn!(signal = caught.name(), "ending at once");
+            return Ok(End::AtOnce(caught));
+        }
+    };
+    if in_time {
+        info!("stopped");
+        return Ok(End::Stopped);
+    }
+    Err(ServeError::Overdue { deadline })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use neuroflow::kernel::{Actor, ChildSpec, Context, Message};
+
+    #[derive(Debug)]
+    enum Nothing {}
+
+    impl Message for Nothing {
+        fn name(&self) -> &'static str {
+            match *self {}
+        }
+    }
+
+    /// Fails as soon as it lives, or doesn't want to stop.
+    #[derive(Clone, Copy)]
+    enum Bad {
+        Fragile,
+        Stubborn,
+    }
+
+    impl Actor for Bad {
+        type Message = Nothing;
+        type Error = std::convert::Infallible;
+        const KIND: &'static str = "bad";
+
+        async fn started(&mut self, context: &mut Context<Nothing>) -> Result<(), Self::Error> {
+            if matches!(self, Self::Fragile) {
+                let _running = context.task(async { panic!("too fragile") }).is_ok();
+            }
+            Ok(())
+        }
+
+        async fn handle(
+            &mut self,
+            nothing: Nothing,
+            _: &mut Context<Nothing>,
+        ) -> Result<(), Self::Error> {
+            match nothing {}
+        }
+
+        async fn stopping(&mut self, _: &mut Context<Nothing>) {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn node_with(bad: Bad) -> Node {
+        let (spec, _nobody) = ChildSpec::new("bad", move || bad).unwrap();
+        Node::builder().first(spec.stop_within(Duration::from_hours(1))).start().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_node_that_gives_up_says_what_failed() {
+        let mut signals = Signals::catch().unwrap();
+        let node = node_with(Bad::Fragile).await;
+        let ended = until_end(&node, Duration::from_secs(1), &mut signals).await;
+        let message = ended.unwrap_err().to_string();
+        assert!(message.contains("/bad (life") && message.contains("too fragile"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_does_not_stop_is_killed_and_reported() {
+        let mut signals = Signals::catch().unwrap();
+        let node = node_with(Bad::Stubborn).await;
+        let deadline = Duration::from_millis(50);
+        let ended = stop(&node, Caught::Terminate, deadline, &mut signals).await;
+        assert!(matches!(ended, Err(ServeError::Overdue { .. })), "{ended:?}");
+    }
+}

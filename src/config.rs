@@ -1,0 +1,137 @@
+//! The settings of the binary, each with its type, default and description, and their sources:
+//! defaults, then a file, then the environment, then flags.
+//!
+//! The table below is the only place where a setting is written down. The key of a setting, such as
+//! `gateway.listen`, gives its environment variable (`NEUROFLOW_GATEWAY_LISTEN`) and its flag
+//! (`--gateway-listen`).
+
+mod choice;
+mod error;
+mod flags;
+mod load;
+mod print;
+mod setting;
+mod unit;
+mod value;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use neuroflow::Level;
+use neuroflow_telemetry::logs::LogFormat;
+
+pub(crate) use choice::{Builtin, level, levels};
+pub(crate) use error::ConfigError;
+pub(crate) use flags::{Overrides, Source};
+pub(crate) use load::Loaded;
+pub(crate) use print::{write_default, write_effective};
+pub(crate) use unit::parse_duration;
+pub(crate) use value::{ByteSize, Endpoint, MetricsAddress, Ratio, SocketPath};
+
+use setting::{preset, settings, unset};
+
+settings! {
+    /// The HTTP door to the agents: JSON-RPC of the A2A protocol 1.0.
+    gateway: Gateway {
+        /// Where the gateway listens. Port 0 lets the system choose.
+        listen: SocketAddr = preset("127.0.0.1:8080"),
+        /// The URL that clients know the gateway by, if it isn't the one that it listens on, such as
+        /// that of a proxy in front. It's what the agent cards say.
+        public_url: Option<Endpoint> = unset("https://agents.example.org"),
+        /// How long a blocking `SendMessage` waits for its task to end, before it answers with the
+        /// task as it is.
+        blocking_wait: Duration = preset("55s"),
+        /// Lets the gateway and the metrics listen where other machines can reach them. There is no
+        /// authentication: whoever reaches the gateway can use every agent.
+        allow_remote_without_authentication: bool = preset("false"),
+    }
+
+    /// Metrics for Prometheus, and traces for a collector.
+    telemetry: Telemetry {
+        /// Where `/metrics` is served, or "off". Port 0 lets the system choose.
+        metrics_listen: MetricsAddress = preset("127.0.0.1:9464"),
+        /// The OTLP/HTTP port of a collector, which traces are sent to. Unless it's set, the
+        /// `OTEL_EXPORTER_OTLP_ENDPOINT` variable decides, and without that no trace is recorded. The
+        /// other `OTEL_*` variables, such as those for headers, count in either case.
+        otlp_endpoint: Option<Endpoint> = unset("http://localhost:4318"),
+        /// The share of new traces that is recorded, from 0 to 1. Unless it's set, the
+        /// `OTEL_TRACES_SAMPLER` variable is asked first.
+        sample_ratio: Ratio = preset("1.0"),
+    }
+
+    /// Log lines on standard error.
+    log: Log {
+        /// "text" for people or "json" for machines.
+        format: LogFormat = preset("text"),
+        /// What is logged: a level, and levels for targets.
+        filter: String = preset("info"),
+    }
+
+    /// The cells that programs run in.
+    sandbox: Sandbox {
+        /// How much stands between a program and this host: "minimal", "standard", "strict" or
+        /// "paranoid". `neuroflow doctor` says which of them this host and version can give.
+        level: Level = preset("standard"),
+        /// Time that a program may take.
+        wall_time: Duration = preset("1m"),
+        /// Address space of each process.
+        memory: ByteSize = preset("512MiB"),
+        /// Processes and threads of one cell at a time. Not at level "minimal".
+        processes: u32 = preset("64"),
+        /// Open files of each process.
+        open_files: u32 = preset("256"),
+        /// The largest file that can be written.
+        file_size: ByteSize = preset("256MiB"),
+        /// Bytes that a program may write to standard output and standard error together.
+        output: ByteSize = preset("8MiB"),
+        /// Size of the working directory, which lives in memory. Not at level "minimal".
+        workdir_size: ByteSize = preset("64MiB"),
+    }
+
+    /// The agents that come with the binary.
+    agents: Agents {
+        /// Which of them are served: "shell", "echo". The first one answers at the gateway's root.
+        enabled: Vec<Builtin> = preset("shell,echo"),
+    }
+
+    /// The socket that `neuroflow tree` asks.
+    control: Control {
+        /// Its path, or "off". Unless it's set: `$XDG_RUNTIME_DIR/neuroflow/control.sock`, else, for root,
+        /// `/run/neuroflow/control.sock`, else `/tmp/neuroflow-UID/control.sock`.
+        socket: Option<SocketPath> = unset("/run/neuroflow/control.sock"),
+    }
+
+    /// The process itself.
+    runtime: Runtime {
+        /// Threads that actors run on; 0 for one per processor.
+        workers: u16 = preset("0"),
+    }
+
+    /// What happens at SIGTERM and SIGINT.
+    stop: Stop {
+        /// Time for requests and tasks to come to their end; what still runs after it is killed. A
+        /// second signal ends the process at once.
+        deadline: Duration = preset("15s"),
+    }
+}
+
+impl Config {
+    /// Refuses to let other machines in, because nothing checks who they are.
+    pub(crate) fn check_exposure(&self, loaded: &Loaded) -> Result<(), ConfigError> {
+        if self.gateway.allow_remote_without_authentication {
+            return Ok(());
+        }
+        let listens = [
+            ("gateway.listen", Some(self.gateway.listen)),
+            ("telemetry.metrics_listen", self.telemetry.metrics_listen.address()),
+        ];
+        for (key, address) in listens {
+            if let Some(address) = address
+                && !address.ip().to_canonical().is_loopback()
+            {
+                return Err(ConfigError::Remote { key, address, origin: loaded.origin(key) });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,345 @@
+//! From sources to values: the file, the environment, the flags, the later over the earlier.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use neuroflow::{Level, Profile};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, Origin};
+use super::flags::{Overrides, Source};
+use super::setting::{PREFIX, Preset, Section, Setting};
+use super::value::{Raw, Value};
+use super::{Config, SECTIONS};
+use crate::limits::CONFIG_BYTES;
+
+/// The configuration, and where each value that isn't a default came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+impl Loaded {
+    /// Reads the sources that the process has.
+    pub(crate) fn from_process(
+        source: &Source,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut variables: BTreeMap<OsString, OsString> =
+            std::env::vars_os().filter(|(name, _)| is_ours(name)).collect();
+        let path = variables.remove(&OsString::from(FILE_VARIABLE)).filter(|it| !it.is_empty());
+        let mut given = Given::default();
+        if let Some(path) = find_file(source.config.clone().or_else(|| path.map(PathBuf::from))) {
+            given.read_file(&path)?;
+        }
+        given.read_variables(variables)?;
+        for (setting, text) in &overrides.given {
+            let origin = Origin::Flag { name: setting.flag() };
+            given.values.insert(setting.key, (Raw::Plain(text.clone()), origin));
+        }
+        let config = given.config()?;
+        let origins = given.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();
+        Ok(Self { config, origins })
+    }
+
+    /// Where the value of a setting came from.
+    pub(crate) fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Whether anybody has set it.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
+        self.origins.contains_key(key)
+    }
+
+    /// What the cells may use.
+    pub(crate) fn profile(&self) -> Result<Profile, ConfigError> {
+        let sandbox = &self.config.sandbox;
+        let mut profile = Profile::builder(sandbox.level)
+            .wall_time(sandbox.wall_time)
+            .memory(sandbox.memory.bytes())
+            .open_files(sandbox.open_files)
+            .file_size(sandbox.file_size.bytes())
+            .output(sandbox.output.bytes());
+        // These mean nothing at level minimal: a default is left out there, and a wish is refused.
+        let applies = |key| sandbox.level != Level::Minimal || self.is_set(key);
+        if applies("sandbox.processes") {
+            profile = profile.processes(sandbox.processes);
+        }
+        if applies("sandbox.workdir_size") {
+            profile = profile.workdir_size(sandbox.workdir_size.bytes());
+        }
+        Ok(profile.build()?)
+    }
+}
+
+/// Names the configuration file.
+const FILE_VARIABLE: &str = "NEUROFLOW_CONFIG";
+
+/// Files that are read if they are there and none is named.
+const FILES: [&str; 2] = ["neuroflow.toml", "/etc/neuroflow/neuroflow.toml"];
+
+/// Edits between a variable's name and that of a setting below which it's taken for a slip. Further
+/// away are names that others choose, such as those that Kubernetes sets for a service `neuroflow`.
+const SLIP: usize = 2;
+
+fn is_ours(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
+
+fn find_file(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| FILES.map(PathBuf::from).into_iter().find(|path| path.is_file()))
+}
+
+fn settings() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.iter().flat_map(|section| section.settings)
+}
+
+/// What the sources give, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    values: BTreeMap<&'static str, (Raw, Origin)>,
+}
+
+impl Given {
+    /// The value of a setting, or its preset.
+    pub(super) fn value<T: Value>(
+        &self,
+        key: &'static str,
+        preset: Preset,
+    ) -> Result<T, ConfigError> {
+        let given = self.values.get(key).cloned();
+        let (raw, origin) = match (given, preset, T::absent()) {
+            (Some(given), _, _) => given,
+            (None, Preset::Unset(_), Some(absent)) => return Ok(absent),
+            (None, Preset::Value(text) | Preset::Unset(text), _) => {
+                (Raw::Plain(text.to_owned()), Origin::Default)
+            }
+        };
+        T::read(&raw).map_err(|problem| ConfigError::Value {
+            key,
+            found: T::shown(&raw),
+            origin,
+            expected: T::EXPECTED,
+            problem: Box::new(problem),
+        })
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let mut text = String::new();
+        file.take(CONFIG_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if u64::try_from(text.len()).unwrap_or(u64::MAX) > CONFIG_BYTES {
+            return Err(ConfigError::TooLarge { path: path.to_owned(), most: CONFIG_BYTES });
+        }
+        self.read_toml(path, &text)
+    }
+
+    fn read_toml(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let table = DeTable::parse(text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        let at = |start: usize| {
+            let before = text.get(..start).unwrap_or_default();
+            let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+            Origin::File { path: path.to_owned(), line }
+        };
+        for (name, value) in table.get_ref() {
+            let origin = at(name.span().start);
+            let Some(section) = SECTIONS.iter().find(|section| section.name == name.get_ref())
+            else {
+                return Err(unknown(name.get_ref(), origin));
+            };
+            let DeValue::Table(table) = value.get_ref() else {
+                return Err(ConfigError::Section { section: section.name, origin });
+            };
+            self.read_section(section, table, at)?;
+        }
+        Ok(())
+    }
+
+    fn read_section(
+        &mut self,
+        section: &Section,
+        table: &DeTable<'_>,
+        at: impl Fn(usize) -> Origin,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in table {
+            let origin = at(name.span().start);
+            let known = section.settings.iter().find(|setting| setting.name == name.get_ref());
+            let Some(setting) = known else {
+                return Err(unknown(&format!("{}.{}", section.name, name.get_ref()), origin));
+            };
+            self.values.insert(setting.key, (raw(value), origin));
+        }
+        Ok(())
+    }
+
+    /// Takes the variables that name a setting; one that nearly does is an error.
+    fn read_variables(
+        &mut self,
+        variables: BTreeMap<OsString, OsString>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in variables {
+            let Ok(name) = name.into_string() else { continue };
+            let origin = Origin::Variable { name: name.clone() };
+            let Some(setting) = settings().find(|setting| setting.variable() == name) else {
+                let near = settings()
+                    .find(|known| strsim::damerau_levenshtein(&known.variable(), &name) <= SLIP);
+                match near {
+                    Some(near) => {
+                        let nearest = near.variable();
+                        return Err(ConfigError::UnknownKey { key: name, origin, nearest });
+                    }
+                    None => continue,
+                }
+            };
+            // As for OpenTelemetry's variables, an empty one counts as none.
+            if value.is_empty() {
+                continue;
+            }
+            let Ok(value) = value.into_string() else {
+                return Err(ConfigError::Unicode { origin });
+            };
+            self.values.insert(setting.key, (Raw::Plain(value), origin));
+        }
+        Ok(())
+    }
+}
+
+/// A key that isn't in the table, and the one that was probably meant: the nearest, or one of the
+/// same name in another section.
+fn unknown(key: &str, origin: Origin) -> ConfigError {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let distance = |known: &str| {
+        let whole = strsim::damerau_levenshtein(known, key);
+        let name = strsim::damerau_levenshtein(&last(known), &last(key));
+        whole.min(name + 1)
+    };
+    // A name without a dot is rather a section, one with a dot a setting.
+    let sections = SECTIONS.iter().map(|section| section.name).filter(|_| !key.contains('.'));
+    let candidates = sections.chain(settings().map(|setting| setting.key));
+    let nearest = candidates.min_by_key(|known| distance(known)).unwrap_or_default().to_owned();
+    ConfigError::UnknownKey { key: key.to_owned(), origin, nearest }
+}
+
+fn raw(value: &Spanned<DeValue<'_>>) -> Raw {
+    match value.get_ref() {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Raw::Other("a number beyond all bounds"), Raw::Integer),
+        DeValue::Float(number) => {
+            number.as_str().parse().map_or(Raw::Other("a number beyond all bounds"), Raw::Float)
+        }
+        DeValue::Boolean(value) => Raw::Boolean(*value),
+        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Array(items) => Raw::List(items.iter().map(raw).collect()),
+        DeValue::Table(_) => Raw::Other("a table"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        let mut given = Given::default();
+        given.read_toml(Path::new("test.toml"), file)?;
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+        given.read_variables(variables.collect())?;
+        let config = given.config()?;
+        let origins = given.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();
+        Ok(Loaded { config, origins })
+    }
+
+    fn message(file: &str) -> String {
+        load(file, &[]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_printed_default_is_the_default_and_has_every_key() {
+        let mut printed = Vec::new();
+        super::super::write_default(&mut printed).unwrap();
+        let printed = String::from_utf8(printed).unwrap();
+        assert_eq!(load(&printed, &[]).unwrap().config, load("", &[]).unwrap().config);
+        // With the examples switched on it's valid too, and nothing is missing.
+        let examples = printed.lines().map(|line| {
+            let example = line.strip_prefix('#').filter(|line| !line.starts_with(' '));
+            example.unwrap_or(line)
+        });
+        let full: Vec<&str> = examples.collect();
+        let loaded = load(&full.join("\n"), &[]).unwrap();
+        for setting in settings() {
+            assert!(loaded.is_set(setting.key), "{} isn't printed", setting.key);
+        }
+    }
+
+    #[test]
+    fn a_later_source_wins() {
+        let file = "[gateway]\nlisten = \"127.0.0.1:1\"\n";
+        let loaded = load(file, &[("NEUROFLOW_GATEWAY_LISTEN", "127.0.0.1:2")]).unwrap();
+        assert_eq!(loaded.config.gateway.listen.port(), 2);
+        let loaded = load(file, &[("NEUROFLOW_GATEWAY_LISTEN", "")]).unwrap();
+        assert_eq!(loaded.config.gateway.listen.port(), 1);
+        let origin = Origin::File { path: "test.toml".into(), line: 2 };
+        assert_eq!(loaded.origin("gateway.listen"), origin);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_and_its_line() {
+        let error = message("[gateway]\n\nlisen = \"127.0.0.1:1\"\n");
+        assert!(error.contains("\"gateway.lisen\"") && error.contains("test.toml:3"), "{error}");
+        assert!(error.contains("nearest is \"gateway.listen\""), "{error}");
+        assert!(message("[gatway]\n").contains("nearest is \"gateway\""));
+        assert!(message("[gateway]\nsocket = 1").contains("nearest is \"control.socket\""));
+    }
+
+    #[test]
+    fn a_slip_in_a_variable_is_an_error_and_a_stranger_is_not() {
+        let error = load("", &[("NEUROFLOW_GATEWAY_LISTN", "x")]).unwrap_err().to_string();
+        assert!(error.contains("NEUROFLOW_GATEWAY_LISTEN"), "{error}");
+        assert!(load("", &[("NEUROFLOW_GATEWAY_SERVICE_HOST", "10.0.0.1")]).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_value_says_what_it_is_and_where() {
+        let error = message("[sandbox]\nwall_time = 60\n");
+        assert!(error.starts_with("sandbox.wall_time is 60 (test.toml:2)"), "{error}");
+        assert!(error.contains("a duration such as"), "{error}");
+        assert!(message("sandbox = 3").contains("[sandbox]"));
+        assert!(message("[sandbox]\nmemory = { a = 1 }").contains("a table"));
+        let error = load("", &[("NEUROFLOW_SANDBOX_PROCESSES", "many")]).unwrap_err().to_string();
+        assert!(error.contains("variable NEUROFLOW_SANDBOX_PROCESSES"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_that_the_level_cannot_have_is_refused_only_if_it_is_set() {
+        let minimal = "[sandbox]\nlevel = \"minimal\"\n";
+        assert!(load(minimal, &[]).unwrap().profile().is_ok());
+        let wished = load(minimal, &[("NEUROFLOW_SANDBOX_PROCESSES", "8")]).unwrap();
+        assert!(matches!(wished.profile(), Err(ConfigError::Sandbox(_))));
+    }
+
+    #[test]
+    fn others_are_let_in_only_on_purpose() {
+        let check = |file: &str| {
+            let loaded = load(file, &[]).unwrap();
+            loaded.config.check_exposure(&loaded)
+        };
+        assert!(check("").is_ok());
+        assert!(check("[gateway]\nlisten = \"[::1]:80\"").is_ok());
+        assert!(check("[gateway]\nlisten = \"[::ffff:127.0.0.1]:80\"").is_ok());
+        assert!(matches!(
+            check("[telemetry]\nmetrics_listen = \"0.0.0.0:9464\""),
+            Err(ConfigError::Remote { key: "telemetry.metrics_listen", .. })
+        ));
+        let allowed = "allow_remote_without_authentication = true";
+        assert!(check(&format!("[gateway]\nlisten = \"0.0.0.0:80\"\n{allowed}")).is_ok());
+    }
+}

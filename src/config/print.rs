@@ -1,0 +1,58 @@
+//! The settings as a commented file: the defaults, or what is in force and where it came from.
+
+use std::io::{self, Write};
+
+use super::setting::{Preset, Setting};
+use super::{Loaded, SECTIONS};
+
+/// A complete file with every setting at its default; those without one are commented out.
+pub(crate) fn write_default(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "# The configuration of neuroflow, with every setting at its default.")?;
+    writeln!(out, "# A setting is looked for in the flags, then in the environment, then here.")?;
+    for section in SECTIONS {
+        writeln!(out)?;
+        comment(out, section.doc)?;
+        writeln!(out, "[{}]", section.name)?;
+        for setting in section.settings {
+            writeln!(out)?;
+            comment(out, setting.doc)?;
+            writeln!(out, "# Flag --{}, variable {}.", setting.flag(), setting.variable())?;
+            let (mark, text) = match setting.preset {
+                Preset::Value(text) => ("", text),
+                Preset::Unset(example) => ("#", example),
+            };
+            let literal = (setting.literal)(text).unwrap_or_default();
+            writeln!(out, "{mark}{} = {literal}", setting.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is in force, with the origin of every value that isn't a default.
+pub(crate) fn write_effective(out: &mut dyn Write, loaded: &Loaded) -> io::Result<()> {
+    for (at, section) in SECTIONS.iter().enumerate() {
+        if at > 0 {
+            writeln!(out)?;
+        }
+        writeln!(out, "[{}]", section.name)?;
+        for setting in section.settings {
+            line(out, setting, loaded)?;
+        }
+    }
+    Ok(())
+}
+
+fn line(out: &mut dyn Write, setting: &Setting, loaded: &Loaded) -> io::Result<()> {
+    let name = setting.name;
+    match loaded.config.toml(setting.key) {
+        Some(value) if loaded.is_set(setting.key) => {
+            writeln!(out, "{name} = {value} # {}", loaded.origin(setting.key))
+        }
+        Some(value) => writeln!(out, "{name} = {value}"),
+        None => writeln!(out, "# {name} isn't set: {}", setting.expected),
+    }
+}
+
+fn comment(out: &mut dyn Write, doc: &str) -> io::Result<()> {
+    doc.lines().try_for_each(|line| writeln!(out, "#{line}"))
+}

@@ -1,0 +1,166 @@
+//! The control actor: listens on the socket, checks who asks, and answers.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use neuroflow::kernel::{Actor, Census, Clock, Context};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::place::{Files, bind, own_user};
+use super::{
+    ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Step,
+    Tree, VERSION,
+};
+use crate::limits::{
+    CONTROL_ACCEPT_PAUSE, CONTROL_CONNECTIONS, CONTROL_DEADLINE, CONTROL_REQUEST_BYTES,
+};
+
+/// The control socket as an actor.
+#[derive(Debug)]
+pub(super) struct ControlServer {
+    path: PathBuf,
+    census: Census,
+    files: Option<Files>,
+}
+
+impl ControlServer {
+    pub(super) fn new(path: PathBuf, census: Census) -> Self {
+        Self { path, census, files: None }
+    }
+}
+
+impl Actor for ControlServer {
+    type Message = ControlCommand;
+    type Error = ControlError;
+    const KIND: &'static str = "control";
+
+    async fn started(&mut self, context: &mut Context<ControlCommand>) -> Result<(), ControlError> {
+        let user = own_user().map_err(ControlError::at(Step::Identify, &self.path))?;
+        let bound = bind(&self.path, user)?;
+        self.files = Some(bound.files);
+        let answerer =
+            Answerer { census: self.census.clone(), clock: context.clock().clone(), user };
+        let work = serve(bound.listener, Arc::new(answerer));
+        context.task(work).map_err(|_refused| ControlError::NoRoom)
+    }
+
+    async fn handle(
+        &mut self,
+        command: ControlCommand,
+        _context: &mut Context<ControlCommand>,
+    ) -> Result<(), ControlError> {
+        match command {}
+    }
+
+    async fn stopping(&mut self, _context: &mut Context<ControlCommand>) {
+        self.files = None;
+    }
+}
+
+/// Accepts until the actor ends.
+async fn serve(listener: UnixListener, answerer: Arc<Answerer>) {
+    let places = Arc::new(Semaphore::new(CONTROL_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _unnamed)) => stream,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
+                answerer.clock.sleep(CONTROL_ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let answerer = Arc::clone(&answerer);
+        connections.spawn(async move {
+            let deadline = answerer.clock.now() + CONTROL_DEADLINE;
+            let served = answerer.clock.before(deadline, answerer.serve(stream)).await;
+            match served {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "control connection");
+                }
+                Err(_elapsed) => tracing::debug!("a control connection took too long"),
+            }
+            drop(place);
+        });
+    }
+}
+
+/// What every connection needs.
+struct Answerer {
+    census: Census,
+    clock: Clock,
+    user: u32,
+}
+
+impl Answerer {
+    async fn serve(&self, mut stream: UnixStream) -> std::io::Result<()> {
+        let peer = stream.peer_cred()?.uid();
+        let outcome = if peer == self.user || peer == 0 {
+            match read_request(&mut stream).await? {
+                Ok(ControlRequest::Tree {}) => {
+                    Outcome::Tree(Tree::of(&self.census, self.clock.wall()))
+                }
+                Err(fault) => Outcome::Error(fault),
+            }
+        } else {
+            tracing::warn!(peer, "another user has asked the control socket");
+            let message = "only the node's own user and root may ask; use sudo".to_owned();
+            Outcome::Error(Fault { code: FaultCode::Denied, message })
+        };
+        let mut answer = serde_json::to_vec(&ControlAnswer { version: VERSION, outcome })?;
+        answer.push(b'\n');
+        stream.write_all(&answer).await?;
+        stream.shutdown().await
+    }
+}
+
+/// Reads up to the end of the line or of the client's side, and no further than the bound.
+async fn read_request(stream: &mut UnixStream) -> std::io::Result<Result<ControlRequest, Fault>> {
+    let mut bytes = Vec::with_capacity(128);
+    loop {
+        if bytes.len() > CONTROL_REQUEST_BYTES {
+            let message = format!("a request has {CONTROL_REQUEST_BYTES} bytes at most");
+            return Ok(Err(Fault { code: FaultCode::RequestTooLarge, message }));
+        }
+        let room = u64::try_from(CONTROL_REQUEST_BYTES + 1 - bytes.len()).unwrap_or(1);
+        let read = (&mut *stream).take(room).read_buf(&mut bytes).await?;
+        if read == 0 || bytes.contains(&b'\n') {
+            return Ok(parse(&bytes));
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<ControlRequest, Fault> {
+    serde_json::from_slice(bytes.trim_ascii()).map_err(|error| Fault {
+        code: FaultCode::MalformedRequest,
+        message: format!("{error}; a request is a line such as {{\"command\":\"tree\"}}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_closed() {
+        assert_eq!(parse(b"{\"command\":\"tree\"}\n"), Ok(ControlRequest::Tree {}));
+        for bad in ["", "{}", "tree", "{\"command\":\"stop\"}", "{\"command\":\"tree\",\"x\":1}"] {
+            let fault = parse(bad.as_bytes()).unwrap_err();
+            assert_eq!(fault.code, FaultCode::MalformedRequest, "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_without_end_is_cut_off() {
+        let (mut client, mut server) = UnixStream::pair().unwrap();
+        client.write_all(&vec![b' '; CONTROL_REQUEST_BYTES + 1]).await.unwrap();
+        let fault = read_request(&mut server).await.unwrap().unwrap_err();
+        assert_eq!(fault.code, FaultCode::RequestTooLarge);
+    }
+}

@@ -1,0 +1,47 @@
+//! Every bound of the binary, with its reason.
+
+use std::time::Duration;
+
+/// Bytes of a configuration file: a thousand times what all settings need, and small enough to read
+/// whatever the path turns out to be.
+pub(crate) const CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// Bytes of one request to the control socket: the longest has twenty.
+pub(crate) const CONTROL_REQUEST_BYTES: usize = 4 * 1024;
+
+/// Bytes of one answer of the control socket, as its client bounds it: the actors and post-mortems
+/// below, at the longest paths that there can be, stay far under it.
+pub(crate) const CONTROL_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Connections that the control socket serves at once; others wait in its backlog. It's for people
+/// and their scripts.
+pub(crate) const CONTROL_CONNECTIONS: usize = 8;
+
+/// Time that one connection to the control socket may take, from accept to close.
+pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Pause after a failed `accept`: out of file descriptors, usually, and then asking again at once
+/// would only burn the processor.
+pub(crate) const CONTROL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Actors in one answer: more than a person reads, and few enough to be written at once. What is
+/// left out is counted.
+pub(crate) const CONTROL_ACTORS: usize = 10_000;
+
+/// Bytes of a path to a Unix socket: what `sockaddr_un` has room for, less its closing zero.
+pub(crate) const SOCKET_PATH_BYTES: usize = 107;
+
+/// Time between two looks of `tree --watch`.
+pub(crate) const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
+/// Time that spans get to reach the collector when the process ends.
+pub(crate) const TELEMETRY_SHUTDOWN: Duration = Duration::from_secs(3);
+
+/// Bytes that `run` reads as the text to send: what the gateway takes too.
+pub(crate) const RUN_TEXT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Time that a `run` which is interrupted gives its task to be cancelled.
+pub(crate) const RUN_STOP: Duration = Duration::from_secs(2);
+
+/// Links of an error's chain that are printed.
+pub(crate) const ERROR_CHAIN: usize = 16;

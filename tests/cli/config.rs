@@ -1,0 +1,90 @@
+//! `config`: where settings come from, and what is said about wrong ones.
+
+use crate::scene::Scratch;
+
+#[test]
+fn the_printed_default_is_a_file_that_changes_nothing() {
+    let scratch = Scratch::new();
+    let printed = scratch.output(&["config", "--print-default"]);
+    assert_eq!(printed.code, 0);
+    let without = scratch.output(&["config"]).stdout;
+    let file = scratch.file("printed.toml", &printed.stdout);
+    let with = scratch.output(&["config", "--config", &file]);
+    assert_eq!(with.code, 0, "{}", with.stderr);
+    let values = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split(" # ").next().unwrap_or(line).to_owned()).collect()
+    };
+    assert_eq!(values(&with.stdout), values(&without));
+    for key in ["listen", "otlp_endpoint", "sample_ratio", "wall_time", "enabled", "socket"] {
+        assert!(printed.stdout.contains(&format!("{key} = ")), "{key} isn't printed");
+    }
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_and_that_before_the_file() {
+    let scratch = Scratch::new();
+    scratch.file("neuroflow.toml", "[stop]\ndeadline = \"1s\"\n[log]\nformat = \"json\"\n");
+    let deadline = |flags: &[&str], variable: Option<&str>| {
+        let mut command = scratch.neuroflow(&[&["config"], flags].concat());
+        if let Some(value) = variable {
+            command.env("NEUROFLOW_STOP_DEADLINE", value);
+        }
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        text.lines().find(|line| line.starts_with("deadline")).unwrap().to_owned()
+    };
+    assert_eq!(deadline(&[], None), "deadline = \"1s\" # neuroflow.toml:2");
+    let variable = "deadline = \"2s\" # the environment variable NEUROFLOW_STOP_DEADLINE";
+    assert_eq!(deadline(&[], Some("2s")), variable);
+    let flag = deadline(&["--stop-deadline=3s"], Some("2s"));
+    assert_eq!(flag, "deadline = \"3s\" # --stop-deadline");
+}
+
+#[test]
+fn the_file_is_named_by_a_flag_or_a_variable() {
+    let scratch = Scratch::new();
+    let file = scratch.file("other.toml", "[runtime]\nworkers = 3\n");
+    let ran = scratch.output(&["--config", &file, "config"]);
+    assert!(ran.stdout.contains("workers = 3"), "{}", ran.stdout);
+    let output = scratch.neuroflow(&["config"]).env("NEUROFLOW_CONFIG", &file).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("workers = 3"));
+    let ran = scratch.output(&["config", "--config", "missing.toml"]);
+    ran.failed_with(2, &["missing.toml", "--config"]);
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_the_file_and_the_line() {
+    let scratch = Scratch::new();
+    let file = scratch.file("typo.toml", "[gateway]\nlistne = \"127.0.0.1:1\"\n");
+    let ran = scratch.output(&["serve", "--config", &file]);
+    ran.failed_with(2, &["gateway.listne", "typo.toml:2", "gateway.listen"]);
+    let mut command = scratch.neuroflow(&["config"]);
+    let output = command.env("NEUROFLOW_LOG_FORMT", "json").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("NEUROFLOW_LOG_FORMAT"));
+}
+
+#[test]
+fn a_wrong_value_names_key_type_value_and_origin() {
+    let scratch = Scratch::new();
+    let file = scratch.file("wrong.toml", "[sandbox]\n\nwall_time = 60\n");
+    let ran = scratch.output(&["config", "--config", &file]);
+    ran.failed_with(2, &["sandbox.wall_time is 60", "wrong.toml:3", "a duration such as"]);
+    let ran = scratch.output(&["config", "--telemetry-sample-ratio=2"]);
+    ran.failed_with(2, &["telemetry.sample_ratio", "\"2\"", "--telemetry-sample-ratio", "0 to 1"]);
+    let file = scratch.file("broken.toml", "[sandbox\n");
+    scratch.output(&["config", "--config", &file]).failed_with(2, &["TOML", "--print-default"]);
+    let ran = scratch.output(&["config", "--sandbox-open-files=1"]);
+    ran.failed_with(2, &["open files is 1"]);
+}
+
+#[test]
+fn the_rest_of_the_command_line() {
+    let scratch = Scratch::new();
+    let ran = scratch.output(&["--version"]);
+    assert_eq!(ran.stdout, format!("neuroflow {}\n", env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = scratch.output(&["completions", shell]);
+        assert!(ran.code == 0 && ran.stdout.contains("gateway-listen"), "{shell}");
+    }
+    scratch.output(&["srve"]).failed_with(2, &["serve"]);
+}

@@ -1,0 +1,98 @@
+//! `exec`: output as it comes, input, and the exit codes that shells have.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use crate::scene::{Running, Scratch};
+
+/// Runs a line of shell in a cell.
+fn shell(scratch: &Scratch, line: &str) -> crate::scene::Ran {
+    scratch.output(&["exec", "--", "/bin/sh", "-c", line])
+}
+
+#[test]
+fn the_exit_code_is_the_program_s() {
+    let scratch = Scratch::new();
+    for (line, code) in [("true", 0), ("exit 7", 7), ("exit 255", 255)] {
+        assert_eq!(shell(&scratch, line).code, code, "{line}");
+    }
+    assert_eq!(shell(&scratch, "kill -TERM $$").code, 128 + 15);
+    assert_eq!(shell(&scratch, "kill -KILL $$").code, 128 + 9);
+}
+
+#[test]
+fn what_is_not_the_program_s_doing_has_its_own_codes() {
+    let scratch = Scratch::new();
+    let ran = scratch.output(&["exec", "--timeout", "300ms", "--", "sleep", "60"]);
+    assert_eq!(ran.code, 124, "{ran:?}");
+    let ran = scratch.output(&["exec", "--timeout", "1ms", "--", "sleep", "60"]);
+    assert_eq!(ran.code, 124, "also if the cell isn't ready by then: {ran:?}");
+    scratch.output(&["exec", "--", "/no/such/program"]).failed_with(127, &["/no/such/program"]);
+    scratch.output(&["exec", "--", "/etc/passwd"]).failed_with(126, &["/etc/passwd"]);
+    let strict = scratch.output(&["exec", "--level", "strict", "--", "true"]);
+    strict.failed_with(125, &["doctor", "--level"]);
+    let ran = scratch.output(&["exec", "--sandbox-output=1KiB", "--", "yes"]);
+    ran.failed_with(125, &["sandbox.output"]);
+    let ran = scratch.output(&["exec", "--sandbox-memory=much", "--", "true"]);
+    ran.failed_with(125, &["sandbox.memory", "--sandbox-memory", "512MiB"]);
+    assert_eq!(scratch.output(&["exec"]).code, 2);
+}
+
+#[test]
+fn streams_are_kept_apart_and_input_is_passed() {
+    let scratch = Scratch::new();
+    let ran = shell(&scratch, "echo out; echo err >&2");
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"));
+    let input = b"b\na\n".repeat(50_000);
+    let ran = scratch.output_with(&input, &["exec", "--", "sort", "-u"]);
+    assert_eq!((ran.stdout.as_str(), ran.code), ("a\nb\n", 0), "{}", ran.stderr);
+}
+
+#[test]
+fn input_that_does_not_end_is_not_waited_for() {
+    let scratch = Scratch::new();
+    let mut command = scratch.neuroflow(&["exec", "--timeout", "300ms", "--", "cat"]);
+    let child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut running = Running(child.unwrap());
+    let _open = running.0.stdin.take();
+    assert_eq!(running.exit_code(), 124);
+    assert!(running.stderr().contains("/dev/null"));
+}
+
+#[test]
+fn it_runs_in_a_cell() {
+    let scratch = Scratch::new();
+    let ran = shell(&scratch, "id -u; pwd; ls /proc | grep -c '^[0-9]'");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[..2], ["1000", "/work"]);
+    assert!(lines[2].parse::<u32>().unwrap() < 8, "only the cell's own processes are seen");
+}
+
+#[test]
+fn output_comes_as_it_is_written_and_a_signal_ends_the_cell() {
+    let scratch = Scratch::new();
+    let mut command = scratch.neuroflow(&["exec", "--", "sh", "-c", "echo first; sleep 600"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut running = Running(child.unwrap());
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    running.signal("INT");
+    assert_eq!(running.exit_code(), 130);
+}
+
+#[test]
+fn the_report_is_json() {
+    let scratch = Scratch::new();
+    let ran = scratch.output(&["exec", "--json", "--", "sh", "-c", "echo out; echo e >&2; exit 3"]);
+    assert_eq!(ran.code, 3, "{ran:?}");
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["ended"], "exited");
+    assert_eq!(report["exit_code"], 3);
+    assert_eq!(report["stdout"], "out\n");
+    assert_eq!(report["stderr"], "e\n");
+    assert_eq!(report["level"], "standard");
+    let ran = scratch.output(&["exec", "--json", "--timeout", "1s", "--", "sleep", "60"]);
+    assert_eq!(ran.code, 124, "{ran:?}");
+    assert!(ran.stdout.contains("\"wall_time\""), "{}", ran.stdout);
+}

@@ -1,0 +1,16 @@
+//! The built binary from the outside: its output, its exit codes, its errors. One module per command.
+//!
+//! Every test has a directory of its own and ports that the system chooses, so that all of them run
+//! beside each other.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::disallowed_methods, reason = "tests start the built binary")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod config;
+mod doctor;
+mod exec;
+mod run;
+mod scene;
+mod serve;
+mod tree;

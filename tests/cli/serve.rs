@@ -1,0 +1,149 @@
+//! `serve`: start, requests, metrics, stop, and what keeps it from starting.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+
+use crate::scene::{Scratch, Server, first_text, get, post, send_message};
+
+#[test]
+fn a_request_reaches_the_agents() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, &[]);
+    let answer = server.ask("/agents/echo", "hello");
+    assert_eq!(first_text(&answer), "hello");
+    assert_eq!(answer["result"]["task"]["status"]["state"], "TASK_STATE_COMPLETED");
+    // The first enabled agent answers at the root: a real process in a cell.
+    let answer = server.ask("/", "echo $((6*7)) from $(id -un)");
+    assert_eq!(first_text(&answer), "42 from cell\n");
+    let (status, card) = get(server.gateway, "/.well-known/agent-card.json");
+    assert_eq!(status, 200);
+    assert!(card.contains("\"shell\""), "{card}");
+}
+
+#[test]
+fn the_banner_says_where_everything_is() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, &["--agents-enabled=echo"]);
+    let banner = &server.banner;
+    assert!(banner.starts_with("neuroflow 0"), "{banner}");
+    for text in [
+        format!("http://{}/\n", server.gateway),
+        format!("http://{}/.well-known/agent-card.json\n", server.gateway),
+        format!("http://{}/metrics\n", server.metrics),
+        format!("{}\n", server.socket.display()),
+        format!("curl -s http://{}/ -H 'Content-Type: application/json'", server.gateway),
+    ] {
+        assert!(banner.contains(&text), "{text:?} isn't in {banner:?}");
+    }
+    // The request that it offers works as it stands.
+    let body = banner.split("-d '").nth(1).and_then(|rest| rest.split('\'').next());
+    let (status, answer) = post(server.gateway, "/", body.expect("a body"));
+    assert_eq!(status, 200);
+    assert!(answer.contains("uname -a; id"), "{answer}");
+}
+
+#[test]
+fn requests_are_metered() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, &["--agents-enabled=echo"]);
+    server.ask("/", "hello");
+    let unknown = send_message("x").replace("SendMessage", "Sing");
+    post(server.gateway, "/", &unknown);
+    let (status, metrics) = get(server.metrics, "/metrics");
+    assert_eq!(status, 200);
+    for line in [
+        "http_server_request_duration_seconds_count{a2a_method=\"SendMessage\",\
+         http_request_method=\"POST\",http_response_status_code=\"200\"} 1",
+        "neuroflow_gateway_rpc_errors_total{code=\"-32601\"} 1",
+        "neuroflow_actors{actor_kind=\"gateway\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} isn't in {metrics}");
+    }
+}
+
+#[test]
+fn a_signal_stops_it_in_good_order() {
+    for signal in ["TERM", "INT"] {
+        let scratch = Scratch::new();
+        let mut server = Server::start(&scratch, &[]);
+        server.process.signal(signal);
+        assert_eq!(server.process.exit_code(), 0, "{}", server.process.stderr());
+        let left = std::fs::read_dir(scratch.path("run")).unwrap().count();
+        assert_eq!(left, 0, "the socket and its lock are removed");
+        assert!(TcpStream::connect(server.gateway).is_err());
+    }
+}
+
+#[test]
+fn what_runs_is_ended_when_the_time_to_stop_is_over() {
+    let scratch = Scratch::new();
+    let mut server = Server::start(&scratch, &["--stop-deadline=900ms"]);
+    let _request = begin_long_task(&server);
+    server.process.signal("TERM");
+    // Whether the gateway's share of the time was enough for all behind it isn't fixed.
+    assert!(matches!(server.process.exit_code(), 0 | 1));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let scratch = Scratch::new();
+    let mut server = Server::start(&scratch, &["--stop-deadline=1h"]);
+    let _request = begin_long_task(&server);
+    server.process.signal("TERM");
+    // The gateway says that it drains: the first signal was taken.
+    while TcpStream::connect(server.gateway).is_ok() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    server.process.signal("INT");
+    assert_eq!(server.process.exit_code(), 130);
+}
+
+/// A request whose task won't end by itself, and that is being worked on.
+fn begin_long_task(server: &Server) -> TcpStream {
+    let body = send_message("echo begun; sleep 600");
+    let mut stream = TcpStream::connect(server.gateway).expect("a connection");
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nA2A-Version: 1.0\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + &body).as_bytes()).expect("a request");
+    let live = "neuroflow_actors{actor_kind=\"cell\"} 1";
+    while !get(server.metrics, "/metrics").1.contains(live) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    stream
+}
+
+#[test]
+fn a_taken_port_is_named_with_the_setting() {
+    let scratch = Scratch::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let socket = format!("--control-socket={}", scratch.path("c.sock").display());
+    let gateway = format!("--gateway-listen={address}");
+    let ran = scratch.output(&["serve", &gateway, "--telemetry-metrics-listen=off", &socket]);
+    ran.failed_with(1, &[&address, "gateway.listen", "in use"]);
+    let metrics = format!("--telemetry-metrics-listen={address}");
+    let ran = scratch.output(&["serve", "--gateway-listen=127.0.0.1:0", &metrics, &socket]);
+    ran.failed_with(1, &[&address, "telemetry.metrics_listen", "in use"]);
+    assert!(!scratch.path("c.sock").exists(), "what was started before it is stopped");
+}
+
+#[test]
+fn others_are_not_let_in_by_accident() {
+    let scratch = Scratch::new();
+    let ran = scratch.output(&["serve", "--gateway-listen=0.0.0.0:0"]);
+    let expected = ["gateway.listen", "no authentication", "allow_remote_without_authentication"];
+    ran.failed_with(2, &expected);
+    let ran = scratch.output(&["serve", "--telemetry-metrics-listen=[::]:0"]);
+    ran.failed_with(2, &["telemetry.metrics_listen", "no authentication"]);
+}
+
+#[test]
+fn a_level_that_the_host_cannot_give_is_refused_at_the_start() {
+    let scratch = Scratch::new();
+    let file = scratch.file("neuroflow.toml", "[sandbox]\nlevel = \"strict\"\n");
+    let ran = scratch.output(&["--config", &file, "serve", "--gateway-listen=127.0.0.1:0"]);
+    ran.failed_with(1, &["strict", "neuroflow doctor", "sandbox.level"]);
+}
