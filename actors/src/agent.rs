@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Message, Parcel, ParcelError, RawParcel, Refusal, Reply, Request, Rights, WireMessage,
-    WireRequest,
+    Address, CallError, Header, Message, Parcel, ParcelError, RawParcel, Refusal, Reply, ReplySink,
+    ReplyStream, Request, Rights, WireMessage, WireRequest, reply_stream,
 };
 use rkyv::{Archive, Serialize};
 
@@ -263,6 +263,15 @@ pub enum AgentCommand {
         /// The answer.
         reply: Reply<Option<TaskEvents>>,
     },
+    /// The events of a task so far, and from now on; none if there is no such task. Needs [`READ`].
+    Follow {
+        /// Its id.
+        task: String,
+        /// Takes the events to come, until the task has ended.
+        events: ReplySink<Parcel<TaskEvent>>,
+        /// The answer.
+        reply: Reply<Option<TaskEvents>>,
+    },
     /// End a task and everything that works for it. Needs [`CANCEL`].
     Cancel {
         /// Its id.
@@ -287,6 +296,7 @@ impl Message for AgentCommand {
         match self {
             Self::Ask(_) => "ask",
             Self::Read { .. } => "read",
+            Self::Follow { .. } => "follow",
             Self::Cancel { .. } => "cancel",
             Self::Progress { .. } => "progress",
         }
@@ -295,7 +305,7 @@ impl Message for AgentCommand {
     fn required_rights(&self) -> Rights {
         match self {
             Self::Ask(_) => ASK,
-            Self::Read { .. } => READ,
+            Self::Read { .. } | Self::Follow { .. } => READ,
             Self::Cancel { .. } => CANCEL,
             Self::Progress { .. } => PROGRESS,
         }
@@ -307,6 +317,31 @@ impl Message for AgentCommand {
             _ => None,
         }
     }
+}
+
+/// The events of a task so far, and those to come; none if there is no such task. Who doesn't keep
+/// up with an agent that says much at once is cut off, and follows anew.
+///
+/// ```
+/// use neuroflow_actors::{AgentCommand, follow};
+/// use neuroflow_kernel::{Address, CallError, Header};
+/// async fn count(agent: &Address<AgentCommand>, task: &str) -> Result<usize, CallError> {
+///     let followed = follow(agent, Header::new(), task).await?;
+///     Ok(followed.map_or(0, |(so_far, _to_come)| so_far.len()))
+/// }
+/// ```
+///
+/// # Errors
+/// Says why the agent doesn't answer.
+pub async fn follow(
+    agent: &Address<AgentCommand>,
+    header: Header,
+    task: &str,
+) -> Result<Option<(TaskEvents, ReplyStream<Parcel<TaskEvent>>)>, CallError> {
+    let (events, to_come) = reply_stream();
+    let command = |reply| AgentCommand::Follow { task: task.to_owned(), events, reply };
+    let so_far = agent.call(header, command).await?;
+    Ok(so_far.map(|so_far| (so_far, to_come)))
 }
 
 /// Why a task can't be cancelled.

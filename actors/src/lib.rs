@@ -11,7 +11,7 @@ pub use agent::{
     ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, Answer,
     AnyAgent, ArchivedAsk, ArchivedChange, ArchivedContent, ArchivedPart, ArchivedTaskEvent,
     ArchivedTurn, Artifact, Ask, CANCEL, CancelError, Change, Content, Incoming, InputProblem,
-    Part, READ, Role, Skill, TaskContext, TaskEvent, TaskEvents, TaskState, Turn,
+    Part, READ, Role, Skill, TaskContext, TaskEvent, TaskEvents, TaskState, Turn, follow,
 };
 pub use builtin::{Echo, Shell};
 pub use gateway::{

@@ -22,16 +22,21 @@ pub const TASK_BYTES: usize = 32 * 1024 * 1024;
 pub const TASK_FOLLOWERS: usize = 256;
 
 /// Time that a task may take unless its agent says otherwise.
-pub const TASK_DEADLINE: Duration = Duration::from_secs(3_600);
+pub const TASK_DEADLINE: Duration = Duration::from_hours(1);
 
 /// Time that a tool call may take unless its caller has less left.
-pub const TOOL_DEADLINE: Duration = Duration::from_secs(300);
+pub const TOOL_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Tool calls that may run at once.
 pub const LIVE_TOOL_CALLS: usize = 4_096;
 
 /// Bytes of the arguments of one tool call.
 pub const TOOL_ARGUMENT_BYTES: usize = 1024 * 1024;
+
+/// Bytes of a program's output that the tool `exec` hands on, several times what a model can read.
+/// An answer of the shell has them as text and once more as JSON, where one byte can become six,
+/// and all of that must fit one message.
+pub const EXEC_OUTPUT_BYTES: usize = 512 * 1024;
 
 /// Bytes of the body of one HTTP request.
 pub const BODY_BYTES: usize = 4 * 1024 * 1024;

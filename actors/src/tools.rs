@@ -91,7 +91,7 @@ pub enum Refused {
         tool: String,
     },
     /// An argument doesn't fit the tool's schema.
-    #[error("argument {field} {problem}")]
+    #[error("{} {problem}", if field.is_empty() { "arguments:".to_owned() } else { format!("argument {field}") })]
     Argument {
         /// Where: a JSON pointer, empty for the arguments as a whole.
         field: String,
@@ -449,7 +449,7 @@ pub async fn invoke(
     arguments: impl serde::Serialize,
 ) -> Result<ToolResult, InvokeError> {
     let message = Invoke { tool: tool.to_owned(), arguments: serde_json::to_string(&arguments)? };
-    let parcel = neuroflow_kernel::Parcel::archive(&message)?;
+    let parcel = neuroflow_kernel::Parcel::archive(&message).map_err(AskError::from)?;
     let command = |replies| ToolsCommand::Invoke(Request { parcel, replies });
     let mut outcomes = tools.stream(header, command).await.map_err(AskError::from)?;
     match outcomes.next().await {

@@ -220,6 +220,14 @@ impl Actor for AgentServer {
             AgentCommand::Read { task, reply } => {
                 let _gone = reply.send(self.events(&task));
             }
+            AgentCommand::Follow { task, events, reply } => {
+                let so_far = self.events(&task);
+                match self.live.get_mut(&task) {
+                    Some(live) => live.followers.push(events),
+                    None => events.finish(),
+                }
+                let _gone = reply.send(so_far);
+            }
             AgentCommand::Cancel { task, reply } => {
                 let cancelled = self.cancel(&task, context).await;
                 let _gone = reply.send(cancelled);
@@ -227,6 +235,17 @@ impl Actor for AgentServer {
             AgentCommand::Progress { task, change } => self.append(&task, change, context),
         }
         Ok(())
+    }
+
+    /// A task waits for something most of the time, and would do so until it's killed: one after
+    /// another, that took as long as all of their times together.
+    async fn stopping(&mut self, context: &mut Context<AgentCommand>) {
+        for task in self.live.keys().cloned().collect::<Vec<_>>() {
+            if let Ok(name) = Name::new(&task) {
+                context.kill_child(&name).await;
+            }
+            self.fail(&task, "the agent was stopped", context);
+        }
     }
 
     async fn child_ended(

@@ -1,7 +1,9 @@
 //! A2A's data model to and from the agents' own.
 
 use a2a_pb::protojson as pb;
+use pbjson_types::value::Kind;
 use rkyv::Archived;
+use serde_json::Value;
 
 use super::error::A2aError;
 use crate::agent::{ArchivedContent, ArchivedRole, Artifact, Content, Part, Role, TaskState, Turn};
@@ -45,12 +47,7 @@ fn read_part(at: usize, part: pb::Part) -> Result<Part, A2aError> {
         Some(pb::part::Content::Text(text)) => Content::Text(text),
         Some(pb::part::Content::Raw(bytes)) => Content::Bytes(bytes),
         Some(pb::part::Content::Url(url)) => Content::Url(url),
-        Some(pb::part::Content::Data(value)) => {
-            let json = serde_json::to_string(&value);
-            Content::Json(
-                json.map_err(|error| A2aError::invalid(field(".data"), error.to_string()))?,
-            )
-        }
+        Some(pb::part::Content::Data(value)) => Content::Json(json(&field(".data"), &value)?),
         None => {
             return Err(A2aError::invalid(field(""), "needs one of text, raw, url and data"));
         }
@@ -68,8 +65,15 @@ fn json_object(
     field: &str,
     object: Option<&pbjson_types::Struct>,
 ) -> Result<Option<String>, A2aError> {
-    let written = object.map(serde_json::to_string).transpose();
-    written.map_err(|error| A2aError::invalid(field, error.to_string()))
+    object.map(|object| json(field, object)).transpose()
+}
+
+/// A value as its sender wrote it, but for numbers that no double can hold.
+fn json(field: &str, value: &impl serde::Serialize) -> Result<String, A2aError> {
+    let unwritable = |error: serde_json::Error| A2aError::invalid(field, error.to_string());
+    let mut json = serde_json::to_value(value).map_err(unwritable)?;
+    whole_numbers(&mut json);
+    Ok(json.to_string())
 }
 
 /// A turn as a message of a task.
@@ -108,7 +112,7 @@ fn write_part(part: &Archived<Part>) -> pb::Part {
         ArchivedContent::Url(url) => pb::part::Content::Url(url.to_string()),
         // An agent's JSON that isn't any is handed on as the text that it is.
         ArchivedContent::Json(json) => match serde_json::from_str(json) {
-            Ok(value) => pb::part::Content::Data(value),
+            Ok(value) => pb::part::Content::Data(proto_value(value)),
             Err(_not_json) => pb::part::Content::Text(json.to_string()),
         },
     };
@@ -120,8 +124,50 @@ fn write_part(part: &Archived<Part>) -> pb::Part {
     }
 }
 
+/// Reads numbers as `google.protobuf.Value` has them, as doubles. `pbjson` refuses whole numbers that
+/// a double can't hold, and the agent can't do anything about that.
+fn proto_value(json: Value) -> pbjson_types::Value {
+    let kind = match json {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(flag) => Kind::BoolValue(flag),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Array(items) => {
+            let values = items.into_iter().map(proto_value).collect();
+            Kind::ListValue(pbjson_types::ListValue { values })
+        }
+        Value::Object(members) => {
+            let fields = members.into_iter().map(|(name, value)| (name, proto_value(value)));
+            Kind::StructValue(pbjson_types::Struct { fields: fields.collect() })
+        }
+    };
+    pbjson_types::Value { kind: Some(kind) }
+}
+
 fn read_object(json: Option<&str>) -> Option<pbjson_types::Struct> {
     json.and_then(|json| serde_json::from_str(json).ok())
+}
+
+/// Writes whole numbers as such: `google.protobuf.Value` knows doubles only, and 0 became 0.0.
+pub(super) fn whole_numbers(json: &mut Value) {
+    match json {
+        Value::Number(number) => {
+            // Up to 2^53 a double holds every whole number.
+            const EXACT: f64 = 9_007_199_254_740_992.0;
+            if let Some(value) = number.as_f64()
+                && number.is_f64()
+                && value.fract() == 0.0
+                && value.abs() <= EXACT
+            {
+                #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
+                let whole = value as i64;
+                *number = whole.into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(whole_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 pub(super) fn state(state: TaskState) -> pb::TaskState {

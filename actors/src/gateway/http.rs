@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -134,7 +135,7 @@ async fn answer(
     let (head, body) = request.into_parts();
     let mut span = begin_span(shared, &head.headers);
     let mut method = "unknown";
-    let result = serve(shared, agent, &head.headers, body, &mut span, &mut method).await;
+    let result = serve(shared, agent, &head, body, &mut span, &mut method).await;
     let (status, error, body) = match result {
         Ok(body) => (200, None, body),
         Err((id, error)) => {
@@ -172,13 +173,13 @@ fn begin_span(shared: &Shared, headers: &HeaderMap) -> SpanGuard {
 async fn serve(
     shared: &Shared,
     agent: Result<&GatewayAgent, A2aError>,
-    headers: &HeaderMap,
+    head: &Parts,
     body: Body,
     span: &mut SpanGuard,
     method: &mut &'static str,
 ) -> Result<Vec<u8>, (Id, A2aError)> {
-    let nobody = |error| (Id::Null, error);
-    check_content_type(headers).map_err(nobody)?;
+    let nobody = |error| (Id::NULL, error);
+    check_content_type(&head.headers).map_err(nobody)?;
     let body = read_body(shared, body).await.map_err(nobody)?;
     let call = jsonrpc::read(&body)?;
     let known = METHODS.iter().find(|known| **known == call.method);
@@ -186,7 +187,7 @@ async fn serve(
     span.rename(*method);
     span.set("a2a.method.name", *method);
     let result = async {
-        check_version(headers)?;
+        check_version(head)?;
         let agent = agent?;
         span.set("gen_ai.agent.name", agent.profile.name.clone());
         let operation = Operation {
@@ -246,9 +247,13 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), A2aError> {
     Err(A2aError::ContentTypeNotSupported { found: essence.to_owned() })
 }
 
-/// `Major.Minor`, the patch ignored; a client that says nothing speaks 0.3.
-fn check_version(headers: &HeaderMap) -> Result<(), A2aError> {
-    let sent = headers.get("a2a-version").map_or("0.3", |value| value.to_str().unwrap_or_default());
+/// `Major.Minor`, the patch ignored, in a header or else in the query; a client that says nothing
+/// speaks 0.3.
+fn check_version(head: &Parts) -> Result<(), A2aError> {
+    let header = head.headers.get("a2a-version").map(|value| value.to_str().unwrap_or_default());
+    let mut query = head.uri.query().unwrap_or_default().split('&');
+    let query = query.find_map(|pair| pair.strip_prefix("A2A-Version="));
+    let sent = header.or(query).unwrap_or("0.3");
     let mut numbers = sent.trim().split('.');
     if numbers.next() == Some("1") && numbers.next() == Some("0") {
         return Ok(());
@@ -257,6 +262,10 @@ fn check_version(headers: &HeaderMap) -> Result<(), A2aError> {
 }
 
 async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, A2aError> {
+    // What is announced as too large isn't waited for.
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(A2aError::BodyTooLarge { limit: BODY_BYTES });
+    }
     let deadline = shared.clock.now() + BODY_DEADLINE;
     let whole = Limited::new(body, BODY_BYTES).collect();
     match shared.clock.before(deadline, whole).await {

@@ -1,11 +1,12 @@
 //! The JSON-RPC 2.0 binding: bytes to a call, a result to bytes. No I/O.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::error::A2aError;
+use crate::limits::CLIENT_ID_BYTES;
 
 /// A request as it was sent.
 #[derive(Debug)]
@@ -15,28 +16,51 @@ pub(super) struct Call<'a> {
     params: Option<&'a RawValue>,
 }
 
-/// A request's id: a text or a number.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(untagged)]
-pub(super) enum Id {
-    Number(serde_json::Number),
-    Text(String),
-    /// The id of an answer to something that has none.
-    Null,
+/// A request's id as it was written, a text or a number of any size; null is the id of an answer to
+/// something that has none.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Id(Option<Box<RawValue>>);
+
+impl Id {
+    pub(super) const NULL: Self = Self(None);
+
+    fn read(id: Option<&RawValue>) -> Result<Self, String> {
+        let Some(id) = id else { return Err("is missing".to_owned()) };
+        let written = id.get();
+        if written.len() > CLIENT_ID_BYTES {
+            return Err(format!("has {} bytes; {CLIENT_ID_BYTES} are allowed", written.len()));
+        }
+        // What can't be read as a value here couldn't be read in the answer either.
+        let is_text = serde_json::from_str::<String>(written).is_ok();
+        if is_text || serde_json::from_str::<f64>(written).is_ok() {
+            return Ok(Self(Some(id.to_owned())));
+        }
+        Err("must be a text or a number".to_owned())
+    }
 }
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    jsonrpc: Option<String>,
+    #[serde(default, borrow)]
+    jsonrpc: Option<&'a RawValue>,
     #[serde(default, borrow)]
     id: Option<&'a RawValue>,
-    method: Option<String>,
+    #[serde(default, borrow)]
+    method: Option<&'a RawValue>,
     #[serde(default, borrow)]
     params: Option<&'a RawValue>,
 }
 
 /// Reads a call. An error has the id of the request, where that could be read.
 pub(super) fn read(body: &[u8]) -> Result<Call<'_>, (Id, A2aError)> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        // A list would be taken for an object's fields in order.
+        let problem = match serde_json::from_slice::<IgnoredAny>(body) {
+            Ok(_) => "must be an object; batches aren't served".to_owned(),
+            Err(source) => return Err((Id::NULL, A2aError::Parse { source })),
+        };
+        return Err((Id::NULL, A2aError::InvalidRequest { field: "request".to_owned(), problem }));
+    }
     let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|source| {
         let error = match source.classify() {
             Category::Data => A2aError::InvalidRequest {
@@ -45,21 +69,21 @@ pub(super) fn read(body: &[u8]) -> Result<Call<'_>, (Id, A2aError)> {
             },
             Category::Syntax | Category::Eof | Category::Io => A2aError::Parse { source },
         };
-        (Id::Null, error)
+        (Id::NULL, error)
     })?;
     let wrong = |id: Id, field: &str, problem: &str| {
         (id, A2aError::InvalidRequest { field: field.to_owned(), problem: problem.to_owned() })
     };
-    let id = match envelope.id.map(|id| serde_json::from_str::<Id>(id.get())) {
-        Some(Ok(Id::Null)) | None => return Err(wrong(Id::Null, "id", "is missing")),
-        Some(Ok(id)) => id,
-        Some(Err(_)) => return Err(wrong(Id::Null, "id", "must be a text or a number")),
-    };
-    if envelope.jsonrpc.as_deref() != Some("2.0") {
+    let id = Id::read(envelope.id).map_err(|problem| wrong(Id::NULL, "id", &problem))?;
+    let text = |member: &RawValue| serde_json::from_str::<String>(member.get()).ok();
+    if envelope.jsonrpc.and_then(text).as_deref() != Some("2.0") {
         return Err(wrong(id, "jsonrpc", "must be \"2.0\""));
     }
     let Some(method) = envelope.method else {
         return Err(wrong(id, "method", "is missing"));
+    };
+    let Some(method) = text(method) else {
+        return Err(wrong(id, "method", "must be a text"));
     };
     Ok(Call { id, method, params: envelope.params })
 }
@@ -78,7 +102,10 @@ impl Call<'_> {
             let json = &mut serde_json::Deserializer::from_str(params.get());
             match serde_path_to_error::deserialize::<_, T>(json) {
                 Err(located) => {
-                    A2aError::invalid(located.path().to_string(), located.inner().to_string())
+                    let path = located.path();
+                    let at_root = path.iter().next().is_none();
+                    let field = if at_root { "params".to_owned() } else { path.to_string() };
+                    A2aError::invalid(field, located.inner().to_string())
                 }
                 Ok(_) => A2aError::invalid("params", error.to_string()),
             }
@@ -115,18 +142,20 @@ pub(super) fn failure(id: &Id, error: &A2aError) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn error(body: &str) -> (i32, Id, String) {
+    fn error(body: &str) -> (i32, String, String) {
         let (id, error) = read(body.as_bytes()).unwrap_err();
-        (error.code(), id, error.to_string())
+        (error.code(), serde_json::to_string(&id).unwrap(), error.to_string())
     }
 
     #[test]
     fn says_which_member_is_wrong() {
-        let seven = Id::Number(7.into());
+        let seven = "7".to_owned();
         assert_eq!(error("{").0, -32700);
         assert_eq!(error("[]").0, -32600);
         assert_eq!(error("\"text\"").0, -32600);
-        assert_eq!(error(r#"{"jsonrpc":"2.0","method":"x"}"#).2.contains("id is missing"), true);
+        assert_eq!(error(r#"["2.0",7,"x"]"#).0, -32600);
+        assert!(error(r#"{"jsonrpc":"2.0","method":"x"}"#).2.contains("id is missing"));
+        assert!(error(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#).2.contains("id is missing"));
         let (code, id, text) = error(r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#);
         assert_eq!((code, id), (-32600, seven.clone()));
         assert!(text.contains("jsonrpc"));
@@ -136,6 +165,20 @@ mod tests {
         assert_eq!(error(r#"{"jsonrpc":"2.0","id":{},"method":"x"}"#).0, -32600);
         assert_eq!(error(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#).0, -32600);
         assert_eq!(error(&"[".repeat(100_000)).0, -32700);
+    }
+
+    #[test]
+    fn an_id_is_given_back_as_it_was_written() {
+        for id in ["18446744073709551616", "-0", "1.50", r#""\u00e4""#, "1e2"] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#);
+            let call = read(body.as_bytes()).unwrap();
+            let answer = String::from_utf8(success(&call.id, &true).unwrap()).unwrap();
+            assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":true}}"#));
+        }
+        for id in ["true", "{}", "[]", r#""\ud800""#, "1e999", &"7".repeat(300)] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#);
+            assert_eq!(error(&body).0, -32600, "{id}");
+        }
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use a2a_pb::protojson as pb;
-use neuroflow_kernel::{CallError, Clock, Header, Parcel, Refusal, Request};
+use neuroflow_kernel::{CallError, Clock, Header, Parcel, Refusal, ReplyStream, Request};
 use serde_json::Value;
 
 use super::GatewayAgent;
 use super::convert;
 use super::error::A2aError;
 use super::task_view::TaskView;
-use crate::agent::{AgentCommand, Ask, CancelError, TaskEvents};
+use crate::agent::{AgentCommand, Ask, CancelError, TaskEvent, TaskEvents, follow};
 use crate::limits::AGENT_ANSWER;
 
 /// What an operation is done with.
@@ -47,7 +47,7 @@ impl Operation<'_> {
         let deadline = self.clock.now() + self.blocking_wait;
         let header = self.header.clone().until(deadline);
         let command = |replies| AgentCommand::Ask(Request { parcel, replies });
-        let mut events = self.agent.address.stream(header, command).await.map_err(refused)?;
+        let mut events = self.agent.address.stream(header, command).await.map_err(|refusal| refused(&refusal))?;
         let mut view = TaskView::new();
         // The first event comes at once: the task is accepted. Without one it was not.
         match self.clock.before(self.clock.now() + AGENT_ANSWER, events.next()).await {
@@ -60,8 +60,9 @@ impl Operation<'_> {
                 Ok(Some(Ok(event))) => view.fold(&event),
                 // The task is still there, whatever became of this stream of its events.
                 Ok(Some(Err(_)) | None) => {
-                    view = TaskView::of(&self.read(view.id()).await?);
-                    break;
+                    let so_far;
+                    (so_far, events) = self.follow(view.id()).await?;
+                    view = TaskView::of(&so_far);
                 }
                 // It goes on; the client can ask for it later.
                 Err(_elapsed) => break,
@@ -94,6 +95,15 @@ impl Operation<'_> {
         }
     }
 
+    async fn follow(
+        &self,
+        task: &str,
+    ) -> Result<(TaskEvents, ReplyStream<Parcel<TaskEvent>>), A2aError> {
+        let header = self.header.clone().within(self.clock, AGENT_ANSWER);
+        let followed = follow(&self.agent.address, header, task).await.map_err(unanswered)?;
+        followed.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })
+    }
+
     async fn read(&self, task: &str) -> Result<TaskEvents, A2aError> {
         let header = self.header.clone().within(self.clock, AGENT_ANSWER);
         let command = |reply| AgentCommand::Read { task: task.to_owned(), reply };
@@ -102,7 +112,7 @@ impl Operation<'_> {
     }
 }
 
-fn refused(refusal: Refusal) -> A2aError {
+fn refused(refusal: &Refusal) -> A2aError {
     if matches!(refusal, Refusal::Overloaded { .. }) {
         A2aError::Busy
     } else {
@@ -112,7 +122,7 @@ fn refused(refusal: Refusal) -> A2aError {
 
 fn unanswered(error: CallError) -> A2aError {
     match error {
-        CallError::Refused(refusal) => refused(refusal),
+        CallError::Refused(refusal) => refused(&refusal),
         other => A2aError::Unavailable { code: other.code() },
     }
 }

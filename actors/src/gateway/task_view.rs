@@ -25,7 +25,9 @@ impl TaskView {
 
     pub(super) fn of(events: &[Parcel<TaskEvent>]) -> Self {
         let mut view = Self::new();
-        events.iter().for_each(|event| view.fold(event));
+        for event in events {
+            view.fold(event);
+        }
         view
     }
 
@@ -65,7 +67,7 @@ impl TaskView {
         self.state
     }
 
-    /// ProtoJSON, with at most `history` of the latest messages.
+    /// `ProtoJSON`, with at most `history` of the latest messages.
     pub(super) fn into_json(mut self, history: Option<usize>) -> Result<Value, A2aError> {
         if let Some(kept) = history {
             let surplus = self.task.history.len().saturating_sub(kept);
@@ -77,7 +79,7 @@ impl TaskView {
         let has_data = has_data(&self.task);
         let mut json = serde_json::to_value(&self.task).map_err(|_cannot| A2aError::Unwritable)?;
         if has_data {
-            whole_numbers(&mut json);
+            convert::whole_numbers(&mut json);
         }
         if let Some(status) = json.get_mut("status").and_then(Value::as_object_mut) {
             status.insert("timestamp".to_owned(), Value::String(timestamp(self.changed_ms)));
@@ -95,28 +97,6 @@ fn has_data(task: &pb::Task) -> bool {
         part.metadata.is_some() || matches!(part.content, Some(pb::part::Content::Data(_)))
     };
     messages.chain(artifacts).any(is_data)
-}
-
-/// Writes whole numbers as such: `google.protobuf.Value` knows doubles only, and 0 became 0.0.
-fn whole_numbers(json: &mut Value) {
-    match json {
-        Value::Number(number) => {
-            // Up to 2^53 a double holds every whole number.
-            const EXACT: f64 = 9_007_199_254_740_992.0;
-            if let Some(value) = number.as_f64()
-                && number.is_f64()
-                && value.fract() == 0.0
-                && value.abs() <= EXACT
-            {
-                #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
-                let whole = value as i64;
-                *number = whole.into();
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
-        Value::Object(members) => members.values_mut().for_each(whole_numbers),
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
-    }
 }
 
 /// RFC 3339 in UTC with milliseconds and `Z`, as A2A writes it.

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Tool, ToolContext, ToolError};
+use crate::limits::EXEC_OUTPUT_BYTES;
 
 /// Runs a program in a cell, with the profile of the capability that it holds.
 ///
@@ -118,20 +119,26 @@ impl Tool for ExecTool {
         let mut events = stream.map_err(|refusal| failed(refusal.into()))?;
 
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let mut room = EXEC_OUTPUT_BYTES;
+        let mut cut = false;
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| failed(error.into()))?;
             match event.get() {
-                ArchivedExecEvent::Output { stream: ArchivedStream::Stdout, bytes } => {
-                    stdout.extend_from_slice(bytes);
-                }
-                ArchivedExecEvent::Output { stream: ArchivedStream::Stderr, bytes } => {
-                    stderr.extend_from_slice(bytes);
+                // The program runs on to its own end, also when nothing more of it is kept.
+                ArchivedExecEvent::Output { stream, bytes } => {
+                    let kept = bytes.get(..room).unwrap_or(bytes);
+                    room -= kept.len();
+                    cut |= kept.len() < bytes.len();
+                    match stream {
+                        ArchivedStream::Stdout => stdout.extend_from_slice(kept),
+                        ArchivedStream::Stderr => stderr.extend_from_slice(kept),
+                    }
                 }
                 ArchivedExecEvent::Ended(ended) => {
                     let mut output = ExecOutput {
                         stdout: String::from_utf8_lossy(&stdout).into_owned(),
                         stderr: String::from_utf8_lossy(&stderr).into_owned(),
-                        truncated: ended.stdout_truncated || ended.stderr_truncated,
+                        truncated: cut || ended.stdout_truncated || ended.stderr_truncated,
                         level: ended.level.to_string(),
                         ..ExecOutput::default()
                     };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use jsonschema::ValidationError;
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 /// A schema that is ready to check with.
@@ -20,10 +22,7 @@ impl Schema {
     pub(super) fn check(&self, arguments: &Value) -> Result<(), Problem> {
         match self.0.iter_errors(arguments).next() {
             None => Ok(()),
-            Some(error) => Err(Problem {
-                field: error.instance_path().to_string(),
-                message: error.to_string(),
-            }),
+            Some(error) => Err(Problem::of(&error)),
         }
     }
 }
@@ -40,6 +39,24 @@ pub struct Problem {
     pub field: String,
     /// What is wrong.
     pub message: String,
+}
+
+impl Problem {
+    fn of(error: &ValidationError<'_>) -> Self {
+        let path = error.instance_path();
+        // The value itself stays out of the text: it may be long, and it may be a secret.
+        let (path, message) = match error.kind() {
+            ValidationErrorKind::Required { property: Value::String(property) } => {
+                (path.join(property.as_str()), "is missing".to_owned())
+            }
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                let first = unexpected.first().map_or("", String::as_str);
+                (path.join(first), "isn't known here".to_owned())
+            }
+            _ => (path.clone(), error.masked_with("").to_string().trim_start().to_owned()),
+        };
+        Self { field: path.to_string(), message }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -60,7 +77,7 @@ impl fmt::Display for Problem {
 pub struct SchemaError {
     tool: String,
     #[source]
-    source: Box<jsonschema::ValidationError<'static>>,
+    source: Box<ValidationError<'static>>,
 }
 
 impl SchemaError {
@@ -81,11 +98,15 @@ mod tests {
             "type": "object",
             "properties": { "count": { "type": "integer", "minimum": 1 } },
             "required": ["count"],
+            "additionalProperties": false,
         });
         let schema = Schema::compile("t", &schema).unwrap();
         assert_eq!(schema.check(&json!({ "count": 2 })), Ok(()));
-        assert_eq!(schema.check(&json!({ "count": "two" })).unwrap_err().field, "/count");
-        assert!(schema.check(&json!({})).unwrap_err().message.contains("count"));
+        let text = |arguments| schema.check(&arguments).unwrap_err().to_string();
+        assert_eq!(text(json!({ "count": "two" })), "/count: is not of type \"integer\"");
+        assert_eq!(text(json!({ "count": 0 })), "/count: is less than the minimum of 1");
+        assert_eq!(text(json!({})), "/count: is missing");
+        assert_eq!(text(json!({ "count": 1, "a/b": 2 })), "/a~1b: isn't known here");
     }
 
     #[test]

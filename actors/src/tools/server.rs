@@ -46,7 +46,7 @@ pub struct ToolEntry {
 /// ```
 #[derive(Clone)]
 pub struct ToolServer {
-    tools: Arc<HashMap<(Option<String>, String), Arc<Registered>>>,
+    tools: Arc<HashMap<Place, Arc<Registered>>>,
     calls: u64,
 }
 
@@ -55,6 +55,9 @@ impl std::fmt::Debug for ToolServer {
         f.debug_struct("ToolServer").field("tools", &self.tools.len()).finish_non_exhaustive()
     }
 }
+
+/// Whose a tool is, and its name.
+type Place = (Option<String>, String);
 
 struct Registered {
     tool: AnyTool,
