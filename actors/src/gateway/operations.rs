@@ -47,7 +47,12 @@ impl Operation<'_> {
         let deadline = self.clock.now() + self.blocking_wait;
         let header = self.header.clone().until(deadline);
         let command = |replies| AgentCommand::Ask(Request { parcel, replies });
-        let mut events = self.agent.address.stream(header, command).await.map_err(|refusal| refused(&refusal))?;
+        let mut events = self
+            .agent
+            .address
+            .stream(header, command)
+            .await
+            .map_err(|refusal| refused(&refusal))?;
         let mut view = TaskView::new();
         // The first event comes at once: the task is accepted. Without one it was not.
         match self.clock.before(self.clock.now() + AGENT_ANSWER, events.next()).await {

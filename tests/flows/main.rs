@@ -1,0 +1,23 @@
+//! Flows through the public door: a node, real sockets, real processes. One module per flow.
+//!
+//! Every test has a node of its own on a port that the system chooses, and finds its processes by
+//! a marker that no other test has, so that all of them run beside each other.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::needless_pass_by_value, reason = "JSON is written where it's sent")]
+
+mod client;
+mod support;
+
+mod a2a_client;
+mod bad_input;
+mod cancel;
+mod capability;
+mod fuzz;
+mod http_to_process;
+mod overload;
+mod shutdown;
+mod supervision;
+mod telemetry;
+mod tools;
