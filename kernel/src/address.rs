@@ -4,7 +4,8 @@ mod refusal;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 
 pub use self::refusal::{AskError, CallError, Refusal, SendError};
 
@@ -45,15 +46,30 @@ pub struct Address<M> {
 
 enum Route<M> {
     Life(Arc<dyn Inbox<M>>),
-    Name(Arc<dyn Resolve<M>>),
+    Name(Arc<dyn Resolve<M>>, Found<M>),
     Remote(Arc<dyn RemoteRoute<M>>),
+}
+
+/// The first life that an address has found behind its name, which saves it the look-up while that
+/// life lasts: two never overlap, so one that is open is the current one. A clone looks for itself,
+/// and so finds the life after a restart.
+struct Found<M>(OnceLock<Arc<dyn Inbox<M>>>);
+
+impl<M> Found<M> {
+    fn not_yet() -> Self {
+        Self(OnceLock::new())
+    }
+
+    fn open(&self) -> Option<&Arc<dyn Inbox<M>>> {
+        self.0.get().filter(|inbox| inbox.vitals().is_open())
+    }
 }
 
 impl<M> Clone for Route<M> {
     fn clone(&self) -> Self {
         match self {
             Self::Life(inbox) => Self::Life(Arc::clone(inbox)),
-            Self::Name(slot) => Self::Name(Arc::clone(slot)),
+            Self::Name(slot, _found) => Self::Name(Arc::clone(slot), Found::not_yet()),
             Self::Remote(route) => Self::Remote(Arc::clone(route)),
         }
     }
@@ -65,7 +81,7 @@ impl<M: Message> Address<M> {
     }
 
     pub(crate) fn of_name(slot: Arc<dyn Resolve<M>>) -> Self {
-        Self { route: Route::Name(slot), grant: None }
+        Self { route: Route::Name(slot, Found::not_yet()), grant: None }
     }
 
     pub(crate) fn of_remote(route: Arc<dyn RemoteRoute<M>>) -> Self {
@@ -78,7 +94,10 @@ impl<M: Message> Address<M> {
     /// # Errors
     /// Gives the message back and says why it wasn't taken.
     pub async fn tell(&self, header: Header, message: M) -> Result<(), SendError<M>> {
-        self.send_in_time(header, message).await.map(|_taken| ())
+        match self.send_now(header, message) {
+            Ok(_taken) => Ok(()),
+            Err(later) => later.await.map(|_taken| ()),
+        }
     }
 
     /// Sends if there is room now.
@@ -115,10 +134,10 @@ impl<M: Message> Address<M> {
         message: impl FnOnce(Reply<T>) -> M,
     ) -> Result<T, CallError> {
         let (reply, answer) = reply_pair();
-        let taken = self
-            .send_in_time(header, message(reply))
-            .await
-            .map_err(|unsent| CallError::from_refusal(unsent.reason))?;
+        let taken = match self.send_now(header, message(reply)) {
+            Ok(taken) => taken,
+            Err(later) => later.await.map_err(|unsent| CallError::from_refusal(unsent.reason))?,
+        };
         match taken.clock.before(taken.deadline, answer).await {
             Ok(Ok(Answer::Value(value))) => Ok(value),
             Ok(Ok(Answer::Panicked)) => Err(CallError::Panicked),
@@ -173,8 +192,9 @@ impl<M: Message> Address<M> {
             Route::Life(inbox) => {
                 Route::Life(Arc::new(Mapped { inner: Arc::clone(inbox), map }) as _)
             }
-            Route::Name(slot) => {
-                Route::Name(Arc::new(MappedSlot { inner: Arc::clone(slot), map }) as _)
+            Route::Name(slot, _found) => {
+                let slot = MappedSlot { inner: Arc::clone(slot), map };
+                Route::Name(Arc::new(slot) as _, Found::not_yet())
             }
             // What a link carries is decided by the wire message alone.
             Route::Remote(_) => return None,
@@ -188,7 +208,7 @@ impl<M: Message> Address<M> {
     /// Says that there is none now, or never will be.
     pub fn this_life(&self) -> Result<Self, Refusal> {
         let route = match &self.route {
-            Route::Name(slot) => {
+            Route::Name(slot, _found) => {
                 Route::Life(slot.current().ok_or_else(|| self.target().absence())?)
             }
             other => other.clone(),
@@ -200,7 +220,7 @@ impl<M: Message> Address<M> {
     pub fn generation(&self) -> Option<Generation> {
         match &self.route {
             Route::Life(inbox) => Some(inbox.vitals().generation),
-            Route::Name(slot) => slot.current().map(|inbox| inbox.vitals().generation),
+            Route::Name(slot, _) => slot.current().map(|inbox| inbox.vitals().generation),
             Route::Remote(_) => None,
         }
     }
@@ -209,7 +229,7 @@ impl<M: Message> Address<M> {
     pub fn path(&self) -> Option<Path> {
         match &self.route {
             Route::Life(inbox) => Some(inbox.vitals().path.clone()),
-            Route::Name(slot) => slot.current().map(|inbox| inbox.vitals().path.clone()),
+            Route::Name(slot, _) => slot.current().map(|inbox| inbox.vitals().path.clone()),
             Route::Remote(_) => None,
         }
     }
@@ -218,7 +238,7 @@ impl<M: Message> Address<M> {
     pub fn id(&self) -> Option<ActorId> {
         match &self.route {
             Route::Life(inbox) => Some(inbox.vitals().id),
-            Route::Name(slot) => slot.current().map(|inbox| inbox.vitals().id),
+            Route::Name(slot, _) => slot.current().map(|inbox| inbox.vitals().id),
             Route::Remote(_) => None,
         }
     }
@@ -227,7 +247,7 @@ impl<M: Message> Address<M> {
     pub fn mailbox_depth(&self) -> usize {
         match &self.route {
             Route::Life(inbox) => inbox.vitals().depth(),
-            Route::Name(slot) => slot.current().map_or(0, |inbox| inbox.vitals().depth()),
+            Route::Name(slot, _) => slot.current().map_or(0, |inbox| inbox.vitals().depth()),
             Route::Remote(_) => 0,
         }
     }
@@ -235,7 +255,16 @@ impl<M: Message> Address<M> {
     fn target(&self) -> Target<'_, M> {
         match &self.route {
             Route::Life(inbox) => Target::Life(inbox),
-            Route::Name(slot) => Target::Name(&**slot, slot.current()),
+            Route::Name(slot, found) => {
+                if let Some(inbox) = found.open() {
+                    return Target::Name(&**slot, Some(Held::Borrowed(inbox)));
+                }
+                let current = slot.current();
+                if let Some(inbox) = &current {
+                    found.0.get_or_init(|| Arc::clone(inbox));
+                }
+                Target::Name(&**slot, current.map(Held::Owned))
+            }
             Route::Remote(route) => Target::Remote(&**route),
         }
     }
@@ -259,34 +288,38 @@ impl<M: Message> Address<M> {
         Ok((header.through(grant), Pass(Some(grant))))
     }
 
-    async fn send_in_time(&self, header: Header, message: M) -> Result<Taken<'_>, SendError<M>> {
+    /// Sends if that can be done at once, as nearly always; otherwise the rest is to be awaited.
+    fn send_now(&self, header: Header, message: M) -> Result<Taken<'_>, Later<'_, M>> {
         let target = self.target();
         let Some(clock) = target.clock() else {
-            return Err(SendError { message, reason: target.absence() });
+            return Err(never(message, target.absence()));
         };
         let now = clock.now();
         let deadline = header.deadline().unwrap_or(now + CALL_DEADLINE);
         let (header, pass) = match self.authorise(header.until(deadline), &message, || now) {
             Ok(authorised) => authorised,
-            Err(reason) => return Err(SendError { message, reason }),
+            Err(reason) => return Err(never(message, reason)),
         };
-        let sent = match self.enter(&target, header, message) {
-            Err(unsent) if unsent.reason.is_retryable() => {
-                self.enter_later(&target, clock, deadline, unsent).await
-            }
-            sent => sent,
-        };
-        match sent {
+        match self.enter(&target, header, message) {
             Ok(()) => {
                 pass.used();
                 Ok(Taken { deadline, clock })
             }
-            Err(Unsent { message, reason, .. }) => Err(SendError { message, reason }),
+            Err(unsent) if unsent.reason.is_retryable() => Err(Box::pin(async move {
+                match self.enter_later(&target, clock, deadline, unsent).await {
+                    Ok(()) => {
+                        pass.used();
+                        Ok(Taken { deadline, clock })
+                    }
+                    Err(Unsent { message, reason, .. }) => Err(SendError { message, reason }),
+                }
+            })),
+            Err(Unsent { message, reason, .. }) => Err(never(message, reason)),
         }
     }
 
     fn enter(&self, target: &Target<'_, M>, header: Header, message: M) -> Result<(), Unsent<M>> {
-        let inbox = match target {
+        let inbox: &Arc<dyn Inbox<M>> = match target {
             Target::Life(inbox) => inbox,
             Target::Name(_, Some(inbox)) => inbox,
             Target::Name(_, None) => {
@@ -365,8 +398,25 @@ impl Drop for Pass<'_> {
 /// Where a message goes, looked up once per send.
 enum Target<'a, M> {
     Life(&'a Arc<dyn Inbox<M>>),
-    Name(&'a dyn Resolve<M>, Option<Arc<dyn Inbox<M>>>),
+    Name(&'a dyn Resolve<M>, Option<Held<'a, M>>),
     Remote(&'a dyn RemoteRoute<M>),
+}
+
+/// An inbox that the address has found before, or that its name stands for just now.
+enum Held<'a, M> {
+    Borrowed(&'a Arc<dyn Inbox<M>>),
+    Owned(Arc<dyn Inbox<M>>),
+}
+
+impl<M> std::ops::Deref for Held<'_, M> {
+    type Target = Arc<dyn Inbox<M>>;
+
+    fn deref(&self) -> &Arc<dyn Inbox<M>> {
+        match self {
+            Self::Borrowed(inbox) => inbox,
+            Self::Owned(inbox) => inbox,
+        }
+    }
 }
 
 impl<'a, M: Message> Target<'a, M> {
@@ -406,6 +456,17 @@ impl<'a, M: Message> Target<'a, M> {
 struct Taken<'a> {
     deadline: Moment,
     clock: &'a Clock,
+}
+
+/// A send that isn't done yet.
+///
+/// Boxed: a future is as large as all that it may await, and every handler that calls another actor
+/// would hold the room for a wait that hardly ever happens.
+type Later<'a, M> = Pin<Box<dyn Future<Output = Result<Taken<'a>, SendError<M>>> + Send + 'a>>;
+
+/// A send that is refused for good.
+fn never<'a, M: Message>(message: M, reason: Refusal) -> Later<'a, M> {
+    Box::pin(std::future::ready(Err(SendError { message, reason })))
 }
 
 /// A message that wasn't taken, with what is needed to try again.
@@ -450,7 +511,7 @@ impl<M: Message> fmt::Debug for Address<M> {
         let mut debug = f.debug_struct("Address");
         match &self.route {
             Route::Life(inbox) => debug.field("life", inbox.vitals()),
-            Route::Name(_) => debug.field("name", &self.path()),
+            Route::Name(..) => debug.field("name", &self.path()),
             Route::Remote(route) => debug.field("remote", &route.target()),
         };
         debug.field("grant", &self.grant).finish()

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::core::{ActorInfo, Core};
 use crate::event::{Observer, PostMortem, Tracer, Unobserved};
 use crate::limits::STOP_DEADLINE;
-use crate::mailbox::{Inbox, Mailbox, Vitals};
+use crate::mailbox::{Inbox, Mailbox, Stop};
 use crate::name::Path;
 use crate::registry::Scope;
 use crate::restart::RestartPolicy;
@@ -33,8 +33,7 @@ use crate::supervisor::{Supervisor, SupervisorActor, SupervisorCommand};
 pub struct Kernel {
     core: Arc<Core>,
     root: Supervisor,
-    cell: ractor::ActorCell,
-    vitals: Arc<Vitals>,
+    inbox: Arc<Mailbox<SupervisorCommand>>,
 }
 
 impl Kernel {
@@ -84,12 +83,12 @@ impl Kernel {
 
     /// Waits until the root supervisor has ended: by [`stop`](Self::stop), or because it gave up.
     pub async fn ended(&self) {
-        self.vitals.gone().await;
+        self.inbox.vitals.gone().await;
     }
 
     /// Stops everything in reverse start order, each actor within its own deadline.
     pub async fn stop(&self) {
-        self.cell.stop(None);
+        self.inbox.stop();
         self.ended().await;
         // What lived below a child that had to be killed ends on its own, and at once, unless it
         // never awaits.
@@ -103,7 +102,7 @@ impl Kernel {
         let clock = &self.core.clock;
         let in_time = clock.before(clock.now() + deadline, self.stop()).await.is_ok();
         if !in_time {
-            self.cell.kill();
+            self.inbox.actor.kill();
         }
         in_time
     }
@@ -111,7 +110,7 @@ impl Kernel {
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        self.cell.kill();
+        self.inbox.actor.kill();
     }
 }
 
@@ -199,9 +198,8 @@ impl KernelBuilder {
         };
         let inbox: Arc<Mailbox<SupervisorCommand>> = start_actor(start, None).await?;
         slot.lineage().close();
-        let cell = inbox.actor.get_cell();
-        let vitals = Arc::clone(&inbox.vitals);
-        let root = Supervisor::of(Address::of_life(inbox as Arc<dyn Inbox<SupervisorCommand>>));
-        Ok(Kernel { core, root, cell, vitals })
+        let address = Arc::clone(&inbox) as Arc<dyn Inbox<SupervisorCommand>>;
+        let root = Supervisor::of(Address::of_life(address));
+        Ok(Kernel { core, root, inbox })
     }
 }

@@ -2,11 +2,16 @@
 //!
 //! The messages lie in a queue of the kernel's own, and `ractor` carries only wake-ups: whoever
 //! still waits is refused the moment that a life ends, however long its children take to stop.
+//!
+//! An actor without children stays at its queue from one message to the next; only kills, which
+//! reach it there, and stops, which call it away, concern it otherwise. One with children goes back
+//! to `ractor`'s loop after each message, where it hears of their ends.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::sync::{Notify, Semaphore};
 
@@ -83,8 +88,10 @@ pub(crate) struct Vitals {
     room: Semaphore,
     handled: AtomicU64,
     state: AtomicU8,
-    /// Between taking a message and having handled it.
+    /// While it starts, and while it hears of a child's end.
     busy: AtomicBool,
+    /// It was told to stop, and doesn't stay at its queue any more.
+    stopping: AtomicBool,
     reported: AtomicBool,
     gone: Notify,
 }
@@ -115,6 +122,7 @@ impl Vitals {
             handled: AtomicU64::new(0),
             state: AtomicU8::new(ActorState::Starting as u8),
             busy: AtomicBool::new(true),
+            stopping: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             gone: Notify::new(),
         }
@@ -135,6 +143,11 @@ impl Vitals {
         if !self.is_open() {
             self.room.close();
         }
+    }
+
+    /// Whether nothing but its messages concerns it.
+    fn stays(&self) -> bool {
+        self.is_open() && !self.stopping.load(Ordering::Acquire)
     }
 
     /// Whether it takes messages, now or once it has started.
@@ -210,7 +223,7 @@ impl Vitals {
         self.room.add_permits(1);
     }
 
-    /// The actor has handled what it took.
+    /// The actor has done what didn't come through its mailbox.
     pub(crate) fn rest(&self) {
         self.busy.store(false, Ordering::Release);
     }
@@ -259,11 +272,63 @@ struct Queue<M> {
     open: bool,
     pushed: u64,
     waiting: VecDeque<Envelope<M>>,
+    actor: Attention,
+}
+
+/// What the actor is attending to, which decides how it's called to its queue.
+enum Attention {
+    /// `ractor`'s loop.
+    Elsewhere,
+    /// `ractor`'s loop, where a wake-up message is under way to it.
+    Called,
+    /// A message. It looks at the queue again when it has handled that.
+    Busy,
+    /// The queue, which is empty.
+    Here(Waker),
+}
+
+/// How an actor is called to its queue.
+enum Call {
+    Needless,
+    Message,
+    Waker(Waker),
+}
+
+impl<M> Queue<M> {
+    /// Called when something was put into the queue.
+    fn call(&mut self) -> Call {
+        match std::mem::replace(&mut self.actor, Attention::Busy) {
+            Attention::Here(waker) => Call::Waker(waker),
+            Attention::Elsewhere => {
+                self.actor = Attention::Called;
+                Call::Message
+            }
+            former @ (Attention::Called | Attention::Busy) => {
+                self.actor = former;
+                Call::Needless
+            }
+        }
+    }
+
+    /// The actor goes back to `ractor`'s loop.
+    fn turn_away(&mut self) -> Call {
+        self.actor = Attention::Elsewhere;
+        if self.waiting.is_empty() { Call::Needless } else { self.call() }
+    }
+
+    fn pop(&mut self) -> Option<Envelope<M>> {
+        let next = self.waiting.pop_front();
+        if self.waiting.is_empty() && self.waiting.capacity() > IDLE_QUEUE_ROOM {
+            self.waiting = VecDeque::new();
+        }
+        next
+    }
 }
 
 impl<M: Message> Mailbox<M> {
     pub(crate) fn new(vitals: Arc<Vitals>, actor: ractor::ActorRef<Wake>) -> Arc<Self> {
-        let queue = Queue { open: true, pushed: 0, waiting: VecDeque::new() };
+        let actor_is = Attention::Elsewhere;
+        let queue = Queue { open: true, pushed: 0, waiting: VecDeque::new(), actor: actor_is };
         Arc::new(Self { vitals, actor, queue: Mutex::new(queue) })
     }
 
@@ -272,21 +337,55 @@ impl<M: Message> Mailbox<M> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
-        // An error says that this life has ended, and then the queue is or will be closed.
-        let _ended = self.actor.send_message(Wake).is_err();
+    /// Not under the lock of the queue: a waker is code of others.
+    fn make(&self, call: Call) {
+        match call {
+            Call::Needless => {}
+            Call::Waker(waker) => waker.wake(),
+            Call::Message => {
+                // An error says that this life has ended, and then the queue is or will be closed.
+                let _ended = self.actor.send_message(Wake).is_err();
+            }
+        }
     }
 
-    /// What the actor does next.
+    /// What the actor does next, if something waits.
     pub(crate) fn take(&self) -> Option<Envelope<M>> {
         let mut queue = self.queue();
-        let next = queue.waiting.pop_front();
-        if queue.waiting.is_empty() && queue.waiting.capacity() > IDLE_QUEUE_ROOM {
-            queue.waiting = VecDeque::new();
-        }
-        // Set under the lock, so that a sender sees either the message waiting or the actor busy.
-        self.vitals.busy.store(true, Ordering::Relaxed);
+        let next = queue.pop();
+        queue.actor = if next.is_some() { Attention::Busy } else { Attention::Elsewhere };
         next
+    }
+
+    /// The actor goes back to `ractor`'s loop, and is called again if something waits.
+    pub(crate) fn turn_away(&self) {
+        let call = self.queue().turn_away();
+        self.make(call);
+    }
+
+    /// What the actor does next, as soon as there is something; nothing if it's called away.
+    pub(crate) async fn next(&self) -> Option<Envelope<M>> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Envelope<M>>> {
+        // A queue that is never empty must not keep this thread for itself.
+        let budget = ready!(tokio::task::coop::poll_proceed(cx));
+        let mut queue = self.queue();
+        if !self.vitals.stays() {
+            let call = queue.turn_away();
+            drop(queue);
+            self.make(call);
+            return Poll::Ready(None);
+        }
+        let next = queue.pop();
+        if next.is_some() {
+            queue.actor = Attention::Busy;
+            budget.made_progress();
+            return Poll::Ready(next);
+        }
+        queue.actor = Attention::Here(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Puts what the actor itself has to do before all that waits. It takes no place.
@@ -298,22 +397,32 @@ impl<M: Message> Mailbox<M> {
             return;
         }
         queue.waiting.push_front(envelope);
+        let call = queue.call();
         drop(queue);
-        self.wake();
+        self.make(call);
     }
 
     /// Refuses what waits and what is still to come.
     pub(crate) fn close(&self) {
-        let waiting = {
+        let (waiting, actor) = {
             let mut queue = self.queue();
             queue.open = false;
-            std::mem::take(&mut queue.waiting)
+            let actor = std::mem::replace(&mut queue.actor, Attention::Elsewhere);
+            (std::mem::take(&mut queue.waiting), actor)
         };
+        // Not under the lock: its waker may be the last that holds the task, and all in it.
+        drop(actor);
         let places = waiting.iter().filter(|e| matches!(e.work, Work::Message(_))).count();
         self.vitals.room.add_permits(places);
         if !waiting.is_empty() {
             drop_with(Fate::Refused(self.vitals.ending()), waiting);
         }
+    }
+}
+
+impl<M: Message> fmt::Debug for Mailbox<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mailbox").field(&self.vitals).finish()
     }
 }
 
@@ -332,12 +441,46 @@ impl<M: Message> Inbox<M> for Mailbox<M> {
         }
         let sampled = queue.pushed & (TIMING_SAMPLE - 1) == 0;
         queue.pushed = queue.pushed.wrapping_add(1);
-        let found_idle = queue.waiting.is_empty() && !self.vitals.busy.load(Ordering::Acquire);
+        let found_idle = match queue.actor {
+            Attention::Here(_) => true,
+            Attention::Elsewhere => !self.vitals.busy.load(Ordering::Acquire),
+            Attention::Called | Attention::Busy => false,
+        };
         let sent = sampled.then(|| self.vitals.clock.now());
         let work = Work::Message(message);
+        if queue.waiting.capacity() == 0 {
+            // Left to itself a first push makes room for four, and most mailboxes hold one at most.
+            queue.waiting.reserve_exact(1);
+        }
         queue.waiting.push_back(Envelope { header, grant, sent, found_idle, work });
+        let call = queue.call();
         drop(queue);
-        self.wake();
+        self.make(call);
+    }
+}
+
+/// Something that can be told to stop in good order.
+pub(crate) trait Stop: Send + Sync {
+    /// Tells the actor to stop after the message that it's handling.
+    fn stop(&self);
+}
+
+impl<M: Message> Stop for Mailbox<M> {
+    fn stop(&self) {
+        // First, so that the actor finds it when it's called away.
+        self.actor.stop(None);
+        self.vitals.stopping.store(true, Ordering::Release);
+        // The lock orders this: either the actor sees the flag, or its waker is there.
+        let mut queue = self.queue();
+        let call = match std::mem::replace(&mut queue.actor, Attention::Busy) {
+            Attention::Here(waker) => Call::Waker(waker),
+            former => {
+                queue.actor = former;
+                Call::Needless
+            }
+        };
+        drop(queue);
+        self.make(call);
     }
 }
 

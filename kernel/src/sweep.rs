@@ -28,11 +28,14 @@ struct Shard {
 struct Entry {
     at: Moment,
     state: State,
+    /// Kept when the entry is freed, until the next sweep: a task that calls again finds its own
+    /// waker here, and neither clones nor drops one.
+    waker: Option<Waker>,
 }
 
 enum State {
     Free,
-    Waiting(Waker),
+    Waiting,
     Fired,
 }
 
@@ -50,22 +53,22 @@ impl Sweep {
 
     pub(crate) fn register(&self, at: Moment, waker: &Waker) -> Ticket {
         let shard = home_shard();
-        let entry = Entry { at, state: State::Waiting(waker.clone()) };
         let mut entries = self.shard(shard);
-        let index = if let Some(index) = entries.free.pop() {
-            entries.entries[index] = entry;
-            index
-        } else {
-            entries.entries.push(entry);
+        let index = entries.free.pop().unwrap_or_else(|| {
+            entries.entries.push(Entry { at, state: State::Free, waker: None });
             entries.entries.len() - 1
-        };
+        });
+        let entry = &mut entries.entries[index];
+        (entry.at, entry.state) = (at, State::Waiting);
+        remember(&mut entry.waker, waker);
         Ticket { shard, index }
     }
 
     pub(crate) fn poll(&self, ticket: &Ticket, waker: &Waker) -> Poll<()> {
-        match &mut self.shard(ticket.shard).entries[ticket.index].state {
-            State::Waiting(old) => {
-                old.clone_from(waker);
+        let entry = &mut self.shard(ticket.shard).entries[ticket.index];
+        match entry.state {
+            State::Waiting => {
+                remember(&mut entry.waker, waker);
                 Poll::Pending
             }
             State::Fired | State::Free => Poll::Ready(()),
@@ -76,27 +79,32 @@ impl Sweep {
         let mut shard = self.shard(ticket.shard);
         shard.entries[ticket.index].state = State::Free;
         shard.free.push(ticket.index);
-        if shard.free.len() == shard.entries.len() {
-            shard.entries.clear();
-            shard.free.clear();
-        }
     }
 
-    /// Wakes everyone whose moment is not after `now`.
+    /// Wakes everyone whose moment is not after `now`, and forgets the wakers of those who have
+    /// gone.
     pub(crate) fn fire(&self, now: Moment) {
-        let mut due = Vec::new();
+        let (mut due, mut gone) = (Vec::new(), Vec::new());
         for index in 0..SHARDS {
             let mut shard = self.shard(index);
             for entry in &mut shard.entries {
-                if entry.at <= now
-                    && matches!(entry.state, State::Waiting(_))
-                    && let State::Waiting(waker) = std::mem::replace(&mut entry.state, State::Fired)
-                {
-                    due.push(waker);
+                match entry.state {
+                    State::Waiting if entry.at <= now => {
+                        entry.state = State::Fired;
+                        due.extend(entry.waker.take());
+                    }
+                    State::Free => gone.extend(entry.waker.take()),
+                    State::Waiting | State::Fired => {}
                 }
+            }
+            if shard.free.len() == shard.entries.len() {
+                shard.entries.clear();
+                shard.free.clear();
             }
             drop(shard);
             due.drain(..).for_each(Waker::wake);
+            // Not under the lock: a waker may be the last that holds a task, and all in it.
+            gone.clear();
         }
     }
 
@@ -157,6 +165,14 @@ impl Drop for Parked {
         if self.at_leisure && sweep.waiting() > 0 {
             Sweep::tick(&self.clock);
         }
+    }
+}
+
+/// Keeps `waker`, without a clone if it's the one that is there.
+fn remember(kept: &mut Option<Waker>, waker: &Waker) {
+    match kept {
+        Some(kept) => kept.clone_from(waker),
+        None => *kept = Some(waker.clone()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Links between nodes: the contract.
 //!
-//! A link implements [`RemotePort`](neuroflow_kernel::RemotePort), through which an address leads
+//! A link implements [`RemotePort`], through which an address leads
 //! to an actor on another node. This version has no links: [`Unlinked`] says so, in a typed way, to
 //! whoever asks for a remote agent.
 

@@ -8,12 +8,13 @@ use ractor::ActorCell;
 
 use crate::core::{Core, subject};
 use crate::event::Lifecycle;
-use crate::mailbox::{ActorState, Vitals};
+use crate::mailbox::{ActorState, Stop, Vitals};
 use crate::name::Name;
 
 /// A living child. It doesn't outlive this: dropping it kills the child, if it still lives.
 pub(super) struct Child {
     pub(super) cell: ActorCell,
+    pub(super) mailbox: Arc<dyn Stop>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) name: Name,
     pub(super) stop_within: Duration,
@@ -108,7 +109,7 @@ impl Children {
 /// Asks a child to stop, waits until nothing of it is left, and kills it past its deadline.
 pub(super) async fn stop_child(core: &Core, child: Child) {
     child.part();
-    child.cell.stop(None);
+    child.mailbox.stop();
     let deadline = core.clock.now() + child.stop_within;
     if core.clock.before(deadline, child.vitals.gone()).await.is_err() {
         kill_child(core, child).await;

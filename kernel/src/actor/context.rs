@@ -20,7 +20,7 @@ use crate::event::{Lifecycle, SpanGuard, SpanKind};
 use crate::header::Header;
 use crate::id::{ActorId, Generation};
 use crate::limits::{MAX_CHILDREN, MAX_TASKS, STOP_DEADLINE};
-use crate::mailbox::{ActorState, Inbox, Mailbox, Vitals, Work};
+use crate::mailbox::{ActorState, Inbox, Mailbox, Stop, Vitals, Work};
 use crate::message::Message;
 use crate::name::{Name, Path};
 use crate::slot::Lineage;
@@ -41,7 +41,9 @@ pub struct Context<M: Message> {
     header: Header,
     grant: Option<Arc<Grant>>,
     pub(super) children: Children,
-    tasks: JoinSet<()>,
+    parent: bool,
+    /// None before the first one: most actors never have any.
+    tasks: Option<JoinSet<()>>,
 }
 
 impl<M: Message> Context<M> {
@@ -52,7 +54,8 @@ impl<M: Message> Context<M> {
             header: Header::new(),
             grant: None,
             children: Children::default(),
-            tasks: JoinSet::new(),
+            parent: false,
+            tasks: None,
         }
     }
 
@@ -123,7 +126,7 @@ impl<M: Message> Context<M> {
 
     /// Stops this actor after the current message; what still waits is refused.
     pub fn stop(&self) {
-        self.inbox.actor.stop(None);
+        self.inbox.stop();
     }
 
     /// Starts a child that isn't restarted: when it ends, [`Actor::child_ended`] is called; when
@@ -158,16 +161,24 @@ impl<M: Message> Context<M> {
         if self.children.has(&name) {
             return Err(StartError::Taken { name });
         }
+        // Before the first one starts: `ractor` tells of that too.
+        self.parent = true;
         let path = self.path().join(&name)?;
         let start = Start { core: Arc::clone(&self.core), path, options, lineage, make };
         let inbox = start_actor(start, Some(self.inbox.actor.get_cell())).await?;
         self.children.add(Child {
             cell: inbox.actor.get_cell(),
+            mailbox: Arc::clone(&inbox) as Arc<dyn Stop>,
             vitals: Arc::clone(&inbox.vitals),
             name,
             stop_within: options.stop_within,
         });
         Ok(inbox)
+    }
+
+    /// Whether there is, or has ever been, somebody whose end has to be heard of.
+    pub(super) fn has_had_children(&self) -> bool {
+        self.parent
     }
 
     /// Children that live.
@@ -213,13 +224,14 @@ impl<M: Message> Context<M> {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        while self.tasks.try_join_next().is_some() {}
-        if self.tasks.len() >= MAX_TASKS {
+        let tasks = self.tasks.get_or_insert_default();
+        while tasks.try_join_next().is_some() {}
+        if tasks.len() >= MAX_TASKS {
             return Err(TaskRefused { work });
         }
         let inbox = Arc::clone(&self.inbox);
         let work = InTrace::new(self.header.trace(), Box::pin(work));
-        self.tasks.spawn(async move {
+        tasks.spawn(async move {
             if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
                 inbox.interject(Work::TaskPanicked(panic_text(&*panic)));
             }
@@ -243,16 +255,19 @@ impl<M: Message> Context<M> {
     }
 
     pub(super) fn abort_tasks(&mut self) {
-        self.tasks.abort_all();
+        if let Some(tasks) = &mut self.tasks {
+            tasks.abort_all();
+        }
     }
 
     /// Ends the background tasks; one that never awaits is left behind.
     pub(super) async fn end_tasks(&mut self) {
-        if self.tasks.is_empty() {
+        let Some(mut tasks) = self.tasks.take() else { return };
+        if tasks.is_empty() {
             return;
         }
         let deadline = self.core.clock.now() + STOP_DEADLINE;
-        let _stuck = self.core.clock.before(deadline, self.tasks.shutdown()).await;
+        let _stuck = self.core.clock.before(deadline, tasks.shutdown()).await;
     }
 }
 
@@ -267,7 +282,7 @@ impl<M: Message> Drop for Context<M> {
         vitals.enter(ActorState::Ended);
         self.inbox.close();
         self.children.kill_all();
-        self.tasks.abort_all();
+        self.abort_tasks();
         if vitals.take_report() {
             self.core.notify(&Lifecycle::Killed { actor: subject(&vitals) });
         }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -123,7 +124,18 @@ impl<A: Actor> Life<A> {
     }
 
     /// Ends the life because of `cause`: tells everyone, and lets the children go in order.
-    async fn fail(&mut self, cause: Cause, message: Option<FailedMessage>) -> ActorProcessingErr {
+    ///
+    /// Boxed: a future is as large as all that it may await, twice over within `ractor`, and each
+    /// idle actor would hold the room for what happens once in a life.
+    fn fail(
+        &mut self,
+        cause: Cause,
+        message: Option<FailedMessage>,
+    ) -> Pin<Box<dyn Future<Output = ActorProcessingErr> + Send + '_>> {
+        Box::pin(self.end_of(cause, message))
+    }
+
+    async fn end_of(&mut self, cause: Cause, message: Option<FailedMessage>) -> ActorProcessingErr {
         let core = Arc::clone(&self.context.core);
         let vitals = Arc::clone(self.vitals());
         vitals.enter(ActorState::Ended);
@@ -159,6 +171,22 @@ impl<A: Actor> Life<A> {
         core.strike(vitals.id);
         vitals.depart();
         Box::new(Failure(post_mortem))
+    }
+
+    /// Handles one message after another until it's called away, or one only if there are children
+    /// to hear of.
+    async fn work(&mut self) -> Result<(), ActorProcessingErr> {
+        let mut next = self.context.inbox.take();
+        while let Some(envelope) = next {
+            self.handle(envelope).await?;
+            next = if self.context.has_had_children() {
+                self.context.inbox.turn_away();
+                None
+            } else {
+                self.context.inbox.next().await
+            };
+        }
+        Ok(())
     }
 
     async fn handle(&mut self, envelope: Envelope<A::Message>) -> Result<(), ActorProcessingErr> {
@@ -223,6 +251,30 @@ impl<A: Actor> Life<A> {
             waited: begun.since(sent),
             handled: self.context.core.clock.now().since(begun),
         })
+    }
+
+    /// A child has ended, unless it was this actor itself that ended it.
+    async fn hear(&mut self, event: SupervisionEvent) -> Result<(), ActorProcessingErr> {
+        let (cell, ending) = match event {
+            // Only `ractor` itself gives a reason, when it kills.
+            SupervisionEvent::ActorTerminated(cell, Some(_state), None) => (cell, Ending::Stopped),
+            SupervisionEvent::ActorTerminated(cell, _state, _reason) => (cell, Ending::Killed),
+            SupervisionEvent::ActorFailed(cell, error) => match error.downcast::<Failure>() {
+                Ok(failure) => (cell, Ending::Failed(failure.0)),
+                Err(_foreign) => (cell, Ending::Killed),
+            },
+            _ => return Ok(()),
+        };
+        // A child that this actor has stopped itself is no longer among its children.
+        let Some(child) = self.context.children.remove_cell(cell.get_id()) else { return Ok(()) };
+        if matches!(ending, Ending::Killed) {
+            // `ractor` tells of a kill before it drops the state.
+            let clock = &self.context.core.clock;
+            let _stuck = clock.before(clock.now() + STOP_DEADLINE, child.vitals.gone()).await;
+        }
+        let ended = Ended { id: child.vitals.id, name: child.name.clone(), ending };
+        drop(child);
+        self.child_ended(ended).await
     }
 
     async fn child_ended(&mut self, ended: Ended) -> Result<(), ActorProcessingErr> {
@@ -315,46 +367,24 @@ impl<A: Actor> ractor::Actor for Loop<A> {
         Err(Box::new(StartFailed(cause)))
     }
 
-    async fn handle(
+    // Boxed: `ractor` holds such a future twice over in every actor. An actor that stays at its
+    // queue makes this one once, and one that waits elsewhere has none.
+    fn handle(
         &self,
         _myself: ractor::ActorRef<Self::Msg>,
         _wake: Self::Msg,
         life: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        let handled = match life.context.inbox.take() {
-            Some(envelope) => life.handle(envelope).await,
-            None => Ok(()),
-        };
-        life.vitals().rest();
-        handled
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        Box::pin(life.work())
     }
 
-    async fn handle_supervisor_evt(
+    fn handle_supervisor_evt(
         &self,
         _myself: ractor::ActorRef<Self::Msg>,
         event: SupervisionEvent,
         life: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        let (cell, ending) = match event {
-            // Only `ractor` itself gives a reason, when it kills.
-            SupervisionEvent::ActorTerminated(cell, Some(_state), None) => (cell, Ending::Stopped),
-            SupervisionEvent::ActorTerminated(cell, _state, _reason) => (cell, Ending::Killed),
-            SupervisionEvent::ActorFailed(cell, error) => match error.downcast::<Failure>() {
-                Ok(failure) => (cell, Ending::Failed(failure.0)),
-                Err(_foreign) => (cell, Ending::Killed),
-            },
-            _ => return Ok(()),
-        };
-        // A child that this actor has stopped itself is no longer among its children.
-        let Some(child) = life.context.children.remove_cell(cell.get_id()) else { return Ok(()) };
-        if matches!(ending, Ending::Killed) {
-            // `ractor` tells of a kill before it drops the state.
-            let clock = &life.context.core.clock;
-            let _stuck = clock.before(clock.now() + STOP_DEADLINE, child.vitals.gone()).await;
-        }
-        let ended = Ended { id: child.vitals.id, name: child.name.clone(), ending };
-        drop(child);
-        life.child_ended(ended).await
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        Box::pin(life.hear(event))
     }
 
     async fn post_stop(

@@ -9,6 +9,7 @@ mod lifecycle;
 mod observer;
 mod overload;
 mod probe;
+mod queue;
 mod registry;
 mod remote;
 mod streams;

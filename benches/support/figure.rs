@@ -1,0 +1,88 @@
+//! A figure: what was measured of ours and, in the same run, of its peers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::quantile::{Quantiles, Samples, Unit};
+
+/// What a figure should reach. Nothing fails by it: machines differ, and the table says which.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Aim {
+    /// At most so many times the first peer's cost.
+    Ratio(f64),
+    /// At most so much more than the first peer.
+    Beyond(f64),
+    /// At most this.
+    AtMost(f64),
+    /// At least this.
+    AtLeast(f64),
+    /// The figure is there to be known.
+    None,
+}
+
+/// One line of the table, and one entry of the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) unit: Unit,
+    pub(crate) aim: Aim,
+    pub(crate) ours: Quantiles,
+    /// The first one is what the aim and the comparison go by.
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// Something else that does the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    pub(crate) quantiles: Quantiles,
+    /// How many times its cost ours is.
+    pub(crate) ratio: f64,
+}
+
+impl Figure {
+    pub(crate) fn new(name: &str, aim: Aim, ours: &Samples) -> Self {
+        let (name, unit) = (name.to_owned(), ours.unit());
+        Self { name, unit, aim, ours: ours.quantiles(), peers: Vec::new() }
+    }
+
+    pub(crate) fn beside(mut self, name: &str, samples: &Samples) -> Self {
+        assert_eq!(samples.unit(), self.unit, "a peer is measured in the same unit");
+        let quantiles = samples.quantiles();
+        let ratio = self.unit.cost(self.ours.p50, quantiles.p50);
+        self.peers.push(Peer { name: name.to_owned(), quantiles, ratio });
+        self
+    }
+
+    /// Whether the median reaches the aim; nothing if there is none.
+    pub(crate) fn is_met(&self) -> Option<bool> {
+        let ours = self.ours.p50;
+        let peer = self.peers.first();
+        match self.aim {
+            Aim::None => None,
+            Aim::Ratio(limit) => peer.map(|peer| peer.ratio <= limit),
+            Aim::Beyond(limit) => peer.map(|peer| ours - peer.quantiles.p50 <= limit),
+            Aim::AtMost(limit) => Some(ours <= limit),
+            Aim::AtLeast(limit) => Some(ours >= limit),
+        }
+    }
+
+    /// The aim for people.
+    pub(crate) fn aim(&self) -> String {
+        match self.aim {
+            Aim::None => String::new(),
+            Aim::Ratio(limit) => format!("≤ {limit} × peer"),
+            Aim::Beyond(limit) => format!("≤ peer + {}", self.unit.show(limit)),
+            Aim::AtMost(limit) => format!("≤ {}", self.unit.show(limit)),
+            Aim::AtLeast(limit) => format!("≥ {}", self.unit.show(limit)),
+        }
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
