@@ -11,7 +11,10 @@ help: ## Say what there is
 run: ## Build and start one node on loopback: gateway, sandbox, telemetry, built-in agents
 	@tools/setup run
 	cargo build --release --bin neuroflow
-	exec target/release/neuroflow serve $(ARGS)
+	@# At a terminal the node gets a process group of its own, so that Ctrl-C stops it and not make,
+	@# which would report an interrupt where the node reports success.
+	@if [ -t 0 ]; then bash -mc 'target/release/neuroflow serve $(ARGS); exit $$?'; \
+	else exec target/release/neuroflow serve $(ARGS); fi
 
 test: ## Run every test
 	@tools/setup test
