@@ -1,4 +1,7 @@
 //! The contract of agents: what is asked of one, the events of a task, and how a host defines one.
+//!
+//! Long, because it's the whole contract in reading order: types, their documents, and no behaviour
+//! but the closures that make an agent.
 
 pub(crate) mod read;
 mod record;
