@@ -15,6 +15,7 @@ mod cell;
 mod gateway;
 mod kernel;
 mod process;
+mod python;
 
 mod counting;
 mod support;
@@ -48,11 +49,12 @@ struct Group {
     measure: fn(&Arguments) -> Vec<Figure>,
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     Group { figures: kernel::FIGURES, measure: kernel::measure },
     Group { figures: gateway::FIGURES, measure: gateway::measure },
     Group { figures: process::FIGURES, measure: process::measure },
     Group { figures: cell::FIGURES, measure: cell::measure },
+    Group { figures: python::FIGURES, measure: python::measure },
 ];
 
 fn figures() -> Vec<&'static str> {

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let agent = agent.on_ask(|ask, tools| async move {
         Ok(Answer::text(tools.call("count", Text { text: ask.text() }).await?.text()))
     });
-    let (cells, port) = (Profile::builder(Level::Standard).build()?, "127.0.0.1:0".parse()?);
+    let (cells, port) = (Profile::builder(Level::Strict).build()?, "127.0.0.1:0".parse()?);
     let node = Node::builder().agent(agent).sandbox(cells).gateway(port).start().await?;
     println!("{} words", node.ask("wc", "to be or not to be").await?.text());
     node.stop().await;

@@ -20,7 +20,7 @@ use neuroflow_kernel::{
     Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError, StreamError,
     Supervisor, Unobserved,
 };
-use neuroflow_sandbox::{EXEC, Profile, SandboxCommand, SandboxServer};
+use neuroflow_sandbox::{EXEC, SandboxCommand, SandboxServer};
 
 use crate::outcome::{AskError, TaskOutcome};
 
@@ -181,7 +181,7 @@ impl Node {
 pub struct NodeBuilder {
     agents: Vec<AnyAgent>,
     tools: Vec<AnyTool>,
-    sandbox: Option<Profile>,
+    sandbox: Option<SandboxServer>,
     gateway: Option<GatewayConfig>,
     observer: Arc<dyn Observer>,
     clock: Clock,
@@ -214,10 +214,10 @@ impl NodeBuilder {
     }
 
     /// A sandbox whose cells have this profile, and the shared tool `exec` that runs programs in
-    /// them.
+    /// them. A [`SandboxServer`] says more: what is kept warm, how many cells there may be.
     #[must_use]
-    pub fn sandbox(mut self, profile: Profile) -> Self {
-        self.sandbox = Some(profile);
+    pub fn sandbox(mut self, sandbox: impl Into<SandboxServer>) -> Self {
+        self.sandbox = Some(sandbox.into());
         self
     }
 
@@ -316,23 +316,30 @@ impl NodeBuilder {
         for First(make) in self.first {
             kernel.root().start(make(kernel.census())?).await?;
         }
-        let mut shared = self.tools;
+        let (shared, mut owned) = (self.tools, Vec::new());
         let sandbox = match self.sandbox {
-            Some(profile) => {
-                let server = profile.clone();
-                let (spec, sandbox) =
-                    ChildSpec::new("sandbox", move || SandboxServer::new(server.clone()))?;
+            Some(server) => {
+                let profile = server.profile().clone();
+                let (spec, sandbox) = ChildSpec::new("sandbox", move || server.clone().actor())?;
                 kernel.root().start(spec).await?;
-                // The tool may run programs, with this profile and no other.
-                let narrowed = Restriction::new().rights(EXEC).policy(profile);
-                shared.push(AnyTool::new(ExecTool::new(sandbox.attenuate(narrowed)?)));
+                // The tool may run programs, with this profile and no other. Each agent that has it
+                // has a capability of its own, so that the sandbox can be fair between them.
+                let exec = || {
+                    let narrowed = Restriction::new().rights(EXEC).policy(profile.clone());
+                    sandbox.attenuate(narrowed).map(|own| AnyTool::new(ExecTool::new(own)))
+                };
+                for agent in &self.agents {
+                    if agent.shared_tools().iter().any(|name| name == ExecTool::NAME) {
+                        owned.push(ToolEntry { owner: Some(agent.profile().name), tool: exec()? });
+                    }
+                }
                 Some(sandbox)
             }
             None => None,
         };
 
-        let mut entries: Vec<ToolEntry> =
-            shared.into_iter().map(|tool| ToolEntry { owner: None, tool }).collect();
+        let shared = shared.into_iter().map(|tool| ToolEntry { owner: None, tool });
+        let mut entries: Vec<ToolEntry> = shared.chain(owned).collect();
         for agent in &self.agents {
             let owner = Some(agent.profile().name);
             let own = agent.tools().into_iter();

@@ -71,11 +71,20 @@ settings! {
     sandbox: Sandbox {
         /// How much stands between a program and this host: "minimal", "standard", "strict" or
         /// "paranoid". `neuroflow doctor` says which of them this host and version can give.
-        level: Level = preset("standard"),
+        level: Level = preset("strict"),
+        /// Lets cells do without those layers of their level that this host can't give: control
+        /// groups, the system call filter, Landlock, an outer id of their own. Reports, logs and
+        /// metrics say what is missing.
+        allow_degraded: bool = preset("false"),
+        /// Attacks the level on this host before the first program runs, with the quick part of what
+        /// `neuroflow doctor` does; a sandbox that doesn't hold runs nothing.
+        attack_first: bool = preset("true"),
         /// Time that a program may take.
         wall_time: Duration = preset("1m"),
-        /// Address space of each process.
+        /// Memory of a cell. Below level "strict" it's the address space of each process.
         memory: ByteSize = preset("512MiB"),
+        /// Processor time per time, in thousandths of a core; 0 for no limit. From level "strict" on.
+        cpu_milli: u32 = preset("1000"),
         /// Processes and threads of one cell at a time. Not at level "minimal".
         processes: u32 = preset("64"),
         /// Open files of each process.
@@ -86,6 +95,14 @@ settings! {
         output: ByteSize = preset("8MiB"),
         /// Size of the working directory, which lives in memory. Not at level "minimal".
         workdir_size: ByteSize = preset("64MiB"),
+        /// Cells that run at a time.
+        cells: u16 = preset("64"),
+        /// Requests that may wait for one; each agent has a quarter of the places.
+        waiting: u16 = preset("256"),
+        /// Cells that are kept ready, at least. Not at level "minimal".
+        warm_least: u16 = preset("2"),
+        /// Cells that are kept ready when many are asked for, at most; 0 keeps none.
+        warm_most: u16 = preset("16"),
     }
 
     /// The agents that come with the binary.

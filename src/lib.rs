@@ -27,3 +27,8 @@ pub use neuroflow_transport as transport;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples of the sandbox's guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guides/sandbox.md")]
+struct SandboxGuide;

@@ -1,7 +1,7 @@
 //! Launcher and cell where there is no Linux: they have the same methods and can't exist.
 
 /// Stands in for the module of that name.
-pub(crate) mod cell {
+pub(crate) mod running {
     use std::convert::Infallible;
 
     pub use crate::output::{Collected, Output};
@@ -10,17 +10,17 @@ pub(crate) mod cell {
     /// A running program and everything it has started. Needs Linux.
     ///
     /// ```no_run
-    /// # async fn doc(cell: neuroflow_sandbox::Cell) {
+    /// # async fn doc(cell: neuroflow_sandbox::Running) {
     /// println!("{:?}", cell.finish().await.end);
     /// # }
     /// ```
     #[derive(Debug)]
-    pub struct Cell {
+    pub struct Running {
         pub(super) never: Infallible,
     }
 
     #[expect(clippy::unused_async, reason = "the methods of the real one are asynchronous")]
-    impl Cell {
+    impl Running {
         /// The next piece of output.
         pub async fn next(&mut self) -> Option<Output> {
             match self.never {}
@@ -31,12 +31,22 @@ pub(crate) mod cell {
             match self.never {}
         }
 
+        /// Waits until the program has ended.
+        pub async fn exit(&mut self) -> Option<crate::report::End> {
+            match self.never {}
+        }
+
+        /// Whether the cell was made ahead.
+        pub fn is_prepared(&self) -> bool {
+            match self.never {}
+        }
+
         /// Waits until the whole cell is gone.
         pub async fn finish(self) -> Report {
             match self.never {}
         }
 
-        /// As [`Cell::finish`], but ends the cell when `deadline` completes.
+        /// As [`Running::finish`], but ends the cell when `deadline` completes.
         pub async fn finish_by(self, _deadline: impl Future<Output = ()>) -> Report {
             match self.never {}
         }
@@ -49,10 +59,81 @@ pub(crate) mod cell {
 }
 
 /// Stands in for the module of that name.
+pub(crate) mod escape {
+    use std::convert::Infallible;
+
+    use super::launcher::Launcher;
+    use crate::{
+        error::LauncherError,
+        escape::{Attack, Attempt, Comparison, SuiteError},
+        level::Level,
+    };
+
+    /// The attempts, with targets for them on this host. Needs Linux.
+    ///
+    /// ```no_run
+    /// assert_eq!(neuroflow_sandbox::escape::Suite::attempts().count(), 0);
+    /// ```
+    #[derive(Debug)]
+    pub struct Suite {
+        never: Infallible,
+    }
+
+    #[expect(clippy::unused_async, reason = "the methods of the real one are asynchronous")]
+    impl Suite {
+        /// Refuses.
+        ///
+        /// # Errors
+        ///
+        /// Always, as there is no launcher.
+        pub fn prepare(_launcher: &Launcher) -> Result<Self, SuiteError> {
+            Err(LauncherError::NotLinux.into())
+        }
+
+        /// There are none.
+        pub fn attempts() -> impl Iterator<Item = &'static Attempt> {
+            std::iter::empty()
+        }
+
+        /// Makes attempts.
+        ///
+        /// # Errors
+        ///
+        /// None, as there is no suite.
+        pub async fn run(
+            &mut self,
+            _level: Level,
+            _wanted: impl Fn(&Attempt) -> bool,
+            _each: impl FnMut(&Attack),
+        ) -> Result<Vec<Attack>, SuiteError> {
+            match self.never {}
+        }
+
+        /// Makes the quick attempts.
+        ///
+        /// # Errors
+        ///
+        /// None, as there is no suite.
+        pub async fn hold(&mut self, _level: Level) -> Result<(), SuiteError> {
+            match self.never {}
+        }
+
+        /// Makes the attempts in a peer's cells.
+        ///
+        /// # Errors
+        ///
+        /// None, as there is no suite.
+        pub async fn compare(&mut self) -> Result<Option<Vec<Comparison>>, SuiteError> {
+            match self.never {}
+        }
+    }
+}
+
+/// Stands in for the module of that name.
 pub(crate) mod launcher {
     use std::convert::Infallible;
 
-    use super::cell::Cell;
+    use super::running::Running;
     use crate::{
         doctor::Finding,
         error::{LaunchError, LauncherError},
@@ -92,7 +173,7 @@ pub(crate) mod launcher {
             &self,
             _profile: &Profile,
             _program: &Program,
-        ) -> Result<Cell, LaunchError> {
+        ) -> Result<Running, LaunchError> {
             match self.never {}
         }
 

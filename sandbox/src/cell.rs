@@ -1,353 +1,155 @@
-//! A running cell: its output, its end, and the right to end it.
+//! The short way: a description of a cell that runs programs.
 
-mod state;
+use std::sync::{Arc, OnceLock};
 
-use std::{
-    future::{Future, poll_fn},
-    os::fd::{AsFd, OwnedFd},
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
-
-use tokio::io::{Interest, unix::AsyncFd};
-
-pub use crate::output::{Collected, Output};
 use crate::{
-    launcher::Zygote,
+    error::{LaunchError, LauncherError},
+    launcher::Launcher,
     level::Level,
-    limits,
-    linux::sys::{
-        self, event, file,
-        socket::{self, Wait},
-        watch::watch,
-    },
-    profile::Profile,
+    profile::{Profile, ProfileBuilder},
     program::Program,
-    report::{End, Report, Stages},
-    zygote::protocol::{RECORD, Record},
+    running::{Collected, Running},
 };
-use state::{Source, State};
 
-/// A running program and everything it has started.
+/// What a cell may use, and the way to run programs in it. Every run has a fresh cell: nothing that
+/// one program leaves behind is there for the next.
 ///
-/// Dropping the cell ends all of it. Output waits in pipes until [`Cell::next`], [`Cell::collect`]
-/// or [`Cell::finish`] is polled; the wall time counts in any case.
+/// A launcher is started with the first run, and shared by clones.
 ///
 /// ```no_run
-/// # async fn doc(mut cell: neuroflow_sandbox::Cell) {
-/// use neuroflow_sandbox::Output;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use neuroflow_sandbox::{Cell, Level, Network, Program, Rule};
 ///
-/// while let Some(output) = cell.next().await {
-///     match output {
-///         Output::Stdout(bytes) => println!("{} bytes", bytes.len()),
-///         Output::Stderr(bytes) => eprintln!("{} bytes", bytes.len()),
-///     }
-/// }
-/// println!("{:?}", cell.finish().await.end);
+/// let cell = Cell::builder(Level::Strict)
+///     .workdir("/home/me/project")
+///     .memory(256 << 20)
+///     .cpu(0.5)
+///     .processes(16)
+///     .wall_time(Duration::from_secs(10))
+///     .network(Network::allow([Rule::host("pypi.org")]))
+///     .bind_ro("/opt/tools", "/opt/tools")
+///     .env("LANG", "C.UTF-8")
+///     .build()?;
+/// let done = cell.run(Program::new("make").arg("test")).await?;
+/// println!("{:?}, {} bytes of output", done.report.end, done.stdout.len());
+/// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Cell {
-    stdin: Option<Input>,
-    stdout: Option<AsyncFd<OwnedFd>>,
-    stderr: Option<AsyncFd<OwnedFd>>,
-    report: Option<AsyncFd<OwnedFd>>,
-    process: Process,
-    state: State,
-    buffer: Box<[u8]>,
-    /// Which stream is asked first, so that a loud one doesn't silence the other.
-    stderr_first: bool,
-    level: Level,
-    stages: Stages,
-    /// The zygote lives as long as one of its cells.
-    _zygote: Arc<Zygote>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    profile: Profile,
+    launcher: OnceLock<Launcher>,
 }
 
 impl Cell {
-    pub(crate) fn new(parts: Parts, profile: &Profile, program: &Program) -> sys::Result<Self> {
-        let mut stdin = None;
-        if !program.input().is_empty() {
-            let pipe = watch(parts.stdin, Interest::WRITABLE)?;
-            stdin = Some(Input { pipe, bytes: program.input().to_vec(), written: 0 });
-        }
-        let mut state = State::new(profile.output_bytes);
-        if let Some(record) = parts.ended {
-            state.hear(Some(record));
-        }
-        Ok(Self {
-            stdin,
-            stdout: Some(watch(parts.stdout, Interest::READABLE)?),
-            stderr: Some(watch(parts.stderr, Interest::READABLE)?),
-            report: Some(parts.report),
-            process: parts.process,
-            state,
-            buffer: vec![0; limits::CHUNK_BYTES].into_boxed_slice(),
-            stderr_first: false,
-            level: profile.level,
-            stages: parts.stages,
-            _zygote: parts.zygote,
-        })
+    /// Starts a description with the defaults of [`crate::limits`].
+    pub fn builder(level: Level) -> ProfileBuilder<Self> {
+        ProfileBuilder::new(level)
     }
 
-    /// The next piece of output; `None` when both streams are closed or the output limit is
-    /// reached.
+    /// A cell whose programs are started by this launcher, which others use too.
+    pub fn with_launcher(profile: Profile, launcher: Launcher) -> Self {
+        let launcher = OnceLock::from(launcher);
+        Self { shared: Arc::new(Shared { profile, launcher }) }
+    }
+
+    /// What it may use.
+    pub fn profile(&self) -> &Profile {
+        &self.shared.profile
+    }
+
+    /// The launcher; it is started now if no program ran before.
     ///
-    /// Cancel safe: a dropped future loses nothing.
-    pub async fn next(&mut self) -> Option<Output> {
-        poll_fn(|context| self.poll_output(context)).await
+    /// # Errors
+    ///
+    /// When the host's own executable can't be started again, or doesn't answer.
+    pub fn launcher(&self) -> Result<&Launcher, LauncherError> {
+        if let Some(launcher) = self.shared.launcher.get() {
+            return Ok(launcher);
+        }
+        let started = Launcher::start()?;
+        Ok(self.shared.launcher.get_or_init(|| started))
     }
 
-    /// Ends the cell: the program, its children, everything. Returns at once; [`Cell::finish`]
-    /// waits.
-    pub fn kill(&mut self) {
-        self.end(End::Cancelled);
+    /// Starts a program in a fresh cell, and hands out its output as it comes.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launcher::launch`].
+    pub async fn start(&self, program: Program) -> Result<Running, LaunchError> {
+        self.launcher()?.launch(&self.shared.profile, &program).await
     }
 
-    /// Waits until the whole cell is gone, and throws unread output away (it still counts against
-    /// the limit).
-    pub async fn finish(mut self) -> Report {
-        while self.next().await.is_some() {}
-        self.gone().await
+    /// Runs a program in a fresh cell to the end of the whole cell, and keeps its output.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launcher::launch`]. How the program ended is in the report.
+    pub async fn run(&self, program: Program) -> Result<Collected, LaunchError> {
+        Ok(self.start(program).await?.collect().await)
     }
 
-    /// As [`Cell::finish`], but ends the cell when `deadline` completes. For a deadline on a clock
-    /// of the caller's.
+    /// The same for callers without an asynchronous runtime; the calling thread waits.
     ///
     /// ```no_run
-    /// # async fn doc(cell: neuroflow_sandbox::Cell, deadline: impl Future<Output = ()>) {
-    /// use neuroflow_sandbox::End;
+    /// use neuroflow_sandbox::{Cell, Level, Program};
     ///
-    /// let report = cell.finish_by(deadline).await;
-    /// assert_eq!(report.end, End::WallTime);
-    /// # }
+    /// let cell = Cell::builder(Level::Strict).build()?;
+    /// let done = cell.run_blocking(Program::new("echo").arg("hello"))?;
+    /// assert_eq!(done.stdout, b"hello\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub async fn finish_by(mut self, deadline: impl Future<Output = ()>) -> Report {
-        let mut deadline = pin!(deadline);
-        let mut passed = false;
-        while self.next_by(&mut deadline, &mut passed).await.is_some() {}
-        let mut gone = pin!(poll_fn(|context| {
-            if !passed && deadline.as_mut().poll(context).is_ready() {
-                passed = true;
-                self.end(End::WallTime);
-            }
-            self.poll_gone(context)
-        }));
-        gone.as_mut().await;
-        self.report()
-    }
-
-    /// Waits until the whole cell is gone and keeps its output.
-    pub async fn collect(mut self) -> Collected {
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        while let Some(output) = self.next().await {
-            match output {
-                Output::Stdout(bytes) => stdout.extend_from_slice(&bytes),
-                Output::Stderr(bytes) => stderr.extend_from_slice(&bytes),
-            }
+    ///
+    /// # Errors
+    ///
+    /// As for [`Cell::run`], and [`RunError::Asynchronous`] on a thread that belongs to a runtime:
+    /// there, waiting would stop everybody else's work.
+    pub fn run_blocking(&self, program: Program) -> Result<Collected, RunError> {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(RunError::Asynchronous);
         }
-        let report = self.gone().await;
-        Collected { stdout, stderr, report }
-    }
-
-    async fn next_by(
-        &mut self,
-        deadline: &mut std::pin::Pin<&mut impl Future<Output = ()>>,
-        passed: &mut bool,
-    ) -> Option<Output> {
-        poll_fn(|context| {
-            if !*passed && deadline.as_mut().poll(context).is_ready() {
-                *passed = true;
-                self.end(End::WallTime);
-            }
-            self.poll_output(context)
-        })
-        .await
-    }
-
-    async fn gone(&mut self) -> Report {
-        poll_fn(|context| self.poll_gone(context)).await;
-        self.report()
-    }
-
-    fn report(&self) -> Report {
-        Report {
-            end: self.state.end(),
-            usage: self.state.usage(),
-            level: self.level,
-            stages: self.stages,
-            truncated: self.state.truncated(),
-        }
-    }
-
-    fn end(&mut self, end: End) {
-        self.state.ask_to_end(end);
-        self.process.end();
-    }
-
-    fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<Output>> {
-        self.poll_input(context);
-        self.poll_records(context);
-        let sources = if self.stderr_first {
-            [Source::Stderr, Source::Stdout]
-        } else {
-            [Source::Stdout, Source::Stderr]
-        };
-        self.stderr_first = !self.stderr_first;
-        for source in sources {
-            if let Poll::Ready(Some(output)) = self.poll_source(context, source) {
-                return Poll::Ready(Some(output));
-            }
-        }
-        if self.stdout.is_none() && self.stderr.is_none() {
-            Poll::Ready(None)
-        } else {
-            Poll::Pending
-        }
-    }
-
-    /// `Ready(None)` when the stream is closed.
-    fn poll_source(&mut self, context: &mut Context<'_>, source: Source) -> Poll<Option<Output>> {
-        let slot = if source == Source::Stdout { &mut self.stdout } else { &mut self.stderr };
-        let Some(pipe) = slot.as_mut() else { return Poll::Ready(None) };
-        let read = ready!(poll_with(pipe, Interest::READABLE, context, |pipe| file::read(
-            pipe,
-            &mut self.buffer
-        )));
-        let length = read.unwrap_or(0);
-        if length == 0 {
-            *slot = None;
-            return Poll::Ready(None);
-        }
-        let taken = self.state.take(source, length);
-        if taken < length {
-            self.end(End::OutputLimit);
-            // Nothing more is to be had, and a closed pipe also ends writers that nobody could
-            // reach.
-            self.stdout = None;
-            self.stderr = None;
-        }
-        let bytes = self.buffer.get(..taken).unwrap_or_default().to_vec();
-        Poll::Ready(match source {
-            _ if bytes.is_empty() => None,
-            Source::Stdout => Some(Output::Stdout(bytes)),
-            Source::Stderr => Some(Output::Stderr(bytes)),
-        })
-    }
-
-    /// Writes input as far as the program reads it.
-    fn poll_input(&mut self, context: &mut Context<'_>) {
-        while let Some(input) = &mut self.stdin {
-            let rest = input.bytes.get(input.written..).unwrap_or_default();
-            let write = |pipe: std::os::fd::BorrowedFd<'_>| file::write(pipe, rest);
-            match poll_with(&mut input.pipe, Interest::WRITABLE, context, write) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(length)) => {
-                    input.written += length;
-                    if input.written >= input.bytes.len() {
-                        self.stdin = None;
-                    }
-                }
-                // The program doesn't read any more, which is its right.
-                Poll::Ready(Err(_closed)) => self.stdin = None,
-            }
-        }
-    }
-
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_input(context);
-        self.poll_records(context);
-        if self.report.is_none() { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Takes what zygote and first process have to say; closes the report after the last record.
-    fn poll_records(&mut self, context: &mut Context<'_>) {
-        while let Some(report) = &mut self.report {
-            let mut bytes = [0; RECORD];
-            let receive =
-                |socket: std::os::fd::BorrowedFd<'_>| socket::receive(socket, &mut bytes, Wait::No);
-            let record = match poll_with(report, Interest::READABLE, context, receive) {
-                Poll::Pending => return,
-                Poll::Ready(Ok(received)) if received.length > 0 => Record::parse(&bytes),
-                Poll::Ready(_closed) => None,
-            };
-            if self.state.hear(record) {
-                self.report = None;
-                self.stdin = None;
-            }
-        }
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime =
+            runtime.enable_all().build().map_err(|source| RunError::Runtime { source })?;
+        Ok(runtime.block_on(self.run(program))?)
     }
 }
 
-/// Tries `io` until it doesn't say "later", and then waits for the descriptor.
-fn poll_with<T>(
-    fd: &mut AsyncFd<OwnedFd>,
-    interest: Interest,
-    context: &mut Context<'_>,
-    mut io: impl FnMut(std::os::fd::BorrowedFd<'_>) -> sys::Result<T>,
-) -> Poll<std::io::Result<T>> {
-    loop {
-        let guard = if interest.is_readable() {
-            fd.poll_read_ready(context)
-        } else {
-            fd.poll_write_ready(context)
-        };
-        let mut guard = ready!(guard)?;
-        if let Ok(done) = guard.try_io(|fd| Ok(io(fd.get_ref().as_fd())?)) {
-            return Poll::Ready(done);
-        }
+impl From<Profile> for Cell {
+    fn from(profile: Profile) -> Self {
+        Self { shared: Arc::new(Shared { profile, launcher: OnceLock::new() }) }
     }
 }
 
-/// What a launch hands over to its cell.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) stdin: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-    pub(crate) report: AsyncFd<OwnedFd>,
-    pub(crate) process: Process,
-    pub(crate) stages: Stages,
-    pub(crate) ended: Option<Record>,
-    pub(crate) zygote: Arc<Zygote>,
-}
-
-#[derive(Debug)]
-struct Input {
-    pipe: AsyncFd<OwnedFd>,
-    bytes: Vec<u8>,
-    written: usize,
-}
-
-/// The first process of a cell; dropping this ends the cell.
-#[derive(Debug)]
-pub(crate) struct Process {
-    pidfd: OwnedFd,
-    level: Level,
-}
-
-impl Process {
-    pub(crate) fn new(pidfd: OwnedFd, level: Level) -> Self {
-        Self { pidfd, level }
-    }
-
-    /// The kernel ends a cell with its first process; at level minimal the keeper does it, when
-    /// asked.
-    fn end(&self) {
-        let signals: &[i32] = if self.level == Level::Minimal {
-            &[libc::SIGTERM, libc::SIGCONT]
-        } else {
-            &[libc::SIGKILL]
-        };
-        for signal in signals {
-            // It fails if the cell has ended already, which is what we want.
-            event::signal(self.pidfd.as_fd(), *signal).ok();
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
-    }
+/// Why a program wasn't run by a thread that waits.
+///
+/// ```
+/// let error = neuroflow_sandbox::RunError::Asynchronous;
+/// assert!(error.to_string().contains("Cell::run"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The cell didn't start.
+    #[error("the cell didn't start")]
+    Launch(#[from] LaunchError),
+    /// The thread belongs to a runtime.
+    #[error(
+        "this thread belongs to an asynchronous runtime, which waiting would stop; use Cell::run"
+    )]
+    Asynchronous,
+    /// There is no runtime to wait with.
+    #[error("the system refused what waiting needs")]
+    Runtime {
+        /// What it says.
+        #[source]
+        source: std::io::Error,
+    },
 }

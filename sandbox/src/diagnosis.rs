@@ -14,13 +14,11 @@ use crate::{
 /// ```
 /// use neuroflow_sandbox::Reason;
 ///
-/// assert_eq!(Reason::NotBuilt.to_string(), "this version can't build it");
+/// assert_eq!(Reason::AppArmor.to_string(), "restricted by AppArmor");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
-    /// This crate can't build the layer.
-    NotBuilt,
     /// The operating system isn't Linux.
     NotLinux,
     /// A kernel switch turns it off.
@@ -32,22 +30,76 @@ pub enum Reason {
     ProcMasked,
     /// The kernel is too old or was built without it.
     NoKernelSupport(Errno),
+    /// The host program has no range of user ids to give out.
+    NoIdRange,
     /// Something refused it: usually a container engine's system call filter, or a missing
     /// capability.
     Refused(Errno),
+    /// No hierarchy of control groups that this process can see has the controller.
+    CgroupControllerMissing(Controller),
+    /// The control group of this process belongs to somebody else.
+    CgroupNotDelegated,
+    /// The control groups are mounted read-only.
+    CgroupReadOnly,
+    /// Other programs share the control group of this process, and the kernel gives controllers
+    /// only to groups below one without processes.
+    CgroupBusy,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotBuilt => f.write_str("this version can't build it"),
             Self::NotLinux => f.write_str("the operating system isn't Linux"),
             Self::Switch(switch) => write!(f, "switched off by {switch}"),
             Self::AppArmor => f.write_str("restricted by AppArmor"),
+            Self::NoIdRange => f.write_str("the host program has no range of user ids to give out"),
             Self::ProcMasked => f.write_str("parts of the host's /proc are hidden"),
             Self::NoKernelSupport(errno) => write!(f, "the kernel doesn't have it: {errno}"),
             Self::Refused(errno) => write!(f, "refused: {errno}"),
+            Self::CgroupControllerMissing(controller) => {
+                write!(f, "no control group has the {controller} controller")
+            }
+            Self::CgroupNotDelegated => f.write_str("the control group isn't delegated"),
+            Self::CgroupReadOnly => f.write_str("the control groups are mounted read-only"),
+            Self::CgroupBusy => f.write_str("other programs are in the same control group"),
         }
+    }
+}
+
+/// A resource that control groups limit.
+///
+/// ```
+/// assert_eq!(neuroflow_sandbox::Controller::Pids.to_string(), "pids");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Controller {
+    /// Processor time.
+    Cpu,
+    /// Memory, page cache and tmpfs included.
+    Memory,
+    /// Swap: a part of the memory controller that a kernel may be built or booted without.
+    Swap,
+    /// Processes and threads.
+    Pids,
+    /// Reads and writes of block devices.
+    Io,
+}
+
+impl Controller {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Cpu, Self::Memory, Self::Swap, Self::Pids, Self::Io];
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Swap => "swap",
+            Self::Pids => "pids",
+            Self::Io => "io",
+        })
     }
 }
 
@@ -103,6 +155,16 @@ pub enum Remedy {
     LoosenContainer,
     /// Nothing here; the cell has to run on another machine.
     AnotherHost,
+    /// Give the program a control group that it may divide: `systemd-run --user --scope -p
+    /// Delegate=yes`, or `Delegate=yes` in its unit.
+    DelegateCgroup,
+    /// Mount the control groups writable, with a control group namespace of the container's own.
+    MountCgroup,
+    /// Start the program in a control group of its own, without a shell or an init beside it.
+    OwnCgroup,
+    /// Boot the kernel with the controller (`cgroup_enable=memory`, `swapaccount=1`), and hand it
+    /// down to the program's group in `cgroup.subtree_control`.
+    EnableController(Controller),
 }
 
 impl fmt::Display for Remedy {
@@ -117,6 +179,18 @@ impl fmt::Display for Remedy {
                 f.write_str("allow namespaces and mounts in the container's system call filter and capabilities")
             }
             Self::AnotherHost => f.write_str("use another host"),
+            Self::DelegateCgroup => f.write_str(
+                "start it with `systemd-run --user --scope -p Delegate=yes`, or set Delegate=yes in its unit",
+            ),
+            Self::MountCgroup => {
+                f.write_str("mount /sys/fs/cgroup writable, in a control group namespace of its own")
+            }
+            Self::OwnCgroup => {
+                f.write_str("start it in a control group of its own, with no other program in it")
+            }
+            Self::EnableController(controller) => {
+                write!(f, "boot with the {controller} controller, and hand it down in cgroup.subtree_control")
+            }
         }
     }
 }
@@ -142,7 +216,12 @@ pub(crate) fn diagnose(step: Step, errno: Errno, facts: &Facts) -> Option<(Layer
         Step::MakeDirectory | Step::WriteFile | Step::MakeSymlink | Step::MountTmpfs => {
             code == Code::Denied
         }
-        Step::VerifyCapabilities | Step::VerifyPrivileges => true,
+        Step::VerifyCapabilities
+        | Step::VerifyPrivileges
+        | Step::VerifyIds
+        | Step::VerifyNamespaces
+        | Step::VerifyRoot
+        | Step::VerifyRules => true,
         _ => code != Code::Other || errno.raw() == INVALID,
     };
     if !depends_on_host {

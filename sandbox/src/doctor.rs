@@ -12,8 +12,8 @@ use crate::{
 /// ```
 /// use neuroflow_sandbox::{Finding, Layer, Reason, Remedy, Verdict};
 ///
-/// let verdict = Verdict::Missing { reason: Reason::NotBuilt, remedy: Remedy::AnotherHost };
-/// assert!(!Finding { layer: Layer::MicroVm, verdict }.is_available());
+/// let verdict = Verdict::Missing { reason: Reason::AppArmor, remedy: Remedy::AnotherHost };
+/// assert!(!Finding { layer: Layer::UserNamespace, verdict }.is_available());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finding {
@@ -76,9 +76,4 @@ pub enum Verdict {
 pub async fn examine(level: Level) -> Result<Vec<Finding>, LaunchError> {
     let launcher = Launcher::start()?;
     launcher.examine(level).await
-}
-
-/// Whether no version of this crate's code for the layer exists.
-pub(crate) fn is_unbuilt(layer: Layer) -> bool {
-    matches!(layer, Layer::Cgroup | Layer::Seccomp | Layer::Landlock | Layer::MicroVm)
 }

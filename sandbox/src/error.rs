@@ -5,8 +5,9 @@ use std::{io, path::PathBuf};
 use crate::{
     diagnosis::{Reason, Remedy},
     errno::Errno,
-    level::Layer,
+    level::{Layer, Level},
     plan::ProgramError,
+    seccomp::{CacheError, FilterError, SeccompError},
     step::Step,
 };
 
@@ -37,6 +38,9 @@ pub enum LauncherError {
         #[source]
         source: io::Error,
     },
+    /// The directory for compiled filters can't be used.
+    #[error("the directory for compiled filters can't be used")]
+    Cache(#[from] CacheError),
     /// The new process didn't become a zygote: its constructor didn't run, or it ended at once.
     #[error("the new zygote didn't answer")]
     Silent,
@@ -117,6 +121,30 @@ pub enum LaunchError {
         /// The bound.
         most: usize,
     },
+    /// The level's system call profile, or the caller's, doesn't become a filter.
+    #[error("the system call filter can't be made")]
+    Filter(#[source] Box<FilterError>),
+    /// The system call profile can't be read.
+    #[error("the system call profile can't be read")]
+    Seccomp(#[source] Box<SeccompError>),
+    /// Cells of that kind can't be made ahead.
+    #[error("cells of level {level} that only watch, or of level minimal, can't be made ahead")]
+    NotPreparable {
+        /// The level.
+        level: Level,
+    },
+    /// The launcher has as many pools as it can keep.
+    #[error("there are {most} pools already")]
+    TooManyPools {
+        /// The bound.
+        most: usize,
+    },
+    /// Cells have no interpreter of that name.
+    #[error("there is no {name} where cells look for programs; install it below /usr")]
+    NoInterpreter {
+        /// Its name.
+        name: &'static str,
+    },
     /// The zygote died while the cell was starting. The next launch starts another zygote.
     #[error("the zygote died while the cell was starting")]
     LauncherLost,
@@ -140,6 +168,18 @@ pub enum LaunchError {
     Unreadable,
 }
 
+impl From<FilterError> for LaunchError {
+    fn from(error: FilterError) -> Self {
+        Self::Filter(Box::new(error))
+    }
+}
+
+impl From<SeccompError> for LaunchError {
+    fn from(error: SeccompError) -> Self {
+        Self::Seccomp(Box::new(error))
+    }
+}
+
 impl LaunchError {
     /// A short name that stays the same over versions.
     pub fn code(&self) -> &'static str {
@@ -152,6 +192,11 @@ impl LaunchError {
             Self::Malformed(_) => "malformed",
             Self::Pipes { .. } => "pipes",
             Self::TooManyCells { .. } => "too-many-cells",
+            Self::Filter(_) => "filter",
+            Self::Seccomp(_) => "seccomp",
+            Self::NotPreparable { .. } => "not-preparable",
+            Self::TooManyPools { .. } => "too-many-pools",
+            Self::NoInterpreter { .. } => "no-interpreter",
             Self::LauncherLost => "launcher-lost",
             Self::Overdue => "overdue",
             Self::Killed => "killed",

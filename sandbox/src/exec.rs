@@ -62,7 +62,7 @@ pub enum ExecEvent {
 
 impl WireMessage for ExecEvent {
     const NAME: &'static str = "neuroflow.sandbox.exec-event";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 }
 
 /// Where a program writes.
@@ -105,6 +105,14 @@ pub struct Ended {
     pub level: String,
     /// The layers that were in force.
     pub layers: Vec<String>,
+    /// Layers of the level that the host could not give.
+    pub degraded: Vec<String>,
+    /// System calls that were refused, by name.
+    pub denied: Vec<String>,
+    /// Most memory at a time of the cell as a whole; 0 if nobody counted.
+    pub peak_group_bytes: u64,
+    /// Whether the cell was made ahead.
+    pub prepared: bool,
 }
 
 /// The ways for a cell to end.
@@ -124,6 +132,14 @@ pub enum How {
     OutputLimit,
     /// Something outside of the cell ended it.
     Killed,
+    /// The cell was out of memory.
+    Memory,
+    /// One of its processes had used its processor time up.
+    CpuTime,
+    /// It wrote a file past the limit.
+    FileSize,
+    /// It made a system call of another architecture.
+    ForeignCall,
 }
 
 impl How {
@@ -135,6 +151,10 @@ impl How {
             Self::WallTime => "wall_time",
             Self::OutputLimit => "output_limit",
             Self::Killed => "killed",
+            Self::Memory => "memory",
+            Self::CpuTime => "cpu_time",
+            Self::FileSize => "file_size",
+            Self::ForeignCall => "foreign_call",
         }
     }
 }
@@ -151,12 +171,15 @@ pub enum ExecRefused {
     /// The command names no program.
     #[error("command is empty; its first element is the program")]
     EmptyCommand,
-    /// As many cells as may run are running.
-    #[error("{cells} cells are running, as many as may")]
+    /// As many cells as may are running, and there is no place to wait.
+    #[error("{cells} cells are running and as many requests wait as may")]
     Busy {
         /// How many.
         cells: u64,
     },
+    /// The sandbox stops, and the request was still waiting.
+    #[error("the sandbox is stopping")]
+    Stopping,
     /// The program isn't there or can't be executed.
     #[error("command[0]: {program} could not be executed: {problem}")]
     Program {
@@ -181,6 +204,7 @@ impl ExecRefused {
         match self {
             Self::EmptyCommand => "empty_command",
             Self::Busy { .. } => "busy",
+            Self::Stopping => "stopping",
             Self::Program { .. } => "program",
             Self::Launch { code, .. } => code,
         }
@@ -225,6 +249,10 @@ impl From<&ArchivedHow> for How {
             ArchivedHow::WallTime => Self::WallTime,
             ArchivedHow::OutputLimit => Self::OutputLimit,
             ArchivedHow::Killed => Self::Killed,
+            ArchivedHow::Memory => Self::Memory,
+            ArchivedHow::CpuTime => Self::CpuTime,
+            ArchivedHow::FileSize => Self::FileSize,
+            ArchivedHow::ForeignCall => Self::ForeignCall,
         }
     }
 }
@@ -234,6 +262,7 @@ impl From<&ArchivedExecRefused> for ExecRefused {
         match refused {
             ArchivedExecRefused::EmptyCommand => Self::EmptyCommand,
             ArchivedExecRefused::Busy { cells } => Self::Busy { cells: cells.to_native() },
+            ArchivedExecRefused::Stopping => Self::Stopping,
             ArchivedExecRefused::Program { program, problem } => {
                 Self::Program { program: program.to_string(), problem: problem.to_string() }
             }

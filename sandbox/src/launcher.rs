@@ -1,31 +1,39 @@
-//! Starts cells. Owns the zygote, and gets a new one when it dies.
+//! Starts cells. Owns the zygotes, and gets new ones when they die.
 
 mod begin;
+mod draft;
 mod host;
+mod offers;
 mod seat;
 mod survey;
+mod warm;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    cell::Cell,
     diagnosis::{Facts, Reason, Remedy, diagnose},
-    doctor::{self, Finding},
+    doctor::Finding,
     error::{LaunchError, LauncherError},
+    interpreter::Interpreter,
     level::{Layer, Level},
     linux::sys::process::Ending,
-    plan::{self, Layout, Purpose},
+    plan::{self, Purpose},
     profile::Profile,
     program::Program,
+    running::Running,
+    zygote::entry::Kind,
 };
-use begin::Refusal;
+use begin::{Refusal, Terms};
+use draft::{Draft, Filters};
 use seat::Seat;
 pub(crate) use seat::Zygote;
+use warm::Pools;
+pub use warm::Warm;
 
 /// Starts programs in cells.
 ///
 /// One launcher serves a whole host program: a clone is another handle on the same zygote. The
-/// zygote ends, and all cells with it, when the last launcher and the last [`Cell`] are gone, or
+/// zygote ends, and all cells with it, when the last launcher and the last [`Running`] are gone, or
 /// when the host program dies.
 ///
 /// ```no_run
@@ -34,7 +42,7 @@ pub(crate) use seat::Zygote;
 /// use neuroflow_sandbox::{Launcher, Level, Profile, Program};
 ///
 /// let launcher = Launcher::start()?;
-/// let profile = Profile::builder(Level::Standard).build()?;
+/// let profile = Profile::builder(Level::Strict).build()?;
 /// let cell = launcher.launch(&profile, &Program::new("echo").arg("hello")).await?;
 /// let collected = cell.collect().await;
 /// assert_eq!(collected.stdout, b"hello\n");
@@ -48,8 +56,12 @@ pub struct Launcher {
 
 #[derive(Debug)]
 struct Shared {
-    layout: Layout,
-    seat: Seat,
+    /// Cells with namespaces come from here.
+    cells: Seat,
+    /// Cells of level minimal come from here; few hosts ever need one.
+    minimal: Seat,
+    filters: Filters,
+    pools: Pools,
 }
 
 impl Launcher {
@@ -59,8 +71,28 @@ impl Launcher {
     ///
     /// When the host's own executable can't be started again, or doesn't answer.
     pub fn start() -> Result<Self, LauncherError> {
-        let seat = Seat::occupied()?;
-        Ok(Self { shared: Arc::new(Shared { layout: host::layout(), seat }) })
+        Self::with(Filters::default())
+    }
+
+    /// As [`Launcher::start`], and keeps compiled system call filters in a directory, which the next
+    /// host program finds them in. The directory is made if it isn't there; nobody else may be able
+    /// to write to it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launcher::start`], and when the directory can't be used.
+    pub fn start_with_cache(directory: impl Into<PathBuf>) -> Result<Self, LauncherError> {
+        Self::with(Filters::in_directory(directory.into())?)
+    }
+
+    fn with(filters: Filters) -> Result<Self, LauncherError> {
+        let shared = Shared {
+            cells: Seat::occupied(Kind::Cells)?,
+            minimal: Seat::empty(Kind::Minimal),
+            filters,
+            pools: Pools::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Starts a program in a cell; returns when the program is loaded and runs.
@@ -71,9 +103,125 @@ impl Launcher {
     ///
     /// A level that this host can't give, a program that can't be executed, or the step that
     /// failed.
-    pub async fn launch(&self, profile: &Profile, program: &Program) -> Result<Cell, LaunchError> {
-        refuse_unbuilt(profile.level)?;
-        self.start_cell(profile, program, Purpose::Run).await
+    pub async fn launch(
+        &self,
+        profile: &Profile,
+        program: &Program,
+    ) -> Result<Running, LaunchError> {
+        let order = plan::order(profile, program, Purpose::Run)?;
+        if program.is_interpreted()
+            && let Some(cell) = self.claim(profile, program, &order, true).await?
+        {
+            return Ok(cell);
+        }
+        if let Some(cell) = self.claim(profile, program, &order, false).await? {
+            return Ok(cell);
+        }
+        self.start_cell(profile, program, &order).await
+    }
+
+    /// Runs the program in a prepared cell, if there is one: in an interpreter's fork if that is
+    /// what it `forks`.
+    async fn claim(
+        &self,
+        profile: &Profile,
+        program: &Program,
+        order: &[u8],
+        forks: bool,
+    ) -> Result<Option<Running>, LaunchError> {
+        while let Some((zygote, offer, degraded)) = self.offer(profile, forks)? {
+            let terms = Terms { profile, program, degraded, order };
+            match begin::claim(&zygote, offer, &terms).await {
+                Ok(cell) => {
+                    self.shared.cells.settled();
+                    return Ok(Some(cell));
+                }
+                // It died while it waited, and has run nothing; there may be another.
+                Err(Refusal::NotSent) => {}
+                // So has a fork that didn't come into its cell. What is the program's own fault will
+                // show without a fork too.
+                Err(Refusal::Failed(failure)) if forks => {
+                    tracing::debug!(?failure, "an interpreter's fork has failed");
+                }
+                Err(refusal) => {
+                    return Err(refusal.into_error(&[], &host::facts(), program));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps cells of this profile ready, so that a launch with an equal profile waits for nothing
+    /// but its program. The first ones are ready some milliseconds later.
+    ///
+    /// A prepared cell sees the binds' host paths as they were when it was made. One profile is one
+    /// pool; saying it again changes the pool's size.
+    ///
+    /// ```no_run
+    /// # fn doc(launcher: &neuroflow_sandbox::Launcher) -> Result<(), Box<dyn std::error::Error>> {
+    /// use neuroflow_sandbox::{Level, Profile, Warm};
+    ///
+    /// let profile = Profile::builder(Level::Strict).build()?;
+    /// launcher.keep_warm(&profile, Warm { least: 4, most: 32 })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A level that this host can't give or that has no prepared cells, or too many pools.
+    pub fn keep_warm(&self, profile: &Profile, warm: Warm) -> Result<(), LaunchError> {
+        self.keep(profile, None, warm)
+    }
+
+    /// Keeps an interpreter running, and cells of this profile with forks of it ready, so that
+    /// [`Program::python`](crate::Program::python) with an equal profile waits for nothing but its
+    /// own text. The first ones are ready when the interpreter has imported its modules; until then,
+    /// and whenever none is, such programs start an interpreter of their own.
+    ///
+    /// The interpreter is one process of some 20 MiB outside of all cells, which runs nothing of
+    /// theirs. One that dies is replaced. A waiting cell takes about 1 MiB more than one without a
+    /// fork in it.
+    ///
+    /// ```no_run
+    /// # async fn doc(launcher: &neuroflow_sandbox::Launcher) -> Result<(), Box<dyn std::error::Error>> {
+    /// use neuroflow_sandbox::{Interpreter, Level, Profile, Program, Warm};
+    ///
+    /// let profile = Profile::builder(Level::Strict).build()?;
+    /// launcher.keep_interpreter_warm(&profile, &Interpreter::python(), Warm { least: 2, most: 8 })?;
+    /// let cell = launcher.launch(&profile, &Program::python("print(1)")).await?;
+    /// assert_eq!(cell.collect().await.stdout, b"1\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launcher::keep_warm`], and when cells have no such interpreter.
+    pub fn keep_interpreter_warm(
+        &self,
+        profile: &Profile,
+        interpreter: &Interpreter,
+        warm: Warm,
+    ) -> Result<(), LaunchError> {
+        if !host::has_program(PYTHON) {
+            return Err(LaunchError::NoInterpreter { name: PYTHON });
+        }
+        self.keep(profile, Some(interpreter), warm)
+    }
+
+    fn keep(
+        &self,
+        profile: &Profile,
+        interpreter: Option<&Interpreter>,
+        warm: Warm,
+    ) -> Result<(), LaunchError> {
+        let (zygote, _) = self.shared.cells.zygote()?;
+        let draft = self.draft(&zygote, profile, interpreter)?;
+        self.shared.pools.keep(profile, interpreter, draft, warm)?;
+        // A pool that it knows may have changed.
+        zygote.told().store(0, std::sync::atomic::Ordering::Release);
+        self.shared.pools.tell(&zygote)
     }
 
     /// Tries on this host what a level needs, layer by layer.
@@ -85,8 +233,17 @@ impl Launcher {
         survey::survey(self, level).await
     }
 
+    /// The process of the zygote that starts cells of this level, if there is one.
+    pub(crate) fn zygote_pid(&self, level: Level) -> Option<i32> {
+        let seat = if level == Level::Minimal { &self.shared.minimal } else { &self.shared.cells };
+        let (zygote, _) = seat.zygote().ok()?;
+        Some(zygote.pid())
+    }
+
     pub(crate) async fn rehearse(&self, profile: &Profile) -> Result<(), LaunchError> {
-        let cell = self.start_cell(profile, &Program::new("rehearsal"), Purpose::Rehearse).await?;
+        let program = Program::new("rehearsal");
+        let order = plan::order(profile, &program, Purpose::Rehearse)?;
+        let cell = self.start_cell(profile, &program, &order).await?;
         let _report = cell.finish().await;
         Ok(())
     }
@@ -96,10 +253,10 @@ impl Launcher {
         layer: Layer,
         namespaces: u64,
     ) -> Result<Option<(Reason, Remedy)>, LaunchError> {
-        let (zygote, _) = self.shared.seat.zygote()?;
+        let (zygote, _) = self.shared.minimal.zygote()?;
         let answer = begin::probe(&zygote, namespaces).await;
         if let Err(Refusal::Lost) = answer {
-            self.shared.seat.vacate(&zygote);
+            self.shared.minimal.vacate(&zygote);
         }
         let errno = answer
             .map_err(|refusal| refusal.into_error(&[], &Facts::default(), &Program::new("")))?;
@@ -113,29 +270,54 @@ impl Launcher {
         })
     }
 
+    /// A prepared cell for the profile, if there is one, with an interpreter's fork in it or without.
+    fn offer(&self, profile: &Profile, forks: bool) -> Result<Option<Offered>, LaunchError> {
+        let Some((key, degraded)) = self.shared.pools.key(profile, forks) else { return Ok(None) };
+        let (zygote, _) = self.shared.cells.zygote()?;
+        self.shared.pools.tell(&zygote)?;
+        Ok(zygote.offer(key, forks).map(|offer| (zygote, offer, degraded)))
+    }
+
+    /// What this host's kernel gives.
+    fn abilities(&self) -> Result<seat::Abilities, LaunchError> {
+        self.shared.cells.zygote().map(|(zygote, _)| zygote.abilities())
+    }
+
+    fn draft(
+        &self,
+        zygote: &Zygote,
+        profile: &Profile,
+        interpreter: Option<&Interpreter>,
+    ) -> Result<Draft, LaunchError> {
+        Draft::new(profile, zygote.abilities(), &self.shared.filters, interpreter)
+    }
+
     async fn start_cell(
         &self,
         profile: &Profile,
         program: &Program,
-        purpose: Purpose,
-    ) -> Result<Cell, LaunchError> {
-        let plan = plan::plan(profile, program, &self.shared.layout, purpose)?;
+        order: &[u8],
+    ) -> Result<Running, LaunchError> {
+        let seat =
+            if profile.level == Level::Minimal { &self.shared.minimal } else { &self.shared.cells };
         loop {
-            let (zygote, restarted) = self.shared.seat.zygote()?;
-            match begin::launch(&zygote, &plan, profile, program).await {
+            let (zygote, restarted) = seat.zygote()?;
+            let Draft { plan, degraded } = self.draft(&zygote, profile, None)?;
+            let terms = Terms { profile, program, degraded, order };
+            match begin::launch(&zygote, &plan, &terms).await {
                 Ok(cell) => {
-                    self.shared.seat.settled();
+                    seat.settled();
                     return Ok(cell);
                 }
                 // Nothing was sent, so nothing can have happened twice. The seat bounds how often
                 // this goes on.
                 Err(Refusal::NotSent) => {
                     tracing::warn!(restarted, "the zygote is gone, starting another");
-                    self.shared.seat.vacate(&zygote);
+                    seat.vacate(&zygote);
                 }
                 Err(refusal) => {
                     if matches!(refusal, Refusal::Lost) {
-                        self.shared.seat.vacate(&zygote);
+                        seat.vacate(&zygote);
                     }
                     return Err(refusal.into_error(&plan, &host::facts(), program));
                 }
@@ -144,22 +326,18 @@ impl Launcher {
     }
 }
 
-/// The levels above standard promise layers that this version can't build.
-fn refuse_unbuilt(level: Level) -> Result<(), LaunchError> {
-    match level.layers().iter().copied().find(|layer| doctor::is_unbuilt(*layer)) {
-        None => Ok(()),
-        Some(layer) => Err(LaunchError::Unavailable {
-            layer,
-            reason: Reason::NotBuilt,
-            remedy: Remedy::ChooseLevel(Level::Standard),
-        }),
-    }
-}
+const PYTHON: &str = "python3";
+
+/// A prepared cell, whose it is, and what it does without.
+type Offered = (Arc<Zygote>, offers::Offer, Vec<Layer>);
 
 /// What a wait status says, for the report.
 pub(crate) fn ending(status: i32) -> crate::report::End {
     match crate::linux::sys::process::ending(status) {
         Ending::Exited(code) => crate::report::End::Exited(code),
+        Ending::Signalled(libc::SIGXCPU) => crate::report::End::CpuTime,
+        Ending::Signalled(libc::SIGXFSZ) => crate::report::End::FileSize,
+        Ending::Signalled(libc::SIGSYS) => crate::report::End::ForeignCall,
         Ending::Signalled(signal) => crate::report::End::Signalled(signal),
     }
 }

@@ -19,13 +19,37 @@ pub enum Level {
     /// environment, an own session, and the end of all descendants. It sees the host's files and
     /// processes with the host's id.
     Minimal,
-    /// Own namespaces, private read-only root, own `/proc` and `/dev`, no network, no capabilities.
+    /// Own namespaces, private read-only root, own `/proc` and `/dev`, no network, no capabilities, a
+    /// broad list of allowed system calls.
     Standard,
-    /// Standard, and a system call filter, Landlock and cgroup limits. Not built: every launch is
-    /// refused.
+    /// Standard, and limits for the cell as a whole, a narrower list of system calls, Landlock, and
+    /// of `/proc` only the processes.
     Strict,
-    /// Strict, and a virtual machine where the host has one. Not built: every launch is refused.
+    /// Strict, and the smallest list of system calls, no memory that is both written and executed,
+    /// no sockets, no `/proc`, and an outer user id that no other cell has at the time. The kernel is
+    /// the host's: see [`Boundary`].
     Paranoid,
+}
+
+/// What separates a cell from the rest of the machine in the end.
+///
+/// ```
+/// assert_eq!(neuroflow_sandbox::Boundary::SharedKernel.to_string(), "the host's kernel");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Boundary {
+    /// The host's own kernel: a bug in it that is within reach of the allowed system calls is a way
+    /// out.
+    SharedKernel,
+}
+
+impl fmt::Display for Boundary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SharedKernel => "the host's kernel",
+        })
+    }
 }
 
 impl Level {
@@ -77,7 +101,7 @@ pub enum Layer {
     PidNamespace,
     /// Own mount table.
     MountNamespace,
-    /// Own network stack with nothing but a loopback device.
+    /// Own network stack with nothing but a loopback device, which the cell has no rights over.
     NetworkNamespace,
     /// Own System V and POSIX message queues.
     IpcNamespace,
@@ -89,7 +113,7 @@ pub enum Layer {
     IdentityMap,
     /// A read-only root with a declared set of the host's directories.
     PrivateRoot,
-    /// An own `/proc` that lists the cell's processes only.
+    /// An own `/proc` that lists the cell's own processes only, or none.
     PrivateProc,
     /// Five harmless devices, no terminal.
     PrivateDevices,
@@ -103,8 +127,8 @@ pub enum Layer {
     Seccomp,
     /// File rules that hold whatever the mount table says.
     Landlock,
-    /// A kernel of its own.
-    MicroVm,
+    /// The outer user id is no other cell's at the time.
+    OwnIdentity,
 }
 
 impl fmt::Display for Layer {
@@ -131,7 +155,7 @@ impl fmt::Display for Layer {
             Self::Cgroup => "cgroup limits",
             Self::Seccomp => "system call filter",
             Self::Landlock => "landlock rules",
-            Self::MicroVm => "virtual machine",
+            Self::OwnIdentity => "user id of its own",
         })
     }
 }
@@ -163,6 +187,7 @@ const STANDARD: &[Layer] = &[
     Layer::PrivateDevices,
     Layer::NoNestedNamespaces,
     Layer::NoCapabilities,
+    Layer::Seccomp,
 ];
 
 const STRICT: &[Layer] = &[
@@ -184,8 +209,8 @@ const STRICT: &[Layer] = &[
     Layer::PrivateDevices,
     Layer::NoNestedNamespaces,
     Layer::NoCapabilities,
-    Layer::Cgroup,
     Layer::Seccomp,
+    Layer::Cgroup,
     Layer::Landlock,
 ];
 
@@ -208,8 +233,8 @@ const PARANOID: &[Layer] = &[
     Layer::PrivateDevices,
     Layer::NoNestedNamespaces,
     Layer::NoCapabilities,
-    Layer::Cgroup,
     Layer::Seccomp,
+    Layer::Cgroup,
     Layer::Landlock,
-    Layer::MicroVm,
+    Layer::OwnIdentity,
 ];

@@ -1,6 +1,7 @@
 //! Real Linux processes in cells: namespaces, private root, no capabilities, limits.
 //!
-//! A [`Launcher`] starts a [`Program`] under a [`Profile`] and hands out a [`Cell`], which streams
+//! A [`Cell`] is a description; each [`Cell::run`] makes a fresh one of it for a [`Program`]. Below it, a
+//! [`Launcher`] starts a program under a [`Profile`] and hands out a [`Running`] cell, which streams
 //! output and ends with a [`Report`]. A [`Level`] is a promise: what the host can't give is a
 //! [`LaunchError::Unavailable`], never a weaker cell. [`examine`] finds that out beforehand.
 //!
@@ -21,23 +22,37 @@ pub mod limits;
 
 #[cfg(not(target_os = "linux"))]
 mod absent;
-#[cfg(target_os = "linux")]
+mod account;
+mod admission;
 mod cell;
 mod diagnosis;
 mod doctor;
+mod egress;
 mod errno;
 mod error;
+pub mod escape;
 mod exec;
+#[cfg(target_os = "linux")]
+mod input;
+mod interpreter;
 #[cfg(target_os = "linux")]
 mod launcher;
 mod level;
+mod meter;
+mod network;
 #[cfg(test)]
 mod noise;
 mod output;
+#[cfg(target_os = "linux")]
+mod overlay;
 mod plan;
 mod profile;
 mod program;
 mod report;
+#[cfg(target_os = "linux")]
+mod running;
+#[cfg(target_os = "linux")]
+mod seccomp;
 mod server;
 mod step;
 mod zygote;
@@ -46,22 +61,44 @@ mod zygote;
 mod linux;
 
 #[cfg(not(target_os = "linux"))]
-use absent::{cell, launcher};
+use absent::{launcher, running};
 
-pub use cell::{Cell, Collected, Output};
-pub use diagnosis::{Reason, Remedy, Switch};
+pub use account::{GroupUsage, LimitHit};
+pub use cell::{Cell, RunError};
+pub use diagnosis::{Controller, Reason, Remedy, Switch};
 pub use doctor::{Finding, Verdict, examine};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use egress::fuzz as fuzz_egress;
+pub use egress::{Decision, EgressReason, EgressReport, EgressVerdict, HostProblem};
 pub use errno::Errno;
 pub use error::{LaunchError, LauncherError};
 pub use exec::{
     ArchivedExecEvent, ArchivedHow, ArchivedStream, EXEC, Ended, Exec, ExecEvent, ExecRefused, How,
     SandboxCommand, Stream,
 };
-pub use launcher::Launcher;
-pub use level::{Layer, Level};
+pub use input::{InputError, SealedInput};
+pub use interpreter::{Interpreter, InterpreterError};
+pub use launcher::{Launcher, Warm};
+pub use level::{Boundary, Layer, Level};
+pub use meter::{CellMeter, Uncounted};
+pub use network::{EgressLimit, EgressLimits, Network, NetworkError, Rule, RuleField, Secret};
+#[cfg(target_os = "linux")]
+pub use overlay::{
+    ApplyError, Change, ChangeKind, Changes, ChangesError, Node, Overlay, Refused, RefusedReason,
+};
 pub use plan::ProgramError;
 pub use profile::{Profile, ProfileBuilder, ProfileError, Setting};
 pub use program::Program;
-pub use report::{End, Report, Stage, Stages, Truncated, Usage};
-pub use server::SandboxServer;
+pub use report::{Denial, End, Report, Stage, Stages, Truncated, Usage};
+pub use running::{Collected, Output, Running};
+#[cfg(target_os = "linux")]
+pub use seccomp::{
+    CacheError, ConditionProblem, Counted, FilterError, Place, SeccompError, SeccompProfile,
+    Section,
+};
+pub use server::{SandboxActor, SandboxServer};
 pub use step::Step;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use zygote::protocol::fuzz as fuzz_protocol;

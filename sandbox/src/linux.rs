@@ -1,19 +1,30 @@
 //! What the zygote and the first process of a cell do, in terms of Linux.
 //!
-//! Everything below `child` runs between clone and exec: it allocates nothing, locks nothing, and
-//! ends in `exec` or `_exit`.
+//! Everything below `child` runs between clone and exec: it locks nothing, and ends in `exec` or
+//! `_exit`. The program's own process (`payload`) shares memory with the first one meanwhile, and so
+//! allocates nothing either.
 
+pub(crate) mod cgroup;
 pub(crate) mod child;
 mod identity;
+pub(crate) mod joint;
 mod keeper;
+mod landlock;
 mod lockdown;
+mod namespace;
+pub(crate) mod nest;
+pub(crate) mod overlay;
 pub(crate) mod payload;
 mod root;
 pub(crate) mod sys;
+mod template;
+mod warden;
 
 pub(crate) use identity::Identity;
 pub(crate) use keeper::sweep;
-pub(crate) use root::forbidden;
+pub(crate) use namespace::Namespaces;
+pub(crate) use root::{Prepared, forbidden};
+pub(crate) use template::{Layout, Point, Templates};
 
 use crate::{errno::Errno, step::Step};
 

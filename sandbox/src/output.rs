@@ -1,5 +1,7 @@
 //! What a cell writes.
 
+#[cfg(target_os = "linux")]
+use crate::overlay::Overlay;
 use crate::report::Report;
 
 /// A piece of output, in the order in which it was read. Never empty.
@@ -21,12 +23,12 @@ pub enum Output {
 /// longer.
 ///
 /// ```no_run
-/// # async fn doc(cell: neuroflow_sandbox::Cell) {
+/// # async fn doc(cell: neuroflow_sandbox::Running) {
 /// let collected = cell.collect().await;
 /// assert!(collected.report.is_success());
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Collected {
     /// Standard output.
@@ -35,4 +37,7 @@ pub struct Collected {
     pub stderr: Vec<u8>,
     /// How it ended.
     pub report: Report,
+    /// What it wrote to the directory that it saw copy-on-write, if it had one.
+    #[cfg(target_os = "linux")]
+    pub overlay: Option<Overlay>,
 }

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::input::SealedInput;
+
 /// A program with its arguments.
 ///
 /// A name without a slash is looked up in the cell's `PATH`, inside the cell. Nothing is checked
@@ -21,13 +23,50 @@ pub struct Program {
     path: OsString,
     arguments: Vec<OsString>,
     stdin: Vec<u8>,
+    sealed: Option<SealedInput>,
     directory: Option<PathBuf>,
+    interpreted: bool,
 }
 
 impl Program {
     /// A program by path (`/bin/sh`) or by name (`sh`).
     pub fn new(path: impl Into<OsString>) -> Self {
-        Self { path: path.into(), arguments: Vec::new(), stdin: Vec::new(), directory: None }
+        Self {
+            path: path.into(),
+            arguments: Vec::new(),
+            stdin: Vec::new(),
+            sealed: None,
+            directory: None,
+            interpreted: false,
+        }
+    }
+
+    /// Python text, as `python3 -I -B -c` runs it: apart from the environment and the user's own
+    /// packages, and without leaving compiled files behind. It runs in a fork of a warm interpreter
+    /// where one is kept for the profile (`Launcher::keep_interpreter_warm`), and in a new one
+    /// otherwise.
+    ///
+    /// ```
+    /// use neuroflow_sandbox::Program;
+    ///
+    /// let sum = Program::python("import sys; print(sum(map(int, sys.argv[1:])))").args(["1", "2"]);
+    /// assert_eq!(sum.path(), "python3");
+    /// ```
+    pub fn python(text: impl Into<OsString>) -> Self {
+        let program = Self::new("python3").args(["-I", "-B", "-c"]).arg(text);
+        Self { interpreted: true, ..program }
+    }
+
+    /// A Python file of the cell, otherwise as [`Program::python`].
+    ///
+    /// ```
+    /// use neuroflow_sandbox::Program;
+    ///
+    /// let script = Program::python_script("/work/report.py").arg("--short");
+    /// ```
+    pub fn python_script(path: impl Into<OsString>) -> Self {
+        let program = Self::new("python3").args(["-I", "-B"]).arg(path);
+        Self { interpreted: true, ..program }
     }
 
     /// Adds one argument.
@@ -56,6 +95,21 @@ impl Program {
         self
     }
 
+    /// What the program reads from standard input, as a file that is handed over without a copy;
+    /// takes the place of [`Program::stdin`].
+    ///
+    /// ```
+    /// # use neuroflow_sandbox::{Program, SealedInput};
+    /// let input = SealedInput::new(b"a large data set")?;
+    /// let (first, second) = (Program::new("wc").input(&input), Program::new("sort").input(&input));
+    /// # Ok::<(), neuroflow_sandbox::InputError>(())
+    /// ```
+    #[must_use]
+    pub fn input(mut self, input: &SealedInput) -> Self {
+        self.sealed = Some(input.clone());
+        self
+    }
+
     /// The directory the program starts in, as the cell sees it: `/work`, or `/` at
     /// [`crate::Level::Minimal`].
     ///
@@ -79,8 +133,16 @@ impl Program {
         &self.arguments
     }
 
-    pub(crate) fn input(&self) -> &[u8] {
+    pub(crate) fn is_interpreted(&self) -> bool {
+        self.interpreted
+    }
+
+    pub(crate) fn piped_input(&self) -> &[u8] {
         &self.stdin
+    }
+
+    pub(crate) fn sealed_input(&self) -> Option<&SealedInput> {
+        self.sealed.as_ref()
     }
 
     pub(crate) fn start_directory(&self) -> Option<&Path> {

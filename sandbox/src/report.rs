@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use crate::level::{Layer, Level};
+use crate::{
+    account::GroupUsage,
+    egress::EgressReport,
+    level::{Boundary, Layer, Level},
+};
 
 /// The end of a cell.
 ///
 /// ```no_run
-/// # async fn doc(cell: neuroflow_sandbox::Cell) {
+/// # async fn doc(cell: neuroflow_sandbox::Running) {
 /// use neuroflow_sandbox::End;
 ///
 /// let report = cell.finish().await;
@@ -22,18 +26,35 @@ pub struct Report {
     pub end: End,
     /// What it used, its own start included.
     pub usage: Usage,
+    /// What its control group counted; all `None` without one.
+    pub group: GroupUsage,
     /// The level it ran at.
     pub level: Level,
+    /// Layers of the level that the host could not give, and the profile allowed to do without.
+    pub degraded: Vec<Layer>,
+    /// What separated it from the rest of the machine.
+    pub boundary: Boundary,
+    /// System calls that were refused, by name.
+    pub denials: Vec<Denial>,
+    /// Of a cell that learns: the smallest system call profile that would have let it run, as TOML.
+    pub learned: Option<String>,
+    /// What the proxy has decided, if the network has an allow-list.
+    pub egress: Option<EgressReport>,
     /// Time per start-up stage.
     pub stages: Stages,
+    /// Whether the cell was made ahead: then its last stage alone was waited for.
+    pub prepared: bool,
+    /// Whether the program ran in a fork of a warm interpreter.
+    pub forked: bool,
     /// Whether output is missing.
     pub truncated: Truncated,
 }
 
 impl Report {
     /// The layers that were in force while the program ran.
-    pub fn layers(&self) -> &'static [Layer] {
-        self.level.layers()
+    pub fn layers(&self) -> Vec<Layer> {
+        let all = self.level.layers().iter().copied();
+        all.filter(|layer| !self.degraded.contains(layer)).collect()
     }
 
     /// Whether the program ended by itself with status 0.
@@ -58,6 +79,14 @@ pub enum End {
     Signalled(i32),
     /// The wall time was over.
     WallTime,
+    /// The cell was out of memory, and the kernel ended its program.
+    Memory,
+    /// One of its processes had used its processor time up.
+    CpuTime,
+    /// It wrote a file past the limit.
+    FileSize,
+    /// It made a system call that no program of its kind makes: of another architecture.
+    ForeignCall,
     /// It wrote more than the profile allows.
     OutputLimit,
     /// The caller ended it.
@@ -84,6 +113,20 @@ pub struct Usage {
     pub peak_resident_bytes: u64,
 }
 
+/// A refused system call.
+///
+/// ```
+/// let denial = neuroflow_sandbox::Denial { call: "mount".to_owned(), count: 2 };
+/// assert_eq!(denial.call, "mount");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denial {
+    /// Its name.
+    pub call: String,
+    /// How often. A cell that was killed may have made more.
+    pub count: u32,
+}
+
 /// Which stream lost bytes to the output limit.
 ///
 /// ```
@@ -102,39 +145,46 @@ pub struct Truncated {
 /// ```
 /// use neuroflow_sandbox::Stage;
 ///
-/// assert_eq!(Stage::ALL.len(), 7);
+/// assert_eq!(Stage::ALL.len(), 9);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
-    /// From the zygote's call to the first instruction of the cell: the namespaces.
+    /// From the zygote's first call to the first instruction of the cell: groups, network and other
+    /// namespaces.
     Clone,
-    /// Host paths opened, `/proc` made.
-    Sources,
-    /// Id map and ids.
+    /// Into the groups, and away from what was inherited.
+    Groups,
+    /// Id map, ids, `/proc`.
     Identity,
     /// New root in place, old root gone.
     Root,
-    /// Directories, files, binds and file systems.
+    /// Binds and file systems of the cell's own.
     Mounts,
     /// Capabilities dropped and read back.
     Lockdown,
+    /// Landlock's rules.
+    Rules,
+    /// System call filter.
+    Filter,
     /// Program loaded.
     Execute,
 }
 
 /// How many stages there are.
-pub(crate) const STAGES: usize = 7;
+pub(crate) const STAGES: usize = 9;
 
 impl Stage {
     /// All stages in the order they happen.
     pub const ALL: [Self; STAGES] = [
         Self::Clone,
-        Self::Sources,
+        Self::Groups,
         Self::Identity,
         Self::Root,
         Self::Mounts,
         Self::Lockdown,
+        Self::Rules,
+        Self::Filter,
         Self::Execute,
     ];
 }
@@ -173,8 +223,8 @@ mod tests {
 
     #[test]
     fn stages_keep_their_order() {
-        let stages = Stages::from_nanoseconds([1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(stages.total(), Duration::from_nanos(28));
-        assert_eq!(stages.iter().last(), Some((Stage::Execute, Duration::from_nanos(7))));
+        let stages = Stages::from_nanoseconds([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(stages.total(), Duration::from_nanos(45));
+        assert_eq!(stages.iter().last(), Some((Stage::Execute, Duration::from_nanos(9))));
     }
 }

@@ -1,85 +1,251 @@
-//! The sandbox actor: one supervised actor per cell, which owns it from the launch to the end.
+//! The sandbox actor: admits requests, and has one supervised actor per cell, which owns it from the
+//! launch to the end.
 
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Actor, Clock, Context, Elapsed, Ended as ChildEnded, Message, Moment, Name, Parcel, RawParcel,
-    ReplySink, Request, SpanGuard, SpanKind, Spawn,
+    Actor, Clock, Context, Elapsed, Ended as ChildEnded, GrantId, Header, Message, Moment, Name,
+    Parcel, RawParcel, ReplySink, Request, SpanGuard, SpanKind, Spawn,
 };
 
-use crate::cell::{Cell, Output};
-use crate::error::{LaunchError, LauncherError};
+use tokio::sync::watch;
+
+use crate::admission::{Admission, Bounds, Decision};
+use crate::error::LaunchError;
+use crate::escape::Suite;
 use crate::exec::{Ended, Exec, ExecEvent, ExecRefused, How, SandboxCommand, Stream};
-use crate::launcher::Launcher;
-use crate::limits::LIVE_CELLS;
+use crate::launcher::{Launcher, Warm};
+use crate::level::Level;
+use crate::limits;
+use crate::meter::{CellMeter, Uncounted};
 use crate::profile::Profile;
 use crate::program::Program;
 use crate::report::{End, Report};
+use crate::running::{Output, Running};
 
 type Replies = ReplySink<Parcel<ExecEvent>>;
 
 /// The sandbox as an actor.
 ///
+/// It doesn't start on a host that can't give the profile's level. Requests that come while as many
+/// cells run as may wait, each holder of a capability in a queue of its own.
+///
 /// ```
 /// use neuroflow_kernel::ChildSpec;
-/// use neuroflow_sandbox::{Level, Profile, SandboxServer};
-/// let profile = Profile::builder(Level::Standard).build()?;
-/// let (spec, _address) =
-///     ChildSpec::new("sandbox", move || SandboxServer::new(profile.clone()))?;
+/// use neuroflow_sandbox::{Level, Profile, SandboxServer, Warm};
+/// let profile = Profile::builder(Level::Strict).build()?;
+/// let (spec, _address) = ChildSpec::new("sandbox", move || {
+///     let server = SandboxServer::new(profile.clone());
+///     server.warm(Warm { least: 2, most: 16 }).cells(32, 256).actor()
+/// })?;
 /// assert_eq!(spec.name().as_str(), "sandbox");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SandboxServer {
     profile: Profile,
-    launcher: Option<Launcher>,
-    cells: u64,
+    warm: Option<Warm>,
+    bounds: Bounds,
+    meter: Arc<dyn CellMeter>,
+    attack_first: bool,
 }
 
 impl SandboxServer {
     /// A sandbox whose cells have this profile, unless the capability that a request came through
     /// carries another [`Profile`] as its policy.
     pub fn new(profile: Profile) -> Self {
-        Self { profile, launcher: None, cells: 0 }
+        let bounds = Bounds {
+            running: limits::LIVE_CELLS,
+            waiting: limits::WAITING_CELLS,
+            waiting_each: limits::WAITING_CELLS / 4,
+        };
+        Self { profile, warm: None, bounds, meter: Arc::new(Uncounted), attack_first: false }
     }
 
+    /// Keeps cells of the profile ready.
+    #[must_use]
+    pub fn warm(mut self, warm: Warm) -> Self {
+        self.warm = Some(warm);
+        self
+    }
+
+    /// How many cells run at a time, and how many requests may wait for one. One holder of a
+    /// capability has a quarter of the places to wait, and at least one.
+    #[must_use]
+    pub fn cells(mut self, running: usize, waiting: usize) -> Self {
+        let running = running.clamp(1, limits::MAX_CELLS);
+        self.bounds = Bounds { running, waiting, waiting_each: waiting.div_ceil(4) };
+        self
+    }
+
+    /// Who counts.
+    #[must_use]
+    pub fn meter(mut self, meter: Arc<dyn CellMeter>) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Attacks the profile's level on this host with the quick part of the escape suite before the
+    /// first program runs; what gets through ends the sandbox. Requests wait for it, a second at
+    /// most.
+    #[must_use]
+    pub fn attack_first(mut self, on: bool) -> Self {
+        self.attack_first = on;
+        self
+    }
+
+    /// What its cells may use.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// The actor.
+    pub fn actor(self) -> SandboxActor {
+        let admission = Admission::new(self.bounds);
+        let owners = BTreeMap::new();
+        let (server, launcher, verdict) = (self, None, None);
+        SandboxActor { server, launcher, verdict, cells: 0, admission, owners }
+    }
+}
+
+impl From<Profile> for SandboxServer {
+    fn from(profile: Profile) -> Self {
+        Self::new(profile)
+    }
+}
+
+/// The running actor of a [`SandboxServer`].
+///
+/// ```
+/// use neuroflow_sandbox::{Level, Profile, SandboxServer};
+/// let profile = Profile::builder(Level::Minimal).build()?;
+/// let _actor = SandboxServer::new(profile).actor();
+/// # Ok::<(), neuroflow_sandbox::ProfileError>(())
+/// ```
+#[derive(Debug)]
+pub struct SandboxActor {
+    server: SandboxServer,
+    launcher: Option<Launcher>,
+    /// What the attacks have shown, if there were to be any.
+    verdict: Option<watch::Receiver<Verdict>>,
+    cells: u64,
+    admission: Admission<GrantId, Waiting>,
+    /// Whose the running cells are, by the names of their actors.
+    owners: BTreeMap<Name, GrantId>,
+}
+
+/// What is known of the level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// It is being attacked.
+    Open,
+    Holds,
+    /// It doesn't hold, or nobody knows whether it does; this is why.
+    Fails(String),
+}
+
+/// A request that may have to wait.
+#[derive(Debug)]
+struct Waiting {
+    request: Request<Exec>,
+    profile: Profile,
+    header: Header,
+    arrived: Moment,
+}
+
+impl SandboxActor {
     async fn begin(&mut self, request: Request<Exec>, context: &mut Context<SandboxCommand>) {
-        let Request { parcel, replies } = request;
-        let Some(launcher) = self.launcher.clone() else { return };
-        let live = context.child_count();
-        if live >= LIVE_CELLS {
-            let cells = u64::try_from(live).unwrap_or(u64::MAX);
-            return refuse(replies, ExecRefused::Busy { cells });
-        }
-        self.cells += 1;
-        let Ok(name) = Name::new(format!("cell-{}", self.cells)) else { return };
         let granted = context.grant().and_then(|grant| grant.policy::<Profile>());
-        let profile = granted.unwrap_or(&self.profile).clone();
-        let header = context.onward();
-        let run = Run { launcher, profile, parcel, replies };
-        let options = Spawn::default().mailbox(1).stop_within(CELL_STOP);
-        if let Ok(actor) = context.spawn(name, CellActor, options).await {
-            // A fresh actor with room for one message takes it.
-            let _taken = actor.try_tell(header, run);
+        let profile = granted.unwrap_or(&self.server.profile).clone();
+        let owner = context.header().grant();
+        let arrived = context.clock().now();
+        let waiting = Waiting { request, profile, header: context.onward(), arrived };
+        self.admission.retain(|waiting| !waiting.request.replies.is_closed());
+        match self.admission.offer(owner, waiting) {
+            Decision::Start(waiting) => self.start(owner, waiting, context).await,
+            Decision::Wait => {}
+            Decision::Refuse(waiting) => {
+                let cells = u64::try_from(self.admission.running()).unwrap_or(u64::MAX);
+                self.server.meter.refused("busy");
+                refuse(waiting.request.replies, ExecRefused::Busy { cells });
+            }
         }
+        self.tell_load();
+    }
+
+    async fn start(
+        &mut self,
+        owner: GrantId,
+        waiting: Waiting,
+        context: &mut Context<SandboxCommand>,
+    ) {
+        self.cells += 1;
+        let name = Name::new(format!("cell-{}", self.cells));
+        let (Ok(name), Some(launcher)) = (name, self.launcher.clone()) else {
+            return self.admission.ended(owner);
+        };
+        let Waiting { request, profile, header, arrived } = waiting;
+        let Request { parcel, replies } = request;
+        let meter = Arc::clone(&self.server.meter);
+        let verdict = self.verdict.clone();
+        let run = Run { launcher, profile, parcel, replies, meter, arrived, verdict };
+        let options = Spawn::default().mailbox(1).stop_within(CELL_STOP);
+        match context.spawn(name.clone(), CellActor, options).await {
+            Ok(actor) => {
+                self.owners.insert(name, owner);
+                // A fresh actor with room for one message takes it.
+                let _taken = actor.try_tell(header, run);
+            }
+            Err(_stopping) => self.admission.ended(owner),
+        }
+    }
+
+    fn tell_load(&self) {
+        self.server.meter.load(self.admission.running(), self.admission.waiting());
     }
 }
 
 /// Time that a cell's actor gets to end when the sandbox stops; killing a cell takes less.
 const CELL_STOP: Duration = Duration::from_millis(500);
 
-impl Actor for SandboxServer {
+/// Attacks a level and tells the verdict.
+async fn attack(launcher: Launcher, level: Level, tell: watch::Sender<Verdict>) {
+    let held = match Suite::prepare(&launcher) {
+        Ok(mut suite) => suite.hold(level).await,
+        Err(error) => Err(error),
+    };
+    let verdict = match held {
+        Ok(()) => Verdict::Holds,
+        Err(error) => {
+            let why = told(&error);
+            tracing::error!(%level, %why, "the sandbox doesn't hold, and runs nothing");
+            Verdict::Fails(why)
+        }
+    };
+    tell.send_replace(verdict);
+}
+
+impl Actor for SandboxActor {
     type Message = SandboxCommand;
-    type Error = LauncherError;
+    type Error = LaunchError;
     const KIND: &'static str = "sandbox";
 
-    async fn started(
-        &mut self,
-        _context: &mut Context<SandboxCommand>,
-    ) -> Result<(), LauncherError> {
-        self.launcher = Some(Launcher::start()?);
+    async fn started(&mut self, context: &mut Context<SandboxCommand>) -> Result<(), LaunchError> {
+        let launcher = Launcher::start()?;
+        // A level that can't be had is an error now, not when the first program is to run.
+        launcher.rehearse(&self.server.profile).await?;
+        if self.server.attack_first {
+            let (tell, verdict) = watch::channel(Verdict::Open);
+            let attack = attack(launcher.clone(), self.server.profile.level(), tell);
+            self.verdict = context.task(attack).is_ok().then_some(verdict);
+        }
+        if let Some(warm) = self.server.warm {
+            launcher.keep_warm(&self.server.profile, warm)?;
+        }
+        self.launcher = Some(launcher);
         Ok(())
     }
 
@@ -87,7 +253,7 @@ impl Actor for SandboxServer {
         &mut self,
         command: SandboxCommand,
         context: &mut Context<SandboxCommand>,
-    ) -> Result<(), LauncherError> {
+    ) -> Result<(), LaunchError> {
         let SandboxCommand::Exec(request) = command;
         self.begin(request, context).await;
         Ok(())
@@ -95,11 +261,25 @@ impl Actor for SandboxServer {
 
     async fn child_ended(
         &mut self,
-        _ended: ChildEnded,
-        _context: &mut Context<SandboxCommand>,
-    ) -> Result<(), LauncherError> {
+        ended: ChildEnded,
+        context: &mut Context<SandboxCommand>,
+    ) -> Result<(), LaunchError> {
         // Whoever asked has been told by the end of the reply stream.
+        if let Some(owner) = self.owners.remove(&ended.name) {
+            self.admission.ended(owner);
+        }
+        self.admission.retain(|waiting| !waiting.request.replies.is_closed());
+        while let Some((owner, waiting)) = self.admission.next() {
+            self.start(owner, waiting, context).await;
+        }
+        self.tell_load();
         Ok(())
+    }
+
+    async fn stopping(&mut self, _context: &mut Context<SandboxCommand>) {
+        for waiting in self.admission.drain() {
+            refuse(waiting.request.replies, ExecRefused::Stopping);
+        }
     }
 }
 
@@ -109,6 +289,9 @@ struct Run {
     profile: Profile,
     parcel: Parcel<Exec>,
     replies: Replies,
+    meter: Arc<dyn CellMeter>,
+    arrived: Moment,
+    verdict: Option<watch::Receiver<Verdict>>,
 }
 
 impl Message for Run {
@@ -125,10 +308,14 @@ struct CellActor;
 
 impl Actor for CellActor {
     type Message = Run;
-    type Error = Infallible;
+    type Error = std::convert::Infallible;
     const KIND: &'static str = "cell";
 
-    async fn handle(&mut self, run: Run, context: &mut Context<Run>) -> Result<(), Infallible> {
+    async fn handle(
+        &mut self,
+        run: Run,
+        context: &mut Context<Run>,
+    ) -> Result<(), std::convert::Infallible> {
         let clock = context.clock().clone();
         let deadline = context.header().deadline();
         let span = context.span("cell", SpanKind::Client);
@@ -154,7 +341,26 @@ impl Run {
         let deadline = deadline.unwrap_or_else(|| clock.now() + self.profile.longest());
 
         let replies = self.replies;
-        let begun = clock.now();
+        let (begun, meter) = (self.arrived, self.meter);
+        if let Some(mut verdict) = self.verdict {
+            let known = async {
+                match verdict.wait_for(|verdict| *verdict != Verdict::Open).await {
+                    Ok(verdict) => verdict.clone(),
+                    Err(_stopping) => Verdict::Fails("the attacks were interrupted".to_owned()),
+                }
+            };
+            let known = tokio::select! {
+                biased;
+                () = replies.closed() => return span.fail("cancelled"),
+                known = clock.before(deadline, known) => known,
+            };
+            if let Ok(Verdict::Fails(message)) = known {
+                span.fail("breached");
+                meter.refused("breached");
+                let code = "breached".to_owned();
+                return refuse(replies, ExecRefused::Launch { code, message });
+            }
+        }
         let launch = clock.before(deadline, self.launcher.launch(&self.profile, &program));
         let launched = tokio::select! {
             biased;
@@ -165,10 +371,12 @@ impl Run {
             Ok(Ok(cell)) => cell,
             Ok(Err(error)) => {
                 span.fail(error.code());
+                meter.refused(error.code());
                 return refuse(replies, refusal(&error));
             }
             Err(Elapsed) => {
                 span.fail("timeout");
+                meter.refused("timeout");
                 let message = "the cell wasn't ready before the deadline".to_owned();
                 return refuse(
                     replies,
@@ -177,6 +385,7 @@ impl Run {
             }
         };
         let start = clock.now().since(begun);
+        meter.started(self.profile.level(), cell.is_prepared(), start);
         // Dropping the future drops the cell, which ends everything in it.
         let report = tokio::select! {
             biased;
@@ -184,6 +393,16 @@ impl Run {
             report = follow(cell, clock, deadline, &replies) => report,
         };
         let ended = ended(&report, start);
+        for layer in &report.degraded {
+            meter.degraded(report.level, *layer);
+        }
+        meter.ended(ended.how, &report);
+        span.set("neuroflow.sandbox.prepared", report.prepared);
+        if !report.denials.is_empty() {
+            let calls: Vec<&str> =
+                report.denials.iter().map(|denial| denial.call.as_str()).collect();
+            span.set("neuroflow.sandbox.denied", calls.join(","));
+        }
         match ended.how {
             How::Exited(status) => {
                 span.set("process.exit.code", i64::from(status));
@@ -200,7 +419,7 @@ impl Run {
 }
 
 /// Streams the cell's output until everything in it has ended, by the deadline at the latest.
-async fn follow(mut cell: Cell, clock: &Clock, deadline: Moment, replies: &Replies) -> Report {
+async fn follow(mut cell: Running, clock: &Clock, deadline: Moment, replies: &Replies) -> Report {
     let stream = async {
         while let Some(output) = cell.next().await {
             let (stream, bytes) = match output {
@@ -245,17 +464,20 @@ fn refusal(error: &LaunchError) -> ExecRefused {
             program: path.display().to_string(),
             problem: source.to_string(),
         },
-        other => {
-            let mut message = other.to_string();
-            let mut cause = other.source();
-            while let Some(error) = cause {
-                message.push_str(": ");
-                message.push_str(&error.to_string());
-                cause = error.source();
-            }
-            ExecRefused::Launch { code: other.code().to_owned(), message }
-        }
+        other => ExecRefused::Launch { code: other.code().to_owned(), message: told(other) },
     }
+}
+
+/// An error and its causes in one line.
+fn told(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        cause = error.source();
+    }
+    message
 }
 
 fn ended(report: &Report, start: Duration) -> Ended {
@@ -266,6 +488,10 @@ fn ended(report: &Report, start: Duration) -> Ended {
             End::Signalled(signal) => How::Signalled(signal),
             End::WallTime => How::WallTime,
             End::OutputLimit => How::OutputLimit,
+            End::Memory => How::Memory,
+            End::CpuTime => How::CpuTime,
+            End::FileSize => How::FileSize,
+            End::ForeignCall => How::ForeignCall,
             End::Cancelled | End::Killed | End::LauncherLost => How::Killed,
         },
         stdout_truncated: report.truncated.stdout,
@@ -276,5 +502,9 @@ fn ended(report: &Report, start: Duration) -> Ended {
         start_ns: nanoseconds(start),
         level: report.level.to_string(),
         layers: report.layers().iter().map(ToString::to_string).collect(),
+        degraded: report.degraded.iter().map(ToString::to_string).collect(),
+        denied: report.denials.iter().map(|denial| denial.call.clone()).collect(),
+        peak_group_bytes: report.group.memory_peak_bytes.unwrap_or_default(),
+        prepared: report.prepared,
     }
 }

@@ -123,6 +123,38 @@ steps! {
     MapOwner = 37, "map a bind's owner", Some(Layer::PrivateRoot);
     /// Standard handling of signals is restored.
     ResetSignals = 38, "reset signals", None;
+    /// A network namespace is taken from the stock.
+    EnterNetwork = 39, "enter a network namespace", Some(Layer::NetworkNamespace);
+    /// The socket for the proxy is made.
+    ListenForEgress = 40, "listen for the egress proxy", Some(Layer::NetworkNamespace);
+    /// The first process compares its namespaces with the zygote's.
+    VerifyNamespaces = 41, "verify that no namespace is shared", Some(Layer::UserNamespace);
+    /// The first process reads its ids back.
+    VerifyIds = 42, "verify the ids", Some(Layer::IdentityMap);
+    /// The root is looked at from inside.
+    VerifyRoot = 43, "verify the root", Some(Layer::PrivateRoot);
+    /// Landlock's rules are made.
+    MakeRules = 44, "make landlock rules", Some(Layer::Landlock);
+    /// Landlock's rules come into force.
+    EnterRules = 45, "enforce landlock rules", Some(Layer::Landlock);
+    /// A file that no rule allows doesn't open.
+    VerifyRules = 46, "verify the landlock rules", Some(Layer::Landlock);
+    /// The system call filter is loaded and read back.
+    LoadFilter = 47, "load the system call filter", Some(Layer::Seccomp);
+    /// Groups are made and limited.
+    LimitGroup = 48, "limit a control group", Some(Layer::Cgroup);
+    /// The first process enters its groups.
+    EnterGroup = 49, "enter a control group", Some(Layer::Cgroup);
+    /// An interpreter's fork moves into a prepared cell.
+    JoinCell = 51, "move an interpreter into the cell", None;
+    /// The place for an overlay's changes is mounted.
+    MountChanges = 60, "mount the place for changes", Some(Layer::PrivateRoot);
+    /// The read-only tree below an overlay is put where the overlay can take it.
+    AttachLower = 61, "attach the tree below an overlay", Some(Layer::PrivateRoot);
+    /// The overlay is made.
+    MountOverlay = 62, "mount an overlay", Some(Layer::PrivateRoot);
+    /// The parts of an overlay are hidden again, so that only the overlay leads to them.
+    HideParts = 63, "hide the parts of an overlay", Some(Layer::PrivateRoot);
 }
 
 #[cfg(test)]

@@ -13,7 +13,13 @@ mod cells;
 #[cfg(target_os = "linux")]
 pub(crate) mod entry;
 #[cfg(target_os = "linux")]
+mod interpreters;
+#[cfg(target_os = "linux")]
+mod nursery;
+#[cfg(target_os = "linux")]
 mod owner;
+#[cfg(target_os = "linux")]
+mod pools;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]

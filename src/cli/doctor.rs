@@ -1,23 +1,44 @@
-//! `neuroflow doctor`: what this host can give each sandbox level, and what to do about the rest.
+//! `neuroflow doctor`: what this host can give each sandbox level, what to do about the rest, and
+//! whether what it gives withstands attacks.
+
+mod attacks;
 
 use std::io::{self, Write};
 
 use clap::Args;
 use neuroflow::Level;
+use neuroflow::sandbox::escape::{Attack, Comparison, Suite, SuiteError};
 use neuroflow::sandbox::{Finding, LaunchError, Launcher, LauncherError, Verdict};
 use serde::Serialize;
 
+use self::attacks::LevelAttacks;
+use super::exec::level_parser;
 use super::{CliError, FAILURE, Globals, SUCCESS, small_runtime};
 use crate::config::{Loaded, Overrides, levels};
 
-/// Tries what each sandbox level needs on this host, and says what is missing and what helps.
+/// Tries what each sandbox level needs on this host, says what is missing and what helps, and
+/// attacks the levels that can be had.
 ///
-/// Exits with 0 if the configured level can be had, and with 1 if it can't.
+/// Every attack is made in a cell of its own and does no harm where nothing stops it. Exits with 0
+/// if the configured level can be had and no attack got through it, and with 1 otherwise.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Doctor {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// List every attack, with what stopped it
+    #[arg(long, short = 'v')]
+    attempts: bool,
+    /// Make only the attacks that take less than a second in all
+    #[arg(long)]
+    quick: bool,
+    /// Examine and attack this level only, as if it were configured
+    #[arg(long, value_parser = level_parser())]
+    level: Option<Level>,
+    /// Print a table of all attacks in Markdown, with the same in cells of bwrap if it's installed
+    #[arg(long, conflicts_with_all = ["json", "attempts", "quick"])]
+    markdown: bool,
     #[command(flatten)]
     settings: Overrides,
 }
@@ -33,7 +54,10 @@ pub(super) enum DoctorError {
     Launcher(#[from] LauncherError),
     /// The launcher was lost.
     #[error("the examination was interrupted; try again")]
-    Examine(#[from] LaunchError),
+    Examine(#[source] Box<LaunchError>),
+    /// The attacks couldn't be made.
+    #[error("the attacks couldn't be made; see the reason, or try again with --quick")]
+    Attack(#[from] SuiteError),
 }
 
 /// What was found.
@@ -41,7 +65,10 @@ pub(super) enum DoctorError {
 struct Diagnosis {
     configured: String,
     available: bool,
+    /// Whether no attack got through the configured level.
+    holds: bool,
     levels: Vec<LevelRow>,
+    attacks: Vec<LevelAttacks>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,34 +109,81 @@ impl From<&Finding> for LayerRow {
 impl Doctor {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         let loaded = Loaded::from_process(globals.source, &self.settings)?;
-        let configured = loaded.config.sandbox.level;
-        let diagnosis = small_runtime()?.block_on(diagnose(configured))?;
-        if self.json {
+        let configured = self.level.unwrap_or(loaded.config.sandbox.level);
+        let findings = small_runtime()?.block_on(self.find())?;
+        let diagnosis = Diagnosis::new(configured, &findings);
+        if self.markdown {
+            let levels: Vec<_> =
+                findings.levels.into_iter().map(|found| (found.level, found.attacks)).collect();
+            attacks::write_markdown(out, &levels, findings.peer.as_deref())?;
+        } else if self.json {
             let json = serde_json::to_string_pretty(&diagnosis).map_err(io::Error::from)?;
             writeln!(out, "{json}")?;
         } else {
-            diagnosis.write(out)?;
+            diagnosis.write(out, self.attempts)?;
         }
-        Ok(if diagnosis.available { SUCCESS } else { FAILURE })
+        Ok(if diagnosis.available && diagnosis.holds { SUCCESS } else { FAILURE })
+    }
+
+    async fn find(&self) -> Result<Findings, DoctorError> {
+        let launcher = Launcher::start()?;
+        let mut suite = Suite::prepare(&launcher)?;
+        let mut found = Vec::new();
+        for level in levels().filter(|level| self.level.is_none_or(|only| only == *level)) {
+            let layers = launcher.examine(level).await;
+            let layers = layers.map_err(|error| DoctorError::Examine(Box::new(error)))?;
+            let attacks = if layers.iter().all(Finding::is_available) {
+                Some(attacks::attack(&mut suite, level, self.quick).await?)
+            } else {
+                None
+            };
+            found.push(Found { level, layers, attacks });
+        }
+        let peer = if self.markdown { suite.compare().await? } else { None };
+        Ok(Findings { levels: found, peer })
     }
 }
 
-async fn diagnose(configured: Level) -> Result<Diagnosis, DoctorError> {
-    let launcher = Launcher::start()?;
-    let mut rows = Vec::new();
-    let mut available = false;
-    for level in levels() {
-        let findings = launcher.examine(level).await?;
-        let complete = findings.iter().all(Finding::is_available);
-        available |= complete && level == configured;
-        let layers = findings.iter().map(LayerRow::from).collect();
-        rows.push(LevelRow { level: level.to_string(), available: complete, layers });
-    }
-    Ok(Diagnosis { configured: configured.to_string(), available, levels: rows })
+/// All that was found out.
+struct Findings {
+    levels: Vec<Found>,
+    peer: Option<Vec<Comparison>>,
+}
+
+/// What was found out about a level.
+struct Found {
+    level: Level,
+    layers: Vec<Finding>,
+    /// None if the level can't be had.
+    attacks: Option<Vec<Attack>>,
 }
 
 impl Diagnosis {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn new(configured: Level, findings: &Findings) -> Self {
+        let mut this = Self {
+            configured: configured.to_string(),
+            available: false,
+            holds: false,
+            levels: Vec::new(),
+            attacks: Vec::new(),
+        };
+        for Found { level, layers, attacks } in &findings.levels {
+            let available = layers.iter().all(Finding::is_available);
+            let attacks = attacks.as_ref().map(|attacks| LevelAttacks::new(*level, attacks));
+            if *level == configured {
+                this.available = available;
+                this.holds = attacks.as_ref().is_some_and(|attacks| attacks.breaches == 0);
+            }
+            let layers = layers.iter().map(LayerRow::from).collect();
+            this.levels.push(LevelRow { level: level.to_string(), available, layers });
+            this.attacks.extend(attacks);
+        }
+        this
+    }
+}
+
+impl Diagnosis {
+    fn write(&self, out: &mut dyn Write, all: bool) -> io::Result<()> {
         for row in &self.levels {
             let verdict = if row.available { "available" } else { "unavailable" };
             let mark = if row.level == self.configured { " (sandbox.level)" } else { "" };
@@ -122,14 +196,30 @@ impl Diagnosis {
                 }
             }
         }
+        for attacks in &self.attacks {
+            writeln!(out)?;
+            attacks.write(out, all)?;
+        }
+        self.write_verdict(out)
+    }
+
+    fn write_verdict(&self, out: &mut dyn Write) -> io::Result<()> {
+        let configured = &self.configured;
+        if self.available && self.holds {
+            return writeln!(out, "\nThe configured level, {configured}, works here and holds.");
+        }
         if self.available {
-            return writeln!(out, "\nThe configured level, {}, works here.", self.configured);
+            return writeln!(
+                out,
+                "\nThe configured level, {configured}, doesn't hold here: run nothing in it that \
+                 you don't trust, and report what got through (docs/SECURITY.md)."
+            );
         }
         let weaker = self.levels.iter().rev().find(|row| row.available);
         let choice = weaker.map_or_else(
             || "no level works here: use another host".to_owned(),
             |row| format!("apply the remedies above, or set sandbox.level = {:?}", row.level),
         );
-        writeln!(out, "\nThe configured level, {}, can't be had here: {choice}.", self.configured)
+        writeln!(out, "\nThe configured level, {configured}, can't be had here: {choice}.")
     }
 }

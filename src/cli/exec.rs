@@ -4,9 +4,11 @@
 //! `timeout` have taught people: 124, 125, 126, 127, 128 and the signal.
 
 mod report;
+mod wishes;
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -15,12 +17,14 @@ use neuroflow::Level;
 use neuroflow::kernel::{Clock, Elapsed};
 use neuroflow::sandbox::limits::MAX_STDIN_BYTES;
 use neuroflow::sandbox::{
-    Cell, End, LaunchError, Launcher, LauncherError, Output, Profile, Program, Report,
+    End, LaunchError, Launcher, LauncherError, Output, Profile, Program, Report, Running,
 };
 use neuroflow_telemetry::logs::LogError;
 use tokio::task::JoinError;
 
 use self::report::ExecReport;
+pub(super) use self::wishes::WishError;
+use self::wishes::Wishes;
 use super::signal::{Caught, Signals};
 use super::{Globals, telemetry};
 use crate::config::{ConfigError, Loaded, Overrides, level, levels, parse_duration};
@@ -41,6 +45,27 @@ pub(super) struct Exec {
     /// Print one JSON report with output and end, instead of passing the output on
     #[arg(long)]
     json: bool,
+    /// Let the program reach this host, through the cell's proxy, by HTTPS or at the port; may be
+    /// given several times
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow: Vec<String>,
+    /// Show a file or directory of this host at the same path, read-only; may be given several times
+    #[arg(long, value_name = "PATH")]
+    bind_ro: Vec<PathBuf>,
+    /// Show a directory of this host as the working directory; what is written there is listed at the
+    /// end, and thrown away unless --apply is given
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "json")]
+    project: Option<PathBuf>,
+    /// Make the changes in the project
+    #[arg(long, requires = "project")]
+    apply: bool,
+    /// Allow the system calls of this profile instead of the level's
+    #[arg(long, value_name = "FILE")]
+    seccomp: Option<PathBuf>,
+    /// Watch which system calls the program makes, and write the smallest profile that allows them.
+    /// Nothing is refused meanwhile: for trusted programs only
+    #[arg(long, value_name = "FILE", conflicts_with = "seccomp")]
+    learn: Option<PathBuf>,
     #[command(flatten)]
     settings: Overrides,
     /// The program and its arguments; standard input is passed unless it's a terminal
@@ -48,7 +73,7 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
-fn level_parser() -> impl TypedValueParser<Value = Level> {
+pub(super) fn level_parser() -> impl TypedValueParser<Value = Level> {
     let names = levels().map(|level| level.to_string());
     PossibleValuesParser::new(names).try_map(|name| level(&name).ok_or(UnknownLevel))
 }
@@ -65,6 +90,9 @@ pub(super) enum ExecError {
     /// The configuration isn't valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A flag can't be done.
+    #[error(transparent)]
+    Wish(#[from] WishError),
     /// The log can't be set up.
     #[error("the log can't be set up; change log.filter")]
     Log(#[from] LogError),
@@ -100,6 +128,9 @@ pub(super) enum ExecError {
     /// It wrote too much.
     #[error("the program was ended because it wrote more than {most} bytes; raise sandbox.output")]
     OutputLimit { most: u64 },
+    /// It ran into another limit.
+    #[error("the program was ended: {what}")]
+    Limit { what: Limit, code: u8 },
     /// The launcher died.
     #[error("the cell was lost with its launcher; try again")]
     Lost,
@@ -109,6 +140,26 @@ pub(super) enum ExecError {
     /// The output can't be written.
     #[error("the program's output can't be written; redirect it to where there is room")]
     Output(#[source] io::Error),
+}
+
+/// A limit that ended a program, and the setting that raises it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Limit {
+    Memory,
+    CpuTime,
+    FileSize,
+    ForeignCall,
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "its cell was out of memory; raise sandbox.memory",
+            Self::CpuTime => "it had used its processor time up; raise sandbox.wall_time",
+            Self::FileSize => "it wrote a file past the limit; raise sandbox.file_size",
+            Self::ForeignCall => "it made a system call of another architecture",
+        })
+    }
 }
 
 fn advice(error: &LaunchError) -> &'static str {
@@ -149,6 +200,7 @@ impl ExecError {
             }
             Self::Launch(LaunchError::Program { .. }) => NOT_EXECUTABLE,
             Self::TooShort(_) | Self::InputOpen(_) => TIMED_OUT,
+            Self::Limit { code, .. } => *code,
             _ if self.is_broken_pipe() => NOBODY_READS,
             _ => OWN_FAILURE,
         }
@@ -166,10 +218,18 @@ impl Exec {
         }
         let loaded = Loaded::from_process(globals.source, &settings)?;
         let _log = telemetry::quiet_log(&loaded)?;
-        let profile = loaded.profile()?;
+        let wishes = Wishes {
+            allow: self.allow,
+            bind_ro: self.bind_ro,
+            project: self.project,
+            apply: self.apply,
+            seccomp: self.seccomp,
+            learn: self.learn,
+        };
+        let profile = wishes.profile(&loaded)?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().map_err(ExecError::System)?;
-        let work = execute(&profile, self.command, self.json, globals.clock, out);
+        let work = execute(&profile, self.command, self.json, &wishes, globals.clock, out);
         let ended = runtime.block_on(work);
         // A reader that waits for the rest of standard input must not hold the exit up.
         runtime.shutdown_background();
@@ -181,6 +241,7 @@ async fn execute(
     profile: &Profile,
     command: Vec<OsString>,
     json: bool,
+    wishes: &Wishes,
     clock: &Clock,
     out: &mut dyn Write,
 ) -> Result<u8, ExecError> {
@@ -203,7 +264,10 @@ async fn execute(
         other => other.into(),
     })?;
     let mut sink = Sink { kept: json.then(ExecReport::default), out };
+    let mut cell = cell;
+    let overlay = cell.overlay();
     let (report, caught) = follow(cell, &mut signals, &mut sink).await?;
+    wishes.finish(&report, overlay)?;
     if let Some(kept) = sink.kept.take() {
         kept.write(&report, out)?;
     }
@@ -252,7 +316,7 @@ impl Sink<'_> {
 
 /// Passes output on until the cell has ended, which a signal makes happen.
 async fn follow(
-    mut cell: Cell,
+    mut cell: Running,
     signals: &mut Signals,
     sink: &mut Sink<'_>,
 ) -> Result<(Report, Option<Caught>), ExecError> {
@@ -290,10 +354,20 @@ fn exit_code(report: &Report, profile: &Profile, json: bool) -> Result<u8, ExecE
         // The report has said it already.
         End::OutputLimit if json => Ok(OWN_FAILURE),
         End::OutputLimit => Err(ExecError::OutputLimit { most: profile.output_bytes() }),
+        // The signals that the kernel enforces them by.
+        End::Memory => limit(Limit::Memory, low(SIGNAL_BASE + 9), json),
+        End::CpuTime => limit(Limit::CpuTime, low(SIGNAL_BASE + 24), json),
+        End::FileSize => limit(Limit::FileSize, low(SIGNAL_BASE + 25), json),
+        End::ForeignCall => limit(Limit::ForeignCall, low(SIGNAL_BASE + 31), json),
         // SIGKILL from outside of the cell.
         End::Cancelled | End::Killed => Ok(low(SIGNAL_BASE + 9)),
         _ => Err(ExecError::Lost),
     }
+}
+
+/// The JSON report has said it already.
+fn limit(what: Limit, code: u8, json: bool) -> Result<u8, ExecError> {
+    if json { Ok(code) } else { Err(ExecError::Limit { what, code }) }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! The gateway's requests as metrics: the gateway doesn't know the telemetry, this file knows both.
+//! The gateway's requests and the sandbox's cells as metrics: those don't know the telemetry, this
+//! file knows both sides.
 
 use std::time::Duration;
 
 use neuroflow::Meter;
+use neuroflow::sandbox::{CellMeter, How, Layer, Level, Report};
 use neuroflow_telemetry::conventions::buckets;
-use neuroflow_telemetry::{Counter, Family, Histogram, Instruments, Metric, MetricError};
+use neuroflow_telemetry::{Counter, Family, Gauge, Histogram, Instruments, Metric, MetricError};
 
 /// Requests to the gateway, named as OpenTelemetry's conventions have it.
 const REQUESTS: Metric<Histogram, 3> = Metric::histogram(
@@ -47,5 +49,109 @@ impl Meter for GatewayMeter {
         if let Some(code) = error {
             self.errors.with([&code.to_string()]).increment();
         }
+    }
+}
+
+/// Starts of cells.
+const STARTS: Metric<Histogram, 2> = Metric::histogram(
+    "neuroflow_cell_start_duration_seconds",
+    "Time from a request to the running program, waiting for a place included.",
+    ["level", "prepared"],
+    buckets::REQUEST,
+);
+
+/// Ends of cells.
+const ENDS: Metric<Counter, 2> = Metric::counter(
+    "neuroflow_cells_ended_total",
+    "Cells that have ended, by why: exited, or the limit or signal that ended them.",
+    ["level", "how"],
+);
+
+/// Requests without a cell.
+const REFUSED: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_cells_refused_total",
+    "Requests for a cell that got none, by reason.",
+    ["code"],
+);
+
+/// Refused system calls.
+const DENIED: Metric<Counter, 2> = Metric::counter(
+    "neuroflow_cell_denied_calls_total",
+    "System calls that cells were refused, by name.",
+    ["level", "call"],
+);
+
+/// Missing layers.
+const DEGRADED: Metric<Counter, 2> = Metric::counter(
+    "neuroflow_cell_degraded_total",
+    "Cells that did without a layer of their level, which the configuration allows.",
+    ["level", "layer"],
+);
+
+/// Processor time.
+const CPU: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_cell_cpu_microseconds_total",
+    "Processor time that cells have used.",
+    ["level"],
+);
+
+/// Running and waiting.
+const LOAD: Metric<Gauge, 1> =
+    Metric::gauge("neuroflow_cells", "Cells that run, and requests that wait for one.", ["state"]);
+
+/// Counts the sandbox's cells.
+#[derive(Debug)]
+pub(super) struct SandboxMeter {
+    starts: Family<Histogram, 2>,
+    ends: Family<Counter, 2>,
+    refused: Family<Counter, 1>,
+    denied: Family<Counter, 2>,
+    degraded: Family<Counter, 2>,
+    cpu: Family<Counter, 1>,
+    load: Family<Gauge, 1>,
+}
+
+impl SandboxMeter {
+    pub(super) fn new(instruments: &Instruments) -> Result<Self, MetricError> {
+        Ok(Self {
+            starts: instruments.register(&STARTS)?,
+            ends: instruments.register(&ENDS)?,
+            refused: instruments.register(&REFUSED)?,
+            denied: instruments.register(&DENIED)?,
+            degraded: instruments.register(&DEGRADED)?,
+            cpu: instruments.register(&CPU)?,
+            load: instruments.register(&LOAD)?,
+        })
+    }
+}
+
+impl CellMeter for SandboxMeter {
+    fn started(&self, level: Level, prepared: bool, took: Duration) {
+        let prepared = if prepared { "true" } else { "false" };
+        self.starts.with([&level.to_string(), prepared]).record(took);
+    }
+
+    fn ended(&self, how: How, report: &Report) {
+        let level = report.level.to_string();
+        self.ends.with([&level, how.code()]).increment();
+        for denial in &report.denials {
+            self.denied.with([&level, &denial.call]).add(denial.count.into());
+        }
+        let used = (report.usage.user + report.usage.system).as_micros();
+        self.cpu.with([&level]).add(u64::try_from(used).unwrap_or(u64::MAX));
+    }
+
+    fn refused(&self, code: &str) {
+        self.refused.with([code]).increment();
+    }
+
+    fn load(&self, running: usize, waiting: usize) {
+        for (state, count) in [("running", running), ("waiting", waiting)] {
+            self.load.with([state]).set(u32::try_from(count).map_or(f64::MAX, f64::from));
+        }
+    }
+
+    fn degraded(&self, level: Level, layer: Layer) {
+        self.degraded.with([&level.to_string(), &layer.to_string()]).increment();
     }
 }

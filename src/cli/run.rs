@@ -123,6 +123,7 @@ async fn ask(
     let mut signals = Signals::catch().map_err(RunError::Signals)?;
     let mut builder = Node::builder().clock(clock.clone()).agent(builtin(agent));
     if agent == Builtin::Shell {
+        // One task: nothing is kept ready for a second.
         builder = builder.sandbox(loaded.profile()?);
     }
     let node = builder.start().await.map_err(RunError::from)?;

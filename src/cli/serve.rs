@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use clap::Args;
 use neuroflow::kernel::{Clock, StartError};
-use neuroflow::sandbox::{LaunchError, Level, Verdict, examine};
-use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, NodeBuilder, Shell};
+use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Shell};
 use neuroflow_telemetry::logs::LogError;
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
 use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
 use tracing::{info, warn};
 
 use self::banner::Banner;
-use super::meter::GatewayMeter;
+use super::meter::{GatewayMeter, SandboxMeter};
 use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{Builtin, Loaded, Overrides, SocketPath};
@@ -55,15 +54,6 @@ pub(super) enum ServeError {
     /// The node didn't start.
     #[error("neuroflow can't serve; {}", advice(.0))]
     Boot(#[from] BootError),
-    /// What the sandbox could give can't be found out.
-    #[error("the sandbox can't be started; run `neuroflow doctor` to see why")]
-    Sandbox(#[from] LaunchError),
-    /// The host can't give the sandbox level.
-    #[error(
-        "this host can't give sandbox level {level}: {missing}. Run `neuroflow doctor`, and choose a \
-         level that it lists as available with sandbox.level"
-    )]
-    Level { level: Level, missing: Missing },
     /// Something still ran when the time to stop was over.
     #[error(
         "not everything stopped within {deadline:?}, and the rest was killed; raise stop.deadline"
@@ -93,24 +83,11 @@ fn advice(error: &BootError) -> &'static str {
         "/telemetry" => "change telemetry.metrics_listen, or stop who has that address",
         "/gateway" => "change gateway.listen, or stop who has that address",
         "/control" => "change control.socket, or stop the node that has it",
-        "/sandbox" => "run `neuroflow doctor`",
-        _ => "look at what is named below",
-    }
-}
-
-/// A layer of a sandbox level that isn't there.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Missing {
-    layer: neuroflow::sandbox::Layer,
-    verdict: Verdict,
-}
-
-impl std::fmt::Display for Missing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.verdict {
-            Verdict::Missing { reason, remedy } => write!(f, "{}: {reason}; {remedy}", self.layer),
-            _ => write!(f, "{} can't be tried", self.layer),
+        "/sandbox" => {
+            "run `neuroflow doctor`, and apply its remedies or choose a level that it lists as \
+             available with sandbox.level"
         }
+        _ => "look at what is named below",
     }
 }
 
@@ -239,7 +216,10 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     if let Some(path) = socket.clone() {
         builder = builder.first_with(move |census| control::child(path, census));
     }
-    builder = with_sandbox(builder, loaded).await?;
+    if config.agents.enabled.contains(&Builtin::Shell) {
+        let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
+        builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
+    }
     for agent in &config.agents.enabled {
         builder = builder.agent(builtin(*agent));
     }
@@ -258,21 +238,6 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
 /// Of the time to stop, two thirds are the gateway's and a third is for everything behind it.
 fn drain(deadline: Duration) -> Duration {
     deadline * 2 / 3
-}
-
-/// A sandbox if an agent needs one; its level is tried first, so that no request has to find out.
-async fn with_sandbox(builder: NodeBuilder, loaded: &Loaded) -> Result<NodeBuilder, CliError> {
-    let profile = loaded.profile()?;
-    if !loaded.config.agents.enabled.contains(&Builtin::Shell) {
-        return Ok(builder);
-    }
-    let level = profile.level();
-    let findings = examine(level).await.map_err(ServeError::from)?;
-    if let Some(finding) = findings.iter().find(|finding| !finding.is_available()) {
-        let missing = Missing { layer: finding.layer, verdict: finding.verdict };
-        return Err(ServeError::Level { level, missing }.into());
-    }
-    Ok(builder.sandbox(profile))
 }
 
 /// How serving ended.

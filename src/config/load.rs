@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use neuroflow::sandbox::{ProfileBuilder, SandboxServer, Warm};
 use neuroflow::{Level, Profile};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -56,24 +57,49 @@ impl Loaded {
         self.origins.contains_key(key)
     }
 
+    /// The sandbox: what cells may use, how many there may be, how many are kept ready.
+    pub(crate) fn sandbox(&self) -> Result<SandboxServer, ConfigError> {
+        let sandbox = &self.config.sandbox;
+        let (least, most) = (sandbox.warm_least, sandbox.warm_most);
+        // Level minimal promises next to nothing.
+        let attack = sandbox.attack_first && sandbox.level != Level::Minimal;
+        let server = SandboxServer::new(self.profile()?)
+            .attack_first(attack)
+            .cells(sandbox.cells.into(), sandbox.waiting.into());
+        let keeps_some = sandbox.level != Level::Minimal && most > 0;
+        Ok(if keeps_some { server.warm(Warm { least, most }) } else { server })
+    }
+
     /// What the cells may use.
     pub(crate) fn profile(&self) -> Result<Profile, ConfigError> {
+        Ok(self.builder().build()?)
+    }
+
+    /// What the cells may use, for whoever adds to it.
+    pub(crate) fn builder(&self) -> ProfileBuilder {
         let sandbox = &self.config.sandbox;
-        let mut profile = Profile::builder(sandbox.level)
+        let level = sandbox.level;
+        let mut profile = Profile::builder(level)
+            .allow_degraded(sandbox.allow_degraded)
             .wall_time(sandbox.wall_time)
             .memory(sandbox.memory.bytes())
             .open_files(sandbox.open_files)
             .file_size(sandbox.file_size.bytes())
             .output(sandbox.output.bytes());
         // These mean nothing at level minimal: a default is left out there, and a wish is refused.
-        let applies = |key| sandbox.level != Level::Minimal || self.is_set(key);
+        let applies = |key| level != Level::Minimal || self.is_set(key);
         if applies("sandbox.processes") {
             profile = profile.processes(sandbox.processes);
         }
         if applies("sandbox.workdir_size") {
             profile = profile.workdir_size(sandbox.workdir_size.bytes());
         }
-        Ok(profile.build()?)
+        // So does this below level strict.
+        if level >= Level::Strict || self.is_set("sandbox.cpu_milli") {
+            let milli = sandbox.cpu_milli;
+            profile = profile.cpu_milli((milli > 0).then_some(milli));
+        }
+        profile
     }
 }
 

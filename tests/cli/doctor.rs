@@ -5,10 +5,10 @@ use crate::scene::Scratch;
 #[test]
 fn the_exit_code_is_that_of_the_configured_level() {
     let scratch = Scratch::new();
-    let ran = scratch.output(&["doctor", "--json"]);
+    let ran = scratch.output(&["doctor", "--json", "--quick"]);
     let found: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(found["configured"], "standard");
-    assert_eq!(ran.code == 0, found["available"] == true);
+    assert_eq!(found["configured"], "strict");
+    assert_eq!(ran.code == 0, found["available"] == true && found["holds"] == true);
     let levels = found["levels"].as_array().unwrap();
     let names: Vec<&str> = levels.iter().filter_map(|level| level["level"].as_str()).collect();
     assert_eq!(names, ["minimal", "standard", "strict", "paranoid"]);
@@ -18,7 +18,7 @@ fn the_exit_code_is_that_of_the_configured_level() {
 fn a_level_is_available_exactly_if_a_program_runs_at_it() {
     let scratch = Scratch::new();
     for level in ["minimal", "standard", "strict", "paranoid"] {
-        let doctor = scratch.output(&["doctor", &format!("--sandbox-level={level}")]);
+        let doctor = scratch.output(&["doctor", "--quick", "--level", level]);
         let exec = scratch.output(&["exec", "--level", level, "--", "true"]);
         assert_eq!(doctor.code == 0, exec.code == 0, "{level}: {doctor:?} {exec:?}");
         if doctor.code != 0 {
@@ -27,4 +27,19 @@ fn a_level_is_available_exactly_if_a_program_runs_at_it() {
             }
         }
     }
+}
+
+#[test]
+fn every_attack_is_listed_with_what_stopped_it() {
+    let scratch = Scratch::new();
+    let ran = scratch.output(&["doctor", "--quick", "--attempts", "--level", "standard"]);
+    if ran.code != 0 {
+        assert!(ran.stdout.contains("missing"), "{ran:?}");
+        return;
+    }
+    let line = ran.stdout.lines().find(|line| line.contains("read-host-file"));
+    let line = line.unwrap_or_else(|| panic!("{}", ran.stdout));
+    assert!(line.contains("held") && line.contains("private root (openat: ENOENT)"), "{line}");
+    assert!(ran.stdout.contains(" 0 got through"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("works here and holds"), "{}", ran.stdout);
 }

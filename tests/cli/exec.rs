@@ -20,6 +20,9 @@ fn the_exit_code_is_the_program_s() {
     assert_eq!(shell(&scratch, "kill -KILL $$").code, 128 + 9);
 }
 
+/// More memory than a small cell has.
+const HOG: &str = "exec head -c 100000000 /dev/zero | tail";
+
 #[test]
 fn what_is_not_the_program_s_doing_has_its_own_codes() {
     let scratch = Scratch::new();
@@ -29,8 +32,10 @@ fn what_is_not_the_program_s_doing_has_its_own_codes() {
     assert_eq!(ran.code, 124, "also if the cell isn't ready by then: {ran:?}");
     scratch.output(&["exec", "--", "/no/such/program"]).failed_with(127, &["/no/such/program"]);
     scratch.output(&["exec", "--", "/etc/passwd"]).failed_with(126, &["/etc/passwd"]);
-    let strict = scratch.output(&["exec", "--level", "strict", "--", "true"]);
-    strict.failed_with(125, &["doctor", "--level"]);
+    let poor = scratch.output_without_namespaces(&["exec", "--", "true"]);
+    poor.failed_with(125, &["user namespace", "doctor", "--level"]);
+    let spoilt = scratch.output(&["exec", "--sandbox-memory=16MiB", "--", "sh", "-c", HOG]);
+    spoilt.failed_with(137, &["sandbox.memory"]);
     let ran = scratch.output(&["exec", "--sandbox-output=1KiB", "--", "yes"]);
     ran.failed_with(125, &["sandbox.output"]);
     let ran = scratch.output(&["exec", "--sandbox-memory=much", "--", "true"]);
@@ -91,8 +96,60 @@ fn the_report_is_json() {
     assert_eq!(report["exit_code"], 3);
     assert_eq!(report["stdout"], "out\n");
     assert_eq!(report["stderr"], "e\n");
-    assert_eq!(report["level"], "standard");
+    assert_eq!(report["level"], "strict");
+    assert_eq!(report["boundary"], "the host's kernel");
+    let ran = scratch.output(&["exec", "--json", "--", "mount", "-t", "tmpfs", "x", "/tmp"]);
+    let refused: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(refused["denied"]["mount"], 1, "{refused}");
     let ran = scratch.output(&["exec", "--json", "--timeout", "1s", "--", "sleep", "60"]);
     assert_eq!(ran.code, 124, "{ran:?}");
     assert!(ran.stdout.contains("\"wall_time\""), "{}", ran.stdout);
+}
+
+#[test]
+fn a_profile_is_learned_and_then_enforced() {
+    let scratch = Scratch::new();
+    let learned = scratch.path("learned.toml");
+    let learned = learned.to_str().unwrap();
+    let ran = scratch.output(&["exec", "--learn", learned, "--", "ls", "/"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let text = std::fs::read_to_string(learned).unwrap();
+    assert!(text.contains("getdents64") && !text.contains("socket"), "{text}");
+    let ran = scratch.output(&["exec", "--seccomp", learned, "--", "ls", "/"]);
+    assert_eq!((ran.code, ran.stdout.contains("work")), (0, true), "{ran:?}");
+    let other = ["exec", "--json", "--seccomp", learned, "--", "mkdir", "x"];
+    let report: serde_json::Value = serde_json::from_str(&scratch.output(&other).stdout).unwrap();
+    assert_eq!(report["denied"]["mkdir"], 1, "{report}");
+    let broken = scratch.file("broken.toml", "version = 1\nname = \"x\"\ncals = []\n");
+    let ran = scratch.output(&["exec", "--seccomp", &broken, "--", "true"]);
+    ran.failed_with(125, &["broken.toml", "cals"]);
+}
+
+#[test]
+fn a_project_is_copied_and_changed_only_on_purpose() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("project")).unwrap();
+    let file = scratch.file("project/file", "old\n");
+    let project = scratch.path("project");
+    let project = project.to_str().unwrap();
+    let change = ["--", "sh", "-c", "echo new > file; touch other"];
+    let mut arguments = vec!["exec", "--project", project];
+    let ran = scratch.output(&[arguments.as_slice(), &change].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("modified  file\n") && ran.stderr.contains("added     other\n"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "old\n");
+    arguments.push("--apply");
+    scratch.output(&[arguments.as_slice(), &change].concat());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "new\n");
+}
+
+#[test]
+fn only_allowed_hosts_are_reached() {
+    let scratch = Scratch::new();
+    let ask = "import urllib.request as r\n\
+               try: r.urlopen('http://other.test/')\n\
+               except Exception as e: print(e.headers['x-neuroflow-egress'])";
+    let ran = scratch.output(&["exec", "--allow", "api.test", "--", "python3", "-c", ask]);
+    assert_eq!(ran.stdout, "denied; reason=host\n", "{ran:?}");
+    scratch.output(&["exec", "--allow", "api.test:x", "--", "true"]).failed_with(125, &["--allow"]);
 }

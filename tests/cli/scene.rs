@@ -51,6 +51,15 @@ impl Scratch {
         Ran::of(&self.neuroflow(arguments).output().expect("the built binary"))
     }
 
+    /// Runs it to its end where no user namespace can be made.
+    pub(crate) fn output_without_namespaces(&self, arguments: &[&str]) -> Ran {
+        let mut command = Command::new("unshare");
+        let script = "echo 0 >/proc/sys/user/max_user_namespaces && exec \"$0\" \"$@\"";
+        command.args(["--user", "--map-root-user", "sh", "-c", script]);
+        command.arg(env!("CARGO_BIN_EXE_neuroflow")).args(arguments).current_dir(&self.0);
+        Ran::of(&command.stdin(Stdio::null()).output().expect("unshare"))
+    }
+
     /// Runs it to its end with this on standard input.
     pub(crate) fn output_with(&self, input: &[u8], arguments: &[&str]) -> Ran {
         let mut command = self.neuroflow(arguments);

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt};
 
 use neuroflow_sandbox::LaunchError;
 
-use crate::support::{Directory, collect, is_root, output_of, sh, standard, try_launch};
+use crate::support::{Directory, collect, is_root, launch, output_of, sh, standard, try_launch};
 
 /// Somebody who is neither root nor the one the tests run as.
 const OWNER: u32 = 4321;
@@ -14,7 +14,7 @@ async fn a_read_only_bind_can_be_read_and_not_written() {
     let host = Directory::new();
     host.file("a", b"hello", 0o644);
     let script = "cat /data/a; echo x 2>&1 >/data/b || true";
-    let text = output_of(standard().bind_read_only(&host.0, "/data"), sh(script)).await;
+    let text = output_of(standard().bind_ro(&host.0, "/data"), sh(script)).await;
     assert!(text.starts_with("hello") && text.contains("Read-only file system"), "{text}");
     assert!(!host.0.join("b").exists());
 }
@@ -23,7 +23,7 @@ async fn a_read_only_bind_can_be_read_and_not_written() {
 async fn a_writable_bind_keeps_its_owner() {
     let host = Directory::new();
     host.give_to(OWNER);
-    let profile = standard().bind_read_write(&host.0, "/work");
+    let profile = standard().bind_rw(&host.0, "/work");
     let text = output_of(profile, sh("echo hello >/work/a; stat -c %u /work /work/a")).await;
     assert_eq!(text, "1000\n1000\n");
     let made = fs::metadata(host.0.join("a")).expect("the file");
@@ -36,7 +36,7 @@ async fn a_bind_of_root_is_not_mapped() {
         return;
     }
     let host = Directory::new();
-    let profile = standard().bind_read_write(&host.0, "/work/shared");
+    let profile = standard().bind_rw(&host.0, "/work/shared");
     let collected = collect(profile, sh("echo x >/work/shared/a")).await;
     assert!(!collected.report.is_success());
     assert!(String::from_utf8_lossy(&collected.stderr).contains("Permission denied"));
@@ -46,8 +46,7 @@ async fn a_bind_of_root_is_not_mapped() {
 async fn files_and_nested_places_can_be_bound() {
     let host = Directory::new();
     let file = host.file("f", b"inner", 0o644);
-    let profile =
-        standard().bind_read_only(&file, "/work/deep/er/file").bind_read_only(&host.0, "/opt/x");
+    let profile = standard().bind_ro(&file, "/work/deep/er/file").bind_ro(&host.0, "/opt/x");
     assert_eq!(output_of(profile, sh("cat /work/deep/er/file /opt/x/f")).await, "innerinner");
 }
 
@@ -56,15 +55,14 @@ async fn links_on_either_side_lead_nowhere_else() {
     let host = Directory::new();
     std::os::unix::fs::symlink("/etc/shadow", host.0.join("secret")).expect("a link");
     std::os::unix::fs::symlink(&host.0, host.0.join("self")).expect("a link");
-    let profile = standard().bind_read_only(host.0.join("self"), "/data");
+    let profile = standard().bind_ro(host.0.join("self"), "/data");
     let text = output_of(profile, sh("cat /data/secret 2>&1 || true")).await;
     assert!(text.contains("No such file"), "{text}");
 }
 
 #[tokio::test]
 async fn a_missing_host_path_is_named() {
-    let refused =
-        try_launch(standard().bind_read_only("/nowhere/at/all", "/data"), sh("true")).await;
+    let refused = try_launch(standard().bind_ro("/nowhere/at/all", "/data"), sh("true")).await;
     match refused {
         Err(LaunchError::Bind { path, source }) => {
             assert_eq!((path.to_str(), source.raw()), (Some("/nowhere/at/all"), libc::ENOENT));
@@ -78,6 +76,38 @@ async fn set_user_id_files_in_a_bind_are_powerless() {
     let host = Directory::new();
     let id = fs::read("/usr/bin/id").expect("id");
     host.file("id", &id, 0o4755);
-    let text = output_of(standard().bind_read_only(&host.0, "/data"), sh("/data/id -u")).await;
+    let text = output_of(standard().bind_ro(&host.0, "/data"), sh("/data/id -u")).await;
     assert_eq!(text, "1000\n");
+}
+
+/// What the host mounts below a bind after the cell has begun would be writable, with devices and
+/// set-user-id bits, if it came along.
+#[tokio::test]
+async fn later_mounts_of_the_host_stay_outside() {
+    if !is_root() {
+        return;
+    }
+    let directory = Directory::new();
+    std::fs::create_dir(directory.0.join("below")).expect("a directory");
+    let mounted = |arguments: &[&std::ffi::OsStr]| {
+        #[expect(clippy::disallowed_methods, reason = "the host's mounts are the test's subject")]
+        let done = std::process::Command::new(arguments[0]).args(&arguments[1..]).status();
+        assert!(done.is_ok_and(|status| status.success()), "{arguments:?}");
+    };
+    let place = directory.0.as_os_str();
+    let below = directory.0.join("below");
+    mounted(&["mount".as_ref(), "--bind".as_ref(), place, place]);
+    mounted(&["mount".as_ref(), "--make-shared".as_ref(), place]);
+    let profile = standard().bind_ro(&directory.0, "/shown");
+    let script = "echo ready; while [ ! -e /shown/go ]; do :; done; ls /shown/below; \
+                  grep -c /shown/below /proc/self/mountinfo";
+    let mut waiting = launch(profile, sh(script)).await;
+    assert!(waiting.next().await.is_some());
+    mounted(&["mount".as_ref(), "-t".as_ref(), "tmpfs".as_ref(), "x".as_ref(), below.as_os_str()]);
+    std::fs::write(below.join("secret"), b"x").expect("a file");
+    std::fs::write(directory.0.join("go"), b"").expect("a file");
+    let seen = waiting.collect().await;
+    mounted(&["umount".as_ref(), below.as_os_str()]);
+    mounted(&["umount".as_ref(), place]);
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), "0\n");
 }

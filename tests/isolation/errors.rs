@@ -34,7 +34,7 @@ async fn a_foreign_format_is_told_apart() {
     let host = Directory::new();
     host.file("noise", b"\x01\x02\x03\x04 not a program", 0o755);
     host.file("lost", b"#!/no/such/interpreter\n", 0o755);
-    let profile = || standard().bind_read_only(&host.0, "/data");
+    let profile = || standard().bind_ro(&host.0, "/data");
     for (path, errno) in [("/data/noise", libc::ENOEXEC), ("/data/lost", libc::ENOENT)] {
         match try_launch(profile(), Program::new(path)).await {
             Err(LaunchError::Program { source, .. }) => assert_eq!(source, Errno::from_raw(errno)),

@@ -7,6 +7,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod binds;
+mod cell;
 mod errors;
 mod files;
 mod host;
@@ -14,8 +15,12 @@ mod levels;
 mod lifecycle;
 mod limits;
 mod network;
+mod overlay;
+mod pool;
 mod privileges;
 mod processes;
+mod python;
 mod streams;
+mod strict;
 mod support;
 mod unprivileged;

@@ -5,7 +5,7 @@ use std::{
     os::{linux::net::SocketAddrExt, unix::net},
 };
 
-use crate::support::{marker, output_of, perl, sh, standard};
+use crate::support::{collect, marker, output_of, perl, sh, standard};
 
 fn connect(port: u16) -> String {
     format!(
@@ -25,9 +25,14 @@ async fn there_is_no_device_but_loopback() {
 async fn the_hosts_loopback_is_another_one() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let text = output_of(standard(), perl(connect(port))).await;
-    assert_eq!(text, libc::ENETUNREACH.to_string(), "down unless asked for");
-    let text = output_of(standard().loopback(true), perl(connect(port))).await;
+    let collected = collect(standard(), perl(connect(port))).await;
+    assert!(!collected.report.is_success(), "no such sockets unless asked for");
+    let denied: Vec<&str> =
+        collected.report.denials.iter().map(|denial| denial.call.as_str()).collect();
+    assert_eq!(denied, ["socket"]);
+    let text =
+        output_of(standard().network(neuroflow_sandbox::Network::loopback()), perl(connect(port)))
+            .await;
     assert_eq!(text, libc::ECONNREFUSED.to_string(), "up, but not the host's");
 }
 
@@ -36,7 +41,10 @@ async fn loopback_works_inside() {
     let talk = r"use Socket; socket(my $l, PF_INET, SOCK_STREAM, 0); bind($l, sockaddr_in(0, INADDR_LOOPBACK)); listen($l, 1);
         my ($port) = sockaddr_in(getsockname($l)); socket(my $c, PF_INET, SOCK_STREAM, 0);
         print connect($c, sockaddr_in($port, INADDR_LOOPBACK)) ? 'connected' : 0 + $!";
-    assert_eq!(output_of(standard().loopback(true), perl(talk)).await, "connected");
+    assert_eq!(
+        output_of(standard().network(neuroflow_sandbox::Network::loopback()), perl(talk)).await,
+        "connected"
+    );
 }
 
 #[tokio::test]

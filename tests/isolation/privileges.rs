@@ -44,14 +44,14 @@ async fn no_further_user_namespaces() {
     let text =
         output_of(standard(), perl(call(libc::SYS_unshare, &libc::CLONE_NEWUSER.to_string())))
             .await;
-    assert_eq!(text, libc::ENOSPC.to_string());
+    assert_eq!(text, libc::EPERM.to_string());
 }
 
 #[tokio::test]
 async fn keyrings_are_not_shared() {
     // KEYCTL_DESCRIBE of the session keyring.
     let text = output_of(standard(), perl(call(libc::SYS_keyctl, "6, -3, 0, 0"))).await;
-    assert_eq!(text, libc::EKEYREVOKED.to_string());
+    assert_eq!(text, libc::EPERM.to_string());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use neuroflow_sandbox::{
-    Cell, Collected, LaunchError, Launcher, Level, Profile, ProfileBuilder, Program,
+    Collected, LaunchError, Launcher, Level, Profile, ProfileBuilder, Program, Running,
 };
 
 pub(crate) fn standard() -> ProfileBuilder {
@@ -31,12 +31,12 @@ pub(crate) fn perl(script: impl Into<String>) -> Program {
 pub(crate) async fn try_launch(
     profile: ProfileBuilder,
     program: Program,
-) -> Result<Cell, LaunchError> {
+) -> Result<Running, LaunchError> {
     let launcher = Launcher::start().expect("a zygote");
     launcher.launch(&profile.build().expect("a valid profile"), &program).await
 }
 
-pub(crate) async fn launch(profile: ProfileBuilder, program: Program) -> Cell {
+pub(crate) async fn launch(profile: ProfileBuilder, program: Program) -> Running {
     try_launch(profile, program).await.expect("the program starts")
 }
 

@@ -63,7 +63,8 @@ pub struct ExecArguments {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ExecOutput {
-    /// Why the cell ended: `exited`, `signalled`, `wall_time`, `output_limit` or `killed`.
+    /// Why the cell ended: `exited`, `signalled`, `killed`, or the limit that ended it: `wall_time`,
+    /// `output_limit`, `memory`, `cpu_time`, `file_size`.
     pub ended: String,
     /// The program's status, if it ended by itself.
     pub exit_code: Option<i32>,
@@ -77,6 +78,9 @@ pub struct ExecOutput {
     pub truncated: bool,
     /// The level that the cell ran at.
     pub level: String,
+    /// System calls that were refused, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<String>,
 }
 
 /// Why a program didn't run to an end that could be reported.
@@ -140,6 +144,7 @@ impl Tool for ExecTool {
                         stderr: String::from_utf8_lossy(&stderr).into_owned(),
                         truncated: cut || ended.stdout_truncated || ended.stderr_truncated,
                         level: ended.level.to_string(),
+                        denied: ended.denied.iter().map(ToString::to_string).collect(),
                         ..ExecOutput::default()
                     };
                     output.describe(&ended.how);
@@ -160,7 +165,13 @@ impl ExecOutput {
         match how {
             ArchivedHow::Exited(status) => self.exit_code = Some(status.to_native()),
             ArchivedHow::Signalled(signal) => self.signal = Some(signal.to_native()),
-            ArchivedHow::WallTime | ArchivedHow::OutputLimit | ArchivedHow::Killed => {}
+            ArchivedHow::WallTime
+            | ArchivedHow::OutputLimit
+            | ArchivedHow::Killed
+            | ArchivedHow::Memory
+            | ArchivedHow::CpuTime
+            | ArchivedHow::FileSize
+            | ArchivedHow::ForeignCall => {}
         }
         neuroflow_sandbox::How::from(how).code().clone_into(&mut self.ended);
     }

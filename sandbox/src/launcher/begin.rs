@@ -12,12 +12,12 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::seat::Zygote;
+use super::{offers::Offer, seat::Zygote};
 use crate::{
-    cell::{Cell, Parts, Process},
     diagnosis::{Facts, diagnose},
     errno::Errno,
     error::LaunchError,
+    level::Layer,
     limits,
     linux::{
         Failure,
@@ -31,6 +31,7 @@ use crate::{
     profile::Profile,
     program::Program,
     report::Stages,
+    running::{Parts, Process, Running},
     step::Step,
     zygote::protocol::{Cause, RECORD, Record, Request},
 };
@@ -74,7 +75,11 @@ impl Refusal {
             Step::AdmitCell if errno.raw() == libc::EAGAIN => {
                 LaunchError::TooManyCells { most: limits::MAX_CELLS }
             }
-            Step::OpenSource | Step::RestrictSource | Step::AttachBind | Step::MapOwner => {
+            Step::OpenSource
+            | Step::RestrictSource
+            | Step::AttachBind
+            | Step::AttachLower
+            | Step::MapOwner => {
                 let index = usize::try_from(detail).unwrap_or(usize::MAX);
                 let source =
                     Plan::parse(plan).and_then(|plan| plan.bind_source(index)).map(CStr::to_bytes);
@@ -86,35 +91,113 @@ impl Refusal {
     }
 }
 
+/// What is to run, and under which terms.
+#[derive(Debug)]
+pub(super) struct Terms<'a> {
+    pub(super) profile: &'a Profile,
+    pub(super) program: &'a Program,
+    pub(super) degraded: Vec<Layer>,
+    pub(super) order: &'a [u8],
+}
+
 /// Starts a cell and waits until its program runs.
 pub(super) async fn launch(
     zygote: &Arc<Zygote>,
     plan: &[u8],
-    profile: &Profile,
-    program: &Program,
-) -> Result<Cell, Refusal> {
-    let (theirs, ours) = streams().map_err(Refusal::Pipes)?;
+    terms: &Terms<'_>,
+) -> Result<Running, Refusal> {
+    let (theirs, ours) = streams(terms.program).map_err(Refusal::Pipes)?;
     let (report, their_report) = socket::pair().map_err(Refusal::Pipes)?;
     let [input, output, error] = &theirs;
     let [input, output, error] = [input.as_fd(), output.as_fd(), error.as_fd()];
-    if plan.len() <= limits::INLINE_PLAN_BYTES {
-        let request = Request::Launch { plan };
-        send(zygote, [&request.header(), plan], &[input, output, error, their_report.as_fd()])
-            .await?;
+    let both = [plan, terms.order].concat();
+    if both.len() <= limits::INLINE_PLAN_BYTES {
+        let request = Request::Launch { plan, order: terms.order };
+        let passed = [input, output, error, their_report.as_fd()];
+        send(zygote, [&request.header(), &both], &passed).await?;
     } else {
-        let file = file::sealed(plan).map_err(Refusal::Pipes)?;
-        let request = Request::LaunchFromFile { length: plan.len() };
+        let file = file::sealed(&both).map_err(Refusal::Pipes)?;
+        let request = Request::LaunchFromFile { plan: plan.len(), length: both.len() };
         let passed = [input, output, error, their_report.as_fd(), file.as_fd()];
         send(zygote, [&request.header(), &[]], &passed).await?;
     }
     // Only the cell may hold its ends from here on, or their closing would never be seen.
     drop((theirs, their_report));
     let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
-    let Begun { process, stages, ended } = first_answers(&report, profile).await?;
+    let begun = first_answers(&report, Known::default(), terms.profile).await?;
+    finish(zygote, report, ours, begun, terms, Origin::Made)
+}
+
+/// Gives a prepared cell its order, and waits until its program runs.
+pub(super) async fn claim(
+    zygote: &Arc<Zygote>,
+    offer: Offer,
+    terms: &Terms<'_>,
+) -> Result<Running, Refusal> {
+    let Offer { cell, report, pidfd, egress } = offer;
+    let (theirs, ours) = streams(terms.program).map_err(Refusal::Pipes)?;
+    let [input, output, error] = &theirs;
+    let [input, output, error] = [input.as_fd(), output.as_fd(), error.as_fd()];
+    let gone = |_errno| Refusal::NotSent;
+    let order = terms.order;
+    if order.len() <= limits::INLINE_PLAN_BYTES {
+        let header = Request::Run { order }.header();
+        socket::send(report.as_fd(), [&header, order], &[input, output, error], Wait::No)
+            .map_err(gone)?;
+    } else {
+        let file = file::sealed(order).map_err(Refusal::Pipes)?;
+        let header = Request::RunFromFile { length: order.len() }.header();
+        let passed = [input, output, error, file.as_fd()];
+        socket::send(report.as_fd(), [&header, &[]], &passed, Wait::No).map_err(gone)?;
+    }
+    drop(theirs);
+    // From here on the cell ends when this future does.
+    let process = Process::new(pidfd, terms.profile.level);
+    let wall = u32::try_from(terms.profile.wall_time.as_millis()).unwrap_or(u32::MAX);
+    let claimed = Request::Claimed { cell, milliseconds: wall };
+    send(zygote, [&claimed.header(), &[]], &[]).await?;
+    let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
+    let known = Known { process: Some(process), egress, overlay: None };
+    let begun = first_answers(&report, known, terms.profile).await?;
+    let origin = if begun.joined { Origin::Joined } else { Origin::Prepared };
+    finish(zygote, report, ours, begun, terms, origin)
+}
+
+/// Where a cell comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Made,
+    Prepared,
+    /// Prepared, with an interpreter's fork in it.
+    Joined,
+}
+
+fn finish(
+    zygote: &Arc<Zygote>,
+    report: AsyncFd<OwnedFd>,
+    ours: [Option<OwnedFd>; 3],
+    begun: Begun,
+    terms: &Terms<'_>,
+    origin: Origin,
+) -> Result<Running, Refusal> {
     let [stdin, stdout, stderr] = ours;
-    let zygote = Arc::clone(zygote);
-    let parts = Parts { stdin, stdout, stderr, report, process, stages, ended, zygote };
-    Cell::new(parts, profile, program).map_err(Refusal::Pipes)
+    let Begun { process, stages, heard, egress, overlay, .. } = begun;
+    let parts = Parts {
+        stdin,
+        stdout,
+        stderr,
+        report,
+        process,
+        stages,
+        heard,
+        egress,
+        overlay,
+        zygote: Arc::clone(zygote),
+        degraded: terms.degraded.clone(),
+        prepared: origin != Origin::Made,
+        forked: origin == Origin::Joined,
+    };
+    Running::new(parts, terms.profile, terms.program).map_err(Refusal::Pipes)
 }
 
 /// Asks whether a process can start with these namespaces; an error number says why not.
@@ -134,19 +217,47 @@ pub(super) async fn probe(zygote: &Arc<Zygote>, namespaces: u64) -> Result<Optio
 struct Begun {
     process: Process,
     stages: Stages,
-    /// A short program may have ended before the zygote has said that it exists.
-    ended: Option<Record>,
+    /// A short program may have been refused calls, and ended, before the zygote has said that it
+    /// exists.
+    heard: Vec<Record>,
+    egress: Option<OwnedFd>,
+    overlay: Option<OwnedFd>,
+    /// Whether the program is an interpreter's fork.
+    joined: bool,
+}
+
+/// What is known before.
+#[derive(Debug, Default)]
+struct Known {
+    process: Option<Process>,
+    egress: Option<OwnedFd>,
+    overlay: Option<OwnedFd>,
 }
 
 /// The zygote says that the process exists, the process says that the program runs; in either
 /// order.
-async fn first_answers(report: &AsyncFd<OwnedFd>, profile: &Profile) -> Result<Begun, Refusal> {
-    let (mut process, mut started, mut ended) = (None, None, None);
+async fn first_answers(
+    report: &AsyncFd<OwnedFd>,
+    known: Known,
+    profile: &Profile,
+) -> Result<Begun, Refusal> {
+    let Known { mut process, mut egress, mut overlay } = known;
+    let (mut started, mut heard, mut joined) = (None, Vec::new(), false);
     loop {
-        match next_record(report).await? {
-            (Record::Launched, Some(pidfd)) => process = Some(Process::new(pidfd, profile.level)),
+        let (record, [first, second]) = next_record(report).await?;
+        match (record, first) {
+            (Record::Launched, Some(pidfd)) => {
+                process = Some(Process::new(pidfd, profile.level));
+                egress = second;
+            }
+            (Record::Joined, _) => joined = true,
+            (Record::Overlay, Some(upper)) => overlay = Some(upper),
             (Record::Started { stages }, _) => started = Some(Stages::from_nanoseconds(stages)),
-            (record @ Record::Ended { .. }, _) if started.is_some() => ended = Some(record),
+            (record @ (Record::Ended { .. } | Record::Denied { .. } | Record::Seen { .. }), _)
+                if heard.len() < MOST_HEARD =>
+            {
+                heard.push(record);
+            }
             (Record::Failed { step, errno, detail }, _) => {
                 return Err(Refusal::Failed(Failure { step, errno, detail }));
             }
@@ -156,13 +267,18 @@ async fn first_answers(report: &AsyncFd<OwnedFd>, profile: &Profile) -> Result<B
             _ => return Err(Refusal::Unreadable),
         }
         match (process.take(), started) {
-            (Some(process), Some(stages)) => return Ok(Begun { process, stages, ended }),
+            (Some(process), Some(stages)) => {
+                return Ok(Begun { process, stages, heard, egress, overlay, joined });
+            }
             (waiting, _) => process = waiting,
         }
     }
 }
 
-async fn next_record(report: &AsyncFd<OwnedFd>) -> Result<(Record, Option<OwnedFd>), Refusal> {
+/// Each refused call is told once, and counted once at the end.
+const MOST_HEARD: usize = 2 * limits::MAX_DENIALS;
+
+async fn next_record(report: &AsyncFd<OwnedFd>) -> Result<(Record, [Option<OwnedFd>; 2]), Refusal> {
     let mut bytes = [0; RECORD];
     let received = report
         .async_io(Interest::READABLE, |socket| {
@@ -172,8 +288,9 @@ async fn next_record(report: &AsyncFd<OwnedFd>) -> Result<(Record, Option<OwnedF
     match received {
         Ok(received) if received.length == 0 => Err(Refusal::Lost),
         Ok(received) => {
-            let [first, ..] = received.passed;
-            Record::parse(&bytes).map(|record| (record, first)).ok_or(Refusal::Unreadable)
+            let [first, second, ..] = received.passed;
+            let record = Record::parse(&bytes).ok_or(Refusal::Unreadable)?;
+            Ok((record, [first, second]))
         }
         Err(error) if error.raw_os_error() == Some(libc::ECONNRESET) => Err(Refusal::Lost),
         Err(_unexpected) => Err(Refusal::Unreadable),
@@ -207,15 +324,22 @@ async fn send(
     sent.map_err(|error| not_sent(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
 }
 
-/// Three pipes: the cell's ends (input, output, error), and ours, which never wait.
-fn streams() -> sys::Result<([OwnedFd; 3], [OwnedFd; 3])> {
-    let (their_input, our_input) = file::pipe()?;
+/// The cell's ends of its streams (input, output, error), and ours, which never wait. There is none
+/// of ours for an input that is a file.
+fn streams(program: &Program) -> sys::Result<([OwnedFd; 3], [Option<OwnedFd>; 3])> {
+    let (their_input, our_input) = if let Some(input) = program.sealed_input() {
+        (input.reader()?, None)
+    } else {
+        let (theirs, ours) = file::pipe()?;
+        (theirs, Some(ours))
+    };
     let (our_output, their_output) = file::pipe()?;
     let (our_error, their_error) = file::pipe()?;
-    for ours in [&our_input, &our_output, &our_error] {
-        file::set_nonblocking(ours.as_fd())?;
+    let ours = [our_input, Some(our_output), Some(our_error)];
+    for end in ours.iter().flatten() {
+        file::set_nonblocking(end.as_fd())?;
     }
-    Ok(([their_input, their_output, their_error], [our_input, our_output, our_error]))
+    Ok(([their_input, their_output, their_error], ours))
 }
 
 #[cfg(test)]
@@ -241,25 +365,29 @@ mod tests {
             socket::send(theirs.as_fd(), [&record.encode(), &[]], passed, Wait::No).unwrap();
         }
         drop(theirs);
-        first_answers(&watch(ours, Interest::READABLE).unwrap(), &profile()).await
+        first_answers(&watch(ours, Interest::READABLE).unwrap(), Known::default(), &profile()).await
     }
 
     #[tokio::test]
     async fn answers_come_in_any_order() {
         let started = Record::Started { stages: [1; STAGES] };
         let ended = Record::Ended { status: 0, usage: Usage::default() };
-        assert!(answers(&[Record::Launched, started]).await.unwrap().ended.is_none());
-        assert!(answers(&[started, Record::Launched, ended]).await.unwrap().ended.is_none());
+        assert!(answers(&[Record::Launched, started]).await.unwrap().heard.is_empty());
+        assert!(answers(&[started, Record::Launched, ended]).await.unwrap().heard.is_empty());
         // A program that was faster than its zygote.
         let begun = answers(&[started, ended, Record::Launched]).await.unwrap();
-        assert_eq!(begun.ended, Some(ended));
+        assert_eq!(begun.heard, [ended]);
     }
 
     #[tokio::test]
     async fn silence_and_nonsense_are_told_apart() {
         assert!(matches!(answers(&[Record::Launched]).await, Err(Refusal::Lost)));
-        assert!(matches!(answers(&[Record::Hello]).await, Err(Refusal::Unreadable)));
-        let reaped = |cause| Record::Reaped { cause, usage: Usage::default() };
+        assert!(matches!(
+            answers(&[Record::Probed { errno: None }]).await,
+            Err(Refusal::Unreadable)
+        ));
+        let (usage, groups) = (Usage::default(), crate::account::GroupUsage::default());
+        let reaped = |cause| Record::Reaped { cause, usage, groups };
         let overdue = answers(&[Record::Launched, reaped(Cause::WallTime)]).await;
         assert!(matches!(overdue, Err(Refusal::Overdue)));
         let killed = answers(&[Record::Launched, reaped(Cause::None)]).await;

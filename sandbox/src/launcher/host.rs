@@ -2,25 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::{
-    diagnosis::Facts,
-    plan::{Layout, Top},
-};
-
-/// Finds out what of the host's tree a cell can see.
-pub(super) fn layout() -> Layout {
-    let top = TOP.iter().filter_map(|path| {
-        let kind = fs::symlink_metadata(path).ok()?.file_type();
-        let top = if kind.is_symlink() {
-            Top::Link(fs::read_link(path).ok()?.into_os_string())
-        } else {
-            kind.is_dir().then_some(Top::Directory)?
-        };
-        Some((path.into(), top))
-    });
-    let etc = ETC.iter().filter(|path| Path::new(path).exists());
-    Layout { top: top.collect(), etc: etc.map(Into::into).collect() }
-}
+use crate::diagnosis::Facts;
 
 /// Reads the kernel's switches.
 pub(super) fn facts() -> Facts {
@@ -33,17 +15,7 @@ pub(super) fn facts() -> Facts {
     }
 }
 
-/// Programs and libraries.
-const TOP: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
-
-/// What programs and libraries look for in `/etc`, without anything that is this host's own
-/// business.
-const ETC: [&str; 7] = [
-    "/etc/alternatives",
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-    "/etc/ssl/certs",
-    "/etc/ssl/openssl.cnf",
-    "/etc/pki/tls/certs",
-    "/etc/pki/ca-trust/extracted",
-];
+/// Whether cells find a program of this name.
+pub(super) fn has_program(name: &str) -> bool {
+    ["/usr/local/bin", "/usr/bin", "/bin"].iter().any(|place| Path::new(place).join(name).is_file())
+}

@@ -6,9 +6,10 @@ use std::{
         unix::process::CommandExt,
     },
     process::{Child, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
 };
 
+use super::offers::{Offer, Offers};
 use crate::{
     error::{LaunchError, LauncherError},
     limits,
@@ -17,7 +18,7 @@ use crate::{
         socket::{self, Wait},
     },
     zygote::{
-        entry,
+        entry::{self, Kind},
         protocol::{RECORD, Record},
     },
 };
@@ -27,10 +28,28 @@ use crate::{
 pub(crate) struct Zygote {
     control: OwnedFd,
     process: Child,
+    /// What its kernel gives.
+    abilities: Abilities,
+    offers: Mutex<Offers>,
+    /// How many pools it has been told of.
+    told: AtomicUsize,
+}
+
+/// What the host's kernel gives, as the zygote found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Abilities {
+    /// The version of Landlock; 0 for none.
+    pub(crate) landlock: u32,
+    /// System call filters that can ask.
+    pub(crate) filters: bool,
+    /// The controllers that can't be had; see `linux/cgroup/missing.rs`.
+    pub(crate) missing_controllers: u64,
+    /// Whether each cell gets an outer id of its own.
+    pub(crate) own_ids: bool,
 }
 
 impl Zygote {
-    fn start() -> Result<Self, LauncherError> {
+    fn start(kind: Kind) -> Result<Self, LauncherError> {
         if !entry::is_linked() {
             return Err(LauncherError::Silent);
         }
@@ -42,27 +61,49 @@ impl Zygote {
         )]
         let process = std::process::Command::new("/proc/self/exe")
             .arg0("neuroflow")
-            .arg(entry::SUMMONS)
+            .arg(kind.summons())
             .env_clear()
             .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .map_err(|source| LauncherError::Spawn { source })?;
-        let zygote = Self { control, process };
-        zygote.await_hello()?;
+        let abilities = Abilities::default();
+        let (offers, told) = (Mutex::default(), AtomicUsize::new(0));
+        let mut zygote = Self { control, process, abilities, offers, told };
+        zygote.abilities = zygote.await_hello()?;
         Ok(zygote)
     }
 
-    fn await_hello(&self) -> Result<(), LauncherError> {
+    fn await_hello(&self) -> Result<Abilities, LauncherError> {
         let patience = i32::try_from(limits::HELLO_WAIT.as_millis()).unwrap_or(i32::MAX);
         let mut record = [0; RECORD];
         let heard = event::is_readable(self.control(), patience)
             .and_then(|_ready| socket::receive(self.control(), &mut record, Wait::No));
-        match heard {
-            Ok(_) if Record::parse(&record) == Some(Record::Hello) => Ok(()),
+        match heard.map(|_received| Record::parse(&record)) {
+            Ok(Some(Record::Hello { landlock, filters, groups, own_ids })) => {
+                Ok(Abilities { landlock, filters, missing_controllers: groups, own_ids })
+            }
             _ => Err(LauncherError::Silent),
         }
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.process.id().cast_signed()
+    }
+
+    pub(super) fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
+    pub(super) fn told(&self) -> &AtomicUsize {
+        &self.told
+    }
+
+    /// A prepared cell of that pool, if one is offered; see [`Offers::take`].
+    pub(super) fn offer(&self, key: u16, announced: bool) -> Option<Offer> {
+        let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
+        offers.take(self.control(), key, announced)
     }
 
     pub(super) fn control(&self) -> BorrowedFd<'_> {
@@ -72,16 +113,23 @@ impl Zygote {
 
 impl Drop for Zygote {
     fn drop(&mut self) {
-        // Cells are tied to the zygote's life by the kernel, so this ends them too; and it ends at
-        // once, so that waiting for it is short. Both calls fail only if it is gone and reaped.
-        self.process.kill().ok();
+        // Told by the end of the conversation, it ends its cells and takes their groups away, which
+        // is short work. Cells are tied to its life by the kernel, so killing it ends them too. The
+        // calls fail only if it is gone and reaped.
+        socket::hang_up(self.control()).ok();
+        let patience = i32::try_from(limits::GOODBYE_WAIT.as_millis()).unwrap_or(i32::MAX);
+        let pidfd = event::pidfd(self.process.id().cast_signed());
+        if !pidfd.is_ok_and(|pidfd| event::is_readable(pidfd.as_fd(), patience) == Ok(true)) {
+            self.process.kill().ok();
+        }
         self.process.wait().ok();
     }
 }
 
-/// Holds the zygote of a launcher.
+/// Holds the zygote of a launcher, which is started when it's first needed.
 #[derive(Debug)]
 pub(super) struct Seat {
+    kind: Kind,
     state: Mutex<State>,
 }
 
@@ -90,12 +138,18 @@ struct State {
     zygote: Option<Arc<Zygote>>,
     /// New zygotes since a cell last started.
     restarts: u32,
+    /// Whether there was none yet.
+    is_first: bool,
 }
 
 impl Seat {
-    pub(super) fn occupied() -> Result<Self, LauncherError> {
-        let zygote = Some(Arc::new(Zygote::start()?));
-        Ok(Self { state: Mutex::new(State { zygote, restarts: 0 }) })
+    pub(super) fn empty(kind: Kind) -> Self {
+        Self { kind, state: Mutex::new(State { zygote: None, restarts: 0, is_first: true }) }
+    }
+
+    pub(super) fn occupied(kind: Kind) -> Result<Self, LauncherError> {
+        let zygote = Some(Arc::new(Zygote::start(kind)?));
+        Ok(Self { kind, state: Mutex::new(State { zygote, restarts: 0, is_first: false }) })
     }
 
     /// The zygote, a new one if need be, and how many new ones there were in a row.
@@ -107,8 +161,10 @@ impl Seat {
         if state.restarts >= limits::MAX_RESTARTS {
             return Err(LaunchError::TooManyRestarts { restarts: state.restarts });
         }
-        state.restarts += 1;
-        let zygote = Arc::new(Zygote::start()?);
+        if !std::mem::take(&mut state.is_first) {
+            state.restarts += 1;
+        }
+        let zygote = Arc::new(Zygote::start(self.kind)?);
         state.zygote = Some(Arc::clone(&zygote));
         Ok((zygote, state.restarts))
     }

@@ -3,7 +3,7 @@
 use super::Launcher;
 use crate::{
     diagnosis::{Reason, Remedy},
-    doctor::{Finding, Verdict, is_unbuilt},
+    doctor::{Finding, Verdict},
     error::LaunchError,
     level::{Layer, Level},
     linux::sys::process::{NEW_CGROUP, NEW_IPC, NEW_NET, NEW_NS, NEW_PID, NEW_USER, NEW_UTS},
@@ -13,16 +13,13 @@ use crate::{
 /// Namespaces are tried one by one, everything else by building a cell without a program in it.
 pub(super) async fn survey(launcher: &Launcher, level: Level) -> Result<Vec<Finding>, LaunchError> {
     let minimal = rehearse(launcher, Level::Minimal).await?;
-    let standard =
-        if level == Level::Minimal { Ok(()) } else { rehearse(launcher, Level::Standard).await? };
+    let whole = if level == Level::Minimal { Ok(()) } else { rehearse(launcher, level).await? };
+    let abilities = launcher.abilities()?;
     let user_namespace = launcher.probe(Layer::UserNamespace, NEW_USER).await?;
     let mut findings = Vec::new();
     for layer in level.layers().iter().copied() {
-        let verdict = if is_unbuilt(layer) {
-            Verdict::Missing {
-                reason: Reason::NotBuilt,
-                remedy: Remedy::ChooseLevel(Level::Standard),
-            }
+        let verdict = if let Some((reason, remedy)) = abilities.lacks(layer, false) {
+            Verdict::Missing { reason, remedy }
         } else if let Some(flag) = namespace(layer) {
             match (user_namespace, layer) {
                 (Some((reason, remedy)), Layer::UserNamespace) => {
@@ -37,7 +34,7 @@ pub(super) async fn survey(launcher: &Launcher, level: Level) -> Result<Vec<Find
         } else if Level::Minimal.layers().contains(&layer) {
             minimal.verdict(layer)
         } else {
-            standard.verdict(layer)
+            whole.verdict(layer)
         };
         findings.push(Finding { layer, verdict });
     }
@@ -49,7 +46,8 @@ type Rehearsal = Result<(), (Layer, Reason, Remedy)>;
 
 async fn rehearse(launcher: &Launcher, level: Level) -> Result<Rehearsal, LaunchError> {
     // The defaults are within their own bounds.
-    let Ok(profile) = Profile::builder(level).build() else { return Ok(Ok(())) };
+    let profile = Profile::builder(level).allow_degraded(true).build();
+    let Ok(profile) = profile else { return Ok(Ok(())) };
     match launcher.rehearse(&profile).await {
         Ok(()) => Ok(Ok(())),
         Err(LaunchError::Unavailable { layer, reason, remedy }) => Ok(Err((layer, reason, remedy))),

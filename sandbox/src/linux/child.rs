@@ -1,67 +1,90 @@
-//! The first process of a cell: builds the cell around itself, starts the program, collects
-//! whatever dies, and tells the host how the program ended. It never executes anything itself, so
-//! its memory and its environment stay ours, and nobody inside can look into it.
+//! The first process of a cell: builds the cell around itself, waits for an order if it was made
+//! ahead, starts the program, collects whatever dies, and tells the host how the program ended. It
+//! never executes anything itself, so its memory and its environment stay ours, and nobody inside can
+//! look into it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
 
 use super::{
-    At, Failure, keeper, lockdown,
+    At, Failure, Namespaces, Prepared,
+    joint::{Guest, Invitation, Terms, Ticket},
+    keeper, landlock, lockdown,
     payload::Payload,
-    root::{self, Sources},
+    root,
     sys::{
-        credentials, event, file,
-        process::{self, Stack},
-        socket::{self, Wait},
+        Result as SysResult, credentials, directory, event, file,
+        process::{self, NEW_CGROUP, Stack},
+        seccomp,
+        socket::{self, MAX_SENT, Wait},
     },
+    warden::Warden,
 };
 use crate::{
     errno::Errno,
     limits,
-    plan::MAX_PLAN_BINDS,
+    plan::{MAX_PLAN_BINDS, Order, Plan, RESOURCES},
     report::{STAGES, Usage},
     step::Step,
-    zygote::protocol::Record,
+    zygote::protocol::{MAX_REQUEST, Record, Request},
 };
 
 /// Everything the first process needs, made by the zygote before the fork.
 #[derive(Debug)]
 pub(crate) struct Launch<'a> {
-    pub(crate) payload: Payload<'a>,
+    pub(crate) plan: Plan<'a>,
+    pub(crate) work: Work<'a>,
     pub(crate) stack: Box<Stack>,
-    pub(crate) streams: [OwnedFd; 3],
     pub(crate) report: OwnedFd,
     /// Readable when the zygote is dead.
     pub(crate) zygote: BorrowedFd<'a>,
-    pub(crate) ids: Ids,
-    /// Binds that only a privileged zygote can take.
-    pub(crate) prepared: [Option<OwnedFd>; MAX_PLAN_BINDS],
+    /// `/dev/null`.
+    pub(crate) null: BorrowedFd<'a>,
+    /// The host's hard limits, above which nothing can be set.
+    pub(crate) ceilings: [u64; RESOURCES],
+    /// What a cell with namespaces needs.
+    pub(crate) nest: Option<Nest<'a>>,
     /// How many capabilities the kernel knows.
     pub(crate) capabilities: u64,
     /// When the zygote began.
     pub(crate) begun: u64,
 }
 
-/// Who writes the id map.
+/// What the nursery gives to a cell.
 #[derive(Debug)]
-pub(crate) enum Ids {
-    /// The zygote does, and a byte on this pipe says that it is done.
-    Await(OwnedFd),
-    /// The cell does, with these lines for users and groups.
-    Write { users: Vec<u8>, groups: Vec<u8> },
+pub(crate) struct Nest<'a> {
+    /// A copy of the shared root, detached.
+    pub(crate) root: OwnedFd,
+    pub(crate) prepared: Prepared,
+    /// The id, in the zygote's user namespace, that the cell's id stands for.
+    pub(crate) host_id: u32,
+    /// Whether the zygote could give its groups up.
+    pub(crate) privileged: bool,
+    /// The zygote's own.
+    pub(crate) namespaces: Namespaces,
+    /// Files of groups to enter by writing to them.
+    pub(crate) groups: &'a [BorrowedFd<'a>],
+    /// The interpreter whose fork is to become the program.
+    pub(crate) interpreter: Option<Invitation<'a>>,
+}
+
+/// What the process is to run.
+#[derive(Debug)]
+pub(crate) enum Work<'a> {
+    /// This.
+    Now { order: Order<'a>, streams: [OwnedFd; 3] },
+    /// What the host will say on the report socket.
+    Later,
 }
 
 /// Runs the first process. `launch` came over by the fork; its destructor never runs.
 pub(crate) fn run(launch: &mut Launch<'_>) -> ! {
     let mut clock = Clock::start(launch.begun);
-    let outcome = build(launch, &mut clock).and_then(|()| begin(launch, &mut clock));
-    let code = match outcome {
-        Ok(Some(program)) if launch.payload.plan.minimal => {
-            keeper::keep(program, launch.report.as_fd())
-        }
-        Ok(Some(program)) => collect(program, launch.report.as_fd()),
-        Ok(None) => {
-            send(launch.report.as_fd(), Record::Ended { status: 0, usage: Usage::default() })
-        }
+    let built = build(launch, &mut clock);
+    let code = match built.and_then(|built| work(launch, built, &mut clock)) {
+        Ok(code) => code,
         Err(Failure { step, errno, detail }) => {
             send(launch.report.as_fd(), Record::Failed { step, errno, detail })
         }
@@ -69,115 +92,286 @@ pub(crate) fn run(launch: &mut Launch<'_>) -> ! {
     process::exit(code)
 }
 
+/// What there is when the cell is ready for its program.
+struct Built {
+    /// Tells of refused calls.
+    listener: Option<OwnedFd>,
+    /// An interpreter's fork that is coming.
+    guest: Option<Guest>,
+}
+
 /// The cell around the program. Its last act is to look whether the zygote still lives: if it died
 /// before the cell was tied to it, this is where the cell notices.
-fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<(), Failure> {
+fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Built, Failure> {
     clock.lap();
-    credentials::on_parent_death(if launch.payload.plan.minimal {
-        libc::SIGTERM
+    credentials::on_parent_death(if launch.plan.minimal { libc::SIGTERM } else { libc::SIGKILL })
+        .at(Step::ParentDeath)?;
+    let built = if let Some(nest) = &launch.nest {
+        for group in nest.groups {
+            file::write(*group, b"0").at(Step::EnterGroup)?;
+        }
+        process::unshare(NEW_CGROUP).at(Step::Clone)?;
+        keep_only_needed(launch).at(Step::CloseDescriptors)?;
+        credentials::start_session().at(Step::StartSession)?;
+        build_nest(launch, nest, clock)?
     } else {
-        libc::SIGKILL
-    })
-    .at(Step::ParentDeath)?;
-    keep_only_needed(launch).at(Step::CloseDescriptors)?;
-    credentials::start_session().at(Step::StartSession)?;
-    if launch.payload.plan.minimal {
+        keep_only_needed(launch).at(Step::CloseDescriptors)?;
+        credentials::start_session().at(Step::StartSession)?;
         event::hold_signals().at(Step::ResetSignals)?;
         credentials::adopt_orphans().at(Step::AdoptOrphans)?;
         lockdown::forbid_privileges()?;
-    } else {
-        build_standard(launch, clock)?;
-    }
+        Built { listener: None, guest: None }
+    };
     if event::is_readable(launch.zygote, 0).at(Step::ParentDeath)? {
         return Err(Errno::from_raw(libc::ESRCH)).at(Step::ParentDeath);
     }
     clock.lap();
-    Ok(())
+    Ok(built)
 }
 
-fn build_standard(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<(), Failure> {
-    let plan = launch.payload.plan;
-    let sources = Sources::open(&plan, &launch.prepared)?;
+fn build_nest(launch: &Launch<'_>, nest: &Nest<'_>, clock: &mut Clock) -> Result<Built, Failure> {
+    let Launch { plan, capabilities, ceilings, .. } = launch;
+    let (capabilities, ceilings, report) = (*capabilities, *ceilings, launch.report.as_fd());
     clock.lap();
-    take_ids(&launch.ids)?;
+    let own = file::open(c"/proc/self", libc::O_PATH | libc::O_CLOEXEC).at(Step::WriteIdMap)?;
+    take_ids(nest, own.as_fd())?;
+    nest.namespaces.verify_left(own.as_fd()).at(Step::VerifyNamespaces)?;
+    // Both need the zygote's `/proc`, which goes with its root.
+    file::write_once(MAX_USER_NAMESPACES, b"0").at(Step::ForbidNesting)?;
+    let proc = root::proc(plan)?;
+    let ticket =
+        nest.interpreter.map(|invitation| Ok((invitation, Ticket::open()?))).transpose()?;
     clock.lap();
-    root::change(&plan)?;
+    root::change(nest.root.as_fd())?;
     clock.lap();
-    root::furnish(&plan, &sources, &launch.prepared)?;
+    if let Some(upper) = root::furnish(plan, proc.as_ref(), &nest.prepared)? {
+        let record = Record::Overlay.encode();
+        socket::send(report, [&record, &[]], &[upper.as_fd()], Wait::Yes).at(Step::HideParts)?;
+    }
     clock.lap();
-    lockdown::drop_all(launch.capabilities)
+    lockdown::drop_all(capabilities)?;
+    clock.lap();
+    let mut rules = None;
+    if plan.landlock > 0 {
+        let made = landlock::make(plan, plan.landlock)?;
+        landlock::restrict(made.as_fd())?;
+        rules = Some(made);
+    }
+    clock.lap();
+    // A filter that only watches would stop this process too, so the program takes it by itself.
+    let filter = plan.filter().filter(|_| !plan.learn);
+    let listener = filter.map(|filter| take_filter(filter).at(Step::LoadFilter)).transpose()?;
+    let terms = Terms { plan, ceilings, capabilities, alone: nest.privileged };
+    let guest =
+        ticket.map(|(invitation, ticket)| ticket.redeem(invitation, &terms, rules.as_ref()));
+    Ok(Built { listener, guest: guest.transpose()? })
 }
 
-/// Starts the program. `None` if this is only a rehearsal.
-fn begin(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Option<i32>, Failure> {
-    let [input, output, error] = &launch.streams;
-    for (stream, number) in [(input, 0), (output, 1), (error, 2)] {
+/// Puts this process, and with it the program, under the filter. Returns what tells of refused calls.
+fn take_filter(filter: &[u8]) -> SysResult<OwnedFd> {
+    let listener = seccomp::load(filter, true)?.ok_or(credentials::NOT_AS_SET)?;
+    if seccomp::mode()? == seccomp::FILTERED { Ok(listener) } else { Err(credentials::NOT_AS_SET) }
+}
+
+/// Takes the order and carries it out.
+fn work(launch: &mut Launch<'_>, built: Built, clock: &mut Clock) -> Result<i32, Failure> {
+    let Launch { plan, stack, report, ceilings, .. } = launch;
+    let report = report.as_fd();
+    let Built { listener, guest } = built;
+    if let Some(guest) = guest {
+        // Nobody but the guest will ever be asked about, and it has a listener of its own.
+        drop(listener);
+        return receive_guest(&guest, report, clock);
+    }
+    match &launch.work {
+        Work::Now { order, streams } => {
+            let payload = Payload::new(plan, *order, *ceilings);
+            begin(&payload, streams, stack, report, listener, clock)
+        }
+        Work::Later => {
+            let mut datagram = vec![0; MAX_REQUEST];
+            let Some((length, passed)) = await_order(report, &mut datagram)? else {
+                return Ok(LOST);
+            };
+            let [Some(input), Some(output), Some(error), file, None] = passed else {
+                return Err(Errno::from_raw(libc::EBADF)).at(Step::ReadPlan);
+            };
+            let mut long = Vec::new();
+            let order = match (Request::parse(datagram.get(..length).unwrap_or_default()), file) {
+                (Some(Request::Run { order }), None) => order,
+                (Some(Request::RunFromFile { length }), Some(file)) => {
+                    long.resize(length, 0);
+                    file::read_sealed(file.as_fd(), &mut long).at(Step::ReadPlan)?;
+                    &long
+                }
+                _ => return Err(Errno::from_raw(libc::EINVAL)).at(Step::ReadPlan),
+            };
+            let order =
+                Order::parse(order).ok_or(Errno::from_raw(libc::EINVAL)).at(Step::ReadPlan)?;
+            clock.skip();
+            let payload = Payload::new(plan, order, *ceilings);
+            begin(&payload, &[input, output, error], stack, report, listener, clock)
+        }
+    }
+}
+
+type Passed = [Option<OwnedFd>; socket::MAX_PASSED];
+
+/// `None` when the host has let go of a cell that it never used.
+fn await_order(
+    report: BorrowedFd<'_>,
+    datagram: &mut [u8],
+) -> Result<Option<(usize, Passed)>, Failure> {
+    loop {
+        match socket::receive(report, datagram, Wait::Yes) {
+            Ok(received) if received.length == 0 => return Ok(None),
+            Ok(received) => return Ok(Some((received.length, received.passed))),
+            Err(errno) if errno.raw() == libc::EINTR => {}
+            Err(errno) if errno.raw() == libc::ECONNRESET => return Ok(None),
+            Err(errno) => return Err(errno).at(Step::ReadPlan),
+        }
+    }
+}
+
+/// Waits for the guest and then for its order, hands that over, and stays until the guest has ended.
+fn receive_guest(guest: &Guest, report: BorrowedFd<'_>, clock: &mut Clock) -> Result<i32, Failure> {
+    let signals = event::child_signals().at(Step::ResetSignals)?;
+    let arrived = guest.arrive()?;
+    let kept = [report.as_raw_fd(), guest.socket.as_raw_fd(), signals.as_raw_fd()];
+    let kept = kept.into_iter().chain(arrived.listener.as_ref().map(AsRawFd::as_raw_fd));
+    let mut needed = [u32::MAX; 4];
+    for (slot, fd) in needed.iter_mut().zip(kept) {
+        *slot = fd.unsigned_abs();
+    }
+    close_gaps(&mut needed, 0).at(Step::CloseDescriptors)?;
+    send(report, Record::Joined);
+    let mut warden = Warden::new(arrived.pid, signals, arrived.listener, false);
+    let mut datagram = vec![0; MAX_REQUEST];
+    let ready = event::wait_for_either(report, Some(guest.socket.as_fd())).at(Step::ReadPlan)?;
+    if let (_, true) = ready {
+        // It died while it waited.
+        return Ok(LOST);
+    }
+    let Some((length, passed)) = await_order(report, &mut datagram)? else { return Ok(LOST) };
+    clock.skip();
+    let request = datagram.get(..length).unwrap_or_default();
+    let count = passed.iter().flatten().count();
+    match Request::parse(request) {
+        Some(Request::Run { .. }) if count == 3 => {}
+        Some(Request::RunFromFile { .. }) if count == 4 => {}
+        _ => return Err(Errno::from_raw(libc::EINVAL)).at(Step::ReadPlan),
+    }
+    let copies: Vec<BorrowedFd<'_>> = passed.iter().flatten().map(AsFd::as_fd).collect();
+    guest.order(request, &copies)?;
+    // Only the program may hold its streams, or they would not end with it.
+    drop(passed);
+    warden.attend(guest.socket.as_fd(), report).at(Step::JoinCell)?;
+    guest.began()?;
+    clock.finish();
+    send(report, Record::Started { stages: clock.stages });
+    Ok(warden.watch(report))
+}
+
+/// Starts the program, and stays until it has ended.
+fn begin(
+    payload: &Payload<'_>,
+    streams: &[OwnedFd; 3],
+    stack: &mut Stack,
+    report: BorrowedFd<'_>,
+    listener: Option<OwnedFd>,
+    clock: &mut Clock,
+) -> Result<i32, Failure> {
+    for (stream, number) in streams.iter().zip(0..) {
         file::place(stream.as_fd(), number).at(Step::PlaceStreams)?;
     }
-    let program = if launch.payload.plan.rehearse {
-        None
-    } else {
-        Some(launch.payload.start(&mut launch.stack)?)
-    };
-    clock.lap();
+    let signals =
+        (!payload.plan.minimal).then(event::child_signals).transpose().at(Step::ResetSignals)?;
+    let program = if payload.order.rehearse { None } else { Some(payload.start(stack)?) };
+    clock.finish();
+    let taken = program.as_ref().and_then(|program| program.listener);
     // Only the program may hold its streams, or they would not end with it. Everything else goes
     // too.
-    let report = launch.report.as_raw_fd().unsigned_abs();
-    close_gaps(&mut [report]).at(Step::CloseDescriptors)?;
-    send(launch.report.as_fd(), Record::Started { stages: clock.stages });
-    Ok(program)
+    let kept = [Some(report.as_raw_fd()), listener.as_ref().map(AsRawFd::as_raw_fd), taken];
+    let kept = kept.into_iter().chain([signals.as_ref().map(AsRawFd::as_raw_fd)]);
+    let mut needed = [u32::MAX; 4];
+    for (slot, fd) in needed.iter_mut().zip(kept) {
+        *slot = fd.map_or(u32::MAX, i32::unsigned_abs);
+    }
+    close_gaps(&mut needed, 0).at(Step::CloseDescriptors)?;
+    send(report, Record::Started { stages: clock.stages });
+    let Some(program) = program else {
+        return Ok(send(report, Record::Ended { status: 0, usage: Usage::default() }));
+    };
+    let Some(signals) = signals else { return Ok(keeper::keep(program.pid, report)) };
+    let watched = match taken {
+        Some(fd) => Some(file::inherited(fd).at(Step::LoadFilter)?),
+        None => listener,
+    };
+    Ok(Warden::new(program.pid, signals, watched, payload.plan.learn).watch(report))
 }
 
-/// The inner ids. Changing ids makes the kernel forget about the parent's death, so that is said
-/// again.
-fn take_ids(ids: &Ids) -> Result<(), Failure> {
-    match ids {
-        Ids::Await(done) => {
-            let mut byte = [0];
-            match file::read(done.as_fd(), &mut byte) {
-                Ok(1) => {}
-                // The zygote could not write the map; it has told the host.
-                Ok(_) => process::exit(0),
-                Err(errno) => return Err(errno).at(Step::WriteIdMap),
-            }
-        }
-        Ids::Write { users, groups } => {
-            // The files belong to root while nobody may look into the process.
-            credentials::set_dumpable(true).at(Step::WriteIdMap)?;
-            file::write_once(c"/proc/self/setgroups", b"deny").at(Step::WriteIdMap)?;
-            file::write_once(c"/proc/self/uid_map", users).at(Step::WriteIdMap)?;
-            file::write_once(c"/proc/self/gid_map", groups).at(Step::WriteIdMap)?;
-        }
-    }
-    if matches!(ids, Ids::Await(_)) {
-        credentials::clear_groups().at(Step::ClearGroups)?;
+/// The inner ids, mapped by the cell itself: the zygote has taken the outer id before the fork, and
+/// everybody may map the one that they are. Changing ids makes the kernel forget about the parent's
+/// death, so that is said again.
+fn take_ids(nest: &Nest<'_>, own: BorrowedFd<'_>) -> Result<(), Failure> {
+    let mut line = [0; 32];
+    let line = id_line(&mut line, nest.host_id);
+    // The files belong to root while nobody may look into the process.
+    credentials::set_dumpable(true).at(Step::WriteIdMap)?;
+    for (file, contents) in [(c"setgroups", &b"deny"[..]), (c"uid_map", line), (c"gid_map", line)] {
+        directory::write_at(own, file, contents).at(Step::WriteIdMap)?;
     }
     credentials::set_ids(limits::INNER_ID, limits::INNER_ID).at(Step::SetIds)?;
     credentials::set_dumpable(false).at(Step::SetIds)?;
-    credentials::on_parent_death(libc::SIGKILL).at(Step::ParentDeath)
+    credentials::on_parent_death(libc::SIGKILL).at(Step::ParentDeath)?;
+    let alone = !nest.privileged || credentials::has_no_groups().at(Step::VerifyIds)?;
+    let first = credentials::is_first_with(limits::INNER_ID, limits::INNER_ID);
+    if first.at(Step::VerifyIds)? && alone {
+        Ok(())
+    } else {
+        Err(credentials::NOT_AS_SET).at(Step::VerifyIds)
+    }
 }
 
-/// The fork copied the zygote's whole table, other cells' reports among it.
-fn keep_only_needed(launch: &Launch<'_>) -> super::sys::Result<()> {
+/// `inner outer 1`, written without allocating.
+fn id_line(room: &mut [u8; 32], host_id: u32) -> &[u8] {
+    use std::io::Write;
+    let mut rest = &mut room[..];
+    // 32 bytes hold two numbers of ten digits.
+    let written = writeln!(rest, "{} {host_id} 1", limits::INNER_ID).map(|()| 32 - rest.len());
+    room.get(..written.unwrap_or_default()).unwrap_or_default()
+}
+
+/// The fork copied the zygote's whole table, other cells' reports among it. The places of the
+/// streams stay taken, by `/dev/null`, so that no descriptor of ours comes to lie there.
+fn keep_only_needed(launch: &Launch<'_>) -> SysResult<()> {
     const SINGLE: usize = 6;
-    let mut needed = [u32::MAX; SINGLE + MAX_PLAN_BINDS];
-    let sync = match &launch.ids {
-        Ids::Await(done) => Some(done.as_raw_fd()),
-        Ids::Write { .. } => None,
+    let mut needed = [u32::MAX; SINGLE + MAX_PLAN_BINDS + MAX_SENT];
+    let streams = match &launch.work {
+        Work::Now { streams, .. } => streams.as_slice(),
+        Work::Later => &[],
     };
-    let single = launch.streams.iter().chain([&launch.report]).map(AsRawFd::as_raw_fd);
-    let single = single.chain([launch.zygote.as_raw_fd()]).chain(sync);
-    let binds = launch.prepared.iter().flatten().map(AsRawFd::as_raw_fd);
-    for (slot, fd) in needed.iter_mut().zip(single.chain(binds)) {
+    let single = streams.iter().chain([&launch.report]).map(AsRawFd::as_raw_fd);
+    let single = single.chain([launch.zygote.as_raw_fd()]);
+    let binds =
+        launch.nest.iter().flat_map(|nest| nest.prepared.iter().flatten().chain([&nest.root]));
+    let invitation = launch.nest.iter().filter_map(|nest| nest.interpreter);
+    let invited = invitation
+        .flat_map(|invitation| invitation.groups.iter().copied().chain([invitation.door]))
+        .map(|fd| fd.as_raw_fd());
+    let all = single.chain(binds.map(AsRawFd::as_raw_fd)).chain(invited);
+    for (slot, fd) in needed.iter_mut().zip(all) {
         *slot = fd.unsigned_abs();
     }
-    close_gaps(&mut needed)
+    for place in 0..FIRST_FREE {
+        file::place(launch.null, place)?;
+    }
+    close_gaps(&mut needed, FIRST_FREE.unsigned_abs())
 }
 
-/// Closes all descriptors but `needed`.
-fn close_gaps(needed: &mut [u32]) -> super::sys::Result<()> {
+/// Closes all descriptors from `next` on but `needed`.
+fn close_gaps(needed: &mut [u32], mut next: u32) -> SysResult<()> {
     needed.sort_unstable();
-    let mut next = 0;
     for fd in needed.iter().copied().filter(|fd| *fd != u32::MAX) {
         if next < fd {
             file::close_range(next, fd - 1)?;
@@ -187,22 +381,8 @@ fn close_gaps(needed: &mut [u32]) -> super::sys::Result<()> {
     file::close_range(next, u32::MAX)
 }
 
-/// Reaps everything until the program itself ends. Then this process ends, and the kernel ends the
-/// rest.
-fn collect(program: i32, report: BorrowedFd<'_>) -> i32 {
-    loop {
-        match process::reap(true) {
-            Ok(Some(ended)) if ended.pid == program => {
-                return send(report, Record::Ended { status: ended.status, usage: ended.usage });
-            }
-            Ok(_) => {}
-            Err(errno) if errno.raw() == libc::EINTR => {}
-            Err(_no_children) => return LOST,
-        }
-    }
-}
-
 /// Tells the host. If that fails the host is gone, and there is nobody to tell.
+#[expect(clippy::large_types_passed_by_value, reason = "it is written out at once, and no more")]
 pub(super) fn send(report: BorrowedFd<'_>, record: Record) -> i32 {
     match socket::send(report, [&record.encode(), &[]], &[], Wait::Yes) {
         Ok(()) => 0,
@@ -212,6 +392,12 @@ pub(super) fn send(report: BorrowedFd<'_>, record: Record) -> i32 {
 
 /// Exit status of a first process that could not report; the zygote reports its end in any case.
 pub(super) const LOST: i32 = 1;
+
+/// The number after the streams'.
+const FIRST_FREE: i32 = 3;
+
+/// Counts for the caller's user namespace; 0 means that nobody inside can make another.
+const MAX_USER_NAMESPACES: &CStr = c"/proc/sys/user/max_user_namespaces";
 
 /// Measures the stages.
 struct Clock {
@@ -232,5 +418,27 @@ impl Clock {
         }
         self.last = now;
         self.next += 1;
+    }
+
+    /// What has passed since belongs to no stage.
+    fn skip(&mut self) {
+        self.last = event::now();
+    }
+
+    /// The last stage ends.
+    fn finish(&mut self) {
+        self.next = STAGES - 1;
+        self.lap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_line_fits() {
+        assert_eq!(id_line(&mut [0; 32], 7), b"1000 7 1\n");
+        assert_eq!(id_line(&mut [0; 32], u32::MAX), b"1000 4294967295 1\n");
     }
 }

@@ -24,14 +24,21 @@ impl Identity {
         }
     }
 
-    /// The host's id of the `number`th cell.
-    pub(crate) fn host_id(self, number: u64) -> Option<u32> {
+    /// Whether there are more ids than cells can be.
+    pub(crate) fn gives_each_its_own(self) -> bool {
+        let most = u32::try_from(limits::MAX_CELLS).unwrap_or(u32::MAX);
+        matches!(self, Self::Range { count, .. } if count > most)
+    }
+
+    /// The id of the `number`th cell outside of it, as the zygote's user namespace has it.
+    pub(crate) fn host_id(self, number: u64) -> u32 {
         match self {
             Self::Range { first, count } => {
                 let offset = u32::try_from(number % u64::from(count.max(1))).unwrap_or_default();
-                first.checked_add(offset)
+                // The range was made to end before the largest id.
+                first.saturating_add(offset)
             }
-            Self::Own { .. } => None,
+            Self::Own { user, .. } => user,
         }
     }
 }
@@ -74,8 +81,8 @@ mod tests {
     fn root_of_the_host_takes_the_high_range() {
         let expected = Identity::Range { first: limits::FIRST_CELL_ID, count: limits::CELL_IDS };
         assert_eq!(Identity::choose(0, 0, ALL, ALL), expected);
-        assert_eq!(expected.host_id(0), Some(limits::FIRST_CELL_ID));
-        assert_eq!(expected.host_id(u64::from(limits::CELL_IDS)), Some(limits::FIRST_CELL_ID));
+        assert_eq!(expected.host_id(0), limits::FIRST_CELL_ID);
+        assert_eq!(expected.host_id(u64::from(limits::CELL_IDS)), limits::FIRST_CELL_ID);
     }
 
     #[test]

@@ -90,7 +90,7 @@ struct Names {
 }
 
 /// The name in the first record of a directory, and the records after it.
-fn split_entry(records: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_entry(records: &[u8]) -> Option<(&[u8], &[u8])> {
     const LENGTH_AT: usize = 16;
     const NAME_AT: usize = 19;
     let length = records.get(LENGTH_AT..)?.first_chunk::<2>()?;

@@ -1,25 +1,30 @@
 //! The program's own process, between its start and exec. It shares the first process's memory
-//! meanwhile.
+//! meanwhile, and allocates nothing.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    os::fd::IntoRawFd,
+    sync::atomic::{AtomicI32, AtomicU32, Ordering},
+};
 
 use super::{
     At, Failure,
     sys::{
         credentials, event, file,
-        process::{self, Stack, StringList},
+        process::{self, Sharing, Stack, StringList},
+        seccomp,
     },
 };
 use crate::{
     errno::Errno,
-    plan::{Entry, INHERIT, Plan, RESOURCES, Resource},
+    plan::{Entry, INHERIT, Order, Plan, RESOURCES, Resource},
     step::Step,
 };
 
-/// What the process needs, all of it made before the first fork.
+/// What the process needs, all of it made before it starts.
 #[derive(Debug)]
 pub(crate) struct Payload<'a> {
     pub(crate) plan: Plan<'a>,
+    pub(crate) order: Order<'a>,
     pub(crate) arguments: StringList<'a>,
     pub(crate) environment: StringList<'a>,
     /// The host's hard limits, above which nothing can be set.
@@ -27,32 +32,46 @@ pub(crate) struct Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
-    pub(crate) fn new(plan: Plan<'a>, ceilings: [u64; RESOURCES]) -> Self {
-        let arguments = StringList::new(plan.entries().filter_map(|entry| match entry {
+    pub(crate) fn new(plan: &Plan<'a>, order: Order<'a>, ceilings: [u64; RESOURCES]) -> Self {
+        let arguments = StringList::new(order.entries().filter_map(|entry| match entry {
             Entry::Argument { text } => Some(text),
             _ => None,
         }));
-        let environment = StringList::new(plan.entries().filter_map(|entry| match entry {
+        let environment = StringList::new(order.entries().filter_map(|entry| match entry {
             Entry::Variable { text } => Some(text),
             _ => None,
         }));
-        Self { plan, arguments, environment, ceilings }
+        Self { plan: *plan, order, arguments, environment, ceilings }
     }
 
     /// Starts the program; returns when it is loaded.
-    pub(super) fn start(&self, stack: &mut Stack) -> Result<i32, Failure> {
+    pub(super) fn start(&self, stack: &mut Stack) -> Result<Program, Failure> {
         let task = Task {
             payload: self,
             failed: AtomicU32::new(0),
             errno: AtomicU32::new(0),
             detail: AtomicU32::new(0),
+            listener: AtomicI32::new(-1),
         };
-        let pid = process::spawn_sharing(stack, run, &task).at(Step::StartProcess)?;
+        // A filter that the program takes by itself leaves its listener in the common table.
+        let sharing = if self.plan.learn { Sharing::MemoryAndFiles } else { Sharing::Memory };
+        let pid = process::spawn_sharing(stack, run, &task, sharing).at(Step::StartProcess)?;
         match task.failure() {
-            None => Ok(pid),
+            None => {
+                let listener = task.listener.load(Ordering::Acquire);
+                Ok(Program { pid, listener: (listener >= 0).then_some(listener) })
+            }
             Some(failure) => Err(failure),
         }
     }
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) pid: i32,
+    /// Tells of its calls, if it took a filter by itself.
+    pub(super) listener: Option<i32>,
 }
 
 /// Where the process says why it could not become the program: its parent stands still meanwhile.
@@ -62,6 +81,7 @@ struct Task<'a> {
     failed: AtomicU32,
     errno: AtomicU32,
     detail: AtomicU32,
+    listener: AtomicI32,
 }
 
 impl Task<'_> {
@@ -80,11 +100,25 @@ impl Task<'_> {
 }
 
 extern "C" fn run(task: &Task<'_>) -> std::ffi::c_int {
-    task.fail(match prepare(task.payload) {
+    task.fail(match prepare(task.payload).and_then(|()| watch(task)) {
         Ok(()) => Failure { step: Step::Execute, errno: execute(task.payload), detail: 0 },
         Err(failure) => failure,
     });
     NOT_STARTED
+}
+
+/// Takes a filter that only watches. From here to exec every other call would wait for an answer
+/// that its parent, standing still, can't give.
+fn watch(task: &Task<'_>) -> Result<(), Failure> {
+    if !task.payload.plan.learn {
+        return Ok(());
+    }
+    if let Some(filter) = task.payload.plan.filter()
+        && let Some(listener) = seccomp::load(filter, true).at(Step::LoadFilter)?
+    {
+        task.listener.store(listener.into_raw_fd(), Ordering::Release);
+    }
+    Ok(())
 }
 
 fn prepare(payload: &Payload<'_>) -> Result<(), Failure> {
@@ -100,7 +134,7 @@ fn prepare(payload: &Payload<'_>) -> Result<(), Failure> {
                 .at_index(Step::LimitResource, index)?;
         }
     }
-    for entry in payload.plan.entries() {
+    for entry in payload.order.entries() {
         if let Entry::StartDirectory { path } = entry {
             file::enter(path).at(Step::EnterDirectory)?;
         }
@@ -112,7 +146,7 @@ fn prepare(payload: &Payload<'_>) -> Result<(), Failure> {
 /// entered is remembered, everything else is the answer.
 fn execute(payload: &Payload<'_>) -> Errno {
     let mut answer = Errno::from_raw(libc::ENOENT);
-    for entry in payload.plan.entries() {
+    for entry in payload.order.entries() {
         let Entry::Candidate { path } = entry else { continue };
         let errno = process::execute(path, &payload.arguments, &payload.environment);
         match errno.raw() {

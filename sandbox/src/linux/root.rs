@@ -1,138 +1,125 @@
-//! The cell's own root: first everything of the host that is needed is taken as detached mounts,
-//! then the root changes, then the pieces are put into place. No path is ever resolved in both
-//! worlds at once, so a link in one can't lead into the other.
+//! The cell's own root: a copy of the shared one takes the place of the zygote's, then what belongs
+//! to this cell alone is put into it. No path is ever resolved in both worlds at once, so a link in
+//! one can't lead into the other.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use super::{
-    At, Failure,
+    At, Failure, Templates, overlay,
     sys::{
-        Result, credentials, file,
-        mount::{self, Forbid},
-        socket,
+        Result, file,
+        mount::{self, Forbid, ProcView},
     },
 };
 use crate::{
-    plan::{BindAccess, Entry, MAX_PLAN_BINDS, Plan},
+    errno::Errno,
+    plan::{Entry, MAX_PLAN_BINDS, Plan},
     step::Step,
 };
 
-/// Detached mounts on their way from the host's tree to the cell's.
-#[derive(Debug)]
-pub(super) struct Sources {
-    binds: [Option<OwnedFd>; MAX_PLAN_BINDS],
-    proc: OwnedFd,
-}
-
-impl Sources {
-    /// Opens what the plan binds, except what `prepared` has already.
-    pub(super) fn open(
-        plan: &Plan<'_>,
-        prepared: &[Option<OwnedFd>; MAX_PLAN_BINDS],
-    ) -> std::result::Result<Self, Failure> {
-        let mut binds = [const { None }; MAX_PLAN_BINDS];
-        let entries = plan.entries().filter_map(|entry| match entry {
-            Entry::Bind { source, access, .. } => Some((source, access)),
-            _ => None,
-        });
-        for (index, ((source, access), (slot, ready))) in
-            entries.zip(binds.iter_mut().zip(prepared)).enumerate()
-        {
-            if ready.is_some() {
-                continue;
-            }
-            let copy = mount::copy(source).at_index(Step::OpenSource, index)?;
-            mount::restrict(copy.as_fd(), forbidden(access))
-                .at_index(Step::RestrictSource, index)?;
-            *slot = Some(copy);
-        }
-        let proc = mount::new_proc().at(Step::MountProc)?;
-        Ok(Self { binds, proc })
-    }
-}
+/// Detached mounts that the zygote has taken from the host's tree, in the order of the plan.
+pub(crate) type Prepared = [Option<OwnedFd>; MAX_PLAN_BINDS];
 
 /// What a bind must not be used for.
-pub(crate) fn forbidden(access: BindAccess) -> Forbid {
-    Forbid {
-        write: !access.writable && !access.device,
-        device: !access.device,
-        execute: access.device,
-    }
+pub(crate) fn forbidden(writable: bool) -> Forbid {
+    Forbid { write: !writable, device: true, execute: false }
 }
 
-/// Leaves the host's tree for an empty root.
-pub(super) fn change(plan: &Plan<'_>) -> std::result::Result<(), Failure> {
-    let Some(Entry::Root { options }) = plan.entries().next() else {
-        return Err(invalid()).at(Step::MountRoot);
-    };
-    // Any directory will do to mount the new root on, and this one exists wherever the zygote could
-    // start.
-    mount::tmpfs(MOUNT_POINT, options).at(Step::MountRoot)?;
-    file::enter(MOUNT_POINT).at(Step::MountRoot)?;
+/// A `/proc` for the new process ids, made while the zygote's is in sight; a plan without one has
+/// none.
+pub(super) fn proc(plan: &Plan<'_>) -> std::result::Result<Option<OwnedFd>, Failure> {
+    if plan.no_proc {
+        return Ok(None);
+    }
+    let view = if plan.bare_proc { ProcView::Processes } else { ProcView::Whole };
+    mount::new_proc(view).at(Step::MountProc).map(Some)
+}
+
+/// Leaves the zygote's tree for `root`, a detached copy of the shared one.
+pub(super) fn change(root: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
+    mount::attach(root, Templates::MARK).at(Step::MountRoot)?;
+    file::enter(Templates::MARK).at(Step::MountRoot)?;
     mount::pivot_here().at(Step::PivotRoot)?;
     mount::detach_here().at(Step::DetachHost)?;
     file::enter(c"/").at(Step::PivotRoot)
 }
 
-/// Carries the plan's entries out, in their order.
+/// Carries the plan's entries out, in their order. Returns the upper directory of the overlay, if
+/// the plan has one.
 pub(super) fn furnish(
     plan: &Plan<'_>,
-    sources: &Sources,
-    prepared: &[Option<OwnedFd>; MAX_PLAN_BINDS],
-) -> std::result::Result<(), Failure> {
-    let mut binds = sources.binds.iter().zip(prepared).enumerate();
+    proc: Option<&OwnedFd>,
+    prepared: &Prepared,
+) -> std::result::Result<Option<OwnedFd>, Failure> {
+    if let Some(proc) = proc {
+        mount::attach(proc.as_fd(), c"/proc").at(Step::MountProc)?;
+    }
+    let (mut upper, mut overlay_options) = (None, c"");
+    let mut sources = prepared.iter().enumerate();
     for entry in plan.entries() {
         match entry {
-            Entry::HostName { name } => {
-                credentials::set_host_name(name.to_bytes()).at(Step::SetHostName)?;
-            }
             Entry::Directory { path } => file::make_directory(path).at(Step::MakeDirectory)?,
-            Entry::File { path, contents } => file::create(path, contents).at(Step::WriteFile)?,
-            Entry::Symlink { path, target } => file::symlink(target, path).at(Step::MakeSymlink)?,
             Entry::Bind { target, .. } => {
-                let (index, (own, prepared)) =
-                    binds.next().ok_or_else(invalid).at(Step::AttachBind)?;
-                let source = own.as_ref().or(prepared.as_ref());
-                let source = source.ok_or_else(invalid).at_index(Step::AttachBind, index)?;
+                let (index, source) = next(&mut sources)?;
                 attach(source, target).at_index(Step::AttachBind, index)?;
             }
+            Entry::OverlayOptions { options } => overlay_options = options,
+            Entry::Overlay { target, .. } => {
+                let (index, source) = next(&mut sources)?;
+                make_place(source, target).at_index(Step::AttachLower, index)?;
+                upper = Some(overlay::mount(source, target, overlay_options)?);
+            }
             Entry::Tmpfs { target, options } => {
-                mount::tmpfs(target, options).at(Step::MountTmpfs)?;
+                mount::tmpfs(target, options, plan.no_execute).at(Step::MountTmpfs)?;
             }
-            Entry::Proc { target } => {
-                mount::attach(sources.proc.as_fd(), target).at(Step::MountProc)?;
-            }
-            Entry::Root { .. }
-            | Entry::StartDirectory { .. }
-            | Entry::Candidate { .. }
-            | Entry::Argument { .. }
-            | Entry::Variable { .. } => {}
-        }
-    }
-    file::write_once(MAX_USER_NAMESPACES, b"0").at(Step::ForbidNesting)?;
-    if plan.loopback {
-        socket::raise_loopback().at(Step::RaiseLoopback)?;
-    }
-    mount::seal_root().at(Step::SealRoot)
-}
-
-/// Puts a mount onto a directory or a file, whichever it is itself.
-fn attach(source: &OwnedFd, target: &std::ffi::CStr) -> Result<()> {
-    if file::status(source.as_fd())?.is_directory {
-        file::make_directory(target)?;
-    } else {
-        match file::create(target, b"") {
-            Err(errno) if errno.raw() != libc::EEXIST => return Err(errno),
             _ => {}
         }
     }
-    mount::attach(source.as_fd(), target)
+    verify().at(Step::VerifyRoot)?;
+    Ok(upper)
 }
 
-fn invalid() -> crate::errno::Errno {
-    crate::errno::Errno::from_raw(libc::EINVAL)
+/// The root is read-only, and nothing of the zygote's is above it.
+fn verify() -> Result<()> {
+    let root = file::status_at(c"/")?;
+    let above = file::status_at(c"/..")?;
+    let host = file::status_at(Templates::MARK);
+    let gone = matches!(host, Err(errno) if errno.raw() == libc::ENOENT);
+    if root.is_read_only && root.inode == above.inode && root.device == above.device && gone {
+        Ok(())
+    } else {
+        Err(super::sys::credentials::NOT_AS_SET)
+    }
 }
 
-const MOUNT_POINT: &std::ffi::CStr = c"/proc";
-/// Counts for the caller's user namespace; 0 means that nobody inside can make another.
-const MAX_USER_NAMESPACES: &std::ffi::CStr = c"/proc/sys/user/max_user_namespaces";
+type Sources<'a> = std::iter::Enumerate<std::slice::Iter<'a, Option<OwnedFd>>>;
+
+fn next<'a>(sources: &mut Sources<'a>) -> std::result::Result<(usize, BorrowedFd<'a>), Failure> {
+    let (index, source) = sources.next().ok_or(INVALID).at(Step::AttachBind)?;
+    let source = source.as_ref().ok_or(INVALID).at_index(Step::AttachBind, index)?;
+    Ok((index, source.as_fd()))
+}
+
+/// Puts a mount onto a directory or a file, whichever it is itself.
+fn attach(source: BorrowedFd<'_>, target: &CStr) -> Result<()> {
+    make_place(source, target)?;
+    mount::attach(source, target)
+}
+
+fn make_place(source: BorrowedFd<'_>, target: &CStr) -> Result<()> {
+    // Outside of the writable directories the place is there already, and can't be made.
+    let made = if file::status(source)?.is_directory {
+        file::make_directory(target)
+    } else {
+        file::create(target, b"")
+    };
+    match made {
+        Err(errno) if ![libc::EEXIST, libc::EROFS].contains(&errno.raw()) => Err(errno),
+        _ => Ok(()),
+    }
+}
+
+const INVALID: Errno = Errno::from_raw(libc::EINVAL);

@@ -2,14 +2,22 @@
 //! `zygote/entry.rs`, and where the zygote promises that it has one thread: `zygote/start.rs` and
 //! `zygote/owner.rs`.
 //!
-//! The functions allocate nothing, so they may be used between clone and exec.
+//! The functions allocate nothing, so they may be used between clone and exec; only `tree`, which is
+//! for the host, does.
 
 pub(crate) mod credentials;
+pub(crate) mod directory;
 pub(crate) mod event;
 pub(crate) mod file;
+pub(crate) mod landlock;
 pub(crate) mod mount;
+pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod seccomp;
 pub(crate) mod socket;
+pub(crate) mod tree;
+#[cfg(test)]
+pub(crate) mod trial;
 pub(crate) mod watch;
 
 use crate::errno::Errno;

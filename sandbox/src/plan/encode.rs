@@ -1,36 +1,40 @@
-//! Writes a plan.
+//! Writes plans and orders.
 
 use std::{ffi::OsStr, path::Path};
 
-use super::{Access, Purpose, RESOURCES, view};
-use crate::{level::Level, profile::Profile};
+use super::{GroupLimits, RESOURCES, view};
 
-/// Appends entries to a growing plan. Every text is written with a closing NUL, because that is how
-/// the kernel wants it and how the cell, which can't allocate, passes it on.
+/// Appends entries to a growing plan or order. Every text is written with a closing NUL, because
+/// that is how the kernel wants it and how the cell, which can't allocate, passes it on.
 #[derive(Debug)]
 pub(super) struct Encoder {
     bytes: Vec<u8>,
 }
 
 impl Encoder {
-    pub(super) fn new(profile: &Profile, purpose: Purpose, resources: [u64; RESOURCES]) -> Self {
+    pub(super) fn plan(
+        flags: u16,
+        landlock: u32,
+        resources: [u64; RESOURCES],
+        groups: &GroupLimits,
+    ) -> Self {
         let mut bytes = Vec::with_capacity(4096);
-        bytes.extend_from_slice(&view::MAGIC.to_le_bytes());
+        bytes.extend_from_slice(&view::PLAN_MAGIC.to_le_bytes());
         bytes.extend_from_slice(&view::VERSION.to_le_bytes());
-        bytes.push(if profile.level == Level::Minimal { view::MINIMAL } else { view::STANDARD });
-        let mut flags = 0;
-        if profile.loopback {
-            flags |= view::LOOPBACK;
-        }
-        if purpose == Purpose::Rehearse {
-            flags |= view::REHEARSE;
-        }
-        bytes.push(flags);
-        let wall = u64::try_from(profile.wall_time.as_nanos()).unwrap_or(u64::MAX);
-        bytes.extend_from_slice(&wall.to_le_bytes());
-        for value in resources {
+        bytes.extend_from_slice(&flags.to_le_bytes());
+        bytes.extend_from_slice(&landlock.to_le_bytes());
+        for value in resources.into_iter().chain(groups.words()) {
             bytes.extend_from_slice(&value.to_le_bytes());
         }
+        Self { bytes }
+    }
+
+    pub(super) fn order(flags: u16, wall_nanoseconds: u64) -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.extend_from_slice(&view::ORDER_MAGIC.to_le_bytes());
+        bytes.extend_from_slice(&view::VERSION.to_le_bytes());
+        bytes.extend_from_slice(&flags.to_le_bytes());
+        bytes.extend_from_slice(&wall_nanoseconds.to_le_bytes());
         Self { bytes }
     }
 
@@ -38,42 +42,30 @@ impl Encoder {
         self.bytes
     }
 
-    pub(super) fn root(&mut self, options: &str) {
-        self.entry(view::ROOT, 0, options.as_bytes(), None);
-    }
-
-    pub(super) fn host_name(&mut self, name: &str) {
-        self.entry(view::HOST_NAME, 0, name.as_bytes(), None);
-    }
-
     pub(super) fn directory(&mut self, path: &Path) {
         self.entry(view::DIRECTORY, 0, path_bytes(path), None);
     }
 
-    pub(super) fn file(&mut self, path: &Path, contents: &[u8]) {
-        self.entry(view::FILE, 0, path_bytes(path), Some(contents));
-    }
-
-    pub(super) fn symlink(&mut self, path: impl AsRef<Path>, target: &OsStr) {
-        self.entry(view::SYMLINK, 0, path_bytes(path.as_ref()), Some(target.as_encoded_bytes()));
-    }
-
-    pub(super) fn bind(&mut self, source: &Path, target: &Path, access: Access) {
-        let flags = match access {
-            Access::System => 0,
-            Access::Device => view::DEVICE,
-            Access::ReadOnly => view::FOREIGN,
-            Access::Writable => view::FOREIGN | view::WRITABLE,
-        };
+    pub(super) fn bind(&mut self, source: &Path, target: &Path, writable: bool) {
+        let flags = if writable { view::WRITABLE } else { 0 };
         self.entry(view::BIND, flags, path_bytes(source), Some(path_bytes(target)));
+    }
+
+    pub(super) fn overlay(&mut self, source: &Path, target: &Path, options: &str) {
+        self.entry(view::OVERLAY_OPTIONS, 0, options.as_bytes(), None);
+        self.entry(view::OVERLAY, 0, path_bytes(source), Some(path_bytes(target)));
     }
 
     pub(super) fn tmpfs(&mut self, target: &str, options: &str) {
         self.entry(view::TMPFS, 0, target.as_bytes(), Some(options.as_bytes()));
     }
 
-    pub(super) fn proc(&mut self, target: &str) {
-        self.entry(view::PROC, 0, target.as_bytes(), None);
+    pub(super) fn filter(&mut self, program: &[u8]) {
+        self.entry(view::FILTER, 0, program, None);
+    }
+
+    pub(super) fn interpreter(&mut self, modules: &str) {
+        self.entry(view::INTERPRETER, 0, modules.as_bytes(), None);
     }
 
     pub(super) fn start_directory(&mut self, path: &Path) {
@@ -96,7 +88,7 @@ impl Encoder {
     }
 
     fn entry(&mut self, kind: u8, flags: u8, first: &[u8], second: Option<&[u8]>) {
-        // A length that doesn't fit makes a plan over the bound, which `plan` refuses before
+        // A length that doesn't fit makes a plan over the bound, which its maker refuses before
         // anybody reads it.
         let length = |text: &[u8]| u32::try_from(text.len() + 1).unwrap_or(u32::MAX).to_le_bytes();
         self.bytes.extend_from_slice(&[kind, flags]);

@@ -1,17 +1,44 @@
-//! The running cells, as the zygote knows them. No system calls.
+//! The cells that exist, as the zygote knows them. No system calls.
 
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use super::protocol::Cause;
+use crate::linux::cgroup::Group;
 
-/// One running cell.
+/// One cell.
 #[derive(Debug)]
 pub(super) struct Cell {
-    pub(super) report: OwnedFd,
-    /// When the wall time is over, on the monotonic clock.
-    pub(super) deadline: u64,
+    /// Its socket to the host.
+    pub(super) report: Option<OwnedFd>,
+    /// When the wall time is over, on the monotonic clock. A cell without an order has none.
+    pub(super) deadline: Option<u64>,
     pub(super) minimal: bool,
     pub(super) cause: Cause,
+    /// Its network namespace, if another cell may have it afterwards.
+    pub(super) network: Option<OwnedFd>,
+    pub(super) group: Option<Group>,
+    /// Its mount table, held so that taking it apart isn't part of the cell's end.
+    pub(super) mounts: Option<OwnedFd>,
+    /// Its id outside.
+    pub(super) host_id: Option<u32>,
+    /// The pool that it waits in.
+    pub(super) pool: Option<u16>,
+}
+
+impl Cell {
+    pub(super) fn new(minimal: bool) -> Self {
+        Self {
+            report: None,
+            deadline: None,
+            minimal,
+            cause: Cause::None,
+            network: None,
+            group: None,
+            mounts: None,
+            host_id: None,
+            pool: None,
+        }
+    }
 }
 
 /// Cells by the process id of their first process, which stays theirs until it is reaped.
@@ -37,6 +64,24 @@ impl Cells {
         self.cells.get_mut(&pid)
     }
 
+    /// Whether a cell of that pool still waits under this process id; it doesn't any more then.
+    pub(super) fn claim(&mut self, pid: i32, deadline: u64) -> Option<u16> {
+        let cell = self.cells.get_mut(&pid)?;
+        let pool = cell.pool.take()?;
+        cell.deadline = Some(deadline);
+        Some(pool)
+    }
+
+    /// Whether a cell has this id outside. There are more ids than there can be cells.
+    pub(super) fn has_id(&self, id: u32) -> bool {
+        self.cells.values().any(|cell| cell.host_id == Some(id))
+    }
+
+    /// Whether a cell runs, or is about to.
+    pub(super) fn any_busy(&self) -> bool {
+        self.cells.values().any(|cell| cell.pool.is_none())
+    }
+
     pub(super) fn contains(&self, pid: i32) -> bool {
         self.cells.contains_key(&pid)
     }
@@ -45,17 +90,23 @@ impl Cells {
         self.cells.keys().copied()
     }
 
+    /// The cells that wait in a pool.
+    pub(super) fn waiting_in(&self, pool: u16) -> impl Iterator<Item = i32> + '_ {
+        self.cells.iter().filter(move |(_, cell)| cell.pool == Some(pool)).map(|(pid, _)| *pid)
+    }
+
     /// Nanoseconds until the next cell's wall time is over. `None` if nobody is waited for.
     pub(super) fn until_next_deadline(&self, now: u64) -> Option<u64> {
         let running = self.cells.values().filter(|cell| cell.cause == Cause::None);
-        running.map(|cell| cell.deadline.saturating_sub(now)).min()
+        running.filter_map(|cell| cell.deadline).map(|deadline| deadline.saturating_sub(now)).min()
     }
 
     /// Marks the cells whose wall time is over; each is returned once.
     pub(super) fn take_overdue(&mut self, now: u64) -> Vec<i32> {
         let mut overdue = Vec::new();
         for (pid, cell) in &mut self.cells {
-            if cell.cause == Cause::None && cell.deadline <= now {
+            let is_over = cell.deadline.is_some_and(|deadline| deadline <= now);
+            if cell.cause == Cause::None && is_over {
                 cell.cause = Cause::WallTime;
                 overdue.push(*pid);
             }
@@ -69,8 +120,7 @@ mod tests {
     use super::*;
 
     fn cell(deadline: u64) -> Cell {
-        let (report, _) = crate::linux::sys::file::pipe().unwrap();
-        Cell { report, deadline, minimal: false, cause: Cause::None }
+        Cell { deadline: Some(deadline), ..Cell::new(false) }
     }
 
     #[test]
@@ -85,5 +135,17 @@ mod tests {
         assert_eq!(cells.until_next_deadline(15), Some(5));
         assert_eq!(cells.take_overdue(99), [2]);
         assert_eq!(cells.until_next_deadline(99), None);
+    }
+
+    #[test]
+    fn a_waiting_cell_has_no_deadline_and_is_claimed_once() {
+        let mut cells = Cells::default();
+        cells.insert(1, Cell { pool: Some(4), ..Cell::new(false) });
+        assert_eq!(cells.until_next_deadline(0), None);
+        assert!(!cells.any_busy());
+        assert_eq!(cells.claim(1, 7), Some(4));
+        assert!(cells.any_busy());
+        assert_eq!(cells.claim(1, 8), None);
+        assert_eq!(cells.take_overdue(7), [1]);
     }
 }

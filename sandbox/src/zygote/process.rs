@@ -1,27 +1,36 @@
 //! The zygote's life: take requests, reap cells, end those whose time is over, end when the host
 //! does.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use super::{
-    cells::Cells,
-    entry::CONTROL,
-    protocol::{Cause, MAX_REQUEST, Record, Request},
+    cells::{Cell, Cells},
+    entry::{CONTROL, Kind},
+    interpreters::Interpreters,
+    nursery::Nursery,
+    pools::Pools,
+    protocol::{Cause, MAX_REQUEST, Pool, Record, Request},
     start,
 };
 use crate::{
+    account::GroupUsage,
     errno::Errno,
     limits,
     linux::{
-        Failure, Identity, sweep,
+        Failure, Identity,
+        cgroup::Group,
+        sweep,
         sys::{
             self, credentials,
             event::{self, BATCH, Interest, Poller},
-            file, process,
+            file, landlock, process, seccomp,
             socket::{self, Received, Wait},
         },
     },
-    plan::{RESOURCES, Resource},
+    plan::{Plan, RESOURCES, Resource},
     step::Step,
 };
 
@@ -32,7 +41,12 @@ pub(super) struct Zygote {
     signals: OwnedFd,
     poller: Poller,
     pub(super) pidfd: OwnedFd,
-    pub(super) identity: Identity,
+    pub(super) null: OwnedFd,
+    /// What cells with namespaces come from, or why there is none; `None` for a zygote of the other
+    /// kind of cells.
+    pub(super) nursery: Option<Result<Nursery, Failure>>,
+    pools: Pools,
+    pub(super) interpreters: Interpreters,
     pub(super) ceilings: [u64; RESOURCES],
     pub(super) capabilities: u64,
     pub(super) cells: Cells,
@@ -40,20 +54,30 @@ pub(super) struct Zygote {
     pub(super) adopts: bool,
     /// Counts cells, to give neighbours different ids.
     pub(super) started: u64,
+    /// Whether groups wait for their removal.
+    untidy: bool,
+    /// When a cell was last started or reaped.
+    last_event: u64,
+    /// Cells that were started since everything was in stock and tidy.
+    unrested: u32,
+    /// Mount tables of cells that are gone.
+    ruins: Vec<OwnedFd>,
 }
 
 /// Runs until the host is gone.
-pub(super) fn run() -> ! {
-    let code = match settle().and_then(|mut zygote| zygote.serve()) {
-        Ok(()) => 0,
-        Err(errno) => errno.raw(),
-    };
+pub(super) fn run(kind: Kind) -> ! {
+    let served = settle(kind).and_then(|mut zygote| {
+        let served = zygote.serve();
+        zygote.leave();
+        served
+    });
+    let code = served.err().map_or(0, Errno::raw);
     // Cells are tied to this process and end with it.
     process::exit(code)
 }
 
 /// Cuts what ties this process to the host's surroundings.
-fn settle() -> sys::Result<Zygote> {
+fn settle(kind: Kind) -> sys::Result<Zygote> {
     credentials::set_dumpable(false)?;
     file::close_range(3, u32::MAX)?;
     event::zygote_signals();
@@ -74,23 +98,45 @@ fn settle() -> sys::Result<Zygote> {
     }
     let (user, group) = credentials::effective_ids();
     let (users, groups) = (read_small(c"/proc/self/uid_map")?, read_small(c"/proc/self/gid_map")?);
+    let null = file::open(c"/dev/null", libc::O_RDWR | libc::O_CLOEXEC)?;
+    // Before the control socket is duplicated into anything, and while the host's files are in sight.
+    let nursery = match kind {
+        Kind::Minimal => None,
+        Kind::Cells => Some(Nursery::enter(Identity::choose(user, group, &users, &groups))),
+    };
     let zygote = Zygote {
         control: file::inherited(CONTROL)?,
         signals: event::child_signals()?,
         poller: Poller::new()?,
         pidfd: event::own_pidfd()?,
-        identity: Identity::choose(user, group, &users, &groups),
+        null,
+        nursery,
+        pools: Pools::default(),
+        interpreters: Interpreters::default(),
         ceilings,
         capabilities: credentials::capability_count(),
         cells: Cells::default(),
         adopts: false,
+        untidy: false,
+        last_event: 0,
+        unrested: 0,
+        ruins: Vec::new(),
         // Zygotes of one machine begin at different places of the range, so that they rarely share
         // an id.
         started: u64::from(process::own_pid().unsigned_abs()).wrapping_mul(ID_STRIDE),
     };
     zygote.poller.add(zygote.control.as_fd(), Interest::Readable, CONTROL_TOKEN)?;
     zygote.poller.add(zygote.signals.as_fd(), Interest::Readable, SIGNAL_TOKEN)?;
-    socket::send(zygote.control.as_fd(), [&Record::Hello.encode(), &[]], &[], Wait::No)?;
+    let hello = Record::Hello {
+        landlock: landlock::version().unwrap_or_default(),
+        filters: seccomp::supported().is_ok(),
+        groups: match &zygote.nursery {
+            Some(Ok(nursery)) => nursery.missing_controllers(),
+            _ => 0,
+        },
+        own_ids: matches!(&zygote.nursery, Some(Ok(nursery)) if nursery.gives_each_its_own_id()),
+    };
+    socket::send(zygote.control.as_fd(), [&hello.encode(), &[]], &[], Wait::No)?;
     Ok(zygote)
 }
 
@@ -108,7 +154,8 @@ impl Zygote {
         let mut buffer = vec![0; MAX_REQUEST];
         let mut tokens = [0; BATCH];
         loop {
-            let patience = self.cells.until_next_deadline(event::now());
+            // What is made ahead is made while nobody waits for anything.
+            let patience = if self.prepare() { Some(0) } else { self.patience() };
             let ready = match self.poller.wait(&mut tokens, patience) {
                 Ok(ready) => ready,
                 Err(errno) if errno.raw() == libc::EINTR => 0,
@@ -122,6 +169,8 @@ impl Zygote {
                     }
                     CONTROL_TOKEN => {}
                     SIGNAL_TOKEN => self.reap()?,
+                    token if token > FIRST_INTERPRETER_TOKEN => self.hear(token),
+                    token if token & ALARM != 0 => self.starved(token & !ALARM),
                     pid => self.abandon(i32::try_from(pid).unwrap_or_default()),
                 }
             }
@@ -129,6 +178,172 @@ impl Zygote {
                 self.end(pid);
             }
         }
+    }
+
+    fn patience(&self) -> Option<u64> {
+        let now = event::now();
+        let deadline = self.cells.until_next_deadline(now);
+        let pool = [self.pools.until_sated(now), self.pools.until_hungry(now)];
+        let tidying = self.untidy.then_some(TIDY_PAUSE);
+        let rest = (self.unrested > 0).then(|| self.until_rest(now));
+        let interpreter = self.interpreters.until_due(now);
+        let pool = pool.into_iter().flatten();
+        deadline.into_iter().chain(pool).chain(tidying).chain(interpreter).chain(rest).min()
+    }
+
+    /// Nanoseconds until there is time for the stock: a cell that begins, and a host that has just
+    /// heard of an end, are slower while the zygote works beside them, on the same locks and
+    /// processors. Many cells at once leave no such time, and then it is taken.
+    fn until_rest(&self, now: u64) -> u64 {
+        if self.unrested >= limits::MOST_UNRESTED {
+            return 0;
+        }
+        let busy = self.cells.any_busy();
+        let pause = if busy { limits::REFILL_PAUSE } else { limits::REST_PAUSE };
+        let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+        self.last_event.saturating_add(pause).saturating_sub(now)
+    }
+
+    /// Does one piece of work that nobody waits for. Whether there may be more.
+    fn prepare(&mut self) -> bool {
+        if let Some((at, modules)) = self.interpreters.due(event::now()) {
+            let modules = modules.to_owned();
+            self.start_interpreter(at, &modules);
+            return true;
+        }
+        let key = match self.pools.hungry(|at| self.interpreters.is_ready(at), event::now()) {
+            Some((key, plan)) => {
+                let plan = plan.to_vec();
+                self.prepare_cell(key, &plan);
+                return true;
+            }
+            None => self.pools.sated(event::now()),
+        };
+        if let Some(key) = key {
+            let surplus = usize::from(self.pools.surplus(key));
+            let pids: Vec<i32> = self.cells.waiting_in(key).take(surplus).collect();
+            for pid in pids {
+                if let Some(cell) = self.cells.get_mut(pid) {
+                    cell.pool = None;
+                }
+                self.pools.released(key);
+                self.abandon(pid);
+            }
+        }
+        if self.until_rest(event::now()) > 0 {
+            return false;
+        }
+        let Some(Ok(nursery)) = &mut self.nursery else {
+            self.unrested = 0;
+            return false;
+        };
+        // A stock only saves time: who needs something hears why there is none.
+        if nursery.templates.stock()
+            || nursery.networks.stock().unwrap_or(false)
+            || nursery.stock_group()
+        {
+            return true;
+        }
+        if self.ruins.pop().is_some() {
+            return true;
+        }
+        self.untidy = !nursery.tidy();
+        self.unrested = 0;
+        false
+    }
+
+    fn start_interpreter(&mut self, at: usize, modules: &CStr) {
+        match start::interpreter(self, modules) {
+            Ok((pid, door)) => {
+                let token = FIRST_INTERPRETER_TOKEN + 1 + at as u64;
+                // If that can't be had, it never gets ready.
+                self.poller.add(door.as_fd(), Interest::Readable, token).ok();
+                self.interpreters.started(at, pid, door);
+            }
+            Err(_refused) => self.interpreters.failed(at, event::now()),
+        }
+    }
+
+    /// An interpreter says once that it is ready; anything else is its end, which comes as a signal
+    /// too.
+    fn hear(&mut self, token: u64) {
+        let at = usize::try_from(token - FIRST_INTERPRETER_TOKEN - 1).unwrap_or(usize::MAX);
+        let Some(door) = self.interpreters.door(at) else { return };
+        let heard = socket::receive(door, &mut [0; 16], Wait::No);
+        self.poller.remove(door).ok();
+        if heard.is_ok_and(|received| received.length > 0) {
+            self.interpreters.ready(at);
+            self.pools.forgive(at);
+        }
+    }
+
+    fn prepare_cell(&mut self, key: u16, plan: &[u8]) {
+        let started = match Plan::parse(plan) {
+            Some(plan) if self.cells.len() < limits::MAX_CELLS => start::waiting(self, plan),
+            _ => return self.pools.failed(key),
+        };
+        let Ok((started, host)) = started else { return self.pools.failed(key) };
+        let record = Record::Prepared { key, cell: started.pid.unsigned_abs() }.encode();
+        let passed = [Some(host.as_fd()), Some(started.pidfd.as_fd())];
+        let passed = passed.into_iter().chain([started.egress.as_ref().map(AsFd::as_fd)]);
+        let passed: Vec<BorrowedFd<'_>> = passed.flatten().collect();
+        let offered = socket::send(self.control.as_fd(), [&record, &[]], &passed, Wait::No);
+        let mut cell = started.cell;
+        cell.pool = Some(key);
+        self.pools.made(key);
+        self.admit(started.pid, cell);
+        if offered.is_err() {
+            // The host has more offers than it takes.
+            self.pools.failed(key);
+            self.end(started.pid);
+        }
+    }
+
+    fn admit(&mut self, pid: i32, mut cell: Cell) {
+        // A zygote without privileges may not; then the cell's last process takes it apart.
+        cell.mounts = start::mounts_of(pid);
+        if cell.pool.is_none() {
+            self.last_event = event::now();
+            self.unrested = self.unrested.saturating_add(1);
+        }
+        let report = cell.report.as_ref().map(AsFd::as_fd);
+        let watched =
+            report.map_or(Ok(()), |report| self.poller.add(report, Interest::HangUp, token(pid)));
+        if let Some(alarm) = cell.group.as_ref().and_then(Group::alarm) {
+            // Without it, what the kernel leaves of a starved cell lives until its own end.
+            self.poller.add(alarm, Interest::Readable, token(pid) | ALARM).ok();
+        }
+        self.cells.insert(pid, cell);
+        if watched.is_err() {
+            // Without the watch nobody would notice that the host has lost interest.
+            self.abandon(pid);
+        }
+    }
+
+    fn claimed(&mut self, cell: u32, milliseconds: u32) {
+        let now = event::now();
+        let deadline = now.saturating_add(u64::from(milliseconds).saturating_mul(1_000_000));
+        let pid = i32::try_from(cell).unwrap_or_default();
+        if let Some(key) = self.cells.claim(pid, deadline) {
+            self.pools.claimed(key, now);
+            if let Some(at) = self.pools.interpreter(key) {
+                self.interpreters.settled(at);
+            }
+        }
+    }
+
+    fn keep(&mut self, pool: Pool, plan: &[u8]) {
+        let Some(parsed) = Plan::parse(plan).filter(|plan| !plan.minimal) else { return };
+        if self.nursery.is_none() {
+            return;
+        }
+        let interpreter = match parsed.interpreter().map(|modules| self.interpreters.want(modules))
+        {
+            // More than this zygote may have: their programs start without.
+            Some(None) => return,
+            wanted => wanted.flatten(),
+        };
+        self.pools.keep(pool, plan, interpreter, event::now());
     }
 
     /// False when the host is gone.
@@ -146,37 +361,41 @@ impl Zygote {
             return Ok(false);
         }
         match Request::parse(buffer.get(..length).unwrap_or_default()) {
-            Some(Request::Launch { plan }) => self.launch(plan, passed),
-            Some(Request::LaunchFromFile { length }) => self.launch_from_file(length, passed),
+            Some(Request::Launch { plan, order }) => self.launch(plan, order, passed),
+            Some(Request::LaunchFromFile { plan, length }) => {
+                self.launch_from_file(plan, length, passed);
+            }
             Some(Request::Probe { namespaces }) => start::probe(namespaces, passed),
-            None => {}
+            Some(Request::Prepare { pool, plan }) => self.keep(pool, plan),
+            Some(Request::Claimed { cell, milliseconds }) => self.claimed(cell, milliseconds),
+            // Those are for prepared cells.
+            Some(Request::Run { .. } | Request::RunFromFile { .. }) | None => {}
         }
         Ok(true)
     }
 
-    fn launch_from_file(&mut self, length: usize, mut passed: start::Passed) {
-        let mut plan = vec![0; length];
+    fn launch_from_file(&mut self, plan: usize, length: usize, mut passed: start::Passed) {
+        let mut bytes = vec![0; length];
         let read = match passed.last_mut().and_then(Option::take) {
-            Some(file) => file::read_sealed(file.as_fd(), &mut plan),
+            Some(file) => file::read_sealed(file.as_fd(), &mut bytes),
             None => Err(Errno::from_raw(libc::EBADF)),
         };
         match read {
-            Ok(()) => self.launch(&plan, passed),
+            Ok(()) => {
+                let (plan, order) = bytes.split_at(plan.min(length));
+                self.launch(plan, order, passed);
+            }
             Err(errno) => refuse(&passed, Failure { step: Step::ReadPlan, errno, detail: 0 }),
         }
     }
 
-    fn launch(&mut self, plan: &[u8], passed: start::Passed) {
+    fn launch(&mut self, plan: &[u8], order: &[u8], passed: start::Passed) {
         if self.cells.len() >= limits::MAX_CELLS {
             let errno = Errno::from_raw(libc::EAGAIN);
             return refuse(&passed, Failure { step: Step::AdmitCell, errno, detail: 0 });
         }
-        let Some((pid, cell)) = start::cell(self, plan, passed) else { return };
-        let watched = self.poller.add(cell.report.as_fd(), Interest::HangUp, token(pid));
-        self.cells.insert(pid, cell);
-        if watched.is_err() {
-            // Without the watch nobody would notice that the host has lost interest.
-            self.abandon(pid);
+        if let Some((pid, cell)) = start::cell(self, plan, order, passed) {
+            self.admit(pid, cell);
         }
     }
 
@@ -194,7 +413,8 @@ impl Zygote {
                 Err(errno) if errno.raw() == libc::ECHILD => return Ok(()),
                 Err(errno) => return Err(errno),
             };
-            let Some(cell) = self.cells.remove(ended.pid) else {
+            let Some(mut cell) = self.cells.remove(ended.pid) else {
+                self.interpreters.ended(ended.pid, event::now());
                 orphans = true;
                 continue;
             };
@@ -202,15 +422,51 @@ impl Zygote {
                 orphans = true;
                 self.sweep();
             }
-            // It isn't watched any more if it was abandoned.
-            self.poller.remove(cell.report.as_fd()).ok();
-            let record = Record::Reaped { cause: cell.cause, usage: ended.usage };
-            tell(cell.report.as_fd(), record);
+            if let Some(key) = cell.pool {
+                self.pools.lost(key);
+            }
+            let group = cell.group.take();
+            if let Some(alarm) = group.as_ref().and_then(Group::alarm) {
+                self.poller.remove(alarm).ok();
+            }
+            let groups = group.as_ref().map_or_else(GroupUsage::default, Group::usage);
+            let cause = match cell.cause {
+                Cause::None if groups.oom_kills.is_some_and(|kills| kills > 0) => Cause::Memory,
+                known => known,
+            };
+            if let Some(report) = &cell.report {
+                tell(report.as_fd(), Record::Reaped { cause, usage: ended.usage, groups });
+                // It isn't watched any more if it was abandoned.
+                self.poller.remove(report.as_fd()).ok();
+            }
+            self.retire(cell, group);
         }
         if orphans && self.adopts {
             self.sweep();
         }
         Ok(())
+    }
+
+    /// Takes back what the nursery gave to a cell that is gone.
+    fn retire(&mut self, mut cell: Cell, group: Option<Group>) {
+        self.ruins.extend(cell.mounts.take());
+        // What waits for a quiet moment is bounded: when none comes, it's taken away now.
+        if self.ruins.len() > limits::MOST_RUINS {
+            self.ruins.truncate(limits::MOST_RUINS / 2);
+        }
+        // There is something to put in order, even if nothing starts any more.
+        self.unrested = self.unrested.max(1);
+        self.last_event = event::now();
+        let Some(Ok(nursery)) = &mut self.nursery else { return };
+        if let Some(network) = cell.network.take() {
+            nursery.networks.give_back(network);
+        }
+        if let Some(group) = group {
+            nursery.retire(group);
+        }
+        if nursery.dying_groups() > limits::MOST_DYING_GROUPS {
+            self.untidy = !nursery.tidy();
+        }
     }
 
     /// Ends children that are nobody's first process.
@@ -220,10 +476,25 @@ impl Zygote {
         sweep(|pid| self.cells.contains(pid)).ok();
     }
 
+    /// The cell is out of memory, and the kernel ends a process of it, or is about to.
+    fn starved(&mut self, pid: u64) {
+        let pid = i32::try_from(pid).unwrap_or_default();
+        let Some(cell) = self.cells.get_mut(pid) else { return };
+        if let Some(alarm) = cell.group.as_ref().and_then(Group::alarm) {
+            self.poller.remove(alarm).ok();
+        }
+        if cell.cause == Cause::None {
+            cell.cause = Cause::Memory;
+            self.end(pid);
+        }
+    }
+
     /// The host has let go of the cell without waiting for its end.
     fn abandon(&mut self, pid: i32) {
         let Some(cell) = self.cells.get_mut(pid) else { return };
-        self.poller.remove(cell.report.as_fd()).ok();
+        if let Some(report) = &cell.report {
+            self.poller.remove(report.as_fd()).ok();
+        }
         if cell.cause == Cause::None {
             cell.cause = Cause::Abandoned;
         }
@@ -242,6 +513,21 @@ impl Zygote {
         }
     }
 
+    /// Ends all cells, waits for their ends, and takes away what was made for them.
+    fn leave(mut self) {
+        self.end_all();
+        while self.cells.len() > 0 {
+            match process::reap(true) {
+                Ok(Some(ended)) => drop(self.cells.remove(ended.pid)),
+                Err(errno) if errno.raw() == libc::EINTR => {}
+                _ => break,
+            }
+        }
+        if let Some(Ok(nursery)) = self.nursery {
+            nursery.leave();
+        }
+    }
+
     fn end_all(&mut self) {
         let pids: Vec<i32> = self.cells.pids().collect();
         for pid in pids {
@@ -251,6 +537,7 @@ impl Zygote {
 }
 
 /// Tells the host. If it doesn't listen any more it doesn't want to know.
+#[expect(clippy::large_types_passed_by_value, reason = "it is written out at once, and no more")]
 pub(super) fn tell(report: BorrowedFd<'_>, record: Record) {
     socket::send(report, [&record.encode(), &[]], &[], Wait::No).ok();
 }
@@ -265,8 +552,13 @@ fn token(pid: i32) -> u64 {
     pid.unsigned_abs().into()
 }
 
+/// How long the zygote lets pass before it tries again to remove groups that were still in use.
+const TIDY_PAUSE: u64 = 20_000_000;
 /// Odd, so that process ids spread over the whole range.
 const ID_STRIDE: u64 = 509;
-/// Process ids end far below.
+/// Process ids end far below these.
+const ALARM: u64 = 1 << 40;
 const CONTROL_TOKEN: u64 = u64::MAX;
 const SIGNAL_TOKEN: u64 = u64::MAX - 1;
+/// Interpreters are numbered from here on, of which there are few.
+const FIRST_INTERPRETER_TOKEN: u64 = u64::MAX - 256;

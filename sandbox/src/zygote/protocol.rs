@@ -10,21 +10,40 @@ use std::time::Duration;
 
 use super::wire::{Reader, Writer};
 use crate::{
+    account::{self, GroupUsage},
     errno::Errno,
     limits,
     report::{STAGES, Usage},
     step::Step,
 };
 
-/// What the host asks for.
+/// What the host asks for: the first four of the zygote, the last two of a prepared cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
-    /// Start a cell. The plan follows in the datagram. Descriptors: input, output, error, report.
-    Launch { plan: &'a [u8] },
-    /// Start a cell. The plan is in a sealed memory file, which is the fifth descriptor.
-    LaunchFromFile { length: usize },
+    /// Start a cell. Plan and order follow in the datagram. Descriptors: input, output, error,
+    /// report.
+    Launch { plan: &'a [u8], order: &'a [u8] },
+    /// Start a cell. Plan and order are in a sealed memory file, which is the fifth descriptor.
+    LaunchFromFile { plan: usize, length: usize },
     /// Try whether a process can start with these namespaces. Descriptor: report.
     Probe { namespaces: u64 },
+    /// Keep cells with this plan ready. The plan follows in the datagram.
+    Prepare { pool: Pool, plan: &'a [u8] },
+    /// A prepared cell was given an order, and has this much time.
+    Claimed { cell: u32, milliseconds: u32 },
+    /// Run this. Descriptors: input, output, error.
+    Run { order: &'a [u8] },
+    /// Run what is in a sealed memory file, which is the fourth descriptor.
+    RunFromFile { length: usize },
+}
+
+/// How many cells of a plan are kept ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pool {
+    /// The host's number for the plan.
+    pub(crate) key: u16,
+    pub(crate) least: u16,
+    pub(crate) most: u16,
 }
 
 /// Header of a request: magic, version, kind, argument.
@@ -34,10 +53,18 @@ pub(crate) const MAX_REQUEST: usize = 16 + limits::INLINE_PLAN_BYTES;
 
 impl<'a> Request<'a> {
     pub(crate) fn header(self) -> [u8; REQUEST_HEADER] {
+        // A length that doesn't fit makes a request that is refused.
+        let short = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let (kind, argument): (u16, u64) = match self {
-            Self::Launch { .. } => (1, 0),
-            Self::LaunchFromFile { length } => (2, u64::try_from(length).unwrap_or(u64::MAX)),
+            Self::Launch { plan, .. } => (1, short(plan.len()).into()),
+            Self::LaunchFromFile { plan, length } => (2, pair(short(plan), short(length))),
             Self::Probe { namespaces } => (3, namespaces),
+            Self::Prepare { pool, .. } => {
+                (4, pair(pool.key.into(), pair_short(pool.least, pool.most)))
+            }
+            Self::Claimed { cell, milliseconds } => (5, pair(cell, milliseconds)),
+            Self::Run { .. } => (6, 0),
+            Self::RunFromFile { length } => (7, short(length).into()),
         };
         let mut bytes = [0; REQUEST_HEADER];
         let mut writer = Writer::new(&mut bytes);
@@ -54,37 +81,88 @@ impl<'a> Request<'a> {
             return None;
         }
         let kind = reader.u16()?;
-        let argument = reader.u64()?;
+        let (low, high) = (reader.u32()?, reader.u32()?);
+        let argument = pair(high, low);
         let body = reader.rest();
         match kind {
-            1 if argument == 0 && body.len() <= limits::INLINE_PLAN_BYTES => {
-                Some(Self::Launch { plan: body })
+            1 if body.len() <= limits::INLINE_PLAN_BYTES => {
+                let (plan, order) = body.split_at_checked(usize::try_from(argument).ok()?)?;
+                Some(Self::Launch { plan, order })
             }
             2 if body.is_empty() => {
-                let length = usize::try_from(argument).ok()?;
-                (length <= limits::MAX_PLAN_BYTES).then_some(Self::LaunchFromFile { length })
+                let (plan, length) = (usize::try_from(high).ok()?, usize::try_from(low).ok()?);
+                (plan <= length && length <= MAX_FILE)
+                    .then_some(Self::LaunchFromFile { plan, length })
             }
             3 if body.is_empty() => Some(Self::Probe { namespaces: argument }),
+            4 if body.len() <= limits::INLINE_PLAN_BYTES => {
+                let [key, _] = split(high);
+                let [most, least] = split(low);
+                (u32::from(key) == high && least <= most)
+                    .then_some(Self::Prepare { pool: Pool { key, least, most }, plan: body })
+            }
+            5 if body.is_empty() => Some(Self::Claimed { cell: high, milliseconds: low }),
+            6 if argument == 0 && body.len() <= limits::INLINE_PLAN_BYTES => {
+                Some(Self::Run { order: body })
+            }
+            7 if body.is_empty() => {
+                let length = usize::try_from(argument).ok()?;
+                (length <= limits::MAX_PLAN_BYTES).then_some(Self::RunFromFile { length })
+            }
             _ => None,
         }
     }
 }
 
+/// A file holds a plan and an order.
+const MAX_FILE: usize = 2 * limits::MAX_PLAN_BYTES;
+
+fn pair(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
+}
+
+fn pair_short(high: u16, low: u16) -> u32 {
+    u32::from(high) << 16 | u32::from(low)
+}
+
+/// The low and the high half.
+fn split(word: u32) -> [u16; 2] {
+    let [a, b, c, d] = word.to_le_bytes();
+    [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
+}
+
 /// What comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a record lives for one call, and some of its makers can't allocate"
+)]
 pub(crate) enum Record {
-    /// The zygote listens (sent once, on the control socket).
-    Hello,
-    /// The first process exists; its pidfd comes beside the record.
+    /// The zygote listens (sent once, on the control socket), and this is what the host's kernel
+    /// gives.
+    Hello { landlock: u32, filters: bool, groups: u64, own_ids: bool },
+    /// The first process exists; its pidfd comes beside the record, and the socket that listens for
+    /// the proxy if there is one.
     Launched,
+    /// A cell of the pool with this key is being built (sent on the control socket). Beside it come
+    /// its report socket and its pidfd.
+    Prepared { key: u16, cell: u32 },
+    /// The upper directory of the cell's overlay comes beside the record.
+    Overlay,
+    /// The filter has refused a call (when learning: seen one) that often.
+    Denied { number: u32, count: u32 },
     /// The program runs. Nanoseconds per stage.
     Started { stages: [u64; STAGES] },
+    /// An interpreter's fork is in the cell and waits for its order.
+    Joined,
+    /// A cell that learns has made this call.
+    Seen { number: u32, arguments: [u64; 6] },
     /// A step failed; nothing runs.
     Failed { step: Step, errno: Errno, detail: u32 },
     /// The program ended by itself.
     Ended { status: i32, usage: Usage },
     /// The first process is gone, and with it the whole cell. The last record.
-    Reaped { cause: Cause, usage: Usage },
+    Reaped { cause: Cause, usage: Usage, groups: GroupUsage },
     /// Answer to a probe; `None` says it works.
     Probed { errno: Option<Errno> },
 }
@@ -98,21 +176,67 @@ pub(crate) enum Cause {
     WallTime,
     /// The host let go of the report socket.
     Abandoned,
+    /// The group ran out of memory and the kernel ended a process of it.
+    Memory,
+}
+
+/// Runs every reader of what the three processes say to each other on the bytes; for the fuzzer.
+///
+/// ```text
+/// cargo +nightly fuzz run launcher_protocol
+/// ```
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    if let Some(record) = Record::parse(bytes) {
+        assert_eq!(Record::parse(&record.encode()), Some(record), "it's read as it's written");
+    }
+    let inner = match Request::parse(bytes) {
+        Some(Request::Launch { plan, order }) => [plan, order],
+        Some(Request::Prepare { plan, .. }) => [plan, plan],
+        Some(Request::Run { order }) => [order, order],
+        _ => [bytes, bytes],
+    };
+    for bytes in inner {
+        if let Some(plan) = crate::plan::Plan::parse(bytes) {
+            plan.entries().for_each(drop);
+        }
+        if let Some(order) = crate::plan::Order::parse(bytes) {
+            order.entries().for_each(drop);
+        }
+    }
 }
 
 /// Every record has this size.
 pub(crate) const RECORD: usize = 8 + 8 * WORDS;
-const WORDS: usize = 10;
+const WORDS: usize = 24;
 const RECORD_MAGIC: u32 = 0x5243_464E;
 const REQUEST_MAGIC: u32 = 0x5143_464E;
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 impl Record {
+    #[expect(clippy::many_single_char_names, reason = "the six arguments of a system call")]
     pub(crate) fn encode(self) -> [u8; RECORD] {
         let mut words = [0_u64; WORDS];
         let kind: u16 = match self {
-            Self::Hello => 1,
+            Self::Hello { landlock, filters, groups, own_ids } => {
+                fill(&mut words, [landlock.into(), filters.into(), groups, own_ids.into()]);
+                1
+            }
             Self::Launched => 2,
+            Self::Prepared { key, cell } => {
+                fill(&mut words, [key.into(), cell.into()]);
+                8
+            }
+            Self::Overlay => 9,
+            Self::Joined => 12,
+            Self::Seen { number, arguments: [a, b, c, d, e, f] } => {
+                fill(&mut words, [number.into(), a, b, c, d, e, f]);
+                11
+            }
+            Self::Denied { number, count } => {
+                fill(&mut words, [number.into(), count.into()]);
+                10
+            }
             Self::Started { stages } => {
                 fill(&mut words, stages);
                 3
@@ -126,9 +250,12 @@ impl Record {
                 fill(&mut words, [signed(status), user, system, resident]);
                 5
             }
-            Self::Reaped { cause, usage } => {
+            Self::Reaped { cause, usage, groups } => {
                 let [user, system, resident] = usage_words(usage);
                 fill(&mut words, [cause.number(), user, system, resident]);
+                if let Some(rest) = words.get_mut(USAGE_WORDS..) {
+                    fill(rest, groups.to_words());
+                }
                 6
             }
             Self::Probed { errno } => {
@@ -162,8 +289,30 @@ impl Record {
         }
         let [first, second, third, fourth, ..] = words;
         match kind {
-            1 => Some(Self::Hello),
+            1 => Some(Self::Hello {
+                landlock: u32::try_from(first).ok()?,
+                filters: second == 1,
+                groups: third,
+                own_ids: fourth == 1,
+            }),
             2 => Some(Self::Launched),
+            8 => Some(Self::Prepared {
+                key: u16::try_from(first).ok()?,
+                cell: u32::try_from(second).ok()?,
+            }),
+            11 => {
+                let mut arguments = [0; 6];
+                for (into, from) in arguments.iter_mut().zip(words.iter().skip(1)) {
+                    *into = *from;
+                }
+                Some(Self::Seen { number: u32::try_from(first).ok()?, arguments })
+            }
+            9 => Some(Self::Overlay),
+            12 => Some(Self::Joined),
+            10 => Some(Self::Denied {
+                number: u32::try_from(first).ok()?,
+                count: u32::try_from(second).ok()?,
+            }),
             3 => {
                 let mut stages = [0; STAGES];
                 fill(&mut stages, words);
@@ -178,10 +327,17 @@ impl Record {
                 status: unsigned(first)?,
                 usage: usage([second, third, fourth]),
             }),
-            6 => Some(Self::Reaped {
-                cause: Cause::from_number(first)?,
-                usage: usage([second, third, fourth]),
-            }),
+            6 => {
+                let mut groups = [0; account::WORDS];
+                for (into, from) in groups.iter_mut().zip(words.iter().skip(USAGE_WORDS)) {
+                    *into = *from;
+                }
+                Some(Self::Reaped {
+                    cause: Cause::from_number(first)?,
+                    usage: usage([second, third, fourth]),
+                    groups: GroupUsage::from_words(&groups),
+                })
+            }
             7 => {
                 let errno = unsigned(first)?;
                 Some(Self::Probed { errno: (errno != 0).then_some(Errno::from_raw(errno)) })
@@ -197,6 +353,7 @@ impl Cause {
             Self::None => 0,
             Self::WallTime => 1,
             Self::Abandoned => 2,
+            Self::Memory => 3,
         }
     }
 
@@ -205,10 +362,14 @@ impl Cause {
             0 => Some(Self::None),
             1 => Some(Self::WallTime),
             2 => Some(Self::Abandoned),
+            3 => Some(Self::Memory),
             _ => None,
         }
     }
 }
+
+/// Cause and usage come before the groups' usage.
+const USAGE_WORDS: usize = 4;
 
 /// Copies as many words as both have.
 fn fill<const N: usize>(into: &mut [u64], from: [u64; N]) {
@@ -250,13 +411,22 @@ mod tests {
             peak_resident_bytes: 7 << 20,
         };
         vec![
-            Record::Hello,
+            Record::Hello { landlock: 7, filters: true, groups: 5, own_ids: true },
             Record::Launched,
+            Record::Prepared { key: 3, cell: 9 },
+            Record::Overlay,
+            Record::Joined,
+            Record::Seen { number: 16, arguments: [1, 2, 3, 4, 5, u64::MAX] },
+            Record::Denied { number: 101, count: 7 },
             Record::Started { stages: std::array::from_fn(|index| index as u64) },
             Record::Failed { step: Step::Execute, errno: Errno::from_raw(2), detail: 9 },
             Record::Ended { status: 0x0100, usage },
             Record::Ended { status: -1, usage },
-            Record::Reaped { cause: Cause::WallTime, usage },
+            Record::Reaped {
+                cause: Cause::WallTime,
+                usage,
+                groups: GroupUsage::from_words(&std::array::from_fn(|index| index as u64)),
+            },
             Record::Probed { errno: None },
             Record::Probed { errno: Some(Errno::from_raw(1)) },
         ]
@@ -271,21 +441,37 @@ mod tests {
 
     #[test]
     fn requests_round_trip() {
-        let mut launch = Request::Launch { plan: b"abc" }.header().to_vec();
-        launch.extend_from_slice(b"abc");
-        assert_eq!(Request::parse(&launch), Some(Request::Launch { plan: b"abc" }));
-        for request in
-            [Request::LaunchFromFile { length: 5 }, Request::Probe { namespaces: 1 << 40 }]
-        {
-            assert_eq!(Request::parse(&request.header()), Some(request));
+        let pool = Pool { key: 7, least: 2, most: 9 };
+        let requests = [
+            Request::Launch { plan: b"abc", order: b"de" },
+            Request::LaunchFromFile { plan: 3, length: 5 },
+            Request::Probe { namespaces: 1 << 40 },
+            Request::Prepare { pool, plan: b"abc" },
+            Request::Claimed { cell: 77, milliseconds: u32::MAX },
+            Request::Run { order: b"de" },
+            Request::RunFromFile { length: 5 },
+        ];
+        for request in requests {
+            let mut datagram = request.header().to_vec();
+            match request {
+                Request::Launch { plan, order } => datagram.extend([plan, order].concat()),
+                Request::Prepare { plan, .. } => datagram.extend(plan),
+                Request::Run { order } => datagram.extend(order),
+                _ => {}
+            }
+            assert_eq!(Request::parse(&datagram), Some(request));
         }
     }
 
     #[test]
     fn lengths_are_bounded() {
-        let long = Request::LaunchFromFile { length: limits::MAX_PLAN_BYTES + 1 };
+        let long = Request::LaunchFromFile { plan: 0, length: MAX_FILE + 1 };
         assert_eq!(Request::parse(&long.header()), None);
-        let mut launch = Request::Launch { plan: &[] }.header().to_vec();
+        let long = Request::RunFromFile { length: limits::MAX_PLAN_BYTES + 1 };
+        assert_eq!(Request::parse(&long.header()), None);
+        let split = Request::LaunchFromFile { plan: 6, length: 5 };
+        assert_eq!(Request::parse(&split.header()), None);
+        let mut launch = Request::Launch { plan: &[], order: &[] }.header().to_vec();
         launch.resize(MAX_REQUEST + 1, 0);
         assert_eq!(Request::parse(&launch), None);
     }

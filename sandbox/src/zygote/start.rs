@@ -1,29 +1,37 @@
-//! Starting one cell: everything that may allocate happens here, before the fork.
+//! Starting one cell: everything that has to be decided or made is made here, before the fork.
 
 #![expect(unsafe_code, reason = "forking needs the promise that there is one thread")]
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    ffi::{CStr, CString, OsStr},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::PathBuf,
+};
 
 use super::{
     cells::Cell,
-    owner,
+    nursery, owner,
     process::{Zygote, refuse, tell},
-    protocol::{Cause, Record},
+    protocol::Record,
 };
 use crate::{
     errno::Errno,
-    limits,
     linux::{
-        At, Failure, Identity,
-        child::{self, Ids, Launch},
-        payload::Payload,
+        At, Failure, Point, Prepared,
+        cgroup::{self, Group},
+        child::{self, Launch, Nest, Work},
+        joint::Invitation,
+        nest,
         sys::{
-            self, event, file,
-            process::{self, CELL_NAMESPACES, Forked, NEW_USER, Stack},
+            event, file,
+            process::{self, ALL_NAMESPACES, CELL_NAMESPACES, Forked, NEW_USER, Stack, StringList},
             socket::{self, MAX_PASSED, Wait},
         },
     },
-    plan::{MAX_PLAN_BINDS, Plan},
+    plan::{Entry, Order, Plan, is_writable},
     step::Step,
 };
 
@@ -32,36 +40,49 @@ pub(super) type Passed = [Option<OwnedFd>; MAX_PASSED];
 /// The report's place among them, after the three streams.
 pub(super) const REPORT: usize = 3;
 
+/// What became of a start.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) pid: i32,
+    pub(super) pidfd: OwnedFd,
+    /// The socket for the host's proxy.
+    pub(super) egress: Option<OwnedFd>,
+    pub(super) cell: Cell,
+}
+
 /// Starts a cell and tells its host. `None` if that failed, which the host has been told as well.
-pub(super) fn cell(zygote: &mut Zygote, plan: &[u8], passed: Passed) -> Option<(i32, Cell)> {
+pub(super) fn cell(
+    zygote: &mut Zygote,
+    plan: &[u8],
+    order: &[u8],
+    passed: Passed,
+) -> Option<(i32, Cell)> {
     let begun = event::now();
-    let Some(plan) = Plan::parse(plan) else {
-        refuse(
-            &passed,
-            Failure { step: Step::ReadPlan, errno: Errno::from_raw(libc::EINVAL), detail: 0 },
-        );
+    let (Some(plan), Some(order)) = (Plan::parse(plan), Order::parse(order)) else {
+        let errno = Errno::from_raw(libc::EINVAL);
+        refuse(&passed, Failure { step: Step::ReadPlan, errno, detail: 0 });
         return None;
     };
     let [Some(input), Some(output), Some(error), Some(report), None] = passed else { return None };
     // The first process has its own copy; this one stays for telling of its end.
-    let own_report = match report.try_clone() {
+    let own_report = match copy(&report) {
         Ok(copy) => copy,
-        Err(error) => {
-            let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
-            tell(report.as_fd(), failed(Failure { step: Step::AdmitCell, errno, detail: 0 }));
+        Err(failure) => {
+            tell(report.as_fd(), failed(failure));
             return None;
         }
     };
-    match fork(zygote, plan, [input, output, error], report, begun) {
-        Ok((pid, pidfd)) => {
+    let work = Work::Now { order, streams: [input, output, error] };
+    match start(zygote, plan, work, report, begun) {
+        Ok(Started { pid, pidfd, egress, mut cell }) => {
             let record = Record::Launched.encode();
+            let passed = [Some(pidfd.as_fd()), egress.as_ref().map(AsFd::as_fd)];
+            let passed: Vec<BorrowedFd<'_>> = passed.into_iter().flatten().collect();
             // If the host is gone the poller says so at once, and the cell ends.
-            socket::send(own_report.as_fd(), [&record, &[]], &[pidfd.as_fd()], Wait::No).ok();
-            let deadline = begun.saturating_add(plan.wall_nanoseconds);
-            Some((
-                pid,
-                Cell { report: own_report, deadline, minimal: plan.minimal, cause: Cause::None },
-            ))
+            socket::send(own_report.as_fd(), [&record, &[]], &passed, Wait::No).ok();
+            cell.report = Some(own_report);
+            cell.deadline = Some(begun.saturating_add(order.wall_nanoseconds));
+            Some((pid, cell))
         }
         Err(failure) => {
             tell(own_report.as_fd(), failed(failure));
@@ -70,79 +91,207 @@ pub(super) fn cell(zygote: &mut Zygote, plan: &[u8], passed: Passed) -> Option<(
     }
 }
 
-fn fork(
+/// Starts a cell that waits for its order. Returns the host's end of its report socket beside it.
+pub(super) fn waiting(zygote: &mut Zygote, plan: Plan<'_>) -> Result<(Started, OwnedFd), Failure> {
+    let begun = event::now();
+    let (host, cell) = socket::pair().at(Step::AdmitCell)?;
+    let own_report = copy(&cell)?;
+    let mut started = start(zygote, plan, Work::Later, cell, begun)?;
+    started.cell.report = Some(own_report);
+    Ok((started, host))
+}
+
+fn copy(report: &OwnedFd) -> Result<OwnedFd, Failure> {
+    report.try_clone().map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
+        Failure { step: Step::AdmitCell, errno, detail: 0 }
+    })
+}
+
+fn start(
     zygote: &mut Zygote,
     plan: Plan<'_>,
-    streams: [OwnedFd; 3],
+    work: Work<'_>,
     report: OwnedFd,
     begun: u64,
-) -> Result<(i32, OwnedFd), Failure> {
+) -> Result<Started, Failure> {
     zygote.started = zygote.started.wrapping_add(1);
-    zygote.adopts |= plan.minimal;
-    let host_id = if plan.minimal { None } else { zygote.identity.host_id(zygote.started) };
-    let (ids, release) = ids(zygote.identity, host_id)?;
-    let prepared = match host_id {
-        Some(host_id) => owner::prepare(&plan, host_id)?,
-        None => [const { None }; MAX_PLAN_BINDS],
+    if plan.minimal {
+        if zygote.nursery.is_some() {
+            // That kind of cell has to see the host as the host program does.
+            return Err(GONE).at(Step::ReadPlan);
+        }
+        zygote.adopts = true;
+        let launch = launch(zygote, plan, work, report, begun, None);
+        let (pid, pidfd) = fork(launch, 0, None)?;
+        let cell = Cell::new(true);
+        return Ok(Started { pid, pidfd, egress: None, cell });
+    }
+    // Ids come round again; the next one may still be a living cell's.
+    let identity = match &zygote.nursery {
+        Some(Ok(nursery)) => nursery.identity,
+        Some(Err(failure)) => return Err(*failure),
+        None => return Err(GONE).at(Step::ReadPlan),
     };
-    let mut launch = Launch {
-        payload: Payload::new(plan, zygote.ceilings),
+    while identity.gives_each_its_own() && zygote.cells.has_id(identity.host_id(zygote.started)) {
+        zygote.started = zygote.started.wrapping_add(1);
+    }
+    let host_id = identity.host_id(zygote.started);
+    let nursery = match &mut zygote.nursery {
+        Some(Ok(nursery)) => nursery,
+        Some(Err(failure)) => return Err(*failure),
+        None => return Err(GONE).at(Step::ReadPlan),
+    };
+    let prepared = owner::prepare(nursery, &plan, host_id)?;
+    let root = nursery.templates.with(&points(&plan, &prepared)?)?;
+    let mut group = plan.groups.then(|| nursery.group(&plan.group_limits)).transpose()?;
+    let network = nursery.networks.take()?;
+    let egress = if plan.loopback || plan.egress { nursery::connect(plan.egress)? } else { None };
+    let (entry, namespaces) = (group.as_ref().map(Group::entry), nursery.namespaces);
+    let files: Vec<BorrowedFd<'_>> = entry.iter().flat_map(|entry| entry.legacy()).collect();
+    let mut guest_files = files.clone();
+    let mut unified_file = None;
+    let mut door = None;
+    if let Some(modules) = plan.interpreter() {
+        door = Some(zygote.interpreters.door_of(modules).ok_or(GONE).at(Step::JoinCell)?);
+        unified_file = entry.map(cgroup::Entry::unified_file).transpose().at(Step::LimitGroup)?;
+    }
+    guest_files.extend(unified_file.iter().flatten().map(AsFd::as_fd));
+    let nest = Nest {
+        root,
+        prepared,
+        host_id,
+        privileged: nursery.is_privileged(),
+        namespaces,
+        groups: &files,
+        interpreter: door.map(|door| Invitation { door, groups: &guest_files }),
+    };
+    let unified = entry.as_ref().and_then(|entry| entry.unified());
+    let launch = launch(zygote, plan, work, report, begun, Some(nest));
+    let Some(Ok(nursery)) = &zygote.nursery else { return Err(GONE).at(Step::Clone) };
+    nursery.act_as(host_id)?;
+    let forked = fork(launch, CELL_NAMESPACES, unified);
+    // What is opened or made from here on is the zygote's own again.
+    nursery.act_as_itself()?;
+    let (pid, pidfd) = forked?;
+    let mut cell = Cell::new(false);
+    cell.host_id = Some(host_id);
+    // Where other sockets were possible, something may stay: not for another cell.
+    cell.network = plan.quiet.then_some(network);
+    if let Some(group) = &mut group {
+        group.entered();
+    }
+    cell.group = group;
+    Ok(Started { pid, pidfd, egress, cell })
+}
+
+fn launch<'a>(
+    zygote: &'a Zygote,
+    plan: Plan<'a>,
+    work: Work<'a>,
+    report: OwnedFd,
+    begun: u64,
+    nest: Option<Nest<'a>>,
+) -> Launch<'a> {
+    Launch {
+        plan,
+        work,
         stack: Stack::new(),
-        streams,
         report,
         zygote: zygote.pidfd.as_fd(),
-        ids,
-        prepared,
+        null: zygote.null.as_fd(),
+        ceilings: zygote.ceilings,
+        nest,
         capabilities: zygote.capabilities,
         begun,
-    };
-    let namespaces = if plan.minimal { 0 } else { CELL_NAMESPACES };
+    }
+}
+
+fn fork(
+    mut launch: Launch<'_>,
+    namespaces: u64,
+    group: Option<BorrowedFd<'_>>,
+) -> Result<(i32, OwnedFd), Failure> {
     // SAFETY: this is the zygote, which never starts a thread.
-    match unsafe { process::fork(namespaces) }.at(Step::Clone)? {
+    match unsafe { process::fork(namespaces, group) }.at(Step::Clone)? {
         Forked::Child => child::run(&mut launch),
-        Forked::Parent { pid, pidfd } => {
-            if let (Some(host_id), Some(release)) = (host_id, release)
-                && let Err(errno) = write_maps(pid, host_id, release.as_fd())
-            {
-                // It waits for the map and ends by itself when `release` closes; this is only
-                // faster.
-                process::kill(pid, libc::SIGKILL).ok();
-                return Err(errno).at(Step::WriteIdMap);
-            }
-            Ok((pid, pidfd))
-        }
+        Forked::Parent { pid, pidfd } => Ok((pid, pidfd)),
     }
 }
 
-/// How the cell gets its ids, and what to write to when the zygote has done its part.
-fn ids(identity: Identity, host_id: Option<u32>) -> Result<(Ids, Option<OwnedFd>), Failure> {
-    match identity {
-        Identity::Range { .. } if host_id.is_some() => {
-            let (done, release) = file::pipe().at(Step::WriteIdMap)?;
-            Ok((Ids::Await(done), Some(release)))
-        }
-        Identity::Range { .. } => Ok((Ids::Write { users: Vec::new(), groups: Vec::new() }, None)),
-        Identity::Own { user, group } => {
-            let line = |outer: u32| format!("{} {outer} 1\n", limits::INNER_ID).into_bytes();
-            Ok((Ids::Write { users: line(user), groups: line(group) }, None))
-        }
+/// Starts an interpreter that imports these modules. Returns the socket on which it hears from
+/// cells' first processes.
+pub(super) fn interpreter(zygote: &mut Zygote, modules: &CStr) -> Result<(i32, OwnedFd), Failure> {
+    let nursery = match &mut zygote.nursery {
+        Some(Ok(nursery)) => nursery,
+        Some(Err(failure)) => return Err(*failure),
+        None => return Err(GONE).at(Step::ReadPlan),
+    };
+    let root = nursery.templates.with(&[])?;
+    let text = file::sealed_text(BOOTSTRAP).at(Step::JoinCell)?;
+    let (ours, theirs) = socket::pair().at(Step::JoinCell)?;
+    let names: Vec<CString> = modules
+        .to_bytes()
+        .split(|byte| *byte == b' ')
+        .filter(|name| !name.is_empty())
+        .filter_map(|name| CString::new(name).ok())
+        .collect();
+    let fixed = [c"python3", c"-I", c"-B", c"-"].into_iter();
+    let nest = nest::Nest {
+        root: root.as_fd(),
+        text: text.as_fd(),
+        door: theirs.as_fd(),
+        null: zygote.null.as_fd(),
+        capabilities: zygote.capabilities,
+        candidates: &PYTHON,
+        arguments: StringList::new(fixed.chain(names.iter().map(CString::as_c_str))),
+        environment: StringList::new(ENVIRONMENT.into_iter()),
+    };
+    // SAFETY: this is the zygote, which never starts a thread.
+    match unsafe { process::fork(0, None) }.at(Step::Clone)? {
+        Forked::Child => nest::run(&nest),
+        Forked::Parent { pid, .. } => Ok((pid, ours)),
     }
 }
 
-/// Maps the one inner id to `host_id` and lets the cell go on.
-fn write_maps(pid: i32, host_id: u32, release: BorrowedFd<'_>) -> sys::Result<()> {
-    let line = format!("{} {host_id} 1\n", limits::INNER_ID);
-    owner::write_map(pid, "uid_map", &line)?;
-    owner::write_map(pid, "gid_map", &line)?;
-    file::write(release, &[1])?;
-    Ok(())
+const BOOTSTRAP: &[u8] = include_bytes!("../python/bootstrap.py");
+/// Where cells look for programs.
+const PYTHON: [&CStr; 3] = [c"/usr/local/bin/python3", c"/usr/bin/python3", c"/bin/python3"];
+/// What a cell's program finds; forks take that of their order instead.
+const ENVIRONMENT: [&CStr; 3] =
+    [c"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", c"HOME=/work", c"LANG=C.UTF-8"];
+
+/// A cell with namespaces was asked for where there is no nursery.
+const GONE: Errno = Errno::from_raw(libc::EINVAL);
+
+/// The mount table of a cell.
+pub(super) fn mounts_of(pid: i32) -> Option<OwnedFd> {
+    let path = std::ffi::CString::new(format!("/proc/{pid}/ns/mnt")).ok()?;
+    file::open(&path, libc::O_RDONLY | libc::O_CLOEXEC).ok()
+}
+
+/// Where the plan mounts something outside of the writable directories.
+fn points(plan: &Plan<'_>, prepared: &Prepared) -> Result<Vec<Point>, Failure> {
+    let binds = plan.entries().filter_map(|entry| match entry {
+        Entry::Bind { target, .. } | Entry::Overlay { target, .. } => Some(target),
+        _ => None,
+    });
+    let mut points = Vec::new();
+    for (target, source) in binds.zip(prepared.iter().flatten()) {
+        let inside = PathBuf::from(OsStr::from_bytes(target.to_bytes()));
+        if !is_writable(&inside) {
+            let is_directory = file::status(source.as_fd()).at(Step::AttachBind)?.is_directory;
+            points.push(Point { inside, is_directory });
+        }
+    }
+    Ok(points)
 }
 
 /// Tries whether a process can start with these namespaces, and tells.
 pub(super) fn probe(namespaces: u64, passed: Passed) {
     let [Some(report), None, None, None, None] = passed else { return };
     // SAFETY: this is the zygote, which never starts a thread.
-    let errno = match unsafe { process::fork((namespaces & CELL_NAMESPACES) | NEW_USER) } {
+    let errno = match unsafe { process::fork((namespaces & ALL_NAMESPACES) | NEW_USER, None) } {
         Ok(Forked::Child) => process::exit(0),
         Ok(Forked::Parent { .. }) => None,
         Err(errno) => Some(errno),

@@ -1,8 +1,9 @@
 //! The report of `exec --json`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
-use neuroflow::sandbox::{End, Output, Report};
+use neuroflow::sandbox::{EgressVerdict, End, Output, Report};
 use serde::Serialize;
 
 use super::ExecError;
@@ -29,6 +30,46 @@ struct Json<'a> {
     user_seconds: f64,
     system_seconds: f64,
     peak_resident_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_cell_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throttled_seconds: Option<f64>,
+    boundary: String,
+    degraded: Vec<String>,
+    denied: BTreeMap<&'a str, u32>,
+    stages: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    egress: Vec<Request<'a>>,
+}
+
+/// A decision of the egress proxy.
+#[derive(Debug, Serialize)]
+struct Request<'a> {
+    host: &'a str,
+    port: u16,
+    method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    reason: &'static str,
+    allowed: bool,
+    bytes_up: u64,
+    bytes_down: u64,
+}
+
+/// The word for an end, with the program's status or the signal that ended it.
+pub(super) fn ending(end: End) -> (&'static str, Option<i32>, Option<i32>) {
+    match end {
+        End::Exited(status) => ("exited", Some(status), None),
+        End::Signalled(signal) => ("signalled", None, Some(signal)),
+        End::WallTime => ("wall_time", None, None),
+        End::OutputLimit => ("output_limit", None, None),
+        End::Memory => ("memory", None, None),
+        End::CpuTime => ("cpu_time", None, None),
+        End::FileSize => ("file_size", None, None),
+        End::ForeignCall => ("foreign_call", None, None),
+        End::Cancelled => ("cancelled", None, None),
+        _ => ("killed", None, None),
+    }
 }
 
 impl ExecReport {
@@ -40,14 +81,7 @@ impl ExecReport {
     }
 
     pub(super) fn write(&self, report: &Report, out: &mut dyn Write) -> Result<(), ExecError> {
-        let (ended, exit_code, signal) = match report.end {
-            End::Exited(status) => ("exited", Some(status), None),
-            End::Signalled(signal) => ("signalled", None, Some(signal)),
-            End::WallTime => ("wall_time", None, None),
-            End::OutputLimit => ("output_limit", None, None),
-            End::Cancelled => ("cancelled", None, None),
-            _ => ("killed", None, None),
-        };
+        let (ended, exit_code, signal) = ending(report.end);
         let json = Json {
             ended,
             exit_code,
@@ -61,6 +95,35 @@ impl ExecReport {
             user_seconds: report.usage.user.as_secs_f64(),
             system_seconds: report.usage.system.as_secs_f64(),
             peak_resident_bytes: report.usage.peak_resident_bytes,
+            peak_cell_bytes: report.group.memory_peak_bytes,
+            throttled_seconds: report.group.throttled.map(|time| time.as_secs_f64()),
+            boundary: report.boundary.to_string(),
+            degraded: report.degraded.iter().map(ToString::to_string).collect(),
+            denied: report
+                .denials
+                .iter()
+                .map(|denial| (denial.call.as_str(), denial.count))
+                .collect(),
+            stages: report
+                .stages
+                .iter()
+                .map(|(stage, time)| (format!("{stage:?}").to_lowercase(), time.as_secs_f64()))
+                .collect(),
+            egress: report
+                .egress
+                .iter()
+                .flat_map(|egress| &egress.decisions)
+                .map(|decision| Request {
+                    host: &decision.host,
+                    port: decision.port,
+                    method: &decision.method,
+                    path: decision.path.as_deref(),
+                    reason: decision.reason.code(),
+                    allowed: decision.verdict() == EgressVerdict::Allowed,
+                    bytes_up: decision.bytes_up,
+                    bytes_down: decision.bytes_down,
+                })
+                .collect(),
         };
         let text = serde_json::to_string_pretty(&json)?;
         writeln!(out, "{text}").map_err(ExecError::Output)

@@ -26,6 +26,20 @@ pub(crate) fn set_ids(user: u32, group: u32) -> Result<()> {
     Ok(())
 }
 
+/// Takes other effective ids and keeps the real ones.
+pub(crate) fn set_effective_ids(user: u32, group: u32) -> Result<()> {
+    // SAFETY: takes integers only; -1 leaves an id as it is.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, -1, group, -1) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, -1, user, -1) })?;
+    Ok(())
+}
+
+/// From here on a change of ids leaves the calling process's capabilities alone.
+pub(crate) fn keep_capabilities_over_ids() -> Result<()> {
+    switch(libc::PR_SET_SECUREBITS, NO_SETUID_FIXUP)
+}
+
 pub(crate) fn clear_groups() -> Result<()> {
     let none = ptr::null::<libc::gid_t>();
     // SAFETY: a list of no groups isn't read.
@@ -76,10 +90,6 @@ pub(crate) fn clear_ambient_set() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn in_ambient_set(capability: u64) -> Result<bool> {
-    Ok(ask(libc::PR_CAP_AMBIENT, AMBIENT_IS_SET, capability)? == 1)
-}
-
 /// Root gets nothing by being root, ids don't change capabilities, nothing becomes ambient; all
 /// locked.
 pub(crate) fn lock_secure_bits() -> Result<()> {
@@ -99,6 +109,25 @@ pub(crate) fn drop_capabilities() -> Result<()> {
     Ok(())
 }
 
+/// Keeps one capability, over exec too, and no way to another. The bounding set comes first, while
+/// there still is a right to change it.
+pub(crate) fn keep_only(capability: u64, known: u64) -> Result<()> {
+    for other in (0..known).filter(|other| *other != capability) {
+        drop_from_bounding_set(other)?;
+    }
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let bit = 1_u32.checked_shl(u32::try_from(capability).unwrap_or(u32::MAX)).unwrap_or_default();
+    let kept = CapabilityData { effective: bit, permitted: bit, inheritable: bit };
+    let data = [kept, CapabilityData::default()];
+    // SAFETY: header and two data structs are what version 3 announces; the kernel reads them.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;
+    ask(libc::PR_CAP_AMBIENT, AMBIENT_RAISE, capability)?;
+    Ok(())
+}
+
+/// The right to enter namespaces, among much else.
+pub(crate) const ADMINISTER: u64 = 21;
+
 /// Whether the effective, permitted and inheritable sets are empty.
 pub(crate) fn has_no_capabilities() -> Result<bool> {
     let mut header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
@@ -116,12 +145,35 @@ pub(crate) fn hard_limit(resource: Resource) -> Result<u64> {
     Ok(limit.rlim_max)
 }
 
-/// Sets soft and hard limit.
+/// Sets soft and hard limit, and reads them back.
 pub(crate) fn set_limit(resource: Resource, value: u64) -> Result<()> {
     let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: the struct is live; the kernel reads it.
     check(unsafe { libc::setrlimit(number(resource), &raw const limit) })?;
-    Ok(())
+    let mut set = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is live and ours.
+    check(unsafe { libc::getrlimit(number(resource), &raw mut set) })?;
+    if (set.rlim_cur, set.rlim_max) == (value, value) { Ok(()) } else { Err(NOT_AS_SET) }
+}
+
+/// Whether the calling process is the first of its pid namespace, with these ids and no others.
+pub(crate) fn is_first_with(user: u32, group: u32) -> Result<bool> {
+    let (mut users, mut groups) = ([u32::MAX; 3], [u32::MAX; 3]);
+    let [real, effective, saved] = &mut users;
+    // SAFETY: the three words are live and ours.
+    check(unsafe { libc::getresuid(real, effective, saved) })?;
+    let [real, effective, saved] = &mut groups;
+    // SAFETY: the three words are live and ours.
+    check(unsafe { libc::getresgid(real, effective, saved) })?;
+    // SAFETY: can't fail and touches no memory.
+    let pid = unsafe { libc::getpid() };
+    Ok(pid == 1 && users == [user; 3] && groups == [group; 3])
+}
+
+/// Whether the calling process has no supplementary groups.
+pub(crate) fn has_no_groups() -> Result<bool> {
+    // SAFETY: asks for a number only.
+    Ok(check(unsafe { libc::getgroups(0, ptr::null_mut()) })? == 0)
 }
 
 pub(crate) fn start_session() -> Result<()> {
@@ -177,7 +229,8 @@ fn ask(option: c_int, first: u64, second: u64) -> Result<c_int> {
     check(unsafe { libc::prctl(option, first, second, none, none) })
 }
 
-fn number(resource: Resource) -> libc::__rlimit_resource_t {
+/// The kernel's number of a resource.
+pub(crate) fn number(resource: Resource) -> libc::__rlimit_resource_t {
     match resource {
         Resource::CpuSeconds => libc::RLIMIT_CPU,
         Resource::FileSize => libc::RLIMIT_FSIZE,
@@ -218,10 +271,11 @@ pub(crate) const NOT_AS_SET: Errno = Errno::from_raw(libc::EBADE);
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 /// Two words of 32 bits.
 const MAX_CAPABILITIES: u64 = 64;
-const AMBIENT_IS_SET: u64 = 1;
+const AMBIENT_RAISE: u64 = 2;
 const AMBIENT_CLEAR_ALL: u64 = 4;
 /// `NOROOT`, `NO_SETUID_FIXUP` and `NO_CAP_AMBIENT_RAISE` set, `KEEP_CAPS` clear, all four locked.
 const LOCKED_SECURE_BITS: u64 = 0xEF;
+const NO_SETUID_FIXUP: u64 = 1 << 2;
 const KEYCTL_JOIN_SESSION_KEYRING: c_int = 1;
 const KEYCTL_REVOKE: c_int = 3;
 const SESSION_KEYRING: c_int = -3;

@@ -170,11 +170,29 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
 
 /// A descriptor of the calling process itself.
 pub(crate) fn own_pidfd() -> Result<OwnedFd> {
+    pidfd(super::process::own_pid())
+}
+
+/// A descriptor of a process.
+pub(crate) fn pidfd(pid: i32) -> Result<OwnedFd> {
     let fd = check(
         // SAFETY: takes integers only.
-        unsafe { libc::syscall(libc::SYS_pidfd_open, std::process::id(), 0) },
+        unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) },
     )?;
     Ok(own(i32::try_from(fd).unwrap_or(-1)))
+}
+
+/// The id of the process behind a pidfd, from the descriptor's own entry in `/proc`.
+pub(crate) fn process_of(pidfd: BorrowedFd<'_>) -> std::io::Result<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.ok_or_else(|| std::io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+/// A descriptor that others count up, and that is readable from then on.
+pub(crate) fn counter() -> Result<OwnedFd> {
+    // SAFETY: makes a descriptor.
+    Ok(own(check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?))
 }
 
 /// Whether the process behind a pidfd has ended; for sockets, whether there is something to read.
@@ -183,6 +201,21 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>, milliseconds: i32) -> Result<bool>
     // SAFETY: one live entry is announced as one.
     let ready = check(unsafe { libc::poll(&raw mut poll, 1, milliseconds) })?;
     Ok(ready > 0)
+}
+
+/// Waits until one of the two has something to read; says which.
+pub(crate) fn wait_for_either(
+    first: BorrowedFd<'_>,
+    second: Option<BorrowedFd<'_>>,
+) -> Result<(bool, bool)> {
+    let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // A negative descriptor is passed over.
+    let second = second.map_or(-1, |fd| fd.as_raw_fd());
+    let mut polls = [entry(first.as_raw_fd()), entry(second)];
+    // SAFETY: two live entries are announced as two.
+    check(unsafe { libc::poll(polls.as_mut_ptr(), 2, -1) })?;
+    let [first, second] = polls;
+    Ok((first.revents != 0, second.revents & libc::POLLIN != 0))
 }
 
 /// Sends a signal through a pidfd.

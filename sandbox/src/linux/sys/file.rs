@@ -31,6 +31,13 @@ pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
     usize::try_from(count).map_err(|_negative| last())
 }
 
+/// Reads from the start, wherever the descriptor's position is.
+pub(crate) fn read_at_start(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
+    // SAFETY: the pointer and the length are those of a buffer that is ours alone for the call.
+    let count = unsafe { libc::pread(fd.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+    usize::try_from(count).map_err(|_negative| last())
+}
+
 pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the pointer and the length are those of a live buffer, which the kernel only reads.
     let count = unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
@@ -95,6 +102,33 @@ pub(crate) struct Status {
     pub(crate) gid: u32,
 }
 
+/// What a path refers to, and how it is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) is_read_only: bool,
+}
+
+pub(crate) fn status_at(path: &CStr) -> Result<Place> {
+    let file = open(path, libc::O_PATH | libc::O_CLOEXEC)?;
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills the struct, whose size it knows from the architecture.
+    check(unsafe { libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    let stat = unsafe { stat.assume_init() };
+    let mut system = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the C library fills the struct.
+    check(unsafe { libc::fstatvfs(file.as_raw_fd(), system.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    let system = unsafe { system.assume_init() };
+    Ok(Place {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        is_read_only: system.f_flag & libc::ST_RDONLY != 0,
+    })
+}
+
 pub(crate) fn status(fd: BorrowedFd<'_>) -> Result<Status> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the kernel fills the struct, whose size it knows from the architecture.
@@ -106,6 +140,12 @@ pub(crate) fn status(fd: BorrowedFd<'_>) -> Result<Status> {
         uid: stat.st_uid,
         gid: stat.st_gid,
     })
+}
+
+/// An empty memory file; the name is for people who look.
+pub(crate) fn memory(name: &CStr) -> Result<OwnedFd> {
+    // SAFETY: `name` is NUL-terminated and lives through the call.
+    Ok(own(check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?))
 }
 
 /// A memory file that nobody, not even its writer, can change any more.
@@ -120,6 +160,14 @@ pub(crate) fn sealed(contents: &[u8]) -> Result<OwnedFd> {
     }
     // SAFETY: F_ADD_SEALS takes an integer and touches no memory of ours.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) })?;
+    Ok(file)
+}
+
+/// As [`sealed`], to be read from its start.
+pub(crate) fn sealed_text(contents: &[u8]) -> Result<OwnedFd> {
+    let file = sealed(contents)?;
+    // SAFETY: takes integers only.
+    check(unsafe { libc::lseek(file.as_raw_fd(), 0, libc::SEEK_SET) })?;
     Ok(file)
 }
 
@@ -141,10 +189,16 @@ pub(crate) fn read_sealed(file: BorrowedFd<'_>, into: &mut [u8]) -> Result<()> {
 
 /// Puts `from` at the place of descriptor `to`, where it survives exec.
 pub(crate) fn place(from: BorrowedFd<'_>, to: RawFd) -> Result<()> {
-    // SAFETY: duplicating a descriptor touches no memory; the callers own the numbers 0 to 2, which
-    // are `to`.
+    // SAFETY: duplicating a descriptor touches no memory; the callers own the numbers, 0 to 4,
+    // which are `to`.
     check(unsafe { libc::dup2(from.as_raw_fd(), to) })?;
     Ok(())
+}
+
+/// A copy of a descriptor, with a number that isn't below `least`.
+pub(crate) fn copy_from(fd: BorrowedFd<'_>, least: RawFd) -> Result<OwnedFd> {
+    // SAFETY: duplicating a descriptor touches no memory.
+    Ok(own(check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) })?))
 }
 
 /// Closes the descriptors `first..=last`.

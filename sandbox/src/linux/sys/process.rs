@@ -21,17 +21,22 @@ pub(crate) enum Forked {
     Parent { pid: i32, pidfd: OwnedFd },
 }
 
-/// Forks, with the child in new namespaces and without the parent's signal handlers.
+/// Forks, with the child in new namespaces, in `group` if there is one (a directory of cgroup v2),
+/// and without the parent's signal handlers.
 ///
 /// # Safety
 ///
 /// The calling process has one thread. (The child of a threaded process may meet locks that nobody
 /// opens.)
-pub(crate) unsafe fn fork(namespaces: u64) -> Result<Forked> {
+pub(crate) unsafe fn fork(namespaces: u64, group: Option<BorrowedFd<'_>>) -> Result<Forked> {
     let mut pidfd: c_int = -1;
     // SAFETY: all fields are integers, for which zero is valid.
     let mut request: libc::clone_args = unsafe { MaybeUninit::zeroed().assume_init() };
     request.flags = namespaces | PIDFD | CLEAR_SIGHAND;
+    if let Some(group) = group {
+        request.flags |= INTO_CGROUP;
+        request.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
+    }
     request.pidfd = (&raw mut pidfd).expose_provenance() as u64;
     request.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
     // SAFETY: without CLONE_VM the child gets a copy of everything, its stack included; the caller
@@ -46,9 +51,25 @@ pub(crate) unsafe fn fork(namespaces: u64) -> Result<Forked> {
     }
 }
 
-/// The namespaces of a cell.
-pub(crate) const CELL_NAMESPACES: u64 =
-    NEW_USER | NEW_PID | NEW_NS | NEW_NET | NEW_IPC | NEW_UTS | NEW_CGROUP;
+/// Gives the calling process namespaces of its own.
+pub(crate) fn unshare(namespaces: u64) -> Result<()> {
+    // SAFETY: takes integers only; all the flags in use concern the calling process alone.
+    check(unsafe { libc::syscall(libc::SYS_unshare, namespaces) })?;
+    Ok(())
+}
+
+/// Enters another namespace.
+pub(crate) fn enter_namespace(namespace: BorrowedFd<'_>, kind: u64) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_setns, namespace.as_raw_fd(), kind) })?;
+    Ok(())
+}
+
+/// The namespaces that a cell's first process is born into. The network's is taken from a stock
+/// before, the cgroup's made after the process has entered its groups.
+pub(crate) const CELL_NAMESPACES: u64 = NEW_USER | NEW_PID | NEW_NS | NEW_IPC | NEW_UTS;
+/// All namespaces that a cell has.
+pub(crate) const ALL_NAMESPACES: u64 = CELL_NAMESPACES | NEW_NET | NEW_CGROUP;
 pub(crate) const NEW_USER: u64 = libc::CLONE_NEWUSER.cast_unsigned() as u64;
 pub(crate) const NEW_PID: u64 = libc::CLONE_NEWPID.cast_unsigned() as u64;
 pub(crate) const NEW_NS: u64 = libc::CLONE_NEWNS.cast_unsigned() as u64;
@@ -58,6 +79,7 @@ pub(crate) const NEW_UTS: u64 = libc::CLONE_NEWUTS.cast_unsigned() as u64;
 pub(crate) const NEW_CGROUP: u64 = libc::CLONE_NEWCGROUP.cast_unsigned() as u64;
 const PIDFD: u64 = libc::CLONE_PIDFD.cast_unsigned() as u64;
 const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Memory for the stack of a process that shares its parent's memory until it executes a program.
 #[derive(Debug)]
@@ -77,6 +99,13 @@ impl Stack {
     }
 }
 
+/// What a process has in common with its parent until it executes a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    Memory,
+    MemoryAndFiles,
+}
+
 /// Starts a process that shares this one's memory, and waits until it has executed a program or
 /// ended.
 ///
@@ -85,6 +114,7 @@ pub(crate) fn spawn_sharing<A: Sync>(
     stack: &mut Stack,
     body: extern "C" fn(&A) -> c_int,
     argument: &A,
+    sharing: Sharing,
 ) -> Result<i32> {
     let top = stack.0.as_mut_ptr_range().end;
     // SAFETY: only the argument's type changes, from a reference to the `void *` that C passes on;
@@ -92,7 +122,8 @@ pub(crate) fn spawn_sharing<A: Sync>(
     let entry = unsafe {
         std::mem::transmute::<extern "C" fn(&A) -> c_int, extern "C" fn(*mut c_void) -> c_int>(body)
     };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let files = if sharing == Sharing::MemoryAndFiles { libc::CLONE_FILES } else { 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | files;
     // SAFETY: the stack is exclusively borrowed and aligned to 16; with CLONE_VFORK this process
     // stands still, so the argument outlives its use and nobody else touches the shared memory.
     check(unsafe {

@@ -12,6 +12,9 @@ use crate::errno::Errno;
 
 /// The most descriptors that travel with one datagram: three streams, the report, the plan.
 pub(crate) const MAX_PASSED: usize = 5;
+/// The most that are sent with one: what an interpreter needs to fork into a cell. Only it receives
+/// so many.
+pub(crate) const MAX_SENT: usize = 32;
 
 /// Two connected sockets that keep the borders of messages.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
@@ -54,7 +57,7 @@ pub(crate) fn send(
     passed: &[BorrowedFd<'_>],
     wait: Wait,
 ) -> Result<()> {
-    if passed.len() > MAX_PASSED {
+    if passed.len() > MAX_SENT {
         return Err(Errno::from_raw(libc::E2BIG));
     }
     let mut vectors = parts
@@ -81,7 +84,7 @@ pub(crate) fn send(
         // SAFETY: `first` is a valid header within the buffer.
         let data = unsafe { libc::CMSG_DATA(first) }.cast::<FdBytes>();
         for (index, fd) in passed.iter().enumerate() {
-            // SAFETY: index < MAX_PASSED, and the buffer has room for that many descriptors after
+            // SAFETY: index < MAX_SENT, and the buffer has room for that many descriptors after
             // the header.
             let slot = unsafe { data.add(index) };
             // SAFETY: the slot is inside the buffer, and bytes need no alignment.
@@ -111,7 +114,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8], wait: Wait) -> Re
     let mut ancillary = Ancillary::empty();
     let mut message = header(&mut vectors);
     message.msg_control = ancillary.0.as_mut_ptr().cast();
-    message.msg_controllen = mem::size_of::<Ancillary>();
+    message.msg_controllen = RECEIVED_ANCILLARY;
     let flags = libc::MSG_CMSG_CLOEXEC | if wait == Wait::No { libc::MSG_DONTWAIT } else { 0 };
     // SAFETY: header, vectors and control buffer are live and ours alone, with their true sizes.
     let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
@@ -143,7 +146,7 @@ fn take_passed(message: &libc::msghdr) -> [Option<OwnedFd>; MAX_PASSED] {
                 let slot = unsafe { data.add(index) };
                 // SAFETY: the slot is inside the buffer, and bytes need no alignment.
                 let fd = own(RawFd::from_ne_bytes(unsafe { slot.read() }));
-                // The buffer has room for exactly MAX_PASSED; `fd` is closed here if that should
+                // What is received has room for exactly MAX_PASSED; `fd` is closed here if that should
                 // change.
                 if let Some(place) = passed.get_mut(next) {
                     *place = Some(fd);
@@ -155,6 +158,13 @@ fn take_passed(message: &libc::msghdr) -> [Option<OwnedFd>; MAX_PASSED] {
         current = unsafe { libc::CMSG_NXTHDR(message, current) };
     }
     passed
+}
+
+/// Says that nothing more will come, whoever else holds a copy of the descriptor.
+pub(crate) fn hang_up(socket: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) })?;
+    Ok(())
 }
 
 /// Switches the loopback device of the calling process's network namespace on.
@@ -171,6 +181,25 @@ pub(crate) fn raise_loopback() -> Result<()> {
     Ok(())
 }
 
+/// A socket that listens on the loopback device of the calling process's network namespace.
+pub(crate) fn listen_on_loopback(port: u16) -> Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: makes a descriptor.
+    let socket = own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) })?);
+    let address = libc::sockaddr_in {
+        sin_family: u16::try_from(libc::AF_INET).unwrap_or_default(),
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(std::net::Ipv4Addr::LOCALHOST).to_be() },
+        sin_zero: [0; 8],
+    };
+    let length = u32_of(size_of::<libc::sockaddr_in>());
+    // SAFETY: the address is live and has the announced length.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    // SAFETY: takes integers only.
+    check(unsafe { libc::listen(socket.as_raw_fd(), WAITING_CONNECTIONS) })?;
+    Ok(socket)
+}
+
 /// `ifreq` with the union's member for flags.
 #[repr(C)]
 struct LoopbackRequest {
@@ -179,7 +208,7 @@ struct LoopbackRequest {
     rest: [u8; 22],
 }
 
-/// Room for one header and [`MAX_PASSED`] descriptors, aligned for the header.
+/// Room for one header and [`MAX_SENT`] descriptors, aligned for the header.
 #[repr(C, align(8))]
 struct Ancillary([u8; ANCILLARY]);
 
@@ -192,11 +221,15 @@ impl Ancillary {
 /// A descriptor as it stands in ancillary data.
 type FdBytes = [u8; mem::size_of::<RawFd>()];
 
+/// Connections that wait for the proxy; past them the kernel lets the next one try again.
+const WAITING_CONNECTIONS: libc::c_int = 64;
 /// The kernel's flag in the type of the struct's member.
 const IFF_UP: libc::c_short = 1;
 
+/// 16 bytes of header and 32 descriptors of 4 bytes.
+const ANCILLARY: usize = 144;
 /// 16 bytes of header and 5 descriptors of 4 bytes, rounded up to 8.
-const ANCILLARY: usize = 40;
+const RECEIVED_ANCILLARY: usize = 40;
 const SIZE_OF_INT: libc::socklen_t = 4;
 
 fn header(vectors: &mut [libc::iovec]) -> libc::msghdr {

@@ -1,7 +1,12 @@
 //! What is known about a cell's end, and how much it has written. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::{
-    report::{End, Truncated, Usage},
+    account::GroupUsage,
+    limits,
+    report::{Denial, End, Truncated, Usage},
+    seccomp::{Observed, names},
     zygote::protocol::{Cause, Record},
 };
 
@@ -23,6 +28,12 @@ pub(super) struct State {
     ended: Option<(i32, Usage)>,
     /// The zygote's last word.
     reaped: Option<(Cause, Usage)>,
+    /// What its groups counted.
+    group: GroupUsage,
+    /// Refused calls by number, and how often.
+    denied: BTreeMap<u32, u32>,
+    /// The calls of a cell that learns.
+    observed: Option<Observed>,
 }
 
 impl State {
@@ -33,6 +44,9 @@ impl State {
             asked: None,
             ended: None,
             reaped: None,
+            group: GroupUsage::default(),
+            denied: BTreeMap::new(),
+            observed: None,
         }
     }
 
@@ -60,29 +74,75 @@ impl State {
     }
 
     /// Takes a record; `None` stands for the closed socket. True if it was the last.
+    #[expect(clippy::large_types_passed_by_value, reason = "it is taken apart at once")]
     pub(super) fn hear(&mut self, record: Option<Record>) -> bool {
         match record {
             Some(Record::Ended { status, usage }) => {
                 self.ended = Some((status, usage));
                 false
             }
-            Some(Record::Reaped { cause, usage }) => {
+            Some(Record::Reaped { cause, usage, groups }) => {
                 self.reaped = Some((cause, usage));
+                self.group = groups;
                 true
+            }
+            Some(Record::Seen { number, arguments }) => {
+                self.observed.get_or_insert_default().record(number, arguments);
+                false
+            }
+            Some(Record::Denied { number, count }) => {
+                let is_new = !self.denied.contains_key(&number);
+                if !is_new || self.denied.len() < limits::MAX_DENIALS {
+                    let known = self.denied.entry(number).or_default();
+                    *known = count.max(*known);
+                }
+                false
             }
             Some(_) => false,
             None => true,
         }
     }
 
+    /// Whether it is known how the program ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     pub(super) fn end(&self) -> End {
         match (self.asked, self.ended, self.reaped) {
             (Some(asked), ..) => asked,
-            (None, Some((status, _)), _) => crate::launcher::ending(status),
+            (None, Some((status, _)), _) => match crate::launcher::ending(status) {
+                // The kernel ends by SIGKILL what is in the way of others' memory.
+                End::Signalled(libc::SIGKILL) if self.is_out_of_memory() => End::Memory,
+                end => end,
+            },
+            (None, None, Some((Cause::Memory, _))) => End::Memory,
             (None, None, Some((Cause::WallTime, _))) => End::WallTime,
             (None, None, Some((Cause::None | Cause::Abandoned, _))) => End::Killed,
             (None, None, None) => End::LauncherLost,
         }
+    }
+
+    fn is_out_of_memory(&self) -> bool {
+        self.group.oom_kills.is_some_and(|kills| kills > 0)
+    }
+
+    pub(super) fn group(&self) -> GroupUsage {
+        self.group
+    }
+
+    /// A list of the calls that were seen.
+    pub(super) fn learned(&self) -> Option<String> {
+        // It fails only if a list that comes with the crate can't be read.
+        self.observed.as_ref().and_then(|observed| observed.profile("learned").ok())
+    }
+
+    pub(super) fn denials(&self) -> Vec<Denial> {
+        let named = |(number, count): (&u32, &u32)| Denial {
+            call: names::name(*number).into_owned(),
+            count: *count,
+        };
+        self.denied.iter().map(named).collect()
     }
 
     /// The zygote's numbers count everything; the first process's only what had ended by then.
@@ -106,12 +166,38 @@ mod tests {
         peak_resident_bytes: 1,
     };
 
+    fn reaped(cause: Cause) -> Record {
+        Record::Reaped { cause, usage: USAGE, groups: GroupUsage::default() }
+    }
+
+    #[test]
+    fn a_kill_for_want_of_memory_is_told_apart() {
+        let groups = GroupUsage { oom_kills: Some(1), ..GroupUsage::default() };
+        let mut state = State::new(10);
+        state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
+        state.hear(Some(Record::Reaped { cause: Cause::Memory, usage: USAGE, groups }));
+        assert_eq!(state.end(), End::Memory);
+        let mut state = State::new(10);
+        state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
+        state.hear(Some(reaped(Cause::None)));
+        assert_eq!(state.end(), End::Signalled(9));
+    }
+
+    #[test]
+    fn refused_calls_are_named_and_counted() {
+        let mut state = State::new(10);
+        for count in [1, 4] {
+            state.hear(Some(Record::Denied { number: 165, count }));
+        }
+        assert_eq!(state.denials(), [Denial { call: "mount".to_owned(), count: 4 }]);
+    }
+
     #[test]
     fn a_program_ends_by_itself() {
         let mut state = State::new(10);
         assert!(!state.hear(Some(Record::Ended { status: 3 << 8, usage: Usage::default() })));
         state.ask_to_end(End::Cancelled);
-        assert!(state.hear(Some(Record::Reaped { cause: Cause::None, usage: USAGE })));
+        assert!(state.hear(Some(reaped(Cause::None))));
         assert_eq!(state.end(), End::Exited(3));
         assert_eq!(state.usage(), USAGE);
     }
@@ -121,7 +207,7 @@ mod tests {
         let mut state = State::new(10);
         state.ask_to_end(End::WallTime);
         state.ask_to_end(End::Cancelled);
-        assert!(state.hear(Some(Record::Reaped { cause: Cause::None, usage: USAGE })));
+        assert!(state.hear(Some(reaped(Cause::None))));
         assert_eq!(state.end(), End::WallTime);
     }
 
@@ -131,10 +217,10 @@ mod tests {
         assert!(state.hear(None));
         assert_eq!(state.end(), End::LauncherLost);
         let mut state = State::new(10);
-        assert!(state.hear(Some(Record::Reaped { cause: Cause::None, usage: USAGE })));
+        assert!(state.hear(Some(reaped(Cause::None))));
         assert_eq!(state.end(), End::Killed);
         let mut state = State::new(10);
-        assert!(state.hear(Some(Record::Reaped { cause: Cause::WallTime, usage: USAGE })));
+        assert!(state.hear(Some(reaped(Cause::WallTime))));
         assert_eq!(state.end(), End::WallTime);
     }
 

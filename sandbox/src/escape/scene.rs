@@ -1,0 +1,242 @@
+//! What the attacks go for: files, sockets, a process, shared memory of this host, all made for the
+//! purpose and gone afterwards.
+
+use std::{
+    ffi::CString,
+    fs::{self, File, Permissions},
+    io::{self, Read},
+    net::{IpAddr, SocketAddr as NetAddress, TcpListener, UdpSocket},
+    os::{
+        fd::{AsFd, OwnedFd},
+        linux::net::SocketAddrExt,
+        unix::{
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+            net::{SocketAddr, UnixListener},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicI32, AtomicU32, Ordering},
+};
+
+use super::{SuiteError, plain::Victim};
+use crate::linux::sys::{
+    probe::{
+        inheritable,
+        target::{Keyed, Queue, Terminal},
+    },
+    process,
+};
+use crate::network::{Network, Rule};
+
+/// The first bytes of every secret.
+pub(crate) const SECRET: &str = "a secret of the host\n";
+
+/// Targets and where they are.
+#[derive(Debug)]
+pub(super) struct Scene {
+    directory: PathBuf,
+    pub(super) executable: PathBuf,
+    pub(super) is_root: bool,
+    parameters: Vec<String>,
+    /// Targets that are there as long as something holds them.
+    held: Held,
+    home_secret: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    tcp: Vec<TcpListener>,
+    udp: Option<UdpSocket>,
+    /// What an allow-list may let a cell reach; it never answers.
+    behind: Option<TcpListener>,
+    unix: Vec<UnixListener>,
+    victim: Option<Victim>,
+    terminal: Option<Terminal>,
+    keyed: Option<Keyed>,
+    queue: Option<Queue>,
+}
+
+impl Scene {
+    /// Makes all of it.
+    pub(super) fn set() -> Result<Self, SuiteError> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let executable =
+            fs::read_link("/proc/self/exe").and_then(|path| path.metadata().map(|_| path));
+        let executable = executable.map_err(|source| SuiteError::Executable { source })?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("neuroflow-escape-{}-{number}", process::own_pid());
+        let directory = std::env::temp_dir().join(&unique);
+        let scene = |what| {
+            let place = directory.clone();
+            move |source| SuiteError::Scene { what, place, source }
+        };
+        fs::create_dir(&directory).map_err(scene("a directory"))?;
+        let mut this = Self {
+            directory: directory.clone(),
+            executable,
+            is_root: fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0),
+            parameters: Vec::new(),
+            held: Held::default(),
+            home_secret: None,
+        };
+        this.furnish(&unique).map_err(scene("targets"))?;
+        Ok(this)
+    }
+
+    /// What a probe is told, whoever runs it; `scratch` is where it may write. Outside of cells the
+    /// victim stands in for the first process, which there is everybody's.
+    pub(super) fn parameters(&self, scratch: &Path) -> Vec<String> {
+        let outside = scratch == self.scratch();
+        let victim = self.held.victim.as_ref().map_or(0, Victim::pid);
+        let first = format!("first={}", if outside { victim } else { 1 });
+        let scratch = format!("scratch={}", scratch.display());
+        let outside = outside.then(|| "outside=yes".to_owned());
+        self.parameters.iter().cloned().chain([scratch, first]).chain(outside).collect()
+    }
+
+    /// An allow-list with two servers: one by a name that is allowed and leads to the host, which
+    /// isn't, and one of which a part may be reached.
+    pub(super) fn network(&self) -> Network {
+        let port = |listener: Option<&TcpListener>| {
+            listener.and_then(|listener| listener.local_addr().ok()).map_or(1, |at| at.port())
+        };
+        let inner = Rule::host("localhost").port(port(self.held.tcp.first())).opaque_tunnel();
+        let behind = Rule::host("localhost")
+            .port(port(self.held.behind.as_ref()))
+            .methods(["GET", "POST"])
+            .path_prefix("/open")
+            .allow_private("127.0.0.0/8")
+            .allow_private("::1/128");
+        Network::allow([inner, behind])
+    }
+
+    /// What the server behind the proxy has heard.
+    pub(super) fn heard_behind(&self) -> Vec<u8> {
+        let mut heard = Vec::new();
+        while let Some(Ok((mut stream, _))) = self.held.behind.as_ref().map(TcpListener::accept) {
+            // Whatever has arrived by now; the rest would wait for an answer.
+            stream.set_nonblocking(true).ok();
+            stream.read_to_end(&mut heard).ok();
+        }
+        heard
+    }
+
+    /// A directory for probes that run without a cell.
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.directory.join("scratch")
+    }
+
+    /// A path inside the directory.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn furnish(&mut self, unique: &str) -> io::Result<()> {
+        let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+        open(&self.directory, 0o755)?;
+        let secret = self.path("secret");
+        fs::write(&secret, SECRET)?;
+        // Anybody on the host may read it, so that only the cell's walls hide it.
+        open(&secret, 0o644)?;
+        self.tell("secret", secret.display());
+        let scratch = self.scratch();
+        fs::create_dir(&scratch)?;
+        open(&scratch, 0o1777)?;
+        self.home(unique);
+        self.listen(unique)?;
+        let victim = Victim::start(&self.executable)?;
+        self.tell("victim", victim.pid());
+        self.held.victim = Some(victim);
+        self.share(unique);
+        Ok(())
+    }
+
+    /// What not every host has; attempts on what isn't there show nothing.
+    fn share(&mut self, unique: &str) {
+        let open =
+            File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/ptmx");
+        if let Some(terminal) = open.ok().and_then(|master| Terminal::new(master).ok()) {
+            self.tell("pty", format!("/dev/pts/{}", terminal.number));
+            self.held.terminal = Some(terminal);
+        }
+        let number = NEXT_KEY.fetch_add(1, Ordering::Relaxed) % KEYS_PER_PROCESS;
+        let key = KEY.wrapping_add(process::own_pid().wrapping_mul(KEYS_PER_PROCESS) + number);
+        if let Ok(keyed) = Keyed::new(key) {
+            for name in ["shm", "sem", "msg"] {
+                self.tell(name, key);
+            }
+            self.held.keyed = Some(keyed);
+        }
+        let name = CString::new(unique).unwrap_or_default();
+        if let Ok(queue) = Queue::new(&name) {
+            self.tell("mq", unique);
+            self.held.queue = Some(queue);
+        }
+        let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let mut servers = resolver.lines().filter_map(|line| line.strip_prefix("nameserver "));
+        if let Some(server) = servers.find_map(|text| text.trim().parse::<IpAddr>().ok()) {
+            self.tell("resolver", NetAddress::new(server, 53));
+        }
+    }
+
+    /// A secret in the home of the host's user; a host without a home has none to lose.
+    fn home(&mut self, unique: &str) {
+        let Some(home) = std::env::home_dir().filter(|home| home.is_absolute()) else { return };
+        let path = home.join(format!(".{unique}"));
+        if fs::write(&path, SECRET).is_ok() {
+            self.tell("home", path.display());
+            self.home_secret = Some(path);
+        }
+    }
+
+    fn listen(&mut self, unique: &str) -> io::Result<()> {
+        let tcp = TcpListener::bind("127.0.0.1:0")?;
+        self.tell("tcp", tcp.local_addr()?);
+        self.held.tcp.push(tcp);
+        // A host may be without IPv6.
+        if let Ok(tcp) = TcpListener::bind("[::1]:0") {
+            self.tell("tcp6", tcp.local_addr()?);
+            self.held.tcp.push(tcp);
+        }
+        let behind = TcpListener::bind("127.0.0.1:0")?;
+        behind.set_nonblocking(true)?;
+        self.tell("behind", format!("localhost:{}", behind.local_addr()?.port()));
+        self.held.behind = Some(behind);
+        let udp = UdpSocket::bind("127.0.0.1:0")?;
+        udp.set_nonblocking(true)?;
+        self.tell("udp", udp.local_addr()?);
+        self.held.udp = Some(udp);
+        let path = self.path("socket");
+        self.held.unix.push(UnixListener::bind(&path)?);
+        fs::set_permissions(&path, Permissions::from_mode(0o777))?;
+        self.tell("socket", path.display());
+        let name = SocketAddr::from_abstract_name(unique)?;
+        self.held.unix.push(UnixListener::bind_addr(&name)?);
+        self.tell("abstract", unique);
+        Ok(())
+    }
+
+    fn tell(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.parameters.push(format!("{name}={value}"));
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.directory).ok();
+        if let Some(path) = &self.home_secret {
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// With the process's number and a count in it this is a key that nobody else has.
+const KEY: i32 = 0x2E46_0000;
+const KEYS_PER_PROCESS: i32 = 16;
+static NEXT_KEY: AtomicI32 = AtomicI32::new(0);
+
+/// Opens the secret in a way that programs started later inherit.
+pub(super) fn leak(scene: &Scene) -> io::Result<OwnedFd> {
+    let file = File::open(scene.path("secret"))?;
+    Ok(inheritable(file.as_fd())?)
+}

@@ -1,0 +1,133 @@
+//! From a profile to a plan for this host: which of the level's layers it gives, with which filter.
+
+use std::{
+    path::PathBuf,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use super::seat::Abilities;
+use crate::{
+    diagnosis::{Controller, Reason, Remedy},
+    error::LaunchError,
+    interpreter::Interpreter,
+    level::{Layer, Level},
+    linux::cgroup::missing,
+    plan::{self, Means},
+    profile::Profile,
+    seccomp::{self, Cache, CacheError, Deny, Filter, FilterOptions, SeccompProfile},
+};
+
+/// A plan, and what of the profile's level it leaves out.
+#[derive(Debug, Clone)]
+pub(super) struct Draft {
+    pub(super) plan: Vec<u8>,
+    pub(super) degraded: Vec<Layer>,
+}
+
+impl Draft {
+    pub(super) fn new(
+        profile: &Profile,
+        abilities: Abilities,
+        filters: &Filters,
+        interpreter: Option<&Interpreter>,
+    ) -> Result<Self, LaunchError> {
+        let mut degraded = Vec::new();
+        for layer in profile.level.layers().iter().copied() {
+            let io = profile.limits_io();
+            if let Some((reason, remedy)) = abilities.lacks(layer, io) {
+                if !profile.allow_degraded {
+                    return Err(LaunchError::Unavailable { layer, reason, remedy });
+                }
+                degraded.push(layer);
+            }
+        }
+        let gives =
+            |layer: Layer| profile.level.layers().contains(&layer) && !degraded.contains(&layer);
+        let filter = if gives(Layer::Seccomp) { Some(filters.of(profile)?) } else { None };
+        let modules = interpreter.map(Interpreter::joined);
+        let means = Means {
+            landlock: if gives(Layer::Landlock) { abilities.landlock } else { 0 },
+            groups: gives(Layer::Cgroup),
+            filter: filter.as_ref().map(Filter::program),
+            learn: profile.learn,
+            interpreter: modules.as_deref(),
+        };
+        let plan = plan::plan(profile, &means)?;
+        if !degraded.is_empty() {
+            tracing::warn!(level = %profile.level, ?degraded, "a cell does without layers of its level");
+        }
+        Ok(Self { plan, degraded })
+    }
+}
+
+impl Abilities {
+    /// Why the host can't give a layer, as far as that is known before a cell is tried.
+    /// Limits of disks count if they are wanted.
+    pub(crate) fn lacks(&self, layer: Layer, io: bool) -> Option<(Reason, Remedy)> {
+        let unsupported = Reason::NoKernelSupport(crate::errno::Errno::from_raw(libc::ENOSYS));
+        match layer {
+            Layer::Seccomp if !self.filters => Some((unsupported, Remedy::NewerKernel)),
+            Layer::Landlock if self.landlock == 0 => Some((unsupported, Remedy::NewerKernel)),
+            Layer::Cgroup => self.lacks_groups(io),
+            Layer::OwnIdentity if !self.own_ids => {
+                Some((Reason::NoIdRange, Remedy::ChooseLevel(Level::Strict)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Swap isn't asked for: where nobody counts it, there mostly is none.
+    fn lacks_groups(&self, io: bool) -> Option<(Reason, Remedy)> {
+        let needed = |controller: Controller| match controller {
+            Controller::Cpu | Controller::Memory | Controller::Pids => true,
+            Controller::Swap => false,
+            Controller::Io => io,
+        };
+        let missing = missing::decode(self.missing_controllers);
+        let first = missing.iter().find(|missing| needed(missing.controller))?;
+        Some((first.reason(), first.remedy()))
+    }
+}
+
+/// The filters of a launcher.
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    cache: Cache,
+    /// The lists of the levels, once they are read.
+    builtin: Mutex<Vec<(Level, SeccompProfile)>>,
+    learning: OnceLock<Filter>,
+}
+
+impl Filters {
+    /// Filters that are also kept in a directory, for the next launcher.
+    pub(super) fn in_directory(path: PathBuf) -> Result<Self, CacheError> {
+        Ok(Self { cache: Cache::in_directory(path)?, ..Self::default() })
+    }
+
+    fn of(&self, profile: &Profile) -> Result<Filter, LaunchError> {
+        if profile.learn {
+            if let Some(filter) = self.learning.get() {
+                return Ok(filter.clone());
+            }
+            let filter = seccomp::compile::learning()?;
+            return Ok(self.learning.get_or_init(|| filter).clone());
+        }
+        let inet = profile.has_loopback() || profile.has_egress();
+        let options = FilterOptions { inet, deny: Deny::Notify };
+        let list = match &profile.seccomp {
+            Some(own) => SeccompProfile::clone(own),
+            None => self.builtin(profile.level)?,
+        };
+        Ok(self.cache.filter(&list, options)?)
+    }
+
+    fn builtin(&self, level: Level) -> Result<SeccompProfile, LaunchError> {
+        let mut known = self.builtin.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, list)) = known.iter().find(|(other, _)| *other == level) {
+            return Ok(list.clone());
+        }
+        let list = SeccompProfile::builtin(level)?;
+        known.push((level, list.clone()));
+        Ok(list)
+    }
+}

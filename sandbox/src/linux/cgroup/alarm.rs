@@ -1,0 +1,34 @@
+//! News of a group that is out of memory, where version 1 has the memory controller.
+
+use std::{
+    ffi::CString,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+};
+
+use super::tree::{self, Tree, Version};
+use crate::{
+    diagnosis::Controller,
+    linux::sys::{self, directory, event, file},
+};
+
+/// Asks to be told. `None` where nobody needs to be, or the kernel can't: then the rest of a cell
+/// lives until its own end, as before.
+pub(super) fn set(tree: &Tree, group: &CString) -> Option<OwnedFd> {
+    let memory = tree.holder(Controller::Memory)?;
+    if memory.version != Version::Legacy {
+        return None;
+    }
+    let directory = memory.subtree.as_fd();
+    let asked = || -> sys::Result<OwnedFd> {
+        let path = |file: &[u8]| tree::path(&[group.as_bytes(), b"/", file]);
+        let alarm = event::counter()?;
+        let control = path(b"memory.oom_control")?;
+        let control = directory::open_at(directory, &control, libc::O_RDONLY)?;
+        let registry = path(b"cgroup.event_control")?;
+        let registry = directory::open_at(directory, &registry, libc::O_WRONLY)?;
+        let line = format!("{} {}", alarm.as_raw_fd(), control.as_raw_fd());
+        file::write(registry.as_fd(), line.as_bytes())?;
+        Ok(alarm)
+    };
+    asked().ok()
+}

@@ -1,0 +1,132 @@
+//! The second wall behind the mounts: what may be read, executed and written, said again as rules
+//! that the kernel checks on their own.
+//!
+//! Everything is asked for that the kernel's version knows; what a version doesn't know isn't
+//! promised. After the rules are in force, a file that permission bits and mounts would let everybody
+//! read must not open: that is the proof that they are.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use super::{
+    At, Failure,
+    sys::{
+        Result, credentials, file,
+        landlock::{self as sys, Ruleset},
+    },
+};
+use crate::{
+    limits,
+    plan::{Entry, Plan},
+    step::Step,
+};
+
+/// A file of the cell's root that everybody may read by its permission bits, and that no rule allows.
+pub(crate) const GUARD: &CStr = c"/.guard";
+
+/// Makes the plan's rules, as far as Landlock's `version` goes.
+pub(super) fn make(plan: &Plan<'_>, version: u32) -> std::result::Result<OwnedFd, Failure> {
+    let all = files(version);
+    let scopes = if version >= 6 { sys::SCOPE_ABSTRACT_SOCKETS | sys::SCOPE_SIGNALS } else { 0 };
+    let network = if version >= 4 && !plan.loopback { sys::BIND_TCP | sys::CONNECT_TCP } else { 0 };
+    let made = Ruleset { files: all, network, scopes }.create().at(Step::MakeRules)?;
+    let rules = made.as_fd();
+    if network != 0 && plan.egress {
+        sys::allow_port(rules, sys::CONNECT_TCP, limits::EGRESS_PORT).at(Step::MakeRules)?;
+    }
+    allow(rules, c"/", sys::READ_DIRECTORY).at(Step::MakeRules)?;
+    for path in READABLE {
+        allow(rules, path, READ & all).at(Step::MakeRules)?;
+    }
+    allow(rules, c"/dev", (sys::READ_FILE | sys::WRITE_FILE | sys::READ_DIRECTORY) & all)
+        .at(Step::MakeRules)?;
+    if !plan.no_proc {
+        // Programs write to files of their own there, such as `comm` and `oom_score_adj`.
+        allow(rules, c"/proc", (READ | sys::WRITE_FILE) & all).at(Step::MakeRules)?;
+    }
+    let writable = all & !(sys::MAKE_CHARACTER_DEVICE | sys::MAKE_BLOCK_DEVICE);
+    for entry in plan.entries() {
+        match entry {
+            Entry::Tmpfs { target, .. } | Entry::Overlay { target, .. } => {
+                allow(rules, target, writable).at(Step::MakeRules)?;
+            }
+            Entry::Bind { target, access, .. } => {
+                let rights = if access.writable { writable } else { READ & all };
+                allow(rules, target, rights).at(Step::MakeRules)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(made)
+}
+
+/// Puts the calling process under these rules.
+pub(super) fn restrict(rules: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
+    sys::restrict_self(rules).at(Step::EnterRules)?;
+    verify().at(Step::VerifyRules)
+}
+
+/// What a rule of a directory may say is more than what one of a file may.
+fn allow(rules: BorrowedFd<'_>, path: &CStr, rights: u64) -> Result<()> {
+    let place = match file::open(path, libc::O_PATH | libc::O_CLOEXEC) {
+        // Hosts differ in which of the top directories they have.
+        Err(errno) if errno.raw() == libc::ENOENT => return Ok(()),
+        other => other?,
+    };
+    let directory = file::status(place.as_fd())?.is_directory;
+    let rights = if directory { rights } else { rights & OF_FILES };
+    sys::allow_below(rules, rights, place.as_fd())
+}
+
+fn verify() -> Result<()> {
+    match file::open(GUARD, libc::O_RDONLY | libc::O_CLOEXEC) {
+        Err(errno) if errno.raw() == libc::EACCES => Ok(()),
+        Err(other) => Err(other),
+        Ok(_) => Err(credentials::NOT_AS_SET),
+    }
+}
+
+/// All rights about files that the version knows.
+fn files(version: u32) -> u64 {
+    let first = READ
+        | sys::WRITE_FILE
+        | sys::REMOVE_DIRECTORY
+        | sys::REMOVE_FILE
+        | sys::MAKE_CHARACTER_DEVICE
+        | sys::MAKE_DIRECTORY
+        | sys::MAKE_FILE
+        | sys::MAKE_SOCKET
+        | sys::MAKE_FIFO
+        | sys::MAKE_BLOCK_DEVICE
+        | sys::MAKE_LINK;
+    let later = [(2, sys::REFER), (3, sys::TRUNCATE), (5, sys::DEVICE_IOCTL)];
+    later.iter().filter(|(from, _)| version >= *from).fold(first, |all, (_, right)| all | right)
+}
+
+const READ: u64 = sys::EXECUTE | sys::READ_FILE | sys::READ_DIRECTORY;
+const OF_FILES: u64 =
+    sys::EXECUTE | sys::WRITE_FILE | sys::READ_FILE | sys::TRUNCATE | sys::DEVICE_IOCTL;
+
+/// Where programs, libraries and their settings are. Links among them are followed, to places that
+/// are themselves in the list.
+const READABLE: [&CStr; 8] =
+    [c"/usr", c"/bin", c"/sbin", c"/lib", c"/lib32", c"/lib64", c"/libx32", c"/etc"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_only_add() {
+        let mut known = 0;
+        for version in 1..=9 {
+            let all = files(version);
+            assert_eq!(all & known, known);
+            known = all;
+        }
+        assert_eq!(files(1).count_ones(), 13);
+        assert_eq!(files(9).count_ones(), 16);
+    }
+}

@@ -1,0 +1,142 @@
+//! Files and directories below a descriptor.
+
+#![expect(unsafe_code, reason = "system calls; see each block")]
+
+use std::{
+    ffi::CStr,
+    mem::MaybeUninit,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use super::{
+    Result, check,
+    file::{self, own},
+    last,
+};
+use crate::errno::Errno;
+
+/// Opens `path` below `directory`. Never creates.
+pub(crate) fn open_at(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
+    let flags = flags | libc::O_CLOEXEC;
+    // SAFETY: `path` is NUL-terminated and lives through the call; without O_CREAT there is no
+    // further argument.
+    let fd = check(unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags) })?;
+    Ok(own(fd))
+}
+
+/// Makes a directory; one that exists is an error (`EEXIST`).
+pub(crate) fn make_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: `name` is NUL-terminated and lives through the call.
+    check(unsafe { libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), 0o755) })?;
+    Ok(())
+}
+
+/// Removes a directory.
+pub(crate) fn remove_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: `name` is NUL-terminated and lives through the call.
+    check(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) })?;
+    Ok(())
+}
+
+/// Whether the effective ids may do this (`libc::W_OK` and the like).
+pub(crate) fn may_at(directory: BorrowedFd<'_>, path: &CStr, access: i32) -> Result<()> {
+    // SAFETY: `path` is NUL-terminated and lives through the call.
+    check(unsafe {
+        libc::faccessat(directory.as_raw_fd(), path.as_ptr(), access, libc::AT_EACCESS)
+    })?;
+    Ok(())
+}
+
+/// The number that the kernel gave to what a path leads to.
+pub(crate) fn inode_at(directory: BorrowedFd<'_>, path: &CStr) -> Result<u64> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the path is NUL-terminated; the kernel fills the struct, which is ours.
+    check(unsafe { libc::fstatat(directory.as_raw_fd(), path.as_ptr(), stat.as_mut_ptr(), 0) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    Ok(unsafe { stat.assume_init() }.st_ino)
+}
+
+/// Writes a file below a directory with one call, as control files demand.
+pub(crate) fn write_at(directory: BorrowedFd<'_>, path: &CStr, bytes: &[u8]) -> Result<()> {
+    let file = open_at(directory, path, libc::O_WRONLY)?;
+    let written = file::write(file.as_fd(), bytes)?;
+    if written == bytes.len() { Ok(()) } else { Err(Errno::from_raw(libc::EIO)) }
+}
+
+/// Reads a small file below a directory: as much as one call gives.
+pub(crate) fn read_at(directory: BorrowedFd<'_>, path: &CStr, into: &mut [u8]) -> Result<usize> {
+    let file = open_at(directory, path, libc::O_RDONLY)?;
+    file::read(file.as_fd(), into)
+}
+
+/// Writes a value and reads it back through the same descriptor: what the kernel took, which may
+/// be rounded.
+pub(crate) fn exchange_at(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    bytes: &[u8],
+    into: &mut [u8],
+) -> Result<usize> {
+    let file = open_at(directory, path, libc::O_RDWR)?;
+    let written = file::write(file.as_fd(), bytes)?;
+    if written != bytes.len() {
+        return Err(Errno::from_raw(libc::EIO));
+    }
+    // SAFETY: the pointer and the length are those of a buffer that is ours alone for the call.
+    let count = unsafe { libc::pread(file.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), 0) };
+    usize::try_from(count).map_err(|_negative| last())
+}
+
+/// Which kind of file system a descriptor is on.
+pub(crate) fn file_system(fd: BorrowedFd<'_>) -> Result<i64> {
+    let mut found = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the kernel fills the struct, whose size it knows from the architecture.
+    check(unsafe { libc::fstatfs(fd.as_raw_fd(), found.as_mut_ptr()) })?;
+    // SAFETY: `fstatfs` succeeded, and every bit pattern of its integer fields is valid anyway.
+    let found = unsafe { found.assume_init() };
+    // The field's type differs between C libraries.
+    #[allow(clippy::unnecessary_cast, reason = "the field isn't `i64` everywhere")]
+    Ok(found.f_type as i64)
+}
+
+/// The first bytes of an extended attribute, as many as fit.
+pub(crate) fn attribute(fd: BorrowedFd<'_>, name: &CStr, into: &mut [u8]) -> Result<usize> {
+    // SAFETY: `name` is NUL-terminated; the pointer and the length are those of a buffer that is
+    // ours alone for the call.
+    let count = unsafe {
+        libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), into.as_mut_ptr().cast(), into.len())
+    };
+    usize::try_from(count).map_err(|_negative| last())
+}
+
+/// Marks a file as in use by this process, until it ends or closes any descriptor of the file. Not
+/// inherited by children.
+pub(crate) fn hold(fd: BorrowedFd<'_>) -> Result<()> {
+    let request = whole_file(libc::F_RDLCK);
+    // SAFETY: the kernel only reads the request.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLK, &raw const request) })?;
+    Ok(())
+}
+
+/// Whether another process [holds](hold) a file.
+pub(crate) fn is_held(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mut request = whole_file(libc::F_WRLCK);
+    // SAFETY: the kernel writes its answer over the request, which is live and ours.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETLK, &raw mut request) })?;
+    Ok(i32::from(request.l_type) != libc::F_UNLCK)
+}
+
+fn whole_file(kind: i32) -> libc::flock {
+    // SAFETY: all fields are integers, for which zero is valid; zero is the start of the file, and
+    // as a length its end.
+    let mut request: libc::flock = unsafe { MaybeUninit::zeroed().assume_init() };
+    request.l_type = i16::try_from(kind).unwrap_or_default();
+    request
+}
+
+/// Bytes of a page of memory.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: asking for a constant of the system touches no memory.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(size).unwrap_or(4096)
+}

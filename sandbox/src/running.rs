@@ -1,0 +1,480 @@
+//! A running cell: its output, its end, and the right to end it.
+
+mod state;
+
+use std::{
+    future::{Future, poll_fn},
+    os::fd::{AsFd, OwnedFd},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use neuroflow_kernel::Clock;
+use tokio::io::{Interest, unix::AsyncFd};
+
+pub use crate::output::{Collected, Output};
+use crate::{
+    egress::{self, Egress, Policy, Tally},
+    launcher::Zygote,
+    level::{Boundary, Layer, Level},
+    limits,
+    linux::sys::{
+        self, event, file,
+        socket::{self, Wait},
+        watch::watch,
+    },
+    overlay::Overlay,
+    profile::Profile,
+    program::Program,
+    report::{End, Report, Stages},
+    zygote::protocol::{RECORD, Record},
+};
+use state::{Source, State};
+
+/// A running program and everything it has started.
+///
+/// Dropping the cell ends all of it. Output waits in pipes until [`Running::next`], [`Running::collect`]
+/// or [`Running::finish`] is polled; the wall time counts in any case.
+///
+/// ```no_run
+/// # async fn doc(mut cell: neuroflow_sandbox::Running) {
+/// use neuroflow_sandbox::Output;
+///
+/// while let Some(output) = cell.next().await {
+///     match output {
+///         Output::Stdout(bytes) => println!("{} bytes", bytes.len()),
+///         Output::Stderr(bytes) => eprintln!("{} bytes", bytes.len()),
+///     }
+/// }
+/// println!("{:?}", cell.finish().await.end);
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Running {
+    stdin: Option<Input>,
+    stdout: Option<AsyncFd<OwnedFd>>,
+    stderr: Option<AsyncFd<OwnedFd>>,
+    report: Option<AsyncFd<OwnedFd>>,
+    process: Process,
+    state: State,
+    buffer: Box<[u8]>,
+    /// Which stream is asked first, so that a loud one doesn't silence the other.
+    stderr_first: bool,
+    terms: Terms,
+    /// Where what is written to the copied directory goes.
+    overlay: Option<Overlay>,
+    /// The proxy that holds the network's allow-list.
+    proxy: Option<Egressing>,
+    /// The zygote lives as long as one of its cells.
+    _zygote: Arc<Zygote>,
+}
+
+/// What the report says of the start.
+#[derive(Debug)]
+struct Terms {
+    level: Level,
+    degraded: Vec<Layer>,
+    stages: Stages,
+    prepared: bool,
+    forked: bool,
+}
+
+impl Running {
+    pub(crate) fn new(parts: Parts, profile: &Profile, program: &Program) -> sys::Result<Self> {
+        let mut stdin = None;
+        if let Some(pipe) = parts.stdin
+            && !program.piped_input().is_empty()
+        {
+            let pipe = watch(pipe, Interest::WRITABLE)?;
+            stdin = Some(Input { pipe, bytes: program.piped_input().to_vec(), written: 0 });
+        }
+        let mut state = State::new(profile.output_bytes);
+        for record in parts.heard {
+            state.hear(Some(record));
+        }
+        let proxy = match (parts.egress, &profile.egress.0) {
+            (Some(listener), Some(policy)) => {
+                Some(Egressing::new(listener, policy, parts.process.name())?)
+            }
+            _ => None,
+        };
+        let output =
+            |pipe: Option<OwnedFd>| pipe.map(|pipe| watch(pipe, Interest::READABLE)).transpose();
+        Ok(Self {
+            stdin,
+            stdout: output(parts.stdout)?,
+            stderr: output(parts.stderr)?,
+            report: Some(parts.report),
+            process: parts.process,
+            state,
+            buffer: vec![0; limits::CHUNK_BYTES].into_boxed_slice(),
+            stderr_first: false,
+            terms: Terms {
+                level: profile.level,
+                degraded: parts.degraded,
+                stages: parts.stages,
+                prepared: parts.prepared,
+                forked: parts.forked,
+            },
+            overlay: parts
+                .overlay
+                .zip(profile.project())
+                .map(|(upper, project)| Overlay::new(upper, project)),
+            proxy,
+            _zygote: parts.zygote,
+        })
+    }
+
+    /// The next piece of output; `None` when both streams are closed or the output limit is
+    /// reached.
+    ///
+    /// Cancel safe: a dropped future loses nothing.
+    pub async fn next(&mut self) -> Option<Output> {
+        poll_fn(|context| self.poll_output(context)).await
+    }
+
+    /// What the cell writes to the directory that it sees copy-on-write, to be read when the cell is
+    /// gone. `None` if there is no such directory, or it was taken before.
+    pub fn overlay(&mut self) -> Option<Overlay> {
+        self.overlay.take()
+    }
+
+    /// Whether the cell was made ahead.
+    pub fn is_prepared(&self) -> bool {
+        self.terms.prepared
+    }
+
+    /// Ends the cell: the program, its children, everything. Returns at once; [`Running::finish`]
+    /// waits.
+    pub fn kill(&mut self) {
+        self.end(End::Cancelled);
+    }
+
+    /// Waits until the program has ended and says how; unread output is thrown away (it still counts
+    /// against the limit). What the program leaves behind is being ended then; [`Running::finish`] waits
+    /// for that too. `None` if the cell ended before its program could be asked.
+    ///
+    /// Cancel safe: a dropped future loses output only.
+    pub async fn exit(&mut self) -> Option<End> {
+        while self.next().await.is_some() {}
+        poll_fn(|context| {
+            self.poll_proxy(context);
+            self.poll_input(context);
+            self.poll_records(context);
+            if self.state.has_ended() || self.report.is_none() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        self.state.has_ended().then(|| self.state.end())
+    }
+
+    /// Waits until the whole cell is gone, and throws unread output away (it still counts against
+    /// the limit).
+    pub async fn finish(mut self) -> Report {
+        while self.next().await.is_some() {}
+        self.gone().await
+    }
+
+    /// As [`Running::finish`], but ends the cell when `deadline` completes. For a deadline on a clock
+    /// of the caller's.
+    ///
+    /// ```no_run
+    /// # async fn doc(cell: neuroflow_sandbox::Running, deadline: impl Future<Output = ()>) {
+    /// use neuroflow_sandbox::End;
+    ///
+    /// let report = cell.finish_by(deadline).await;
+    /// assert_eq!(report.end, End::WallTime);
+    /// # }
+    /// ```
+    pub async fn finish_by(mut self, deadline: impl Future<Output = ()>) -> Report {
+        let mut deadline = pin!(deadline);
+        let mut passed = false;
+        while self.next_by(&mut deadline, &mut passed).await.is_some() {}
+        let mut gone = pin!(poll_fn(|context| {
+            if !passed && deadline.as_mut().poll(context).is_ready() {
+                passed = true;
+                self.end(End::WallTime);
+            }
+            self.poll_gone(context)
+        }));
+        gone.as_mut().await;
+        self.report()
+    }
+
+    /// Waits until the whole cell is gone and keeps its output.
+    pub async fn collect(mut self) -> Collected {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        while let Some(output) = self.next().await {
+            match output {
+                Output::Stdout(bytes) => stdout.extend_from_slice(&bytes),
+                Output::Stderr(bytes) => stderr.extend_from_slice(&bytes),
+            }
+        }
+        let report = self.gone().await;
+        let overlay = self.overlay.take();
+        Collected { stdout, stderr, report, overlay }
+    }
+
+    async fn next_by(
+        &mut self,
+        deadline: &mut Pin<&mut impl Future<Output = ()>>,
+        passed: &mut bool,
+    ) -> Option<Output> {
+        poll_fn(|context| {
+            if !*passed && deadline.as_mut().poll(context).is_ready() {
+                *passed = true;
+                self.end(End::WallTime);
+            }
+            self.poll_output(context)
+        })
+        .await
+    }
+
+    async fn gone(&mut self) -> Report {
+        poll_fn(|context| self.poll_gone(context)).await;
+        self.report()
+    }
+
+    fn report(&mut self) -> Report {
+        let egress = self.proxy.as_mut().map(|proxy| {
+            // Its end ends every connection and records it.
+            proxy.run = None;
+            proxy.tally.report()
+        });
+        Report {
+            egress,
+            end: self.state.end(),
+            usage: self.state.usage(),
+            group: self.state.group(),
+            level: self.terms.level,
+            degraded: self.terms.degraded.clone(),
+            boundary: Boundary::SharedKernel,
+            denials: self.state.denials(),
+            learned: self.state.learned(),
+            stages: self.terms.stages,
+            prepared: self.terms.prepared,
+            forked: self.terms.forked,
+            truncated: self.state.truncated(),
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        self.state.ask_to_end(end);
+        self.process.end();
+    }
+
+    fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<Output>> {
+        self.poll_proxy(context);
+        self.poll_input(context);
+        self.poll_records(context);
+        let sources = if self.stderr_first {
+            [Source::Stderr, Source::Stdout]
+        } else {
+            [Source::Stdout, Source::Stderr]
+        };
+        self.stderr_first = !self.stderr_first;
+        for source in sources {
+            if let Poll::Ready(Some(output)) = self.poll_source(context, source) {
+                return Poll::Ready(Some(output));
+            }
+        }
+        if self.stdout.is_none() && self.stderr.is_none() {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// `Ready(None)` when the stream is closed.
+    fn poll_source(&mut self, context: &mut Context<'_>, source: Source) -> Poll<Option<Output>> {
+        let slot = if source == Source::Stdout { &mut self.stdout } else { &mut self.stderr };
+        let Some(pipe) = slot.as_mut() else { return Poll::Ready(None) };
+        let read = ready!(poll_with(pipe, Interest::READABLE, context, |pipe| file::read(
+            pipe,
+            &mut self.buffer
+        )));
+        let length = read.unwrap_or(0);
+        if length == 0 {
+            *slot = None;
+            return Poll::Ready(None);
+        }
+        let taken = self.state.take(source, length);
+        if taken < length {
+            self.end(End::OutputLimit);
+            // Nothing more is to be had, and a closed pipe also ends writers that nobody could
+            // reach.
+            self.stdout = None;
+            self.stderr = None;
+        }
+        let bytes = self.buffer.get(..taken).unwrap_or_default().to_vec();
+        Poll::Ready(match source {
+            _ if bytes.is_empty() => None,
+            Source::Stdout => Some(Output::Stdout(bytes)),
+            Source::Stderr => Some(Output::Stderr(bytes)),
+        })
+    }
+
+    /// Writes input as far as the program reads it.
+    fn poll_input(&mut self, context: &mut Context<'_>) {
+        while let Some(input) = &mut self.stdin {
+            let rest = input.bytes.get(input.written..).unwrap_or_default();
+            let write = |pipe: std::os::fd::BorrowedFd<'_>| file::write(pipe, rest);
+            match poll_with(&mut input.pipe, Interest::WRITABLE, context, write) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(length)) => {
+                    input.written += length;
+                    if input.written >= input.bytes.len() {
+                        self.stdin = None;
+                    }
+                }
+                // The program doesn't read any more, which is its right.
+                Poll::Ready(Err(_closed)) => self.stdin = None,
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_proxy(context);
+        self.poll_input(context);
+        self.poll_records(context);
+        if self.report.is_none() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Lets the proxy go on.
+    fn poll_proxy(&mut self, context: &mut Context<'_>) {
+        if let Some(proxy) = &mut self.proxy
+            && let Some(run) = &mut proxy.run
+            && run.as_mut().poll(context).is_ready()
+        {
+            proxy.run = None;
+        }
+    }
+
+    /// Takes what zygote and first process have to say; closes the report after the last record.
+    fn poll_records(&mut self, context: &mut Context<'_>) {
+        while let Some(report) = &mut self.report {
+            let mut bytes = [0; RECORD];
+            let receive =
+                |socket: std::os::fd::BorrowedFd<'_>| socket::receive(socket, &mut bytes, Wait::No);
+            let record = match poll_with(report, Interest::READABLE, context, receive) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(received)) if received.length > 0 => Record::parse(&bytes),
+                Poll::Ready(_closed) => None,
+            };
+            if self.state.hear(record) {
+                self.report = None;
+                self.stdin = None;
+            }
+        }
+    }
+}
+
+/// Tries `io` until it doesn't say "later", and then waits for the descriptor.
+fn poll_with<T>(
+    fd: &mut AsyncFd<OwnedFd>,
+    interest: Interest,
+    context: &mut Context<'_>,
+    mut io: impl FnMut(std::os::fd::BorrowedFd<'_>) -> sys::Result<T>,
+) -> Poll<std::io::Result<T>> {
+    loop {
+        let guard = if interest.is_readable() {
+            fd.poll_read_ready(context)
+        } else {
+            fd.poll_write_ready(context)
+        };
+        let mut guard = ready!(guard)?;
+        if let Ok(done) = guard.try_io(|fd| Ok(io(fd.get_ref().as_fd())?)) {
+            return Poll::Ready(done);
+        }
+    }
+}
+
+/// The proxy of one cell. It goes on whenever the cell is polled, and ends with it.
+struct Egressing {
+    run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    tally: Arc<Tally>,
+}
+
+impl Egressing {
+    fn new(listener: OwnedFd, policy: &Arc<Policy>, cell: String) -> sys::Result<Self> {
+        let Egress { proxy, tally } =
+            egress::serve(listener, Arc::clone(policy), cell, Clock::system())?;
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> =
+            Box::pin(proxy.run(std::future::pending()));
+        Ok(Self { run: Some(run), tally })
+    }
+}
+
+impl std::fmt::Debug for Egressing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Egressing").field("tally", &self.tally).finish_non_exhaustive()
+    }
+}
+
+/// What a launch hands over to its cell.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) report: AsyncFd<OwnedFd>,
+    pub(crate) process: Process,
+    pub(crate) stages: Stages,
+    pub(crate) heard: Vec<Record>,
+    pub(crate) egress: Option<OwnedFd>,
+    pub(crate) overlay: Option<OwnedFd>,
+    pub(crate) degraded: Vec<Layer>,
+    pub(crate) prepared: bool,
+    pub(crate) forked: bool,
+    pub(crate) zygote: Arc<Zygote>,
+}
+
+#[derive(Debug)]
+struct Input {
+    pipe: AsyncFd<OwnedFd>,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// The first process of a cell; dropping this ends the cell.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pidfd: OwnedFd,
+    level: Level,
+}
+
+impl Process {
+    pub(crate) fn new(pidfd: OwnedFd, level: Level) -> Self {
+        Self { pidfd, level }
+    }
+
+    /// For logs: the process as `/proc` has it.
+    fn name(&self) -> String {
+        event::process_of(self.pidfd.as_fd())
+            .map_or_else(|_gone| "?".to_owned(), |pid| pid.to_string())
+    }
+
+    /// The kernel ends a cell with its first process; at level minimal the keeper does it, when
+    /// asked.
+    fn end(&self) {
+        let signals: &[i32] = if self.level == Level::Minimal {
+            &[libc::SIGTERM, libc::SIGCONT]
+        } else {
+            &[libc::SIGKILL]
+        };
+        for signal in signals {
+            // It fails if the cell has ended already, which is what we want.
+            event::signal(self.pidfd.as_fd(), *signal).ok();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
