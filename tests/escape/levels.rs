@@ -1,0 +1,82 @@
+//! One test per level: nothing gets through, and nothing is stopped by chance.
+
+use std::fmt::Write;
+
+use neuroflow_sandbox::{
+    LaunchError, Launcher, Level,
+    escape::{Attack, Class, Judgement, Outcome, Suite, SuiteError},
+};
+
+#[tokio::test]
+async fn nothing_gets_through_minimal() {
+    attack(Level::Minimal).await;
+}
+
+#[tokio::test]
+async fn nothing_gets_through_standard() {
+    attack(Level::Standard).await;
+}
+
+#[tokio::test]
+async fn nothing_gets_through_strict() {
+    attack(Level::Strict).await;
+}
+
+#[tokio::test]
+async fn nothing_gets_through_paranoid() {
+    attack(Level::Paranoid).await;
+}
+
+pub(crate) async fn attack(level: Level) {
+    let launcher = Launcher::start().expect("a zygote");
+    let mut suite = Suite::prepare(&launcher).expect("targets");
+    let attacks = match suite.run(level, |_| true, |_| ()).await {
+        // What the host can't give can't be attacked; `doctor` says it, and so do we.
+        Err(SuiteError::Launch { source, .. })
+            if matches!(*source, LaunchError::Unavailable { .. }) =>
+        {
+            println!("level {level} was not attacked: {source}");
+            return;
+        }
+        other => other.expect("attacks"),
+    };
+    println!("{}", table(level, &attacks));
+    let failures: Vec<String> =
+        attacks.iter().filter(|attack| attack.judgement().is_failure()).map(line).collect();
+    assert!(failures.is_empty(), "level {level}:\n{}", failures.join("\n"));
+}
+
+fn line(attack: &Attack) -> String {
+    let Attack { attempt, outcome, control, .. } = attack;
+    let (judgement, expected) = (attack.judgement(), attack.expected());
+    let took = attack.took.as_millis();
+    format!(
+        "{judgement:?} {}: {outcome:?}, expected {expected:?}, control {control:?}, {took} ms",
+        attempt.name
+    )
+}
+
+fn table(level: Level, attacks: &[Attack]) -> String {
+    let mut text = format!("level {level}\n");
+    for class in Class::ALL {
+        let of_class = || attacks.iter().filter(|attack| attack.attempt.class == class);
+        let count = |judgement| of_class().filter(|a| a.judgement() == judgement).count();
+        writeln!(
+            text,
+            "{class:<16} {:>3} attempts, {:>3} held, {:>3} open, {:>3} void",
+            of_class().count(),
+            count(Judgement::Held),
+            count(Judgement::Open),
+            count(Judgement::Void),
+        )
+        .expect("text");
+        for attack in of_class() {
+            let stopped = match &attack.outcome {
+                Outcome::Stopped(stopped) => stopped.to_string(),
+                other => format!("{other:?}"),
+            };
+            writeln!(text, "  {:<28} {stopped}", attack.attempt.name).expect("text");
+        }
+    }
+    text
+}
