@@ -28,6 +28,7 @@ lint: ## Format, lints and docs, with warnings as errors
 
 examples: ## Run every example
 	cargo run --quiet --example embedded
+	cargo run --quiet -p neuroflow-sandbox --example cell -- sh -c "id; ls /"
 
 bench: ## Measure, print one table, write JSON. ARGS="--only NAME --iterations N --compare FILE"
 	@tools/setup bench
