@@ -2,7 +2,7 @@
 
 use neuroflow_sandbox::{End, LaunchError, Launcher, Level, Profile, Program, Warm};
 
-use crate::host::own_zygote;
+use crate::host::{found_zygote, own_zygote};
 use crate::lifecycle::kill;
 use crate::support::{
     children_of, eventually, minimal, passes_elsewhere, pause, plays, sh, standard,
@@ -105,8 +105,14 @@ async fn role_told_again() {
     prepared(&launcher, &profile, &sh("true")).await;
     let zygote = own_zygote("cells");
     kill(zygote);
-    prepared(&launcher, &profile, &sh("true")).await;
-    assert_ne!(own_zygote("cells"), zygote);
+    // A cell of the lost zygote may still have time to run a program to its end.
+    for _ in 0..100 {
+        prepared(&launcher, &profile, &sh("true")).await;
+        if found_zygote("cells").is_some_and(|found| found != zygote) {
+            return;
+        }
+    }
+    panic!("no new zygote");
 }
 
 #[tokio::test]

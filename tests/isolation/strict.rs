@@ -62,9 +62,9 @@ async fn a_call_of_another_architecture_ends_the_program() {
 
 #[tokio::test]
 async fn memory_is_limited_for_the_cell_as_a_whole() {
-    // Each of them stays far below the limit.
-    let many =
-        sh("for i in 1 2 3 4; do head -c 12000000 /dev/zero | tail -c 12000000 > /dev/null & \
+    // Each of them stays far below the limit, and waits for the others.
+    let many = sh("for i in 1 2 3 4; do \
+                   (head -c 12000000 /dev/zero; sleep 30) | tail -c 12000000 > /dev/null & \
                    done; wait; echo alive");
     let Some(done) = run(strict().memory(32 << 20), many).await else { return };
     assert_eq!(done.report.end, End::Memory);

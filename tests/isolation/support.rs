@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -153,13 +153,11 @@ pub(crate) fn is_root() -> bool {
 /// Which part a test process started by [`other_host`] plays.
 pub(crate) const ROLE: &str = "ISOLATION_ROLE";
 
-/// Runs one of our tests in a process of its own, behind `wrapper`.
 #[expect(
     clippy::disallowed_methods,
     reason = "a host is a process, and a test of hosts needs several"
 )]
-pub(crate) fn other_host(wrapper: &[&str], test: &str) -> Child {
-    let own = std::env::current_exe().expect("a path");
+fn host_from(own: &Path, wrapper: &[&str], test: &str) -> Child {
     let own = own.to_str().expect("text");
     let line: Vec<&str> =
         wrapper.iter().copied().chain([own, "--exact", test, "--nocapture"]).collect();
@@ -173,9 +171,32 @@ pub(crate) fn other_host(wrapper: &[&str], test: &str) -> Child {
         .expect("another host")
 }
 
+/// Runs one of our tests in a process of its own, behind `wrapper`.
+pub(crate) fn other_host(wrapper: &[&str], test: &str) -> Child {
+    host_from(&std::env::current_exe().expect("a path"), wrapper, test)
+}
+
+/// A copy of this program where every user can reach it.
+pub(crate) fn reachable_copy() -> (Directory, PathBuf) {
+    let place = Directory::new();
+    let copy = place.0.join("isolation");
+    fs::copy(std::env::current_exe().expect("a path"), &copy).expect("a copy");
+    (place, copy)
+}
+
 /// Runs one of our tests in a process of its own and expects it to pass.
 pub(crate) fn passes_elsewhere(wrapper: &[&str], test: &str) {
-    let output = other_host(wrapper, test).wait_with_output().expect("an end");
+    passes(other_host(wrapper, test));
+}
+
+/// The same, where `wrapper` becomes another user.
+pub(crate) fn passes_as_another(wrapper: &[&str], test: &str) {
+    let (_place, copy) = reachable_copy();
+    passes(host_from(&copy, wrapper, test));
+}
+
+fn passes(host: Child) {
+    let output = host.wait_with_output().expect("an end");
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");

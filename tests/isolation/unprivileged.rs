@@ -2,18 +2,16 @@
 
 use std::process::Command;
 
-use crate::support::{Directory, ROLE, is_root};
+use crate::support::{ROLE, is_root, reachable_copy};
 
-/// Runs the whole suite again as nobody, from a copy that nobody can read.
+/// Runs the whole suite again as nobody, from a copy that nobody can reach.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "another user is another process")]
 fn the_whole_suite_passes_as_nobody() {
     if !is_root() || std::env::var_os(ROLE).is_some() {
         return;
     }
-    let place = Directory::new();
-    let copy = place.0.join("isolation");
-    std::fs::copy(std::env::current_exe().expect("a path"), &copy).expect("a copy");
+    let (_place, copy) = reachable_copy();
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
         .arg(&copy)
