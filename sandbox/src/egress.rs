@@ -1,4 +1,5 @@
-//! The proxy that is a cell's only way out, and its report.
+//! The proxy that is a cell's only way out, and its report; and the same rules for the host's own
+//! connections.
 //!
 //! What may pass is decided by functions without I/O (`decision`, `host`, `path`, `address`, `head`,
 //! `hello`); `proxy` accepts on the cell's loopback, `dial` resolves a name once and connects to
@@ -15,6 +16,7 @@ mod head;
 mod hello;
 mod host;
 mod meter;
+mod outbound;
 mod path;
 mod policy;
 mod proxy;
@@ -29,6 +31,7 @@ mod tunnel;
 mod tests;
 
 pub use host::HostProblem;
+pub use outbound::{Outbound, OutboundError, OutboundStream};
 pub use reason::{EgressReason, EgressVerdict};
 pub use report::{Decision, EgressReport};
 

@@ -70,7 +70,10 @@ pub use doctor::{Finding, Verdict, examine};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use egress::fuzz as fuzz_egress;
-pub use egress::{Decision, EgressReason, EgressReport, EgressVerdict, HostProblem};
+pub use egress::{
+    Decision, EgressReason, EgressReport, EgressVerdict, HostProblem, Outbound, OutboundError,
+    OutboundStream,
+};
 pub use errno::Errno;
 pub use error::{LaunchError, LauncherError};
 pub use exec::{

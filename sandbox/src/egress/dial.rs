@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use neuroflow_kernel::{Clock, Moment};
 use tokio::net::TcpStream;
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     exchange::Exchange,
     host::Host,
     meter::{Metered, Upstream},
-    policy::Compiled,
     reason::EgressReason,
 };
 use crate::limits;
@@ -29,11 +29,11 @@ pub(crate) async fn dial(
         Host::Address(address) => vec![*address],
         Host::Name(name) => resolve(exchange, name).await?,
     };
-    let open = reachable(rule, &found)?;
+    let open = reachable(|address| rule.permits(address), &found)?;
 
     let clock = &exchange.shared.clock;
     let deadline = exchange.deadline(exchange.shared.policy.limits.connect_time);
-    let (stream, address) = connect(exchange, &open, grant.port, deadline).await?;
+    let (stream, address) = connect(clock, &open, grant.port, deadline).await?;
     exchange.connected(address);
     // A tunnel's small records wait for nothing; where it can't be set they are only later.
     let _slower = stream.set_nodelay(true);
@@ -65,12 +65,15 @@ async fn resolve(exchange: &Exchange, name: &str) -> Result<Vec<IpAddr>, EgressR
 
 /// The addresses that may be connected to, in their order, each once. Closed ones beside them are
 /// passed over: what is never dialled does no harm, and names with both kinds are common.
-fn reachable(rule: &Compiled, found: &[IpAddr]) -> Result<Vec<IpAddr>, EgressReason> {
+pub(super) fn reachable(
+    permits: impl Fn(IpAddr) -> bool,
+    found: &[IpAddr],
+) -> Result<Vec<IpAddr>, EgressReason> {
     let mut open = Vec::new();
     let mut refused = EgressReason::Unresolved;
     for address in found.iter().copied().map(address::plain) {
         match address::closed(address) {
-            Some(closed) if !rule.permits(address) => refused = reason(closed),
+            Some(closed) if !permits(address) => refused = reason(closed),
             _ if open.contains(&address) || open.len() >= limits::EGRESS_ADDRESSES => {}
             _ => open.push(address),
         }
@@ -90,13 +93,12 @@ fn reason(closed: Closed) -> EgressReason {
 }
 
 /// Tries one address after the other; each gets its share of what time is left.
-async fn connect(
-    exchange: &Exchange,
+pub(super) async fn connect(
+    clock: &Clock,
     open: &[IpAddr],
     port: u16,
-    deadline: neuroflow_kernel::Moment,
+    deadline: Moment,
 ) -> Result<(TcpStream, IpAddr), EgressReason> {
-    let clock = &exchange.shared.clock;
     let mut failed = EgressReason::ConnectTime;
     for (index, address) in open.iter().enumerate() {
         // So that a check that fails to hold fails its test, and sends nothing into a real network.
@@ -129,7 +131,7 @@ mod tests {
     fn check(rule: Rule, found: &[&str]) -> Result<Vec<String>, EgressReason> {
         let policy = Policy::compile(&[rule], &EgressLimits::default()).unwrap();
         let found: Vec<IpAddr> = found.iter().map(|text| text.parse().unwrap()).collect();
-        let open = reachable(&policy.rules[0], &found)?;
+        let open = reachable(|address| policy.rules[0].permits(address), &found)?;
         Ok(open.iter().map(ToString::to_string).collect())
     }
 
