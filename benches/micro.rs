@@ -19,7 +19,7 @@ fn main() {
 const SIZES: [usize; 3] = [16, 1_024, 16_384];
 
 fn ask(bytes: usize) -> Ask {
-    Ask { context: Some("context".to_owned()), turn: Turn::user("x".repeat(bytes)), caller: None }
+    Ask { context: Some("context".to_owned()), ..Ask::new(Turn::user("x".repeat(bytes))) }
 }
 
 fn parcel(bytes: usize) -> Parcel<Ask> {

@@ -65,17 +65,18 @@ impl Node {
         }
     }
 
-    /// Asks an agent of this node and waits until its task has ended.
+    /// Asks an agent of this node and waits until its task has ended, or waits for its client.
     ///
     /// # Errors
     /// Says whether there is no such agent, or the request wasn't taken or answered.
     pub async fn ask(&self, agent: &str, text: &str) -> Result<TaskOutcome, AskError> {
         let turn = Turn::user(text);
-        self.ask_with(agent, Ask { context: None, turn, caller: None }, Header::new()).await
+        self.ask_with(agent, Ask::new(turn), Header::new()).await
     }
 
-    /// Asks an agent of this node with a header of the caller's, and waits until its task has
-    /// ended. The header's deadline ends the wait, not the task.
+    /// Asks an agent of this node with a header of the caller's, and waits until its task has ended,
+    /// or waits for its client: a request with the task's id goes on then. The header's deadline
+    /// ends the wait, not the task.
     ///
     /// # Errors
     /// Says whether there is no such agent, or the request wasn't taken or answered.
@@ -92,12 +93,19 @@ impl Node {
             address.stream(header.clone(), command).await.map_err(AskError::Refused)?;
         let mut outcome = TaskOutcome::default();
         let follow = async {
-            while let Some(event) = events.next().await {
+            while !outcome.is_settled()
+                && let Some(event) = events.next().await
+            {
                 match event {
-                    Ok(event) => outcome.fold(event.get()),
+                    Ok(event) => {
+                        outcome.fold(event.get());
+                        if let Some(refusal) = outcome.refused() {
+                            return Err(AskError::Declined(refusal));
+                        }
+                    }
                     Err(StreamError::Lagged) => {
                         let task = outcome.task().to_owned();
-                        let followed = follow(address, header.clone(), &task).await;
+                        let followed = follow(address, header.clone(), &task, None, None).await;
                         let Ok(Some((so_far, to_come))) = followed else {
                             return Err(StreamError::Lagged.into());
                         };

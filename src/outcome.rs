@@ -1,9 +1,9 @@
 //! What became of a task that the host asked for itself.
 
-use neuroflow_actors::{ArchivedChange, ArchivedContent, ArchivedTaskEvent, TaskState};
+use neuroflow_actors::{ArchivedChange, ArchivedContent, ArchivedTaskEvent, AskRefusal, TaskState};
 use neuroflow_kernel::{Elapsed, ParcelError, Refusal, StreamError};
 
-/// The end of a task: its state, and what was said and produced.
+/// The end of a task, or the point at which it waits for its client: its state, and what was said and produced.
 ///
 /// ```
 /// let outcome = neuroflow::TaskOutcome::default();
@@ -16,12 +16,17 @@ pub struct TaskOutcome {
     texts: Vec<String>,
     json: Vec<String>,
     said: Option<String>,
+    refused: Option<AskRefusal>,
 }
 
 impl TaskOutcome {
     pub(crate) fn fold(&mut self, event: &ArchivedTaskEvent) {
+        if self.task.is_empty() {
+            event.task.as_str().clone_into(&mut self.task);
+        }
         match &event.change {
-            ArchivedChange::Accepted { .. } => event.task.as_str().clone_into(&mut self.task),
+            ArchivedChange::Accepted { .. } | ArchivedChange::Continued { .. } => {}
+            ArchivedChange::Refused(refusal) => self.refused = Some(refusal.into()),
             ArchivedChange::Status { state, turn } => {
                 self.state = Some(TaskState::from(*state));
                 let parts = turn.iter().flat_map(|turn| turn.parts.iter());
@@ -31,7 +36,7 @@ impl TaskOutcome {
                     }
                 }
             }
-            ArchivedChange::Artifact(artifact) => {
+            ArchivedChange::Artifact { artifact, .. } => {
                 for part in artifact.parts.iter() {
                     match &part.content {
                         ArchivedContent::Text(text) => self.texts.push(text.to_string()),
@@ -43,12 +48,22 @@ impl TaskOutcome {
         }
     }
 
+    /// Whether there is nothing more to wait for, until the client says something.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.state.is_some_and(|state| state.is_terminal() || state.is_interrupted())
+    }
+
+    /// Why there is no task.
+    pub(crate) fn refused(&mut self) -> Option<AskRefusal> {
+        self.refused.take()
+    }
+
     /// The task's id.
     pub fn task(&self) -> &str {
         &self.task
     }
 
-    /// The state that it ended in.
+    /// The state that it ended in or waits in.
     pub fn state(&self) -> Option<TaskState> {
         self.state
     }
@@ -98,6 +113,9 @@ pub enum AskError {
     /// The agent didn't take the request.
     #[error("the agent didn't take the request")]
     Refused(#[source] Refusal),
+    /// The agent took the request and refused it.
+    #[error("the agent refused the request")]
+    Declined(#[source] AskRefusal),
     /// The task's events ended early.
     #[error("the task's events ended early")]
     Interrupted(#[from] StreamError),

@@ -9,9 +9,11 @@ mod tools;
 
 pub use agent::{
     ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, Answer,
-    AnyAgent, ArchivedAsk, ArchivedChange, ArchivedContent, ArchivedPart, ArchivedTaskEvent,
-    ArchivedTurn, Artifact, Ask, CANCEL, CancelError, Change, Content, Incoming, InputProblem,
-    Part, READ, Role, Skill, TaskContext, TaskEvent, TaskEvents, TaskState, Turn, follow,
+    AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedContent,
+    ArchivedPart, ArchivedRole, ArchivedTaskEvent, ArchivedTaskState, ArchivedTurn, Artifact, Ask,
+    AskRefusal, CANCEL, CancelError, Change, Chunk, Conclusion, Content, ExtendedProfile,
+    Extension, Incoming, InputProblem, Part, Provider, READ, Role, Skill, TaskContext, TaskCursor,
+    TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn, follow,
 };
 pub use builtin::{Echo, Shell};
 pub use gateway::{

@@ -68,3 +68,10 @@ pub const CLIENT_ID_BYTES: usize = 256;
 
 /// Parts of one message or artifact.
 pub const PARTS: usize = 1_024;
+
+/// Time that a task waits for its client's next message, unless its agent says otherwise: people
+/// sleep over an answer, but a question that nobody answers must not keep a place for ever.
+pub const INPUT_WAIT: Duration = Duration::from_hours(24);
+
+/// Messages to a task that it hasn't read: a client that talks on without an answer is refused.
+pub const UNREAD_MESSAGES: usize = 16;

@@ -21,3 +21,4 @@ mod shutdown;
 mod supervision;
 mod telemetry;
 mod tools;
+mod turns;

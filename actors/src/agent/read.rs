@@ -1,6 +1,25 @@
 //! Values out of archives, where something has to be kept or changed.
 
-use super::{ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTurn, Content, Part, Role, Turn};
+use rkyv::Archived;
+
+use super::{
+    ArchivedAsk, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTurn, Ask, Content, Part,
+    Role, Turn,
+};
+
+/// A request as its sender made it.
+pub(crate) fn ask(ask: &ArchivedAsk) -> Ask {
+    Ask {
+        task: text(&ask.task),
+        context: text(&ask.context),
+        turn: turn(&ask.turn),
+        caller: text(&ask.caller),
+        tenant: text(&ask.tenant),
+        accepted_output: texts(&ask.accepted_output),
+        extensions: texts(&ask.extensions),
+        metadata: text(&ask.metadata),
+    }
+}
 
 pub(crate) fn turn(turn: &ArchivedTurn) -> Turn {
     Turn {
@@ -10,7 +29,9 @@ pub(crate) fn turn(turn: &ArchivedTurn) -> Turn {
             ArchivedRole::Agent => Role::Agent,
         },
         parts: turn.parts.iter().map(part).collect(),
-        metadata: turn.metadata.as_ref().map(ToString::to_string),
+        metadata: text(&turn.metadata),
+        extensions: texts(&turn.extensions),
+        references: texts(&turn.references),
     }
 }
 
@@ -22,8 +43,16 @@ pub(crate) fn part(part: &ArchivedPart) -> Part {
             ArchivedContent::Url(url) => Content::Url(url.to_string()),
             ArchivedContent::Json(json) => Content::Json(json.to_string()),
         },
-        media_type: part.media_type.as_ref().map(ToString::to_string),
-        filename: part.filename.as_ref().map(ToString::to_string),
-        metadata: part.metadata.as_ref().map(ToString::to_string),
+        media_type: text(&part.media_type),
+        filename: text(&part.filename),
+        metadata: text(&part.metadata),
     }
+}
+
+fn text(text: &Archived<Option<String>>) -> Option<String> {
+    text.as_ref().map(ToString::to_string)
+}
+
+fn texts(texts: &Archived<Vec<String>>) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
 }

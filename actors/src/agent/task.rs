@@ -4,13 +4,15 @@ use std::error::Error;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Actor, Address, Clock, Context, Header, Message, Parcel, RawParcel, SpanKind, Tracer,
+    Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SpanKind, Tracer,
 };
 
+use super::work::WorkTime;
 use super::{
-    AgentCommand, AgentError, AgentProfile, AnyAgent, Artifact, Ask, Change, Incoming, TaskState,
-    Turn,
+    AgentCommand, AgentError, AgentProfile, AnyAgent, Artifact, Ask, Change, Conclusion, Incoming,
+    TaskState, Turn,
 };
+use crate::limits::AGENT_ANSWER;
 use crate::tools::{InvokeError, ToolResult, ToolsCommand, invoke};
 
 /// What a task is started with.
@@ -62,31 +64,37 @@ impl Actor for TaskActor {
         span.set("gen_ai.operation.name", "invoke_agent");
         span.set("gen_ai.agent.name", agent.clone());
 
-        let header = context.onward().traced(span.context());
+        let clock = &self.parts.clock;
+        let deadline = clock.now() + self.parts.profile.task_deadline;
         let task = TaskContext {
             task: self.parts.task.clone(),
-            header: header.clone(),
+            header: context.onward().traced(span.context()),
+            work: Arc::new(WorkTime::new(deadline)),
+            profile: Arc::clone(&self.parts.profile),
             server: self.parts.server.clone(),
             tools: self.parts.tools.clone(),
-            clock: self.parts.clock.clone(),
+            clock: clock.clone(),
             tracer: self.parts.tracer.clone(),
         };
         task.tell(Change::Status { state: TaskState::Working, turn: None }).await?;
         let run = self.parts.agent.run(Incoming::new(begin.0), task.clone());
-        let deadline = header.deadline().unwrap_or(neuroflow_kernel::Moment::ORIGIN);
-        let end = match context.clock().before(deadline, run).await {
-            Ok(Ok(answer)) => {
+        let end = match task.work.limit(clock, run).await {
+            Some(Ok(answer)) => {
                 for artifact in answer.artifacts {
-                    task.tell(Change::Artifact(artifact)).await?;
+                    task.tell(artifact.into()).await?;
                 }
-                Change::Status { state: TaskState::Completed, turn: None }
+                let state = match answer.conclusion {
+                    Conclusion::Completed => TaskState::Completed,
+                    Conclusion::Rejected => TaskState::Rejected,
+                };
+                Change::Status { state, turn: answer.turn }
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 span.fail("agent_error");
                 let turn = Some(Turn::agent(chain(&error)));
                 Change::Status { state: TaskState::Failed, turn }
             }
-            Err(_elapsed) => {
+            None => {
                 span.fail("timeout");
                 let turn = Some(Turn::agent("the task's time is up"));
                 Change::Status { state: TaskState::Failed, turn }
@@ -126,11 +134,29 @@ fn chain(error: &dyn Error) -> String {
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     task: String,
+    /// Without a deadline, for that one moves.
     header: Header,
+    work: Arc<WorkTime>,
+    profile: Arc<AgentProfile>,
     server: Address<AgentCommand>,
     tools: Option<Address<ToolsCommand>>,
     clock: Clock,
     tracer: Tracer,
+}
+
+/// Which piece of an artifact it is that is handed out.
+///
+/// ```
+/// assert_ne!(neuroflow_actors::Chunk::First, neuroflow_actors::Chunk::Last);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// The first of several. What the artifact of this id had before is replaced.
+    First,
+    /// One that follows others.
+    Next,
+    /// The last of several.
+    Last,
 }
 
 impl TaskContext {
@@ -140,8 +166,8 @@ impl TaskContext {
     }
 
     /// The header for messages that work for this task.
-    pub fn header(&self) -> &Header {
-        &self.header
+    pub fn header(&self) -> Header {
+        self.header.clone().until(self.work.deadline())
     }
 
     /// The kernel's clock.
@@ -163,7 +189,76 @@ impl TaskContext {
     /// # Errors
     /// Says why the agent's actor doesn't take it.
     pub async fn produce(&self, artifact: Artifact) -> Result<(), AgentError> {
-        Ok(self.tell(Change::Artifact(artifact)).await?)
+        Ok(self.tell(artifact.into()).await?)
+    }
+
+    /// Hands out a piece of an artifact. The pieces of one have the same id.
+    ///
+    /// ```
+    /// use neuroflow_actors::{AgentError, Artifact, Chunk, TaskContext};
+    /// async fn count(context: &TaskContext) -> Result<(), AgentError> {
+    ///     let one = Artifact::text("count", "one ");
+    ///     let two = Artifact { id: one.id.clone(), ..Artifact::text("count", "two") };
+    ///     context.artifact_chunk(one, Chunk::First).await?;
+    ///     context.artifact_chunk(two, Chunk::Last).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Says why the agent's actor doesn't take it.
+    pub async fn artifact_chunk(&self, piece: Artifact, chunk: Chunk) -> Result<(), AgentError> {
+        let (append, last) = (chunk != Chunk::First, chunk == Chunk::Last);
+        Ok(self.tell(Change::Artifact { artifact: piece, append, last }).await?)
+    }
+
+    /// Asks the client something and waits for its next message to this task, which is
+    /// `INPUT_REQUIRED` meanwhile. The wait isn't counted as work; it has a bound of its own, the
+    /// profile's `input_wait`.
+    ///
+    /// ```
+    /// use neuroflow_actors::{AgentError, Answer, Incoming, TaskContext, Turn};
+    /// async fn run(_: Incoming, context: TaskContext) -> Result<Answer, AgentError> {
+    ///     let name = context.ask_user(Turn::agent("What is your name?")).await?;
+    ///     Ok(Answer::text(format!("Hello, {}!", name.text())))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Says whether nobody answered in time, or the agent's own actor doesn't.
+    pub async fn ask_user(&self, turn: Turn) -> Result<Incoming, AgentError> {
+        self.wait(TaskState::InputRequired, turn).await
+    }
+
+    /// Asks the client to prove or permit something, and waits for its next message to this task,
+    /// which is `AUTH_REQUIRED` meanwhile. What the message proves is the agent's to judge.
+    ///
+    /// # Errors
+    /// Says whether nobody answered in time, or the agent's own actor doesn't.
+    pub async fn require_auth(&self, turn: Turn) -> Result<Incoming, AgentError> {
+        self.wait(TaskState::AuthRequired, turn).await
+    }
+
+    async fn wait(&self, state: TaskState, turn: Turn) -> Result<Incoming, AgentError> {
+        let waited = self.profile.input_wait;
+        let _pause = self.work.pause(&self.clock, waited).await;
+        let header = self.header.clone().within(&self.clock, waited);
+        let command = |reply| AgentCommand::Wait { task: self.task.clone(), state, turn, reply };
+        match self.server.call(header, command).await {
+            Ok(said) => Ok(Incoming::new(said)),
+            Err(CallError::DeadlineExceeded) => Err(AgentError::Silence { waited }),
+            Err(error) => Err(AgentError::Unanswered(error)),
+        }
+    }
+
+    /// What the client has said meanwhile without being asked, oldest first; each message once.
+    ///
+    /// # Errors
+    /// Says why the agent's own actor doesn't answer.
+    pub async fn said_meanwhile(&self) -> Result<Vec<Incoming>, AgentError> {
+        let header = self.header.clone().within(&self.clock, AGENT_ANSWER);
+        let command = |reply| AgentCommand::Unread { task: self.task.clone(), reply };
+        let unread = self.server.call(header, command).await.map_err(AgentError::Unanswered)?;
+        Ok(unread.into_iter().map(Incoming::new).collect())
     }
 
     /// Calls a tool and waits for its result. Dropping the future cancels the call, down to the
@@ -186,7 +281,7 @@ impl TaskContext {
         );
         span.set("gen_ai.operation.name", "execute_tool");
         span.set("gen_ai.tool.name", tool.to_owned());
-        let header = self.header.clone().traced(span.context());
+        let header = self.header().traced(span.context());
         let result = invoke(tools, header, tool, arguments).await;
         if let Err(error) = &result {
             span.fail(error.code());

@@ -29,7 +29,14 @@ pub(super) fn turn(message: pb::Message) -> Result<Turn, A2aError> {
     let parts = message.parts.into_iter().enumerate();
     let parts = parts.map(|(at, part)| read_part(at, part)).collect::<Result<Vec<_>, _>>()?;
     let metadata = json_object("message.metadata", message.metadata.as_ref())?;
-    Ok(Turn { id: message.message_id, role, parts, metadata })
+    Ok(Turn {
+        id: message.message_id,
+        role,
+        parts,
+        metadata,
+        extensions: message.extensions,
+        references: message.reference_task_ids,
+    })
 }
 
 /// Checks an identifier that a client has chosen.
@@ -88,8 +95,8 @@ pub(super) fn message(turn: &Archived<Turn>, task: &str, context: &str) -> pb::M
         }),
         parts: turn.parts.iter().map(write_part).collect(),
         metadata: read_object(turn.metadata.as_deref()),
-        extensions: Vec::new(),
-        reference_task_ids: Vec::new(),
+        extensions: turn.extensions.iter().map(ToString::to_string).collect(),
+        reference_task_ids: turn.references.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -99,8 +106,8 @@ pub(super) fn artifact(artifact: &Archived<Artifact>) -> pb::Artifact {
         name: artifact.name.to_string(),
         description: artifact.description.to_string(),
         parts: artifact.parts.iter().map(write_part).collect(),
-        metadata: None,
-        extensions: Vec::new(),
+        metadata: read_object(artifact.metadata.as_deref()),
+        extensions: artifact.extensions.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -174,6 +181,9 @@ pub(super) fn state(state: TaskState) -> pb::TaskState {
     match state {
         TaskState::Submitted => pb::TaskState::Submitted,
         TaskState::Working => pb::TaskState::Working,
+        TaskState::InputRequired => pb::TaskState::InputRequired,
+        TaskState::AuthRequired => pb::TaskState::AuthRequired,
+        TaskState::Rejected => pb::TaskState::Rejected,
         TaskState::Completed => pb::TaskState::Completed,
         TaskState::Failed => pb::TaskState::Failed,
         TaskState::Canceled => pb::TaskState::Canceled,

@@ -40,7 +40,7 @@ impl Operation<'_> {
             return Err(A2aError::UnsupportedOperation { operation: "further messages to a task" });
         }
         let context = (!message.context_id.is_empty()).then(|| message.context_id.clone());
-        let ask = Ask { context, turn: convert::turn(message)?, caller: None };
+        let ask = Ask { context, ..Ask::new(convert::turn(message)?) };
         let parcel = Parcel::archive(&ask)
             .map_err(|error| A2aError::invalid("message", error.to_string()))?;
 
@@ -56,7 +56,7 @@ impl Operation<'_> {
         let mut view = TaskView::new();
         // The first event comes at once: the task is accepted. Without one it was not.
         match self.clock.before(self.clock.now() + AGENT_ANSWER, events.next()).await {
-            Ok(Some(Ok(event))) => view.fold(&event),
+            Ok(Some(Ok(event))) if event.get().generation > 0 => view.fold(&event),
             Ok(_) => return Err(A2aError::Busy),
             Err(_elapsed) => return Err(A2aError::Unavailable { code: "deadline_exceeded" }),
         }
@@ -89,7 +89,7 @@ impl Operation<'_> {
         no_tenant(&request.tenant)?;
         let task = required("id", &request.id)?;
         let header = self.header.clone().within(self.clock, AGENT_ANSWER);
-        let command = |reply| AgentCommand::Cancel { task: task.to_owned(), reply };
+        let command = |reply| AgentCommand::Cancel { task: task.to_owned(), caller: None, reply };
         let cancelled = self.agent.address.call(header, command).await.map_err(unanswered)?;
         match cancelled {
             Ok(events) => TaskView::of(&events).into_json(None),
@@ -105,13 +105,14 @@ impl Operation<'_> {
         task: &str,
     ) -> Result<(TaskEvents, ReplyStream<Parcel<TaskEvent>>), A2aError> {
         let header = self.header.clone().within(self.clock, AGENT_ANSWER);
-        let followed = follow(&self.agent.address, header, task).await.map_err(unanswered)?;
+        let followed =
+            follow(&self.agent.address, header, task, None, None).await.map_err(unanswered)?;
         followed.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })
     }
 
     async fn read(&self, task: &str) -> Result<TaskEvents, A2aError> {
         let header = self.header.clone().within(self.clock, AGENT_ANSWER);
-        let command = |reply| AgentCommand::Read { task: task.to_owned(), reply };
+        let command = |reply| AgentCommand::Read { task: task.to_owned(), caller: None, reply };
         let events = self.agent.address.call(header, command).await.map_err(unanswered)?;
         events.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })
     }

@@ -34,11 +34,17 @@ impl TaskView {
     pub(super) fn fold(&mut self, event: &Parcel<TaskEvent>) {
         let event = event.get();
         match &event.change {
-            ArchivedChange::Accepted { turn } => {
+            ArchivedChange::Accepted { ask } => {
                 event.task.as_str().clone_into(&mut self.task.id);
                 event.context.as_str().clone_into(&mut self.task.context_id);
                 self.changed_ms = event.at_ms.to_native();
-                let said = convert::message(turn, &event.task, &event.context);
+                let said = convert::message(&ask.turn, &event.task, &event.context);
+                self.task.history.push(said);
+            }
+            ArchivedChange::Continued { ask } => {
+                let said = convert::message(&ask.turn, &event.task, &event.context);
+                let former = self.task.status.as_mut().and_then(|status| status.message.take());
+                self.task.history.extend(former);
                 self.task.history.push(said);
             }
             ArchivedChange::Status { state, turn } => {
@@ -53,9 +59,16 @@ impl TaskView {
                     .and_then(|status| std::mem::replace(&mut status.message, said));
                 self.task.history.extend(former);
             }
-            ArchivedChange::Artifact(artifact) => {
-                self.task.artifacts.push(convert::artifact(artifact));
+            ArchivedChange::Artifact { artifact, append, .. } => {
+                let piece = convert::artifact(artifact);
+                let same = |former: &&mut pb::Artifact| former.artifact_id == piece.artifact_id;
+                match self.task.artifacts.iter_mut().find(same) {
+                    Some(former) if *append => former.parts.extend(piece.parts),
+                    Some(former) => *former = piece,
+                    None => self.task.artifacts.push(piece),
+                }
             }
+            ArchivedChange::Refused(_) => {}
         }
     }
 
@@ -111,7 +124,7 @@ fn timestamp(unix_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::{Artifact, Change, Content, Turn};
+    use crate::agent::{Artifact, Ask, Change, Content, Turn};
 
     fn event(generation: u64, change: Change) -> Parcel<TaskEvent> {
         let event = TaskEvent {
@@ -131,9 +144,9 @@ mod tests {
     #[test]
     fn events_fold_into_the_task_that_a2a_shows() {
         let events = [
-            event(1, Change::Accepted { turn: Turn::user("hi") }),
+            event(1, Change::Accepted { ask: Ask::new(Turn::user("hi")) }),
             event(2, said("one moment")),
-            event(3, Change::Artifact(Artifact::text("answer", "hello"))),
+            event(3, Artifact::text("answer", "hello").into()),
             event(4, Change::Status { state: TaskState::Completed, turn: None }),
         ];
         let json = TaskView::of(&events).into_json(None).unwrap();
@@ -150,8 +163,8 @@ mod tests {
     fn whole_numbers_stay_whole() {
         let json = Content::Json(r#"{"a":[0,1.5,-3],"b":9007199254740993}"#.into());
         let events = [
-            event(1, Change::Accepted { turn: Turn::user("hi") }),
-            event(2, Change::Artifact(Artifact::new("data", vec![json.into()]))),
+            event(1, Change::Accepted { ask: Ask::new(Turn::user("hi")) }),
+            event(2, Artifact::new("data", vec![json.into()]).into()),
         ];
         let json = TaskView::of(&events).into_json(None).unwrap();
         let data = &json["artifacts"][0]["parts"][0]["data"];
@@ -161,7 +174,7 @@ mod tests {
     #[test]
     fn history_is_cut_from_the_front_and_zero_omits_it() {
         let events = [
-            event(1, Change::Accepted { turn: Turn::user("hi") }),
+            event(1, Change::Accepted { ask: Ask::new(Turn::user("hi")) }),
             event(2, said("a")),
             event(3, said("b")),
         ];
