@@ -32,8 +32,13 @@ const UNSAFE_FILES: &[&str] = &[
 const UNSAFE_FOLDERS: &[&str] = &["sandbox/src/linux/sys/"];
 
 /// Files that define a contract, and what a contract may import.
-const CONTRACTS: [&str; 4] =
-    ["actors/src/agent.rs", "actors/src/tools.rs", "actors/src/gateway.rs", "sandbox/src/exec.rs"];
+const CONTRACTS: [&str; 5] = [
+    "actors/src/agent.rs",
+    "actors/src/audit.rs",
+    "actors/src/tools.rs",
+    "actors/src/gateway.rs",
+    "sandbox/src/exec.rs",
+];
 const CONTRACT_IMPORTS: [&str; 8] = [
     "std::",
     "rkyv::",

@@ -3,6 +3,7 @@
 pub mod limits;
 
 mod agent;
+mod audit;
 mod builtin;
 mod gateway;
 mod tools;
@@ -14,6 +15,11 @@ pub use agent::{
     AskRefusal, CANCEL, CancelError, Change, Chunk, Conclusion, Content, ExtendedProfile,
     Extension, Incoming, InputProblem, Part, Provider, READ, Role, Skill, TaskContext, TaskCursor,
     TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn, follow,
+};
+pub use audit::{
+    Audit, AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, AuditServer, Audited,
+    Digest, Fault, KeyError, NoDigest, PublicKey, SyncPolicy, Unrecorded, Verdict, Verified,
+    Verifier, VerifyFailure, audit_child, verify_files,
 };
 pub use builtin::{Echo, Shell};
 pub use gateway::{

@@ -75,3 +75,33 @@ pub const INPUT_WAIT: Duration = Duration::from_hours(24);
 
 /// Messages to a task that it hasn't read: a client that talks on without an answer is refused.
 pub const UNREAD_MESSAGES: usize = 16;
+
+/// Events that may wait for the audit log's actor, and as many again for its writer: a burst of a few
+/// seconds. Past it a decision waits until its deadline, and a note is counted as lost.
+pub const AUDIT_QUEUE: usize = 4_096;
+
+/// Records that are written, and synchronised, at once.
+pub const AUDIT_BATCH: usize = 256;
+
+/// Records that may follow the last signature of an audit log: what could be changed unseen by
+/// whoever can write the file and stops the node.
+pub const AUDIT_UNSIGNED_RECORDS: u64 = 512;
+
+/// How long a record of an audit log may stay unsigned.
+pub const AUDIT_SIGN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a written record may stay out of the disk where each one isn't waited for.
+pub const AUDIT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Bytes of one file of an audit log, before the next one is begun: it's read whole when a node
+/// starts, which takes a fraction of a second.
+pub const AUDIT_FILE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes of one line of an audit log: no event is near it.
+pub const AUDIT_LINE_BYTES: usize = 16 * 1024;
+
+/// Bytes of an identifier that an audit log keeps as it is; a longer one is kept as its digest.
+pub const AUDIT_ID_BYTES: usize = 128;
+
+/// Bytes of a key file: keys of this kind have a hundred.
+pub const AUDIT_KEY_BYTES: u64 = 4 * 1024;
