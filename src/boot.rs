@@ -2,7 +2,7 @@
 //! is granted.
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
-//! `telemetry` and `control`), `sandbox`, `tools`, `agents` (a supervisor with one child per agent),
+//! `telemetry` and `control`), `audit`, `sandbox`, `tools`, `agents` (a supervisor with one child per agent),
 //! `gateway`. They stop in reverse.
 
 use std::fmt;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_actors::{
-    ASK, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, CANCEL, ExecTool, GatewayAgent,
-    GatewayConfig, INVOKE, Meter, READ, SchemaError, ToolEntry, ToolGrant, ToolServer, Turn,
-    follow, gateway_child,
+    ASK, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig, AuditedCells,
+    CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, READ, SchemaError, ToolEntry,
+    ToolGrant, ToolServer, Turn, audit_child, follow, gateway_child,
 };
 use neuroflow_kernel::{
     Address, AttenuateError, Census, ChildSpec, Clock, Header, Intensity, Kernel, NameError,
@@ -48,6 +48,7 @@ pub struct Node {
     agents: Vec<GatewayAgent>,
     sandbox: Option<Address<SandboxCommand>>,
     gateway: Option<SocketAddr>,
+    audit: Audit,
 }
 
 impl Node {
@@ -62,6 +63,7 @@ impl Node {
             clock: Clock::system(),
             first: Vec::new(),
             drain: GATEWAY_DRAIN,
+            audit: None,
         }
     }
 
@@ -157,6 +159,11 @@ impl Node {
         self.gateway
     }
 
+    /// The way to the audit log, or to none.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// Names of the agents, the gateway's root agent first.
     pub fn agents(&self) -> impl Iterator<Item = &str> {
         self.agents.iter().map(|agent| agent.profile.name.as_str())
@@ -195,6 +202,7 @@ pub struct NodeBuilder {
     clock: Clock,
     first: Vec<First>,
     drain: Duration,
+    audit: Option<AuditConfig>,
 }
 
 /// Makes one of the first children, once there is a kernel.
@@ -287,6 +295,13 @@ impl NodeBuilder {
         self
     }
 
+    /// A log of every decision that matters: started before what decides, and stopped after it.
+    #[must_use]
+    pub fn audit(mut self, config: AuditConfig) -> Self {
+        self.audit = Some(config);
+        self
+    }
+
     /// Time that the gateway gets, when the node stops, to bring what was begun to its end; ten
     /// seconds unless it's set.
     #[must_use]
@@ -299,7 +314,11 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// Says which server didn't start, and why. What was started before it is stopped.
-    pub async fn start(self) -> Result<Node, BootError> {
+    pub async fn start(mut self) -> Result<Node, BootError> {
+        let (log, audit) = match self.audit.take() {
+            Some(config) => audit_child(config).map(|(spec, audit)| (Some(spec), audit))?,
+            None => (None, Audit::off()),
+        };
         let policy = RestartPolicy { intensity: ROOT_INTENSITY, ..RestartPolicy::default() };
         let kernel = Kernel::builder()
             .clock(self.clock.clone())
@@ -307,8 +326,8 @@ impl NodeBuilder {
             .policy(policy)
             .start()
             .await?;
-        match self.populate(&kernel).await {
-            Ok((agents, sandbox, gateway)) => Ok(Node { kernel, agents, sandbox, gateway }),
+        match self.populate(&kernel, log, &audit).await {
+            Ok((agents, sandbox, gateway)) => Ok(Node { kernel, agents, sandbox, gateway, audit }),
             Err(error) => {
                 kernel.stop().await;
                 Err(error)
@@ -319,15 +338,22 @@ impl NodeBuilder {
     async fn populate(
         self,
         kernel: &Kernel,
+        log: Option<ChildSpec>,
+        audit: &Audit,
     ) -> Result<(Vec<GatewayAgent>, Option<Address<SandboxCommand>>, Option<SocketAddr>), BootError>
     {
         for First(make) in self.first {
             kernel.root().start(make(kernel.census())?).await?;
         }
+        if let Some(log) = log {
+            kernel.root().start(log.restart(Restart::Permanent)).await?;
+        }
         let (shared, mut owned) = (self.tools, Vec::new());
         let sandbox = match self.sandbox {
             Some(server) => {
                 let profile = server.profile().clone();
+                let noted = audit.clone();
+                let server = server.meter_around(|inner| Arc::new(AuditedCells::new(noted, inner)));
                 let (spec, sandbox) = ChildSpec::new("sandbox", move || server.clone().actor())?;
                 kernel.root().start(spec).await?;
                 // The tool may run programs, with this profile and no other. Each agent that has it
@@ -353,7 +379,7 @@ impl NodeBuilder {
             let own = agent.tools().into_iter();
             entries.extend(own.map(|tool| ToolEntry { owner: owner.clone(), tool }));
         }
-        let router = ToolServer::new(entries)?;
+        let router = ToolServer::new(entries)?.audit(audit.clone());
         let (spec, tools) = ChildSpec::new("tools", move || router.clone())?;
         kernel.root().start(spec).await?;
 
@@ -375,6 +401,7 @@ impl NodeBuilder {
         let gateway = match self.gateway {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
+                config.audit = audit.clone();
                 let (spec, bound) = gateway_child(config, kernel.tracer())?;
                 let spec = spec.stop_within(self.drain).restart(Restart::Permanent);
                 kernel.root().start(spec).await?;

@@ -3,6 +3,7 @@
 //! A command writes what it's asked for to standard output, and everything else to standard error.
 //! Exit codes: 0 for success, 1 for failure, 2 for wrong usage or configuration; `exec` has its own.
 
+mod audit;
 mod completions;
 mod config;
 mod doctor;
@@ -50,6 +51,7 @@ enum Command {
     Exec(exec::Exec),
     Tree(tree::TreeCommand),
     Doctor(doctor::Doctor),
+    Audit(audit::AuditCommand),
     Config(config::ConfigCommand),
     Completions(completions::Completions),
 }
@@ -103,6 +105,7 @@ impl Command {
             Self::Exec(exec) => Ok(exec.run(globals, out)?),
             Self::Tree(tree) => tree.run(globals, out),
             Self::Doctor(doctor) => doctor.run(globals, out),
+            Self::Audit(audit) => audit.run(out),
             Self::Config(config) => config.run(globals, out),
             Self::Completions(completions) => Ok(completions.run(out)?),
         }
@@ -125,6 +128,8 @@ enum CliError {
     Tree(#[from] tree::TreeError),
     #[error(transparent)]
     Doctor(#[from] doctor::DoctorError),
+    #[error(transparent)]
+    Audit(#[from] audit::AuditError),
     /// What the command has to say can't be written.
     #[error("standard output can't be written; redirect it to where there is room")]
     Output(#[from] io::Error),

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use neuroflow::Level;
+use neuroflow::actors::SyncPolicy;
 use neuroflow_telemetry::logs::LogFormat;
 
 pub(crate) use choice::{Builtin, level, levels};
@@ -26,7 +27,7 @@ pub(crate) use flags::{Overrides, Source};
 pub(crate) use load::Loaded;
 pub(crate) use print::{write_default, write_effective};
 pub(crate) use unit::parse_duration;
-pub(crate) use value::{ByteSize, Endpoint, MetricsAddress, Ratio, SocketPath};
+pub(crate) use value::{ByteSize, Endpoint, FilePath, LogPath, MetricsAddress, Ratio, SocketPath};
 
 use setting::{preset, settings, unset};
 
@@ -103,6 +104,20 @@ settings! {
         warm_least: u16 = preset("2"),
         /// Cells that are kept ready when many are asked for, at most; 0 keeps none.
         warm_most: u16 = preset("16"),
+    }
+
+    /// The log of every decision that matters: hash-chained and signed.
+    audit: Audit {
+        /// Its file, or "off". Full files are renamed to it with a number behind; none is ever removed.
+        /// Beside it lie its key and its last signature.
+        file: LogPath = preset("off"),
+        /// The key that it's signed with, made if it isn't there; its public half is written beside it.
+        /// Unless it's set, the name of the log with ".key" behind.
+        key: Option<FilePath> = unset("/etc/neuroflow/audit.key"),
+        /// When a record is on disk: "each" before what it's about is done, "interval" within a second.
+        sync: SyncPolicy = preset("each"),
+        /// Whether what can't be recorded is refused. Otherwise it's counted, and the count recorded.
+        required: bool = preset("true"),
     }
 
     /// The agents that come with the binary.

@@ -39,7 +39,7 @@ const CONTRACTS: [&str; 5] = [
     "actors/src/gateway.rs",
     "sandbox/src/exec.rs",
 ];
-const CONTRACT_IMPORTS: [&str; 8] = [
+const CONTRACT_IMPORTS: [&str; 9] = [
     "std::",
     "rkyv::",
     "serde::",
@@ -47,6 +47,7 @@ const CONTRACT_IMPORTS: [&str; 8] = [
     "neuroflow_kernel::",
     "crate::limits::",
     "crate::agent::",
+    "crate::audit::",
     "crate::tools::",
 ];
 

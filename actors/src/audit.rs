@@ -3,6 +3,7 @@
 //! No event has a field that can hold a secret: words of the program itself, digests, numbers,
 //! addresses, and identifiers that are kept by their digest when they look like anything else.
 
+mod cells;
 mod chain;
 mod digest;
 mod file;
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 use crate::limits::AUDIT_QUEUE;
 
+pub use cells::AuditedCells;
 pub use digest::{AuditId, Digest, NoDigest};
 pub use file::{Audited, VerifyFailure, verify_files};
 pub use key::{KeyError, PublicKey};
@@ -117,6 +119,8 @@ pub enum AuditEvent {
         degraded: Vec<AuditId>,
         /// System calls that it was refused.
         denied_calls: u64,
+        /// Requests to other machines of which no event is in the log, because they were too many.
+        unlisted_requests: u64,
     },
     /// There was no cell.
     CellRefused {

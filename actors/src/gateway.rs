@@ -17,6 +17,7 @@ use std::time::Duration;
 use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Tracer};
 
 use crate::agent::{AgentCommand, AgentProfile};
+use crate::audit::Audit;
 use crate::limits::BLOCKING_WAIT;
 
 pub use server::GatewayServer;
@@ -63,6 +64,8 @@ pub struct GatewayConfig {
     pub sample: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Who counts the requests.
     pub meter: Arc<dyn Meter>,
+    /// Where decisions are recorded.
+    pub audit: Audit,
 }
 
 impl GatewayConfig {
@@ -76,6 +79,7 @@ impl GatewayConfig {
             blocking_wait: BLOCKING_WAIT,
             sample: Arc::new(|| false),
             meter: Arc::new(Unmetered),
+            audit: Audit::off(),
         }
     }
 }

@@ -18,8 +18,8 @@ pub use agent::{
 };
 pub use audit::{
     Audit, AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, AuditServer, Audited,
-    Digest, Fault, KeyError, NoDigest, PublicKey, SyncPolicy, Unrecorded, Verdict, Verified,
-    Verifier, VerifyFailure, audit_child, verify_files,
+    AuditedCells, Digest, Fault, KeyError, NoDigest, PublicKey, SyncPolicy, Unrecorded, Verdict,
+    Verified, Verifier, VerifyFailure, audit_child, verify_files,
 };
 pub use builtin::{Echo, Shell};
 pub use gateway::{

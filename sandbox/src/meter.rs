@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{
     exec::How,
     level::{Layer, Level},
+    profile::Profile,
     report::Report,
 };
 
@@ -26,6 +27,13 @@ use crate::{
 pub trait CellMeter: Send + Sync + fmt::Debug + 'static {
     /// A program runs; it took so long from the request.
     fn started(&self, _level: Level, _prepared: bool, _took: Duration) {}
+
+    /// The program of this command line runs in the cell of this actor, under this profile.
+    fn began(&self, _cell: &str, _profile: &Profile, _command: &[&str]) {}
+
+    /// The cell of this actor is gone. There is no report if it was ended because whoever asked for
+    /// it has gone, or because the sandbox stopped.
+    fn gone(&self, _cell: &str, _profile: &Profile, _end: Option<(How, &Report)>) {}
 
     /// A cell has ended. Denials, usage and layers that were missing are in the report.
     fn ended(&self, _how: How, _report: &Report) {}

@@ -87,6 +87,13 @@ impl Profile {
         self.allow_degraded
     }
 
+    /// Everything that it allows, as text of no certain form: two profiles that differ in more than
+    /// secrets have different texts, in one version of this crate.
+    pub fn written(&self) -> String {
+        // The rules of the network say it all; what they were compiled to says nothing more.
+        format!("{:?}", Self { egress: EgressPolicy::default(), ..self.clone() })
+    }
+
     pub(crate) fn limits_io(&self) -> bool {
         self.io_bytes_per_second.is_some() || self.io_operations_per_second.is_some()
     }

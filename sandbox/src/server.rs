@@ -88,6 +88,16 @@ impl SandboxServer {
         self
     }
 
+    /// Puts another meter around the one that counts.
+    #[must_use]
+    pub fn meter_around(
+        mut self,
+        wrap: impl FnOnce(Arc<dyn CellMeter>) -> Arc<dyn CellMeter>,
+    ) -> Self {
+        self.meter = wrap(self.meter);
+        self
+    }
+
     /// Attacks the profile's level on this host with the quick part of the escape suite before the
     /// first program runs; what gets through ends the sandbox. Requests wait for it, a second at
     /// most.
@@ -319,14 +329,15 @@ impl Actor for CellActor {
         let clock = context.clock().clone();
         let deadline = context.header().deadline();
         let span = context.span("cell", SpanKind::Client);
-        run.work(&clock, deadline, span).await;
+        let cell = context.path().to_string();
+        run.work(&cell, &clock, deadline, span).await;
         context.stop();
         Ok(())
     }
 }
 
 impl Run {
-    async fn work(self, clock: &Clock, deadline: Option<Moment>, mut span: SpanGuard) {
+    async fn work(self, actor: &str, clock: &Clock, deadline: Option<Moment>, mut span: SpanGuard) {
         let exec = self.parcel.get();
         let Some((program, arguments)) = exec.command.split_first() else {
             return refuse(self.replies, ExecRefused::EmptyCommand);
@@ -386,6 +397,9 @@ impl Run {
         };
         let start = clock.now().since(begun);
         meter.started(self.profile.level(), cell.is_prepared(), start);
+        let command: Vec<&str> = exec.command.iter().map(AsRef::as_ref).collect();
+        meter.began(actor, &self.profile, &command);
+        let mut watch = Watch { meter: &*meter, actor, profile: &self.profile, end: None };
         // Dropping the future drops the cell, which ends everything in it.
         let report = tokio::select! {
             biased;
@@ -397,6 +411,8 @@ impl Run {
             meter.degraded(report.level, *layer);
         }
         meter.ended(ended.how, &report);
+        watch.end = Some((ended.how, &report));
+        drop(watch);
         span.set("neuroflow.sandbox.prepared", report.prepared);
         if !report.denials.is_empty() {
             let calls: Vec<&str> =
@@ -415,6 +431,20 @@ impl Run {
         if send(&replies, &ExecEvent::Ended(ended)).await {
             replies.finish();
         }
+    }
+}
+
+/// Tells the meter that a cell is gone, however it went.
+struct Watch<'a> {
+    meter: &'a dyn CellMeter,
+    actor: &'a str,
+    profile: &'a Profile,
+    end: Option<(How, &'a Report)>,
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        self.meter.gone(self.actor, self.profile, self.end);
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use neuroflow::actors::{AuditConfig, Digest};
 use neuroflow::kernel::{Clock, StartError};
 use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Shell};
 use neuroflow_telemetry::logs::LogError;
@@ -19,7 +20,7 @@ use self::banner::Banner;
 use super::meter::{GatewayMeter, SandboxMeter};
 use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
-use crate::config::{Builtin, Loaded, Overrides, SocketPath};
+use crate::config::{Builtin, Loaded, LogPath, Overrides, SocketPath, write_effective};
 use crate::control::{self, FailureRow, failures};
 use crate::limits::TELEMETRY_SHUTDOWN;
 
@@ -82,6 +83,9 @@ fn advice(error: &BootError) -> &'static str {
     match path.to_string().as_str() {
         "/telemetry" => "change telemetry.metrics_listen, or stop who has that address",
         "/gateway" => "change gateway.listen, or stop who has that address",
+        "/audit" => {
+            "change audit.file or audit.key to what this user may write, or stop the node that has it"
+        }
         "/control" => "change control.socket, or stop the node that has it",
         "/sandbox" => {
             "run `neuroflow doctor`, and apply its remedies or choose a level that it lists as \
@@ -216,6 +220,9 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     if let Some(path) = socket.clone() {
         builder = builder.first_with(move |census| control::child(path, census));
     }
+    if let Some(audit) = audit(loaded) {
+        builder = builder.audit(audit);
+    }
     if config.agents.enabled.contains(&Builtin::Shell) {
         let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
         builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
@@ -233,6 +240,23 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
     Ok(Running { node, metrics, socket })
+}
+
+/// The log of decisions, if there is to be one.
+fn audit(loaded: &Loaded) -> Option<AuditConfig> {
+    let settings = &loaded.config.audit;
+    let LogPath::At(file) = &settings.file else { return None };
+    let mut audit = AuditConfig::new(file);
+    if let Some(key) = &settings.key {
+        key.path().clone_into(&mut audit.key);
+    }
+    audit.sync = settings.sync;
+    audit.required = settings.required;
+    env!("CARGO_PKG_VERSION").clone_into(&mut audit.version);
+    let mut effective = Vec::new();
+    // A vector takes everything.
+    audit.config = write_effective(&mut effective, loaded).is_ok().then(|| Digest::of(&effective));
+    Some(audit)
 }
 
 /// Of the time to stop, two thirds are the gateway's and a third is for everything behind it.

@@ -1,6 +1,7 @@
 //! Settings that are one or several of a few words: levels, formats, agents.
 
 use neuroflow::Level;
+use neuroflow::actors::SyncPolicy;
 use neuroflow_telemetry::logs::LogFormat;
 
 use super::value::{Problem, Raw, Value, quoted, text};
@@ -40,6 +41,22 @@ impl Value for LogFormat {
 
     fn toml(&self) -> Option<String> {
         Some(quoted(if *self == Self::Json { "json" } else { "text" }))
+    }
+}
+
+impl Value for SyncPolicy {
+    const EXPECTED: &'static str = "\"each\" or \"interval\"";
+
+    fn read(raw: &Raw) -> Result<Self, Problem> {
+        match text(raw)? {
+            "each" => Ok(Self::Each),
+            "interval" => Ok(Self::Interval),
+            _ => Err(Problem::Word),
+        }
+    }
+
+    fn toml(&self) -> Option<String> {
+        Some(quoted(if *self == Self::Each { "each" } else { "interval" }))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
 use std::num::{ParseFloatError, ParseIntError, TryFromIntError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::ParseBoolError;
 use std::time::Duration;
 
@@ -354,6 +354,57 @@ impl Value for SocketPath {
             Self::Off => Some(quoted("off")),
             Self::At(path) => path.to_str().map(quoted),
         }
+    }
+}
+
+/// Where a log is, if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LogPath {
+    Off,
+    At(PathBuf),
+}
+
+impl Value for LogPath {
+    const EXPECTED: &'static str = "a path such as \"/var/lib/neuroflow/audit.log\", or \"off\"";
+
+    fn read(raw: &Raw) -> Result<Self, Problem> {
+        match text(raw)? {
+            "" => Err(Problem::Empty),
+            "off" => Ok(Self::Off),
+            path => Ok(Self::At(path.into())),
+        }
+    }
+
+    fn toml(&self) -> Option<String> {
+        match self {
+            Self::Off => Some(quoted("off")),
+            Self::At(path) => path.to_str().map(quoted),
+        }
+    }
+}
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilePath(PathBuf);
+
+impl FilePath {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Value for FilePath {
+    const EXPECTED: &'static str = "a path such as \"/etc/neuroflow/audit.key\"";
+
+    fn read(raw: &Raw) -> Result<Self, Problem> {
+        match text(raw)? {
+            "" => Err(Problem::Empty),
+            path => Ok(Self(path.into())),
+        }
+    }
+
+    fn toml(&self) -> Option<String> {
+        self.0.to_str().map(quoted)
     }
 }
 

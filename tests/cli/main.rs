@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests start the built binary")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod audit;
 mod config;
 mod doctor;
 mod exec;

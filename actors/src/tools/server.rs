@@ -10,6 +10,7 @@ use neuroflow_kernel::{Actor, Context, Ended, Message, Name, Parcel, ReplySink, 
 
 use super::schema::{Schema, SchemaError};
 use super::{AnyTool, Invoke, Outcome, Refused, ToolContext, ToolGrant, ToolsCommand};
+use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
 use crate::limits::{LIVE_TOOL_CALLS, TOOL_DEADLINE};
 
 /// A tool in the router, and whose it is.
@@ -47,6 +48,7 @@ pub struct ToolEntry {
 #[derive(Clone)]
 pub struct ToolServer {
     tools: Arc<HashMap<Place, Arc<Registered>>>,
+    audit: Audit,
     calls: u64,
 }
 
@@ -75,7 +77,14 @@ impl ToolServer {
             let schema = Schema::compile(tool.name(), &tool.schema())?;
             tools.insert((owner, tool.name().to_owned()), Arc::new(Registered { tool, schema }));
         }
-        Ok(Self { tools: Arc::new(tools), calls: 0 })
+        Ok(Self { tools: Arc::new(tools), audit: Audit::off(), calls: 0 })
+    }
+
+    /// The log that calls are recorded in before they begin.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
+        self
     }
 
     fn find(&self, grant: Option<&ToolGrant>, tool: &str) -> Option<Arc<Registered>> {
@@ -113,17 +122,23 @@ impl ToolServer {
         let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
         let (tool, arguments) = match self.check(&request.parcel, grant) {
             Ok(checked) => checked,
-            Err(refused) => return refuse(request.replies, refused),
+            Err(refused) => {
+                let event = used(grant, &request.parcel.get().tool, Verdict::Denied);
+                self.audit.note(context.header().trace(), event);
+                return refuse(request.replies, refused);
+            }
         };
         if context.child_count() >= LIVE_TOOL_CALLS {
             return refuse(request.replies, Refused::Busy);
         }
+        let used = used(grant, &request.parcel.get().tool, Verdict::Allowed);
         self.calls += 1;
         let Ok(name) = Name::new(format!("{}-{}", tool.tool.name(), self.calls)) else {
             return refuse(request.replies, Refused::Busy);
         };
         let header = context.onward();
-        let call = Call { tool, arguments, replies: request.replies };
+        let audit = self.audit.clone();
+        let call = Call { tool, arguments, replies: request.replies, audit, used };
         // A call is cancelled by its caller's going away; it needs no time to stop.
         let options = Spawn::default().mailbox(1).stop_within(CALL_KILL);
         if let Ok(actor) = context.spawn(name, CallActor, options).await {
@@ -131,6 +146,13 @@ impl ToolServer {
             let _taken = actor.try_tell(header, call);
         }
     }
+}
+
+/// A use of a capability, for the audit log. What tools there are is no secret, what a model asks for
+/// may be anything.
+fn used(grant: Option<&ToolGrant>, tool: &str, verdict: Verdict) -> AuditEvent {
+    let holder = AuditId::new(grant.map_or("-", |grant| &grant.owner));
+    AuditEvent::CapabilityUse { holder, capability: "tool", target: AuditId::new(tool), verdict }
 }
 
 /// Time that a call gets when the router stops.
@@ -183,6 +205,8 @@ struct Call {
     tool: Arc<Registered>,
     arguments: serde_json::Value,
     replies: ReplySink<Parcel<Outcome>>,
+    audit: Audit,
+    used: AuditEvent,
 }
 
 impl Message for Call {
@@ -199,10 +223,16 @@ impl Actor for CallActor {
     const KIND: &'static str = "tool_call";
 
     async fn handle(&mut self, call: Call, context: &mut Context<Call>) -> Result<(), Infallible> {
-        let Call { tool, arguments, replies } = call;
+        let Call { tool, arguments, replies, audit, used } = call;
         let clock = context.clock().clone();
         let header = context.onward().within(&clock, TOOL_DEADLINE);
         let deadline = header.deadline().unwrap_or_else(|| clock.now() + TOOL_DEADLINE);
+        if let Err(error) = audit.decide(header.clone(), used).await {
+            let (code, message) = ("unrecorded".to_owned(), error.to_string());
+            refuse(replies, Refused::Failed { code, message });
+            context.stop();
+            return Ok(());
+        }
         let tool_context = ToolContext { header, clock: clock.clone(), tracer: context.tracer() };
         let work = clock.before(deadline, tool.tool.call(arguments, tool_context));
         let outcome = tokio::select! {

@@ -1,0 +1,127 @@
+//! `audit verify`, on logs that a real node has written.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::scene::{Scratch, Server, first_text, mode};
+
+/// A log of a node that has run one program and was stopped.
+fn log(scratch: &Scratch) -> PathBuf {
+    let log = scratch.path("audit.log");
+    let flag = format!("--audit-file={}", log.display());
+    let mut server = Server::start(scratch, &[&flag]);
+    assert_eq!(first_text(&server.ask("/", "echo secret-word")), "secret-word\n");
+    server.process.signal("TERM");
+    assert_eq!(server.process.exit_code(), 0, "{}", server.process.stderr());
+    log
+}
+
+#[test]
+fn a_node_accounts_for_itself_and_its_cells() {
+    let scratch = Scratch::new();
+    let log = log(&scratch);
+    let text = fs::read_to_string(&log).unwrap();
+    let kinds: Vec<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|line| line["record"]["event"]["kind"].as_str().expect("a kind").to_owned())
+        .filter(|kind| kind != "signature")
+        .collect();
+    let expected =
+        ["file", "opened", "node_started", "capability_use", "cell_started", "cell_ended"];
+    assert_eq!(kinds, [&expected[..], &["node_stopped"]].concat());
+    for part in
+        ["\"level\":\"strict\"", "\"how\":\"exited\"", "\"target\":\"exec\"", "\"profile\":\""]
+    {
+        assert!(text.contains(part), "{part} isn't in {text}");
+    }
+    // What a program is told or says isn't the log's business.
+    assert!(!text.contains("secret-word"), "{text}");
+    for name in ["audit.log", "audit.log.key"] {
+        assert_eq!(mode(&scratch.path(name)), 0o600, "{name}");
+    }
+
+    let ran = scratch.output(&["audit", "verify", "audit.log", "--key", "audit.log.pub"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    for words in ["are as they were written", "signed up to record", "audit.log.head"] {
+        assert!(ran.stdout.contains(words), "{words:?} isn't in {}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("name it with --key"), "{}", ran.stdout);
+    let ran = scratch.output(&["audit", "verify", "audit.log", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+    assert_eq!(report["last"], text.lines().count());
+    assert_eq!(
+        (report["closed"].as_bool(), report["key_checked"].as_bool()),
+        (Some(true), Some(false))
+    );
+}
+
+#[test]
+fn changes_cuts_and_moves_are_found_and_named() {
+    let scratch = Scratch::new();
+    let log = log(&scratch);
+    let text = fs::read_to_string(&log).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| line.contains("cell_started")).unwrap();
+    let record = format!("record {}", at + 1);
+    let place = format!("line {}", at + 1);
+    let verify = |lines: &[String], words: &[&str]| {
+        fs::write(&log, lines.join("\n") + "\n").unwrap();
+        scratch.output(&["audit", "verify", "audit.log"]).failed_with(1, words);
+    };
+    let whole: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+
+    let mut changed = whole.clone();
+    changed[at] = changed[at].replace("strict", "standard");
+    verify(&changed, &[&record, &place, "was changed"]);
+    let mut removed = whole.clone();
+    removed.remove(at);
+    verify(&removed, &[&place, "removed, added or moved"]);
+    let mut moved = whole.clone();
+    moved.swap(at, at + 1);
+    verify(&moved, &[&place, "removed, added or moved"]);
+    let mut doubled = whole.clone();
+    doubled.insert(at, whole[at].clone());
+    verify(&doubled, &["removed, added or moved"]);
+    verify(&whole[..whole.len() - 1], &["was cut"]);
+    fs::write(&log, &text[..text.len() - 5]).unwrap();
+    scratch.output(&["audit", "verify", "audit.log"]).failed_with(1, &["cut off"]);
+}
+
+#[test]
+fn another_key_and_what_is_no_key_are_refused() {
+    let scratch = Scratch::new();
+    let _log = log(&scratch);
+    let other = "-----BEGIN PUBLIC KEY-----\n\
+        MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+        -----END PUBLIC KEY-----\n";
+    let other = scratch.file("other.pem", other);
+    let ran = scratch.output(&["audit", "verify", "audit.log", "--key", &other]);
+    ran.failed_with(1, &["not with the one that was named"]);
+    let ran = scratch.output(&["audit", "verify", "audit.log", "--key", "audit.log"]);
+    ran.failed_with(1, &["--key", "public key in PEM"]);
+    scratch.output(&["audit", "verify", "none.log"]).failed_with(1, &["none.log", "can't be read"]);
+}
+
+#[test]
+fn a_node_takes_its_own_log_up_and_no_other() {
+    let scratch = Scratch::new();
+    let log = log(&scratch);
+    let flag = format!("--audit-file={}", log.display());
+    let flags = ["--agents-enabled=echo", flag.as_str()];
+    let mut server = Server::start(&scratch, &flags);
+    // Killed: its last records may have no signature, and the next node goes on behind them.
+    server.process.signal("KILL");
+    server.process.exit_code();
+    drop(server);
+    let server = Server::start(&scratch, &flags);
+    let second = ["serve", "--gateway-listen=127.0.0.1:0", "--control-socket=off", &flag];
+    let second =
+        [&second[..], &["--telemetry-metrics-listen=off", "--agents-enabled=echo"]].concat();
+    scratch.output(&second).failed_with(1, &["audit.file", "another node"]);
+    drop(server);
+    let text = fs::read_to_string(&log).unwrap();
+    assert!(scratch.output(&["audit", "verify", "audit.log"]).code == 0, "{text}");
+    fs::write(&log, text.replacen("strict", "paranoid", 1)).unwrap();
+    scratch.output(&second).failed_with(1, &["audit log", "was changed"]);
+}
