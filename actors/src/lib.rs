@@ -2,12 +2,23 @@
 
 pub mod limits;
 
+mod access;
 mod agent;
 mod audit;
 mod builtin;
 mod gateway;
 mod tools;
 
+pub use access::{
+    Access, AccessCommand, AccessConfig, AccessError, AccessMeter, AccessServer, Action, AuthError,
+    CallerGrant, CertificateError, Credential, Fetched, FileError, FreshToken, Issuer, KEYS,
+    Limits, PeerCertificate, Principal, PrincipalKind, Rules, RulesSource, Ruling, Target,
+    Throttled, TokenFileError, TokenName, TokenProblem, Unrestricted, access_child,
+};
+#[cfg(feature = "access")]
+pub use access::{
+    CedarPolicies, DiscoveryError, JwtError, KeySetError, PolicyError, PolicyLocation,
+};
 pub use agent::{
     ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, Answer,
     AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedContent,

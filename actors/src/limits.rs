@@ -105,3 +105,65 @@ pub const AUDIT_ID_BYTES: usize = 128;
 
 /// Bytes of a key file: keys of this kind have a hundred.
 pub const AUDIT_KEY_BYTES: u64 = 4 * 1024;
+
+// Access.
+
+/// Bytes of a file of tokens, policies, keys or certificates: ten times what the largest is likely to
+/// have.
+pub const ACCESS_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bearer tokens of one file: kept in memory, and more than anybody looks after by hand.
+pub const TOKENS: usize = 10_000;
+
+/// Groups of one principal that count: policies are evaluated over all of them.
+pub const GROUPS: usize = 128;
+
+/// Bytes of a bearer token: what fits an HTTP head together with everything else; issuers stay below
+/// it because widespread servers refuse more.
+pub const TOKEN_BYTES: usize = 16 * 1024;
+
+/// Bytes of a group's name, a subject, or another text that an issuer chooses.
+pub const CLAIM_BYTES: usize = 512;
+
+/// How far an issuer's clock may be off from ours.
+pub const CLOCK_SKEW: Duration = Duration::from_mins(1);
+
+/// The longest life of a JWT that is believed: a stolen one is of use for as long.
+pub const TOKEN_LIFE: Duration = Duration::from_hours(24);
+
+/// Keys of one issuer: two while it changes them, and a few for several algorithms.
+pub const ISSUER_KEYS: usize = 64;
+
+/// Bytes of an issuer's answer.
+pub const ISSUER_BYTES: usize = 512 * 1024;
+
+/// Time that an issuer gets for an answer.
+pub const ISSUER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often an issuer's keys are read again.
+pub const ISSUER_REFRESH: Duration = Duration::from_hours(1);
+
+/// Pause between two looks because of a key that isn't known: whoever invents key ids may cost the
+/// issuer no more than this.
+pub const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
+
+/// First pause after an issuer didn't answer; doubled each time.
+pub const ISSUER_BACKOFF: Duration = Duration::from_secs(1);
+
+/// The longest pause after an issuer didn't answer.
+pub const ISSUER_BACKOFF_MOST: Duration = Duration::from_mins(5);
+
+/// Requests that wait for an issuer's keys at once; others are told that their key isn't known.
+pub const KEY_WAITERS: usize = 256;
+
+/// How often files of tokens, policies and certificates are looked at.
+pub const FILE_POLL: Duration = Duration::from_secs(2);
+
+/// Principals whose rates are kept apart; with more of them at once, all share one allowance.
+pub const LIMITED_PRINCIPALS: usize = 10_000;
+
+/// Capabilities for callers that are kept, so that not every request is judged anew.
+pub const CALLER_GRANTS: usize = 10_000;
+
+/// JWTs that are remembered as checked.
+pub const VERIFIED_TOKENS: usize = 10_000;
