@@ -2,11 +2,18 @@
 
 mod card;
 mod convert;
+mod cursor;
 mod error;
+mod grpc;
 mod http;
+mod json;
 mod jsonrpc;
 mod operations;
+mod page;
+mod rest;
 mod server;
+mod signature;
+mod sse;
 mod task_view;
 
 use std::fmt;
@@ -21,6 +28,7 @@ use crate::audit::Audit;
 use crate::limits::BLOCKING_WAIT;
 
 pub use server::GatewayServer;
+pub use signature::{CardKey, CardKeyError};
 
 /// An agent as the gateway serves it.
 ///
@@ -58,6 +66,10 @@ pub struct GatewayConfig {
     pub agents: Vec<GatewayAgent>,
     /// The version in the cards.
     pub version: String,
+    /// Signs the cards.
+    pub card_key: Option<CardKey>,
+    /// How clients prove who they are, as the cards say it: any of these lets a client in.
+    pub security: Vec<SecurityScheme>,
     /// How long a blocking request waits for its task to end.
     pub blocking_wait: Duration,
     /// Whether a request without a trace context of its own is traced.
@@ -76,6 +88,8 @@ impl GatewayConfig {
             public_url: None,
             agents: Vec::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            card_key: None,
+            security: Vec::new(),
             blocking_wait: BLOCKING_WAIT,
             sample: Arc::new(|| false),
             meter: Arc::new(Unmetered),
@@ -93,6 +107,43 @@ impl fmt::Debug for GatewayConfig {
     }
 }
 
+/// A way for clients to prove who they are, as a card says it.
+///
+/// ```
+/// assert_eq!(neuroflow_actors::SecurityScheme::MutualTls.name(), "mtls");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SecurityScheme {
+    /// A token in the header `Authorization`.
+    Bearer {
+        /// What kind of token, such as `JWT`.
+        format: Option<String>,
+    },
+    /// A token of an issuer of `OpenID` Connect.
+    OpenIdConnect {
+        /// Where the issuer describes itself.
+        url: String,
+    },
+    /// A certificate.
+    MutualTls,
+}
+
+impl SecurityScheme {
+    /// Its name in the card.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Bearer { .. } => "bearer",
+            Self::OpenIdConnect { .. } => "openIdConnect",
+            Self::MutualTls => "mtls",
+        }
+    }
+}
+
+/// Who makes a request: whoever authenticates puts it among the extensions of the HTTP request.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) String);
+
 /// Counts the requests of a gateway. It must not block.
 ///
 /// ```
@@ -107,7 +158,8 @@ impl fmt::Debug for GatewayConfig {
 /// }
 /// ```
 pub trait Meter: Send + Sync + fmt::Debug + 'static {
-    /// A request was answered. `error` is the JSON-RPC code, if it has one.
+    /// A request was answered, or the stream that answers it has begun. `error` is the code that
+    /// JSON-RPC has for what went wrong, whatever the binding.
     fn request(&self, operation: &'static str, status: u16, error: Option<i32>, took: Duration);
 }
 
@@ -140,6 +192,9 @@ pub enum GatewayError {
         #[source]
         source: std::io::Error,
     },
+    /// The system gives no randomness.
+    #[error("the system has no randomness to give")]
+    Random,
     /// The card of an agent can't be written.
     #[error("the card of agent {agent} can't be written")]
     Card {

@@ -34,7 +34,8 @@ pub use audit::{
 };
 pub use builtin::{Echo, Shell};
 pub use gateway::{
-    GatewayAgent, GatewayCommand, GatewayConfig, GatewayError, GatewayServer, Meter, gateway_child,
+    CardKey, CardKeyError, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
+    GatewayServer, Meter, SecurityScheme, gateway_child,
 };
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Outcome, Problem,

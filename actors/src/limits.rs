@@ -18,8 +18,8 @@ pub const TASK_EVENTS: usize = 10_000;
 /// Bytes of one task's events.
 pub const TASK_BYTES: usize = 32 * 1024 * 1024;
 
-/// Clients that may follow one task at once.
-pub const TASK_FOLLOWERS: usize = 256;
+/// Clients that may follow one task at once: as many as the gateway has connections.
+pub const TASK_FOLLOWERS: usize = 16_384;
 
 /// Time that a task may take unless its agent says otherwise.
 pub const TASK_DEADLINE: Duration = Duration::from_hours(1);
@@ -167,3 +167,32 @@ pub const CALLER_GRANTS: usize = 10_000;
 
 /// JWTs that are remembered as checked.
 pub const VERIFIED_TOKENS: usize = 10_000;
+
+/// Media types that a client may say it takes.
+pub const OUTPUT_MODES: usize = 64;
+
+/// Tasks on a page of a list unless the client says otherwise; A2A has this default.
+pub const LIST_PAGE: usize = 50;
+
+/// Tasks that a client may ask for at once; A2A has this bound.
+pub const LIST_PAGE_LONGEST: usize = 100;
+
+/// Bytes of the events of a page's tasks: past it the page ends early, so that a hundred large tasks
+/// aren't in memory at once. One task fits, however large.
+pub const LIST_BYTES: usize = 4 * 1024 * 1024;
+
+/// Time after which a stream without an event says that it lives: below the time-outs of usual
+/// proxies.
+pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Extensions that a client may name.
+pub const CLIENT_EXTENSIONS: usize = 64;
+
+/// Seconds that a client may use a card without asking again.
+pub const CARD_AGE_SECONDS: u32 = 300;
+
+/// Streams that one connection of HTTP/2 may have open: as many as usual servers allow.
+pub const CONNECTION_STREAMS: u32 = 256;
+
+/// Pause between two looks at a connection on which a part of HTTP/2's preface has come.
+pub const PREFACE_PAUSE: Duration = Duration::from_millis(2);

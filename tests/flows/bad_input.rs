@@ -116,9 +116,6 @@ async fn a_method_that_is_not_there_is_told_from_one_that_is_not_offered() {
         ("", -32601, None),
         ("sendmessage", -32601, None),
         ("message/send", -32601, None),
-        ("SendStreamingMessage", -32004, Some("UNSUPPORTED_OPERATION")),
-        ("SubscribeToTask", -32004, Some("UNSUPPORTED_OPERATION")),
-        ("ListTasks", -32004, Some("UNSUPPORTED_OPERATION")),
         ("GetExtendedAgentCard", -32004, Some("UNSUPPORTED_OPERATION")),
         ("CreateTaskPushNotificationConfig", -32003, Some("PUSH_NOTIFICATION_NOT_SUPPORTED")),
         ("ListTaskPushNotificationConfigs", -32003, Some("PUSH_NOTIFICATION_NOT_SUPPORTED")),
@@ -501,10 +498,12 @@ async fn what_is_not_http_gets_an_error_and_the_end_of_its_connection() {
         assert!(statuses.contains(&status), "{text:?}: {status}");
         assert_eq!(connection.ended().await, b"", "{text:?}");
     }
-    // Whoever speaks HTTP/2 has no use for an answer in HTTP/1.1.
+    // Whoever begins as HTTP/2 does is answered in HTTP/2: settings, then why it was the end.
     let mut connection = Connection::open(to).await;
-    connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("it is sent");
-    assert_eq!(connection.ended().await, b"");
+    connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nnonsense of nine").await.expect("sent");
+    let said = connection.ended().await;
+    assert_eq!(said.get(3), Some(&4), "{said:?}");
+    assert!(said.windows(3).any(|bytes| bytes == [0, 8, 7]) || said.contains(&7), "{said:?}");
 
     // Two lengths for one body: what one reader takes for its end, another takes for a new request.
     let smuggled = b"POST / HTTP/1.1\r\nhost: n\r\ncontent-type: application/json\r\n\

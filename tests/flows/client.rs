@@ -46,15 +46,14 @@ impl Connection {
     /// The next answer. An end of the stream before it is `UnexpectedEof`.
     pub(crate) async fn receive(&mut self) -> io::Result<Response> {
         within(async {
-            let end = loop {
-                match self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                    Some(end) => break end,
-                    None => self.read_more().await?,
+            let (status, headers) = self.receive_head().await?;
+            if header(&headers, "transfer-encoding") == Some("chunked") {
+                let mut body = Vec::new();
+                while let Some(chunk) = self.next_chunk().await? {
+                    body.extend(chunk);
                 }
-            };
-            let head = String::from_utf8_lossy(&self.received[..end]).into_owned();
-            self.received.drain(..end + 4);
-            let (status, headers) = read_head(&head);
+                return Ok(Response { status, headers, body });
+            }
             let length = header(&headers, "content-length").map(str::parse::<usize>);
             let body = match length {
                 Some(length) => {
@@ -69,6 +68,52 @@ impl Connection {
             Ok(Response { status, headers, body })
         })
         .await
+    }
+
+    async fn receive_head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
+        let end = self.find(b"\r\n\r\n").await?;
+        let head = String::from_utf8_lossy(&self.received[..end]).into_owned();
+        self.received.drain(..end + 4);
+        Ok(read_head(&head))
+    }
+
+    /// The next chunk of a body; none after the last.
+    async fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let end = self.find(b"\r\n").await?;
+        let size = String::from_utf8_lossy(&self.received[..end]).into_owned();
+        let size = usize::from_str_radix(&size, 16).expect("a chunk has a size");
+        self.received.drain(..end + 2);
+        while self.received.len() < size + 2 {
+            self.read_more().await?;
+        }
+        let chunk: Vec<u8> = self.received.drain(..size).collect();
+        self.received.drain(..2);
+        Ok((size > 0).then_some(chunk))
+    }
+
+    async fn find(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let found = self.received.windows(bytes.len()).position(|window| window == bytes);
+            match found {
+                Some(at) => return Ok(at),
+                None => self.read_more().await?,
+            }
+        }
+    }
+
+    /// Sends a request that is answered with a stream of events, and reads the head of the answer.
+    pub(crate) async fn events(mut self, request: &[u8]) -> Result<Events, Response> {
+        self.send(request).await.expect("the request is sent");
+        let (status, headers) = within(self.receive_head()).await.expect("an answer");
+        if header(&headers, "content-type") == Some("text/event-stream") {
+            return Ok(Events { connection: self, status, headers, received: String::new() });
+        }
+        let length = header(&headers, "content-length").map_or(0, |text| text.parse().unwrap_or(0));
+        while self.received.len() < length {
+            within(self.read_more()).await.expect("the rest of the answer");
+        }
+        let body = self.received.drain(..length).collect();
+        Err(Response { status, headers, body })
     }
 
     /// Waits until the server has closed the connection; gives what else it had sent.
@@ -114,6 +159,48 @@ impl Connection {
         let response = self.post(path, &request(method, params)).await;
         assert_eq!(response.status, 200, "{}", response.text());
         response.json()
+    }
+}
+
+/// A stream of server-sent events.
+pub(crate) struct Events {
+    connection: Connection,
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    received: String,
+}
+
+impl Events {
+    /// The id and the data of the next event; none at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<(Option<u64>, Value)> {
+        loop {
+            while let Some((event, rest)) = self.received.split_once("\n\n") {
+                let field = |name: &str| {
+                    event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+                };
+                let id = field("id").map(|id| id.parse().expect("an id is a number"));
+                let data = field("data").map(|data| serde_json::from_str(data).expect("JSON"));
+                self.received = rest.to_owned();
+                if let Some(data) = data {
+                    return Some((id, data));
+                }
+            }
+            let chunk = within(self.connection.next_chunk()).await.expect("the stream goes on")?;
+            self.received.push_str(std::str::from_utf8(&chunk).expect("UTF-8"));
+        }
+    }
+
+    /// All that is left of it.
+    pub(crate) async fn rest(&mut self) -> Vec<(Option<u64>, Value)> {
+        let mut events = Vec::new();
+        while let Some(event) = self.next().await {
+            events.push(event);
+        }
+        events
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        header(&self.headers, name)
     }
 }
 

@@ -6,6 +6,7 @@ use rkyv::Archived;
 use serde_json::Value;
 
 use super::error::A2aError;
+use super::json::{self, Json};
 use crate::agent::{ArchivedContent, ArchivedRole, Artifact, Content, Part, Role, TaskState, Turn};
 use crate::limits::{CLIENT_ID_BYTES, PARTS};
 
@@ -68,7 +69,8 @@ fn read_part(at: usize, part: pb::Part) -> Result<Part, A2aError> {
     })
 }
 
-fn json_object(
+/// A client's metadata, or nothing.
+pub(super) fn json_object(
     field: &str,
     object: Option<&pbjson_types::Struct>,
 ) -> Result<Option<String>, A2aError> {
@@ -76,11 +78,9 @@ fn json_object(
 }
 
 /// A value as its sender wrote it, but for numbers that no double can hold.
-fn json(field: &str, value: &impl serde::Serialize) -> Result<String, A2aError> {
-    let unwritable = |error: serde_json::Error| A2aError::invalid(field, error.to_string());
-    let mut json = serde_json::to_value(value).map_err(unwritable)?;
-    whole_numbers(&mut json);
-    Ok(json.to_string())
+fn json(field: &str, value: &impl json::Write) -> Result<String, A2aError> {
+    let written = json::write(&Json(value))?;
+    String::from_utf8(written).map_err(|_not| A2aError::invalid(field, "isn't text"))
 }
 
 /// A turn as a message of a task.
@@ -151,30 +151,42 @@ fn proto_value(json: Value) -> pbjson_types::Value {
     pbjson_types::Value { kind: Some(kind) }
 }
 
-fn read_object(json: Option<&str>) -> Option<pbjson_types::Struct> {
+pub(super) fn read_object(json: Option<&str>) -> Option<pbjson_types::Struct> {
     json.and_then(|json| serde_json::from_str(json).ok())
 }
 
-/// Writes whole numbers as such: `google.protobuf.Value` knows doubles only, and 0 became 0.0.
-pub(super) fn whole_numbers(json: &mut Value) {
-    match json {
-        Value::Number(number) => {
-            // Up to 2^53 a double holds every whole number.
-            const EXACT: f64 = 9_007_199_254_740_992.0;
-            if let Some(value) = number.as_f64()
-                && number.is_f64()
-                && value.fract() == 0.0
-                && value.abs() <= EXACT
-            {
-                #[expect(clippy::cast_possible_truncation, reason = "whole and within 2^53")]
-                let whole = value as i64;
-                *number = whole.into();
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
-        Value::Object(members) => members.values_mut().for_each(whole_numbers),
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
-    }
+/// A time as the protocol has it.
+pub(super) fn timestamp(unix_ms: u64) -> pbjson_types::Timestamp {
+    let nanos = i32::try_from(unix_ms % 1_000 * 1_000_000).unwrap_or_default();
+    pbjson_types::Timestamp { seconds: i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX), nanos }
+}
+
+/// Milliseconds of Unix time; nothing that is before it, and rounded up so that a filter by it
+/// lets nothing through that is older.
+pub(super) fn unix_ms(field: &str, time: &pbjson_types::Timestamp) -> Result<u64, A2aError> {
+    let wrong = || A2aError::invalid(field, "must be a time from 1970 on");
+    let seconds = u64::try_from(time.seconds).map_err(|_negative| wrong())?;
+    let nanos = u64::try_from(time.nanos).map_err(|_negative| wrong())?;
+    seconds
+        .checked_mul(1_000)
+        .and_then(|ms| ms.checked_add(nanos.div_ceil(1_000_000)))
+        .ok_or_else(wrong)
+}
+
+/// A state as a filter; none if it isn't given.
+pub(super) fn wanted_state(field: &str, state: i32) -> Result<Option<TaskState>, A2aError> {
+    Ok(Some(match pb::TaskState::try_from(state) {
+        Ok(pb::TaskState::Unspecified) => return Ok(None),
+        Ok(pb::TaskState::Submitted) => TaskState::Submitted,
+        Ok(pb::TaskState::Working) => TaskState::Working,
+        Ok(pb::TaskState::Completed) => TaskState::Completed,
+        Ok(pb::TaskState::Failed) => TaskState::Failed,
+        Ok(pb::TaskState::Canceled) => TaskState::Canceled,
+        Ok(pb::TaskState::InputRequired) => TaskState::InputRequired,
+        Ok(pb::TaskState::Rejected) => TaskState::Rejected,
+        Ok(pb::TaskState::AuthRequired) => TaskState::AuthRequired,
+        Err(_unknown) => return Err(A2aError::invalid(field, "isn't a state of a task")),
+    }))
 }
 
 pub(super) fn state(state: TaskState) -> pb::TaskState {

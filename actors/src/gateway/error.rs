@@ -1,8 +1,10 @@
-//! What an A2A request can fail with, and how JSON-RPC says it.
+//! What an A2A request can fail with, and how each binding says it.
 //!
-//! Codes and reasons: A2A 1.0.1, section "Error handling"; JSON-RPC 2.0, section 5.1.
+//! Codes, statuses and reasons: A2A 1.0.1, section "Error handling"; JSON-RPC 2.0, section 5.1.
 
 use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::agent::TaskState;
 
@@ -16,10 +18,20 @@ pub(super) enum A2aError {
     PushNotificationNotSupported,
     #[error("this agent doesn't offer {operation}")]
     UnsupportedOperation { operation: &'static str },
-    #[error("the body must be application/json, not {found:?}")]
-    ContentTypeNotSupported { found: String },
+    #[error("task {task:?} is already {}: it can't be {wish}", state.as_str())]
+    TaskEnded { task: String, state: TaskState, wish: &'static str },
+    #[error("the body must be {expected}, not {found:?}")]
+    ContentTypeNotSupported { expected: &'static str, found: String },
+    #[error("{field} is {found:?}; this agent has {known}")]
+    MediaTypeNotSupported { field: String, found: String, known: String },
+    #[error("an extended card needs authentication, which this node doesn't have; set it up first")]
+    ExtendedAgentCardNotConfigured,
+    #[error("this agent requires the extension {uri:?}; name it in the header A2A-Extensions")]
+    ExtensionSupportRequired { uri: String },
     #[error("A2A version {found:?} isn't spoken here; send the header A2A-Version: 1.0")]
     VersionNotSupported { found: String },
+    #[error("only who has proved who they are may do that")]
+    AuthenticationRequired,
     #[error("the body isn't JSON: {source}")]
     Parse { source: serde_json::Error },
     #[error("not a JSON-RPC 2.0 request: {field} {problem}")]
@@ -49,77 +61,181 @@ impl A2aError {
         Self::InvalidParams { field: field.into(), problem: problem.into() }
     }
 
+    /// The code of JSON-RPC.
     pub(super) fn code(&self) -> i32 {
         match self {
             Self::Parse { .. } => -32700,
             Self::InvalidRequest { .. }
             | Self::BodyTooLarge { .. }
             | Self::BodyTimedOut
-            | Self::BodyCutOff => -32600,
+            | Self::BodyCutOff
+            | Self::AuthenticationRequired => -32600,
             Self::MethodNotFound { .. } => -32601,
             Self::InvalidParams { .. } | Self::AgentNotFound { .. } => -32602,
             Self::Busy | Self::Unavailable { .. } | Self::Unwritable => -32603,
             Self::TaskNotFound { .. } => -32001,
             Self::TaskNotCancelable { .. } => -32002,
             Self::PushNotificationNotSupported => -32003,
-            Self::UnsupportedOperation { .. } => -32004,
-            Self::ContentTypeNotSupported { .. } => -32005,
+            Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } => -32004,
+            Self::ContentTypeNotSupported { .. } | Self::MediaTypeNotSupported { .. } => -32005,
+            Self::ExtendedAgentCardNotConfigured => -32007,
+            Self::ExtensionSupportRequired { .. } => -32008,
             Self::VersionNotSupported { .. } => -32009,
         }
     }
 
-    /// JSON-RPC errors travel with 200; what HTTP itself has a word for says that word too.
-    pub(super) fn status(&self) -> u16 {
+    /// The HTTP status under JSON-RPC, whose errors travel with 200; what HTTP itself has a word for
+    /// says that word too.
+    pub(super) fn rpc_status(&self) -> u16 {
         match self {
-            Self::BodyTooLarge { .. } => 413,
-            Self::BodyTimedOut => 408,
-            Self::BodyCutOff => 400,
             Self::ContentTypeNotSupported { .. } => 415,
-            Self::AgentNotFound { .. } => 404,
-            Self::Busy | Self::Unavailable { .. } => 503,
+            Self::BodyTooLarge { .. }
+            | Self::BodyTimedOut
+            | Self::BodyCutOff
+            | Self::AgentNotFound { .. }
+            | Self::AuthenticationRequired
+            | Self::Busy
+            | Self::Unavailable { .. } => self.rest_status(),
             _ => 200,
         }
     }
 
+    /// The HTTP status under HTTP+JSON.
+    pub(super) fn rest_status(&self) -> u16 {
+        match self {
+            Self::BodyTooLarge { .. } => 413,
+            Self::BodyTimedOut => 408,
+            Self::AuthenticationRequired => 401,
+            Self::TaskNotFound { .. }
+            | Self::AgentNotFound { .. }
+            | Self::MethodNotFound { .. } => 404,
+            Self::Busy | Self::Unavailable { .. } => 503,
+            Self::Unwritable => 500,
+            _ => 400,
+        }
+    }
+
+    /// The code of gRPC.
+    pub(super) fn grpc_code(&self) -> Code {
+        match self {
+            Self::TaskNotFound { .. } | Self::AgentNotFound { .. } => Code::NotFound,
+            Self::TaskNotCancelable { .. }
+            | Self::PushNotificationNotSupported
+            | Self::UnsupportedOperation { .. }
+            | Self::TaskEnded { .. }
+            | Self::ExtendedAgentCardNotConfigured
+            | Self::ExtensionSupportRequired { .. }
+            | Self::VersionNotSupported { .. } => Code::FailedPrecondition,
+            Self::AuthenticationRequired => Code::Unauthenticated,
+            Self::MethodNotFound { .. } => Code::Unimplemented,
+            Self::Busy | Self::Unavailable { .. } => Code::Unavailable,
+            Self::BodyTimedOut => Code::DeadlineExceeded,
+            Self::BodyTooLarge { .. } => Code::ResourceExhausted,
+            Self::Unwritable => Code::Internal,
+            _ => Code::InvalidArgument,
+        }
+    }
+
+    /// The reason that the protocol has for its own errors.
     fn reason(&self) -> Option<&'static str> {
         Some(match self {
             Self::TaskNotFound { .. } => "TASK_NOT_FOUND",
             Self::TaskNotCancelable { .. } => "TASK_NOT_CANCELABLE",
             Self::PushNotificationNotSupported => "PUSH_NOTIFICATION_NOT_SUPPORTED",
-            Self::UnsupportedOperation { .. } => "UNSUPPORTED_OPERATION",
-            Self::ContentTypeNotSupported { .. } => "CONTENT_TYPE_NOT_SUPPORTED",
+            Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } => "UNSUPPORTED_OPERATION",
+            Self::ContentTypeNotSupported { .. } | Self::MediaTypeNotSupported { .. } => {
+                "CONTENT_TYPE_NOT_SUPPORTED"
+            }
+            Self::ExtendedAgentCardNotConfigured => "EXTENDED_AGENT_CARD_NOT_CONFIGURED",
+            Self::ExtensionSupportRequired { .. } => "EXTENSION_SUPPORT_REQUIRED",
             Self::VersionNotSupported { .. } => "VERSION_NOT_SUPPORTED",
             _ => return None,
+        })
+    }
+
+    /// The reason where no code of JSON-RPC says it: clients tell errors apart by it.
+    fn reason_without_code(&self) -> &'static str {
+        self.reason().unwrap_or(match self.code() {
+            -32700 | -32600 => "INVALID_REQUEST",
+            -32601 => "METHOD_NOT_FOUND",
+            -32602 => "INVALID_PARAMS",
+            _ => "INTERNAL_ERROR",
         })
     }
 
     /// The field at fault.
     fn field(&self) -> Option<&str> {
         match self {
-            Self::InvalidRequest { field, .. } | Self::InvalidParams { field, .. } => Some(field),
+            Self::InvalidRequest { field, .. }
+            | Self::InvalidParams { field, .. }
+            | Self::MediaTypeNotSupported { field, .. } => Some(field),
             Self::MethodNotFound { .. } => Some("method"),
             Self::AgentNotFound { .. } => Some("agent"),
             _ => None,
         }
     }
 
-    /// The `error` member of a JSON-RPC response.
-    pub(super) fn to_json(&self) -> Value {
-        let message = self.to_string();
-        let mut data = Vec::new();
-        if let Some(reason) = self.reason() {
-            data.push(json!({
+    fn details(&self, reason: Option<&str>, message: &str) -> Vec<Value> {
+        let mut details = Vec::new();
+        if let Some(reason) = reason {
+            details.push(json!({
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                 "reason": reason,
-                "domain": "a2a-protocol.org",
+                "domain": DOMAIN,
             }));
         }
         if let Some(field) = self.field() {
-            data.push(json!({
+            details.push(json!({
                 "@type": "type.googleapis.com/google.rpc.BadRequest",
                 "fieldViolations": [{ "field": field, "description": message }],
             }));
         }
+        details
+    }
+
+    /// The `error` member of a JSON-RPC response.
+    pub(super) fn to_json(&self) -> Value {
+        let message = self.to_string();
+        let data = self.details(self.reason(), &message);
         json!({ "code": self.code(), "message": message, "data": data })
+    }
+
+    /// The body of an answer of HTTP+JSON.
+    pub(super) fn to_rest(&self) -> Value {
+        let message = self.to_string();
+        let details = self.details(Some(self.reason_without_code()), &message);
+        let status = code_name(self.grpc_code());
+        json!({ "error": {
+            "code": self.rest_status(), "status": status, "message": message, "details": details,
+        } })
+    }
+
+    /// The status of gRPC.
+    pub(super) fn to_status(&self) -> Status {
+        let message = self.to_string();
+        let mut details = ErrorDetails::new();
+        let none = std::collections::HashMap::new();
+        details.set_error_info(self.reason_without_code(), DOMAIN, none);
+        if let Some(field) = self.field() {
+            details.add_bad_request_violation(field, message.clone());
+        }
+        Status::with_error_details(self.grpc_code(), message, details)
+    }
+}
+
+const DOMAIN: &str = "a2a-protocol.org";
+
+/// The name of a code in `google.rpc.Code`.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::NotFound => "NOT_FOUND",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        _ => "INTERNAL",
     }
 }

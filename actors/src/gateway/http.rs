@@ -1,41 +1,57 @@
-//! The routes: health, cards, and the JSON-RPC binding. Each request becomes one call and one answer.
+//! The routes: health, cards, the directory, and the bindings of A2A; and what all of these share.
+
+mod rest;
+mod rpc;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use a2a_pb::protojson as pb;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use neuroflow_kernel::{Clock, Header, SpanGuard, SpanKind, TraceContext, Tracer};
+use neuroflow_kernel::{Clock, Header, Moment, SpanGuard, SpanKind, TraceContext, Tracer};
 
-use super::card::card;
+use super::card::Cards;
+use super::cursor::Cursors;
 use super::error::A2aError;
-use super::jsonrpc::{self, Call, Id};
-use super::operations::Operation;
-use super::{GatewayAgent, GatewayConfig, GatewayError};
-use crate::limits::{BODY_BYTES, BODY_DEADLINE};
+use super::operations::{Place, Visit};
+use super::page::Page;
+use super::signature::SignError;
+use super::{Caller, GatewayAgent, GatewayConfig, GatewayError, grpc};
+use crate::limits::{BODY_BYTES, BODY_DEADLINE, CLIENT_EXTENSIONS};
 
 /// What every request needs.
 pub(super) struct Shared {
     config: GatewayConfig,
-    clock: Clock,
+    pub(super) clock: Clock,
     tracer: Tracer,
     /// Each agent with its card, by name.
     agents: BTreeMap<String, Served>,
     /// The agent that answers at the root, with the root's URL in its card.
     root: Served,
+    /// All cards.
+    directory: Page,
+    /// The public keys that the cards are signed with.
+    keys: Option<Page>,
+    cursors: Cursors,
     ready: AtomicBool,
 }
 
-struct Served {
-    agent: GatewayAgent,
-    card: Bytes,
+/// An agent with its cards.
+pub(super) struct Served {
+    pub(super) agent: GatewayAgent,
+    card: Page,
+    /// None if there is nothing to add, or nobody can prove who they are.
+    pub(super) extended: Option<pb::AgentCard>,
 }
 
 impl Shared {
@@ -45,24 +61,57 @@ impl Shared {
         clock: Clock,
         tracer: Tracer,
     ) -> Result<Arc<Self>, GatewayError> {
-        let serve = |agent: &GatewayAgent, url: &str| {
-            let name = &agent.profile.name;
-            let written = card(&agent.profile, url, &config.version);
-            let card = written
-                .map_err(|source| GatewayError::Card { agent: name.clone(), source })?
-                .into();
-            Ok(Served { agent: agent.clone(), card })
+        let cards =
+            Cards { base_url, version: &config.version, security: &config.security, pushes: false };
+        let keys_url = format!("{base_url}{KEYS_PATH}");
+        let signed = |mut card: pb::AgentCard| -> Result<pb::AgentCard, SignError> {
+            if let Some(key) = &config.card_key {
+                card.signatures = vec![key.sign(&card, &keys_url)?];
+            }
+            Ok(card)
+        };
+        let modified = DateTime::<Utc>::from(clock.wall());
+        let serve = |agent: &GatewayAgent, at_root| {
+            let profile = &agent.profile;
+            let written = || -> Result<(pb::AgentCard, Served), SignError> {
+                let card = signed(cards.card(profile, at_root))?;
+                let extended = cards.extended(profile, at_root).map(signed).transpose()?;
+                let page = Page::new(serde_json::to_vec(&card)?, modified);
+                Ok((card, Served { agent: agent.clone(), card: page, extended }))
+            };
+            written().map_err(|error| {
+                let agent = profile.name.clone();
+                match error {
+                    SignError::Card(source) => GatewayError::Card { agent, source },
+                    SignError::Random => GatewayError::Random,
+                }
+            })
         };
         let first = config.agents.first().ok_or(GatewayError::NoAgents)?;
-        let root = serve(first, &format!("{base_url}/"))?;
-        let mut agents = BTreeMap::new();
+        let (_, root) = serve(first, true)?;
+        let (mut agents, mut all) = (BTreeMap::new(), Vec::new());
         for agent in &config.agents {
-            let name = agent.profile.name.clone();
-            let url = format!("{base_url}/agents/{name}");
-            agents.insert(name, serve(agent, &url)?);
+            let (card, served) = serve(agent, false)?;
+            all.push(card);
+            agents.insert(agent.profile.name.clone(), served);
         }
-        let ready = AtomicBool::new(true);
-        Ok(Arc::new(Self { config, clock, tracer, agents, root, ready }))
+        let unwritable = |source| GatewayError::Card { agent: "/agents".to_owned(), source };
+        let directory = serde_json::to_vec(&Directory { agents: all }).map_err(unwritable)?;
+        let keys = config
+            .card_key
+            .as_ref()
+            .map(|key| Page::new(key.public_set().to_string().into_bytes(), modified));
+        Ok(Arc::new(Self {
+            cursors: Cursors::new().map_err(|_no_source| GatewayError::Random)?,
+            directory: Page::new(directory, modified),
+            keys,
+            config,
+            clock,
+            tracer,
+            agents,
+            root,
+            ready: AtomicBool::new(true),
+        }))
     }
 
     /// From now on `/readyz` says no.
@@ -70,22 +119,45 @@ impl Shared {
         self.ready.store(false, Ordering::Release);
     }
 
-    fn served(&self, agent: &str) -> Result<&Served, A2aError> {
+    pub(super) fn served(&self, agent: &str) -> Result<&Served, A2aError> {
         self.agents.get(agent).ok_or_else(|| A2aError::AgentNotFound {
             agent: agent.to_owned(),
             known: self.agents.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
         })
     }
+
+    pub(super) fn root(&self) -> &Served {
+        &self.root
+    }
+
+    pub(super) fn blocking_wait(&self) -> Duration {
+        self.config.blocking_wait
+    }
+
+    pub(super) fn cursors(&self) -> &Cursors {
+        &self.cursors
+    }
 }
+
+#[derive(serde::Serialize)]
+struct Directory {
+    agents: Vec<pb::AgentCard>,
+}
+
+const KEYS_PATH: &str = "/.well-known/jwks.json";
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", post(root_rpc))
         .route("/agents/{agent}", post(agent_rpc))
+        .route("/agents", get(directory))
         .route("/.well-known/agent-card.json", get(root_card))
         .route("/agents/{agent}/.well-known/agent-card.json", get(agent_card))
+        .route(KEYS_PATH, get(keys))
+        .route("/lf.a2a.v1.A2AService/{method}", post(grpc_call))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .fallback(rest_call)
         .with_state(shared)
 }
 
@@ -97,23 +169,34 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-async fn root_card(State(shared): State<Arc<Shared>>) -> Response {
-    json(StatusCode::OK, shared.root.card.clone())
+async fn root_card(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    shared.root.card.answer(&headers)
 }
 
-async fn agent_card(State(shared): State<Arc<Shared>>, Path(agent): Path<String>) -> Response {
+async fn agent_card(
+    State(shared): State<Arc<Shared>>,
+    Path(agent): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     match shared.served(&agent) {
-        Ok(served) => json(StatusCode::OK, served.card.clone()),
-        Err(error) => {
-            let body = serde_json::json!({ "error": error.to_json() }).to_string();
-            json(StatusCode::NOT_FOUND, body)
-        }
+        Ok(served) => served.card.answer(&headers),
+        Err(error) => answer_json(StatusCode::NOT_FOUND, error.to_rest().to_string()),
+    }
+}
+
+async fn directory(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    shared.directory.answer(&headers)
+}
+
+async fn keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    match &shared.keys {
+        Some(keys) => keys.answer(&headers),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
 }
 
 async fn root_rpc(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
-    let agent = &shared.root.agent;
-    answer(&shared, Ok(agent), request).await
+    rpc::answer(&shared, Place::default(), request).await
 }
 
 async fn agent_rpc(
@@ -121,89 +204,23 @@ async fn agent_rpc(
     Path(agent): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    let agent = shared.served(&agent).map(|served| &served.agent);
-    answer(&shared, agent, request).await
+    rpc::answer(&shared, Place { agent: Some(&agent), tenant: None }, request).await
 }
 
-/// Reads the call, does it, and writes the answer; counts and traces it.
-async fn answer(
-    shared: &Shared,
-    agent: Result<&GatewayAgent, A2aError>,
+async fn grpc_call(
+    State(shared): State<Arc<Shared>>,
+    Path(method): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    let begun = shared.clock.now();
-    let (head, body) = request.into_parts();
-    let mut span = begin_span(shared, &head.headers);
-    let mut method = "unknown";
-    let result = serve(shared, agent, &head, body, &mut span, &mut method).await;
-    let (status, error, body) = match result {
-        Ok(body) => (200, None, body),
-        Err((id, error)) => {
-            span.fail(error.code().to_string());
-            (error.status(), Some(error.code()), jsonrpc::failure(&id, &error))
-        }
-    };
-    span.set("http.response.status_code", i64::from(status));
-    shared.config.meter.request(method, status, error, shared.clock.now().since(begun));
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = json(status, body);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        let retry = header::HeaderValue::from_static("1");
-        response.headers_mut().insert(header::RETRY_AFTER, retry);
-    }
-    response
+    grpc::answer(&shared, &method, request).await
 }
 
-fn begin_span(shared: &Shared, headers: &HeaderMap) -> SpanGuard {
-    let sent = headers.get("traceparent").and_then(|value| value.to_str().ok());
-    let parent = sent.and_then(|text| text.parse::<TraceContext>().ok());
-    let mut span = match parent {
-        Some(parent) => {
-            let mut span = shared.tracer.span(parent, "a2a", SpanKind::Server);
-            span.remote_parent();
-            span
-        }
-        None => shared.tracer.root((shared.config.sample)(), "a2a", SpanKind::Server),
-    };
-    span.set("a2a.protocol.version", "1.0");
-    span.set("http.request.method", "POST");
-    span
+async fn rest_call(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
+    rest::answer(&shared, request).await
 }
 
-async fn serve(
-    shared: &Shared,
-    agent: Result<&GatewayAgent, A2aError>,
-    head: &Parts,
-    body: Body,
-    span: &mut SpanGuard,
-    method: &mut &'static str,
-) -> Result<Vec<u8>, (Id, A2aError)> {
-    let nobody = |error| (Id::NULL, error);
-    check_content_type(&head.headers).map_err(nobody)?;
-    let body = read_body(shared, body).await.map_err(nobody)?;
-    let call = jsonrpc::read(&body)?;
-    let known = METHODS.iter().find(|known| **known == call.method);
-    *method = known.copied().unwrap_or("unknown");
-    span.rename(*method);
-    span.set("a2a.method.name", *method);
-    let result = async {
-        check_version(head)?;
-        let agent = agent?;
-        span.set("gen_ai.agent.name", agent.profile.name.clone());
-        let operation = Operation {
-            agent,
-            clock: &shared.clock,
-            header: Header::new().traced(span.context()),
-            blocking_wait: shared.config.blocking_wait,
-        };
-        dispatch(&operation, &call).await
-    };
-    let result = result.await.and_then(|result| jsonrpc::success(&call.id, &result));
-    result.map_err(|error| (call.id.clone(), error))
-}
-
-/// The methods of A2A 1.0, which metrics and spans may be named after.
-const METHODS: [&str; 11] = [
+/// The names that metrics and spans may have for an operation.
+pub(super) const OPERATIONS: [&str; 11] = [
     "SendMessage",
     "GetTask",
     "CancelTask",
@@ -217,39 +234,121 @@ const METHODS: [&str; 11] = [
     "DeleteTaskPushNotificationConfig",
 ];
 
-async fn dispatch(
-    operation: &Operation<'_>,
-    call: &Call<'_>,
-) -> Result<serde_json::Value, A2aError> {
-    let unsupported = |operation| Err(A2aError::UnsupportedOperation { operation });
-    match call.method.as_str() {
-        "SendMessage" => operation.send(call.params()?).await,
-        "GetTask" => operation.get(call.params()?).await,
-        "CancelTask" => operation.cancel(call.params()?).await,
-        "SendStreamingMessage" => unsupported("SendStreamingMessage"),
-        "SubscribeToTask" => unsupported("SubscribeToTask"),
-        "ListTasks" => unsupported("ListTasks"),
-        "GetExtendedAgentCard" => unsupported("GetExtendedAgentCard"),
-        "CreateTaskPushNotificationConfig"
-        | "GetTaskPushNotificationConfig"
-        | "ListTaskPushNotificationConfigs"
-        | "DeleteTaskPushNotificationConfig" => Err(A2aError::PushNotificationNotSupported),
-        method => Err(A2aError::MethodNotFound { method: method.to_owned() }),
+/// A request that is counted and traced.
+pub(super) struct Observed<'a> {
+    shared: &'a Shared,
+    begun: Moment,
+    operation: &'static str,
+    pub(super) span: SpanGuard,
+}
+
+impl<'a> Observed<'a> {
+    pub(super) fn begin(shared: &'a Shared, head: &Parts) -> Self {
+        let sent = head.headers.get("traceparent").and_then(|value| value.to_str().ok());
+        let parent = sent.and_then(|text| text.parse::<TraceContext>().ok());
+        let mut span = match parent {
+            Some(parent) => {
+                let mut span = shared.tracer.span(parent, "a2a", SpanKind::Server);
+                span.remote_parent();
+                span
+            }
+            None => shared.tracer.root((shared.config.sample)(), "a2a", SpanKind::Server),
+        };
+        span.set("a2a.protocol.version", "1.0");
+        let method = ["GET", "POST", "DELETE"].into_iter().find(|known| head.method == *known);
+        span.set("http.request.method", method.unwrap_or("_OTHER"));
+        Self { shared, begun: shared.clock.now(), operation: "unknown", span }
+    }
+
+    /// What it turned out to ask for, if that is a known operation.
+    pub(super) fn operation(&mut self, name: &str) {
+        let known = OPERATIONS.iter().find(|known| **known == name);
+        self.operation = known.copied().unwrap_or("unknown");
+        self.span.rename(self.operation);
+        self.span.set("a2a.method.name", self.operation);
+    }
+
+    /// The request as an operation has it.
+    pub(super) fn visit<'v>(
+        &self,
+        shared: &'v Arc<Shared>,
+        place: Place<'v>,
+        head: &Parts,
+    ) -> Result<Visit<'v>, A2aError> {
+        let mut visit = Visit::new(shared, place, Header::new().traced(self.span.context()));
+        visit.caller = head.extensions.get::<Caller>().map(|caller| caller.0.clone());
+        visit.extensions = extensions(&head.headers)?;
+        if let Some(last) = head.headers.get("last-event-id") {
+            let number = last.to_str().ok().and_then(|text| text.trim().parse().ok());
+            let wrong = || A2aError::invalid("Last-Event-ID", "must be the id of an event");
+            visit.last_event = Some(number.ok_or_else(wrong)?);
+        }
+        Ok(visit)
+    }
+
+    /// The request was answered. `error` is the code of JSON-RPC, whatever the binding.
+    pub(super) fn end(mut self, visit: Option<&Visit<'_>>, status: u16, error: Option<i32>) {
+        if let Some(served) = visit.and_then(Visit::entered) {
+            self.span.set("gen_ai.agent.name", served.agent.profile.name.clone());
+        }
+        if let Some(error) = error {
+            self.span.fail(error.to_string());
+        }
+        self.span.set("http.response.status_code", i64::from(status));
+        let took = self.shared.clock.now().since(self.begun);
+        self.shared.config.meter.request(self.operation, status, error, took);
     }
 }
 
-fn check_content_type(headers: &HeaderMap) -> Result<(), A2aError> {
-    let found = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
-    let essence = found.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+/// The extensions that a client speaks, each once.
+fn extensions(headers: &HeaderMap) -> Result<Vec<String>, A2aError> {
+    let mut named: Vec<String> = Vec::new();
+    for value in headers.get_all(EXTENSIONS) {
+        let wrong = |problem: &str| A2aError::invalid("A2A-Extensions", problem);
+        let list = value.to_str().map_err(|_not| wrong("must be ASCII"))?;
+        for uri in list.split(',').map(str::trim).filter(|uri| !uri.is_empty()) {
+            if named.len() >= CLIENT_EXTENSIONS {
+                return Err(wrong(&format!("names more than {CLIENT_EXTENSIONS}")));
+            }
+            if !named.iter().any(|other| other == uri) {
+                named.push(uri.to_owned());
+            }
+        }
     }
-    Err(A2aError::ContentTypeNotSupported { found: essence.to_owned() })
+    Ok(named)
+}
+
+/// What a response says of the extensions that are in force, if there are any.
+pub(super) fn activated(visit: Option<&Visit<'_>>, response: &mut HeaderMap) {
+    let activated = visit.map(Visit::activated).unwrap_or_default();
+    if !activated.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&activated.join(", "))
+    {
+        response.insert(EXTENSIONS, value);
+    }
+}
+
+const EXTENSIONS: HeaderName = HeaderName::from_static("a2a-extensions");
+
+/// A stream of events, which nobody between here and the client may hold back.
+fn event_stream(body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, body).into_response()
+}
+
+/// The type of a body, without its parameters.
+fn content_type(headers: &HeaderMap) -> &str {
+    let found = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default());
+    found.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
 /// `Major.Minor`, the patch ignored, in a header or else in the query; a client that says nothing
 /// speaks 0.3.
-fn check_version(head: &Parts) -> Result<(), A2aError> {
+pub(super) fn check_version(head: &Parts) -> Result<(), A2aError> {
     let header = head.headers.get("a2a-version").map(|value| value.to_str().unwrap_or_default());
     let mut query = head.uri.query().unwrap_or_default().split('&');
     let query = query.find_map(|pair| pair.strip_prefix("A2A-Version="));
@@ -261,7 +360,7 @@ fn check_version(head: &Parts) -> Result<(), A2aError> {
     Err(A2aError::VersionNotSupported { found: sent.to_owned() })
 }
 
-async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, A2aError> {
+pub(super) async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, A2aError> {
     // What is announced as too large isn't waited for.
     if body.size_hint().lower() > BODY_BYTES as u64 {
         return Err(A2aError::BodyTooLarge { limit: BODY_BYTES });
@@ -278,6 +377,13 @@ async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, A2aError> {
     }
 }
 
-fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+fn answer_json(status: StatusCode, body: impl Into<Body>) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
+}
+
+/// Who is told to come back is told when.
+fn retry_after(response: &mut Response) {
+    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
 }

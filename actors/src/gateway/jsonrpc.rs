@@ -6,6 +6,7 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::error::A2aError;
+use super::json;
 use crate::limits::CLIENT_ID_BYTES;
 
 /// A request as it was sent.
@@ -94,22 +95,12 @@ impl Call<'_> {
         let Some(params) = self.params else {
             return Err(A2aError::invalid("params", "is missing"));
         };
-        if !params.get().starts_with('{') {
-            return Err(A2aError::invalid("params", "must be an object"));
-        }
-        serde_json::from_str(params.get()).map_err(|error| {
-            // Only what has failed is read again to learn the path: reading with it is slower.
-            let json = &mut serde_json::Deserializer::from_str(params.get());
-            match serde_path_to_error::deserialize::<_, T>(json) {
-                Err(located) => {
-                    let path = located.path();
-                    let at_root = path.iter().next().is_none();
-                    let field = if at_root { "params".to_owned() } else { path.to_string() };
-                    A2aError::invalid(field, located.inner().to_string())
-                }
-                Ok(_) => A2aError::invalid("params", error.to_string()),
-            }
-        })
+        json::read(params.get().as_bytes(), "params")
+    }
+
+    /// The parameters, where none may be sent at all.
+    pub(super) fn params_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, A2aError> {
+        if self.params.is_none() { Ok(T::default()) } else { self.params() }
     }
 }
 
@@ -128,9 +119,7 @@ struct Failure<'a> {
 }
 
 pub(super) fn success(id: &Id, result: &impl Serialize) -> Result<Vec<u8>, A2aError> {
-    // What is written here is text, numbers and lists: it can't fail but for memory.
-    let response = Success { jsonrpc: "2.0", id, result };
-    serde_json::to_vec(&response).map_err(|_cannot| A2aError::Unwritable)
+    json::write(&Success { jsonrpc: "2.0", id, result })
 }
 
 pub(super) fn failure(id: &Id, error: &A2aError) -> Vec<u8> {

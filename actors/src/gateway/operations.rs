@@ -1,120 +1,140 @@
-//! A2A's operations on an agent: one function each, the same for every binding.
+//! A2A's operations: one function each, the same for every binding.
 
-use std::time::Duration;
+mod card;
+mod following;
+mod push;
+mod send;
+mod tasks;
 
-use a2a_pb::protojson as pb;
-use neuroflow_kernel::{CallError, Clock, Header, Parcel, Refusal, ReplyStream, Request};
-use serde_json::Value;
+use std::sync::{Arc, OnceLock};
 
-use super::GatewayAgent;
+use neuroflow_kernel::{CallError, Clock, Header, Refusal, Rights};
+
 use super::convert;
 use super::error::A2aError;
-use super::task_view::TaskView;
-use crate::agent::{AgentCommand, Ask, CancelError, TaskEvent, TaskEvents, follow};
+use super::http::{Served, Shared};
+use crate::agent::{ArchivedAskRefusal, AskRefusal, TaskEvents, TaskState};
 use crate::limits::AGENT_ANSWER;
 
-/// What an operation is done with.
-pub(super) struct Operation<'a> {
-    pub(super) agent: &'a GatewayAgent,
-    pub(super) clock: &'a Clock,
+pub(super) use following::{Update, Updates};
+
+/// One request, whatever binding it came by.
+pub(super) struct Visit<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    /// The agent and the tenant that the path names.
+    pub(super) place: Place<'a>,
+    /// Trace, and whatever else goes on to the agent.
     pub(super) header: Header,
-    pub(super) blocking_wait: Duration,
+    /// Who asks, as far as that is known.
+    pub(super) caller: Option<String>,
+    /// Extensions that the client speaks.
+    pub(super) extensions: Vec<String>,
+    /// The generation after which a follower's events begin.
+    pub(super) last_event: Option<u64>,
+    entered: OnceLock<&'a Served>,
 }
 
-impl Operation<'_> {
-    /// Begins a task, and waits for its end unless asked not to.
-    pub(super) async fn send(&self, request: pb::SendMessageRequest) -> Result<Value, A2aError> {
-        no_tenant(&request.tenant)?;
-        let configuration = request.configuration.unwrap_or_default();
-        let history = history_length("configuration.historyLength", configuration.history_length)?;
-        if configuration.task_push_notification_config.is_some() {
-            return Err(A2aError::PushNotificationNotSupported);
+/// Where a path leads, as far as it says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Place<'a> {
+    pub(super) agent: Option<&'a str>,
+    pub(super) tenant: Option<&'a str>,
+}
+
+impl<'a> Visit<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>, place: Place<'a>, header: Header) -> Self {
+        Self {
+            shared,
+            place,
+            header,
+            caller: None,
+            extensions: Vec::new(),
+            last_event: None,
+            entered: OnceLock::new(),
         }
-        let Some(message) = request.message else {
-            return Err(A2aError::invalid("message", "is missing"));
+    }
+
+    /// The agent that is meant, by path or by tenant, for an operation that needs `right`. A client
+    /// that doesn't speak what the agent requires is refused.
+    fn enter(&self, tenant: &str, right: Rights) -> Result<&'a Served, A2aError> {
+        let served = self.find(tenant)?;
+        tracing::trace!(agent = served.agent.profile.name, ?right, "request");
+        let required = served.agent.profile.extensions.iter().filter(|known| known.required);
+        for extension in required {
+            if !self.extensions.contains(&extension.uri) {
+                return Err(A2aError::ExtensionSupportRequired { uri: extension.uri.clone() });
+            }
+        }
+        let _first = self.entered.set(served);
+        Ok(served)
+    }
+
+    fn find(&self, tenant: &str) -> Result<&'a Served, A2aError> {
+        let by_path = self.place.tenant.unwrap_or_default();
+        if !tenant.is_empty() && !by_path.is_empty() && tenant != by_path {
+            return Err(A2aError::invalid("tenant", "isn't the tenant of the path"));
+        }
+        let said = tenant;
+        let tenant = if tenant.is_empty() { by_path } else { tenant };
+        convert::client_id("tenant", tenant)?;
+        match self.place.agent {
+            Some(agent) if tenant.is_empty() || tenant == agent => self.shared.served(agent),
+            Some(_) => Err(A2aError::invalid("tenant", "isn't the agent of the path")),
+            None if tenant.is_empty() => Ok(self.shared.root()),
+            None if by_path.is_empty() => self
+                .shared
+                .served(said)
+                .map_err(|error| A2aError::invalid("tenant", format!("names no agent: {error}"))),
+            None => self.shared.served(tenant),
+        }
+    }
+
+    /// The agent whose turn it was, once that is known.
+    pub(super) fn entered(&self) -> Option<&'a Served> {
+        self.entered.get().copied()
+    }
+
+    /// Extensions that client and agent both speak.
+    pub(super) fn activated(&self) -> Vec<String> {
+        let Some(served) = self.entered() else { return Vec::new() };
+        let known = |uri: &&String| {
+            served.agent.profile.extensions.iter().any(|extension| extension.uri == **uri)
         };
-        convert::client_id("message.contextId", &message.context_id)?;
-        convert::client_id("message.taskId", &message.task_id)?;
-        if !message.task_id.is_empty() {
-            self.read(&message.task_id).await?;
-            return Err(A2aError::UnsupportedOperation { operation: "further messages to a task" });
-        }
-        let context = (!message.context_id.is_empty()).then(|| message.context_id.clone());
-        let ask = Ask { context, ..Ask::new(convert::turn(message)?) };
-        let parcel = Parcel::archive(&ask)
-            .map_err(|error| A2aError::invalid("message", error.to_string()))?;
-
-        let deadline = self.clock.now() + self.blocking_wait;
-        let header = self.header.clone().until(deadline);
-        let command = |replies| AgentCommand::Ask(Request { parcel, replies });
-        let mut events = self
-            .agent
-            .address
-            .stream(header, command)
-            .await
-            .map_err(|refusal| refused(&refusal))?;
-        let mut view = TaskView::new();
-        // The first event comes at once: the task is accepted. Without one it was not.
-        match self.clock.before(self.clock.now() + AGENT_ANSWER, events.next()).await {
-            Ok(Some(Ok(event))) if event.get().generation > 0 => view.fold(&event),
-            Ok(_) => return Err(A2aError::Busy),
-            Err(_elapsed) => return Err(A2aError::Unavailable { code: "deadline_exceeded" }),
-        }
-        while !configuration.return_immediately && !view.state().is_terminal() {
-            match self.clock.before(deadline, events.next()).await {
-                Ok(Some(Ok(event))) => view.fold(&event),
-                // The task is still there, whatever became of this stream of its events.
-                Ok(Some(Err(_)) | None) => {
-                    let so_far;
-                    (so_far, events) = self.follow(view.id()).await?;
-                    view = TaskView::of(&so_far);
-                }
-                // It goes on; the client can ask for it later.
-                Err(_elapsed) => break,
-            }
-        }
-        Ok(serde_json::json!({ "task": view.into_json(history)? }))
+        self.extensions.iter().filter(known).cloned().collect()
     }
 
-    /// The task as it is.
-    pub(super) async fn get(&self, request: pb::GetTaskRequest) -> Result<Value, A2aError> {
-        no_tenant(&request.tenant)?;
-        let history = history_length("historyLength", request.history_length)?;
-        let events = self.read(required("id", &request.id)?).await?;
-        TaskView::of(&events).into_json(history)
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
     }
 
-    /// Ends the task and everything that works for it.
-    pub(super) async fn cancel(&self, request: pb::CancelTaskRequest) -> Result<Value, A2aError> {
-        no_tenant(&request.tenant)?;
-        let task = required("id", &request.id)?;
-        let header = self.header.clone().within(self.clock, AGENT_ANSWER);
-        let command = |reply| AgentCommand::Cancel { task: task.to_owned(), caller: None, reply };
-        let cancelled = self.agent.address.call(header, command).await.map_err(unanswered)?;
-        match cancelled {
-            Ok(events) => TaskView::of(&events).into_json(None),
-            Err(CancelError::Unknown) => Err(A2aError::TaskNotFound { task: task.to_owned() }),
-            Err(CancelError::Ended { state }) => {
-                Err(A2aError::TaskNotCancelable { task: task.to_owned(), state })
-            }
-        }
+    /// For a question that the agent answers at once.
+    fn soon(&self) -> Header {
+        self.header.clone().within(self.clock(), AGENT_ANSWER)
     }
 
-    async fn follow(
-        &self,
-        task: &str,
-    ) -> Result<(TaskEvents, ReplyStream<Parcel<TaskEvent>>), A2aError> {
-        let header = self.header.clone().within(self.clock, AGENT_ANSWER);
-        let followed =
-            follow(&self.agent.address, header, task, None, None).await.map_err(unanswered)?;
-        followed.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })
-    }
-
-    async fn read(&self, task: &str) -> Result<TaskEvents, A2aError> {
-        let header = self.header.clone().within(self.clock, AGENT_ANSWER);
-        let command = |reply| AgentCommand::Read { task: task.to_owned(), caller: None, reply };
-        let events = self.agent.address.call(header, command).await.map_err(unanswered)?;
+    async fn read(&self, served: &Served, task: &str) -> Result<TaskEvents, A2aError> {
+        use crate::agent::AgentCommand;
+        let caller = self.caller.clone();
+        let command = |reply| AgentCommand::Read { task: task.to_owned(), caller, reply };
+        let events = served.agent.address.call(self.soon(), command).await.map_err(unanswered)?;
         events.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })
+    }
+}
+
+/// Whether a blocking request has waited long enough.
+fn is_settled(state: TaskState) -> bool {
+    state.is_terminal() || state.is_interrupted()
+}
+
+fn declined(refusal: &ArchivedAskRefusal, task: &str) -> A2aError {
+    let task = task.to_owned();
+    match AskRefusal::from(refusal) {
+        AskRefusal::Busy => A2aError::Busy,
+        AskRefusal::UnknownTask => A2aError::TaskNotFound { task },
+        AskRefusal::Ended { state } => A2aError::TaskEnded { task, state, wish: "continued" },
+        AskRefusal::OtherContext => {
+            A2aError::invalid("message.contextId", "isn't the context of the task")
+        }
     }
 }
 
@@ -136,13 +156,6 @@ fn unanswered(error: CallError) -> A2aError {
 fn required<'a>(field: &str, value: &'a str) -> Result<&'a str, A2aError> {
     convert::client_id(field, value)?;
     if value.is_empty() { Err(A2aError::invalid(field, "is missing")) } else { Ok(value) }
-}
-
-fn no_tenant(tenant: &str) -> Result<(), A2aError> {
-    if tenant.is_empty() {
-        return Ok(());
-    }
-    Err(A2aError::invalid("tenant", "must be empty: this agent's card names no tenant"))
 }
 
 fn history_length(field: &str, length: Option<i32>) -> Result<Option<usize>, A2aError> {

@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use neuroflow_kernel::{Actor, Context, Tracer};
-use tokio::net::TcpListener;
+use neuroflow_kernel::{Actor, Clock, Context, Tracer};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::http::{Shared, router};
 use super::{GatewayCommand, GatewayConfig, GatewayError};
-use crate::limits::{CONNECTIONS, HEAD_BYTES, HEAD_DEADLINE};
+use crate::limits::{
+    CONNECTION_STREAMS, CONNECTIONS, HEAD_BYTES, HEAD_DEADLINE, PREFACE_PAUSE, STREAM_KEEP_ALIVE,
+};
 
 /// The gateway as an actor. Made by [`gateway_child`](super::gateway_child).
 ///
@@ -107,10 +109,19 @@ async fn serve(
     mut draining: oneshot::Receiver<()>,
     end: oneshot::Sender<()>,
 ) {
+    let clock = shared.clock.clone();
     let service = TowerToHyperService::new(router(shared));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(HEAD_BYTES);
+    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    http2
+        .timer(TokioTimer::new())
+        .keep_alive_interval(STREAM_KEEP_ALIVE)
+        .max_concurrent_streams(CONNECTION_STREAMS)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX));
     let graceful = GracefulShutdown::new();
+    // Whoever hasn't said anything yet isn't waited for.
+    let (stop, stopping) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -132,17 +143,60 @@ async fn serve(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
         }
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-        let connection = graceful.watch(connection);
+        let (clock, service, watcher) = (clock.clone(), service.clone(), graceful.watcher());
+        let (http, http2, mut stopping) = (http.clone(), http2.clone(), stopping.clone());
         connections.spawn(async move {
-            if let Err(error) = connection.await {
+            let spoken = tokio::select! {
+                spoken = speaks_http2(&stream, &clock) => spoken,
+                _ = stopping.changed() => None,
+            };
+            let served = match spoken {
+                Some(true) => {
+                    let connection = http2.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(connection).await
+                }
+                Some(false) => {
+                    let connection = http.serve_connection(TokioIo::new(stream), service);
+                    watcher.watch(connection).await
+                }
+                None => Ok(()),
+            };
+            if let Err(error) = served {
                 tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
             }
             drop(place);
         });
     }
     drop(listener);
+    stop.send_replace(true);
     graceful.shutdown().await;
     // If nobody waits, the gateway was killed and not stopped.
     let _gone = end.send(());
 }
+
+/// Whether a client begins with the preface of HTTP/2; nothing if it says nothing in time. Its bytes
+/// are left where they are.
+async fn speaks_http2(stream: &TcpStream, clock: &Clock) -> Option<bool> {
+    let deadline = clock.now() + HEAD_DEADLINE;
+    let mut begun = [0; PREFACE.len()];
+    loop {
+        let peeked = clock.before(deadline, stream.peek(&mut begun)).await.ok()?.ok()?;
+        let said = begun.get(..peeked)?;
+        if peeked == 0 {
+            return None;
+        }
+        if !PREFACE.starts_with(said) {
+            return Some(false);
+        }
+        if peeked == PREFACE.len() {
+            return Some(true);
+        }
+        // A part of the preface is there already, so that the socket won't tell of more.
+        if clock.now() >= deadline {
+            return None;
+        }
+        clock.sleep(PREFACE_PAUSE).await;
+    }
+}
+
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,26 +1,33 @@
-//! A task as A2A shows it, folded from its events: pure.
+//! A task as A2A shows it, folded from its events, and each event as an update: pure.
 
 use a2a_pb::protojson as pb;
 use neuroflow_kernel::Parcel;
-use serde_json::Value;
+use rkyv::Archived;
 
 use super::convert;
-use super::error::A2aError;
-use crate::agent::{ArchivedChange, TaskEvent, TaskState};
+use crate::agent::{
+    ArchivedArtifact, ArchivedChange, ArchivedTurn, TaskCursor, TaskEvent, TaskState,
+};
 
 /// The events of one task, folded one by one.
 #[derive(Debug)]
 pub(super) struct TaskView {
     task: pb::Task,
     state: TaskState,
+    message: Option<pb::Message>,
     changed_ms: u64,
+    generation: u64,
 }
 
 impl TaskView {
     pub(super) fn new() -> Self {
-        let status = pb::TaskStatus { state: 0, message: None, timestamp: None };
-        let task = pb::Task { status: Some(status), ..pb::Task::default() };
-        Self { task, state: TaskState::Submitted, changed_ms: 0 }
+        Self {
+            task: pb::Task::default(),
+            state: TaskState::Submitted,
+            message: None,
+            changed_ms: 0,
+            generation: 0,
+        }
     }
 
     pub(super) fn of(events: &[Parcel<TaskEvent>]) -> Self {
@@ -33,42 +40,38 @@ impl TaskView {
 
     pub(super) fn fold(&mut self, event: &Parcel<TaskEvent>) {
         let event = event.get();
+        self.generation = event.generation.to_native();
+        let message = |turn: &ArchivedTurn| convert::message(turn, &event.task, &event.context);
         match &event.change {
             ArchivedChange::Accepted { ask } => {
                 event.task.as_str().clone_into(&mut self.task.id);
                 event.context.as_str().clone_into(&mut self.task.context_id);
                 self.changed_ms = event.at_ms.to_native();
-                let said = convert::message(&ask.turn, &event.task, &event.context);
-                self.task.history.push(said);
+                self.task.history.push(message(&ask.turn));
             }
             ArchivedChange::Continued { ask } => {
-                let said = convert::message(&ask.turn, &event.task, &event.context);
-                let former = self.task.status.as_mut().and_then(|status| status.message.take());
-                self.task.history.extend(former);
-                self.task.history.push(said);
+                // What the client answers belongs before its answer.
+                self.task.history.extend(self.message.take());
+                self.task.history.push(message(&ask.turn));
             }
             ArchivedChange::Status { state, turn } => {
                 self.state = TaskState::from(*state);
                 self.changed_ms = event.at_ms.to_native();
-                let said =
-                    turn.as_ref().map(|turn| convert::message(turn, &event.task, &event.context));
-                let former = self
-                    .task
-                    .status
-                    .as_mut()
-                    .and_then(|status| std::mem::replace(&mut status.message, said));
-                self.task.history.extend(former);
+                let said = turn.as_ref().map(message);
+                self.task.history.extend(std::mem::replace(&mut self.message, said));
             }
-            ArchivedChange::Artifact { artifact, append, .. } => {
-                let piece = convert::artifact(artifact);
-                let same = |former: &&mut pb::Artifact| former.artifact_id == piece.artifact_id;
-                match self.task.artifacts.iter_mut().find(same) {
-                    Some(former) if *append => former.parts.extend(piece.parts),
-                    Some(former) => *former = piece,
-                    None => self.task.artifacts.push(piece),
-                }
-            }
+            ArchivedChange::Artifact { artifact, append, .. } => self.produce(artifact, *append),
             ArchivedChange::Refused(_) => {}
+        }
+    }
+
+    fn produce(&mut self, artifact: &ArchivedArtifact, append: bool) {
+        let piece = convert::artifact(artifact);
+        let same = |former: &&mut pb::Artifact| former.artifact_id == piece.artifact_id;
+        match self.task.artifacts.iter_mut().find(same) {
+            Some(former) if append => former.parts.extend(piece.parts),
+            Some(former) => *former = piece,
+            None => self.task.artifacts.push(piece),
         }
     }
 
@@ -80,49 +83,90 @@ impl TaskView {
         self.state
     }
 
-    /// `ProtoJSON`, with at most `history` of the latest messages.
-    pub(super) fn into_json(mut self, history: Option<usize>) -> Result<Value, A2aError> {
+    /// The number of the last event in it.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Its place in the list of tasks.
+    pub(super) fn place(&self) -> TaskCursor {
+        TaskCursor { changed_ms: self.changed_ms, task: self.task.id.clone() }
+    }
+
+    /// The task, with at most `history` of the latest messages.
+    pub(super) fn to_task(&self, history: Option<usize>) -> pb::Task {
+        let messages = &self.task.history;
+        let surplus = history.map_or(0, |kept| messages.len().saturating_sub(kept));
+        pb::Task {
+            id: self.task.id.clone(),
+            context_id: self.task.context_id.clone(),
+            artifacts: self.task.artifacts.clone(),
+            history: messages.get(surplus..).unwrap_or_default().to_vec(),
+            metadata: None,
+            status: Some(status(self.state, self.message.clone(), self.changed_ms)),
+        }
+    }
+
+    /// As [`to_task`](Self::to_task), where the view isn't needed any more.
+    pub(super) fn into_task(mut self, history: Option<usize>) -> pb::Task {
         if let Some(kept) = history {
             let surplus = self.task.history.len().saturating_sub(kept);
             self.task.history.drain(..surplus);
         }
-        if let Some(status) = &mut self.task.status {
-            status.state = i32::from(convert::state(self.state));
-        }
-        let has_data = has_data(&self.task);
-        let mut json = serde_json::to_value(&self.task).map_err(|_cannot| A2aError::Unwritable)?;
-        if has_data {
-            convert::whole_numbers(&mut json);
-        }
-        if let Some(status) = json.get_mut("status").and_then(Value::as_object_mut) {
-            status.insert("timestamp".to_owned(), Value::String(timestamp(self.changed_ms)));
-        }
-        Ok(json)
+        self.task.status = Some(status(self.state, self.message, self.changed_ms));
+        self.task
     }
 }
 
-/// Whether a task carries JSON of somebody else's.
-fn has_data(task: &pb::Task) -> bool {
-    let status = task.status.iter().filter_map(|status| status.message.as_ref());
-    let messages = task.history.iter().chain(status).flat_map(|message| &message.parts);
-    let artifacts = task.artifacts.iter().flat_map(|artifact| &artifact.parts);
-    let is_data = |part: &pb::Part| {
-        part.metadata.is_some() || matches!(part.content, Some(pb::part::Content::Data(_)))
-    };
-    messages.chain(artifacts).any(is_data)
+fn status(state: TaskState, message: Option<pb::Message>, at_ms: u64) -> pb::TaskStatus {
+    let timestamp = Some(convert::timestamp(at_ms));
+    pb::TaskStatus { state: i32::from(convert::state(state)), message, timestamp }
 }
 
-/// RFC 3339 in UTC with milliseconds and `Z`, as A2A writes it.
-fn timestamp(unix_ms: u64) -> String {
-    i64::try_from(unix_ms)
-        .ok()
-        .and_then(chrono::DateTime::from_timestamp_millis)
-        .map(|time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
-        .unwrap_or_default()
+/// An event as the update that its followers get; none for what the client itself has said.
+pub(super) fn update(event: &Archived<TaskEvent>) -> Option<pb::StreamResponse> {
+    use pb::stream_response::Payload;
+    let (task_id, context_id) = (event.task.to_string(), event.context.to_string());
+    let payload = match &event.change {
+        ArchivedChange::Status { state, turn } => {
+            let said =
+                turn.as_ref().map(|turn| convert::message(turn, &event.task, &event.context));
+            let status = Some(status((*state).into(), said, event.at_ms.to_native()));
+            Payload::StatusUpdate(pb::TaskStatusUpdateEvent {
+                task_id,
+                context_id,
+                status,
+                metadata: None,
+            })
+        }
+        ArchivedChange::Artifact { artifact, append, last } => {
+            Payload::ArtifactUpdate(pb::TaskArtifactUpdateEvent {
+                task_id,
+                context_id,
+                artifact: Some(convert::artifact(artifact)),
+                append: *append,
+                last_chunk: *last,
+                metadata: None,
+            })
+        }
+        ArchivedChange::Accepted { .. }
+        | ArchivedChange::Continued { .. }
+        | ArchivedChange::Refused(_) => return None,
+    };
+    Some(pb::StreamResponse { payload: Some(payload) })
+}
+
+/// The state that an event leads to, if it's one that changes it.
+pub(super) fn state_after(event: &Archived<TaskEvent>) -> Option<TaskState> {
+    match &event.change {
+        ArchivedChange::Status { state, .. } => Some((*state).into()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::json::{Json, write};
     use super::*;
     use crate::agent::{Artifact, Ask, Change, Content, Turn};
 
@@ -137,6 +181,10 @@ mod tests {
         Parcel::archive(&event).unwrap()
     }
 
+    fn shown(task: &pb::Task) -> serde_json::Value {
+        serde_json::from_slice(&write(&Json(task)).unwrap()).unwrap()
+    }
+
     fn said(text: &str) -> Change {
         Change::Status { state: TaskState::Working, turn: Some(Turn::agent(text)) }
     }
@@ -149,7 +197,7 @@ mod tests {
             event(3, Artifact::text("answer", "hello").into()),
             event(4, Change::Status { state: TaskState::Completed, turn: None }),
         ];
-        let json = TaskView::of(&events).into_json(None).unwrap();
+        let json = shown(&TaskView::of(&events).into_task(None));
         assert_eq!(json["id"], "t1");
         assert_eq!(json["contextId"], "c1");
         assert_eq!(json["status"]["state"], "TASK_STATE_COMPLETED");
@@ -161,12 +209,12 @@ mod tests {
 
     #[test]
     fn whole_numbers_stay_whole() {
-        let json = Content::Json(r#"{"a":[0,1.5,-3],"b":9007199254740993}"#.into());
+        let data = Content::Json(r#"{"a":[0,1.5,-3],"b":9007199254740993}"#.into());
         let events = [
             event(1, Change::Accepted { ask: Ask::new(Turn::user("hi")) }),
-            event(2, Artifact::new("data", vec![json.into()]).into()),
+            event(2, Artifact::new("data", vec![data.into()]).into()),
         ];
-        let json = TaskView::of(&events).into_json(None).unwrap();
+        let json = shown(&TaskView::of(&events).into_task(None));
         let data = &json["artifacts"][0]["parts"][0]["data"];
         assert_eq!(data.to_string(), r#"{"a":[0,1.5,-3],"b":9007199254740992}"#);
     }
@@ -178,10 +226,68 @@ mod tests {
             event(2, said("a")),
             event(3, said("b")),
         ];
-        let json = TaskView::of(&events).into_json(Some(1)).unwrap();
+        let json = shown(&TaskView::of(&events).into_task(Some(1)));
         assert_eq!(json["history"].as_array().unwrap().len(), 1);
         assert_eq!(json["history"][0]["parts"][0]["text"], "a");
         assert_eq!(json["status"]["message"]["parts"][0]["text"], "b");
-        assert_eq!(TaskView::of(&events).into_json(Some(0)).unwrap().get("history"), None);
+        assert_eq!(shown(&TaskView::of(&events).into_task(Some(0))).get("history"), None);
+    }
+
+    #[test]
+    fn pieces_of_an_artifact_are_put_together_and_a_first_piece_begins_anew() {
+        let piece = |text: &str, append| {
+            let artifact = Artifact { id: "a".into(), ..Artifact::text("log", text) };
+            Change::Artifact { artifact, append, last: false }
+        };
+        let events = [
+            event(1, Change::Accepted { ask: Ask::new(Turn::user("hi")) }),
+            event(2, piece("lost", false)),
+            event(3, piece("one", false)),
+            event(4, piece("two", true)),
+            event(5, Artifact::text("other", "x").into()),
+        ];
+        let json = shown(&TaskView::of(&events).into_task(None));
+        let parts = json["artifacts"][0]["parts"].as_array().unwrap();
+        assert_eq!(
+            (parts.len(), &parts[0]["text"], &parts[1]["text"]),
+            (2, &"one".into(), &"two".into())
+        );
+        assert_eq!(json["artifacts"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_conversation_is_in_the_order_in_which_it_was_held() {
+        let ask = |text: &str| Ask::new(Turn::user(text));
+        let state = |state, text: &str| Change::Status { state, turn: Some(Turn::agent(text)) };
+        let events = [
+            event(1, Change::Accepted { ask: ask("tea") }),
+            event(2, state(TaskState::InputRequired, "which?")),
+            event(3, Change::Continued { ask: ask("green") }),
+            event(4, Change::Status { state: TaskState::Working, turn: None }),
+            event(5, state(TaskState::Completed, "done")),
+        ];
+        let json = shown(&TaskView::of(&events).into_task(None));
+        let texts: Vec<&str> = json["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message["parts"][0]["text"].as_str().unwrap())
+            .collect();
+        assert_eq!(texts, ["tea", "which?", "green"]);
+        assert_eq!(json["status"]["message"]["parts"][0]["text"], "done");
+    }
+
+    #[test]
+    fn the_client_gets_no_update_of_what_it_said_itself() {
+        let given = event(1, Change::Accepted { ask: Ask::new(Turn::user("hi")) });
+        assert!(update(given.get()).is_none());
+        let artifact = Artifact::text("log", "x");
+        let given = event(2, Change::Artifact { artifact, append: true, last: false });
+        let update = update(given.get()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_slice(&write(&Json(&update)).unwrap()).unwrap();
+        assert_eq!(json["artifactUpdate"]["append"], true);
+        assert_eq!(json["artifactUpdate"].get("lastChunk"), None);
+        assert_eq!(json["artifactUpdate"]["artifact"]["parts"][0]["text"], "x");
     }
 }

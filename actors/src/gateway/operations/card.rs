@@ -1,0 +1,27 @@
+//! The extended card.
+
+use a2a_pb::protojson as pb;
+
+use super::Visit;
+use crate::agent::READ;
+use crate::gateway::error::A2aError;
+
+impl Visit<'_> {
+    /// What only callers read that have proved who they are.
+    pub(in crate::gateway) fn extended_card(
+        &self,
+        request: &pb::GetExtendedAgentCardRequest,
+    ) -> Result<pb::AgentCard, A2aError> {
+        let served = self.enter(&request.tenant, READ)?;
+        if served.agent.profile.extended.is_none() {
+            return Err(A2aError::UnsupportedOperation { operation: "an extended card" });
+        }
+        let Some(card) = &served.extended else {
+            return Err(A2aError::ExtendedAgentCardNotConfigured);
+        };
+        if self.caller.is_none() {
+            return Err(A2aError::AuthenticationRequired);
+        }
+        Ok(card.clone())
+    }
+}

@@ -1,0 +1,155 @@
+//! A task's events without a gap, and the updates that followers get of them.
+
+use std::collections::VecDeque;
+
+use a2a_pb::protojson as pb;
+use neuroflow_kernel::{Address, Clock, Header, Parcel, ReplyStream};
+
+use super::unanswered;
+use crate::agent::{AgentCommand, TaskEvent, TaskState, follow};
+use crate::gateway::error::A2aError;
+use crate::gateway::task_view::{TaskView, state_after, update};
+use crate::limits::AGENT_ANSWER;
+
+/// The events of a task after one of them. Who was cut off follows anew from where it was.
+pub(super) struct Following {
+    pub(super) agent: Address<AgentCommand>,
+    pub(super) header: Header,
+    pub(super) clock: Clock,
+    pub(super) caller: Option<String>,
+    pub(super) task: String,
+    /// The last generation that was given out.
+    pub(super) last: u64,
+    /// Events that are there already.
+    pub(super) ready: VecDeque<Parcel<TaskEvent>>,
+    /// None once the stream was lost, until it's followed anew.
+    pub(super) to_come: Option<ReplyStream<Parcel<TaskEvent>>>,
+}
+
+impl Following {
+    /// The next event; none after the task's end. Dropping the future loses no event.
+    pub(super) async fn next(&mut self) -> Result<Option<Parcel<TaskEvent>>, A2aError> {
+        let mut anew = false;
+        loop {
+            while let Some(event) = self.ready.pop_front() {
+                if self.is_next(&event) {
+                    return Ok(Some(event));
+                }
+            }
+            let Some(to_come) = &mut self.to_come else {
+                if std::mem::replace(&mut anew, true) {
+                    // Cut off twice without an event in between: it has too many followers.
+                    return Err(A2aError::Busy);
+                }
+                self.follow_anew().await?;
+                continue;
+            };
+            match to_come.next().await {
+                Some(Ok(event)) if self.is_next(&event) => return Ok(Some(event)),
+                Some(Ok(_seen)) => {}
+                None => return Ok(None),
+                // The task is still there, whatever became of this stream of its events.
+                Some(Err(_)) => self.to_come = None,
+            }
+        }
+    }
+
+    fn is_next(&mut self, event: &Parcel<TaskEvent>) -> bool {
+        let generation = event.get().generation.to_native();
+        let next = generation > self.last;
+        self.last = self.last.max(generation);
+        next
+    }
+
+    async fn follow_anew(&mut self) -> Result<(), A2aError> {
+        let header = self.header.clone().within(&self.clock, AGENT_ANSWER);
+        let (caller, last) = (self.caller.as_deref(), Some(self.last));
+        let followed = follow(&self.agent, header, &self.task, caller, last).await;
+        let missing = || A2aError::TaskNotFound { task: self.task.clone() };
+        let (so_far, to_come) = followed.map_err(unanswered)?.ok_or_else(missing)?;
+        self.ready = so_far.into();
+        self.to_come = Some(to_come);
+        Ok(())
+    }
+}
+
+/// What a follower is told, and the generation that it knows then.
+#[derive(Debug)]
+pub(in crate::gateway) struct Update {
+    pub(in crate::gateway) generation: u64,
+    pub(in crate::gateway) response: pb::StreamResponse,
+}
+
+impl Update {
+    /// The task as it is.
+    pub(super) fn snapshot(view: &TaskView, history: Option<usize>) -> Self {
+        let payload = pb::stream_response::Payload::Task(view.to_task(history));
+        let response = pb::StreamResponse { payload: Some(payload) };
+        Self { generation: view.generation(), response }
+    }
+}
+
+/// When a stream of updates ends, besides with its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Only then.
+    TasksEnd,
+    /// When the agent waits for the client's next message. Authorization may come another way, so
+    /// that isn't an end.
+    ClientsTurn,
+}
+
+impl End {
+    /// Whether it's there.
+    pub(super) fn is_at(self, state: TaskState) -> bool {
+        let clients_turn = self == Self::ClientsTurn && state == TaskState::InputRequired;
+        state.is_terminal() || clients_turn
+    }
+}
+
+/// The updates of one task for one follower.
+pub(in crate::gateway) struct Updates {
+    first: Option<Update>,
+    following: Following,
+    end: End,
+    over: bool,
+}
+
+impl Updates {
+    pub(super) fn new(first: Option<Update>, following: Following, end: End, over: bool) -> Self {
+        Self { first, following, end, over }
+    }
+
+    /// The next update; none at the end. Dropping the future loses none.
+    pub(in crate::gateway) async fn next(&mut self) -> Result<Option<Update>, A2aError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        while !self.over {
+            let event = match self.following.next().await {
+                Ok(Some(event)) => event,
+                Ok(None) => {
+                    self.over = true;
+                    break;
+                }
+                Err(error) => {
+                    self.over = true;
+                    return Err(error);
+                }
+            };
+            let event = event.get();
+            self.over = state_after(event).is_some_and(|state| self.end.is_at(state));
+            if let Some(response) = update(event) {
+                let generation = event.generation.to_native();
+                return Ok(Some(Update { generation, response }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl std::fmt::Debug for Updates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Updates").field("task", &self.following.task).finish_non_exhaustive()
+    }
+}

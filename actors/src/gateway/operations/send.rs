@@ -1,0 +1,199 @@
+//! Sending a message: to begin a task or to go on with one, waiting or as a stream.
+
+use std::collections::VecDeque;
+
+use a2a_pb::protojson as pb;
+use neuroflow_kernel::{Header, Parcel, Request};
+
+use super::following::{End, Following};
+use super::{Update, Updates, Visit, declined, history_length, is_settled, refused};
+use crate::agent::{ASK, AgentCommand, AgentProfile, ArchivedChange, Ask};
+use crate::gateway::convert;
+use crate::gateway::error::A2aError;
+use crate::gateway::http::Served;
+use crate::gateway::task_view::TaskView;
+use crate::limits::{AGENT_ANSWER, CLIENT_ID_BYTES, OUTPUT_MODES};
+
+/// A message that an agent has taken.
+struct Taken {
+    /// The task as the message has left it.
+    view: TaskView,
+    following: Following,
+    history: Option<usize>,
+    immediately: bool,
+}
+
+impl Visit<'_> {
+    /// Begins a task or goes on with one, and waits until it has ended or waits for its client,
+    /// unless asked not to.
+    pub(in crate::gateway) async fn send(
+        &self,
+        request: pb::SendMessageRequest,
+    ) -> Result<pb::SendMessageResponse, A2aError> {
+        let served = self.enter(&request.tenant, ASK)?;
+        let deadline = self.clock().now() + self.shared.blocking_wait();
+        let mut taken = self.take(served, request, self.header.clone().until(deadline)).await?;
+        while !taken.immediately && !is_settled(taken.view.state()) {
+            match self.clock().before(deadline, taken.following.next()).await {
+                Ok(Ok(Some(event))) => taken.view.fold(&event),
+                Ok(Err(error)) => return Err(error),
+                // It goes on; the client can ask for it later.
+                Ok(Ok(None)) | Err(_) => break,
+            }
+        }
+        let task = taken.view.into_task(taken.history);
+        let payload = pb::send_message_response::Payload::Task(task);
+        Ok(pb::SendMessageResponse { payload: Some(payload) })
+    }
+
+    /// Begins a task or goes on with one: the task as it is, then what becomes of it.
+    pub(in crate::gateway) async fn send_streaming(
+        &self,
+        request: pb::SendMessageRequest,
+    ) -> Result<Updates, A2aError> {
+        let served = self.enter(&request.tenant, ASK)?;
+        if !served.agent.profile.streaming {
+            return Err(A2aError::UnsupportedOperation { operation: "streaming" });
+        }
+        let taken = self.take(served, request, self.header.clone()).await?;
+        let first = Update::snapshot(&taken.view, taken.history);
+        let over = End::ClientsTurn.is_at(taken.view.state());
+        Ok(Updates::new(Some(first), taken.following, End::ClientsTurn, over))
+    }
+
+    async fn take(
+        &self,
+        served: &Served,
+        request: pb::SendMessageRequest,
+        header: Header,
+    ) -> Result<Taken, A2aError> {
+        let configuration = request.configuration.unwrap_or_default();
+        let history = history_length("configuration.historyLength", configuration.history_length)?;
+        self.check_inline_push(served, configuration.task_push_notification_config.as_ref())?;
+        let modes = configuration.accepted_output_modes;
+        check_output(&served.agent.profile, &modes)?;
+        let Some(message) = request.message else {
+            return Err(A2aError::invalid("message", "is missing"));
+        };
+        check_input(&served.agent.profile, &message)?;
+        convert::client_id("message.contextId", &message.context_id)?;
+        convert::client_id("message.taskId", &message.task_id)?;
+        let given = |id: &String| (!id.is_empty()).then(|| id.clone());
+        let (task, context) = (given(&message.task_id), given(&message.context_id));
+        let tenant = given(&request.tenant).or_else(|| self.place.tenant.map(str::to_owned));
+        let ask = Ask {
+            task: task.clone(),
+            context,
+            turn: convert::turn(message)?,
+            caller: self.caller.clone(),
+            tenant,
+            accepted_output: modes,
+            extensions: self.activated(),
+            metadata: convert::json_object("metadata", request.metadata.as_ref())?,
+        };
+        let parcel = Parcel::archive(&ask)
+            .map_err(|error| A2aError::invalid("message", error.to_string()))?;
+
+        let command = |replies| AgentCommand::Ask(Request { parcel, replies });
+        let address = &served.agent.address;
+        let mut events =
+            address.stream(header, command).await.map_err(|refusal| refused(&refusal))?;
+        // The first event comes at once: the message was taken, or why not.
+        let soon = self.clock().now() + AGENT_ANSWER;
+        let first = match self.clock().before(soon, events.next()).await {
+            Ok(Some(Ok(event))) => event,
+            Ok(_) => return Err(A2aError::Busy),
+            Err(_elapsed) => return Err(A2aError::Unavailable { code: "deadline_exceeded" }),
+        };
+        if let ArchivedChange::Refused(refusal) = &first.get().change {
+            return Err(declined(refusal, task.as_deref().unwrap_or_default()));
+        }
+        let own = first.get().generation.to_native();
+        let (view, ready) = if own == 1 {
+            (TaskView::of(&[first]), VecDeque::new())
+        } else {
+            // The task as the message has left it: with the one event that goes with it, that the
+            // agent is at work again. What has come of it since then comes after that.
+            let mut so_far = self.read(served, &first.get().task).await?;
+            let after =
+                so_far.iter().position(|event| event.get().generation.to_native() > own + 1);
+            let later = so_far.split_off(after.unwrap_or(so_far.len()));
+            (TaskView::of(&so_far), later.into())
+        };
+        let following = Following {
+            agent: address.clone(),
+            header: self.header.clone(),
+            clock: self.clock().clone(),
+            caller: self.caller.clone(),
+            task: view.id().to_owned(),
+            last: view.generation(),
+            ready,
+            to_come: Some(events),
+        };
+        self.register_inline_push(served, view.id(), configuration.task_push_notification_config)
+            .await?;
+        let immediately = configuration.return_immediately;
+        Ok(Taken { view, following, history, immediately })
+    }
+}
+
+/// An agent none of whose output a client takes can do nothing for it.
+fn check_output(profile: &AgentProfile, accepted: &[String]) -> Result<(), A2aError> {
+    const FIELD: &str = "configuration.acceptedOutputModes";
+    if accepted.len() > OUTPUT_MODES {
+        let problem = format!("has more than {OUTPUT_MODES} entries");
+        return Err(A2aError::invalid(FIELD, problem));
+    }
+    if let Some(long) = accepted.iter().find(|mode| mode.len() > CLIENT_ID_BYTES) {
+        convert::client_id(FIELD, long)?;
+    }
+    let fits = |mode: &String| profile.output_modes.iter().any(|own| overlap(own, mode));
+    if accepted.is_empty() || accepted.iter().any(fits) {
+        return Ok(());
+    }
+    Err(A2aError::MediaTypeNotSupported {
+        field: FIELD.to_owned(),
+        found: accepted.join(", "),
+        known: profile.output_modes.join(", "),
+    })
+}
+
+/// A part that says what it is must be something that the agent takes.
+fn check_input(profile: &AgentProfile, message: &pb::Message) -> Result<(), A2aError> {
+    for (at, part) in message.parts.iter().enumerate() {
+        let mode = &part.media_type;
+        if !mode.is_empty() && !profile.input_modes.iter().any(|own| overlap(own, mode)) {
+            let field = format!("message.parts[{at}].mediaType");
+            convert::client_id(&field, mode)?;
+            let known = profile.input_modes.join(", ");
+            return Err(A2aError::MediaTypeNotSupported { field, found: mode.clone(), known });
+        }
+    }
+    Ok(())
+}
+
+/// Whether something can be of both media types, parameters aside; `*` is any.
+fn overlap(one: &str, other: &str) -> bool {
+    let split = |mode: &'_ str| {
+        let essence = mode.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence.split_once('/').map_or((essence.clone(), "*".to_owned()), |(kind, sub)| {
+            (kind.to_owned(), sub.to_owned())
+        })
+    };
+    let same = |one: &str, other: &str| one == other || one == "*" || other == "*";
+    let ((kind, sub), (other_kind, other_sub)) = (split(one), split(other));
+    same(&kind, &other_kind) && same(&sub, &other_sub)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn media_types_overlap_by_kind_and_wildcard() {
+        assert!(overlap("text/plain", "TEXT/plain; charset=utf-8"));
+        assert!(overlap("*/*", "image/png") && overlap("image/*", "image/png"));
+        assert!(overlap("text", "text/markdown"));
+        assert!(!overlap("text/plain", "text/markdown") && !overlap("text/*", "image/png"));
+    }
+}
