@@ -19,6 +19,30 @@ pub(crate) mod running {
         pub(super) never: Infallible,
     }
 
+    /// The standard input of a program that runs. Needs Linux.
+    ///
+    /// ```no_run
+    /// async fn greet(mut stdin: neuroflow_sandbox::CellInput) -> std::io::Result<()> {
+    ///     stdin.write(b"hello\n").await
+    /// }
+    /// ```
+    #[derive(Debug)]
+    pub struct CellInput {
+        never: Infallible,
+    }
+
+    #[expect(clippy::unused_async, reason = "the methods of the real one are asynchronous")]
+    impl CellInput {
+        /// Writes all of it.
+        ///
+        /// # Errors
+        ///
+        /// None, as there is no program.
+        pub async fn write(&mut self, _bytes: &[u8]) -> std::io::Result<()> {
+            match self.never {}
+        }
+    }
+
     #[expect(clippy::unused_async, reason = "the methods of the real one are asynchronous")]
     impl Running {
         /// The next piece of output.
@@ -33,6 +57,11 @@ pub(crate) mod running {
 
         /// Waits until the program has ended.
         pub async fn exit(&mut self) -> Option<crate::report::End> {
+            match self.never {}
+        }
+
+        /// The standard input of an interactive program.
+        pub fn take_stdin(&mut self) -> Option<CellInput> {
             match self.never {}
         }
 

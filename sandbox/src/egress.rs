@@ -17,6 +17,7 @@ mod hello;
 mod host;
 mod meter;
 mod outbound;
+mod outlet;
 mod path;
 mod policy;
 mod proxy;
@@ -32,6 +33,7 @@ mod tests;
 
 pub use host::HostProblem;
 pub use outbound::{Outbound, OutboundError, OutboundStream};
+pub use outlet::{Outlet, OutletError, OutletStream};
 pub use reason::{EgressReason, EgressVerdict};
 pub use report::{Decision, EgressReport};
 

@@ -1,10 +1,15 @@
 //! The contract of the sandbox actor: a program to run in a cell, and what comes back.
 
-use neuroflow_kernel::{Message, RawParcel, Request, Rights, WireMessage, WireRequest};
+use neuroflow_kernel::{
+    Message, Parcel, RawParcel, ReplySink, ReplyStream, Request, Rights, WireMessage, WireRequest,
+};
 use rkyv::{Archive, Serialize};
 
 /// The right to run programs in cells.
 pub const EXEC: Rights = Rights::bit(0);
+
+/// The right to run services in cells: programs that are talked to for as long as both sides like.
+pub const SERVE: Rights = Rights::bit(1);
 
 /// A program to run. What it may do isn't here: the profile comes from the capability that the
 /// request is sent through.
@@ -211,6 +216,34 @@ impl ExecRefused {
     }
 }
 
+/// A program that is talked to while it runs. Its profile is that of the capability, as
+/// [`Profile::for_service`](crate::Profile::for_service) makes it. It doesn't cross nodes: its
+/// streams are of this process.
+///
+/// ```
+/// use neuroflow_kernel::{Address, Header, Refusal, reply_stream};
+/// use neuroflow_sandbox::{SandboxCommand, Service};
+/// async fn serve(sandbox: &Address<SandboxCommand>) -> Result<(), Refusal> {
+///     let (to_program, input) = reply_stream();
+///     let command = vec!["cat".to_owned()];
+///     let serve = |events| SandboxCommand::Serve(Service { command, input, events });
+///     let mut events = sandbox.stream(Header::new(), serve).await?;
+///     to_program.send(b"hello".to_vec()).await.ok();
+///     let _said = events.next().await;
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Service {
+    /// The program, looked for in the cell's `PATH`, and its arguments.
+    pub command: Vec<String>,
+    /// What it reads, piece by piece. When this ends, so does its standard input, and it gets
+    /// [`limits::SERVICE_GRACE`](crate::limits::SERVICE_GRACE) to end by itself.
+    pub input: ReplyStream<Vec<u8>>,
+    /// Takes what it writes, and its end. Dropping the other side ends the cell.
+    pub events: ReplySink<Parcel<ExecEvent>>,
+}
+
 /// What lies in the sandbox actor's mailbox.
 ///
 /// ```
@@ -223,20 +256,29 @@ impl ExecRefused {
 pub enum SandboxCommand {
     /// Run a program. Needs [`EXEC`]. Dropping the stream of events ends the cell.
     Exec(Request<Exec>),
+    /// Run a service. Needs [`SERVE`]. The header's deadline is for its start, not for its life.
+    Serve(Service),
 }
 
 impl Message for SandboxCommand {
     fn name(&self) -> &'static str {
-        "exec"
+        match self {
+            Self::Exec(_) => "exec",
+            Self::Serve(_) => "serve",
+        }
     }
 
     fn required_rights(&self) -> Rights {
-        EXEC
+        match self {
+            Self::Exec(_) => EXEC,
+            Self::Serve(_) => SERVE,
+        }
     }
 
     fn archive(&self) -> Option<RawParcel> {
         match self {
             Self::Exec(request) => request.archive(),
+            Self::Serve(_) => None,
         }
     }
 }

@@ -72,13 +72,13 @@ pub use doctor::{Finding, Verdict, examine};
 pub use egress::fuzz as fuzz_egress;
 pub use egress::{
     Decision, EgressReason, EgressReport, EgressVerdict, HostProblem, Outbound, OutboundError,
-    OutboundStream,
+    OutboundStream, Outlet, OutletError, OutletStream,
 };
 pub use errno::Errno;
 pub use error::{LaunchError, LauncherError};
 pub use exec::{
     ArchivedExecEvent, ArchivedHow, ArchivedStream, EXEC, Ended, Exec, ExecEvent, ExecRefused, How,
-    SandboxCommand, Stream,
+    SERVE, SandboxCommand, Service, Stream,
 };
 pub use input::{InputError, SealedInput};
 pub use interpreter::{Interpreter, InterpreterError};
@@ -94,7 +94,7 @@ pub use plan::ProgramError;
 pub use profile::{Profile, ProfileBuilder, ProfileError, Setting};
 pub use program::Program;
 pub use report::{Denial, End, Report, Stage, Stages, Truncated, Usage};
-pub use running::{Collected, Output, Running};
+pub use running::{CellInput, Collected, Output, Running};
 #[cfg(target_os = "linux")]
 pub use seccomp::{
     CacheError, ConditionProblem, Counted, FilterError, Place, SeccompError, SeccompProfile,

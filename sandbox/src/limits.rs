@@ -7,6 +7,13 @@ use std::time::Duration;
 pub const DEFAULT_WALL_TIME: Duration = Duration::from_mins(1);
 /// Longest wall time: a day, so that a forgotten cell ends some time, whoever forgot it.
 pub const MAX_WALL_TIME: Duration = Duration::from_hours(24);
+/// Life of a service's cell: a month, less than the launcher's clock of milliseconds in 32 bits can
+/// say. Whoever supervises the service starts it anew.
+pub const SERVICE_TIME: Duration = Duration::from_hours(24 * 30);
+/// Time that a service gets to end by itself when its input has ended, before its cell is ended.
+pub const SERVICE_GRACE: Duration = Duration::from_secs(2);
+/// Time for a service's cell to start, unless its caller has less left.
+pub const SERVICE_START: Duration = Duration::from_mins(1);
 
 /// Address space per process: enough for an interpreter with a data set, too little to push a small
 /// host into swap.

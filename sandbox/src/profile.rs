@@ -82,6 +82,23 @@ impl Profile {
         self.wall_time
     }
 
+    /// The same for a service: a program that is talked to for as long as both sides like. Its cell
+    /// lives for [`limits::SERVICE_TIME`], and what it writes isn't counted: whoever reads it holds
+    /// it up.
+    ///
+    /// ```
+    /// use neuroflow_sandbox::{Level, Profile, limits};
+    /// let profile = Profile::builder(Level::Strict).build()?.for_service();
+    /// assert_eq!(profile.longest(), limits::SERVICE_TIME);
+    /// # Ok::<(), neuroflow_sandbox::ProfileError>(())
+    /// ```
+    #[must_use]
+    pub fn for_service(mut self) -> Self {
+        self.wall_time = limits::SERVICE_TIME;
+        self.output_bytes = u64::MAX;
+        self
+    }
+
     /// Whether the cell may do without layers that the host can't give.
     pub fn allows_degraded(&self) -> bool {
         self.allow_degraded

@@ -26,6 +26,7 @@ pub struct Program {
     sealed: Option<SealedInput>,
     directory: Option<PathBuf>,
     interpreted: bool,
+    interactive: bool,
 }
 
 impl Program {
@@ -38,6 +39,7 @@ impl Program {
             sealed: None,
             directory: None,
             interpreted: false,
+            interactive: false,
         }
     }
 
@@ -110,6 +112,21 @@ impl Program {
         self
     }
 
+    /// Leaves standard input open: it's written while the program runs, through
+    /// [`Running::take_stdin`](crate::Running::take_stdin). Takes the place of [`Program::stdin`].
+    ///
+    /// ```
+    /// use neuroflow_sandbox::Program;
+    ///
+    /// let server = Program::new("cat").interactive();
+    /// assert_eq!(server.path(), "cat");
+    /// ```
+    #[must_use]
+    pub fn interactive(mut self) -> Self {
+        self.interactive = true;
+        self
+    }
+
     /// The directory the program starts in, as the cell sees it: `/work`, or `/` at
     /// [`crate::Level::Minimal`].
     ///
@@ -135,6 +152,10 @@ impl Program {
 
     pub(crate) fn is_interpreted(&self) -> bool {
         self.interpreted
+    }
+
+    pub(crate) fn is_interactive(&self) -> bool {
+        self.interactive
     }
 
     pub(crate) fn piped_input(&self) -> &[u8] {

@@ -1,5 +1,6 @@
 //! A running cell: its output, its end, and the right to end it.
 
+mod input;
 mod state;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use neuroflow_kernel::Clock;
 use tokio::io::{Interest, unix::AsyncFd};
 
+pub use self::input::CellInput;
 pub use crate::output::{Collected, Output};
 use crate::{
     egress::{self, Egress, Policy, Tally},
@@ -53,6 +55,8 @@ use state::{Source, State};
 #[derive(Debug)]
 pub struct Running {
     stdin: Option<Input>,
+    /// The input of an interactive program, until somebody takes it.
+    open: Option<CellInput>,
     stdout: Option<AsyncFd<OwnedFd>>,
     stderr: Option<AsyncFd<OwnedFd>>,
     report: Option<AsyncFd<OwnedFd>>,
@@ -83,7 +87,10 @@ struct Terms {
 impl Running {
     pub(crate) fn new(parts: Parts, profile: &Profile, program: &Program) -> sys::Result<Self> {
         let mut stdin = None;
-        if let Some(pipe) = parts.stdin
+        let mut open = None;
+        if program.is_interactive() {
+            open = parts.stdin.map(CellInput::new).transpose()?;
+        } else if let Some(pipe) = parts.stdin
             && !program.piped_input().is_empty()
         {
             let pipe = watch(pipe, Interest::WRITABLE)?;
@@ -103,6 +110,7 @@ impl Running {
             |pipe: Option<OwnedFd>| pipe.map(|pipe| watch(pipe, Interest::READABLE)).transpose();
         Ok(Self {
             stdin,
+            open,
             stdout: output(parts.stdout)?,
             stderr: output(parts.stderr)?,
             report: Some(parts.report),
@@ -138,6 +146,13 @@ impl Running {
     /// gone. `None` if there is no such directory, or it was taken before.
     pub fn overlay(&mut self) -> Option<Overlay> {
         self.overlay.take()
+    }
+
+    /// The standard input of a program that was started as [`Program::interactive`]; `None` for
+    /// others, and after the first call. Dropping it is the end of the program's input, and so is the
+    /// cell's end.
+    pub fn take_stdin(&mut self) -> Option<CellInput> {
+        self.open.take()
     }
 
     /// Whether the cell was made ahead.

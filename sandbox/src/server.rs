@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use neuroflow_kernel::{
     Actor, Clock, Context, Elapsed, Ended as ChildEnded, GrantId, Header, Message, Moment, Name,
-    Parcel, RawParcel, ReplySink, Request, SpanGuard, SpanKind, Spawn,
+    Parcel, RawParcel, ReplySink, ReplyStream, Request, SpanGuard, SpanKind, Spawn,
 };
 
 use tokio::sync::watch;
@@ -16,15 +16,15 @@ use tokio::sync::watch;
 use crate::admission::{Admission, Bounds, Decision};
 use crate::error::LaunchError;
 use crate::escape::Suite;
-use crate::exec::{Ended, Exec, ExecEvent, ExecRefused, How, SandboxCommand, Stream};
+use crate::exec::{Ended, Exec, ExecEvent, ExecRefused, How, SandboxCommand, Service, Stream};
 use crate::launcher::{Launcher, Warm};
 use crate::level::Level;
-use crate::limits;
+use crate::limits::{self, SERVICE_GRACE, SERVICE_START};
 use crate::meter::{CellMeter, Uncounted};
 use crate::profile::Profile;
 use crate::program::Program;
 use crate::report::{End, Report};
-use crate::running::{Output, Running};
+use crate::running::{CellInput, Output, Running};
 
 type Replies = ReplySink<Parcel<ExecEvent>>;
 
@@ -160,27 +160,54 @@ enum Verdict {
 /// A request that may have to wait.
 #[derive(Debug)]
 struct Waiting {
-    request: Request<Exec>,
+    work: Work,
     profile: Profile,
     header: Header,
     arrived: Moment,
 }
 
+/// What is to be run.
+#[derive(Debug)]
+enum Work {
+    Exec(Request<Exec>),
+    Serve(Service),
+}
+
+impl Work {
+    fn is_wanted(&self) -> bool {
+        match self {
+            Self::Exec(request) => !request.replies.is_closed(),
+            Self::Serve(service) => !service.events.is_closed(),
+        }
+    }
+
+    fn into_replies(self) -> Replies {
+        match self {
+            Self::Exec(request) => request.replies,
+            Self::Serve(service) => service.events,
+        }
+    }
+}
+
 impl SandboxActor {
-    async fn begin(&mut self, request: Request<Exec>, context: &mut Context<SandboxCommand>) {
+    async fn begin(&mut self, work: Work, context: &mut Context<SandboxCommand>) {
         let granted = context.grant().and_then(|grant| grant.policy::<Profile>());
         let profile = granted.unwrap_or(&self.server.profile).clone();
+        let profile = match work {
+            Work::Exec(_) => profile,
+            Work::Serve(_) => profile.for_service(),
+        };
         let owner = context.header().grant();
         let arrived = context.clock().now();
-        let waiting = Waiting { request, profile, header: context.onward(), arrived };
-        self.admission.retain(|waiting| !waiting.request.replies.is_closed());
+        let waiting = Waiting { work, profile, header: context.onward(), arrived };
+        self.admission.retain(|waiting| waiting.work.is_wanted());
         match self.admission.offer(owner, waiting) {
             Decision::Start(waiting) => self.start(owner, waiting, context).await,
             Decision::Wait => {}
             Decision::Refuse(waiting) => {
                 let cells = u64::try_from(self.admission.running()).unwrap_or(u64::MAX);
                 self.server.meter.refused("busy");
-                refuse(waiting.request.replies, ExecRefused::Busy { cells });
+                refuse(waiting.work.into_replies(), ExecRefused::Busy { cells });
             }
         }
         self.tell_load();
@@ -197,11 +224,10 @@ impl SandboxActor {
         let (Ok(name), Some(launcher)) = (name, self.launcher.clone()) else {
             return self.admission.ended(owner);
         };
-        let Waiting { request, profile, header, arrived } = waiting;
-        let Request { parcel, replies } = request;
+        let Waiting { work, profile, header, arrived } = waiting;
         let meter = Arc::clone(&self.server.meter);
         let verdict = self.verdict.clone();
-        let run = Run { launcher, profile, parcel, replies, meter, arrived, verdict };
+        let run = Run { launcher, profile, work, meter, arrived, verdict };
         let options = Spawn::default().mailbox(1).stop_within(CELL_STOP);
         match context.spawn(name.clone(), CellActor, options).await {
             Ok(actor) => {
@@ -264,8 +290,11 @@ impl Actor for SandboxActor {
         command: SandboxCommand,
         context: &mut Context<SandboxCommand>,
     ) -> Result<(), LaunchError> {
-        let SandboxCommand::Exec(request) = command;
-        self.begin(request, context).await;
+        let work = match command {
+            SandboxCommand::Exec(request) => Work::Exec(request),
+            SandboxCommand::Serve(service) => Work::Serve(service),
+        };
+        self.begin(work, context).await;
         Ok(())
     }
 
@@ -278,7 +307,7 @@ impl Actor for SandboxActor {
         if let Some(owner) = self.owners.remove(&ended.name) {
             self.admission.ended(owner);
         }
-        self.admission.retain(|waiting| !waiting.request.replies.is_closed());
+        self.admission.retain(|waiting| waiting.work.is_wanted());
         while let Some((owner, waiting)) = self.admission.next() {
             self.start(owner, waiting, context).await;
         }
@@ -288,7 +317,7 @@ impl Actor for SandboxActor {
 
     async fn stopping(&mut self, _context: &mut Context<SandboxCommand>) {
         for waiting in self.admission.drain() {
-            refuse(waiting.request.replies, ExecRefused::Stopping);
+            refuse(waiting.work.into_replies(), ExecRefused::Stopping);
         }
     }
 }
@@ -297,8 +326,7 @@ impl Actor for SandboxActor {
 struct Run {
     launcher: Launcher,
     profile: Profile,
-    parcel: Parcel<Exec>,
-    replies: Replies,
+    work: Work,
     meter: Arc<dyn CellMeter>,
     arrived: Moment,
     verdict: Option<watch::Receiver<Verdict>>,
@@ -310,7 +338,10 @@ impl Message for Run {
     }
 
     fn archive(&self) -> Option<RawParcel> {
-        Some(self.parcel.as_raw().clone())
+        match &self.work {
+            Work::Exec(request) => request.archive(),
+            Work::Serve(_) => None,
+        }
     }
 }
 
@@ -336,22 +367,47 @@ impl Actor for CellActor {
     }
 }
 
+impl Work {
+    /// The program, and its name without a path; none if the command is empty.
+    fn program(&self) -> Option<(String, Program)> {
+        let short = |program: &str| program.rsplit('/').next().unwrap_or(program).to_owned();
+        match self {
+            Self::Exec(request) => {
+                let exec = request.parcel.get();
+                let (program, arguments) = exec.command.split_first()?;
+                let run = Program::new(program.as_str())
+                    .args(arguments.iter().map(rkyv::string::ArchivedString::as_str))
+                    .stdin(exec.stdin.to_vec());
+                Some((short(program), run))
+            }
+            Self::Serve(service) => {
+                let (program, arguments) = service.command.split_first()?;
+                let run = Program::new(program).args(arguments).interactive();
+                Some((short(program), run))
+            }
+        }
+    }
+}
+
 impl Run {
     async fn work(self, actor: &str, clock: &Clock, deadline: Option<Moment>, mut span: SpanGuard) {
-        let exec = self.parcel.get();
-        let Some((program, arguments)) = exec.command.split_first() else {
-            return refuse(self.replies, ExecRefused::EmptyCommand);
+        let Some((short, program)) = self.work.program() else {
+            return refuse(self.work.into_replies(), ExecRefused::EmptyCommand);
         };
-        let short = program.rsplit('/').next().unwrap_or(program).to_owned();
         span.rename(short.clone());
         span.set("process.executable.name", short);
         span.set("neuroflow.sandbox.level", self.profile.level().to_string());
-        let program = Program::new(program.as_str())
-            .args(arguments.iter().map(rkyv::string::ArchivedString::as_str))
-            .stdin(exec.stdin.to_vec());
-        let deadline = deadline.unwrap_or_else(|| clock.now() + self.profile.longest());
+        let (replies, input) = match self.work {
+            Work::Exec(request) => (request.replies, None),
+            Work::Serve(service) => (service.events, Some(service.input)),
+        };
+        let longest = match input {
+            None => self.profile.longest(),
+            // Its life has no end of ours; this is for its start.
+            Some(_) => SERVICE_START,
+        };
+        let deadline = deadline.unwrap_or_else(|| clock.now() + longest);
 
-        let replies = self.replies;
         let (begun, meter) = (self.arrived, self.meter);
         if let Some(mut verdict) = self.verdict {
             let known = async {
@@ -397,14 +453,17 @@ impl Run {
         };
         let start = clock.now().since(begun);
         meter.started(self.profile.level(), cell.is_prepared(), start);
-        let command: Vec<&str> = exec.command.iter().map(AsRef::as_ref).collect();
+        let arguments = program.arguments().iter().map(|argument| argument.to_string_lossy());
+        let command: Vec<_> =
+            std::iter::once(program.path().to_string_lossy()).chain(arguments).collect();
+        let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
         meter.began(actor, &self.profile, &command);
         let mut watch = Watch { meter: &*meter, actor, profile: &self.profile, end: None };
         // Dropping the future drops the cell, which ends everything in it.
         let report = tokio::select! {
             biased;
             () = replies.closed() => return span.fail("cancelled"),
-            report = follow(cell, clock, deadline, &replies) => report,
+            report = attend(cell, input, clock, deadline, &replies) => report,
         };
         let ended = ended(&report, start);
         for layer in &report.degraded {
@@ -446,6 +505,61 @@ impl Drop for Watch<'_> {
     fn drop(&mut self) {
         self.meter.gone(self.actor, self.profile, self.end);
     }
+}
+
+/// Carries what passes between a cell and its caller, to the end of the cell.
+async fn attend(
+    mut cell: Running,
+    input: Option<ReplyStream<Vec<u8>>>,
+    clock: &Clock,
+    deadline: Moment,
+    replies: &Replies,
+) -> Report {
+    match (input, cell.take_stdin()) {
+        (Some(input), Some(stdin)) => converse(cell, stdin, input, clock, replies).await,
+        _ => follow(cell, clock, deadline, replies).await,
+    }
+}
+
+/// Carries both directions until the program has ended, or its caller has ended its input and it
+/// goes on for too long.
+async fn converse(
+    mut cell: Running,
+    mut stdin: CellInput,
+    mut input: ReplyStream<Vec<u8>>,
+    clock: &Clock,
+    replies: &Replies,
+) -> Report {
+    let read = async {
+        while let Some(output) = cell.next().await {
+            let (stream, bytes) = match output {
+                Output::Stdout(bytes) => (Stream::Stdout, bytes),
+                Output::Stderr(bytes) => (Stream::Stderr, bytes),
+            };
+            if !send(replies, &ExecEvent::Output { stream, bytes }).await {
+                break;
+            }
+        }
+    };
+    // Apart from reading, so that a program that waits for room to write is still heard.
+    let feed = async {
+        while let Some(Ok(bytes)) = input.next().await {
+            if stdin.write(&bytes).await.is_err() {
+                // It has closed its input, which is its right. What it still says counts.
+                return std::future::pending().await;
+            }
+        }
+        drop(stdin);
+        clock.sleep(SERVICE_GRACE).await;
+    };
+    let is_overdue = tokio::select! {
+        () = read => false,
+        () = feed => true,
+    };
+    if is_overdue {
+        cell.kill();
+    }
+    cell.finish_by(clock.sleep(SERVICE_GRACE)).await
 }
 
 /// Streams the cell's output until everything in it has ended, by the deadline at the latest.
