@@ -13,12 +13,15 @@ use std::time::Duration;
 use neuroflow_actors::{
     ASK, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig, AuditedCells,
     CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, READ, SchemaError, ToolEntry,
-    ToolGrant, ToolServer, Turn, audit_child, follow, gateway_child,
+    ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, audit_child, follow, gateway_child,
+    list_tools,
 };
+#[cfg(feature = "mcp")]
+use neuroflow_actors::{McpSetupError, McpSource};
 use neuroflow_kernel::{
-    Address, AttenuateError, Census, ChildSpec, Clock, Header, Intensity, Kernel, NameError,
-    Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError, StreamError,
-    Supervisor, Unobserved,
+    Address, AttenuateError, CallError, Census, ChildSpec, Clock, Header, Intensity, Kernel,
+    NameError, Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError,
+    StreamError, Supervisor, Unobserved,
 };
 use neuroflow_sandbox::{EXEC, SandboxCommand, SandboxServer};
 
@@ -26,6 +29,9 @@ use crate::outcome::{AskError, TaskOutcome};
 
 /// Time that the gateway gets to bring what was begun to its end, unless the builder says otherwise.
 const GATEWAY_DRAIN: Duration = Duration::from_secs(10);
+
+/// Time that the tool router gets to say what there is.
+const TOOLS_ANSWER: Duration = Duration::from_secs(5);
 
 /// A restart every ten seconds on average is a fault to live with; more is one to be told of.
 const ROOT_INTENSITY: Intensity = Intensity { restarts: 6, within: Duration::from_mins(1) };
@@ -47,6 +53,7 @@ pub struct Node {
     kernel: Kernel,
     agents: Vec<GatewayAgent>,
     sandbox: Option<Address<SandboxCommand>>,
+    tools: Address<ToolsCommand>,
     gateway: Option<SocketAddr>,
     audit: Audit,
 }
@@ -57,6 +64,8 @@ impl Node {
         NodeBuilder {
             agents: Vec::new(),
             tools: Vec::new(),
+            #[cfg(feature = "mcp")]
+            mcp: Vec::new(),
             sandbox: None,
             gateway: None,
             observer: Arc::new(Unobserved),
@@ -154,6 +163,15 @@ impl Node {
         self.sandbox.as_ref()
     }
 
+    /// All tools of the node, by name: what agents bring, what is shared, and what MCP servers have
+    /// offered by now.
+    ///
+    /// # Errors
+    /// Says why the tool router doesn't answer.
+    pub async fn tools(&self) -> Result<Vec<ToolListing>, CallError> {
+        list_tools(&self.tools, Header::new().within(self.kernel.clock(), TOOLS_ANSWER)).await
+    }
+
     /// Where the gateway listens, if there is one.
     pub fn gateway(&self) -> Option<SocketAddr> {
         self.gateway
@@ -196,6 +214,8 @@ impl Node {
 pub struct NodeBuilder {
     agents: Vec<AnyAgent>,
     tools: Vec<AnyTool>,
+    #[cfg(feature = "mcp")]
+    mcp: Vec<McpSource>,
     sandbox: Option<SandboxServer>,
     gateway: Option<GatewayConfig>,
     observer: Arc<dyn Observer>,
@@ -226,6 +246,15 @@ impl NodeBuilder {
     #[must_use]
     pub fn tool(mut self, tool: AnyTool) -> Self {
         self.tools.push(tool);
+        self
+    }
+
+    /// A server of the Model Context Protocol, whose tools agents may use. One that runs in a cell
+    /// needs [`sandbox`](Self::sandbox).
+    #[cfg(feature = "mcp")]
+    #[must_use]
+    pub fn mcp(mut self, server: McpSource) -> Self {
+        self.mcp.push(server);
         self
     }
 
@@ -327,7 +356,9 @@ impl NodeBuilder {
             .start()
             .await?;
         match self.populate(&kernel, log, &audit).await {
-            Ok((agents, sandbox, gateway)) => Ok(Node { kernel, agents, sandbox, gateway, audit }),
+            Ok(Parts { agents, sandbox, tools, gateway }) => {
+                Ok(Node { kernel, agents, sandbox, tools, gateway, audit })
+            }
             Err(error) => {
                 kernel.stop().await;
                 Err(error)
@@ -340,8 +371,7 @@ impl NodeBuilder {
         kernel: &Kernel,
         log: Option<ChildSpec>,
         audit: &Audit,
-    ) -> Result<(Vec<GatewayAgent>, Option<Address<SandboxCommand>>, Option<SocketAddr>), BootError>
-    {
+    ) -> Result<Parts, BootError> {
         for First(make) in self.first {
             kernel.root().start(make(kernel.census())?).await?;
         }
@@ -380,7 +410,13 @@ impl NodeBuilder {
             entries.extend(own.map(|tool| ToolEntry { owner: owner.clone(), tool }));
         }
         let router = ToolServer::new(entries)?.audit(audit.clone());
+        #[cfg(feature = "mcp")]
+        let router = {
+            let source = |server: McpSource| server.into_source(sandbox.as_ref(), kernel.clock());
+            router.sources(self.mcp.into_iter().map(source).collect::<Result<_, _>>()?)
+        };
         let (spec, tools) = ChildSpec::new("tools", move || router.clone())?;
+        let all_tools = tools.clone();
         kernel.root().start(spec).await?;
 
         let (supervisor, spec) = Supervisor::spec("agents", policy_of_agents(), Vec::new())?;
@@ -409,8 +445,16 @@ impl NodeBuilder {
             }
             None => None,
         };
-        Ok((agents, sandbox, gateway))
+        Ok(Parts { agents, sandbox, tools: all_tools, gateway })
     }
+}
+
+/// What a started node consists of.
+struct Parts {
+    agents: Vec<GatewayAgent>,
+    sandbox: Option<Address<SandboxCommand>>,
+    tools: Address<ToolsCommand>,
+    gateway: Option<SocketAddr>,
 }
 
 fn policy_of_agents() -> RestartPolicy {
@@ -435,6 +479,10 @@ pub enum BootError {
     /// A tool's schema isn't valid.
     #[error("a tool can't be offered")]
     Tool(#[from] SchemaError),
+    /// An MCP server can't be used as it's described.
+    #[cfg(feature = "mcp")]
+    #[error("an MCP server can't be used")]
+    Mcp(#[from] McpSetupError),
     /// A capability can't be narrowed.
     #[error("a capability can't be granted")]
     Grant(#[from] AttenuateError),

@@ -7,6 +7,8 @@ mod agent;
 mod audit;
 mod builtin;
 mod gateway;
+#[cfg(feature = "mcp")]
+mod mcp;
 mod tools;
 
 pub use access::{
@@ -37,8 +39,13 @@ pub use gateway::{
     CardKey, CardKeyError, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
     GatewayServer, Meter, SecurityScheme, gateway_child,
 };
+#[cfg(feature = "mcp")]
+pub use mcp::{
+    Breach, HttpError, McpClient, McpEnded, McpError, McpMeter, McpSetupError, McpSource, McpStep,
+    McpTransport, ToolFilter,
+};
 pub use tools::{
-    AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Outcome, Problem,
-    Refused, SchemaError, Tool, ToolContext, ToolEntry, ToolError, ToolGrant, ToolResult,
-    ToolServer, ToolsCommand, invoke,
+    AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
+    Outcome, Problem, Refused, SchemaError, Tool, ToolContext, ToolEntry, ToolError, ToolGrant,
+    ToolListing, ToolResult, ToolServer, ToolSource, ToolsCommand, Unfit, invoke, list_tools,
 };

@@ -33,6 +33,69 @@ pub const LIVE_TOOL_CALLS: usize = 4_096;
 /// Bytes of the arguments of one tool call.
 pub const TOOL_ARGUMENT_BYTES: usize = 1024 * 1024;
 
+/// Restarts of tool sources within [`SOURCE_RESTARTS_WITHIN`] before they are given up: more than the
+/// longest wait leaves room for, so never.
+pub const SOURCE_RESTARTS: u32 = 10_000;
+
+/// What restarts of tool sources are counted over: the wait before the next doubles for each.
+pub const SOURCE_RESTARTS_WITHIN: Duration = Duration::from_mins(5);
+
+/// Wait before the first restart of a tool source.
+pub const SOURCE_RESTART_FIRST: Duration = Duration::from_millis(250);
+
+/// Longest wait before a restart of a tool source: what an operator who has repaired it will wait.
+pub const SOURCE_RESTART_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes of one message of an MCP server: a tool's result with an image in it, base64.
+pub const MCP_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of the result of one call of an MCP tool, as JSON: it has to fit one message of ours, and a
+/// model reads far less.
+pub const MCP_RESULT_BYTES: usize = 1024 * 1024;
+
+/// Lines of a stdio MCP server that aren't messages. Some print a greeting; one that goes on doesn't
+/// speak the protocol.
+pub const MCP_JUNK_LINES: u32 = 100;
+
+/// Messages of a stdio MCP server that may come at once; progress comes in bursts.
+pub const MCP_BURST: u32 = 10_000;
+
+/// Messages per second of a stdio MCP server, over time.
+pub const MCP_MESSAGES_PER_SECOND: u32 = 1_000;
+
+/// Bytes between an MCP server in a cell and its client that neither has taken yet.
+pub const MCP_PIPE_BYTES: usize = 64 * 1024;
+
+/// Tools of one MCP server; no model can choose among more.
+pub const MCP_TOOLS: usize = 512;
+
+/// Pages of one list of an MCP server's tools.
+pub const MCP_PAGES: usize = 64;
+
+/// Bytes of the description of one MCP tool; the rest is cut.
+pub const MCP_DESCRIPTION_BYTES: usize = 8 * 1024;
+
+/// Bytes of the argument schema of one MCP tool.
+pub const MCP_SCHEMA_BYTES: usize = 64 * 1024;
+
+/// Calls of one MCP server that may run at once.
+pub const MCP_CALLS: usize = 64;
+
+/// Time for an MCP server to start and say what it has, unless its configuration says otherwise: an
+/// interpreter's start with a package's imports.
+pub const MCP_START: Duration = Duration::from_secs(30);
+
+/// Time for one call of an MCP tool, unless its configuration says otherwise.
+pub const MCP_CALL: Duration = Duration::from_mins(1);
+
+/// Wait before the tools of an MCP server are listed again after a change, so that many changes are
+/// one list.
+pub const MCP_RELIST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Time for an MCP server over HTTP to take a connection and answer with a head; what follows has
+/// the deadline of the call.
+pub const MCP_HTTP_HEAD: Duration = Duration::from_secs(30);
+
 /// Bytes of a program's output that the tool `exec` hands on, several times what a model can read.
 /// An answer of the shell has them as text and once more as JSON, where one byte can become six,
 /// and all of that must fit one message.

@@ -1,8 +1,10 @@
 //! The contract of tools: how one is defined, called, and answered.
 
 pub(crate) mod exec;
+mod listing;
 mod schema;
 mod server;
+mod source;
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, AskError, Clock, Header, Message, ParcelError, RawParcel, Request, Rights,
+    Address, AskError, Clock, Header, Message, ParcelError, RawParcel, Reply, Request, Rights,
     StreamError, Tracer, WireMessage, WireRequest,
 };
 use rkyv::{Archive, Serialize};
@@ -21,8 +23,10 @@ use serde::de::DeserializeOwned;
 use crate::limits::TOOL_ARGUMENT_BYTES;
 
 pub use exec::{ExecArguments, ExecOutput, ExecTool};
+pub use listing::{ToolListing, list_tools};
 pub use schema::{Problem, SchemaError};
 pub use server::{ToolEntry, ToolServer};
+pub use source::{Offer, Offered, ToolSource, Unfit};
 
 /// The right to call tools.
 pub const INVOKE: Rights = Rights::bit(0);
@@ -127,20 +131,40 @@ pub enum Refused {
 pub enum ToolsCommand {
     /// Run a tool. Needs [`INVOKE`] and a capability with a [`ToolGrant`].
     Invoke(Request<Invoke>),
+    /// Say what there is: through a capability with a [`ToolGrant`] what that reaches, without one
+    /// everything. Needs [`INVOKE`].
+    List {
+        /// The answer, by name.
+        reply: Reply<Vec<ToolListing>>,
+    },
+    /// A source's tools from now on. It comes from the router's own children, which alone have its
+    /// full address.
+    Offer(Offer),
 }
+
+/// No outside capability has this right: it's for the router's own children.
+const OFFER: Rights = Rights::bit(31);
 
 impl Message for ToolsCommand {
     fn name(&self) -> &'static str {
-        "invoke"
+        match self {
+            Self::Invoke(_) => "invoke",
+            Self::List { .. } => "list",
+            Self::Offer(_) => "offer",
+        }
     }
 
     fn required_rights(&self) -> Rights {
-        INVOKE
+        match self {
+            Self::Invoke(_) | Self::List { .. } => INVOKE,
+            Self::Offer(_) => OFFER,
+        }
     }
 
     fn archive(&self) -> Option<RawParcel> {
         match self {
             Self::Invoke(request) => request.archive(),
+            _ => None,
         }
     }
 }
@@ -265,7 +289,7 @@ impl ToolError {
     }
 }
 
-type Calling<'a> = Pin<Box<dyn Future<Output = Result<String, ToolError>> + Send + 'a>>;
+pub(crate) type Calling<'a> = Pin<Box<dyn Future<Output = Result<String, ToolError>> + Send + 'a>>;
 
 /// Any tool, behind a pointer.
 ///
@@ -285,19 +309,20 @@ type Calling<'a> = Pin<Box<dyn Future<Output = Result<String, ToolError>> + Send
 #[derive(Clone)]
 pub struct AnyTool(Arc<dyn DynTool>);
 
-trait DynTool: Send + Sync {
-    fn name(&self) -> &'static str;
-    fn description(&self) -> &'static str;
+/// A tool whose arguments are JSON that fits its schema.
+pub(crate) trait DynTool: Send + Sync {
+    fn name(&self) -> &str;
+    fn description(&self) -> &str;
     fn schema(&self) -> serde_json::Value;
     fn call(&self, arguments: serde_json::Value, context: ToolContext) -> Calling<'_>;
 }
 
 impl<T: Tool> DynTool for T {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         Tool::name(self)
     }
 
-    fn description(&self) -> &'static str {
+    fn description(&self) -> &str {
         Tool::description(self)
     }
 
@@ -325,13 +350,18 @@ impl AnyTool {
         Self(Arc::new(tool))
     }
 
+    #[cfg(feature = "mcp")]
+    pub(crate) fn of(tool: impl DynTool + 'static) -> Self {
+        Self(Arc::new(tool))
+    }
+
     /// Its name.
-    pub fn name(&self) -> &'static str {
+    pub fn name(&self) -> &str {
         self.0.name()
     }
 
     /// What it does.
-    pub fn description(&self) -> &'static str {
+    pub fn description(&self) -> &str {
         self.0.description()
     }
 

@@ -16,6 +16,7 @@ mod cancel;
 mod capability;
 mod fuzz;
 mod http_to_process;
+mod mcp_tools;
 mod overload;
 mod shutdown;
 mod supervision;

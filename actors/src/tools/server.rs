@@ -1,17 +1,26 @@
 //! The tool router: checks who may call what with which arguments, and runs each call in an actor
 //! of its own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Actor, Context, Ended, Message, Name, Parcel, ReplySink, Request, Spawn};
+use neuroflow_kernel::{
+    Actor, Backoff, Context, Ended, Intensity, Message, Name, Parcel, ReplySink, Request,
+    RestartPolicy, Spawn, StartError,
+};
 
 use super::schema::{Schema, SchemaError};
-use super::{AnyTool, Invoke, Outcome, Refused, ToolContext, ToolGrant, ToolsCommand};
+use super::{
+    AnyTool, Invoke, Offer, Outcome, Refused, ToolContext, ToolGrant, ToolListing, ToolSource,
+    ToolsCommand, Unfit,
+};
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
-use crate::limits::{LIVE_TOOL_CALLS, TOOL_DEADLINE};
+use crate::limits::{
+    LIVE_TOOL_CALLS, SOURCE_RESTART_FIRST, SOURCE_RESTART_MAX, SOURCE_RESTARTS,
+    SOURCE_RESTARTS_WITHIN, TOOL_DEADLINE,
+};
 
 /// A tool in the router, and whose it is.
 ///
@@ -49,6 +58,9 @@ pub struct ToolEntry {
 pub struct ToolServer {
     tools: Arc<HashMap<Place, Arc<Registered>>>,
     audit: Audit,
+    /// What sources have offered, by name.
+    offered: BTreeMap<String, FromSource>,
+    sources: Vec<ToolSource>,
     calls: u64,
 }
 
@@ -66,6 +78,21 @@ struct Registered {
     schema: Schema,
 }
 
+/// A tool of a source.
+#[derive(Clone)]
+struct FromSource {
+    source: String,
+    /// The agents that may call it; none for all.
+    agents: Option<Vec<String>>,
+    tool: Arc<Registered>,
+}
+
+impl FromSource {
+    fn is_for(&self, agent: &str) -> bool {
+        self.agents.as_ref().is_none_or(|agents| agents.iter().any(|one| one == agent))
+    }
+}
+
 impl ToolServer {
     /// A router with these tools; of two with the same owner and name the later one stays.
     ///
@@ -75,9 +102,16 @@ impl ToolServer {
         let mut tools = HashMap::new();
         for ToolEntry { owner, tool } in entries {
             let schema = Schema::compile(tool.name(), &tool.schema())?;
-            tools.insert((owner, tool.name().to_owned()), Arc::new(Registered { tool, schema }));
+            let name = tool.name().to_owned();
+            tools.insert((owner, name), Arc::new(Registered { tool, schema }));
         }
-        Ok(Self { tools: Arc::new(tools), audit: Audit::off(), calls: 0 })
+        Ok(Self {
+            tools: Arc::new(tools),
+            audit: Audit::off(),
+            offered: BTreeMap::new(),
+            sources: Vec::new(),
+            calls: 0,
+        })
     }
 
     /// The log that calls are recorded in before they begin.
@@ -87,6 +121,68 @@ impl ToolServer {
         self
     }
 
+    /// With actors below it that offer further tools.
+    #[must_use]
+    pub fn sources(mut self, sources: Vec<ToolSource>) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    /// Takes what a source has now in the place of what it had.
+    fn take(&mut self, source: &str, tools: Vec<super::Offered>) -> Vec<Unfit> {
+        self.offered.retain(|_, offered| offered.source != source);
+        let mut unfit = Vec::new();
+        for super::Offered { agents, tool } in tools {
+            let name = tool.name().to_owned();
+            let taken = self.tools.keys().any(|(_, own)| *own == name);
+            if taken || self.offered.contains_key(&name) {
+                unfit.push(Unfit::Taken { tool: name });
+                continue;
+            }
+            match Schema::compile(&name, &tool.schema()) {
+                Ok(schema) => {
+                    let tool = Arc::new(Registered { tool, schema });
+                    let source = source.to_owned();
+                    self.offered.insert(name, FromSource { source, agents, tool });
+                }
+                Err(error) => unfit.push(error.into()),
+            }
+        }
+        unfit
+    }
+
+    /// What a grant reaches, or everything without one.
+    fn list(&self, grant: Option<&ToolGrant>) -> Vec<ToolListing> {
+        let listing = |tool: &Registered, origin: &str, agents: Option<Vec<String>>| ToolListing {
+            name: tool.tool.name().to_owned(),
+            description: tool.tool.description().to_owned(),
+            schema: tool.tool.schema(),
+            origin: origin.to_owned(),
+            agents,
+        };
+        let reaches = |owner: &Option<String>, name: &String| {
+            grant.is_none_or(|grant| match owner {
+                Some(owner) => *owner == grant.owner,
+                None => grant.shared.contains(name),
+            })
+        };
+        let own = self.tools.iter().filter(|((owner, name), _)| reaches(owner, name)).map(
+            |((owner, name), tool)| {
+                let builtin = name == super::ExecTool::NAME;
+                let origin = if owner.is_none() || builtin { "node" } else { "agent" };
+                listing(tool, origin, owner.clone().map(|owner| vec![owner]))
+            },
+        );
+        let offered = self
+            .offered
+            .values()
+            .filter(|offered| grant.is_none_or(|grant| offered.is_for(&grant.owner)))
+            .map(|offered| listing(&offered.tool, &offered.source, offered.agents.clone()));
+        let mut all: Vec<ToolListing> = own.chain(offered).collect();
+        all.sort_by(|a, b| (&a.name, &a.agents).cmp(&(&b.name, &b.agents)));
+        all
+    }
+
     fn find(&self, grant: Option<&ToolGrant>, tool: &str) -> Option<Arc<Registered>> {
         let grant = grant?;
         let own = self.tools.get(&(Some(grant.owner.clone()), tool.to_owned()));
@@ -94,7 +190,11 @@ impl ToolServer {
             let granted = grant.shared.iter().any(|name| name == tool);
             granted.then(|| self.tools.get(&(None, tool.to_owned()))).flatten()
         };
-        own.or_else(shared).cloned()
+        let offered = || {
+            let offered = self.offered.get(tool).filter(|offered| offered.is_for(&grant.owner));
+            offered.map(|offered| &offered.tool)
+        };
+        own.or_else(shared).or_else(offered).cloned()
     }
 
     /// The tool and its checked arguments.
@@ -155,6 +255,16 @@ fn used(grant: Option<&ToolGrant>, tool: &str, verdict: Verdict) -> AuditEvent {
     AuditEvent::CapabilityUse { holder, capability: "tool", target: AuditId::new(tool), verdict }
 }
 
+/// The supervisor of the sources.
+const SOURCES: &str = "mcp";
+
+/// Sources are others' programs: they fail as they like, and the node waits for them patiently.
+const SOURCE_POLICY: RestartPolicy = RestartPolicy {
+    strategy: neuroflow_kernel::Strategy::OneForOne,
+    intensity: Intensity { restarts: SOURCE_RESTARTS, within: SOURCE_RESTARTS_WITHIN },
+    backoff: Backoff { first: SOURCE_RESTART_FIRST, max: SOURCE_RESTART_MAX },
+};
+
 /// Time that a call gets when the router stops.
 const CALL_KILL: Duration = Duration::from_millis(500);
 
@@ -177,25 +287,46 @@ fn answer(replies: ReplySink<Parcel<Outcome>>, outcome: &Outcome) {
 
 impl Actor for ToolServer {
     type Message = ToolsCommand;
-    type Error = Infallible;
+    type Error = StartError;
     const KIND: &'static str = "tools";
+
+    async fn started(&mut self, context: &mut Context<ToolsCommand>) -> Result<(), StartError> {
+        if self.sources.is_empty() {
+            return Ok(());
+        }
+        let specs = self.sources.iter().map(|source| source.spec(context.address()));
+        let specs = specs.collect::<Result<Vec<_>, _>>()?;
+        context.supervise(Name::new(SOURCES)?, SOURCE_POLICY, specs).await?;
+        Ok(())
+    }
 
     async fn handle(
         &mut self,
         command: ToolsCommand,
         context: &mut Context<ToolsCommand>,
-    ) -> Result<(), Infallible> {
-        let ToolsCommand::Invoke(request) = command;
-        self.begin(request, context).await;
+    ) -> Result<(), StartError> {
+        match command {
+            ToolsCommand::Invoke(request) => self.begin(request, context).await,
+            ToolsCommand::List { reply } => {
+                let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
+                let _gone = reply.send(self.list(grant));
+            }
+            ToolsCommand::Offer(Offer { source, tools, reply }) => {
+                let _gone = reply.send(self.take(&source, tools));
+            }
+        }
         Ok(())
     }
 
     async fn child_ended(
         &mut self,
-        _ended: Ended,
+        ended: Ended,
         _context: &mut Context<ToolsCommand>,
-    ) -> Result<(), Infallible> {
-        // Its caller has been told by the end of the reply stream.
+    ) -> Result<(), StartError> {
+        // The caller of a call has been told by the end of the reply stream.
+        if ended.name.as_str() == SOURCES {
+            tracing::error!(ending = ?ended.ending, "the sources of tools have been given up");
+        }
         Ok(())
     }
 }

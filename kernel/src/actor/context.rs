@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
@@ -23,7 +24,9 @@ use crate::limits::{MAX_CHILDREN, MAX_TASKS, STOP_DEADLINE};
 use crate::mailbox::{ActorState, Inbox, Mailbox, Stop, Vitals, Work};
 use crate::message::Message;
 use crate::name::{Name, Path};
+use crate::restart::RestartPolicy;
 use crate::slot::Lineage;
+use crate::supervisor::{ChildSpec, Supervisor, SupervisorActor};
 use crate::trace::InTrace;
 
 /// What a handler is given: the message's header and grant, the clock, children, tasks.
@@ -146,6 +149,24 @@ impl<M: Message> Context<M> {
         // One life only: whoever holds its address later learns that the actor has stopped.
         lineage.close();
         inbox.map(Address::of_life)
+    }
+
+    /// Starts a supervisor below this actor, with children that it starts itself, in this order, and
+    /// restarts as the policy says. Their addresses come from [`ChildSpec::new`] and follow their
+    /// names across restarts.
+    ///
+    /// # Errors
+    /// Says which of them didn't start, and why.
+    pub async fn supervise(
+        &mut self,
+        name: Name,
+        policy: RestartPolicy,
+        children: Vec<ChildSpec>,
+    ) -> Result<Supervisor, StartError> {
+        let actor = SupervisorActor::new(policy, children.into());
+        // It may take as long to stop as its children take, each within its own deadline.
+        let options = Spawn::default().stop_within(Duration::MAX);
+        self.spawn(name, actor, options).await.map(Supervisor::of)
     }
 
     pub(crate) async fn spawn_with<A: Actor>(

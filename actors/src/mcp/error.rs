@@ -1,0 +1,111 @@
+//! How a session with an MCP server fails.
+
+use std::fmt;
+use std::time::Duration;
+
+use neuroflow_kernel::{CallError, Refusal, StreamError};
+use neuroflow_sandbox::{ExecRefused, How};
+use rmcp::ServiceError;
+use rmcp::service::ClientInitializeError;
+
+use super::Breach;
+
+/// Why a session with an MCP server ended. Its actor fails with it, and is restarted.
+///
+/// ```
+/// use neuroflow_actors::{McpError, McpStep};
+/// use std::time::Duration;
+/// let late = McpError::TimedOut { step: McpStep::Start, after: Duration::from_secs(30) };
+/// assert_eq!(late.to_string(), "the server didn't start within 30s");
+/// assert_eq!(late.code(), "timed_out");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum McpError {
+    /// The sandbox doesn't take the request.
+    #[error("the sandbox doesn't run the server")]
+    Sandbox(#[from] Refusal),
+    /// There was no cell.
+    #[error("the server's cell didn't start")]
+    Cell(#[from] ExecRefused),
+    /// The cell's events broke off.
+    #[error("the server's cell was interrupted")]
+    Interrupted(#[from] StreamError),
+    /// Its program has ended.
+    #[error("the server's program ended ({})", how.code())]
+    Ended {
+        /// How.
+        how: How,
+    },
+    /// It does what nobody may.
+    #[error("the server broke a bound")]
+    Breach(#[from] Breach),
+    /// It doesn't speak the protocol, or no version of it that we do.
+    #[error("the server doesn't begin a session")]
+    Begin(#[source] Box<ClientInitializeError>),
+    /// It doesn't say what it has.
+    #[error("the server doesn't list its tools")]
+    List(#[source] Box<ServiceError>),
+    /// It has more tools than anybody could choose from.
+    #[error("the server has more than {limit} tools or too many pages of them")]
+    TooManyTools {
+        /// What is allowed.
+        limit: usize,
+    },
+    /// It took too long.
+    #[error("the server didn't {step} within {after:?}")]
+    TimedOut {
+        /// What was awaited.
+        step: McpStep,
+        /// How long.
+        after: Duration,
+    },
+    /// The connection is closed.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The tool router doesn't answer.
+    #[error("the tool router doesn't take the server's tools")]
+    Router(#[from] CallError),
+}
+
+impl McpError {
+    /// A stable word for logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Sandbox(refusal) => refusal.code(),
+            Self::Cell(_) => "cell",
+            Self::Interrupted(_) => "interrupted",
+            Self::Ended { how } => how.code(),
+            Self::Breach(breach) => breach.code(),
+            Self::Begin(_) => "begin",
+            Self::List(_) => "list",
+            Self::TooManyTools { .. } => "too_many_tools",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Closed => "closed",
+            Self::Router(_) => "router",
+        }
+    }
+}
+
+/// What an MCP server was to do.
+///
+/// ```
+/// assert_eq!(neuroflow_actors::McpStep::List.to_string(), "list its tools");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum McpStep {
+    /// Start, and begin a session.
+    Start,
+    /// Say what it has.
+    List,
+}
+
+impl fmt::Display for McpStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Start => "start",
+            Self::List => "list its tools",
+        })
+    }
+}

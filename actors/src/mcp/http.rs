@@ -1,0 +1,347 @@
+//! An MCP server over streamable HTTP: the client below the protocol's transport. Every connection
+//! goes through an [`Outlet`], so its rules and address checks hold for each request; redirects aren't
+//! followed, and everything that is read has a bound.
+
+mod body;
+mod url;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::response::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use neuroflow_kernel::Clock;
+use neuroflow_sandbox::{Outlet, OutletError};
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientRequest, ErrorData, JsonRpcMessage, ServerJsonRpcMessage,
+};
+use rmcp::transport::streamable_http_client::{
+    AuthRequiredError, StreamableHttpClient, StreamableHttpClientTransportConfig,
+    StreamableHttpError, StreamableHttpPostResponse,
+};
+use sse_stream::{Error as SseError, Sse, SseStream};
+
+use self::body::{Driven, Events, whole};
+pub(super) use self::url::Target;
+use crate::limits::{MCP_HTTP_HEAD, MCP_MESSAGE_BYTES};
+
+/// Why an MCP server over HTTP isn't reached, or its answer isn't taken.
+///
+/// ```
+/// use neuroflow_actors::HttpError;
+/// assert_eq!(HttpError::Late.code(), "late");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// The URL isn't one that can be used.
+    #[error("the URL must be http:// or https:// with a host, and without user or fragment")]
+    Url,
+    /// A header isn't one.
+    #[error("header {name:?} can't be sent")]
+    Header {
+        /// Its name.
+        name: String,
+    },
+    /// The allow-list or the network says no.
+    #[error("no connection to the server")]
+    Outlet(#[from] OutletError),
+    /// The exchange broke off.
+    #[error("the exchange with the server broke off")]
+    Exchange(#[from] hyper::Error),
+    /// No answer began in time.
+    #[error("the server didn't begin an answer within {MCP_HTTP_HEAD:?}")]
+    Late,
+    /// The answer is too large.
+    #[error("the server's answer has more than {limit} bytes")]
+    TooLarge {
+        /// What is allowed.
+        limit: usize,
+    },
+    /// Our own message can't be written.
+    #[error("the message can't be written")]
+    Message(#[from] serde_json::Error),
+    /// The request can't be made.
+    #[error("the request can't be made")]
+    Request(#[from] axum::http::Error),
+}
+
+impl HttpError {
+    /// A stable word for logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Url => "url",
+            Self::Header { .. } => "header",
+            Self::Outlet(error) => error.code(),
+            Self::Exchange(_) => "exchange",
+            Self::Late => "late",
+            Self::TooLarge { .. } => "too_large",
+            Self::Message(_) => "message",
+            Self::Request(_) => "request",
+        }
+    }
+}
+
+type Failure = StreamableHttpError<HttpError>;
+
+fn failed(error: impl Into<HttpError>) -> Failure {
+    StreamableHttpError::Client(error.into())
+}
+
+/// Makes requests of one server.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    outlet: Outlet,
+    target: Arc<Target>,
+    headers: Arc<[(HeaderName, HeaderValue)]>,
+    clock: Clock,
+}
+
+/// The client, and how the transport uses it.
+pub(super) fn client(
+    url: &str,
+    target: Target,
+    outlet: &Outlet,
+    headers: &[(String, String)],
+    clock: &Clock,
+) -> Result<(Client, StreamableHttpClientTransportConfig), HttpError> {
+    let header = |(name, value): &(String, String)| {
+        let unfit = || HttpError::Header { name: name.clone() };
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_malformed| unfit())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_malformed| unfit())?;
+        // It may be a key, and shows nothing of itself.
+        value.set_sensitive(true);
+        Ok((parsed, value))
+    };
+    let headers = headers.iter().map(header).collect::<Result<_, HttpError>>()?;
+    let client =
+        Client { outlet: outlet.clone(), target: Arc::new(target), headers, clock: clock.clone() };
+    let config = StreamableHttpClientTransportConfig::with_uri(url)
+        .max_sse_event_size(MCP_MESSAGE_BYTES)
+        .max_json_response_size(MCP_MESSAGE_BYTES);
+    Ok((client, config))
+}
+
+/// What is special about one request.
+struct Wish {
+    method: Method,
+    accept: &'static str,
+    session: Option<Arc<str>>,
+    last_event: Option<String>,
+    headers: HashMap<HeaderName, HeaderValue>,
+    body: Option<Vec<u8>>,
+}
+
+impl Client {
+    async fn send(&self, wish: Wish) -> Result<Response<Driven>, HttpError> {
+        let target = &self.target;
+        let mut request = Request::builder()
+            .method(&wish.method)
+            .uri(target.path())
+            .header(header::HOST, target.authority())
+            .header(header::ACCEPT, wish.accept);
+        if wish.body.is_some() {
+            request = request.header(header::CONTENT_TYPE, JSON);
+        }
+        if let Some(session) = &wish.session {
+            request = request.header(SESSION, session.as_ref());
+        }
+        if let Some(last) = &wish.last_event {
+            request = request.header("last-event-id", last);
+        }
+        for (name, value) in wish.headers.iter().chain(self.headers.iter().map(|(n, v)| (n, v))) {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(Bytes::from(wish.body.unwrap_or_default())))?;
+        let path = target.path().split('?').next().unwrap_or_default();
+        let exchange = async {
+            let host = target.host().trim_start_matches('[').trim_end_matches(']');
+            let port = target.port();
+            let stream = self.outlet.connect(wish.method.as_str(), host, port, path).await?;
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            // The connection is driven by whoever waits for something of it.
+            let mut connection = Box::pin(connection);
+            let mut asked = std::pin::pin!(sender.send_request(request));
+            let response = tokio::select! {
+                biased;
+                response = &mut asked => response?,
+                ended = &mut connection => {
+                    ended?;
+                    asked.await?
+                }
+            };
+            Ok(response.map(|body| Driven::new(connection, body)))
+        };
+        let by = self.clock.now() + MCP_HTTP_HEAD;
+        self.clock.before(by, exchange).await.map_err(|_elapsed| HttpError::Late)?
+    }
+
+    async fn post(
+        &self,
+        message: &ClientJsonRpcMessage,
+        session: Option<Arc<str>>,
+        headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        let body = serde_json::to_vec(message).map_err(failed)?;
+        let had_session = session.is_some();
+        let method = Method::POST;
+        let accept = "application/json, text/event-stream";
+        let wish = Wish { method, accept, session, last_event: None, headers, body: Some(body) };
+        let (head, body) = self.send(wish).await.map_err(failed)?.into_parts();
+        let status = head.status;
+        if let Some(refused) = unauthorised(&head) {
+            return Err(refused);
+        }
+        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
+            return Ok(StreamableHttpPostResponse::Accepted);
+        }
+        if status == StatusCode::NOT_FOUND && had_session {
+            return Err(StreamableHttpError::SessionExpired);
+        }
+        let text = |name: &str| {
+            let value = head.headers.get(name).and_then(|value| value.to_str().ok());
+            value.map(ToOwned::to_owned)
+        };
+        let (session, kind) = (text(SESSION), text("content-type"));
+        let essence = kind.as_deref().unwrap_or_default().split(';').next().unwrap_or_default();
+        let essence = essence.trim().to_ascii_lowercase();
+        // A message without an answer of its own: whatever comes back, it was taken.
+        let is_request = matches!(message, ClientJsonRpcMessage::Request(_));
+        if !status.is_success() {
+            let body = whole(body, MCP_MESSAGE_BYTES).await.map_err(failed)?;
+            return refusal(message, had_session, status, essence == JSON, &body, session);
+        }
+        match essence.as_str() {
+            EVENTS => {
+                let events = Events::new(body, MCP_MESSAGE_BYTES);
+                let stream = SseStream::from_bytes_stream(events).boxed();
+                Ok(StreamableHttpPostResponse::Sse(stream, session))
+            }
+            JSON if is_request => {
+                let body = whole(body, MCP_MESSAGE_BYTES).await.map_err(failed)?;
+                let message: ServerJsonRpcMessage = serde_json::from_slice(&body)?;
+                Ok(StreamableHttpPostResponse::Json(message, session))
+            }
+            _ if !is_request => Ok(StreamableHttpPostResponse::Accepted),
+            _ => Err(StreamableHttpError::UnexpectedContentType(kind)),
+        }
+    }
+}
+
+const JSON: &str = "application/json";
+const EVENTS: &str = "text/event-stream";
+const SESSION: &str = "mcp-session-id";
+
+fn unauthorised(head: &Parts) -> Option<Failure> {
+    if !matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return None;
+    }
+    let challenge = head.headers.get(header::WWW_AUTHENTICATE)?.to_str().ok()?;
+    Some(StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned())))
+}
+
+/// What an answer with an error's status is: a protocol's error, a sign of an earlier version, or
+/// neither.
+fn refusal(
+    message: &ClientJsonRpcMessage,
+    had_session: bool,
+    status: StatusCode,
+    is_json: bool,
+    body: &[u8],
+    session: Option<String>,
+) -> Result<StreamableHttpPostResponse, Failure> {
+    let told = match serde_json::from_slice::<ServerJsonRpcMessage>(body) {
+        Ok(JsonRpcMessage::Error(error)) if is_json => Some(error),
+        _ => None,
+    };
+    if let ClientJsonRpcMessage::Request(request) = message
+        && matches!(request.request, ClientRequest::DiscoverRequest(_))
+        && status.is_client_error()
+        && !had_session
+    {
+        // Who doesn't know the question can't echo its id: it's of an earlier version.
+        let unknown = || ErrorData::invalid_request(format!("HTTP {status}"), None);
+        let error = told.map_or_else(unknown, |told| told.error);
+        let answer = ServerJsonRpcMessage::error(error, Some(request.id.clone()));
+        return Ok(StreamableHttpPostResponse::Json(answer, None));
+    }
+    match told {
+        Some(error) => Ok(StreamableHttpPostResponse::Json(JsonRpcMessage::Error(error), session)),
+        None => {
+            Err(StreamableHttpError::UnexpectedServerResponse(Cow::Owned(format!("HTTP {status}"))))
+        }
+    }
+}
+
+impl StreamableHttpClient for Client {
+    type Error = HttpError;
+
+    async fn post_message(
+        &self,
+        _uri: Arc<str>,
+        message: ClientJsonRpcMessage,
+        session_id: Option<Arc<str>>,
+        _auth_header: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<StreamableHttpPostResponse, Failure> {
+        self.post(&message, session_id, custom_headers).await
+    }
+
+    async fn delete_session(
+        &self,
+        _uri: Arc<str>,
+        session_id: Arc<str>,
+        _auth_header: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<(), Failure> {
+        let wish = Wish {
+            method: Method::DELETE,
+            accept: JSON,
+            session: Some(session_id),
+            last_event: None,
+            headers: custom_headers,
+            body: None,
+        };
+        let status = self.send(wish).await.map_err(failed)?.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(StreamableHttpError::ServerDoesNotSupportDeleteSession)
+    }
+
+    async fn get_stream(
+        &self,
+        _uri: Arc<str>,
+        session_id: Option<Arc<str>>,
+        last_event_id: Option<String>,
+        _auth_header: Option<String>,
+        custom_headers: HashMap<HeaderName, HeaderValue>,
+    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
+        let wish = Wish {
+            method: Method::GET,
+            accept: EVENTS,
+            session: session_id,
+            last_event: last_event_id,
+            headers: custom_headers,
+            body: None,
+        };
+        let (head, body) = self.send(wish).await.map_err(failed)?.into_parts();
+        if let Some(refused) = unauthorised(&head) {
+            return Err(refused);
+        }
+        let kind = head.headers.get(header::CONTENT_TYPE);
+        let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENTS.as_bytes()));
+        if !head.status.is_success() || !is_stream {
+            return Err(StreamableHttpError::ServerDoesNotSupportSse);
+        }
+        let events = Events::new(body, MCP_MESSAGE_BYTES);
+        Ok(SseStream::from_bytes_stream(events).boxed())
+    }
+}

@@ -1,0 +1,350 @@
+//! MCP servers as tools: programs in cells, what they may see, and what becomes of hostile ones.
+
+use std::time::Duration;
+
+use neuroflow::actors::{McpSource, McpTransport, ToolFilter};
+use neuroflow::sandbox::ProfileBuilder;
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Clock, Level, Node, NodeBuilder, Profile};
+use serde_json::{Value, json};
+
+use crate::support::{eventually, generation, marker, pause, processes_with, profile, standard};
+
+/// A server of the earlier version in a few lines; `{TOOLS}` is what `tools/list` says, and `call`
+/// answers `tools/call`.
+const SERVER: &str = r#"
+import json, os, sys, time
+TOOLS = [{"name": "probe", "description": "Tries things.", "inputSchema":
+    {"type": "object", "properties": {"path": {"type": "string"}}, "additionalProperties": False}}]
+def send(message):
+    sys.stdout.write(json.dumps(message) + "\n"); sys.stdout.flush()
+def text(words, error=False):
+    return {"content": [{"type": "text", "text": words}], "isError": error}
+def call(id, name, arguments):
+    return text("called " + name)
+def other(message):
+    pass
+def begin():
+    pass
+{CODE}
+for line in sys.stdin:
+    m = json.loads(line)
+    if m.get("method") == "initialize":
+        send({"jsonrpc": "2.0", "id": m["id"], "result": {"protocolVersion": "2025-11-25",
+            "capabilities": {"tools": {"listChanged": True}}, "serverInfo": {"name": "t", "version": "1"}}})
+    elif m.get("method") == "notifications/initialized":
+        begin()
+    elif m.get("method") == "tools/list":
+        send({"jsonrpc": "2.0", "id": m["id"], "result": {"tools": TOOLS}})
+    elif m.get("method") == "tools/call":
+        result = call(m["id"], m["params"]["name"], m["params"].get("arguments", {}))
+        if result is not None:
+            send({"jsonrpc": "2.0", "id": m["id"], "result": result})
+    elif "id" in m and "method" in m:
+        send({"jsonrpc": "2.0", "id": m["id"], "error": {"code": -32601, "message": "unknown"}})
+    else:
+        other(m)
+"#;
+
+/// A server whose behaviour this Python code changes.
+fn python(code: &str) -> [String; 3] {
+    ["/usr/bin/python3".to_owned(), "-c".to_owned(), SERVER.replace("{CODE}", code)]
+}
+
+fn cell() -> ProfileBuilder {
+    // An interpreter reserves more address space than it uses.
+    standard().memory(1 << 30)
+}
+
+fn source(code: &str) -> McpSource {
+    let transport = McpTransport::cell(python(code), profile(cell()));
+    McpSource::new("probes", transport).agents(["caller"]).call_within(Duration::from_secs(5))
+}
+
+/// An agent that calls the tool of the text `{"tool": .., "arguments": ..}`.
+fn caller(name: &str) -> AnyAgent {
+    AgentBuilder::new(name, "Calls tools.").on_ask(|ask, context| async move {
+        let call: Value = serde_json::from_str(&ask.text()).unwrap_or_default();
+        let tool = call["tool"].as_str().unwrap_or_default();
+        Ok(Answer::text(match context.call(tool, &call["arguments"]).await {
+            Ok(result) => format!("done: {}", result.text()),
+            Err(error) => format!("{}: {error}", error.code()),
+        }))
+    })
+}
+
+fn node(sources: impl IntoIterator<Item = McpSource>) -> NodeBuilder {
+    let node = Node::builder().agent(caller("caller")).agent(caller("other"));
+    let node = node.sandbox(profile(standard()));
+    sources.into_iter().fold(node, NodeBuilder::mcp)
+}
+
+async fn call(node: &Node, tool: &str, arguments: Value) -> String {
+    call_as(node, "caller", tool, arguments).await
+}
+
+async fn call_as(node: &Node, agent: &str, tool: &str, arguments: Value) -> String {
+    let asked = json!({ "tool": tool, "arguments": arguments }).to_string();
+    node.ask(agent, &asked).await.expect("the agent answers").text().to_owned()
+}
+
+async fn names(node: &Node) -> Vec<String> {
+    let tools = node.tools().await.expect("the router answers");
+    tools.into_iter().map(|tool| tool.name).collect()
+}
+
+/// Waits until the node has exactly these tools.
+async fn until_tools(node: &Node, expected: &[&str]) {
+    for _ in 0..1_000 {
+        if names(node).await == expected {
+            return;
+        }
+        pause(20).await;
+    }
+    panic!("the tools are {:?} and not {expected:?}: {:?}", names(node).await, deaths(node));
+}
+
+/// How sessions have ended so far.
+fn deaths(node: &Node) -> Vec<String> {
+    let told = |cause: &dyn std::error::Error| {
+        let chain = std::iter::successors(Some(cause), |cause| (*cause).source());
+        chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    };
+    let dead = node.kernel().post_mortems();
+    dead.iter().filter(|dead| dead.kind == "mcp").map(|dead| told(&dead.cause)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_of_a_server_in_a_cell_are_called_listed_and_granted() {
+    let code = r#"TOOLS.append({"name": "hidden", "inputSchema": {"type": "object"}})"#;
+    let filtered = source(code).tools(ToolFilter::only(["pro*"]));
+    let node = node([filtered]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let tools = node.tools().await.expect("the router answers");
+    assert_eq!(
+        (tools[0].origin.as_str(), tools[0].description.as_str()),
+        ("mcp/probes", "Tries things.")
+    );
+    assert_eq!(tools[0].agents.as_deref(), Some(&["caller".to_owned()][..]));
+
+    assert_eq!(call(&node, "probes__probe", json!({})).await, "done: called probe");
+    // The schema is checked here, before anything reaches the server.
+    let unfit = call(&node, "probes__probe", json!({ "path": 7 })).await;
+    assert!(unfit.contains("argument /path is not of type"), "{unfit}");
+    let unknown = call(&node, "probes__hidden", json!({})).await;
+    assert!(
+        unknown.starts_with("unknown_tool: ") || unknown.contains("there is no tool"),
+        "{unknown}"
+    );
+    let foreign = call_as(&node, "other", "probes__probe", json!({})).await;
+    assert!(foreign.contains("there is no tool"), "{foreign}");
+    let tree = node.census().tree();
+    assert!(tree.iter().any(|actor| actor.path.to_string() == "/tools/mcp/probes"), "{tree:?}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_in_a_cell_sees_nothing_of_the_host() {
+    let secret = tempfile("the host's secret");
+    let code = r#"
+def call(id, name, arguments):
+    import socket
+    found = []
+    try:
+        found.append("read " + open(arguments["path"]).read())
+    except OSError as error:
+        found.append("file: " + os.strerror(error.errno))
+    found.append("passwd has root" if "root:x" in open("/etc/passwd").read() and os.path.exists("/root/.bashrc") else "no home")
+    found.append("processes %d" % len([p for p in os.listdir("/proc") if p.isdigit()]))
+    try:
+        socket.create_connection(("1.1.1.1", 53), 1); found.append("network")
+    except OSError:
+        found.append("no network")
+    return text("; ".join(found))
+"#;
+    let node = node([source(code)]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let found = call(&node, "probes__probe", json!({ "path": secret })).await;
+    assert_eq!(found, "done: file: No such file or directory; no home; processes 1; no network");
+    node.stop().await;
+
+    // The same attack where the walls were taken down on purpose does succeed.
+    let minimal =
+        Profile::builder(Level::Minimal).memory(4 << 30).wall_time(Duration::from_secs(30));
+    let transport = McpTransport::cell(python(code), profile(minimal));
+    let open = McpSource::new("probes", transport).agents(["caller"]);
+    let node = Node::builder().agent(caller("caller")).sandbox(profile(standard())).mcp(open);
+    let node = node.start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let found = call(&node, "probes__probe", json!({ "path": secret })).await;
+    assert!(found.contains("read the host's secret"), "{found}");
+    node.stop().await;
+    std::fs::remove_file(secret).ok();
+}
+
+/// A file of the host, outside of what any cell is shown.
+fn tempfile(text: &str) -> String {
+    let path = std::env::temp_dir().join(format!("neuroflow-{}", marker()));
+    std::fs::write(&path, text).expect("a file can be written");
+    path.to_string_lossy().into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_is_started_again() {
+    let code = r#"
+def call(id, name, arguments):
+    if arguments.get("path") == "die": os._exit(3)
+    return text("alive")
+"#;
+    let node = node([source(code)]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let before = generation(&node, "/tools/mcp/probes");
+    let died = call(&node, "probes__probe", json!({ "path": "die" })).await;
+    assert!(died.contains("mcp_unavailable"), "{died}");
+    eventually("a restart", || {
+        let tree = node.census().tree();
+        let actor = tree.iter().find(|actor| actor.path.to_string() == "/tools/mcp/probes");
+        actor.is_some_and(|actor| actor.generation.get() > before)
+    })
+    .await;
+    let mut answer = String::new();
+    for _ in 0..500 {
+        answer = call(&node, "probes__probe", json!({})).await;
+        if answer == "done: alive" {
+            break;
+        }
+        assert!(answer.contains("mcp_unavailable"), "{answer}");
+        pause(20).await;
+    }
+    assert_eq!(answer, "done: alive");
+    assert!(deaths(&node)[0].contains("exited"), "{:?}", deaths(&node));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_servers_get_typed_errors_and_no_more() {
+    let never = "def call(id, name, arguments): return None";
+    let huge = r#"def call(id, name, arguments): return text("x" * (2 << 20))"#;
+    let endless = r#"
+def call(id, name, arguments):
+    while True: sys.stdout.write("{" + "x" * 65536)
+"#;
+    let garbage = r#"
+def call(id, name, arguments):
+    for i in range(1000): sys.stdout.write("this is not the protocol\n")
+    sys.stdout.flush()
+"#;
+    let flood = r#"
+def call(id, name, arguments):
+    while True: send({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}})
+"#;
+    let foreign = r#"
+def call(id, name, arguments):
+    send({"jsonrpc": "2.0", "id": 987654, "result": text("not yours")}); return {"content": 7}
+"#;
+    let wrong = r#"def call(id, name, arguments): return text("it's broken", True)"#;
+    let clock = Clock::system();
+    for (code, word, death) in [
+        (never, "mcp_timeout", None),
+        (huge, "mcp_too_large", None),
+        (endless, "mcp_unavailable", Some("broke a bound")),
+        (garbage, "mcp_unavailable", Some("broke a bound")),
+        (flood, "mcp_unavailable", Some("broke a bound")),
+        (foreign, "mcp_", None),
+        (wrong, "mcp_tool: it's broken", None),
+    ] {
+        let node = node([source(code)]).start().await.expect("the node starts");
+        until_tools(&node, &["probes__probe"]).await;
+        let begun = clock.now();
+        let answer = call(&node, "probes__probe", json!({})).await;
+        assert!(answer.contains(word), "{code}: {answer}");
+        assert!(clock.now().since(begun) < Duration::from_secs(20), "{code}");
+        match death {
+            None => assert_eq!(deaths(&node), Vec::<String>::new(), "{code}"),
+            Some(death) => {
+                eventually("the end of the session", || !deaths(&node).is_empty()).await;
+                assert!(deaths(&node)[0].contains(death), "{code}: {:?}", deaths(&node));
+            }
+        }
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_never_begin_are_given_up_and_tried_again() {
+    for (program, word) in [
+        (vec!["/bin/sleep".to_owned(), "3600".to_owned()], "didn't start within"),
+        (vec!["/bin/true".to_owned()], "exited"),
+        (vec!["/no/such/program".to_owned()], "cell didn't start"),
+    ] {
+        let transport = McpTransport::cell(program.clone(), profile(cell()));
+        let source = McpSource::new("mute", transport).start_within(Duration::from_secs(1));
+        let node = node([source]).start().await.expect("the node starts all the same");
+        eventually("two ends", || deaths(&node).len() >= 2).await;
+        assert!(
+            deaths(&node).iter().all(|death| death.contains(word)),
+            "{program:?} {:?}",
+            deaths(&node)
+        );
+        assert_eq!(names(&node).await, Vec::<String>::new());
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renamed_tools_are_listed_again_and_the_old_names_are_gone() {
+    let code = r#"
+def call(id, name, arguments):
+    if arguments.get("path") == "rename":
+        TOOLS[0]["name"] = "other"
+        send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+    if name != TOOLS[0]["name"]:
+        send({"jsonrpc": "2.0", "id": id, "error": {"code": -32602, "message": "unknown tool"}})
+        return None
+    return text(name)
+"#;
+    let node = node([source(code)]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let refused = call(&node, "probes__probe", json!({ "path": "rename" })).await;
+    assert!(refused.contains("mcp_refused") && refused.contains("unknown tool"), "{refused}");
+    until_tools(&node, &["probes__other"]).await;
+    assert_eq!(call(&node, "probes__other", json!({})).await, "done: other");
+    let gone = call(&node, "probes__probe", json!({})).await;
+    assert!(gone.contains("there is no tool"), "{gone}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_nobody_waits_for_is_cancelled_at_the_server() {
+    let code = r#"
+import threading
+seen = []
+def call(id, name, arguments):
+    if arguments.get("path") == "seen": return text(",".join(seen))
+    return None
+def other(message):
+    if message.get("method") == "notifications/cancelled": seen.append("cancelled")
+"#;
+    let brief = source(code).call_within(Duration::from_millis(500));
+    let node = node([brief]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let late = call(&node, "probes__probe", json!({})).await;
+    assert!(late.contains("mcp_timeout"), "{late}");
+    let seen = call(&node, "probes__probe", json!({ "path": "seen" })).await;
+    assert_eq!(seen, "done: cancelled");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_node_leaves_no_server_behind() {
+    let mark = marker();
+    let mut command = python("").to_vec();
+    command.push(mark.clone());
+    let transport = McpTransport::cell(command, profile(cell()));
+    let source = McpSource::new("probes", transport).for_all_agents();
+    let node = node([source]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    assert_eq!(processes_with(&mark).len(), 1);
+    assert_eq!(call_as(&node, "other", "probes__probe", json!({})).await, "done: called probe");
+    node.stop().await;
+    eventually("its end", || processes_with(&mark).is_empty()).await;
+}
