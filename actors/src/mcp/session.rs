@@ -141,7 +141,7 @@ async fn next_change(subscription: &mut Option<Subscription>) {
             Ok(None) | Err(_) => *subscription = None,
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn list(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, McpError> {
