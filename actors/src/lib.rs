@@ -9,6 +9,8 @@ mod builtin;
 mod gateway;
 #[cfg(feature = "mcp")]
 mod mcp;
+
+mod journal;
 mod tools;
 
 pub use access::{
@@ -43,6 +45,12 @@ pub use gateway::{
 pub use mcp::{
     Breach, HttpError, McpClient, McpEnded, McpError, McpMeter, McpSetupError, McpSource, McpStep,
     McpTransport, ToolFilter,
+};
+pub use journal::{
+    APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,
+    HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage, JournalPlace, JournalServer,
+    OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention, TaskHead,
+    TaskLog, UrlError,
 };
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,

@@ -259,3 +259,54 @@ pub const CONNECTION_STREAMS: u32 = 256;
 
 /// Pause between two looks at a connection on which a part of HTTP/2's preface has come.
 pub const PREFACE_PAUSE: Duration = Duration::from_millis(2);
+
+/// Time that an append to the journal may take: that of any call, so that a caller with a deadline
+/// of its own isn't surprised.
+pub const JOURNAL_DEADLINE: Duration = neuroflow_kernel::limits::CALL_DEADLINE;
+
+/// Appends that may wait for the disk. With as many tasks at a time as an agent may have, each
+/// waits once; past it the disk is too slow for what is asked of it.
+pub const JOURNAL_QUEUE: usize = 8_192;
+
+/// Appends of one commit. Past a few hundred the cost of a flush is shared well enough.
+pub const JOURNAL_BATCH: usize = 2_048;
+
+/// Bytes of one commit: what a disk takes in a few milliseconds.
+pub const JOURNAL_BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes of the content of one entry: a message, and nothing larger.
+pub const JOURNAL_RECORD_BYTES: usize = neuroflow_kernel::limits::MESSAGE_BYTES;
+
+/// Bytes of the entries of one append: as much as a whole task may have.
+pub const JOURNAL_APPEND_BYTES: usize = TASK_BYTES + JOURNAL_RECORD_BYTES;
+
+/// Bytes of an id or key in the journal.
+pub const JOURNAL_NAME_BYTES: usize = 512;
+
+/// Tasks on one page of a list.
+pub const JOURNAL_PAGE: usize = 1_000;
+
+/// Bytes of one segment of the journal. The oldest is removed as a whole, so it should be small
+/// against all of them; each has an open file, so there should be few.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Findings of damage that are kept in memory; all of them are logged.
+pub const JOURNAL_DAMAGE: usize = 1_024;
+
+/// Tasks that are copied out of an old segment before others get their turn.
+pub const JOURNAL_MOVED_TASKS: usize = 256;
+
+/// Time between two looks at what may be removed.
+pub const RETENTION_SWEEP: Duration = Duration::from_secs(30);
+
+/// Tasks that one look removes before others get their turn.
+pub const RETENTION_STEP: usize = 2_048;
+
+/// Connections to the journal's database: one that writes, the others read.
+pub const DATABASE_CONNECTIONS: u32 = 8;
+
+/// Time that one statement, or connecting, may take.
+pub const DATABASE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The longest wait before connecting to a database again.
+pub const DATABASE_BACKOFF: Duration = Duration::from_secs(2);

@@ -1,0 +1,447 @@
+//! The contract of the journal: the ordered, numbered log of every task, and what may be asked of it.
+//!
+//! A task's log has one writer, the actor of its agent, and each append names the number of entries
+//! that its writer knows of: two nodes that believe to own a task can't both go on.
+
+mod catalog;
+mod codec;
+mod embedded;
+mod error;
+mod index;
+mod memory;
+mod postgres;
+mod reclaim;
+mod retention;
+mod scan;
+mod segment;
+mod server;
+mod snapshot;
+mod store;
+
+use std::path::PathBuf;
+
+use neuroflow_kernel::{
+    Address, CallError, Header, Message, RawParcel, Refusal, Reply, Rights, WireMessage,
+};
+use rkyv::{Archive, Serialize};
+
+use crate::agent::{TaskCursor, TaskQuery, TaskState};
+use crate::limits::JOURNAL_DEADLINE;
+
+pub use error::{
+    AppendError, DamageKind, DatabaseError, JournalDamage, OpenError, ReadError, UrlError,
+};
+pub use retention::Retention;
+pub use server::JournalServer;
+pub use store::{OpenReport, OpenedJournal};
+
+/// The right to append to tasks.
+pub const APPEND: Rights = Rights::bit(0);
+/// The right to read tasks and lists of them.
+pub const READ_LOG: Rights = Rights::bit(1);
+/// The right to remove ended tasks.
+pub const REMOVE: Rights = Rights::bit(2);
+
+/// What an entry of a task's log is.
+///
+/// ```
+/// assert_ne!(neuroflow_actors::EntryKind::Event, neuroflow_actors::EntryKind::Effect);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EntryKind {
+    /// An event, as clients see it.
+    Event,
+    /// The result of something that must not be done twice; its key is the entry's.
+    Effect,
+    /// Where a client wants to be told of events; the last one of a key counts.
+    PushConfig,
+    /// How far a push delivery has come; the last one of a key counts.
+    PushCursor,
+}
+
+/// One entry of a task's log: an archive as it lay in a mailbox, and what it's filed under.
+///
+/// ```
+/// use neuroflow_actors::{Entry, EffectResult, EntryKind};
+/// use neuroflow_kernel::Parcel;
+/// let result = Parcel::archive(&EffectResult { json: "42".into() })?;
+/// let entry = Entry::new(EntryKind::Effect, result.as_raw().clone()).keyed("charge");
+/// assert_eq!(entry.key, "charge");
+/// # Ok::<(), neuroflow_kernel::ParcelError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it is.
+    pub kind: EntryKind,
+    /// What it's filed under within its kind; empty for events.
+    pub key: String,
+    /// The archive, with the name and version of its type.
+    pub parcel: RawParcel,
+}
+
+impl Entry {
+    /// An entry without a key.
+    pub fn new(kind: EntryKind, parcel: RawParcel) -> Self {
+        Self { kind, key: String::new(), parcel }
+    }
+
+    /// An event.
+    pub fn event(parcel: RawParcel) -> Self {
+        Self::new(EntryKind::Event, parcel)
+    }
+
+    /// The same entry with a key.
+    #[must_use]
+    pub fn keyed(mut self, key: impl Into<String>) -> Self {
+        self.key = key.into();
+        self
+    }
+}
+
+/// The result of an effect, as the journal keeps it.
+///
+/// ```
+/// use neuroflow_actors::EffectResult;
+/// assert_eq!(EffectResult { json: "true".into() }.json, "true");
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct EffectResult {
+    /// A JSON value.
+    pub json: String,
+}
+
+impl WireMessage for EffectResult {
+    const NAME: &'static str = "neuroflow.journal.effect-result";
+    const VERSION: u16 = 1;
+}
+
+/// Where a task stands.
+///
+/// ```
+/// use neuroflow_actors::{TaskHead, TaskState};
+/// let head = TaskHead {
+///     agent: "echo".into(), task: "t".into(), context: "c".into(), caller: None,
+///     state: TaskState::Working, changed_ms: 0, generation: 2, entries: 2,
+/// };
+/// assert!(!head.state.is_terminal());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskHead {
+    /// Its agent.
+    pub agent: String,
+    /// Its id.
+    pub task: String,
+    /// Its conversation.
+    pub context: String,
+    /// Whose it is.
+    pub caller: Option<String>,
+    /// Its state.
+    pub state: TaskState,
+    /// When its state last changed, in milliseconds of Unix time.
+    pub changed_ms: u64,
+    /// The number of its last event.
+    pub generation: u64,
+    /// Entries in its log, events included.
+    pub entries: u64,
+}
+
+/// Entries for one task's log: all of them are kept, or none.
+///
+/// ```
+/// use neuroflow_actors::{Append, TaskHead, TaskState};
+/// let head = TaskHead {
+///     agent: "echo".into(), task: "t".into(), context: "c".into(), caller: None,
+///     state: TaskState::Submitted, changed_ms: 0, generation: 0, entries: 0,
+/// };
+/// assert_eq!(Append { head, entries: Vec::new() }.head.entries, 0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Where the task stands once they are appended; its `entries` says how many the writer knows
+    /// of so far, and the append is refused if the log has another number.
+    pub head: TaskHead,
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+/// A task's log, read.
+///
+/// ```
+/// fn events(log: &neuroflow_actors::TaskLog) -> usize {
+///     log.entries.iter().filter(|entry| entry.kind == neuroflow_actors::EntryKind::Event).count()
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TaskLog {
+    /// Where the task stands.
+    pub head: TaskHead,
+    /// Its entries in order, without those that are damaged.
+    pub entries: Vec<Entry>,
+    /// What can't be read any more.
+    pub damage: Vec<JournalDamage>,
+}
+
+/// A page of tasks.
+///
+/// ```
+/// assert_eq!(neuroflow_actors::HeadPage::default().total, 0);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeadPage {
+    /// The tasks.
+    pub heads: Vec<TaskHead>,
+    /// How many there are on all pages together.
+    pub total: usize,
+    /// Where the next page begins; none on the last one.
+    pub next: Option<TaskCursor>,
+}
+
+/// Where a journal lies, and how it keeps it.
+///
+/// ```
+/// use neuroflow_actors::{JournalConfig, JournalPlace};
+/// let config = JournalConfig::new(JournalPlace::parse("file:///var/lib/neuroflow/journal")?);
+/// assert!(config.sync);
+/// # Ok::<(), neuroflow_actors::UrlError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct JournalConfig {
+    /// Where.
+    pub place: JournalPlace,
+    /// Whether an append waits until the disk has it. Without it, what the last seconds brought
+    /// survives the end of the process, but not that of the machine.
+    pub sync: bool,
+    /// What is removed, and when.
+    pub retention: Retention,
+    /// Which of the nodes on one database this is: unfinished tasks are its own.
+    pub node: String,
+}
+
+impl JournalConfig {
+    /// The defaults, at this place.
+    pub fn new(place: JournalPlace) -> Self {
+        let retention = match place {
+            JournalPlace::Memory => Retention::in_memory(),
+            _ => Retention::on_disk(),
+        };
+        Self { place, sync: true, retention, node: "node".to_owned() }
+    }
+}
+
+/// Where a journal lies.
+///
+/// ```
+/// use neuroflow_actors::JournalPlace;
+/// assert!(matches!(JournalPlace::parse("memory"), Ok(JournalPlace::Memory)));
+/// assert!(JournalPlace::parse("ftp://example.org").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JournalPlace {
+    /// In this process's memory: nothing survives its end.
+    Memory,
+    /// In this directory.
+    Directory(PathBuf),
+    /// In the PostgreSQL database of this URL.
+    Postgres(String),
+}
+
+impl JournalPlace {
+    /// Reads `memory`, `file:///path`, or `postgres://user:password@host/database`.
+    ///
+    /// # Errors
+    /// Says what is wrong with the text.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        if text == "memory" {
+            return Ok(Self::Memory);
+        }
+        if let Some(path) = text.strip_prefix("file://") {
+            return match path.starts_with('/') {
+                true => Ok(Self::Directory(PathBuf::from(path))),
+                false => Err(UrlError::Relative),
+            };
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        Err(UrlError::Scheme)
+    }
+}
+
+impl std::fmt::Debug for JournalPlace {
+    /// Without the password that a URL may have.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Memory => f.write_str("Memory"),
+            Self::Directory(path) => f.debug_tuple("Directory").field(path).finish(),
+            Self::Postgres(_) => f.debug_tuple("Postgres").finish_non_exhaustive(),
+        }
+    }
+}
+
+/// What lies in the journal's mailbox.
+///
+/// ```
+/// use neuroflow_actors::JournalCommand;
+/// use neuroflow_kernel::Message;
+/// fn label(command: &JournalCommand) -> &'static str {
+///     command.name()
+/// }
+/// ```
+#[derive(Debug)]
+pub enum JournalCommand {
+    /// Append to a task. Answered once it's durable. Needs [`APPEND`].
+    Append {
+        /// What.
+        append: Append,
+        /// The answer.
+        reply: Reply<Result<(), AppendError>>,
+    },
+    /// A task's log; none if there is no such task. Needs [`READ_LOG`].
+    Read {
+        /// Its agent.
+        agent: String,
+        /// Its id.
+        task: String,
+        /// The answer.
+        reply: Reply<Result<Option<TaskLog>, ReadError>>,
+    },
+    /// A page of tasks. Needs [`READ_LOG`].
+    Heads {
+        /// Their agent.
+        agent: String,
+        /// Which.
+        query: TaskQuery,
+        /// The answer.
+        reply: Reply<Result<HeadPage, ReadError>>,
+    },
+    /// The tasks of an agent that haven't ended, oldest first. Needs [`READ_LOG`].
+    Unfinished {
+        /// The agent.
+        agent: String,
+        /// The answer.
+        reply: Reply<Result<Vec<TaskHead>, ReadError>>,
+    },
+    /// Remove an ended task. Says whether there was one. Needs [`REMOVE`].
+    Remove {
+        /// Its agent.
+        agent: String,
+        /// Its id.
+        task: String,
+        /// The answer.
+        reply: Reply<Result<bool, AppendError>>,
+    },
+}
+
+impl Message for JournalCommand {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Append { .. } => "append",
+            Self::Read { .. } => "read",
+            Self::Heads { .. } => "heads",
+            Self::Unfinished { .. } => "unfinished",
+            Self::Remove { .. } => "remove",
+        }
+    }
+
+    fn required_rights(&self) -> Rights {
+        match self {
+            Self::Append { .. } => APPEND,
+            Self::Read { .. } | Self::Heads { .. } | Self::Unfinished { .. } => READ_LOG,
+            Self::Remove { .. } => REMOVE,
+        }
+    }
+}
+
+/// A capability to the journal, cheap to clone.
+///
+/// ```
+/// use neuroflow_actors::{Journal, ReadError, TaskQuery};
+/// async fn count(journal: &Journal) -> Result<usize, ReadError> {
+///     Ok(journal.heads("echo", TaskQuery::first(1)).await?.total)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Journal {
+    address: Address<JournalCommand>,
+}
+
+impl Journal {
+    /// Through this address.
+    pub fn new(address: Address<JournalCommand>) -> Self {
+        Self { address }
+    }
+
+    /// The address.
+    pub fn address(&self) -> &Address<JournalCommand> {
+        &self.address
+    }
+
+    /// Appends to a task, and returns once that is durable. Past [`JOURNAL_DEADLINE`] the caller
+    /// isn't told any more, and has to read the task to know.
+    ///
+    /// # Errors
+    /// Says why nothing was appended, or that it isn't known.
+    pub async fn append(&self, append: Append) -> Result<(), AppendError> {
+        self.address
+            .call(Header::new(), |reply| JournalCommand::Append { append, reply })
+            .await
+            .map_err(AppendError::from)?
+    }
+
+    /// A task's log; none if there is no such task.
+    ///
+    /// # Errors
+    /// Says why it can't be read.
+    pub async fn read(&self, agent: &str, task: &str) -> Result<Option<TaskLog>, ReadError> {
+        let (agent, task) = (agent.to_owned(), task.to_owned());
+        self.address
+            .call(Header::new(), |reply| JournalCommand::Read { agent, task, reply })
+            .await?
+    }
+
+    /// A page of tasks, the last changed first.
+    ///
+    /// # Errors
+    /// Says why it can't be read.
+    pub async fn heads(&self, agent: &str, query: TaskQuery) -> Result<HeadPage, ReadError> {
+        let agent = agent.to_owned();
+        self.address
+            .call(Header::new(), |reply| JournalCommand::Heads { agent, query, reply })
+            .await?
+    }
+
+    /// The tasks of an agent that haven't ended, oldest first.
+    ///
+    /// # Errors
+    /// Says why they can't be read.
+    pub async fn unfinished(&self, agent: &str) -> Result<Vec<TaskHead>, ReadError> {
+        let agent = agent.to_owned();
+        self.address
+            .call(Header::new(), |reply| JournalCommand::Unfinished { agent, reply })
+            .await?
+    }
+
+    /// Removes an ended task. Says whether there was one.
+    ///
+    /// # Errors
+    /// Says why it's still there.
+    pub async fn remove(&self, agent: &str, task: &str) -> Result<bool, AppendError> {
+        let (agent, task) = (agent.to_owned(), task.to_owned());
+        self.address
+            .call(Header::new(), |reply| JournalCommand::Remove { agent, task, reply })
+            .await
+            .map_err(AppendError::from)?
+    }
+}
+
+impl From<CallError> for AppendError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::DeadlineExceeded => Self::TimedOut { after: JOURNAL_DEADLINE },
+            CallError::Refused(Refusal::Overloaded { .. }) => Self::Overloaded,
+            source => Self::Closed { source: Some(source) },
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! The bytes of a segment: its header, and one record per entry. Pure; every byte may be hostile.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use neuroflow_kernel::MessageId;
+
+use super::EntryKind;
+use crate::agent::TaskState;
+use crate::limits::{JOURNAL_NAME_BYTES, JOURNAL_RECORD_BYTES};
+
+/// The version of everything that is written below a journal's directory.
+pub(super) const FORMAT: u32 = 1;
+
+/// A segment begins with this.
+const SEGMENT_MAGIC: [u8; 8] = *b"NFLOWJNL";
+/// Bytes before a segment's first record.
+pub(super) const SEGMENT_HEADER: usize = 32;
+/// A record begins with this, at an offset that divides by eight.
+const RECORD_MAGIC: [u8; 4] = *b"NFJR";
+/// Bytes of a record before its names.
+const FIXED: usize = 76;
+/// Records begin, and contents begin, where the offset divides by this.
+pub(super) const ALIGN: usize = 8;
+
+/// Where a record is. Nowhere: all zero, which is a segment's header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) len: u32,
+}
+
+impl Position {
+    pub(super) fn is_nowhere(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What a record is: an entry, or the mark that its task was removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordKind {
+    Entry(EntryKind),
+    Removed,
+}
+
+impl RecordKind {
+    fn code(self) -> u8 {
+        match self {
+            Self::Entry(kind) => entry_code(kind),
+            Self::Removed => REMOVED,
+        }
+    }
+
+    fn of(code: u8) -> Option<Self> {
+        if code == REMOVED { Some(Self::Removed) } else { entry_kind(code).map(Self::Entry) }
+    }
+}
+
+const REMOVED: u8 = 255;
+
+/// The number of a kind of entries, on disk and in databases.
+pub(super) fn entry_code(kind: EntryKind) -> u8 {
+    match kind {
+        EntryKind::Event => 1,
+        EntryKind::Effect => 2,
+        EntryKind::PushConfig => 3,
+        EntryKind::PushCursor => 4,
+    }
+}
+
+/// The kind of this number.
+pub(super) fn entry_kind(code: u8) -> Option<EntryKind> {
+    match code {
+        1 => Some(EntryKind::Event),
+        2 => Some(EntryKind::Effect),
+        3 => Some(EntryKind::PushConfig),
+        4 => Some(EntryKind::PushCursor),
+        _ => None,
+    }
+}
+
+/// The number of a state, on disk and in databases. Never changed, only added to.
+pub(super) fn state_code(state: TaskState) -> u8 {
+    match state {
+        TaskState::Submitted => 1,
+        TaskState::Working => 2,
+        TaskState::Completed => 3,
+        TaskState::Failed => 4,
+        TaskState::Canceled => 5,
+        TaskState::InputRequired => 6,
+        TaskState::AuthRequired => 7,
+        TaskState::Rejected => 8,
+    }
+}
+
+/// The state of this number.
+pub(super) fn state_of(code: u8) -> Option<TaskState> {
+    match code {
+        1 => Some(TaskState::Submitted),
+        2 => Some(TaskState::Working),
+        3 => Some(TaskState::Completed),
+        4 => Some(TaskState::Failed),
+        5 => Some(TaskState::Canceled),
+        6 => Some(TaskState::InputRequired),
+        7 => Some(TaskState::AuthRequired),
+        8 => Some(TaskState::Rejected),
+        _ => None,
+    }
+}
+
+/// More records of the same append follow.
+pub(super) const MORE: u8 = 1;
+/// A copy that replaces what the task had before.
+pub(super) const MOVED: u8 = 2;
+/// The task is somebody's, even if that name is empty.
+pub(super) const CALLED: u8 = 4;
+
+/// The head of a record: all but its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head<'a> {
+    pub(super) kind: RecordKind,
+    pub(super) flags: u8,
+    pub(super) state: TaskState,
+    pub(super) message: MessageId,
+    pub(super) version: u16,
+    pub(super) number: u64,
+    pub(super) generation: u64,
+    pub(super) at_ms: u64,
+    pub(super) previous: Position,
+    pub(super) agent: &'a str,
+    pub(super) task: &'a str,
+    /// Of the task's first record only.
+    pub(super) context: &'a str,
+    /// Of the task's first record only, and nobody without [`CALLED`].
+    pub(super) caller: &'a str,
+    pub(super) key: &'a str,
+}
+
+/// A record, read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'a> {
+    pub(super) head: Head<'a>,
+    /// None if it doesn't fit its checksum.
+    pub(super) body: Option<&'a [u8]>,
+    /// Bytes until the next record.
+    pub(super) len: usize,
+}
+
+/// Why there is no record at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// What is there isn't the head of a record.
+    Head,
+    /// The file ends before the record does.
+    Short,
+}
+
+/// Writes a segment's header.
+pub(super) fn segment_header(number: u32) -> [u8; SEGMENT_HEADER] {
+    let mut bytes = Vec::with_capacity(SEGMENT_HEADER);
+    bytes.extend(SEGMENT_MAGIC);
+    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend(number.to_le_bytes());
+    bytes.resize(SEGMENT_CHECKED, 0);
+    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+    let mut header = [0; SEGMENT_HEADER];
+    for (to, from) in header.iter_mut().zip(bytes) {
+        *to = from;
+    }
+    header
+}
+
+const SEGMENT_CHECKED: usize = 28;
+
+/// What a segment's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SegmentHeader {
+    /// It's ours.
+    Known { number: u32 },
+    /// It's of another version.
+    Version(u32),
+    /// It isn't one, or its checksum doesn't fit.
+    Damaged,
+    /// The file ends before it does.
+    Short,
+}
+
+/// Reads a segment's header. The version counts before the checksum: another version may have
+/// another header.
+pub(super) fn read_segment_header(bytes: &[u8]) -> SegmentHeader {
+    let Some(header) = bytes.get(..SEGMENT_HEADER) else { return SegmentHeader::Short };
+    let mut take = Take(header);
+    let (Some(magic), Some(version), Some(number)) = (take.bytes(8), take.u32(), take.u32()) else {
+        return SegmentHeader::Short;
+    };
+    if magic != SEGMENT_MAGIC {
+        return SegmentHeader::Damaged;
+    }
+    let crc = header.get(..SEGMENT_CHECKED).map(crc32fast::hash);
+    let sealed = header.get(SEGMENT_CHECKED..).and_then(|rest| Take(rest).u32()) == crc;
+    match (version == FORMAT, sealed) {
+        (true, true) => SegmentHeader::Known { number },
+        (true, false) => SegmentHeader::Damaged,
+        // A flipped bit in the number of the version isn't another version.
+        (false, true) => SegmentHeader::Version(version),
+        (false, false) if version.count_ones() > 1 => SegmentHeader::Version(version),
+        (false, false) => SegmentHeader::Damaged,
+    }
+}
+
+/// Appends a record to `out`, and says how many bytes it has. Names and body are as long as
+/// [`fits`] allows.
+pub(super) fn write(out: &mut Vec<u8>, head: &Head<'_>, body: &[u8]) -> u32 {
+    let start = out.len();
+    let names = [head.agent, head.task, head.context, head.caller, head.key];
+    let lengths = names.map(|name| u16::try_from(name.len()).unwrap_or(u16::MAX));
+    out.extend(RECORD_MAGIC);
+    out.extend([0; 4]);
+    out.extend(crc32fast::hash(body).to_le_bytes());
+    out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    out.extend(head.message.get().to_le_bytes());
+    out.extend(head.number.to_le_bytes());
+    out.extend(head.generation.to_le_bytes());
+    out.extend(head.at_ms.to_le_bytes());
+    out.extend(head.previous.segment.to_le_bytes());
+    out.extend(head.previous.offset.to_le_bytes());
+    out.extend(head.previous.len.to_le_bytes());
+    out.extend(head.version.to_le_bytes());
+    out.extend([head.kind.code(), head.flags]);
+    for length in lengths {
+        out.extend(length.to_le_bytes());
+    }
+    out.extend([state_code(head.state), 0]);
+    for name in names {
+        out.extend(name.as_bytes());
+    }
+    let crc = out.get(start.saturating_add(8)..).map_or(0, crc32fast::hash);
+    if let Some(place) = out.get_mut(start.saturating_add(4)..start.saturating_add(8)) {
+        place.copy_from_slice(&crc.to_le_bytes());
+    }
+    pad(out, start);
+    out.extend(body);
+    pad(out, start);
+    u32::try_from(out.len().saturating_sub(start)).unwrap_or(u32::MAX)
+}
+
+fn pad(out: &mut Vec<u8>, start: usize) {
+    let len = out.len().saturating_sub(start);
+    out.resize(start.saturating_add(len.next_multiple_of(ALIGN)), 0);
+}
+
+/// The first name that is longer than it may be, with its bytes.
+pub(super) fn fits<'a>(names: &[(&'static str, &'a str)]) -> Result<(), (&'static str, usize)> {
+    match names.iter().find(|(_, name)| name.len() > JOURNAL_NAME_BYTES) {
+        Some((field, name)) => Err((field, name.len())),
+        None => Ok(()),
+    }
+}
+
+/// Reads the record that `bytes` begin with.
+pub(super) fn read(bytes: &[u8]) -> Result<Record<'_>, Fault> {
+    let mut take = Take(bytes);
+    let magic = take.bytes(4).ok_or(Fault::Short)?;
+    if magic != RECORD_MAGIC {
+        return Err(Fault::Head);
+    }
+    let fixed = bytes.get(..FIXED).ok_or(Fault::Short)?;
+    let mut take = Take(fixed.get(4..).ok_or(Fault::Short)?);
+    let Some(Fixed { crcs: (head_crc, body_crc), body_len, lengths, head }) =
+        Fixed::take(&mut take)
+    else {
+        return Err(Fault::Short);
+    };
+    let lengths = lengths.map(usize::from);
+    let body_len = usize::try_from(body_len).unwrap_or(usize::MAX);
+    if lengths.iter().any(|length| *length > JOURNAL_NAME_BYTES) || body_len > JOURNAL_RECORD_BYTES
+    {
+        return Err(Fault::Head);
+    }
+    // Each is at most a known bound, so the sums can't overflow.
+    let names_len = lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length));
+    let head_len = FIXED.saturating_add(names_len);
+    let body_at = head_len.next_multiple_of(ALIGN);
+    let len = body_at.saturating_add(body_len).next_multiple_of(ALIGN);
+    let checked = bytes.get(8..head_len).ok_or(Fault::Short)?;
+    if crc32fast::hash(checked) != head_crc {
+        return Err(Fault::Head);
+    }
+    let mut take = Take(bytes.get(FIXED..head_len).ok_or(Fault::Short)?);
+    let names = lengths.map(|length| take.bytes(length).and_then(text));
+    let [Some(agent), Some(task), Some(context), Some(caller), Some(key)] = names else {
+        return Err(Fault::Head);
+    };
+    let (kind, state) = (RecordKind::of(head.kind), state_of(head.state));
+    let (Some(kind), Some(state)) = (kind, state) else { return Err(Fault::Head) };
+    let whole = bytes.get(..len).ok_or(Fault::Short)?;
+    let body = whole.get(body_at..body_at.saturating_add(body_len)).ok_or(Fault::Short)?;
+    let head = Head {
+        kind,
+        flags: head.flags,
+        state,
+        message: head.message,
+        version: head.version,
+        number: head.number,
+        generation: head.generation,
+        at_ms: head.at_ms,
+        previous: head.previous,
+        agent,
+        task,
+        context,
+        caller,
+        key,
+    };
+    let body = (crc32fast::hash(body) == body_crc).then_some(body);
+    Ok(Record { head, body, len })
+}
+
+/// The part of a record's head that has always the same length.
+struct Fixed {
+    crcs: (u32, u32),
+    body_len: u32,
+    lengths: [u16; 5],
+    head: FixedHead,
+}
+
+struct FixedHead {
+    kind: u8,
+    flags: u8,
+    state: u8,
+    message: MessageId,
+    version: u16,
+    number: u64,
+    generation: u64,
+    at_ms: u64,
+    previous: Position,
+}
+
+impl Fixed {
+    fn take(take: &mut Take<'_>) -> Option<Self> {
+        let (head_crc, body_crc, body_len) = (take.u32()?, take.u32()?, take.u32()?);
+        let message = MessageId::from(take.u64()?);
+        let (number, generation, at_ms) = (take.u64()?, take.u64()?, take.u64()?);
+        let previous = Position { segment: take.u32()?, offset: take.u32()?, len: take.u32()? };
+        let version = take.u16()?;
+        let (kind, flags) = (take.u8()?, take.u8()?);
+        let lengths = [take.u16()?, take.u16()?, take.u16()?, take.u16()?, take.u16()?];
+        let state = take.u8()?;
+        let head =
+            FixedHead { kind, flags, state, message, version, number, generation, at_ms, previous };
+        Some(Self { crcs: (head_crc, body_crc), body_len, lengths, head })
+    }
+}
+
+/// The offset of the next place behind `from` where a record may begin.
+pub(super) fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from.next_multiple_of(ALIGN);
+    loop {
+        if bytes.get(at..)?.starts_with(&RECORD_MAGIC) {
+            return Some(at);
+        }
+        at = at.checked_add(ALIGN)?;
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+/// Takes numbers and bytes from the front.
+pub(super) struct Take<'a>(pub(super) &'a [u8]);
+
+impl<'a> Take<'a> {
+    pub(super) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.bytes(N)?.try_into().ok()
+    }
+
+    pub(super) fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(u8::from_le_bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A text behind its length.
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        let len = self.u16()?;
+        self.bytes(usize::from(len)).and_then(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(key: &str) -> Head<'_> {
+        Head {
+            kind: RecordKind::Entry(EntryKind::Effect),
+            flags: MORE,
+            state: TaskState::Working,
+            message: MessageId::of("test"),
+            version: 3,
+            number: 7,
+            generation: 5,
+            at_ms: 1_700_000_000_000,
+            previous: Position { segment: 1, offset: 96, len: 128 },
+            agent: "echo",
+            task: "a-task",
+            context: "",
+            caller: "me",
+            key,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let mut bytes = Vec::new();
+        let first = write(&mut bytes, &head("charge"), b"hello");
+        let second = write(&mut bytes, &head(""), &[]);
+        assert_eq!(bytes.len(), (first + second) as usize);
+        let record = read(&bytes).unwrap();
+        assert_eq!(record.head, head("charge"));
+        assert_eq!(record.body, Some(&b"hello"[..]));
+        let next = read(&bytes[record.len..]).unwrap();
+        assert_eq!((next.head.key, next.body), ("", Some(&[][..])));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, &head("charge"), b"hello, world");
+        let mut heads = 0;
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                match read(&flipped) {
+                    Err(_) => heads += 1,
+                    Ok(record) if record.body.is_none() => {}
+                    // Nobody reads the padding.
+                    Ok(record) => assert_eq!(record.head, head("charge"), "byte {at}"),
+                }
+            }
+        }
+        assert!(heads > 500, "{heads}");
+    }
+
+    #[test]
+    fn every_cut_is_found() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, &head("charge"), b"hello, world");
+        for at in 0..bytes.len() {
+            assert!(read(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_segment_header_tells_versions_from_damage() {
+        let header = segment_header(9);
+        assert_eq!(read_segment_header(&header), SegmentHeader::Known { number: 9 });
+        assert_eq!(read_segment_header(&header[..20]), SegmentHeader::Short);
+        let mut flipped = header;
+        flipped[13] ^= 1;
+        assert_eq!(read_segment_header(&flipped), SegmentHeader::Damaged);
+        let mut newer = header;
+        newer[8] = 2;
+        let crc = crc32fast::hash(&newer[..SEGMENT_CHECKED]).to_le_bytes();
+        newer[SEGMENT_CHECKED..].copy_from_slice(&crc);
+        assert_eq!(read_segment_header(&newer), SegmentHeader::Version(2));
+    }
+
+    #[test]
+    fn the_next_record_is_found_behind_damage() {
+        let mut bytes = vec![0xAA; 40];
+        write(&mut bytes, &head(""), b"x");
+        assert_eq!(next_magic(&bytes, 0), Some(40));
+        assert_eq!(next_magic(&bytes, 41), None);
+    }
+
+    #[test]
+    fn every_state_has_its_own_number() {
+        for code in 0..=u8::MAX {
+            if let Some(state) = state_of(code) {
+                assert_eq!(state_code(state), code);
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The journal in a PostgreSQL database, for many nodes: the same contract, and one row per entry.
+//!
+//! One connection commits. It also holds the lock of this node's name, so that nobody else takes
+//! this node's unfinished tasks for its own; reads have a pool beside it.
+
+mod schema;
+mod write;
+
+use std::time::Duration;
+
+use neuroflow_kernel::{Clock, MessageId, RawParcel};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, Row as _};
+use tokio::sync::Mutex;
+
+use super::codec::{entry_kind, state_code, state_of};
+use super::{
+    Append, AppendError, DamageKind, DatabaseError, Entry, HeadPage, JournalDamage, OpenError,
+    ReadError, Retention, TaskHead, TaskLog,
+};
+use crate::agent::{TaskCursor, TaskQuery};
+use crate::limits::{
+    DATABASE_BACKOFF, DATABASE_CONNECTIONS, DATABASE_DEADLINE, JOURNAL_DEADLINE, JOURNAL_PAGE,
+    RETENTION_STEP,
+};
+
+/// A journal in a database.
+#[derive(Debug)]
+pub(super) struct Postgres {
+    options: PgConnectOptions,
+    pool: PgPool,
+    node: String,
+    clock: Clock,
+    /// The connection that commits; none after it broke.
+    writer: Mutex<Option<PgConnection>>,
+}
+
+/// The first wait before connecting again.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+
+impl Postgres {
+    pub(super) async fn open(url: &str, node: &str, clock: Clock) -> Result<Self, OpenError> {
+        let options: PgConnectOptions =
+            url.parse().map_err(|error| OpenError::Database(DatabaseError::Sql(error)))?;
+        let options = options.application_name("neuroflow");
+        let pool = PgPoolOptions::new()
+            .max_connections(DATABASE_CONNECTIONS)
+            .acquire_timeout(DATABASE_DEADLINE)
+            .connect_lazy_with(options.clone());
+        let node = node.to_owned();
+        let journal = Self { options, pool, node, clock, writer: Mutex::new(None) };
+        let mut writer = journal.connect().await?;
+        let prepared = journal.in_time(schema::prepare(&mut writer)).await?;
+        if let Some(found) = prepared {
+            let (place, known) = ("the database".to_owned(), schema::VERSION);
+            return Err(OpenError::UnknownFormat { place, found, known });
+        }
+        // A node that has just died may still be connected for a moment.
+        let deadline = journal.clock.now() + DATABASE_DEADLINE;
+        while !journal.in_time(schema::claim(&mut writer, &journal.node)).await? {
+            if journal.clock.now() >= deadline {
+                return Err(OpenError::Locked { place: format!("of node {}", journal.node) });
+            }
+            journal.clock.sleep(FIRST_BACKOFF).await;
+        }
+        *journal.writer.lock().await = Some(writer);
+        Ok(journal)
+    }
+
+    async fn connect(&self) -> Result<PgConnection, DatabaseError> {
+        self.in_time(PgConnection::connect_with(&self.options)).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, DatabaseError> {
+        let deadline = self.clock.now() + DATABASE_DEADLINE;
+        match self.clock.before(deadline, work).await {
+            Ok(done) => Ok(done?),
+            Err(_elapsed) => Err(DatabaseError::TimedOut { after: DATABASE_DEADLINE }),
+        }
+    }
+
+    /// Appends all that fit in one transaction. A connection that breaks is made anew, with longer
+    /// and longer waits, until nobody waits for the appends any more.
+    pub(super) async fn commit(&self, batch: &[Append]) -> Vec<Result<(), AppendError>> {
+        let mut writer = self.writer.lock().await;
+        let deadline = self.clock.now() + JOURNAL_DEADLINE;
+        let (mut wait, mut again) = (FIRST_BACKOFF, false);
+        loop {
+            let committed = self.attempt(&mut writer, batch, again).await;
+            let error = match committed {
+                Ok(answers) => return answers,
+                Err(error) => error,
+            };
+            let late = self.clock.now() + wait >= deadline;
+            if late || !is_passing(&error) {
+                let source = std::sync::Arc::new(error);
+                return vec![Err(AppendError::Database { source }); batch.len()];
+            }
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                ?wait,
+                "the journal's database went away; connecting again"
+            );
+            self.clock.sleep(wait).await;
+            wait = (wait * 2).min(DATABASE_BACKOFF);
+            again = true;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        writer: &mut Option<PgConnection>,
+        batch: &[Append],
+        again: bool,
+    ) -> Result<Vec<Result<(), AppendError>>, DatabaseError> {
+        // Out of its place while it's in use: what is dropped in the middle isn't used again.
+        let mut connection = match writer.take() {
+            Some(connection) => connection,
+            None => {
+                let mut connection = self.connect().await?;
+                if !self.in_time(schema::claim(&mut connection, &self.node)).await? {
+                    return Err(DatabaseError::TimedOut { after: DATABASE_DEADLINE });
+                }
+                connection
+            }
+        };
+        let committed = write::commit(&mut connection, &self.node, batch, again);
+        let answers = self.in_time(committed).await?;
+        *writer = Some(connection);
+        Ok(answers)
+    }
+
+    pub(super) async fn read(&self, agent: &str, task: &str) -> Result<Option<TaskLog>, ReadError> {
+        let row = sqlx::query(
+            "SELECT agent, task, context, caller, state, at_ms, generation, entries
+             FROM neuroflow_task WHERE agent = $1 AND task = $2",
+        );
+        let row = row.bind(agent).bind(task).fetch_optional(&self.pool);
+        let Some(row) = self.in_time(row).await.map_err(unread)? else { return Ok(None) };
+        let head = head(&row).map_err(unread)?;
+        let rows = sqlx::query(
+            "SELECT number, kind, key, message, version, crc, body FROM neuroflow_entry
+             WHERE agent = $1 AND task = $2 AND number <= $3 ORDER BY number",
+        );
+        let rows = rows.bind(agent).bind(task).bind(signed(head.entries)).fetch_all(&self.pool);
+        let rows = self.in_time(rows).await.map_err(unread)?;
+        let (mut entries, mut damage) = (Vec::with_capacity(rows.len()), Vec::new());
+        let mut expected = 1;
+        for row in &rows {
+            let number = unsigned(row.try_get("number").map_err(row_error)?);
+            if number != expected {
+                damage.push(lost(&head, expected, DamageKind::Missing, 0));
+            }
+            expected = number + 1;
+            match entry(row).map_err(unread)? {
+                Ok(entry) => entries.push(entry),
+                Err(bytes) => damage.push(lost(&head, number, DamageKind::Content, bytes)),
+            }
+        }
+        if expected <= head.entries {
+            damage.push(lost(&head, expected, DamageKind::Missing, 0));
+        }
+        Ok(Some(TaskLog { head, entries, damage }))
+    }
+
+    pub(super) async fn heads(
+        &self,
+        agent: &str,
+        query: &TaskQuery,
+    ) -> Result<HeadPage, ReadError> {
+        let state = query.state.map(|state| i16::from(state_code(state)));
+        let since = signed(query.since_ms.unwrap_or(0));
+        let total = sqlx::query(
+            "SELECT count(*) AS total FROM neuroflow_task WHERE agent = $1
+             AND ($2::text IS NULL OR context = $2) AND ($3::smallint IS NULL OR state = $3)
+             AND at_ms >= $4 AND ($5::text IS NULL OR caller = $5)",
+        );
+        let total =
+            total.bind(agent).bind(&query.context).bind(state).bind(since).bind(&query.caller);
+        let total = self.in_time(total.fetch_one(&self.pool)).await.map_err(unread)?;
+        let total: i64 = total.try_get("total").map_err(row_error)?;
+        let limit = query.limit.clamp(1, JOURNAL_PAGE);
+        let rows = sqlx::query(
+            r#"SELECT agent, task, context, caller, state, at_ms, generation, entries
+             FROM neuroflow_task WHERE agent = $1
+             AND ($2::text IS NULL OR context = $2) AND ($3::smallint IS NULL OR state = $3)
+             AND at_ms >= $4 AND ($5::text IS NULL OR caller = $5)
+             AND ($6::bigint IS NULL OR at_ms < $6 OR (at_ms = $6 AND task > $7::text COLLATE "C"))
+             ORDER BY at_ms DESC, task LIMIT $8"#,
+        );
+        let after = query.after.as_ref();
+        let rows = rows
+            .bind(agent)
+            .bind(&query.context)
+            .bind(state)
+            .bind(since)
+            .bind(&query.caller)
+            .bind(after.map(|cursor| signed(cursor.changed_ms)))
+            .bind(after.map(|cursor| cursor.task.as_str()))
+            // One more than the page has tells whether another follows.
+            .bind(i64::try_from(limit + 1).unwrap_or(i64::MAX));
+        let rows = self.in_time(rows.fetch_all(&self.pool)).await.map_err(unread)?;
+        let heads = rows.iter().take(limit).map(head).collect::<Result<Vec<_>, _>>();
+        let heads = heads.map_err(unread)?;
+        let next = (rows.len() > limit).then(|| heads.last()).flatten();
+        let next =
+            next.map(|last| TaskCursor { changed_ms: last.changed_ms, task: last.task.clone() });
+        Ok(HeadPage { total: usize::try_from(total).unwrap_or(0), heads, next })
+    }
+
+    pub(super) async fn unfinished(&self, agent: &str) -> Result<Vec<TaskHead>, ReadError> {
+        let rows = sqlx::query(
+            "SELECT agent, task, context, caller, state, at_ms, generation, entries
+             FROM neuroflow_task WHERE agent = $1 AND node = $2 AND NOT ended
+             ORDER BY at_ms, task",
+        );
+        let rows = rows.bind(agent).bind(&self.node).fetch_all(&self.pool);
+        let rows = self.in_time(rows).await.map_err(unread)?;
+        rows.iter().map(head).collect::<Result<Vec<_>, _>>().map_err(unread)
+    }
+
+    /// Removes those tasks that have ended, and says how many they were.
+    pub(super) async fn remove(&self, tasks: &[(String, String)]) -> Result<usize, AppendError> {
+        let (agents, names): (Vec<&str>, Vec<&str>) =
+            tasks.iter().map(|(agent, task)| (agent.as_str(), task.as_str())).unzip();
+        let removed = sqlx::query(
+            "WITH gone AS (
+               DELETE FROM neuroflow_task AS t
+               USING unnest($1::text[], $2::text[]) AS u(agent, task)
+               WHERE t.agent = u.agent AND t.task = u.task AND t.ended
+               RETURNING t.agent, t.task
+             ), entries AS (
+               DELETE FROM neuroflow_entry AS e USING gone
+               WHERE e.agent = gone.agent AND e.task = gone.task
+             )
+             SELECT count(*) AS removed FROM gone",
+        );
+        let removed = removed.bind(agents).bind(names).fetch_one(&self.pool);
+        let removed = self.in_time(removed).await.map_err(unwritten)?;
+        let removed: i64 =
+            removed.try_get("removed").map_err(|error| unwritten(DatabaseError::Sql(error)))?;
+        Ok(usize::try_from(removed).unwrap_or(0))
+    }
+
+    /// Ended tasks that aren't kept any longer, the oldest first.
+    pub(super) async fn due(
+        &self,
+        keep: &Retention,
+        age_limit_ms: Option<u64>,
+    ) -> Result<Vec<(String, String)>, AppendError> {
+        let sums = sqlx::query(
+            "SELECT count(*) AS tasks, coalesce(sum(bytes), 0)::bigint AS bytes
+             FROM neuroflow_task WHERE ended",
+        );
+        let sums = self.in_time(sums.fetch_one(&self.pool)).await.map_err(unwritten)?;
+        let sql = |error| unwritten(DatabaseError::Sql(error));
+        let tasks = unsigned(sums.try_get("tasks").map_err(sql)?);
+        let bytes = unsigned(sums.try_get("bytes").map_err(sql)?);
+        let mut tasks = tasks.saturating_sub(keep.tasks as u64);
+        let mut bytes = bytes.saturating_sub(keep.bytes);
+        let rows = sqlx::query(
+            "SELECT agent, task, at_ms, bytes FROM neuroflow_task WHERE ended
+             ORDER BY at_ms, task LIMIT $1",
+        );
+        let rows = rows.bind(i64::try_from(RETENTION_STEP).unwrap_or(i64::MAX));
+        let rows = self.in_time(rows.fetch_all(&self.pool)).await.map_err(unwritten)?;
+        let mut due = Vec::new();
+        for row in rows {
+            let at_ms = unsigned(row.try_get("at_ms").map_err(sql)?);
+            let aged = age_limit_ms.is_some_and(|limit| at_ms < limit);
+            if !aged && tasks == 0 && bytes == 0 {
+                break;
+            }
+            tasks = tasks.saturating_sub(1);
+            bytes = bytes.saturating_sub(unsigned(row.try_get("bytes").map_err(sql)?));
+            due.push((row.try_get("agent").map_err(sql)?, row.try_get("task").map_err(sql)?));
+        }
+        Ok(due)
+    }
+}
+
+/// Whether a new connection may help.
+fn is_passing(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::TimedOut { .. } => true,
+        DatabaseError::Sql(sqlx::Error::Database(error)) => {
+            // Connection exceptions, an operator's intervention, a server that can't take more, and
+            // transactions that were in each other's way.
+            let code = error.code().unwrap_or_default();
+            ["08", "57P", "53", "40"].iter().any(|class| code.starts_with(class))
+        }
+        DatabaseError::Sql(error) => matches!(
+            error,
+            sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::WorkerCrashed
+        ),
+        DatabaseError::Row { .. } => false,
+    }
+}
+
+fn unread(error: DatabaseError) -> ReadError {
+    ReadError::Database { source: std::sync::Arc::new(error) }
+}
+
+fn row_error(error: sqlx::Error) -> ReadError {
+    unread(DatabaseError::Sql(error))
+}
+
+fn unwritten(error: DatabaseError) -> AppendError {
+    AppendError::Database { source: std::sync::Arc::new(error) }
+}
+
+fn lost(head: &TaskHead, number: u64, kind: DamageKind, bytes: usize) -> JournalDamage {
+    JournalDamage {
+        place: "table neuroflow_entry".to_owned(),
+        offset: 0,
+        bytes: bytes as u64,
+        kind,
+        agent: Some(head.agent.clone()),
+        task: Some(head.task.clone()),
+        number: Some(number),
+        generation: None,
+    }
+}
+
+fn head(row: &PgRow) -> Result<TaskHead, DatabaseError> {
+    let state: i16 = row.try_get("state")?;
+    let state = u8::try_from(state).ok().and_then(state_of);
+    Ok(TaskHead {
+        agent: row.try_get("agent")?,
+        task: row.try_get("task")?,
+        context: row.try_get("context")?,
+        caller: row.try_get("caller")?,
+        state: state.ok_or(DatabaseError::Row { table: "neuroflow_task", column: "state" })?,
+        changed_ms: unsigned(row.try_get("at_ms")?),
+        generation: unsigned(row.try_get("generation")?),
+        entries: unsigned(row.try_get("entries")?),
+    })
+}
+
+/// An entry, or the bytes of one that doesn't fit its checksum.
+fn entry(row: &PgRow) -> Result<Result<Entry, usize>, DatabaseError> {
+    let body: &[u8] = row.try_get("body")?;
+    let crc: i64 = row.try_get("crc")?;
+    if i64::from(crc32fast::hash(body)) != crc {
+        return Ok(Err(body.len()));
+    }
+    let table = "neuroflow_entry";
+    let kind: i16 = row.try_get("kind")?;
+    let kind = u8::try_from(kind).ok().and_then(entry_kind);
+    let kind = kind.ok_or(DatabaseError::Row { table, column: "kind" })?;
+    let version: i32 = row.try_get("version")?;
+    let version =
+        u16::try_from(version).map_err(|_| DatabaseError::Row { table, column: "version" })?;
+    let message: i64 = row.try_get("message")?;
+    let parcel = RawParcel::new(MessageId::from(message.cast_unsigned()), version, body);
+    Ok(Ok(Entry { kind, key: row.try_get("key")?, parcel }))
+}
+
+/// The database has signed numbers only; ours are far below their end.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}

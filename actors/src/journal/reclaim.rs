@@ -1,0 +1,221 @@
+//! Reading a task's chain of records, and taking back the room of old segments: the oldest one is
+//! removed once nothing in it is needed, or little enough to be copied to the end.
+//!
+//! Only the oldest, because a mark that a task was removed has to outlive that task's records, and
+//! those lie before it.
+
+use std::sync::PoisonError;
+
+use neuroflow_kernel::RawParcel;
+
+use super::catalog::{Catalog, Chain};
+use super::codec::{self, CALLED, Head, MORE, MOVED, Record, RecordKind};
+use super::embedded::{Embedded, damage_of};
+use super::scan::{Found, scan};
+use super::{AppendError, DamageKind, Entry, JournalDamage, ReadError, TaskHead, TaskLog};
+use crate::limits::{JOURNAL_MOVED_TASKS, SEGMENT_BYTES};
+
+/// A task's entries by walking back from the last one. Where the chain is broken, its segments are
+/// searched.
+pub(super) fn read_chain(
+    journal: &Embedded,
+    head: TaskHead,
+    chain: &Chain,
+) -> Result<TaskLog, ReadError> {
+    let mut found: Vec<(u64, Option<Entry>)> = Vec::new();
+    let mut damage = Vec::new();
+    let mut at = chain.last;
+    let mut number = head.entries;
+    while number > 0 && !at.is_nowhere() {
+        let Some(segment) = journal.segment(at.segment) else { break };
+        let bytes = match segment.record(at) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            bytes => bytes?,
+        };
+        let Ok(record) = codec::read(&bytes) else { break };
+        if record.head.agent != head.agent
+            || record.head.task != head.task
+            || record.head.number > number
+        {
+            break;
+        }
+        if record.body.is_none() {
+            let placed = (at.offset as usize, record);
+            damage.push(damage_of(at.segment, &placed, DamageKind::Content));
+        }
+        found.push((record.head.number, entry(&record)));
+        number = record.head.number - 1;
+        at = record.head.previous;
+    }
+    if number > 0 {
+        search(journal, &head, chain, number, &mut found, &mut damage)?;
+    }
+    found.sort_by_key(|(number, _)| *number);
+    found.dedup_by_key(|(number, _)| *number);
+    let mut expected = 1;
+    for (number, _) in &found {
+        if *number > expected {
+            damage.push(missing(&head, expected));
+        }
+        expected = number + 1;
+    }
+    if expected <= head.entries {
+        damage.push(missing(&head, expected));
+    }
+    let entries = found.into_iter().filter_map(|(_, entry)| entry).collect();
+    Ok(TaskLog { head, entries, damage })
+}
+
+fn missing(head: &TaskHead, number: u64) -> JournalDamage {
+    JournalDamage {
+        place: "the log".to_owned(),
+        offset: 0,
+        bytes: 0,
+        kind: DamageKind::Missing,
+        agent: Some(head.agent.clone()),
+        task: Some(head.task.clone()),
+        number: Some(number),
+        generation: None,
+    }
+}
+
+fn entry(record: &Record<'_>) -> Option<Entry> {
+    let RecordKind::Entry(kind) = record.head.kind else { return None };
+    let parcel = RawParcel::new(record.head.message, record.head.version, record.body?);
+    Some(Entry { kind, key: record.head.key.to_owned(), parcel })
+}
+
+/// Looks through a task's segments for its entries up to `most`.
+fn search(
+    journal: &Embedded,
+    head: &TaskHead,
+    chain: &Chain,
+    most: u64,
+    found: &mut Vec<(u64, Option<Entry>)>,
+    damage: &mut Vec<JournalDamage>,
+) -> Result<(), ReadError> {
+    for (number, _) in &chain.spans {
+        let Some(segment) = journal.segment(*number) else { continue };
+        let bytes = segment.bytes()?;
+        scan(&bytes, codec::SEGMENT_HEADER, true, |thing| {
+            let Found::Append(group) = thing else { return };
+            for placed in group {
+                let of = &placed.1.head;
+                if of.agent != head.agent || of.task != head.task || of.number > most {
+                    continue;
+                }
+                if placed.1.body.is_none() {
+                    damage.push(damage_of(*number, placed, DamageKind::Content));
+                }
+                found.push((of.number, entry(&placed.1)));
+            }
+        });
+    }
+    Ok(())
+}
+
+impl Embedded {
+    /// Bytes of all segments.
+    pub(super) fn disk_bytes(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().filter_map(|segment| segment.len().ok()).sum()
+    }
+
+    /// Takes one step towards a smaller directory. Says whether there may be more to do.
+    pub(super) fn reclaim(&self) -> Result<bool, AppendError> {
+        let oldest = {
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            match segments.first_key_value() {
+                Some((_, oldest)) if segments.len() > 1 => std::sync::Arc::clone(oldest),
+                _ => return Ok(false),
+            }
+        };
+        let live = self.catalog().live_in(oldest.number);
+        if live > 0 {
+            // Copying less than a quarter frees three times what it writes.
+            if live > SEGMENT_BYTES / 4 || self.catalog().index.bytes() * 2 > self.disk_bytes() {
+                return Ok(false);
+            }
+            self.move_out(oldest.number)?;
+            return Ok(true);
+        }
+        // Commits that were begun before it was counted are over once the writer's lock is had.
+        let _writer = self.writer();
+        if self.catalog().live_in(oldest.number) > 0 {
+            return Ok(true);
+        }
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.remove(&oldest.number);
+        if let Err(error) = oldest.remove() {
+            tracing::warn!(
+                path = %oldest.path().display(),
+                error = &error as &dyn std::error::Error,
+                "an old segment can't be removed"
+            );
+        }
+        Ok(segments.len() > 1)
+    }
+
+    /// Copies some of the tasks that have something in a segment to the end of the log.
+    fn move_out(&self, segment: u32) -> Result<(), AppendError> {
+        let tasks: Vec<(String, String)> = {
+            let catalog = self.catalog();
+            let has = |chain: &Chain| chain.spans.iter().any(|(number, _)| *number == segment);
+            let inside = catalog.index.each().filter(|(.., known)| has(&known.place));
+            let inside = inside.take(JOURNAL_MOVED_TASKS);
+            inside.map(|(agent, task, _)| (agent.to_owned(), task.to_owned())).collect()
+        };
+        for (agent, task) in tasks {
+            // The lock is taken for each, so that appends wait for one copy at most.
+            let mut writer = self.writer();
+            self.make_room(&mut writer)?;
+            let Some(known) = self.catalog().index.get(&agent, &task).cloned() else { continue };
+            let Some(head) = self.catalog().index.head(&agent, &task) else { continue };
+            let log = match read_chain(self, head, &known.place) {
+                Ok(log) => log,
+                Err(error) => {
+                    tracing::warn!(%task, error = &error as &dyn std::error::Error, "a task can't be moved");
+                    continue;
+                }
+            };
+            for damage in &log.damage {
+                tracing::error!(%damage, "damage of the journal");
+            }
+            let mut buffer = Vec::new();
+            let mut moved = known.clone();
+            moved.place = Chain::default();
+            moved.bytes = 0;
+            let first = known.entries.saturating_sub(log.entries.len() as u64);
+            let last = log.entries.len();
+            for (at, entry) in log.entries.iter().enumerate() {
+                let called = if at == 0 && known.caller.is_some() { CALLED } else { 0 };
+                let record = Head {
+                    kind: RecordKind::Entry(entry.kind),
+                    flags: MOVED | (if at + 1 < last { MORE } else { 0 }) | called,
+                    state: known.state,
+                    message: entry.parcel.message(),
+                    version: entry.parcel.version(),
+                    // Where entries are lost, those that are left keep the last numbers.
+                    number: first + at as u64 + 1,
+                    generation: known.generation,
+                    at_ms: known.at_ms,
+                    previous: moved.place.last,
+                    agent: &agent,
+                    task: &task,
+                    context: if at == 0 { &known.context } else { "" },
+                    caller: known.caller.as_deref().filter(|_| at == 0).unwrap_or_default(),
+                    key: &entry.key,
+                };
+                let written = buffer.len();
+                let len = codec::write(&mut buffer, &record, entry.parcel.as_bytes());
+                moved.place.add(Self::place(&writer, written, len));
+                moved.bytes += u64::from(len);
+            }
+            self.write(&mut writer, &buffer)?;
+            let mut catalog: std::sync::RwLockWriteGuard<'_, Catalog> =
+                self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+            catalog.put(&agent, &task, moved);
+        }
+        Ok(())
+    }
+}

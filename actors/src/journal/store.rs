@@ -1,0 +1,350 @@
+//! The three ways to keep a journal, behind one face; blocking work goes to threads that may block.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use neuroflow_kernel::{Clock, Reply};
+
+use super::codec::fits;
+use super::embedded::Embedded;
+use super::memory::Memory;
+use super::postgres::Postgres;
+use super::{
+    Append, AppendError, HeadPage, JournalConfig, JournalDamage, JournalPlace, OpenError,
+    ReadError, TaskHead, TaskLog,
+};
+use crate::agent::TaskQuery;
+use crate::limits::{JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_RECORD_BYTES, RETENTION_STEP};
+
+/// What was found when a journal was opened.
+///
+/// ```
+/// fn lost(report: &neuroflow_actors::OpenReport) -> bool {
+///     report.damages > 0
+/// }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Tasks that are there; nothing is counted in a database.
+    pub tasks: usize,
+    /// Those that haven't ended.
+    pub unfinished: usize,
+    /// What is damaged, as much of it as is kept in memory.
+    pub damage: Vec<JournalDamage>,
+    /// All findings of damage.
+    pub damages: usize,
+    /// Whether the index of the last run could be used, so that little had to be read.
+    pub from_index: bool,
+}
+
+/// What an embedded journal finds at its opening.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) damage: Vec<JournalDamage>,
+    pub(super) damages: usize,
+    pub(super) from_index: bool,
+}
+
+impl Findings {
+    pub(super) fn add(&mut self, damage: JournalDamage) {
+        tracing::error!(%damage, "damage of the journal");
+        self.damages += 1;
+        if self.damage.len() < JOURNAL_DAMAGE {
+            self.damage.push(damage);
+        }
+    }
+}
+
+/// An open journal, which a [`JournalServer`](super::JournalServer) serves. It stays open over the
+/// restarts of that.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use neuroflow_actors::{JournalConfig, JournalPlace, OpenedJournal};
+/// use neuroflow_kernel::Clock;
+/// let config = JournalConfig::new(JournalPlace::Memory);
+/// let journal = OpenedJournal::open(config, Clock::system()).await?;
+/// assert_eq!(journal.report().tasks, 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct OpenedJournal {
+    pub(super) store: Arc<Store>,
+    pub(super) config: JournalConfig,
+    report: OpenReport,
+}
+
+impl OpenedJournal {
+    /// Opens a journal, or makes it.
+    ///
+    /// # Errors
+    /// Says why it can't be opened.
+    pub async fn open(config: JournalConfig, clock: Clock) -> Result<Self, OpenError> {
+        let (store, findings) = match &config.place {
+            JournalPlace::Memory => (Store::Memory(Memory::default()), Findings::default()),
+            JournalPlace::Directory(folder) => {
+                let (folder, sync) = (folder.clone(), config.sync);
+                let opened = blocking(move || Embedded::open(&folder, sync)).await;
+                let (embedded, findings) = opened?;
+                (Store::Embedded(Arc::new(embedded)), findings)
+            }
+            JournalPlace::Postgres(url) => {
+                let postgres = Postgres::open(url, &config.node, clock).await?;
+                (Store::Postgres(postgres), Findings::default())
+            }
+        };
+        let (tasks, unfinished) = match &store {
+            Store::Memory(_) | Store::Postgres(_) => (0, 0),
+            Store::Embedded(embedded) => {
+                let catalog = embedded.catalog();
+                (catalog.index.tasks(), catalog.index.unfinished_count())
+            }
+        };
+        let Findings { damage, damages, from_index } = findings;
+        let report = OpenReport { tasks, unfinished, damage, damages, from_index };
+        Ok(Self { store: Arc::new(store), config, report })
+    }
+
+    /// What was found.
+    pub fn report(&self) -> &OpenReport {
+        &self.report
+    }
+}
+
+/// An append, and who waits for it.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) append: Append,
+    pub(super) reply: Reply<Result<(), AppendError>>,
+}
+
+impl Waiting {
+    pub(super) fn bytes(&self) -> usize {
+        self.append.entries.iter().map(|entry| entry.parcel.as_bytes().len()).sum()
+    }
+}
+
+/// A way to keep a journal.
+#[derive(Debug)]
+pub(super) enum Store {
+    Memory(Memory),
+    Embedded(Arc<Embedded>),
+    Postgres(Postgres),
+}
+
+impl Store {
+    /// Appends what fits, and tells everybody.
+    pub(super) async fn commit(&self, batch: Vec<Waiting>) {
+        match self {
+            Self::Memory(memory) => {
+                for Waiting { append, reply } in batch {
+                    let _gone = reply.send(memory.append(append));
+                }
+            }
+            Self::Embedded(embedded) => {
+                let embedded = Arc::clone(embedded);
+                blocking(move || {
+                    let (appends, replies) = split(batch);
+                    answer(replies, embedded.commit(&appends));
+                })
+                .await;
+            }
+            Self::Postgres(postgres) => {
+                let (appends, replies) = split(batch);
+                answer(replies, postgres.commit(&appends).await);
+            }
+        }
+    }
+
+    pub(super) async fn read(
+        &self,
+        agent: String,
+        task: String,
+    ) -> Result<Option<TaskLog>, ReadError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.read(&agent, &task)),
+            Self::Embedded(embedded) => {
+                let embedded = Arc::clone(embedded);
+                blocking(move || embedded.read(&agent, &task)).await
+            }
+            Self::Postgres(postgres) => postgres.read(&agent, &task).await,
+        }
+    }
+
+    pub(super) async fn heads(
+        &self,
+        agent: String,
+        query: TaskQuery,
+    ) -> Result<HeadPage, ReadError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.tasks().page(&agent, &query)),
+            Self::Embedded(embedded) => {
+                let embedded = Arc::clone(embedded);
+                blocking(move || Ok(embedded.catalog().index.page(&agent, &query))).await
+            }
+            Self::Postgres(postgres) => postgres.heads(&agent, &query).await,
+        }
+    }
+
+    pub(super) async fn unfinished(&self, agent: String) -> Result<Vec<TaskHead>, ReadError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.tasks().unfinished(&agent)),
+            Self::Embedded(embedded) => Ok(embedded.catalog().index.unfinished(&agent)),
+            Self::Postgres(postgres) => postgres.unfinished(&agent).await,
+        }
+    }
+
+    /// Removes a task if it has ended.
+    pub(super) async fn remove_ended(
+        &self,
+        agent: String,
+        task: String,
+    ) -> Result<bool, AppendError> {
+        let ended = match self {
+            Self::Memory(memory) => {
+                memory.tasks().get(&agent, &task).is_some_and(|known| known.state.is_terminal())
+            }
+            Self::Embedded(embedded) => {
+                let catalog = embedded.catalog();
+                catalog.index.get(&agent, &task).is_some_and(|known| known.state.is_terminal())
+            }
+            // It looks for itself.
+            Self::Postgres(_) => true,
+        };
+        Ok(ended && self.remove(vec![(agent, task)]).await? > 0)
+    }
+
+    async fn remove(&self, tasks: Vec<(String, String)>) -> Result<usize, AppendError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.remove(&tasks)),
+            Self::Embedded(embedded) => {
+                let embedded = Arc::clone(embedded);
+                blocking(move || embedded.remove(&tasks)).await
+            }
+            Self::Postgres(postgres) => postgres.remove(&tasks).await,
+        }
+    }
+
+    /// Whether more is there than should wait for the next look.
+    pub(super) fn is_urgent(&self, config: &JournalConfig) -> bool {
+        match self {
+            Self::Memory(memory) => config.retention.is_urgent(&memory.tasks()),
+            Self::Embedded(embedded) => config.retention.is_urgent(&embedded.catalog().index),
+            Self::Postgres(_) => false,
+        }
+    }
+
+    /// Removes what isn't kept any longer. Says how many tasks that were.
+    pub(super) async fn retain(
+        &self,
+        config: &JournalConfig,
+        age_limit_ms: Option<u64>,
+    ) -> Result<usize, AppendError> {
+        let keep = &config.retention;
+        let mut removed = 0;
+        loop {
+            let due = match self {
+                Self::Memory(memory) => keep.due(&memory.tasks(), age_limit_ms, RETENTION_STEP),
+                Self::Embedded(embedded) => {
+                    keep.due(&embedded.catalog().index, age_limit_ms, RETENTION_STEP)
+                }
+                Self::Postgres(postgres) => postgres.due(keep, age_limit_ms).await?,
+            };
+            if due.is_empty() {
+                return Ok(removed);
+            }
+            removed += self.remove(due).await?;
+        }
+    }
+
+    /// Gives the room of removed tasks back to the disk, and writes the index if that has become
+    /// worth it.
+    pub(super) async fn tidy(&self, indexed: &mut u32) -> Result<(), AppendError> {
+        let Self::Embedded(embedded) = self else { return Ok(()) };
+        loop {
+            let step = Arc::clone(embedded);
+            if !blocking(move || step.reclaim()).await? {
+                break;
+            }
+        }
+        let segment = embedded.writer().segment.number;
+        if segment != *indexed {
+            *indexed = segment;
+            self.snapshot().await;
+        }
+        Ok(())
+    }
+
+    /// Writes the index; without it the next start takes longer, and nothing else.
+    pub(super) async fn snapshot(&self) {
+        let Self::Embedded(embedded) = self else { return };
+        let embedded = Arc::clone(embedded);
+        blocking(move || {
+            if let Err(error) = embedded.snapshot() {
+                tracing::warn!(
+                    folder = %embedded.folder().display(),
+                    error = &error as &dyn std::error::Error,
+                    "the journal's index can't be written; the next start reads the whole journal"
+                );
+            }
+        })
+        .await;
+    }
+}
+
+fn split(batch: Vec<Waiting>) -> (Vec<Append>, Vec<Reply<Result<(), AppendError>>>) {
+    batch.into_iter().map(|Waiting { append, reply }| (append, reply)).unzip()
+}
+
+fn answer(replies: Vec<Reply<Result<(), AppendError>>>, answers: Vec<Result<(), AppendError>>) {
+    for (reply, answer) in replies.into_iter().zip(answers) {
+        // Whoever has gone reads the task to know.
+        let _gone = reply.send(answer);
+    }
+}
+
+/// Runs what blocks on a thread that may. If it panics, so does this.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and so nobody polls this again.
+            Err(_cancelled) => std::future::pending().await,
+        },
+    }
+}
+
+/// Whether names and contents are as long as they may be.
+pub(super) fn check(append: &Append) -> Result<(), AppendError> {
+    let head = &append.head;
+    let caller = head.caller.as_deref().unwrap_or_default();
+    let names = [
+        ("agent", &*head.agent),
+        ("task", &*head.task),
+        ("context", &*head.context),
+        ("caller", caller),
+    ];
+    let keys = append.entries.iter().map(|entry| ("key", &*entry.key));
+    let too_large = |(field, bytes)| AppendError::TooLarge { field, bytes };
+    fits(&names).map_err(too_large)?;
+    let mut sum = 0;
+    for (key, entry) in keys.zip(&append.entries) {
+        fits(&[key]).map_err(too_large)?;
+        let bytes = entry.parcel.as_bytes().len();
+        sum += bytes;
+        if bytes > JOURNAL_RECORD_BYTES || sum > JOURNAL_APPEND_BYTES {
+            return Err(AppendError::TooLarge { field: "entries", bytes: sum });
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's times, as ages are reckoned by.
+pub(super) fn times(clock: &Clock) -> (Duration, Duration) {
+    let wall = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (wall, Duration::from_nanos(clock.now().nanos()))
+}
