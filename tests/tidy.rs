@@ -32,11 +32,12 @@ const UNSAFE_FILES: &[&str] = &[
 const UNSAFE_FOLDERS: &[&str] = &["sandbox/src/linux/sys/"];
 
 /// Files that define a contract, and what a contract may import.
-const CONTRACTS: [&str; 5] = [
+const CONTRACTS: [&str; 6] = [
     "actors/src/agent.rs",
     "actors/src/audit.rs",
     "actors/src/tools.rs",
     "actors/src/gateway.rs",
+    "actors/src/journal.rs",
     "sandbox/src/exec.rs",
 ];
 const CONTRACT_IMPORTS: [&str; 9] = [

@@ -243,7 +243,7 @@ pub enum JournalPlace {
     Memory,
     /// In this directory.
     Directory(PathBuf),
-    /// In the PostgreSQL database of this URL.
+    /// In the `PostgreSQL` database of this URL.
     Postgres(String),
 }
 

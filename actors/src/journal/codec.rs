@@ -184,8 +184,7 @@ pub(super) enum SegmentHeader {
     Short,
 }
 
-/// Reads a segment's header. The version counts before the checksum: another version may have
-/// another header.
+/// Reads a segment's header. Every version has its own number and the checksum at these places.
 pub(super) fn read_segment_header(bytes: &[u8]) -> SegmentHeader {
     let Some(header) = bytes.get(..SEGMENT_HEADER) else { return SegmentHeader::Short };
     let mut take = Take(header);
@@ -199,11 +198,9 @@ pub(super) fn read_segment_header(bytes: &[u8]) -> SegmentHeader {
     let sealed = header.get(SEGMENT_CHECKED..).and_then(|rest| Take(rest).u32()) == crc;
     match (version == FORMAT, sealed) {
         (true, true) => SegmentHeader::Known { number },
-        (true, false) => SegmentHeader::Damaged,
-        // A flipped bit in the number of the version isn't another version.
         (false, true) => SegmentHeader::Version(version),
-        (false, false) if version.count_ones() > 1 => SegmentHeader::Version(version),
-        (false, false) => SegmentHeader::Damaged,
+        // A flipped bit in the version isn't another version.
+        (_, false) => SegmentHeader::Damaged,
     }
 }
 
@@ -249,7 +246,7 @@ fn pad(out: &mut Vec<u8>, start: usize) {
 }
 
 /// The first name that is longer than it may be, with its bytes.
-pub(super) fn fits<'a>(names: &[(&'static str, &'a str)]) -> Result<(), (&'static str, usize)> {
+pub(super) fn fits(names: &[(&'static str, &str)]) -> Result<(), (&'static str, usize)> {
     match names.iter().find(|(_, name)| name.len() > JOURNAL_NAME_BYTES) {
         Some((field, name)) => Err((field, name.len())),
         None => Ok(()),

@@ -99,15 +99,14 @@ impl Embedded {
             }
             segments.insert(number, Arc::new(segment));
         }
-        let current = match segments.last_key_value() {
-            Some((_, segment)) => Arc::clone(segment),
-            None => {
-                let segment = Segment::create(folder, 1, sync).map_err(failed(folder))?;
-                end = SEGMENT_HEADER as u64;
-                let segment = Arc::new(segment);
-                segments.insert(1, Arc::clone(&segment));
-                segment
-            }
+        let current = if let Some((_, segment)) = segments.last_key_value() {
+            Arc::clone(segment)
+        } else {
+            let segment = Segment::create(folder, 1, sync).map_err(failed(folder))?;
+            end = SEGMENT_HEADER as u64;
+            let segment = Arc::new(segment);
+            segments.insert(1, Arc::clone(&segment));
+            segment
         };
         let journal = Self {
             folder: folder.to_owned(),
@@ -153,11 +152,10 @@ impl Embedded {
                 let known = self.catalog().index.get(task.0, task.1).cloned();
                 Standing { entries: known.as_ref().map_or(0, |known| known.entries), known }
             });
-            let fits = check(append).and_then(|()| match stands.entries == head.entries {
-                true => Ok(()),
-                false => {
-                    Err(AppendError::Conflict { expected: head.entries, found: stands.entries })
-                }
+            let (expected, found) = (head.entries, stands.entries);
+            let known = expected == found;
+            let fits = check(append).and_then(|()| {
+                known.then_some(()).ok_or(AppendError::Conflict { expected, found })
             });
             if fits.is_ok() {
                 add(&mut buffer, append, stands, &writer);

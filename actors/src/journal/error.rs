@@ -106,7 +106,7 @@ impl AppendError {
 /// use neuroflow_actors::{JournalDamage, ReadError};
 /// fn lost(error: &ReadError) -> Option<&JournalDamage> {
 ///     match error {
-///         ReadError::Corrupt { damage } => Some(damage),
+///         ReadError::Corrupt { damage } => Some(&**damage),
 ///         _ => None,
 ///     }
 /// }
@@ -118,7 +118,7 @@ pub enum ReadError {
     #[error("the journal is damaged: {damage}")]
     Corrupt {
         /// What is lost.
-        damage: JournalDamage,
+        damage: Box<JournalDamage>,
     },
     /// The disk doesn't give it.
     #[error("the journal's disk can't be read")]

@@ -168,7 +168,7 @@ impl<P> Index<P> {
         most: usize,
         mut wanted: impl FnMut(&Known<P>) -> bool,
     ) -> Vec<(String, String)> {
-        let mut oldest: Vec<(u64, &Arc<str>, &Arc<str>, &Known<P>)> = Vec::new();
+        let mut oldest: Vec<Aged<'_, P>> = Vec::new();
         for (agent, of) in &self.agents {
             let ended = of.order.iter().rev().filter_map(|(changed, task)| {
                 let known = of.tasks.get(task)?;
@@ -181,6 +181,9 @@ impl<P> Index<P> {
         wanted.map(|(_, agent, task, _)| (agent.to_string(), task.to_string())).collect()
     }
 }
+
+/// A task with its last status time, its agent and its id.
+type Aged<'a, P> = (u64, &'a Arc<str>, &'a Arc<str>, &'a Known<P>);
 
 fn head<P>(agent: &str, task: &str, known: &Known<P>) -> TaskHead {
     TaskHead {

@@ -1,4 +1,4 @@
-//! The journal in a PostgreSQL database, for many nodes: the same contract, and one row per entry.
+//! The journal in a `PostgreSQL` database, for many nodes: the same contract, and one row per entry.
 //!
 //! One connection commits. It also holds the lock of this node's name, so that nobody else takes
 //! this node's unfinished tasks for its own; reads have a pool beside it.

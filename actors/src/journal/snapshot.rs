@@ -103,14 +103,6 @@ pub(super) fn read(folder: &Path) -> Option<(Catalog, Covers)> {
     decode(&fs::read(folder.join(NAME)).ok()?)
 }
 
-/// Removes a folder's index.
-pub(super) fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_file(folder.join(NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! One commit: all appends that fit, in one transaction of a few statements.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
@@ -63,14 +63,14 @@ pub(super) async fn commit(
     taken.extend(put(&mut transaction, UPDATE, node, &known).await?);
     let refused: Vec<Task<'_>> = changes
         .keys()
-        .filter(|(agent, task)| !taken.contains_key(&(agent.to_string(), task.to_string())))
+        .filter(|(agent, task)| !taken.contains(&(agent.to_string(), task.to_string())))
         .copied()
         .collect();
     let standing = stands(&mut transaction, &refused).await?;
     let mut written = Vec::new();
     for (task, change) in &changes {
         let name = (task.0.to_owned(), task.1.to_owned());
-        if taken.contains_key(&name) {
+        if taken.contains(&name) {
             written.extend(change.members.iter().copied());
             continue;
         }
@@ -113,9 +113,9 @@ async fn put(
     statement: &'static str,
     node: &str,
     changes: &[(&Task<'_>, &Change<'_>)],
-) -> Result<HashMap<(String, String), ()>, sqlx::Error> {
+) -> Result<HashSet<(String, String)>, sqlx::Error> {
     if changes.is_empty() {
-        return Ok(HashMap::new());
+        return Ok(HashSet::new());
     }
     let column = |value: fn(&Change<'_>) -> i64| -> Vec<i64> {
         changes.iter().map(|(_, change)| value(change)).collect()
@@ -142,7 +142,7 @@ async fn put(
         .bind(node)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| Ok(((row.try_get("agent")?, row.try_get("task")?), ()))).collect()
+    rows.iter().map(|row| Ok((row.try_get("agent")?, row.try_get("task")?))).collect()
 }
 
 /// How many entries tasks have, and whose they are.

@@ -1,0 +1,11 @@
+//! The journal: one contract over all of its stores, damage, faults, and what a crash may cost.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod cluster;
+mod contract;
+mod damage;
+mod database;
+mod folder;
+mod scene;
