@@ -41,16 +41,16 @@ pub use gateway::{
     CardKey, CardKeyError, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
     GatewayServer, Meter, SecurityScheme, gateway_child,
 };
-#[cfg(feature = "mcp")]
-pub use mcp::{
-    Breach, HttpError, McpClient, McpEnded, McpError, McpMeter, McpSetupError, McpSource, McpStep,
-    McpTransport, ToolFilter,
-};
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,
     HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage, JournalPlace, JournalServer,
     OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention, TaskHead,
     TaskLog, UrlError,
+};
+#[cfg(feature = "mcp")]
+pub use mcp::{
+    Breach, HttpError, McpClient, McpEnded, McpError, McpMeter, McpSetupError, McpSource, McpStep,
+    McpTransport, ToolFilter,
 };
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
