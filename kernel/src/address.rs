@@ -498,6 +498,22 @@ impl<W: WireRequest> Address<Request<W>> {
             Ok(self.stream(header, |replies| Request { parcel, replies }).await?)
         }
     }
+
+    /// Archives `message` and sends it, and wants no reply.
+    ///
+    /// # Errors
+    /// Says whether the message can't be archived or wasn't taken.
+    pub fn notify(
+        &self,
+        header: Header,
+        message: &W,
+    ) -> impl Future<Output = Result<(), AskError>> + Send {
+        let parcel = Parcel::archive(message);
+        async move {
+            let request = Request { parcel: parcel?, replies: ReplySink::unheard() };
+            Ok(self.tell(header, request).await.map_err(|unsent| unsent.reason)?)
+        }
+    }
 }
 
 impl<M> Clone for Address<M> {

@@ -9,21 +9,27 @@ use crate::address::{Address, Refusal, SendError};
 use crate::capability::Grant;
 use crate::clock::Clock;
 use crate::header::Header;
+use crate::id::Generation;
 use crate::message::{Request, WireMessage, WireRequest};
 use crate::parcel::{Parcel, ParcelError, RawParcel};
-use crate::reply::{ReplySink, SinkError};
+use crate::reply::{ReplySink, SinkError, StreamError};
 
-/// An agent's name in the cluster: `agent://<node or *>/<name>`.
+/// An agent's name in the cluster: `agent://<node or *>/<name>`, and `#<generation>` behind it for
+/// one life of it.
 ///
 /// ```
 /// let target: neuroflow_kernel::RemoteTarget = "agent://*/echo".parse()?;
 /// assert_eq!((target.node(), target.name()), (None, "echo"));
+/// let life: neuroflow_kernel::RemoteTarget = "agent://a/echo#2".parse()?;
+/// assert_eq!(life.generation().map(|life| life.get()), Some(2));
+/// assert_eq!(life.to_string(), "agent://a/echo#2");
 /// # Ok::<(), neuroflow_kernel::RemoteError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RemoteTarget {
     node: Option<String>,
     name: String,
+    generation: u32,
 }
 
 impl RemoteTarget {
@@ -36,6 +42,18 @@ impl RemoteTarget {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The life that it names, if it names one.
+    pub fn generation(&self) -> Option<Generation> {
+        (self.generation != 0).then(|| Generation::from_number(self.generation))
+    }
+
+    /// The same actor in this life alone: a restart makes it stale.
+    #[must_use]
+    pub fn in_life(mut self, generation: Generation) -> Self {
+        self.generation = generation.get();
+        self
+    }
 }
 
 impl std::str::FromStr for RemoteTarget {
@@ -47,25 +65,34 @@ impl std::str::FromStr for RemoteTarget {
             .strip_prefix("agent://")
             .and_then(|rest| rest.split_once('/'))
             .ok_or_else(malformed)?;
+        let (name, generation) = match name.split_once('#') {
+            Some((name, generation)) => (name, generation.parse().ok().ok_or_else(malformed)?),
+            None => (name, 0),
+        };
         if node.is_empty() || crate::name::Name::new(name).is_err() {
             return Err(malformed());
         }
         let node = (node != "*").then(|| node.to_owned());
-        Ok(Self { node, name: name.to_owned() })
+        Ok(Self { node, name: name.to_owned(), generation })
     }
 }
 
 impl fmt::Display for RemoteTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "agent://{}/{}", self.node.as_deref().unwrap_or("*"), self.name)
+        write!(f, "agent://{}/{}", self.node.as_deref().unwrap_or("*"), self.name)?;
+        match self.generation {
+            0 => Ok(()),
+            generation => write!(f, "#{generation}"),
+        }
     }
 }
 
 /// What a link must provide.
 ///
 /// `send` is called with bytes that are already archived; the link puts them on the wire as they
-/// are. Replies come back through the [`RawReplies`]; dropping it unfinished means that the peer
-/// was lost. When [`RawReplies::closed`] is ready the caller has gone, and the link cancels.
+/// are. Replies come back through the [`RawReplies`]; dropping the last of it unfinished tells the
+/// caller that something is missing. When [`RawReplies::closed`] is ready the caller has gone, and
+/// the link cancels.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -85,7 +112,7 @@ pub trait RemotePort: Send + Sync + 'static {
         header: &Header,
         grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
-        replies: Box<dyn RawReplies>,
+        replies: Arc<dyn RawReplies>,
     ) -> Result<(), RemoteError>;
 
     /// Waits until a send to `target` is worth another try.
@@ -101,8 +128,9 @@ pub trait RemotePort: Send + Sync + 'static {
 /// Where a link delivers the replies of one request.
 ///
 /// ```
+/// use std::sync::Arc;
 /// use neuroflow_kernel::{DeliverError, RawParcel, RawReplies};
-/// fn last(replies: Box<dyn RawReplies>, reply: RawParcel) -> Result<(), DeliverError> {
+/// fn last(replies: Arc<dyn RawReplies>, reply: RawParcel) -> Result<(), DeliverError> {
 ///     replies.deliver(reply)?;
 ///     replies.finish();
 ///     Ok(())
@@ -119,8 +147,17 @@ pub trait RawReplies: Send + Sync {
     /// reply is read from the wire, so that a slow caller slows its peer down.
     fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-    /// Ends the stream in good order.
-    fn finish(self: Box<Self>);
+    /// Ends the stream in good order, once this is dropped.
+    fn finish(&self);
+
+    /// Ends the stream early and says why, once this is dropped.
+    fn fail(&self, why: StreamError);
+
+    /// Whether the caller wants replies at all.
+    fn is_wanted(&self) -> bool;
+
+    /// Whether the caller has gone.
+    fn is_closed(&self) -> bool;
 
     /// Ready when the caller has gone.
     fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -215,8 +252,8 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         message: Request<W>,
     ) -> Result<(), SendError<Request<W>>> {
         let Request { parcel, replies } = message;
-        let replies = Arc::new(replies);
-        let raw = Box::new(TypedReplies::<W::Reply>(Arc::clone(&replies)));
+        let replies = Arc::new(TypedReplies::<W::Reply>(replies));
+        let raw = Arc::clone(&replies) as Arc<dyn RawReplies>;
         match self.port.send(&self.target, &header, grant, parcel.as_raw().clone(), raw) {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -226,7 +263,9 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
                 };
                 // The port let go of its half, so this one is the last.
                 match Arc::try_unwrap(replies) {
-                    Ok(replies) => Err(SendError { message: Request { parcel, replies }, reason }),
+                    Ok(TypedReplies(replies)) => {
+                        Err(SendError { message: Request { parcel, replies }, reason })
+                    }
                     Err(_kept) => {
                         let (replies, _stream) = crate::reply::reply_stream();
                         Err(SendError { message: Request { parcel, replies }, reason })
@@ -249,7 +288,7 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
     }
 }
 
-struct TypedReplies<R>(Arc<ReplySink<Parcel<R>>>);
+struct TypedReplies<R>(ReplySink<Parcel<R>>);
 
 impl<R: WireMessage> RawReplies for TypedReplies<R> {
     fn deliver(&self, reply: RawParcel) -> Result<(), DeliverError> {
@@ -263,8 +302,20 @@ impl<R: WireMessage> RawReplies for TypedReplies<R> {
         Box::pin(self.0.room())
     }
 
-    fn finish(self: Box<Self>) {
+    fn finish(&self) {
         self.0.mark_finished();
+    }
+
+    fn fail(&self, why: StreamError) {
+        self.0.mark_failed(why);
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.0.is_heard()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {

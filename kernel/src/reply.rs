@@ -133,15 +133,13 @@ pub fn reply_stream<T>() -> (ReplySink<T>, ReplyStream<T>) {
     let (sender, receiver) = mpsc::channel(STREAM_CAPACITY);
     let ending = Arc::new(AtomicU8::new(INTERRUPTED));
     (
-        ReplySink { sender, ending: Arc::clone(&ending) },
+        ReplySink { sender: Some(sender), ending: Arc::clone(&ending) },
         ReplyStream { receiver, ending, over: false },
     )
 }
 
 const INTERRUPTED: u8 = 0;
 const FINISHED: u8 = 1;
-const PANICKED: u8 = 2;
-const LAGGED: u8 = 3;
 
 /// The producer's side of a stream. Dropping it without [`finish`](Self::finish) tells the consumer
 /// that something is missing.
@@ -153,17 +151,32 @@ const LAGGED: u8 = 3;
 /// }
 /// ```
 pub struct ReplySink<T> {
-    sender: mpsc::Sender<T>,
+    /// None if nobody ever wanted to hear.
+    sender: Option<mpsc::Sender<T>>,
     ending: Arc<AtomicU8>,
 }
 
 impl<T> ReplySink<T> {
+    /// A sink whose replies nobody wants: it takes them all, and never says that the consumer has
+    /// gone.
+    pub fn unheard() -> Self {
+        Self { sender: None, ending: Arc::new(AtomicU8::new(FINISHED)) }
+    }
+
+    /// Whether somebody ever wanted the replies.
+    pub fn is_heard(&self) -> bool {
+        self.sender.is_some()
+    }
+
     /// Sends, waiting for room while the consumer is there. The consumer's going away ends the wait.
     ///
     /// # Errors
     /// [`SinkError::Closed`] with the value if the consumer has gone.
     pub async fn send(&self, value: T) -> Result<(), SinkError<T>> {
-        self.sender.send(value).await.map_err(|unsent| SinkError::Closed(unsent.0))
+        match &self.sender {
+            Some(sender) => sender.send(value).await.map_err(|unsent| SinkError::Closed(unsent.0)),
+            None => Ok(()),
+        }
     }
 
     /// Sends if there is room now.
@@ -171,7 +184,8 @@ impl<T> ReplySink<T> {
     /// # Errors
     /// Gives the value back and says whether the consumer is slow or gone.
     pub fn try_send(&self, value: T) -> Result<(), SinkError<T>> {
-        self.sender.try_send(value).map_err(|unsent| match unsent {
+        let Some(sender) = &self.sender else { return Ok(()) };
+        sender.try_send(value).map_err(|unsent| match unsent {
             mpsc::error::TrySendError::Full(value) => SinkError::Full(value),
             mpsc::error::TrySendError::Closed(value) => SinkError::Closed(value),
         })
@@ -189,22 +203,37 @@ impl<T> ReplySink<T> {
 
     /// Cuts off a consumer that doesn't keep up; it's told so after what it has already got.
     pub fn cut_off(self) {
-        self.ending.store(LAGGED, Ordering::Release);
+        self.fail(StreamError::Lagged);
+    }
+
+    /// Ends the stream early, and says why.
+    pub fn fail(self, why: StreamError) {
+        self.mark_failed(why);
+    }
+
+    /// What the stream will end with once the last sink is dropped.
+    pub(crate) fn mark_failed(&self, why: StreamError) {
+        self.ending.store(why.code(), Ordering::Release);
     }
 
     /// Waits for room, or until the consumer has gone.
     pub(crate) async fn room(&self) {
-        let _permit = self.sender.reserve().await;
+        if let Some(sender) = &self.sender {
+            let _permit = sender.reserve().await;
+        }
     }
 
     /// Whether the consumer has gone.
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.sender.as_ref().is_some_and(mpsc::Sender::is_closed)
     }
 
     /// Waits until the consumer has gone. Work done for it can stop then.
     pub async fn closed(&self) {
-        self.sender.closed().await;
+        match &self.sender {
+            Some(sender) => sender.closed().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -213,7 +242,7 @@ impl<T> Drop for ReplySink<T> {
         if self.ending.load(Ordering::Acquire) == INTERRUPTED
             && matches!(fate(), Some(Fate::Panicked))
         {
-            self.ending.store(PANICKED, Ordering::Release);
+            self.mark_failed(StreamError::Panicked);
         }
     }
 }
@@ -281,9 +310,7 @@ impl<T> ReplyStream<T> {
         }
         match self.ending.load(Ordering::Acquire) {
             FINISHED => None,
-            PANICKED => Some(Err(StreamError::Panicked)),
-            LAGGED => Some(Err(StreamError::Lagged)),
-            _ => Some(Err(StreamError::Interrupted)),
+            code => Some(Err(StreamError::from_code(code).unwrap_or(StreamError::Interrupted))),
         }
     }
 }
@@ -311,6 +338,66 @@ pub enum StreamError {
     /// The consumer was too slow and was cut off.
     #[error("the consumer didn't keep up and was cut off")]
     Lagged,
+    /// The link to the other node broke. Whether the request was handled isn't known.
+    #[error("the link to the other node was lost")]
+    Lost,
+    /// The deadline passed before the stream had ended.
+    #[error("the deadline passed before the end of the stream")]
+    DeadlineExceeded,
+    /// The other node has no actor of this name that the sender may ask.
+    #[error("the other node has no such actor for this sender")]
+    Unknown,
+    /// What was sent isn't a request that the other node's actor takes.
+    #[error("the other node's actor takes other messages or versions")]
+    Mismatch,
+    /// The other node's actor, or the node, has no room for the request.
+    #[error("the actor on the other node is overloaded")]
+    Overloaded,
+    /// The address names a life that is over.
+    #[error("that life of the actor is over")]
+    Stale,
+    /// The actor has ended for good.
+    #[error("the actor on the other node has stopped")]
+    Stopped,
+    /// The other node's capability doesn't allow the request.
+    #[error("the other node denies the request")]
+    Denied,
+}
+
+impl StreamError {
+    /// Every reason, at the place of its code less two.
+    const ALL: [Self; 10] = [
+        Self::Panicked,
+        Self::Lagged,
+        Self::Lost,
+        Self::DeadlineExceeded,
+        Self::Unknown,
+        Self::Mismatch,
+        Self::Overloaded,
+        Self::Stale,
+        Self::Stopped,
+        Self::Denied,
+    ];
+
+    /// The number that stands for it between nodes: 0 for an early end without a reason, 2 and up
+    /// for the others. 1 is the end in good order, which is no error.
+    pub fn code(self) -> u8 {
+        let place = Self::ALL.iter().position(|error| *error == self);
+        place.and_then(|place| u8::try_from(place).ok()).map_or(INTERRUPTED, |place| place + 2)
+    }
+
+    /// The reason that a number stands for.
+    pub fn from_code(code: u8) -> Option<Self> {
+        match code {
+            INTERRUPTED => Some(Self::Interrupted),
+            code => Self::ALL.get(usize::from(code.checked_sub(2)?)).copied(),
+        }
+    }
+
+    /// Whether the request was surely not handled and may be taken a little later.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Overloaded)
+    }
 }
 
 #[cfg(test)]
@@ -339,6 +426,28 @@ mod tests {
             assert_eq!(stream.next().await, Some(Ok(item)));
         }
         assert_eq!(stream.next().await, Some(Err(StreamError::Lagged)));
+    }
+
+    #[tokio::test]
+    async fn every_reason_has_a_number_of_its_own_and_reaches_the_consumer() {
+        for code in 0..=u8::MAX {
+            let Some(error) = StreamError::from_code(code) else { continue };
+            assert_eq!(error.code(), code);
+            let (sink, mut stream) = reply_stream::<u8>();
+            sink.fail(error);
+            assert_eq!(stream.next().await, Some(Err(error)));
+        }
+        assert_eq!(StreamError::from_code(FINISHED), None);
+    }
+
+    #[tokio::test]
+    async fn a_sink_that_nobody_hears_takes_all_and_stays_open() {
+        let sink = ReplySink::unheard();
+        for item in 0..STREAM_CAPACITY * 2 {
+            sink.try_send(item).unwrap();
+        }
+        sink.room().await;
+        assert!(!sink.is_closed() && !sink.is_heard());
     }
 
     #[tokio::test]

@@ -1,66 +1,39 @@
-//! Links between nodes: the contract.
+//! Links between nodes: an actor on another node is asked like one of this process.
 //!
-//! A link implements [`RemotePort`], through which an address leads
-//! to an actor on another node. This version has no links: [`Unlinked`] says so, in a typed way, to
-//! whoever asks for a remote agent.
+//! Nodes prove by certificate who they are ([`Credential`], [`Trust`]), keep one QUIC connection
+//! per pair ([`LinksConfig`], [`Links`]), and offer actors to one another by name
+//! ([`Links::export`], [`Links::resolve`]). The archive that a sender writes once is what the wire
+//! carries. Frames, credit and handshake are state machines without I/O and clock.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
+pub mod limits;
 
-use neuroflow_kernel::{
-    Clock, Grant, Header, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
+mod frame;
+mod session;
+
+mod identity;
+
+mod export;
+mod link;
+
+mod endpoint;
+mod unlinked;
+
+pub use frame::FrameError;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use frame::fuzz as fuzz_frames;
+pub use session::Violation;
+pub use session::handshake::HelloError;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use session::handshake::fuzz as fuzz_handshake;
+
+pub use identity::{
+    Authority, AuthorityError, CertificateError, Credential, NodeId, NodeIdError, Trust,
 };
 
-/// The port of a node without links: every send is refused as
-/// [`Unsupported`](RemoteError::Unsupported).
-///
-/// ```
-/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-/// # runtime.block_on(async {
-/// use std::sync::Arc;
-/// use neuroflow_kernel::{Address, AskError, Clock, Header, Request, WireMessage, WireRequest};
-/// use neuroflow_transport::Unlinked;
-/// # #[derive(rkyv::Archive, rkyv::Serialize)] struct Ping;
-/// # impl WireMessage for Ping { const NAME: &'static str = "example.ping"; const VERSION: u16 = 1; }
-/// # impl WireRequest for Ping { type Reply = Ping; }
-/// let port = Arc::new(Unlinked::new(Clock::system()));
-/// let far: Address<Request<Ping>> = Address::remote(port, "agent://other/ping".parse()?);
-/// let refused = far.ask(Header::new(), &Ping).await.unwrap_err();
-/// assert!(matches!(refused, AskError::Refused(_)));
-/// # Ok::<(), neuroflow_kernel::RemoteError>(())
-/// # }).unwrap();
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Unlinked {
-    clock: Clock,
-}
+pub use export::{Allowed, ExportError};
+pub use link::{LinkError, LinkState, LinkStatus};
 
-impl Unlinked {
-    /// On this kernel's clock.
-    pub fn new(clock: Clock) -> Self {
-        Self { clock }
-    }
-}
-
-impl RemotePort for Unlinked {
-    fn send(
-        &self,
-        target: &RemoteTarget,
-        _header: &Header,
-        _grant: Option<&Arc<Grant>>,
-        _parcel: RawParcel,
-        _replies: Box<dyn RawReplies>,
-    ) -> Result<(), RemoteError> {
-        Err(RemoteError::Unsupported { target: target.to_string() })
-    }
-
-    fn ready<'a>(&'a self, _: &'a RemoteTarget) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn clock(&self) -> &Clock {
-        &self.clock
-    }
-}
+pub use endpoint::{Links, LinksConfig, LinksError, ListenError};
+pub use unlinked::Unlinked;

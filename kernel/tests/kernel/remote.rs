@@ -118,7 +118,7 @@ impl RemotePort for Loopback {
         header: &Header,
         grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
-        replies: Box<dyn RawReplies>,
+        replies: Arc<dyn RawReplies>,
     ) -> Result<(), RemoteError> {
         let name = target.to_string();
         if !self.up.load(Ordering::SeqCst) {
@@ -352,4 +352,15 @@ async fn a_capability_holds_for_a_remote_actor_too() {
     let refused = soon(lent.ask(Header::new(), &Count { up_to: 1 })).await.unwrap_err();
     assert!(matches!(refused, AskError::Refused(Refusal::Denied(Denied::UsedUp))));
     assert!(cluster.remote.accepting::<Request<Count>>(|request| request).is_none());
+}
+
+#[tokio::test]
+async fn who_wants_no_reply_has_none_to_drop() {
+    let cluster = cluster().await;
+    for address in [&cluster.counter, &cluster.remote] {
+        soon(address.notify(Header::new(), &Count { up_to: 1_000 })).await.unwrap();
+        until(|| !cluster.there.log.take().is_empty()).await;
+        settle().await;
+        assert!(!cluster.there.log.has("the caller went"));
+    }
 }

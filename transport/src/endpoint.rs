@@ -1,0 +1,332 @@
+//! A node's endpoint: links to all peers behind one port, and what this node offers them.
+
+mod port;
+mod server;
+mod tuning;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use neuroflow_kernel::{
+    Address, ChildSpec, Clock, Header, Message, Name, NameError, RemoteError, RemoteTarget,
+    Request, WireRequest,
+};
+
+use crate::export::{Allowed, ExportError, Exports};
+use crate::identity::{CertificateError, Credential, NodeId, Presented, Trust};
+use crate::link::peer::{Link, Peers};
+use crate::link::{LinkError, LinkStatus, connect};
+use crate::session::handshake::Hello;
+
+pub use self::server::ListenError;
+
+/// What a node needs to have links.
+///
+/// ```
+/// # use std::time::{Duration, SystemTime};
+/// use neuroflow_transport::{Authority, LinksConfig, Trust};
+/// # let authority = Authority::create("example", SystemTime::now())?;
+/// # let node = authority.issue("node-a", &[], Duration::from_secs(60), SystemTime::now())?;
+/// let trust = Trust::from_pem(authority.certificate_pem())?;
+/// let config = LinksConfig::new("127.0.0.1:0".parse()?, node, trust)
+///     .seed("127.0.0.1:7946".parse()?);
+/// assert!(format!("{config:?}").contains("7946"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LinksConfig {
+    listen: SocketAddr,
+    credential: Credential,
+    trust: Trust,
+    seeds: Vec<SocketAddr>,
+}
+
+impl LinksConfig {
+    /// Listens at this address, as this node, for those that are trusted; port 0 lets the system
+    /// choose.
+    pub fn new(listen: SocketAddr, credential: Credential, trust: Trust) -> Self {
+        Self { listen, credential, trust, seeds: Vec::new() }
+    }
+
+    /// A node to dial from the start, and until it answers.
+    #[must_use]
+    pub fn seed(mut self, address: SocketAddr) -> Self {
+        self.seeds.push(address);
+        self
+    }
+
+    /// The actor `cluster`, and the links that it keeps.
+    ///
+    /// # Errors
+    /// Says that the key can't be used.
+    pub fn child(self, clock: Clock) -> Result<(ChildSpec, Links), LinksError> {
+        let presented = Presented::new(&self.credential)?;
+        let shared = Arc::new(Shared {
+            id: self.credential.id(),
+            name: self.credential.name().clone(),
+            digits: self.credential.id().to_string(),
+            incarnation: incarnation(),
+            clock,
+            exports: Arc::default(),
+            trust: self.trust,
+            presented,
+            peers: Peers::default(),
+            listen: Mutex::new(self.listen),
+            seeds: self.seeds,
+            endpoint: RwLock::new(None),
+            connections: AtomicU64::new(0),
+            firsts: Mutex::default(),
+        });
+        let server = Arc::clone(&shared);
+        let (spec, cluster) =
+            ChildSpec::new("cluster", move || server::ClusterServer::new(Arc::clone(&server)))?;
+        Ok((spec, Links { shared, cluster }))
+    }
+}
+
+/// Why there are no links.
+///
+/// ```
+/// use neuroflow_transport::{CertificateError, LinksError};
+/// assert!(matches!(LinksError::from(CertificateError::Empty), LinksError::Certificate(_)));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinksError {
+    /// The node's certificate or key can't be used.
+    #[error("the node's certificate or key can't be used")]
+    Certificate(#[from] CertificateError),
+    /// The actor's name isn't one.
+    #[error("the actor's name isn't valid")]
+    Name(#[from] NameError),
+}
+
+/// Which start of a node this is: another number after each.
+fn incarnation() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+/// What all parts of a node's links share.
+pub(crate) struct Shared {
+    pub(crate) id: NodeId,
+    pub(crate) name: Name,
+    digits: String,
+    incarnation: u64,
+    pub(crate) clock: Clock,
+    pub(crate) exports: Arc<Exports>,
+    pub(crate) trust: Trust,
+    pub(crate) presented: Arc<Presented>,
+    pub(crate) peers: Peers,
+    /// Where to listen; after the first start the port that it got then.
+    pub(crate) listen: Mutex<SocketAddr>,
+    pub(crate) seeds: Vec<SocketAddr>,
+    endpoint: RwLock<Option<quinn::Endpoint>>,
+    connections: AtomicU64,
+    /// The first connection to each peer, so that later ones count as reconnects.
+    firsts: Mutex<std::collections::HashMap<NodeId, u64>>,
+}
+
+impl Shared {
+    pub(crate) fn endpoint(&self) -> Option<quinn::Endpoint> {
+        self.endpoint.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_endpoint(&self, endpoint: Option<quinn::Endpoint>) {
+        *self.endpoint.write().unwrap_or_else(PoisonError::into_inner) = endpoint;
+    }
+
+    pub(crate) fn hello(&self) -> Hello {
+        Hello::ours(self.incarnation, self.name.as_str())
+    }
+
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn first_connection(&self, peer: NodeId, this: u64) -> u64 {
+        let mut firsts = self.firsts.lock().unwrap_or_else(PoisonError::into_inner);
+        *firsts.entry(peer).or_insert(this)
+    }
+
+    fn is_own(&self, node: &str) -> bool {
+        node == self.name.as_str() || node == self.digits
+    }
+}
+
+/// What the cluster's actor is told.
+pub(crate) enum ClusterCommand {
+    /// A connection's handshake is done.
+    Arrived(Box<connect::Established>),
+    /// Dials a node until it answers.
+    Dial(SocketAddr),
+    /// Shuts a node out.
+    Revoke(NodeId),
+}
+
+impl Message for ClusterCommand {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Arrived(_) => "arrived",
+            Self::Dial(_) => "dial",
+            Self::Revoke(_) => "revoke",
+        }
+    }
+}
+
+/// A node's links. It's the [`RemotePort`] behind remote addresses; clones are the same.
+///
+/// Messages from one sender to one actor arrive in the order in which they were sent, as far as they
+/// are small ([`SMALL_MESSAGE_BYTES`](crate::limits::SMALL_MESSAGE_BYTES)); larger ones may be
+/// overtaken. Replies to one request never are. A message is delivered at most once.
+///
+/// ```
+/// use neuroflow_kernel::{Address, RemoteError, Request, WireRequest};
+/// use neuroflow_transport::Links;
+/// fn far<W: WireRequest>(links: &Links) -> Result<Address<Request<W>>, RemoteError> {
+///     links.resolve("agent://node-b/echo")
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Links {
+    shared: Arc<Shared>,
+    cluster: Address<ClusterCommand>,
+}
+
+impl Links {
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.shared.id
+    }
+
+    /// This node's name.
+    pub fn name(&self) -> &Name {
+        &self.shared.name
+    }
+
+    /// Where this node listens, once its actor `cluster` has started.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.shared.endpoint().and_then(|endpoint| endpoint.local_addr().ok())
+    }
+
+    /// Offers an actor to other nodes under a name. What they may do is what this address allows.
+    ///
+    /// # Errors
+    /// Says what is wrong with the name, or that there are too many.
+    pub fn export<W: WireRequest>(
+        &self,
+        name: &str,
+        address: Address<Request<W>>,
+        allowed: Allowed,
+    ) -> Result<(), ExportError> {
+        self.shared.exports.insert(name, address, allowed)
+    }
+
+    /// Takes an offer back; says whether there was one.
+    pub fn withdraw(&self, name: &str) -> bool {
+        self.shared.exports.remove(name)
+    }
+
+    /// The names that this node offers.
+    pub fn exports(&self) -> Vec<String> {
+        self.shared.exports.names()
+    }
+
+    /// The address of an actor by name: `agent://<node>/<name>`, where the node is its name or id.
+    /// For an actor of this node it's the one that was exported.
+    ///
+    /// # Errors
+    /// Says that the text isn't of this form, or that this node offers no such actor for such
+    /// messages.
+    pub fn resolve<W: WireRequest>(
+        &self,
+        target: &str,
+    ) -> Result<Address<Request<W>>, RemoteError> {
+        self.address(target.parse()?)
+    }
+
+    /// Like [`resolve`](Self::resolve), for a target that was parsed.
+    ///
+    /// # Errors
+    /// Says that this node offers no such actor for such messages, or that no node is named.
+    pub fn address<W: WireRequest>(
+        &self,
+        target: RemoteTarget,
+    ) -> Result<Address<Request<W>>, RemoteError> {
+        match target.node() {
+            Some(node) if self.shared.is_own(node) => self
+                .shared
+                .exports
+                .own(target.name())
+                .ok_or_else(|| RemoteError::Unreachable { target: target.to_string() }),
+            Some(_) => Ok(Address::remote(Arc::new(self.clone()), target)),
+            None => Err(RemoteError::Unsupported { target: target.to_string() }),
+        }
+    }
+
+    /// Dials a node, again and again until it answers. Its name and id come from its certificate.
+    pub async fn dial(&self, address: SocketAddr) {
+        // An error says that the actor has ended, and this node's links with it.
+        let _ended = self.cluster.tell(Header::new(), ClusterCommand::Dial(address)).await;
+    }
+
+    /// Dials a node once, and says why that failed.
+    ///
+    /// # Errors
+    /// Says what kept the two from having a link.
+    pub async fn try_dial(&self, address: SocketAddr) -> Result<NodeId, LinkError> {
+        let established = connect::dial(&self.shared, address, None).await?;
+        let id = established.subject.id;
+        let arrived = ClusterCommand::Arrived(Box::new(established));
+        let _ended = self.cluster.tell(Header::new(), arrived).await;
+        Ok(id)
+    }
+
+    /// Shuts a node out: its links end, and it gets no new one.
+    pub async fn revoke(&self, node: NodeId) {
+        self.shared.trust.revoke(node);
+        let _ended = self.cluster.tell(Header::new(), ClusterCommand::Revoke(node)).await;
+    }
+
+    /// Presents another certificate of the same key from now on. Links that stand go on.
+    ///
+    /// # Errors
+    /// Says that the certificate is of another key, or can't be used.
+    pub fn renew(&self, credential: &Credential) -> Result<(), CertificateError> {
+        if credential.id() != self.shared.id {
+            return Err(CertificateError::OtherKey);
+        }
+        self.shared.presented.replace(credential)
+    }
+
+    /// Tells all peers that this node takes no new requests; what runs goes on.
+    pub fn drain(&self) {
+        for peer in self.shared.peers.all() {
+            if let Some(link) = peer.link() {
+                link.lanes.iter().for_each(|lane| lane.stage_drain());
+            }
+        }
+    }
+
+    /// How the links stand, by name.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        let peers = self.shared.peers.all();
+        let mut status: Vec<LinkStatus> = peers.iter().map(|peer| peer.status()).collect();
+        status.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
+        status
+    }
+
+    fn link(&self, target: &RemoteTarget) -> Option<(Arc<crate::link::peer::Peer>, Arc<Link>)> {
+        let peer = self.shared.peers.named(target.node()?)?;
+        let link = peer.link()?;
+        Some((peer, link))
+    }
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").field("node", &self.shared.name).finish_non_exhaustive()
+    }
+}

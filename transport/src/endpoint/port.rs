@@ -1,0 +1,85 @@
+//! Links as the kernel's port: which lane a message takes, and what a sender is told.
+
+use std::hash::{Hash, Hasher};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use neuroflow_kernel::{
+    Clock, Generation, Grant, Header, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
+};
+
+use super::Links;
+use crate::link::outbox::{Sending, Unsent};
+use crate::session::Hold;
+
+/// The lane of a name: always the same, so that messages to one actor keep their order.
+fn lane_of(name: &str, lanes: usize) -> usize {
+    let mut hasher = std::hash::DefaultHasher::new();
+    name.hash(&mut hasher);
+    let lanes = u64::try_from(lanes).unwrap_or(1).max(1);
+    usize::try_from(hasher.finish() % lanes).unwrap_or(0)
+}
+
+impl RemotePort for Links {
+    fn send(
+        &self,
+        target: &RemoteTarget,
+        header: &Header,
+        _grant: Option<&Arc<Grant>>,
+        parcel: RawParcel,
+        replies: Arc<dyn RawReplies>,
+    ) -> Result<(), RemoteError> {
+        let Some((peer, link)) = self.link(target) else {
+            return Err(RemoteError::Unreachable { target: target.to_string() });
+        };
+        let at = lane_of(target.name(), link.lanes.len());
+        let Some(lane) = link.lanes.get(at) else {
+            return Err(RemoteError::Unreachable { target: target.to_string() });
+        };
+        let sending = Sending {
+            name: target.name(),
+            generation: target.generation().map_or(0, Generation::get),
+            lane: u8::try_from(at).unwrap_or_default(),
+            header,
+            now: self.shared.clock.now(),
+        };
+        match lane.send(&sending, parcel, replies) {
+            Ok(first) => {
+                if first {
+                    link.watch();
+                }
+                Ok(())
+            }
+            Err(Unsent::Hold(Hold::Credit | Hold::Calls)) => {
+                peer.meters.credit_waits.fetch_add(1, Ordering::Relaxed);
+                Err(RemoteError::Saturated { target: target.to_string() })
+            }
+            Err(Unsent::Hold(Hold::Draining) | Unsent::Closed) => {
+                Err(RemoteError::Unreachable { target: target.to_string() })
+            }
+        }
+    }
+
+    fn ready<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let Some((peer, link)) = self.link(target) else { return };
+            let mut changed = std::pin::pin!(peer.changed.notified());
+            // Enrolled before the look, so that a grant in between isn't missed.
+            changed.as_mut().enable();
+            let at = lane_of(target.name(), link.lanes.len());
+            let lane = link.lanes.get(at);
+            let full = Err(Unsent::Hold(Hold::Credit));
+            if lane.is_some_and(|lane| lane.may_send() == full) {
+                changed.await;
+            }
+        })
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+}

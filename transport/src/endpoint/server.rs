@@ -1,0 +1,232 @@
+//! The actor `cluster`: owns the socket, lets peers in, and has one child per peer.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use neuroflow_kernel::{
+    Actor, Address, Backoff, Context, Ended, Header, Name, SendError, Spawn, StartError,
+};
+
+use super::{ClusterCommand, Shared, tuning};
+use crate::identity::NodeId;
+use crate::limits::{MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
+use crate::link::server::LinkServer;
+use crate::link::{LinkCommand, LinkError, connect};
+
+/// Why a node doesn't listen, or its actor `cluster` ends.
+///
+/// ```
+/// use neuroflow_transport::ListenError;
+/// fn is_taken(error: &ListenError) -> bool {
+///     matches!(error, ListenError::Bind { source, .. }
+///         if source.kind() == std::io::ErrorKind::AddrInUse)
+/// }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The socket can't be bound.
+    #[error("can't listen at {address} for other nodes")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// TLS can't be set up.
+    #[error("TLS can't be set up with this certificate and these authorities")]
+    Tls(#[from] rustls::Error),
+    /// The cipher that QUIC begins with is missing.
+    #[error("the cipher that QUIC begins with is missing")]
+    Cipher(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// A bound of this crate that QUIC doesn't take.
+    #[error("a bound is out of QUIC's range")]
+    Setting(#[source] quinn::ConfigError),
+    /// An idle time that QUIC doesn't take.
+    #[error("the idle time is out of QUIC's range")]
+    Idle(#[source] quinn::VarIntBoundsExceeded),
+    /// A link's actor can't be started.
+    #[error("the actor of a link can't be started")]
+    Link(#[from] StartError),
+}
+
+pub(crate) struct ClusterServer {
+    shared: Arc<Shared>,
+    links: HashMap<NodeId, Address<LinkCommand>>,
+    names: HashMap<Name, NodeId>,
+}
+
+/// Between tries to dial a seed.
+const BACKOFF: Backoff = Backoff { first: REDIAL_MIN, max: REDIAL_MAX };
+
+impl ClusterServer {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, links: HashMap::new(), names: HashMap::new() }
+    }
+
+    /// The actor of a peer's link.
+    async fn link(
+        &mut self,
+        id: NodeId,
+        context: &mut Context<ClusterCommand>,
+    ) -> Result<Option<Address<LinkCommand>>, ListenError> {
+        if let Some(link) = self.links.get(&id) {
+            return Ok(Some(link.clone()));
+        }
+        let Some(peer) = self.shared.peers.get(&id) else { return Ok(None) };
+        let mut name = peer.subject().name;
+        if self.names.get(&name).is_some_and(|other| *other != id) {
+            // Another node has this name; the id tells them apart.
+            name = Name::new(id.to_string()).map_err(StartError::from)?;
+        }
+        let server = LinkServer::new(Arc::clone(&self.shared), peer);
+        let link = context.spawn(name.clone(), server, Spawn::default()).await?;
+        self.names.insert(name, id);
+        self.links.insert(id, link.clone());
+        Ok(Some(link))
+    }
+
+    fn dial(&self, address: SocketAddr, context: &mut Context<ClusterCommand>) {
+        let (shared, own) = (Arc::clone(&self.shared), context.address());
+        let work = async move {
+            for nth in 1.. {
+                match connect::dial(&shared, address, None).await {
+                    Ok(established) => {
+                        let arrived = ClusterCommand::Arrived(Box::new(established));
+                        let _ended = own.tell(Header::new(), arrived).await.is_err();
+                        return;
+                    }
+                    Err(LinkError::Linked | LinkError::Oneself) => return,
+                    Err(_later) => {}
+                }
+                shared.clock.sleep(BACKOFF.delay(nth, 0.5)).await;
+            }
+        };
+        // As many peers as there may be leave room for this.
+        let _full = context.task(work).is_err();
+    }
+}
+
+impl Actor for ClusterServer {
+    type Message = ClusterCommand;
+    type Error = ListenError;
+    const KIND: &'static str = "cluster";
+
+    async fn started(&mut self, context: &mut Context<ClusterCommand>) -> Result<(), ListenError> {
+        let shared = Arc::clone(&self.shared);
+        let listen = *shared.listen.lock().unwrap_or_else(PoisonError::into_inner);
+        let bind = |source| ListenError::Bind { address: listen, source };
+        let server = tuning::server(&shared.presented, &shared.trust)?;
+        let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
+        let runtime = quinn::default_runtime()
+            .ok_or_else(|| bind(std::io::Error::other("there is no tokio runtime")))?;
+        let mut endpoint = quinn::Endpoint::new(tuning::endpoint()?, Some(server), socket, runtime)
+            .map_err(bind)?;
+        endpoint.set_default_client_config(tuning::client(&shared.presented, &shared.trust)?);
+        let bound = endpoint.local_addr().map_err(bind)?;
+        *shared.listen.lock().unwrap_or_else(PoisonError::into_inner) = bound;
+        shared.set_endpoint(Some(endpoint.clone()));
+        let accepting = accept(Arc::clone(&shared), endpoint, context.address());
+        let _full = context.task(accepting).is_err();
+        for seed in &shared.seeds {
+            self.dial(*seed, context);
+        }
+        // Peers of an earlier life.
+        for peer in shared.peers.all() {
+            if let Some(link) = self.link(peer.id, context).await? {
+                let _full = link.try_tell(Header::new(), LinkCommand::Redial).is_err();
+            }
+        }
+        Ok(())
+    }
+
+    async fn handle(
+        &mut self,
+        command: ClusterCommand,
+        context: &mut Context<ClusterCommand>,
+    ) -> Result<(), ListenError> {
+        match command {
+            ClusterCommand::Arrived(established) => {
+                let id = established.subject.id;
+                if let Some(link) = self.link(id, context).await? {
+                    let take = LinkCommand::Take(established);
+                    let taken = link.try_tell(Header::new(), take);
+                    // Dropping a connection closes it, and the peer dials again.
+                    drop(taken.map_err(|SendError { message, .. }| message));
+                }
+            }
+            ClusterCommand::Dial(address) => self.dial(address, context),
+            ClusterCommand::Revoke(node) => {
+                if let Some(link) = self.links.get(&node) {
+                    let _ended = link.try_tell(Header::new(), LinkCommand::Close).is_err();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn child_ended(
+        &mut self,
+        ended: Ended,
+        context: &mut Context<ClusterCommand>,
+    ) -> Result<(), ListenError> {
+        let Some(id) = self.names.get(&ended.name).copied() else { return Ok(()) };
+        self.links.remove(&id);
+        if self.shared.peers.get(&id).is_none_or(|peer| peer.is_revoked()) {
+            return Ok(());
+        }
+        if let Some(link) = self.link(id, context).await? {
+            let _full = link.try_tell(Header::new(), LinkCommand::Redial).is_err();
+        }
+        Ok(())
+    }
+
+    async fn stopping(&mut self, context: &mut Context<ClusterCommand>) {
+        context.stop_children().await;
+        if let Some(endpoint) = self.shared.endpoint() {
+            endpoint.close(quinn::VarInt::from_u32(0), b"");
+            // The farewell gets out, or the peers find out by silence.
+            let clock = context.clock();
+            let at = clock.now() + FAREWELL;
+            let _silent = clock.before(at, endpoint.wait_idle()).await;
+        }
+    }
+}
+
+/// Time for the last packets of a node that stops.
+const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
+
+impl Drop for ClusterServer {
+    /// However this life ended, its socket is free for the next.
+    fn drop(&mut self) {
+        if let Some(endpoint) = self.shared.endpoint() {
+            endpoint.close(quinn::VarInt::from_u32(0), b"");
+        }
+        self.shared.set_endpoint(None);
+    }
+}
+
+/// Lets peers in, so many at a time.
+async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, own: Address<ClusterCommand>) {
+    let mut shaking = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) if shaking.len() < MAX_HANDSHAKES => {
+                    shaking.push(connect::accept(&shared, incoming));
+                }
+                Some(incoming) => incoming.ignore(),
+                None => return,
+            },
+            Some(shaken) = shaking.next() => {
+                if let Ok(established) = shaken {
+                    let arrived = ClusterCommand::Arrived(Box::new(established));
+                    let _ended = own.tell(Header::new(), arrived).await.is_err();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What a node offers to others: addresses by name, and who may ask them.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+
+use neuroflow_kernel::{
+    Address, Generation, Header, Name, NameError, RawParcel, Refusal, ReplySink, ReplyStream,
+    Request, StreamError, WireMessage, WireRequest, reply_stream,
+};
+
+use crate::identity::NodeId;
+use crate::limits::MAX_EXPORTS;
+
+/// The names that a node offers.
+#[derive(Default)]
+pub(crate) struct Exports(RwLock<HashMap<String, Export>>);
+
+#[derive(Clone)]
+struct Export {
+    actor: Arc<dyn Exported>,
+    typed: Arc<dyn Any + Send + Sync>,
+    allowed: Allowed,
+}
+
+/// Which nodes may ask an exported actor.
+///
+/// ```
+/// use neuroflow_transport::Allowed;
+/// let allowed = Allowed::Role("worker".into());
+/// assert_ne!(allowed, Allowed::Everyone);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Allowed {
+    /// Every node of the cluster.
+    Everyone,
+    /// Nodes whose certificate has this role.
+    Role(String),
+    /// These nodes.
+    Nodes(Vec<NodeId>),
+}
+
+/// Why a name can't be exported.
+///
+/// ```
+/// use neuroflow_transport::ExportError;
+/// assert!(ExportError::TooMany { count: 9 }.to_string().contains('9'));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// Not a name.
+    #[error("the name isn't valid")]
+    Name(#[from] NameError),
+    /// As many names as may be.
+    #[error("the node exports {count} names; {MAX_EXPORTS} are allowed")]
+    TooMany {
+        /// Names that it exports.
+        count: usize,
+    },
+}
+
+/// Who asks.
+pub(crate) struct Asker<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) roles: &'a [String],
+}
+
+impl Exports {
+    pub(crate) fn insert<W: WireRequest>(
+        &self,
+        name: &str,
+        address: Address<Request<W>>,
+        allowed: Allowed,
+    ) -> Result<(), ExportError> {
+        let name = Name::new(name)?.to_string();
+        let mut exports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if exports.len() >= MAX_EXPORTS && !exports.contains_key(&name) {
+            return Err(ExportError::TooMany { count: exports.len() });
+        }
+        let typed = Arc::new(address.clone());
+        exports.insert(name, Export { actor: Arc::new(Typed(address)), typed, allowed });
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> bool {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut names: Vec<String> = exports.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    /// The actor of this name, if this node may ask it.
+    pub(crate) fn find(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>> {
+        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let export = exports.get(name)?;
+        let allowed = match &export.allowed {
+            Allowed::Everyone => true,
+            Allowed::Role(role) => asker.roles.contains(role),
+            Allowed::Nodes(nodes) => nodes.contains(&asker.node),
+        };
+        allowed.then(|| Arc::clone(&export.actor))
+    }
+
+    /// The address of this name, for this node's own use.
+    pub(crate) fn own<W: WireRequest>(&self, name: &str) -> Option<Address<Request<W>>> {
+        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        exports.get(name)?.typed.downcast_ref().cloned()
+    }
+}
+
+impl fmt::Debug for Exports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+/// An actor of this node as links know it: something that takes parcels.
+pub(crate) trait Exported: Send + Sync {
+    /// Validates the parcel, once, and puts it into the actor's mailbox.
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool) -> Delivery;
+
+    /// The life that is there now.
+    fn generation(&self) -> Option<Generation>;
+}
+
+/// What became of a message at its actor.
+pub(crate) enum Delivery {
+    Taken(Option<Box<dyn Source>>),
+    /// The mailbox is full, or the actor is being restarted.
+    Waiting(Waiting),
+    Refused(StreamError),
+}
+
+/// Waits for room until the message's deadline.
+pub(crate) type Waiting =
+    Pin<Box<dyn Future<Output = Result<Option<Box<dyn Source>>, StreamError>> + Send>>;
+
+/// Where replies come from.
+pub(crate) trait Source: Send {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RawParcel, StreamError>>>;
+}
+
+struct Typed<W: WireRequest>(Address<Request<W>>);
+
+impl<W: WireRequest> Exported for Typed<W> {
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool) -> Delivery {
+        let Ok(parcel) = parcel.open::<W>() else {
+            return Delivery::Refused(StreamError::Mismatch);
+        };
+        let (replies, source) = if wanted {
+            let (replies, stream) = reply_stream();
+            (replies, Some(Box::new(Replies::<W>(stream)) as Box<dyn Source>))
+        } else {
+            (ReplySink::unheard(), None)
+        };
+        let request = Request { parcel, replies };
+        match self.0.try_tell(header.clone(), request) {
+            Ok(()) => Delivery::Taken(source),
+            Err(unsent) if unsent.reason.is_retryable() => {
+                let address = self.0.clone();
+                Delivery::Waiting(Box::pin(async move {
+                    match address.tell(header, unsent.message).await {
+                        Ok(()) => Ok(source),
+                        Err(unsent) => Err(reason(&unsent.reason)),
+                    }
+                }))
+            }
+            Err(unsent) => Delivery::Refused(reason(&unsent.reason)),
+        }
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.0.generation()
+    }
+}
+
+struct Replies<W: WireRequest>(ReplyStream<neuroflow_kernel::Parcel<W::Reply>>);
+
+impl<W: WireRequest> Source for Replies<W>
+where
+    W::Reply: WireMessage,
+{
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RawParcel, StreamError>>> {
+        // The future holds nothing but its place in the stream, which is there again next time.
+        let next = pin!(self.0.next());
+        next.poll(cx).map(|item| item.map(|item| item.map(|reply| reply.as_raw().clone())))
+    }
+}
+
+fn reason(refusal: &Refusal) -> StreamError {
+    match refusal {
+        Refusal::Overloaded { .. } | Refusal::Restarting => StreamError::Overloaded,
+        Refusal::Stale { .. } => StreamError::Stale,
+        Refusal::Stopped => StreamError::Stopped,
+        Refusal::Expired => StreamError::DeadlineExceeded,
+        Refusal::Unreachable(_) => StreamError::Lost,
+        _ => StreamError::Denied,
+    }
+}

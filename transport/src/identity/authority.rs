@@ -1,0 +1,133 @@
+//! A cluster's own certificate authority: makes it, reads it, and signs nodes.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use neuroflow_kernel::{Name, NameError};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, SanType,
+};
+
+use super::certificate::{CertificateError, Credential, role_uri};
+use crate::limits::AUTHORITY_LIFE;
+
+/// A clock that is behind by less than this takes a certificate that was made just now.
+const SKEW: Duration = Duration::from_mins(5);
+
+/// What signs the certificates of a cluster's nodes. Who has its key can add nodes.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use neuroflow_transport::Authority;
+/// let made = Authority::create("example", SystemTime::now())?;
+/// let read = Authority::from_pem(made.certificate_pem(), made.key_pem())?;
+/// assert_eq!(read.certificate_pem(), made.certificate_pem());
+/// # Ok::<(), neuroflow_transport::AuthorityError>(())
+/// ```
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate_pem: String,
+    key_pem: String,
+}
+
+impl Authority {
+    /// Makes the authority of a new cluster.
+    ///
+    /// # Errors
+    /// Says what is wrong with the name, or that no key could be made.
+    pub fn create(cluster: &str, now: SystemTime) -> Result<Self, AuthorityError> {
+        let mut params = params(cluster, AUTHORITY_LIFE, now)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let certificate = params.self_signed(&key)?;
+        let (certificate_pem, key_pem) = (certificate.pem(), key.serialize_pem());
+        Ok(Self { issuer: Issuer::new(params, key), certificate_pem, key_pem })
+    }
+
+    /// Reads one that was made before, here or by another tool.
+    ///
+    /// # Errors
+    /// Says that certificate or key can't be used.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, AuthorityError> {
+        let issuer = Issuer::from_ca_cert_pem(certificate_pem, KeyPair::from_pem(key_pem)?)?;
+        let (certificate_pem, key_pem) = (certificate_pem.to_owned(), key_pem.to_owned());
+        Ok(Self { issuer, certificate_pem, key_pem })
+    }
+
+    /// Makes a key and a certificate for a node of this name.
+    ///
+    /// # Errors
+    /// Says what is wrong with the name or a role, or that no key could be made.
+    pub fn issue(
+        &self,
+        node: &str,
+        roles: &[&str],
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Credential, AuthorityError> {
+        let mut params = params(node, life, now)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        for role in roles {
+            let uri = role_uri(Name::new(role)?.as_str());
+            params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+        }
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Credential::from_pem(&certificate.pem(), &key.serialize_pem())?)
+    }
+
+    /// The certificate that every node of the cluster trusts.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The key, as written to a file that nobody else may read.
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+fn params(
+    name: &str,
+    life: Duration,
+    now: SystemTime,
+) -> Result<CertificateParams, AuthorityError> {
+    let name = Name::new(name)?;
+    let mut params = CertificateParams::new([name.to_string()])?;
+    params.distinguished_name.push(DnType::CommonName, name.as_str());
+    params.not_before = now.checked_sub(SKEW).unwrap_or(now).into();
+    params.not_after = (now + life).into();
+    Ok(params)
+}
+
+/// Why an authority can't be made or read, or doesn't sign.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use neuroflow_transport::{Authority, AuthorityError};
+/// let refused = Authority::create("no/name", SystemTime::now()).unwrap_err();
+/// assert!(matches!(refused, AuthorityError::Name(_)));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// Not a name for a cluster, a node or a role.
+    #[error("the name of the cluster, the node or a role isn't valid")]
+    Name(#[from] NameError),
+    /// The certificate or key can't be made or read.
+    #[error("the authority's certificate or key can't be made or read")]
+    Authority(#[from] rcgen::Error),
+    /// What was signed can't be used.
+    #[error("the new certificate can't be used")]
+    Certificate(#[from] CertificateError),
+}

@@ -1,0 +1,238 @@
+//! TLS as links use it: version 1.3 only, both sides prove who they are, nothing is resumed.
+//!
+//! A resumed session skips the check of the certificate, and with it expiry and revocation; early
+//! data can be replayed. So there is neither.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
+};
+
+use super::certificate::{Credential, Subject};
+use super::{NodeId, Trust};
+
+/// The protocol's name and version in the handshake.
+const ALPN: &[u8] = b"neuroflow/1";
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The certificate that a node presents; it can be replaced while links stand.
+#[derive(Debug)]
+pub(crate) struct Presented(RwLock<Arc<CertifiedKey>>);
+
+impl Presented {
+    pub(crate) fn new(credential: &Credential) -> Result<Arc<Self>, super::CertificateError> {
+        Ok(Arc::new(Self(RwLock::new(certified(credential)?))))
+    }
+
+    pub(crate) fn replace(&self, credential: &Credential) -> Result<(), super::CertificateError> {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified(credential)?;
+        Ok(())
+    }
+
+    fn get(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn certified(credential: &Credential) -> Result<Arc<CertifiedKey>, super::CertificateError> {
+    let key = rustls::crypto::ring::sign::any_supported_type(&credential.key()?)?;
+    Ok(Arc::new(CertifiedKey::new(credential.chain.clone(), key)))
+}
+
+impl ResolvesServerCert for Presented {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.get())
+    }
+}
+
+impl ResolvesClientCert for Presented {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.get())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) fn server_config(
+    presented: &Arc<Presented>,
+    trust: &Trust,
+) -> Result<ServerConfig, Error> {
+    let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(&trust.roots), provider())
+        .build()
+        .map_err(|error| Error::General(error.to_string()))?;
+    let verifier = Arc::new(Callers { chain, trust: trust.clone() });
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::clone(presented) as _);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+pub(crate) fn client_config(
+    presented: &Arc<Presented>,
+    trust: &Trust,
+) -> Result<ClientConfig, Error> {
+    let verifier = Arc::new(Callees { trust: trust.clone(), provider: provider() });
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::clone(presented) as _);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(config)
+}
+
+/// The server name under which a dialler says whom it expects: a host name has labels of at most 63
+/// characters, and an id has 64 digits. It isn't sent.
+pub(crate) fn peer_name(node: Option<&NodeId>) -> String {
+    match node {
+        Some(node) => {
+            let digits = node.to_string();
+            let (high, low) = digits.split_at(32);
+            format!("{high}.{low}")
+        }
+        None => ANY.to_owned(),
+    }
+}
+
+const ANY: &str = "any.node";
+
+/// Refuses a node that was shut out, and one that isn't the one expected.
+fn admit(
+    trust: &Trust,
+    certificate: &CertificateDer<'_>,
+    expected: Option<&str>,
+) -> Result<(), Error> {
+    let subject = Subject::of(certificate)
+        .map_err(|_unreadable| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    if trust.is_revoked(&subject.id) {
+        return Err(Error::InvalidCertificate(CertificateError::Revoked));
+    }
+    if expected.is_some_and(|name| name != ANY && name != peer_name(Some(&subject.id))) {
+        return Err(Error::InvalidCertificate(CertificateError::NotValidForName));
+    }
+    Ok(())
+}
+
+/// Checks nodes that dial.
+struct Callers {
+    chain: Arc<dyn ClientCertVerifier>,
+    trust: Trust,
+}
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Callers").field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for Callers {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A stranger isn't told whose cluster this is.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        admit(&self.trust, end_entity, None)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Checks nodes that were dialled: by their key, as their address says nothing.
+#[derive(Debug)]
+struct Callees {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Callees {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(end_entity)?,
+            &self.trust.roots,
+            intermediates,
+            now,
+            self.provider.signature_verification_algorithms.all,
+        )?;
+        admit(&self.trust, end_entity, Some(&server_name.to_str()))?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

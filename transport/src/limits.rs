@@ -1,0 +1,109 @@
+//! Every bound of links between nodes, with its reason.
+
+use std::time::Duration;
+
+/// Bytes of one message between nodes: as much as a lane's byte credit, so that no single message
+/// can hold more memory at the receiver than its peer was granted.
+pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Archives above this travel on a stream of their own. Below it the copy into a shared buffer is
+/// cheaper than opening a stream; above it one message would hold up the many behind it.
+pub const SMALL_MESSAGE_BYTES: usize = 32 * 1024;
+
+/// Long-lived streams that small messages share. A lost packet holds up its own lane only; with more
+/// of them less is coalesced.
+pub const LANES: u8 = 2;
+
+/// Requests that a peer may have sent on one lane and that no mailbox has taken yet.
+pub const LANE_CREDIT_MESSAGES: u64 = 4_096;
+
+/// Bytes of such requests.
+pub const LANE_CREDIT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Requests of one lane that wait for their answers: what a peer that never answers may hold here.
+pub const LANE_CALLS: usize = 65_536;
+
+/// Replies to one request that the caller hasn't taken yet: as many as a local reply stream holds.
+pub const REPLY_CREDIT_MESSAGES: u64 = 64;
+
+/// Bytes of such replies; one larger reply may pass when there is no other.
+pub const REPLY_CREDIT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Bytes that may wait to be written to a lane before replies are no longer asked for.
+pub const LANE_HIGH_WATER_BYTES: usize = 1024 * 1024;
+
+/// Bytes that may wait to be written to a lane at all: a peer that makes us answer and never reads
+/// loses its link.
+pub const LANE_LIMIT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Large messages that a peer may be sending at once.
+pub const LARGE_STREAMS: u32 = 64;
+
+/// KiB of large messages that one link assembles at a time; what more comes waits in the peer.
+pub const LARGE_KIB: u32 = 64 * 1024;
+
+/// Archives above this aren't copied into the buffer that a lane's frames share, but queued as they
+/// are: a buffer of its own costs about as much as copying this.
+pub const COPY_BYTES: usize = 2 * 1024;
+
+/// Turns of a lane's work before others get theirs.
+pub const LANE_TURNS: usize = 32;
+
+/// Bytes that are read from a lane before others get their turn.
+pub const READ_CHUNK_BYTES: usize = 256 * 1024;
+
+/// How often calls whose caller has gone or whose deadline has passed are looked for. As late may a
+/// cancellation leave; the alternative is a future per call, which costs more than the call's frame.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Time that the handshake of a new connection may take, TLS included.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A link on which nothing has arrived for so long is lost. Also how long the death of a machine goes
+/// unnoticed; keep-alives are sent four times as often.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The first wait before a lost link is dialled again.
+pub const REDIAL_MIN: Duration = Duration::from_millis(50);
+
+/// The longest wait before a lost link is dialled again.
+pub const REDIAL_MAX: Duration = Duration::from_secs(5);
+
+/// Largest packet that path discovery tries. 8 952 with segmentation offload stalls on loopback.
+pub const MAX_PACKET_BYTES: u16 = 6_500;
+
+/// Bytes in flight per connection: 100 ms at 1.2 GB/s would be more, and hold that much memory.
+pub const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes that a peer may send on one stream before they are read.
+pub const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+
+/// Bytes that a peer may send on one connection before they are read.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// Peers that one node keeps links to: a full mesh of a few hundred nodes.
+pub const MAX_PEERS: usize = 1_024;
+
+/// Connections from strangers that may be in their handshake at once.
+pub const MAX_HANDSHAKES: usize = 256;
+
+/// Names that a node may export.
+pub const MAX_EXPORTS: usize = 65_536;
+
+/// Answers to keyed requests that are kept for a retry.
+pub const DEDUP_ENTRIES: usize = 4_096;
+
+/// Bytes of those answers.
+pub const DEDUP_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long an answer is kept for a retry: longer than any caller goes on retrying.
+pub const DEDUP_AGE: Duration = Duration::from_mins(2);
+
+/// How long a node's certificate is valid unless its maker says otherwise.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(24 * 90);
+
+/// How long a cluster's own certificate is valid.
+pub const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 3_650);
+
+/// Bytes of a certificate or key file that are read at most.
+pub const MAX_PEM_BYTES: u64 = 64 * 1024;

@@ -1,0 +1,316 @@
+//! A lane: one stream that small messages share, and the task that moves both ways.
+//!
+//! A lone message leaves as soon as the task runs; while it writes or waits for its turn others
+//! gather in the outbox and leave together. Replies are staged by the task itself, without a lock.
+
+mod inbound;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use neuroflow_kernel::{Clock, RawParcel};
+use quinn::{RecvStream, SendStream};
+
+use self::inbound::{Inbound, hand_over};
+use super::large::{self, Received};
+use super::outbox::Lane;
+use super::served::{FINISHED, Given, Served};
+use super::staged::Staged;
+use super::{LinkError, Meters};
+use crate::frame::{Decoder, FrameError, FrameHeader, Kind};
+use crate::limits::{
+    LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES, SMALL_MESSAGE_BYTES,
+};
+use crate::session::Violation;
+use crate::session::calls::{Call, Item};
+
+/// A caller that has no room for a reply: ready when it has, with the call's id.
+type Room = Pin<Box<dyn Future<Output = u64> + Send>>;
+
+/// A large message on its way out.
+type LargeSend = Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>;
+
+/// The task of a lane.
+pub(crate) struct LaneTask {
+    lane: Arc<Lane>,
+    connection: quinn::Connection,
+    send: SendStream,
+    recv: RecvStream,
+    decoder: Decoder,
+    unread: Bytes,
+    inbound: Inbound,
+    served: Served,
+    given: Vec<Given>,
+    staged: Staged,
+    writing: VecDeque<Bytes>,
+    unwritten: usize,
+    rooms: FuturesUnordered<Room>,
+    large: FuturesUnordered<LargeSend>,
+    number: u8,
+    granted: Arc<tokio::sync::Notify>,
+}
+
+/// What a lane's task is made of.
+pub(crate) struct LaneParts {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) number: u8,
+    pub(crate) connection: quinn::Connection,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
+    pub(crate) decoder: Decoder,
+    pub(crate) unread: Bytes,
+    pub(crate) exports: Arc<crate::export::Exports>,
+    pub(crate) peer: crate::identity::Subject,
+    pub(crate) clock: Clock,
+    /// Whom to tell that there is credit again.
+    pub(crate) granted: Arc<tokio::sync::Notify>,
+}
+
+impl LaneTask {
+    pub(crate) fn new(parts: LaneParts) -> Self {
+        Self {
+            inbound: Inbound::new(parts.exports, parts.peer, parts.clock),
+            lane: parts.lane,
+            connection: parts.connection,
+            send: parts.send,
+            recv: parts.recv,
+            decoder: parts.decoder,
+            unread: parts.unread,
+            served: Served::default(),
+            given: Vec::new(),
+            staged: Staged::default(),
+            writing: VecDeque::new(),
+            unwritten: 0,
+            rooms: FuturesUnordered::new(),
+            large: FuturesUnordered::new(),
+            number: parts.number,
+            granted: parts.granted,
+        }
+    }
+
+    /// Runs until the connection ends; says why.
+    pub(crate) async fn run(mut self) -> LinkError {
+        let why = poll_fn(|cx| self.poll(cx)).await;
+        self.lane.close();
+        why
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkError> {
+        self.served.register(cx.waker());
+        for _ in 0..LANE_TURNS {
+            match self.turn(cx) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(why) => return Poll::Ready(why),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One turn; says whether there may be more to do.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
+        let mut more = self.read(cx)?;
+        more |= self.look_into_outbox(cx)?;
+        more |= self.inbound.poll(cx, &mut self.served, &mut self.staged)?;
+        more |= self.answer();
+        while let Poll::Ready(Some(id)) = self.rooms.poll_next_unpin(cx) {
+            more = true;
+            self.resume(id);
+        }
+        while let Poll::Ready(Some(sent)) = self.large.poll_next_unpin(cx) {
+            more = true;
+            sent?;
+        }
+        more |= self.write(cx)?;
+        Ok(more)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
+        let mut read = 0;
+        while read < READ_CHUNK_BYTES {
+            if self.unread.is_empty() {
+                let chunk = pin!(self.recv.read_chunk(READ_CHUNK_BYTES, true)).poll(cx);
+                match chunk {
+                    Poll::Ready(Ok(Some(chunk))) => self.unread = chunk.bytes,
+                    Poll::Ready(Ok(None)) if self.decoder.is_idle() => {
+                        return Err(quinn::ConnectionError::LocallyClosed.into());
+                    }
+                    Poll::Ready(Ok(None)) => return Err(FrameError::Truncated.into()),
+                    Poll::Ready(Err(error)) => return Err(error.into()),
+                    Poll::Pending => return Ok(false),
+                }
+            }
+            let bytes = std::mem::take(&mut self.unread);
+            read += bytes.len();
+            let mut input = &bytes[..];
+            while let Some(frame) = self.decoder.next(&mut input)? {
+                let (header, parcel) = frame.into_parcel();
+                let name = match header.kind {
+                    Kind::Request | Kind::Notice => self.decoder.name()?.to_owned(),
+                    _ => String::new(),
+                };
+                self.arrived(&header, &name, parcel)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn look_into_outbox(&mut self, cx: &Context<'_>) -> Result<bool, LinkError> {
+        let mut outbox = self.lane.outbox();
+        if outbox.closed {
+            return Err(quinn::ConnectionError::LocallyClosed.into());
+        }
+        let (received, large) =
+            (std::mem::take(&mut outbox.large), std::mem::take(&mut outbox.staged.large));
+        self.unwritten += outbox.staged.take(&mut self.writing);
+        match &mut outbox.task {
+            Some(waker) => waker.clone_from(cx.waker()),
+            empty => *empty = Some(cx.waker().clone()),
+        }
+        drop(outbox);
+        let more = !received.is_empty() || !large.is_empty();
+        for message in large {
+            self.large.push(Box::pin(large::send(self.connection.clone(), message)));
+        }
+        for Received { header, name, parcel } in received {
+            self.arrived(&header, &name, parcel)?;
+        }
+        Ok(more)
+    }
+
+    /// Takes replies from their sources, unless the peer is behind with reading.
+    fn answer(&mut self) -> bool {
+        if self.unwritten + self.staged.bytes() > LANE_HIGH_WATER_BYTES {
+            return false;
+        }
+        let more = self.served.poll(&mut self.given, ANSWERS_PER_TURN);
+        for given in self.given.drain(..) {
+            stage(&mut self.staged, given, self.number, &self.lane.meters);
+        }
+        more
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
+        for message in self.staged.large.drain(..) {
+            self.large.push(Box::pin(large::send(self.connection.clone(), message)));
+            cx.waker().wake_by_ref();
+        }
+        self.unwritten += self.staged.take(&mut self.writing);
+        if self.unwritten > LANE_LIMIT_BYTES {
+            return Err(Violation::Unread.into());
+        }
+        while !self.writing.is_empty() {
+            let chunks = self.writing.make_contiguous();
+            let written = pin!(self.send.write_chunks(chunks)).poll(cx);
+            match written {
+                Poll::Ready(Ok(written)) => {
+                    self.unwritten = self.unwritten.saturating_sub(written.bytes);
+                    self.writing.drain(..written.chunks);
+                }
+                Poll::Ready(Err(error)) => return Err(error.into()),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    fn arrived(
+        &mut self,
+        header: &FrameHeader,
+        name: &str,
+        parcel: RawParcel,
+    ) -> Result<(), LinkError> {
+        let meters = &self.lane.meters;
+        match header.kind {
+            Kind::Request | Kind::Notice => {
+                count(meters, &parcel);
+                self.inbound.arrived(header, name, parcel, &mut self.served, &mut self.staged)?;
+            }
+            Kind::Reply => {
+                count(meters, &parcel);
+                let end = header.last.then_some(FINISHED);
+                self.reply(header.id, header.sequence, Some(parcel), end)?;
+            }
+            Kind::End => self.reply(header.id, header.sequence, None, Some(header.code))?,
+            Kind::Cancel => {
+                self.served.cancel(header.id);
+                self.inbound.cancel(header.id);
+            }
+            Kind::Credit => {
+                if self.lane.outbox().session.granted(header.id, header.budget) {
+                    self.granted.notify_waiters();
+                }
+            }
+            Kind::ReplyCredit => {
+                self.served.granted(header.id, u64::from(header.sequence), header.budget);
+            }
+            Kind::Drain => self.lane.outbox().session.drain(),
+            Kind::Hello | Kind::Lane => {
+                return Err(FrameError::Misplaced { kind: header.kind as u8 }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A reply, or the end, of a call of ours.
+    fn reply(
+        &mut self,
+        id: u64,
+        sequence: u32,
+        reply: Option<RawParcel>,
+        end: Option<u8>,
+    ) -> Result<(), LinkError> {
+        let bytes = reply.as_ref().map_or(0, |reply| reply.as_bytes().len());
+        let item = Item { reply, bytes, end };
+        let mut outbox = self.lane.outbox();
+        // A call that was cancelled may still be answered.
+        let Some(call) = outbox.session.calls.get(id) else { return Ok(()) };
+        let Some(item) = call.arrived(sequence, item)? else { return Ok(()) };
+        hand_over(outbox, id, item, &mut self.rooms, &mut self.staged);
+        Ok(())
+    }
+
+    /// A caller has room again.
+    fn resume(&mut self, id: u64) {
+        let mut outbox = self.lane.outbox();
+        if let Some(item) = outbox.session.calls.get(id).and_then(Call::next) {
+            hand_over(outbox, id, item, &mut self.rooms, &mut self.staged);
+        }
+    }
+}
+
+/// Replies that are staged before the lane reads again.
+const ANSWERS_PER_TURN: usize = 512;
+
+fn count(meters: &Meters, parcel: &RawParcel) {
+    meters.received_messages.fetch_add(1, Ordering::Relaxed);
+    meters.received_bytes.fetch_add(parcel.as_bytes().len() as u64, Ordering::Relaxed);
+}
+
+fn stage(staged: &mut Staged, given: Given, lane: u8, meters: &Meters) {
+    let Given { id, sequence, reply, end } = given;
+    if let Some(parcel) = reply {
+        let header = FrameHeader {
+            sequence,
+            lane,
+            last: end.is_some(),
+            ..FrameHeader::of_parcel(Kind::Reply, id, &parcel)
+        };
+        staged.push_parcel(header, "", parcel, meters);
+    } else {
+        let code = end.unwrap_or_default();
+        staged.push(&FrameHeader { sequence, code, ..FrameHeader::new(Kind::End, id) });
+    }
+}
+
+/// A decoder for what may come on a lane.
+pub(crate) fn lane_decoder() -> Decoder {
+    Decoder::new(SMALL_MESSAGE_BYTES)
+}

@@ -1,0 +1,284 @@
+//! What arrives on a lane: a peer's messages into mailboxes, replies to their callers.
+//!
+//! A message whose mailbox is full waits here within the peer's credit, and those behind it for the
+//! same actor wait too, so that none overtakes another.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll};
+
+use futures_util::stream::FuturesUnordered;
+use neuroflow_kernel::{
+    ActorId, Budget, Clock, DeliverError, Generation, Header, Moment, RawParcel, StreamError,
+    limits::MAX_HOPS,
+};
+
+use super::Room;
+use crate::export::{Asker, Delivery, Exports, Waiting};
+use crate::frame::{FrameHeader, Kind};
+use crate::identity::Subject;
+use crate::limits::{LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
+use crate::link::outbox::Outbox;
+use crate::link::served::{Served, refusal};
+use crate::link::staged::Staged;
+use crate::session::Violation;
+use crate::session::calls::Item;
+use crate::session::window::Allowance;
+
+/// The receiving half of a lane.
+pub(super) struct Inbound {
+    exports: Arc<Exports>,
+    peer: Subject,
+    clock: Clock,
+    allowance: Allowance,
+    /// Actors that have no room, and what waits for them.
+    queues: HashMap<String, Queue>,
+}
+
+struct Queue {
+    first: Message,
+    waiting: Waiting,
+    behind: VecDeque<(Message, RawParcel, Header)>,
+}
+
+/// What must be known of a message once its parcel is under way.
+#[derive(Clone, Copy)]
+struct Message {
+    id: u64,
+    bytes: usize,
+    wanted: bool,
+    generation: u32,
+}
+
+impl Inbound {
+    pub(super) fn new(exports: Arc<Exports>, peer: Subject, clock: Clock) -> Self {
+        Self {
+            exports,
+            peer,
+            clock,
+            allowance: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
+            queues: HashMap::new(),
+        }
+    }
+
+    /// A request or notice of the peer.
+    pub(super) fn arrived(
+        &mut self,
+        frame: &FrameHeader,
+        name: &str,
+        parcel: RawParcel,
+        served: &mut Served,
+        staged: &mut Staged,
+    ) -> Result<(), Violation> {
+        let message = Message {
+            id: frame.id,
+            bytes: parcel.as_bytes().len(),
+            wanted: frame.kind == Kind::Request,
+            generation: frame.generation,
+        };
+        self.allowance.arrived(message.bytes)?;
+        if message.wanted && served.has(message.id) {
+            return Err(Violation::Number);
+        }
+        let header = self.header(frame);
+        if let Some(queue) = self.queues.get_mut(name) {
+            queue.behind.push_back((message, parcel, header));
+            return Ok(());
+        }
+        if let Some(waiting) = self.deliver(message, name, parcel, header, served, staged)? {
+            let queue = Queue { first: message, waiting, behind: VecDeque::new() };
+            self.queues.insert(name.to_owned(), queue);
+        }
+        Ok(())
+    }
+
+    /// The header that the actor sees.
+    fn header(&self, frame: &FrameHeader) -> Header {
+        let mut header = Header::new().traced(frame.trace);
+        if frame.budget != u64::MAX {
+            header = header.budget(Budget::units(frame.budget));
+        }
+        if let Some(remaining) = frame.remaining {
+            header = header.until(self.clock.now() + remaining);
+        }
+        for _ in 0..frame.hops.min(MAX_HOPS.saturating_add(1)) {
+            header = header.forward(ActorId::NOBODY);
+        }
+        header
+    }
+
+    /// Puts a message into its mailbox; gives what to wait for if that is full.
+    fn deliver(
+        &mut self,
+        message: Message,
+        name: &str,
+        parcel: RawParcel,
+        header: Header,
+        served: &mut Served,
+        staged: &mut Staged,
+    ) -> Result<Option<Waiting>, Violation> {
+        let asker = Asker { node: self.peer.id, roles: &self.peer.roles };
+        let delivery = match self.exports.find(name, &asker) {
+            None => Delivery::Refused(StreamError::Unknown),
+            // A fair peer has as many calls at most, but may have given up some that run here.
+            Some(_) if served.len() >= LANE_CALLS => Delivery::Refused(StreamError::Overloaded),
+            Some(actor) => {
+                let meant = message.generation;
+                let now = actor.generation().map_or(0, Generation::get);
+                if meant != 0 && meant != now {
+                    Delivery::Refused(StreamError::Stale)
+                } else {
+                    actor.deliver(header, parcel, message.wanted)
+                }
+            }
+        };
+        let result = match delivery {
+            Delivery::Taken(source) => Ok(source),
+            Delivery::Refused(why) => Err(why),
+            Delivery::Waiting(waiting) => return Ok(Some(waiting)),
+        };
+        self.settle(message, result, served, staged)?;
+        Ok(None)
+    }
+
+    /// A message has left the lane: into its mailbox, or refused.
+    fn settle(
+        &mut self,
+        message: Message,
+        result: Result<Option<Box<dyn crate::export::Source>>, StreamError>,
+        served: &mut Served,
+        staged: &mut Staged,
+    ) -> Result<(), Violation> {
+        match result {
+            Ok(Some(source)) => served.add(message.id, source)?,
+            Ok(None) => {}
+            Err(why) if message.wanted => {
+                let end = refusal(message.id, why);
+                let code = end.end.unwrap_or_default();
+                staged.push(&FrameHeader { code, ..FrameHeader::new(Kind::End, end.id) });
+            }
+            Err(_nobody_asks) => {}
+        }
+        if let Some((messages, bytes)) = self.allowance.taken(message.bytes) {
+            staged.push(&FrameHeader { budget: bytes, ..FrameHeader::new(Kind::Credit, messages) });
+        }
+        Ok(())
+    }
+
+    /// Looks whether there is room where there was none; says whether something went on.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        served: &mut Served,
+        staged: &mut Staged,
+    ) -> Result<bool, Violation> {
+        if self.queues.is_empty() {
+            return Ok(false);
+        }
+        let mut settled = Vec::new();
+        for (name, queue) in &mut self.queues {
+            if let Poll::Ready(result) = queue.waiting.as_mut().poll(cx) {
+                settled.push((name.clone(), queue.first, result));
+            }
+        }
+        let went_on = !settled.is_empty();
+        for (name, first, result) in settled {
+            self.settle(first, result, served, staged)?;
+            let Some(Queue { mut behind, .. }) = self.queues.remove(&name) else { continue };
+            while let Some((message, parcel, header)) = behind.pop_front() {
+                let waiting = self.deliver(message, &name, parcel, header, served, staged)?;
+                if let Some(waiting) = waiting {
+                    self.queues.insert(name, Queue { first: message, waiting, behind });
+                    break;
+                }
+            }
+        }
+        Ok(went_on)
+    }
+
+    /// The caller of a message that still waits has gone: it's dropped when its turn comes.
+    pub(super) fn cancel(&mut self, id: u64) {
+        for queue in self.queues.values_mut() {
+            let is = |message: &Message| message.wanted && message.id == id;
+            if is(&queue.first) {
+                // Its credit comes back through the queue, like any other's.
+                queue.waiting = Box::pin(std::future::ready(Ok(None)));
+                return;
+            }
+            if let Some(at) = queue.behind.iter().position(|(message, ..)| is(message)) {
+                if let Some((message, _, header)) = queue.behind.get_mut(at) {
+                    message.wanted = false;
+                    // Past its deadline, so that no mailbox takes it.
+                    *header = header.clone().until(Moment::ORIGIN);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Gives a caller what is its turn, as far as it has room.
+pub(super) fn hand_over(
+    mut outbox: MutexGuard<'_, Outbox>,
+    id: u64,
+    mut item: Item<RawParcel>,
+    rooms: &mut FuturesUnordered<Room>,
+    staged: &mut Staged,
+) {
+    loop {
+        let Some(call) = outbox.session.calls.get(id) else { return };
+        let caller = Arc::clone(&call.caller);
+        let delivered = match &item.reply {
+            Some(reply) => caller.deliver(reply.clone()),
+            None => Ok(()),
+        };
+        match delivered {
+            Ok(()) => {}
+            Err(DeliverError::Full) => {
+                call.put_back(item);
+                rooms.push(Box::pin(async move {
+                    caller.room().await;
+                    id
+                }));
+                return;
+            }
+            Err(error) => {
+                let own = outbox.session.calls.remove(id);
+                drop(outbox);
+                drop(own);
+                if matches!(error, DeliverError::Invalid(_)) {
+                    caller.fail(StreamError::Mismatch);
+                }
+                if item.end.is_none() {
+                    staged.push(&FrameHeader::new(Kind::Cancel, id));
+                }
+                return;
+            }
+        }
+        if let Some(code) = item.end {
+            let own = outbox.session.calls.remove(id);
+            drop(outbox);
+            match code {
+                super::FINISHED => caller.finish(),
+                code => {
+                    caller.fail(StreamError::from_code(code).unwrap_or(StreamError::Lost));
+                }
+            }
+            drop(own);
+            return;
+        }
+        let grant = call.taken(item.bytes);
+        let next = call.next();
+        if let Some((messages, bytes)) = grant {
+            staged.push(&FrameHeader {
+                sequence: u32::try_from(messages).unwrap_or(u32::MAX),
+                budget: bytes,
+                ..FrameHeader::new(Kind::ReplyCredit, id)
+            });
+        }
+        match next {
+            Some(next) => item = next,
+            None => return,
+        }
+    }
+}

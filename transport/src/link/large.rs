@@ -1,0 +1,85 @@
+//! Messages on streams of their own: one frame per stream, written and read without a shared buffer.
+
+use bytes::Bytes;
+use neuroflow_kernel::RawParcel;
+use quinn::{Connection, RecvStream};
+use rkyv::util::AlignedVec;
+use tokio::sync::Semaphore;
+
+use super::LinkError;
+use super::staged::{Large, padding};
+use crate::frame::{FrameError, FrameHeader, HEADER_BYTES, Kind, padded};
+use crate::limits::{LARGE_KIB, READ_CHUNK_BYTES};
+use crate::session::Violation;
+
+/// A large message that has arrived.
+pub(crate) struct Received {
+    pub(crate) header: FrameHeader,
+    pub(crate) name: String,
+    pub(crate) parcel: RawParcel,
+}
+
+/// Behind all lanes: what is large can wait.
+const PRIORITY: i32 = -1;
+
+pub(super) async fn send(connection: Connection, large: Large) -> Result<(), LinkError> {
+    let mut stream = connection.open_uni().await?;
+    // An error says that the stream is closed, and then the write says so too.
+    let _closed = stream.set_priority(PRIORITY);
+    let pad = Bytes::from_static(padding(large.body.len()));
+    stream.write_all_chunks(&mut [large.head, large.body, pad]).await?;
+    let _closed = stream.finish();
+    Ok(())
+}
+
+/// Reads one. `room` bounds what all of a link hold while they are read.
+pub(crate) async fn receive(
+    mut stream: RecvStream,
+    lanes: u8,
+    room: &Semaphore,
+) -> Result<Received, LinkError> {
+    let mut header = [0; HEADER_BYTES];
+    exactly(&mut stream, &mut header).await?;
+    let header = FrameHeader::decode(&header)?;
+    if !matches!(header.kind, Kind::Request | Kind::Notice | Kind::Reply) {
+        return Err(FrameError::Misplaced { kind: header.kind as u8 }.into());
+    }
+    if header.lane >= lanes {
+        return Err(Violation::Lane.into());
+    }
+    let mut name = vec![0; padded(header.name_bytes)];
+    exactly(&mut stream, &mut name).await?;
+    let padding = name.split_off(header.name_bytes);
+    if padding.iter().any(|byte| *byte != 0) {
+        return Err(FrameError::Reserved.into());
+    }
+    let name = String::from_utf8(name).map_err(|error| FrameError::Name(error.utf8_error()))?;
+    let kib = u32::try_from(header.archive_bytes.div_ceil(1024)).unwrap_or(LARGE_KIB);
+    // The semaphore is never closed.
+    let _room = room.acquire_many(kib.min(LARGE_KIB)).await;
+    let mut archive = AlignedVec::with_capacity(header.archive_bytes);
+    let mut left = header.archive_bytes;
+    let mut pad = padded(left) - left;
+    while left + pad > 0 {
+        let limit = READ_CHUNK_BYTES.min(left + pad);
+        let Some(chunk) = stream.read_chunk(limit, true).await? else {
+            return Err(FrameError::Truncated.into());
+        };
+        let (body, rest) = chunk.bytes.split_at(chunk.bytes.len().min(left));
+        archive.extend_from_slice(body);
+        left -= body.len();
+        pad -= rest.len();
+        if rest.iter().any(|byte| *byte != 0) {
+            return Err(FrameError::Reserved.into());
+        }
+    }
+    let parcel = RawParcel::from_aligned(header.message, header.schema, archive);
+    Ok(Received { header, name, parcel })
+}
+
+async fn exactly(stream: &mut RecvStream, bytes: &mut [u8]) -> Result<(), LinkError> {
+    stream.read_exact(bytes).await.map_err(|error| match error {
+        quinn::ReadExactError::FinishedEarly(_) => FrameError::Truncated.into(),
+        quinn::ReadExactError::ReadError(error) => LinkError::from(error),
+    })
+}

@@ -1,0 +1,184 @@
+//! A lane as senders see it: an outbox that they write into, and the table of their calls.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use neuroflow_kernel::{Header, Moment, RawParcel, RawReplies, StreamError};
+
+use super::Meters;
+use super::large::Received;
+use super::staged::Staged;
+use crate::frame::{FrameHeader, Kind};
+use crate::session::calls::Over;
+use crate::session::{Hold, Session};
+
+/// Whoever waits for replies.
+type Caller = Arc<dyn RawReplies>;
+
+/// What senders see of a lane.
+pub(crate) struct Lane {
+    outbox: Mutex<Outbox>,
+    pub(super) meters: Arc<Meters>,
+}
+
+pub(super) struct Outbox {
+    pub(super) session: Session<Caller, RawParcel>,
+    pub(super) staged: Staged,
+    /// Whole messages from streams of their own.
+    pub(super) large: VecDeque<Received>,
+    /// The lane's task, if it waits.
+    pub(super) task: Option<Waker>,
+    pub(super) closed: bool,
+}
+
+/// Why a message isn't staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    Hold(Hold),
+    Closed,
+}
+
+/// What a message is sent with.
+pub(crate) struct Sending<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) generation: u32,
+    pub(crate) lane: u8,
+    pub(crate) header: &'a Header,
+    pub(crate) now: Moment,
+}
+
+impl Lane {
+    pub(crate) fn new(messages: u64, bytes: u64, meters: Arc<Meters>) -> Arc<Self> {
+        let outbox = Outbox {
+            session: Session::new(messages, bytes),
+            staged: Staged::default(),
+            large: VecDeque::new(),
+            task: None,
+            closed: false,
+        };
+        Arc::new(Self { outbox: Mutex::new(outbox), meters })
+    }
+
+    pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        // Nothing below unwinds half-way, so a poisoned outbox is still a valid one.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stages a request, or a notice if nobody wants replies. Says whether it's the only call.
+    pub(crate) fn send(
+        &self,
+        sending: &Sending<'_>,
+        parcel: RawParcel,
+        replies: Caller,
+    ) -> Result<bool, Unsent> {
+        let header = sending.header;
+        let bytes = parcel.as_bytes().len();
+        let mut outbox = self.outbox();
+        if outbox.closed {
+            return Err(Unsent::Closed);
+        }
+        let (kind, id) = if replies.is_wanted() {
+            match outbox.session.call(bytes, header.deadline(), replies) {
+                Ok(id) => (Kind::Request, id),
+                Err((hold, replies)) => {
+                    drop(outbox);
+                    drop(replies);
+                    return Err(Unsent::Hold(hold));
+                }
+            }
+        } else {
+            outbox.session.notice(bytes).map_err(Unsent::Hold)?;
+            (Kind::Notice, 0)
+        };
+        let frame = FrameHeader {
+            remaining: header.deadline().map(|at| at.since(sending.now)),
+            budget: header.remaining_budget().remaining().unwrap_or(u64::MAX),
+            trace: header.trace(),
+            hops: header.hops(),
+            lane: sending.lane,
+            generation: sending.generation,
+            ..FrameHeader::of_parcel(kind, id, &parcel)
+        };
+        outbox.staged.push_parcel(frame, sending.name, parcel, &self.meters);
+        let first = id != 0 && outbox.session.calls.len() == 1;
+        let task = outbox.task.take();
+        drop(outbox);
+        if let Some(task) = task {
+            task.wake();
+        }
+        Ok(first)
+    }
+
+    pub(crate) fn may_send(&self) -> Result<(), Unsent> {
+        let outbox = self.outbox();
+        if outbox.closed {
+            return Err(Unsent::Closed);
+        }
+        outbox.session.may_send().map_err(Unsent::Hold)
+    }
+
+    /// A large message has arrived on a stream of its own.
+    pub(crate) fn received(&self, received: Received) {
+        let mut outbox = self.outbox();
+        if outbox.closed {
+            return;
+        }
+        outbox.large.push_back(received);
+        let task = outbox.task.take();
+        drop(outbox);
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// Tells the peer that no new requests are taken.
+    pub(crate) fn stage_drain(&self) {
+        let mut outbox = self.outbox();
+        outbox.staged.push(&FrameHeader::new(Kind::Drain, 0));
+        let task = outbox.task.take();
+        drop(outbox);
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    /// Ends calls whose caller has gone or whose time is over. Says whether any is left.
+    pub(crate) fn sweep(&self, now: Moment) -> bool {
+        let mut outbox = self.outbox();
+        let over = outbox.session.calls.sweep(now, |caller| caller.is_closed());
+        for (id, _, _) in &over {
+            outbox.staged.push(&FrameHeader::new(Kind::Cancel, *id));
+        }
+        let task = if over.is_empty() { None } else { outbox.task.take() };
+        let left = outbox.session.calls.len() > 0;
+        drop(outbox);
+        for (_, caller, why) in over {
+            if why == Over::Late {
+                caller.fail(StreamError::DeadlineExceeded);
+            }
+        }
+        if let Some(task) = task {
+            task.wake();
+        }
+        left
+    }
+
+    /// The connection is over: whoever waits is told so.
+    pub(crate) fn close(&self) {
+        let mut outbox = self.outbox();
+        outbox.closed = true;
+        let callers: Vec<Caller> = outbox.session.calls.drain().collect();
+        let staged = std::mem::take(&mut outbox.staged);
+        let task = outbox.task.take();
+        outbox.large.clear();
+        drop(outbox);
+        drop(staged);
+        for caller in callers {
+            caller.fail(StreamError::Lost);
+        }
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The actor of one link: takes connections over, runs their tasks, and dials again when one is lost.
+
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use neuroflow_kernel::{Actor, Address, Backoff, Clock, Context, Header};
+use tokio::sync::{Notify, Semaphore};
+
+use super::connect::{Established, dial};
+use super::lane::{LaneParts, LaneTask};
+use super::large;
+use super::outbox::Lane;
+use super::peer::{Link, Peer};
+use super::{CloseCode, LinkCommand, LinkError};
+use crate::endpoint::Shared;
+use crate::limits::{LARGE_KIB, REDIAL_MAX, REDIAL_MIN, SWEEP_INTERVAL};
+
+/// Keeps one link.
+pub(crate) struct LinkServer {
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    /// Tries to dial since the link was lost.
+    tries: u32,
+}
+
+/// Between tries to dial.
+const BACKOFF: Backoff = Backoff { first: REDIAL_MIN, max: REDIAL_MAX };
+
+/// How long the sweep of calls ticks on without any, so that a steady trickle needn't start it anew.
+const SWEEP_LINGER: Duration = Duration::from_secs(1);
+
+impl LinkServer {
+    pub(crate) fn new(shared: Arc<Shared>, peer: Arc<Peer>) -> Self {
+        Self { shared, peer, tries: 0 }
+    }
+
+    fn take(&mut self, established: Established, context: &mut Context<LinkCommand>) {
+        let Established { connection, subject, incarnation, agreed, dialled, claim, .. } =
+            established;
+        let clock = context.clock().clone();
+        let number = self.shared.next_connection();
+        let lanes: Vec<Arc<Lane>> = established
+            .lanes
+            .iter()
+            .map(|_| Lane::new(agreed.messages, agreed.bytes, Arc::clone(&self.peer.meters)))
+            .collect();
+        let link = Arc::new(Link {
+            number,
+            connection: connection.clone(),
+            lanes: lanes.clone(),
+            agreed,
+            incarnation,
+            dialled,
+            since: clock.now(),
+            sweeping: AtomicBool::new(false),
+            sweep: Notify::new(),
+        });
+        let own = context.address();
+        for (at, (lane, stream)) in lanes.iter().zip(established.lanes).enumerate() {
+            let task = LaneTask::new(LaneParts {
+                lane: Arc::clone(lane),
+                number: u8::try_from(at).unwrap_or_default(),
+                connection: connection.clone(),
+                send: stream.send,
+                recv: stream.recv,
+                decoder: stream.decoder,
+                unread: stream.unread,
+                exports: Arc::clone(&self.shared.exports),
+                peer: subject.clone(),
+                clock: clock.clone(),
+                granted: Arc::clone(&self.peer.changed),
+            });
+            let (link, own) = (Arc::clone(&link), own.clone());
+            let work = async move {
+                let why = task.run().await;
+                end(&link, &why);
+                tell(&own, LinkCommand::Lost(number)).await;
+            };
+            if context.task(work).is_err() {
+                CloseCode::Shutdown.close(&connection);
+            }
+        }
+        let large = receive_large(Arc::clone(&link));
+        let sweep = sweep(Arc::clone(&link), clock.clone());
+        if context.task(large).is_err() || context.task(sweep).is_err() {
+            CloseCode::Shutdown.close(&connection);
+        }
+        let address = connection.remote_address();
+        let before = self.peer.up(Arc::clone(&link), subject, address);
+        drop(claim);
+        if self.peer.is_revoked() {
+            CloseCode::Revoked.close(&connection);
+        }
+        if let Some(before) = before {
+            end(&before, &LinkError::Superseded);
+        }
+        if number > self.shared.first_connection(self.peer.id, number) {
+            self.peer.meters.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tries = 0;
+    }
+
+    fn redial(&mut self, context: &mut Context<LinkCommand>) {
+        if self.peer.link().is_some() || self.peer.is_revoked() {
+            return;
+        }
+        self.tries = self.tries.saturating_add(1);
+        let wait = BACKOFF.delay(self.tries, jitter());
+        let (shared, peer, own) =
+            (Arc::clone(&self.shared), Arc::clone(&self.peer), context.address());
+        let work = async move {
+            shared.clock.sleep(wait).await;
+            if peer.link().is_some() {
+                return;
+            }
+            let next = match dial(&shared, peer.address(), Some(peer.id)).await {
+                Ok(established) => LinkCommand::Take(Box::new(established)),
+                Err(_later) => LinkCommand::Redial,
+            };
+            tell(&own, next).await;
+        };
+        // Each try begins when the one before has ended, so there is room.
+        let _full = context.task(work).is_err();
+    }
+}
+
+impl Actor for LinkServer {
+    type Message = LinkCommand;
+    type Error = Infallible;
+    const KIND: &'static str = "link";
+
+    async fn handle(
+        &mut self,
+        command: LinkCommand,
+        context: &mut Context<LinkCommand>,
+    ) -> Result<(), Infallible> {
+        match command {
+            LinkCommand::Take(established) => self.take(*established, context),
+            LinkCommand::Lost(number) => {
+                if self.peer.down(number) {
+                    self.redial(context);
+                }
+            }
+            LinkCommand::Redial => self.redial(context),
+            LinkCommand::Close => {
+                if let Some(link) = self.peer.revoke() {
+                    CloseCode::Revoked.close(&link.connection);
+                    link.lanes.iter().for_each(|lane| lane.close());
+                }
+                context.stop();
+            }
+        }
+        Ok(())
+    }
+
+    async fn stopping(&mut self, _: &mut Context<LinkCommand>) {
+        if let Some(link) = self.peer.link() {
+            self.peer.down(link.number);
+            CloseCode::Shutdown.close(&link.connection);
+            link.lanes.iter().for_each(|lane| lane.close());
+        }
+    }
+}
+
+impl Drop for LinkServer {
+    /// However this life ended: nobody serves its connection any more.
+    fn drop(&mut self) {
+        if let Some(link) = self.peer.link() {
+            self.peer.down(link.number);
+            end(&link, &LinkError::Superseded);
+        }
+    }
+}
+
+/// Ends a connection as the reason demands; callers are told at once.
+fn end(link: &Link, why: &LinkError) {
+    let code = match why {
+        LinkError::Frame(_) | LinkError::Violation(_) => CloseCode::Violation,
+        LinkError::Superseded => CloseCode::Superseded,
+        _ => CloseCode::Shutdown,
+    };
+    code.close(&link.connection);
+    link.lanes.iter().for_each(|lane| lane.close());
+    // The sweeper ends with the lanes.
+    link.sweep.notify_one();
+}
+
+async fn tell(own: &Address<LinkCommand>, command: LinkCommand) {
+    // An error says that the link's actor has ended, and its connection with it.
+    let _ended = own.tell(Header::new(), command).await.is_err();
+}
+
+/// Reads the streams of large messages.
+async fn receive_large(link: Arc<Link>) {
+    let room = Semaphore::new(LARGE_KIB as usize);
+    let lanes = u8::try_from(link.lanes.len()).unwrap_or(u8::MAX);
+    let mut reading = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            stream = link.connection.accept_uni() => match stream {
+                Ok(stream) => reading.push(large::receive(stream, lanes, &room)),
+                Err(_over) => return,
+            },
+            Some(received) = reading.next() => match received {
+                Ok(received) => {
+                    if let Some(lane) = link.lanes.get(usize::from(received.header.lane)) {
+                        lane.received(received);
+                    }
+                }
+                // The peer took it back.
+                Err(LinkError::Read(quinn::ReadError::Reset(_))) => {}
+                Err(why) => return end(&link, &why),
+            },
+        }
+    }
+}
+
+/// Looks for calls that are over, while there are calls.
+async fn sweep(link: Arc<Link>, clock: Clock) {
+    let mut idle = Duration::ZERO;
+    while link.connection.close_reason().is_none() {
+        if idle >= SWEEP_LINGER {
+            link.sweeping.store(false, Ordering::SeqCst);
+            let busy = link.lanes.iter().any(|lane| lane.sweep(clock.now()));
+            if !busy {
+                tokio::select! {
+                    () = link.sweep.notified() => {}
+                    _over = link.connection.closed() => return,
+                }
+            }
+            link.sweeping.store(true, Ordering::SeqCst);
+            idle = Duration::ZERO;
+        }
+        clock.sleep(SWEEP_INTERVAL).await;
+        let now = clock.now();
+        let mut busy = false;
+        for lane in &link.lanes {
+            busy |= lane.sweep(now);
+        }
+        idle = if busy { Duration::ZERO } else { idle + SWEEP_INTERVAL };
+    }
+}
+
+/// A number in 0..1 that differs between nodes: what failed together mustn't come back together.
+fn jitter() -> f64 {
+    let random = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}

@@ -1,0 +1,160 @@
+//! One lane's session: what may be sent, what was asked, what was granted. No I/O and no clock.
+//!
+//! The shell in [`crate::link`] feeds it frames and moments and carries out what it answers. Each
+//! lane of a link has one, so that a peer's credit is the sum over its lanes.
+
+pub(crate) mod calls;
+pub(crate) mod handshake;
+pub(crate) mod window;
+
+use neuroflow_kernel::Moment;
+
+use self::calls::Calls;
+use self::window::Window;
+use crate::limits::LANE_CALLS;
+
+/// What one end of a lane may send, and who waits there for answers. `C` is whoever waits for replies, `P` a reply.
+#[derive(Debug)]
+pub(crate) struct Session<C, P> {
+    window: Window,
+    pub(crate) calls: Calls<C, P>,
+    draining: bool,
+}
+
+/// Why a message can't be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// The peer has granted no more.
+    Credit,
+    /// As many calls wait for their answers as may.
+    Calls,
+    /// The peer takes no new requests.
+    Draining,
+}
+
+impl<C, P> Session<C, P> {
+    /// Of a lane whose peer grants `messages` and `bytes` from the start.
+    pub(crate) fn new(messages: u64, bytes: u64) -> Self {
+        Self {
+            window: Window::new(messages, bytes),
+            calls: Calls::new(LANE_CALLS),
+            draining: false,
+        }
+    }
+
+    /// Enters a call and takes its credit; `caller` comes back if there is none.
+    pub(crate) fn call(
+        &mut self,
+        bytes: usize,
+        deadline: Option<Moment>,
+        caller: C,
+    ) -> Result<u64, (Hold, C)> {
+        if let Err(hold) = self.may_send() {
+            return Err((hold, caller));
+        }
+        let id = self.calls.insert(caller, deadline).map_err(|caller| (Hold::Calls, caller))?;
+        self.window.sent(bytes);
+        Ok(id)
+    }
+
+    /// Takes the credit of a message without answer.
+    pub(crate) fn notice(&mut self, bytes: usize) -> Result<(), Hold> {
+        self.may_send()?;
+        self.window.sent(bytes);
+        Ok(())
+    }
+
+    /// Whether a message may be sent now.
+    pub(crate) fn may_send(&self) -> Result<(), Hold> {
+        if self.draining {
+            return Err(Hold::Draining);
+        }
+        if self.window.is_open() { Ok(()) } else { Err(Hold::Credit) }
+    }
+
+    /// The peer takes no new requests.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// The peer grants more; says whether that opened the window.
+    pub(crate) fn granted(&mut self, messages: u64, bytes: u64) -> bool {
+        let was_open = self.window.is_open();
+        self.window.grant(messages, bytes);
+        !was_open && self.window.is_open()
+    }
+}
+
+/// What a peer that keeps to the protocol never does. It loses its link.
+///
+/// ```
+/// assert!(neuroflow_transport::Violation::Credit.to_string().contains("granted"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// It sends more than it was granted.
+    #[error("the peer sends more than it was granted")]
+    Credit,
+    /// It sends a reply twice, or one after the end.
+    #[error("the peer sends a reply twice or after the last one")]
+    Sequence,
+    /// It uses the number of a request that still runs.
+    #[error("the peer uses the number of a request that still runs")]
+    Number,
+    /// It makes us answer and doesn't read the answers.
+    #[error("the peer doesn't read what it asked for")]
+    Unread,
+    /// It names a lane that isn't there.
+    #[error("the peer names a lane that there isn't")]
+    Lane,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::window::Allowance;
+    use super::*;
+    use crate::limits::{LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
+
+    #[test]
+    fn a_call_without_credit_comes_back_and_goes_through_after_a_grant() {
+        let mut session: Session<&str, ()> = Session::new(1, 100);
+        assert!(session.call(500, None, "first").is_ok());
+        assert_eq!(session.call(1, None, "second").unwrap_err(), (Hold::Credit, "second"));
+        assert_eq!(session.notice(1), Err(Hold::Credit));
+        assert!(!session.granted(1, 1_000), "no message more");
+        assert!(session.granted(2, 1_000));
+        assert!(session.call(1, None, "second").is_ok());
+        session.drain();
+        assert_eq!(session.notice(1), Err(Hold::Draining));
+    }
+
+    proptest! {
+        /// Two ends that keep to the rules never meet a violation, and never stop for ever.
+        #[test]
+        fn credit_is_never_exceeded_and_always_comes_back(
+            sizes in prop::collection::vec(0_usize..12_000_000, 1..60),
+            lag in prop::collection::vec(any::<bool>(), 60),
+        ) {
+            let mut sender: Session<(), ()> = Session::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES);
+            let mut receiver = Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES);
+            let mut inside = std::collections::VecDeque::new();
+            for (size, lag) in sizes.iter().zip(&lag) {
+                while sender.notice(*size).is_err() {
+                    let taken = inside.pop_front();
+                    prop_assert!(taken.is_some(), "closed although all was taken");
+                    if let Some((messages, bytes)) = receiver.taken(taken.unwrap_or_default()) {
+                        sender.granted(messages, bytes);
+                    }
+                }
+                prop_assert_eq!(receiver.arrived(*size), Ok(()));
+                inside.push_back(*size);
+                if *lag && let Some((messages, bytes)) = receiver.taken(inside.pop_front().unwrap()) {
+                    sender.granted(messages, bytes);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Strangers get nothing; a peer that breaks the rules loses its link and harms nobody else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use neuroflow_kernel::StreamError;
+use neuroflow_transport::{LinkError, LinksConfig};
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use crate::world::{HOUR, Node, Work, World, all, now, soon, until};
+
+#[tokio::test]
+async fn a_node_of_another_cluster_gets_no_link() {
+    let (ours, theirs) = (World::new(), World::new());
+    let (a, stranger) = (ours.node("a").await, theirs.node("b").await);
+    assert!(matches!(stranger.links.try_dial(a.address()).await, Err(LinkError::Connection(_))));
+    assert!(matches!(a.links.try_dial(stranger.address()).await, Err(LinkError::Connection(_))));
+    assert!(a.links.status().is_empty() && stranger.links.status().is_empty());
+}
+
+#[tokio::test]
+async fn an_expired_certificate_gets_no_link() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let old = world.authority.issue("b", &[], HOUR, now() - 3 * HOUR).unwrap();
+    let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), old, world.trust());
+    let b = Node::start(config, 8).await;
+    assert!(b.links.try_dial(a.address()).await.is_err());
+    assert!(a.links.try_dial(b.address()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_does_not_link_to_itself() {
+    let a = World::new().node("a").await;
+    let refused = a.links.try_dial(a.address()).await;
+    assert!(matches!(refused, Err(LinkError::Oneself | LinkError::Connection(_))), "{refused:?}");
+    assert!(a.links.status().is_empty());
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_does_nothing() {
+    let (a, b) = World::new().pair().await;
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for size in [0, 1, 20, 200, 1_200, 1_400] {
+        for byte in [0x00, 0x40, 0xc0, 0xff] {
+            socket.send_to(&vec![byte; size], b.address()).unwrap();
+        }
+    }
+    assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+}
+
+/// A client that speaks TLS as a member of the cluster, and then what it likes.
+async fn intruder(world: &World, to: &Node) -> (quinn::Endpoint, quinn::Connection) {
+    let credential = world.credential("intruder", &[]);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let chain = CertificateDer::pem_slice_iter(credential.certificate_pem().as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .unwrap();
+    let key = PrivateKeyDer::from_pem_slice(credential.key_pem().as_bytes()).unwrap();
+    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Gullible(provider)))
+        .with_client_auth_cert(chain, key)
+        .unwrap();
+    tls.alpn_protocols = vec![b"neuroflow/1".to_vec()];
+    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connecting = endpoint.connect_with(config, to.address(), "any.node").unwrap();
+    let connection = soon(connecting).await.unwrap();
+    (endpoint, connection)
+}
+
+/// Believes every server.
+#[derive(Debug)]
+struct Gullible(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Gullible {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A frame's header by hand, as `docs/PROTOCOL.md` has it.
+fn frame(kind: u8, fields: &[(usize, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![0; 112];
+    bytes[..4].copy_from_slice(b"NFLK");
+    bytes[4] = 1;
+    bytes[5] = kind;
+    bytes[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
+    for (at, field) in fields {
+        bytes[*at..*at + field.len()].copy_from_slice(field);
+    }
+    bytes
+}
+
+fn hello(oldest: u16, newest: u32, credit: u32) -> Vec<u8> {
+    let mut bytes = frame(
+        1,
+        &[
+            (12, &8_u16.to_le_bytes()),
+            (14, &oldest.to_le_bytes()),
+            (16, &77_u64.to_le_bytes()),
+            (40, &1_000_000_u64.to_le_bytes()),
+            (75, &[1]),
+            (76, &credit.to_le_bytes()),
+            (96, &newest.to_le_bytes()),
+        ],
+    );
+    bytes.extend_from_slice(b"intruder");
+    bytes.extend_from_slice(&[0; 8]);
+    bytes
+}
+
+fn code(error: &quinn::ConnectionError) -> Option<u64> {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_breaks_the_rules_is_closed_and_the_others_go_on() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let notice = |id: u64| {
+        let mut bytes = frame(3, &[(12, &6_u16.to_le_bytes()), (16, &id.to_le_bytes())]);
+        bytes.extend_from_slice(b"worker");
+        bytes.extend_from_slice(&[0; 10]);
+        bytes
+    };
+    let request = |id: u64| {
+        let mut bytes = notice(id);
+        bytes[5] = 2;
+        bytes
+    };
+    let good = || hello(1, 1, 100);
+    let huge = frame(2, &[(8, &u32::MAX.to_le_bytes())]);
+    let over = [good(), frame(2, &[(8, &40_000_u32.to_le_bytes())])].concat();
+    let flood: Vec<u8> =
+        std::iter::once(good()).chain((0..5).map(|_| frame(1, &[]))).flatten().collect();
+    let cases: [(&str, Vec<u8>, u64); 7] = [
+        ("garbage", vec![0x55; 4_000], 2),
+        ("no hello", request(1), 2),
+        ("a newer protocol only", hello(9, 12, 100), 3),
+        ("a huge frame", [good(), huge].concat(), 2),
+        ("a large frame on a lane", over, 2),
+        ("a second hello", flood, 2),
+        ("reserved bytes", [good(), frame(6, &[(105, &[1])])].concat(), 2),
+    ];
+    for (case, bytes, expected) in cases {
+        let (_endpoint, connection) = intruder(&world, &b).await;
+        let (mut send, _recv) = connection.open_bi().await.unwrap();
+        // The peer may close before all is written.
+        let _closed = send.write_all(&bytes).await;
+        let closed = soon(connection.closed()).await;
+        assert_eq!(code(&closed), Some(expected), "{case}: {closed:?}");
+    }
+    assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn more_than_was_granted_is_a_violation_and_replays_of_unknown_ids_are_ignored() {
+    let world = World::new();
+    let b = world.node_with("b", 1, |config| config).await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&hello(1, 1, 100)).await.unwrap();
+    let mut answer = [0; 112];
+    soon(recv.read_exact(&mut answer)).await.unwrap();
+    assert_eq!((&answer[..4], answer[5]), (b"NFLK".as_slice(), 1));
+    // Replies, ends, cancellations and credit for calls that never were.
+    for kind in [4, 5, 6, 8] {
+        send.write_all(&frame(kind, &[(16, &99_u64.to_le_bytes())])).await.unwrap();
+    }
+    // A worker that is busy, so that notices wait within the credit; then more than that.
+    b.worker
+        .notify(neuroflow_kernel::Header::new(), &Work { wait: true, ..Work::default() })
+        .await
+        .unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    let work = neuroflow_kernel::Parcel::archive(&Work::default()).unwrap();
+    let bytes = work.as_raw().as_bytes();
+    let mut notice = frame(
+        3,
+        &[
+            (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
+            (12, &6_u16.to_le_bytes()),
+            (14, &1_u16.to_le_bytes()),
+            (24, &work.as_raw().message().get().to_le_bytes()),
+        ],
+    );
+    notice.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
+    notice.extend_from_slice(bytes);
+    notice.resize(notice.len().next_multiple_of(16), 0);
+    let flood = async {
+        loop {
+            if send.write_all(&notice).await.is_err() {
+                return;
+            }
+        }
+    };
+    soon(flood).await;
+    assert_eq!(code(&soon(connection.closed()).await), Some(2));
+}
+
+#[tokio::test]
+async fn a_peer_that_never_reads_is_cut_off_or_waits_and_others_go_on() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, recv) = connection.open_bi().await.unwrap();
+    send.write_all(&hello(1, 1, 100)).await.unwrap();
+    let work = Work { replies: 60, bytes: 30_000, ..Work::default() };
+    let work = neuroflow_kernel::Parcel::archive(&work).unwrap();
+    let bytes = work.as_raw().as_bytes();
+    for id in 1..200_u64 {
+        let mut request = frame(
+            2,
+            &[
+                (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
+                (12, &6_u16.to_le_bytes()),
+                (14, &1_u16.to_le_bytes()),
+                (16, &id.to_le_bytes()),
+                (24, &work.as_raw().message().get().to_le_bytes()),
+            ],
+        );
+        request.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
+        request.extend_from_slice(bytes);
+        request.resize(request.len().next_multiple_of(16), 0);
+        send.write_all(&request).await.unwrap();
+    }
+    until(|| b.ledger.begun() > 1).await;
+    b.clock().sleep(Duration::from_millis(200)).await;
+    // The worker was held up by one who doesn't read for no longer than that one's streams took up.
+    assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+    drop(recv);
+    connection.close(0_u32.into(), b"");
+    let far = a.far("agent://b/worker");
+    let after = all(&far, &Work { replies: 1, ..Work::default() }).await;
+    assert!(matches!(after, Ok(_) | Err(StreamError::Overloaded)), "{after:?}");
+}

@@ -1,0 +1,137 @@
+//! What becomes of callers when a link or a node is lost, and how links come back.
+
+use neuroflow_kernel::{AskError, Header, Refusal, StreamError};
+use neuroflow_transport::LinkState;
+
+use crate::world::{HOUR, Work, World, all, now, soon, until};
+
+#[tokio::test]
+async fn a_killed_node_ends_its_callers_at_once_and_later_ones_too() {
+    let (a, b) = World::new().pair().await;
+    let far = a.far("agent://b/worker");
+    let waiting = Work { wait: true, ..Work::default() };
+    let mut stream = soon(far.ask(Header::new(), &waiting)).await.unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    drop(b.kernel);
+    assert!(matches!(soon(stream.next()).await, Some(Err(StreamError::Lost))));
+    assert!(soon(stream.next()).await.is_none());
+    a.has_lost("b").await;
+    let refused = soon(far.ask(Header::new(), &waiting)).await.unwrap_err();
+    assert!(matches!(refused, AskError::Refused(Refusal::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn work_for_a_lost_caller_is_cancelled() {
+    let (a, b) = World::new().pair().await;
+    let waiting = Work { wait: true, ..Work::default() };
+    let _stream = soon(a.far("agent://b/worker").ask(Header::new(), &waiting)).await.unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    a.kernel.stop().await;
+    until(|| b.ledger.cancelled() == 1).await;
+}
+
+#[tokio::test]
+async fn a_link_comes_back_when_its_node_does() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let credential = world.credential("b", &[]);
+    let config = |listen: std::net::SocketAddr| {
+        neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
+    };
+    let b = crate::world::Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let at = b.address();
+    a.links.dial(at).await;
+    a.has_link_to("b").await;
+    let far = a.far("agent://b/worker");
+    assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
+    b.kernel.stop().await;
+    a.has_lost("b").await;
+    let b = crate::world::Node::start(config(at), 8).await;
+    a.has_link_to("b").await;
+    assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
+    assert_eq!(b.ledger.begun(), 1);
+    assert_eq!(a.links.status()[0].reconnects, 1);
+}
+
+#[tokio::test]
+async fn a_seed_is_dialled_until_it_is_there() {
+    let world = World::new();
+    let place = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let a = world.node_with("a", 8, |config| config.seed(place)).await;
+    a.clock().sleep(std::time::Duration::from_millis(100)).await;
+    let credential = world.credential("b", &[]);
+    let config = neuroflow_transport::LinksConfig::new(place, credential, world.trust());
+    let _b = crate::world::Node::start(config, 8).await;
+    a.has_link_to("b").await;
+}
+
+#[tokio::test]
+async fn when_both_dial_one_connection_stays() {
+    let world = World::new();
+    for _ in 0..10 {
+        let (a, b) = (world.node("a").await, world.node("b").await);
+        let (from_a, from_b) =
+            tokio::join!(a.links.try_dial(b.address()), b.links.try_dial(a.address()));
+        assert!(from_a.is_ok() || from_b.is_ok(), "{from_a:?} {from_b:?}");
+        a.has_link_to("b").await;
+        b.has_link_to("a").await;
+        for (node, far) in [(&a, "agent://b/worker"), (&b, "agent://a/worker")] {
+            assert_eq!(all(&node.far(far), &Work::default()).await, Ok(vec![]));
+        }
+        assert_eq!(a.links.status().len() + b.links.status().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_node_loses_its_link_and_gets_no_other() {
+    let (a, b) = World::new().pair().await;
+    let waiting = Work { wait: true, ..Work::default() };
+    let mut stream = soon(b.far("agent://a/worker").ask(Header::new(), &waiting)).await.unwrap();
+    until(|| a.ledger.begun() == 1).await;
+    a.links.revoke(b.links.id()).await;
+    assert!(matches!(soon(stream.next()).await, Some(Err(StreamError::Lost))));
+    assert!(b.links.try_dial(a.address()).await.is_err());
+    assert_eq!(a.state_of("b"), Some(LinkState::Revoked));
+    let refused = soon(a.far("agent://b/worker").ask(Header::new(), &waiting)).await.unwrap_err();
+    assert!(matches!(refused, AskError::Refused(Refusal::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_draining_node_takes_no_new_requests_and_finishes_the_old() {
+    let (a, b) = World::new().pair().await;
+    let far = a.far("agent://b/worker");
+    let waiting = Work { wait: true, replies: 1, ..Work::default() };
+    let mut stream = soon(far.ask(Header::new(), &waiting)).await.unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    b.links.drain();
+    let drained = async {
+        while soon(far.ask(Header::new(), &Work::default())).await.is_ok() {
+            a.clock().sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    soon(drained).await;
+    b.ledger.gate.close();
+    assert_eq!(soon(stream.next()).await.unwrap().unwrap().get().number, 0);
+    assert!(soon(stream.next()).await.is_none());
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_while_links_stand() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let other = world.credential("a", &[]);
+    assert!(a.links.renew(&other).is_err());
+    let own = world.credential("c", &[]);
+    let config = neuroflow_transport::LinksConfig::new(
+        "127.0.0.1:0".parse().unwrap(),
+        own.clone(),
+        world.trust(),
+    );
+    let c = crate::world::Node::start(config, 8).await;
+    c.links.try_dial(b.address()).await.unwrap();
+    c.has_link_to("b").await;
+    c.links.renew(&own).unwrap();
+    assert_eq!(all(&c.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+    let expires = b.links.status().iter().map(|link| link.certificate_expires).min().unwrap();
+    assert!(expires > now() && expires < now() + 2 * HOUR);
+}

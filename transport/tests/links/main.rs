@@ -1,0 +1,7 @@
+//! Links from outside: nodes with kernels of their own, in one process, over QUIC on loopback.
+#![cfg(test)]
+
+mod calls;
+mod hostile;
+mod loss;
+mod world;
