@@ -33,22 +33,40 @@ impl Scratch {
         path.to_str().expect("a plain path").to_owned()
     }
 
-    /// The binary with these arguments, in this directory, with nothing of the tester's settings.
+    /// The binary with these arguments, in this directory, with nothing of the tester's settings. It
+    /// dies with the test that starts it, and a node that isn't told otherwise takes free ports.
     pub(crate) fn neuroflow(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_neuroflow"));
-        command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
+        let mut command = Command::new("setpriv");
+        command.args(DIES_WITH_PARENT).arg(env!("CARGO_BIN_EXE_neuroflow")).args(arguments);
+        self.arrange(command, arguments)
+    }
+
+    /// The same for a process that is waited for; it doesn't outlive [`PATIENCE`].
+    fn short_lived(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(DIES_WITH_PARENT).args(["timeout", "-s", "KILL", PATIENCE, "setpriv"]);
+        command.args(DIES_WITH_PARENT).arg(env!("CARGO_BIN_EXE_neuroflow")).args(arguments);
+        self.arrange(command, arguments)
+    }
+
+    fn arrange(&self, mut command: Command, arguments: &[&str]) -> Command {
+        command.current_dir(&self.0).stdin(Stdio::null());
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("NEUROFLOW_") || name.starts_with("OTEL_") {
                 command.env_remove(&*name);
             }
         }
+        if arguments.first() == Some(&"serve") {
+            command.env("NEUROFLOW_GATEWAY_LISTEN", "127.0.0.1:0");
+            command.env("NEUROFLOW_TELEMETRY_METRICS_LISTEN", "127.0.0.1:0");
+        }
         command
     }
 
     /// Runs it to its end.
     pub(crate) fn output(&self, arguments: &[&str]) -> Ran {
-        Ran::of(&self.neuroflow(arguments).output().expect("the built binary"))
+        Ran::of(&self.short_lived(arguments).output().expect("the built binary"))
     }
 
     /// Runs it to its end where no user namespace can be made.
@@ -62,7 +80,7 @@ impl Scratch {
 
     /// Runs it to its end with this on standard input.
     pub(crate) fn output_with(&self, input: &[u8], arguments: &[&str]) -> Ran {
-        let mut command = self.neuroflow(arguments);
+        let mut command = self.short_lived(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the built binary");
         // A program that doesn't read its input may be gone already.
@@ -70,6 +88,13 @@ impl Scratch {
         Ran::of(&child.wait_with_output().expect("its end"))
     }
 }
+
+/// Arguments of `setpriv`: the kernel ends the process when the thread ends that has started it, however
+/// that ends.
+const DIES_WITH_PARENT: [&str; 2] = ["--pdeathsig", "KILL"];
+
+/// Seconds until a process that should have ended by itself is ended.
+const PATIENCE: &str = "120";
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -161,9 +186,6 @@ impl Server {
         let socket = scratch.path("run/control.sock");
         let socket_flag = format!("--control-socket={}", socket.display());
         let mut arguments = vec!["serve", "--gateway-listen=127.0.0.1:0", &socket_flag];
-        if !more.iter().any(|flag| flag.starts_with("--telemetry-metrics-listen")) {
-            arguments.push("--telemetry-metrics-listen=127.0.0.1:0");
-        }
         arguments.extend(more);
         let mut command = scratch.neuroflow(&arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
