@@ -4,6 +4,7 @@
 //! `_exit`. The program's own process (`payload`) shares memory with the first one meanwhile, and so
 //! allocates nothing either.
 
+pub(crate) mod build;
 pub(crate) mod cgroup;
 pub(crate) mod child;
 mod identity;
@@ -16,6 +17,7 @@ pub(crate) mod nest;
 pub(crate) mod overlay;
 pub(crate) mod payload;
 mod root;
+pub(crate) mod seedling;
 pub(crate) mod sys;
 mod template;
 mod warden;

@@ -19,7 +19,7 @@ use crate::{
     program::Program,
 };
 use encode::Encoder;
-pub(crate) use view::{Entry, MAX_PLAN_BINDS, Order, Plan};
+pub(crate) use view::{Entry, Ground, MAX_PLAN_BINDS, Order, Plan};
 
 /// What an order is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

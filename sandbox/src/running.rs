@@ -90,9 +90,7 @@ impl Running {
         let mut open = None;
         if program.is_interactive() {
             open = parts.stdin.map(CellInput::new).transpose()?;
-        } else if let Some(pipe) = parts.stdin
-            && !program.piped_input().is_empty()
-        {
+        } else if let Some(pipe) = parts.stdin {
             let pipe = watch(pipe, Interest::WRITABLE)?;
             stdin = Some(Input { pipe, bytes: program.piped_input().to_vec(), written: 0 });
         }
@@ -106,13 +104,11 @@ impl Running {
             }
             _ => None,
         };
-        let output =
-            |pipe: Option<OwnedFd>| pipe.map(|pipe| watch(pipe, Interest::READABLE)).transpose();
         Ok(Self {
             stdin,
             open,
-            stdout: output(parts.stdout)?,
-            stderr: output(parts.stderr)?,
+            stdout: Some(parts.stdout),
+            stderr: Some(parts.stderr),
             report: Some(parts.report),
             process: parts.process,
             state,
@@ -434,8 +430,8 @@ impl std::fmt::Debug for Egressing {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: Option<OwnedFd>,
-    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) stdout: AsyncFd<OwnedFd>,
+    pub(crate) stderr: AsyncFd<OwnedFd>,
     pub(crate) report: AsyncFd<OwnedFd>,
     pub(crate) process: Process,
     pub(crate) stages: Stages,

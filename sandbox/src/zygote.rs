@@ -24,3 +24,5 @@ mod pools;
 mod process;
 #[cfg(target_os = "linux")]
 mod start;
+#[cfg(target_os = "linux")]
+mod stock;

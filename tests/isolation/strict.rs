@@ -68,7 +68,10 @@ async fn memory_is_limited_for_the_cell_as_a_whole() {
                    done; wait; echo alive");
     let Some(done) = run(strict().memory(32 << 20), many).await else { return };
     assert_eq!(done.report.end, End::Memory);
-    assert!(done.report.group.oom_kills.is_some_and(|kills| kills > 0), "{:?}", done.report.group);
+    // Version 1 says so before it kills, and the zygote may be faster then.
+    assert!(done.report.group.oom_kills.is_some(), "{:?}", done.report.group);
+    let peak = done.report.group.memory_peak_bytes.expect("it's counted");
+    assert!((16 << 20..=32 << 20).contains(&peak), "{:?}", done.report.group);
     let files = sh("head -c 60000000 /dev/zero > /work/big; echo alive");
     let done = run(strict().memory(32 << 20), files).await.expect("it was given before");
     assert_eq!(done.report.end, End::Memory, "what is written to memory counts");

@@ -124,6 +124,8 @@ pub(super) async fn launch(
     // Only the cell may hold its ends from here on, or their closing would never be seen.
     drop((theirs, their_report));
     let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
+    // While the cell is at work.
+    let ours = ours.watched().map_err(Refusal::Pipes)?;
     let begun = first_answers(&report, Known::default(), terms.profile).await?;
     finish(zygote, report, ours, begun, terms, Origin::Made)
 }
@@ -157,6 +159,7 @@ pub(super) async fn claim(
     let claimed = Request::Claimed { cell, milliseconds: wall };
     send(zygote, [&claimed.header(), &[]], &[]).await?;
     let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
+    let ours = ours.watched().map_err(Refusal::Pipes)?;
     let known = Known { process: Some(process), egress, overlay: None };
     let begun = first_answers(&report, known, terms.profile).await?;
     let origin = if begun.joined { Origin::Joined } else { Origin::Prepared };
@@ -175,12 +178,12 @@ enum Origin {
 fn finish(
     zygote: &Arc<Zygote>,
     report: AsyncFd<OwnedFd>,
-    ours: [Option<OwnedFd>; 3],
+    ours: Streams<AsyncFd<OwnedFd>>,
     begun: Begun,
     terms: &Terms<'_>,
     origin: Origin,
 ) -> Result<Running, Refusal> {
-    let [stdin, stdout, stderr] = ours;
+    let Streams { stdin, stdout, stderr } = ours;
     let Begun { process, stages, heard, egress, overlay, .. } = begun;
     let parts = Parts {
         stdin,
@@ -253,6 +256,10 @@ async fn first_answers(
             (Record::Joined, _) => joined = true,
             (Record::Overlay, Some(upper)) => overlay = Some(upper),
             (Record::Started { stages }, _) => started = Some(Stages::from_nanoseconds(stages)),
+            (Record::Ran { stages, status, usage }, _) => {
+                started = Some(Stages::from_nanoseconds(stages));
+                heard.push(Record::Ended { status, usage });
+            }
             (record @ (Record::Ended { .. } | Record::Denied { .. } | Record::Seen { .. }), _)
                 if heard.len() < MOST_HEARD =>
             {
@@ -324,22 +331,39 @@ async fn send(
     sent.map_err(|error| not_sent(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))
 }
 
-/// The cell's ends of its streams (input, output, error), and ours, which never wait. There is none
-/// of ours for an input that is a file.
-fn streams(program: &Program) -> sys::Result<([OwnedFd; 3], [Option<OwnedFd>; 3])> {
-    let (their_input, our_input) = if let Some(input) = program.sealed_input() {
+/// Our ends of a cell's streams. There is none for an input that is a file.
+#[derive(Debug)]
+struct Streams<Output> {
+    stdin: Option<OwnedFd>,
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Streams<OwnedFd> {
+    fn watched(self) -> sys::Result<Streams<AsyncFd<OwnedFd>>> {
+        let Self { stdin, stdout, stderr } = self;
+        let output = |pipe| watch(pipe, Interest::READABLE);
+        Ok(Streams { stdin, stdout: output(stdout)?, stderr: output(stderr)? })
+    }
+}
+
+/// The cell's ends of its streams (input, output, error), and ours, which never wait.
+fn streams(program: &Program) -> sys::Result<([OwnedFd; 3], Streams<OwnedFd>)> {
+    let (their_input, stdin) = if let Some(input) = program.sealed_input() {
         (input.reader()?, None)
     } else {
         let (theirs, ours) = file::pipe()?;
         (theirs, Some(ours))
     };
-    let (our_output, their_output) = file::pipe()?;
-    let (our_error, their_error) = file::pipe()?;
-    let ours = [our_input, Some(our_output), Some(our_error)];
-    for end in ours.iter().flatten() {
+    let (stdout, their_output) = file::pipe()?;
+    let (stderr, their_error) = file::pipe()?;
+    // An input that nothing is written to is only closed.
+    let is_written = program.is_interactive() || !program.piped_input().is_empty();
+    let stdin = stdin.filter(|_| is_written);
+    for end in stdin.iter().chain([&stdout, &stderr]) {
         file::set_nonblocking(end.as_fd())?;
     }
-    Ok(([their_input, their_output, their_error], ours))
+    Ok(([their_input, their_output, their_error], Streams { stdin, stdout, stderr }))
 }
 
 #[cfg(test)]
@@ -377,6 +401,9 @@ mod tests {
         // A program that was faster than its zygote.
         let begun = answers(&[started, ended, Record::Launched]).await.unwrap();
         assert_eq!(begun.heard, [ended]);
+        let ran = Record::Ran { stages: [1; STAGES], status: 0, usage: Usage::default() };
+        assert_eq!(answers(&[Record::Launched, ran]).await.unwrap().heard, [ended]);
+        assert_eq!(answers(&[ran, Record::Launched]).await.unwrap().heard, [ended]);
     }
 
     #[tokio::test]

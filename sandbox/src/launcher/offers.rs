@@ -41,12 +41,18 @@ impl Offers {
         self.hear(control);
         // One that has died while it waited is no offer.
         let lives = |offer: &Offer| event::is_readable(offer.pidfd.as_fd(), 0) == Ok(false);
-        self.waiting.retain(|(known, offer)| *known != key || lives(offer));
         let is_ready = |offer: &Offer| {
             !announced || event::is_readable(offer.report.as_fd(), 0).unwrap_or_default()
         };
-        let at = self.waiting.iter().position(|(known, offer)| *known == key && is_ready(offer))?;
-        self.waiting.remove(at).map(|(_, offer)| offer)
+        let mut from = 0;
+        loop {
+            let mut rest = self.waiting.iter().skip(from);
+            from += rest.position(|(known, offer)| *known == key && is_ready(offer))?;
+            let (_, offer) = self.waiting.remove(from)?;
+            if lives(&offer) {
+                return Some(offer);
+            }
+        }
     }
 
     /// Takes what has arrived. An offer that can't be read is dropped, and the cell with it.

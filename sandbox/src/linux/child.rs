@@ -4,27 +4,25 @@
 //! look into it.
 
 use std::{
-    ffi::CStr,
+    mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use super::{
-    At, Failure, Namespaces, Prepared,
-    joint::{Guest, Invitation, Terms, Ticket},
-    keeper, landlock, lockdown,
+    At, Failure, Prepared,
+    build::{Ahead, Built, Nest, enter_groups, fit, settle},
+    joint::{Guest, Invitation},
+    keeper, lockdown,
     payload::Payload,
-    root,
     sys::{
-        Result as SysResult, credentials, directory, event, file,
-        process::{self, NEW_CGROUP, Stack},
-        seccomp,
+        Result as SysResult, credentials, event, file,
+        process::{self, Stack},
         socket::{self, MAX_SENT, Wait},
     },
-    warden::Warden,
+    warden::{self, Warden},
 };
 use crate::{
     errno::Errno,
-    limits,
     plan::{MAX_PLAN_BINDS, Order, Plan, RESOURCES},
     report::{STAGES, Usage},
     step::Step,
@@ -46,28 +44,14 @@ pub(crate) struct Launch<'a> {
     pub(crate) ceilings: [u64; RESOURCES],
     /// What a cell with namespaces needs.
     pub(crate) nest: Option<Nest<'a>>,
+    /// What the plan shows of the host.
+    pub(crate) prepared: Prepared,
+    /// The interpreter whose fork is to become the program.
+    pub(crate) interpreter: Option<Invitation<'a>>,
     /// How many capabilities the kernel knows.
     pub(crate) capabilities: u64,
     /// When the zygote began.
     pub(crate) begun: u64,
-}
-
-/// What the nursery gives to a cell.
-#[derive(Debug)]
-pub(crate) struct Nest<'a> {
-    /// A copy of the shared root, detached.
-    pub(crate) root: OwnedFd,
-    pub(crate) prepared: Prepared,
-    /// The id, in the zygote's user namespace, that the cell's id stands for.
-    pub(crate) host_id: u32,
-    /// Whether the zygote could give its groups up.
-    pub(crate) privileged: bool,
-    /// The zygote's own.
-    pub(crate) namespaces: Namespaces,
-    /// Files of groups to enter by writing to them.
-    pub(crate) groups: &'a [BorrowedFd<'a>],
-    /// The interpreter whose fork is to become the program.
-    pub(crate) interpreter: Option<Invitation<'a>>,
 }
 
 /// What the process is to run.
@@ -83,6 +67,15 @@ pub(crate) enum Work<'a> {
 pub(crate) fn run(launch: &mut Launch<'_>) -> ! {
     let mut clock = Clock::start(launch.begun);
     let built = build(launch, &mut clock);
+    conclude(launch, built, clock)
+}
+
+/// Carries the order out, if the cell could be built, and ends.
+pub(super) fn conclude(
+    launch: &mut Launch<'_>,
+    built: Result<Built, Failure>,
+    mut clock: Clock,
+) -> ! {
     let code = match built.and_then(|built| work(launch, built, &mut clock)) {
         Ok(code) => code,
         Err(Failure { step, errno, detail }) => {
@@ -92,14 +85,6 @@ pub(crate) fn run(launch: &mut Launch<'_>) -> ! {
     process::exit(code)
 }
 
-/// What there is when the cell is ready for its program.
-struct Built {
-    /// Tells of refused calls.
-    listener: Option<OwnedFd>,
-    /// An interpreter's fork that is coming.
-    guest: Option<Guest>,
-}
-
 /// The cell around the program. Its last act is to look whether the zygote still lives: if it died
 /// before the cell was tied to it, this is where the cell notices.
 fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Built, Failure> {
@@ -107,13 +92,11 @@ fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Built, Failure> {
     credentials::on_parent_death(if launch.plan.minimal { libc::SIGTERM } else { libc::SIGKILL })
         .at(Step::ParentDeath)?;
     let built = if let Some(nest) = &launch.nest {
-        for group in nest.groups {
-            file::write(*group, b"0").at(Step::EnterGroup)?;
-        }
-        process::unshare(NEW_CGROUP).at(Step::Clone)?;
+        enter_groups(nest)?;
         keep_only_needed(launch).at(Step::CloseDescriptors)?;
-        credentials::start_session().at(Step::StartSession)?;
-        build_nest(launch, nest, clock)?
+        let is_invited = launch.interpreter.is_some();
+        let ticket = settle(nest, launch.plan.ground(), is_invited, clock)?;
+        fit(launch, Ahead::Nothing { ticket }, nest.privileged, clock)?
     } else {
         keep_only_needed(launch).at(Step::CloseDescriptors)?;
         credentials::start_session().at(Step::StartSession)?;
@@ -122,60 +105,22 @@ fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Built, Failure> {
         lockdown::forbid_privileges()?;
         Built { listener: None, guest: None }
     };
-    if event::is_readable(launch.zygote, 0).at(Step::ParentDeath)? {
-        return Err(Errno::from_raw(libc::ESRCH)).at(Step::ParentDeath);
-    }
+    look_for(launch.zygote)?;
     clock.lap();
     Ok(built)
 }
 
-fn build_nest(launch: &Launch<'_>, nest: &Nest<'_>, clock: &mut Clock) -> Result<Built, Failure> {
-    let Launch { plan, capabilities, ceilings, .. } = launch;
-    let (capabilities, ceilings, report) = (*capabilities, *ceilings, launch.report.as_fd());
-    clock.lap();
-    let own = file::open(c"/proc/self", libc::O_PATH | libc::O_CLOEXEC).at(Step::WriteIdMap)?;
-    take_ids(nest, own.as_fd())?;
-    nest.namespaces.verify_left(own.as_fd()).at(Step::VerifyNamespaces)?;
-    // Both need the zygote's `/proc`, which goes with its root.
-    file::write_once(MAX_USER_NAMESPACES, b"0").at(Step::ForbidNesting)?;
-    let proc = root::proc(plan)?;
-    let ticket =
-        nest.interpreter.map(|invitation| Ok((invitation, Ticket::open()?))).transpose()?;
-    clock.lap();
-    root::change(nest.root.as_fd())?;
-    clock.lap();
-    if let Some(upper) = root::furnish(plan, proc.as_ref(), &nest.prepared)? {
-        let record = Record::Overlay.encode();
-        socket::send(report, [&record, &[]], &[upper.as_fd()], Wait::Yes).at(Step::HideParts)?;
+/// Fails if the zygote is dead.
+pub(super) fn look_for(zygote: BorrowedFd<'_>) -> Result<(), Failure> {
+    if event::is_readable(zygote, 0).at(Step::ParentDeath)? {
+        return Err(Errno::from_raw(libc::ESRCH)).at(Step::ParentDeath);
     }
-    clock.lap();
-    lockdown::drop_all(capabilities)?;
-    clock.lap();
-    let mut rules = None;
-    if plan.landlock > 0 {
-        let made = landlock::make(plan, plan.landlock)?;
-        landlock::restrict(made.as_fd())?;
-        rules = Some(made);
-    }
-    clock.lap();
-    // A filter that only watches would stop this process too, so the program takes it by itself.
-    let filter = plan.filter().filter(|_| !plan.learn);
-    let listener = filter.map(|filter| take_filter(filter).at(Step::LoadFilter)).transpose()?;
-    let terms = Terms { plan, ceilings, capabilities, alone: nest.privileged };
-    let guest =
-        ticket.map(|(invitation, ticket)| ticket.redeem(invitation, &terms, rules.as_ref()));
-    Ok(Built { listener, guest: guest.transpose()? })
-}
-
-/// Puts this process, and with it the program, under the filter. Returns what tells of refused calls.
-fn take_filter(filter: &[u8]) -> SysResult<OwnedFd> {
-    let listener = seccomp::load(filter, true)?.ok_or(credentials::NOT_AS_SET)?;
-    if seccomp::mode()? == seccomp::FILTERED { Ok(listener) } else { Err(credentials::NOT_AS_SET) }
+    Ok(())
 }
 
 /// Takes the order and carries it out.
 fn work(launch: &mut Launch<'_>, built: Built, clock: &mut Clock) -> Result<i32, Failure> {
-    let Launch { plan, stack, report, ceilings, .. } = launch;
+    let Launch { plan, work, stack, report, ceilings, .. } = launch;
     let report = report.as_fd();
     let Built { listener, guest } = built;
     if let Some(guest) = guest {
@@ -183,13 +128,14 @@ fn work(launch: &mut Launch<'_>, built: Built, clock: &mut Clock) -> Result<i32,
         drop(listener);
         return receive_guest(&guest, report, clock);
     }
-    match &launch.work {
+    match mem::replace(work, Work::Later) {
         Work::Now { order, streams } => {
-            let payload = Payload::new(plan, *order, *ceilings);
+            let payload = Payload::new(plan, order, *ceilings);
             begin(&payload, streams, stack, report, listener, clock)
         }
         Work::Later => {
             let mut datagram = vec![0; MAX_REQUEST];
+            stack.warm_up();
             let Some((length, passed)) = await_order(report, &mut datagram)? else {
                 return Ok(LOST);
             };
@@ -210,7 +156,7 @@ fn work(launch: &mut Launch<'_>, built: Built, clock: &mut Clock) -> Result<i32,
                 Order::parse(order).ok_or(Errno::from_raw(libc::EINVAL)).at(Step::ReadPlan)?;
             clock.skip();
             let payload = Payload::new(plan, order, *ceilings);
-            begin(&payload, &[input, output, error], stack, report, listener, clock)
+            begin(&payload, [input, output, error], stack, report, listener, clock)
         }
     }
 }
@@ -275,7 +221,7 @@ fn receive_guest(guest: &Guest, report: BorrowedFd<'_>, clock: &mut Clock) -> Re
 /// Starts the program, and stays until it has ended.
 fn begin(
     payload: &Payload<'_>,
-    streams: &[OwnedFd; 3],
+    streams: [OwnedFd; 3],
     stack: &mut Stack,
     report: BorrowedFd<'_>,
     listener: Option<OwnedFd>,
@@ -284,62 +230,40 @@ fn begin(
     for (stream, number) in streams.iter().zip(0..) {
         file::place(stream.as_fd(), number).at(Step::PlaceStreams)?;
     }
+    drop(streams);
     let signals =
         (!payload.plan.minimal).then(event::child_signals).transpose().at(Step::ResetSignals)?;
-    let program = if payload.order.rehearse { None } else { Some(payload.start(stack)?) };
-    clock.finish();
-    let taken = program.as_ref().and_then(|program| program.listener);
-    // Only the program may hold its streams, or they would not end with it. Everything else goes
-    // too.
-    let kept = [Some(report.as_raw_fd()), listener.as_ref().map(AsRawFd::as_raw_fd), taken];
+    // What is done before the program starts needn't be done while somebody waits for its start.
+    let kept = [Some(report.as_raw_fd()), listener.as_ref().map(AsRawFd::as_raw_fd)];
     let kept = kept.into_iter().chain([signals.as_ref().map(AsRawFd::as_raw_fd)]);
-    let mut needed = [u32::MAX; 4];
+    let mut needed = [u32::MAX; 3];
     for (slot, fd) in needed.iter_mut().zip(kept) {
         *slot = fd.map_or(u32::MAX, i32::unsigned_abs);
     }
-    close_gaps(&mut needed, 0).at(Step::CloseDescriptors)?;
-    send(report, Record::Started { stages: clock.stages });
+    close_gaps(&mut needed, FIRST_FREE.unsigned_abs()).at(Step::CloseDescriptors)?;
+    let program = if payload.order.rehearse { None } else { Some(payload.start(stack)?) };
+    clock.finish();
+    let taken = program.as_ref().and_then(|program| program.listener);
+    // Only the program may hold its streams, or they would not end with it.
+    file::close_range(0, FIRST_FREE.unsigned_abs() - 1).at(Step::CloseDescriptors)?;
+    let stages = clock.stages;
     let Some(program) = program else {
-        return Ok(send(report, Record::Ended { status: 0, usage: Usage::default() }));
+        return Ok(send(report, Record::Ran { stages, status: 0, usage: Usage::default() }));
     };
-    let Some(signals) = signals else { return Ok(keeper::keep(program.pid, report)) };
+    let Some(signals) = signals else {
+        send(report, Record::Started { stages });
+        return Ok(keeper::keep(program.pid, report));
+    };
+    // Where the program was loaded on this process's processor, it may have run to its end meanwhile.
+    if let Some((status, usage)) = warden::reap(program.pid).at(Step::StartProcess)? {
+        return Ok(send(report, Record::Ran { stages, status, usage }));
+    }
+    send(report, Record::Started { stages });
     let watched = match taken {
         Some(fd) => Some(file::inherited(fd).at(Step::LoadFilter)?),
         None => listener,
     };
     Ok(Warden::new(program.pid, signals, watched, payload.plan.learn).watch(report))
-}
-
-/// The inner ids, mapped by the cell itself: the zygote has taken the outer id before the fork, and
-/// everybody may map the one that they are. Changing ids makes the kernel forget about the parent's
-/// death, so that is said again.
-fn take_ids(nest: &Nest<'_>, own: BorrowedFd<'_>) -> Result<(), Failure> {
-    let mut line = [0; 32];
-    let line = id_line(&mut line, nest.host_id);
-    // The files belong to root while nobody may look into the process.
-    credentials::set_dumpable(true).at(Step::WriteIdMap)?;
-    for (file, contents) in [(c"setgroups", &b"deny"[..]), (c"uid_map", line), (c"gid_map", line)] {
-        directory::write_at(own, file, contents).at(Step::WriteIdMap)?;
-    }
-    credentials::set_ids(limits::INNER_ID, limits::INNER_ID).at(Step::SetIds)?;
-    credentials::set_dumpable(false).at(Step::SetIds)?;
-    credentials::on_parent_death(libc::SIGKILL).at(Step::ParentDeath)?;
-    let alone = !nest.privileged || credentials::has_no_groups().at(Step::VerifyIds)?;
-    let first = credentials::is_first_with(limits::INNER_ID, limits::INNER_ID);
-    if first.at(Step::VerifyIds)? && alone {
-        Ok(())
-    } else {
-        Err(credentials::NOT_AS_SET).at(Step::VerifyIds)
-    }
-}
-
-/// `inner outer 1`, written without allocating.
-fn id_line(room: &mut [u8; 32], host_id: u32) -> &[u8] {
-    use std::io::Write;
-    let mut rest = &mut room[..];
-    // 32 bytes hold two numbers of ten digits.
-    let written = writeln!(rest, "{} {host_id} 1", limits::INNER_ID).map(|()| 32 - rest.len());
-    room.get(..written.unwrap_or_default()).unwrap_or_default()
 }
 
 /// The fork copied the zygote's whole table, other cells' reports among it. The places of the
@@ -353,20 +277,25 @@ fn keep_only_needed(launch: &Launch<'_>) -> SysResult<()> {
     };
     let single = streams.iter().chain([&launch.report]).map(AsRawFd::as_raw_fd);
     let single = single.chain([launch.zygote.as_raw_fd()]);
-    let binds =
-        launch.nest.iter().flat_map(|nest| nest.prepared.iter().flatten().chain([&nest.root]));
-    let invitation = launch.nest.iter().filter_map(|nest| nest.interpreter);
-    let invited = invitation
+    let binds = launch.prepared.iter().flatten().chain(launch.nest.iter().map(|nest| &nest.root));
+    let invited = launch
+        .interpreter
+        .iter()
         .flat_map(|invitation| invitation.groups.iter().copied().chain([invitation.door]))
         .map(|fd| fd.as_raw_fd());
     let all = single.chain(binds.map(AsRawFd::as_raw_fd)).chain(invited);
     for (slot, fd) in needed.iter_mut().zip(all) {
         *slot = fd.unsigned_abs();
     }
+    close_all_but(&mut needed, launch.null)
+}
+
+/// Closes what isn't needed, with `null` in the places of the streams.
+pub(super) fn close_all_but(needed: &mut [u32], null: BorrowedFd<'_>) -> SysResult<()> {
     for place in 0..FIRST_FREE {
-        file::place(launch.null, place)?;
+        file::place(null, place)?;
     }
-    close_gaps(&mut needed, FIRST_FREE.unsigned_abs())
+    close_gaps(needed, FIRST_FREE.unsigned_abs())
 }
 
 /// Closes all descriptors from `next` on but `needed`.
@@ -396,28 +325,30 @@ pub(super) const LOST: i32 = 1;
 /// The number after the streams'.
 const FIRST_FREE: i32 = 3;
 
-/// Counts for the caller's user namespace; 0 means that nobody inside can make another.
-const MAX_USER_NAMESPACES: &CStr = c"/proc/sys/user/max_user_namespaces";
-
 /// Measures the stages.
-struct Clock {
+pub(super) struct Clock {
     last: u64,
     next: usize,
     stages: [u64; STAGES],
 }
 
 impl Clock {
-    fn start(begun: u64) -> Self {
+    pub(super) fn start(begun: u64) -> Self {
         Self { last: begun, next: 0, stages: [0; STAGES] }
     }
 
-    fn lap(&mut self) {
+    pub(super) fn lap(&mut self) {
         let now = event::now();
         if let Some(stage) = self.stages.get_mut(self.next) {
             *stage = now.saturating_sub(self.last);
         }
         self.last = now;
         self.next += 1;
+    }
+
+    /// The next stages were over before the clock started.
+    pub(super) fn leave_out(&mut self, stages: usize) {
+        self.next += stages;
     }
 
     /// What has passed since belongs to no stage.
@@ -429,16 +360,5 @@ impl Clock {
     fn finish(&mut self) {
         self.next = STAGES - 1;
         self.lap();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_line_fits() {
-        assert_eq!(id_line(&mut [0; 32], 7), b"1000 7 1\n");
-        assert_eq!(id_line(&mut [0; 32], u32::MAX), b"1000 4294967295 1\n");
     }
 }

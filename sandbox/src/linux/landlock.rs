@@ -19,21 +19,24 @@ use super::{
 };
 use crate::{
     limits,
-    plan::{Entry, Plan},
+    plan::{Entry, Ground, Plan},
     step::Step,
 };
 
 /// A file of the cell's root that everybody may read by its permission bits, and that no rule allows.
 pub(crate) const GUARD: &CStr = c"/.guard";
 
-/// Makes the plan's rules, as far as Landlock's `version` goes.
-pub(super) fn make(plan: &Plan<'_>, version: u32) -> std::result::Result<OwnedFd, Failure> {
+/// Makes the rules about what each cell has, as far as the version of Landlock goes that `ground`
+/// names.
+pub(super) fn begin(ground: Ground) -> std::result::Result<OwnedFd, Failure> {
+    let version = ground.landlock;
     let all = files(version);
     let scopes = if version >= 6 { sys::SCOPE_ABSTRACT_SOCKETS | sys::SCOPE_SIGNALS } else { 0 };
-    let network = if version >= 4 && !plan.loopback { sys::BIND_TCP | sys::CONNECT_TCP } else { 0 };
+    let network =
+        if version >= 4 && !ground.loopback { sys::BIND_TCP | sys::CONNECT_TCP } else { 0 };
     let made = Ruleset { files: all, network, scopes }.create().at(Step::MakeRules)?;
     let rules = made.as_fd();
-    if network != 0 && plan.egress {
+    if network != 0 && ground.egress {
         sys::allow_port(rules, sys::CONNECT_TCP, limits::EGRESS_PORT).at(Step::MakeRules)?;
     }
     allow(rules, c"/", sys::READ_DIRECTORY).at(Step::MakeRules)?;
@@ -42,10 +45,16 @@ pub(super) fn make(plan: &Plan<'_>, version: u32) -> std::result::Result<OwnedFd
     }
     allow(rules, c"/dev", (sys::READ_FILE | sys::WRITE_FILE | sys::READ_DIRECTORY) & all)
         .at(Step::MakeRules)?;
-    if !plan.no_proc {
+    if !ground.no_proc {
         // Programs write to files of their own there, such as `comm` and `oom_score_adj`.
         allow(rules, c"/proc", (READ | sys::WRITE_FILE) & all).at(Step::MakeRules)?;
     }
+    Ok(made)
+}
+
+/// Adds the rules about what the plan alone has.
+pub(super) fn complete(rules: BorrowedFd<'_>, plan: &Plan<'_>) -> std::result::Result<(), Failure> {
+    let all = files(plan.landlock);
     let writable = all & !(sys::MAKE_CHARACTER_DEVICE | sys::MAKE_BLOCK_DEVICE);
     for entry in plan.entries() {
         match entry {
@@ -59,7 +68,7 @@ pub(super) fn make(plan: &Plan<'_>, version: u32) -> std::result::Result<OwnedFd
             _ => {}
         }
     }
-    Ok(made)
+    Ok(())
 }
 
 /// Puts the calling process under these rules.

@@ -55,7 +55,7 @@ fn enter(nest: &Nest<'_>) -> Result<(), Failure> {
     let (null, root) = (copy(nest.null)?, copy(nest.root)?);
     // The zygote may be in a cell's network.
     process::unshare(NEW_NS | NEW_NET).at(Step::Clone)?;
-    root::change(root.as_fd())?;
+    root::change(root.as_fd(), None)?;
     credentials::start_session().at(Step::StartSession)?;
     for (fd, place) in [&text, &null, &null, &door, &own].into_iter().zip(0..) {
         file::place(fd.as_fd(), place).at(Step::PlaceStreams)?;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     errno::Errno,
-    plan::{Entry, MAX_PLAN_BINDS, Plan},
+    plan::{Entry, Ground, MAX_PLAN_BINDS, Plan},
     step::Step,
 };
 
@@ -30,33 +30,33 @@ pub(crate) fn forbidden(writable: bool) -> Forbid {
 
 /// A `/proc` for the new process ids, made while the zygote's is in sight; a plan without one has
 /// none.
-pub(super) fn proc(plan: &Plan<'_>) -> std::result::Result<Option<OwnedFd>, Failure> {
-    if plan.no_proc {
+pub(super) fn proc(ground: Ground) -> std::result::Result<Option<OwnedFd>, Failure> {
+    if ground.no_proc {
         return Ok(None);
     }
-    let view = if plan.bare_proc { ProcView::Processes } else { ProcView::Whole };
+    let view = if ground.bare_proc { ProcView::Processes } else { ProcView::Whole };
     mount::new_proc(view).at(Step::MountProc).map(Some)
 }
 
-/// Leaves the zygote's tree for `root`, a detached copy of the shared one.
-pub(super) fn change(root: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
+/// Leaves the zygote's tree for `root`, a detached copy of the shared one, and puts `proc` into it.
+pub(super) fn change(
+    root: BorrowedFd<'_>,
+    proc: Option<BorrowedFd<'_>>,
+) -> std::result::Result<(), Failure> {
     mount::attach(root, Templates::MARK).at(Step::MountRoot)?;
     file::enter(Templates::MARK).at(Step::MountRoot)?;
     mount::pivot_here().at(Step::PivotRoot)?;
     mount::detach_here().at(Step::DetachHost)?;
-    file::enter(c"/").at(Step::PivotRoot)
+    file::enter(c"/").at(Step::PivotRoot)?;
+    proc.map_or(Ok(()), |proc| mount::attach(proc, c"/proc").at(Step::MountProc))
 }
 
 /// Carries the plan's entries out, in their order. Returns the upper directory of the overlay, if
 /// the plan has one.
 pub(super) fn furnish(
     plan: &Plan<'_>,
-    proc: Option<&OwnedFd>,
     prepared: &Prepared,
 ) -> std::result::Result<Option<OwnedFd>, Failure> {
-    if let Some(proc) = proc {
-        mount::attach(proc.as_fd(), c"/proc").at(Step::MountProc)?;
-    }
     let (mut upper, mut overlay_options) = (None, c"");
     let mut sources = prepared.iter().enumerate();
     for entry in plan.entries() {

@@ -39,7 +39,7 @@ impl Warden {
     /// Returns when the program has ended. Then this process ends, and the kernel ends the rest.
     pub(super) fn watch(mut self, report: BorrowedFd<'_>) -> i32 {
         loop {
-            match self.reap() {
+            match reap(self.program) {
                 Ok(None) => {}
                 Ok(Some((status, usage))) => {
                     self.refused.tell(report);
@@ -81,21 +81,6 @@ impl Warden {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// How the program ended, if it has.
-    fn reap(&self) -> Result<Option<(i32, Usage)>> {
-        loop {
-            match process::reap(false) {
-                Ok(Some(ended)) if ended.pid == self.program => {
-                    return Ok(Some((ended.status, ended.usage)));
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(None),
-                Err(errno) if errno.raw() == libc::EINTR => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-
     fn answer(&mut self, report: BorrowedFd<'_>) {
         let Self { listener, refused, .. } = self;
         let Some(listener) = listener.as_ref().map(AsFd::as_fd) else { return };
@@ -109,6 +94,21 @@ impl Warden {
         let answer =
             if self.learn { Answer::Continue } else { Answer::Errno(refusal(call.number)) };
         seccomp::answer(listener, call.id, answer).ok();
+    }
+}
+
+/// How the program ended, if it has. Reaps whatever else has.
+pub(super) fn reap(program: i32) -> Result<Option<(i32, Usage)>> {
+    loop {
+        match process::reap(false) {
+            Ok(Some(ended)) if ended.pid == program => {
+                return Ok(Some((ended.status, ended.usage)));
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(None),
+            Err(errno) if errno.raw() == libc::EINTR => {}
+            Err(errno) => return Err(errno),
+        }
     }
 }
 

@@ -39,6 +39,17 @@ pub(crate) struct Plan<'a> {
     entries: Reader<'a>,
 }
 
+/// What of a plan is about the ground that its other parts stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is as in the plan")]
+pub(crate) struct Ground {
+    pub(crate) loopback: bool,
+    pub(crate) egress: bool,
+    pub(crate) no_proc: bool,
+    pub(crate) bare_proc: bool,
+    pub(crate) landlock: u32,
+}
+
 /// What a cell is to run. Every entry has been checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order<'a> {
@@ -139,6 +150,12 @@ impl<'a> Plan<'a> {
             entries: reader,
         };
         plan.check().then_some(plan)
+    }
+
+    /// What comes before everything else that the plan says.
+    pub(crate) fn ground(&self) -> Ground {
+        let Self { loopback, egress, no_proc, bare_proc, landlock, .. } = *self;
+        Ground { loopback, egress, no_proc, bare_proc, landlock }
     }
 
     /// The entries in their order.

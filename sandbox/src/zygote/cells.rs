@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use super::protocol::Cause;
-use crate::linux::cgroup::Group;
+use crate::linux::{cgroup::Group, seedling::Sort};
 
 /// One cell.
 #[derive(Debug)]
@@ -23,6 +23,16 @@ pub(super) struct Cell {
     pub(super) host_id: Option<u32>,
     /// The pool that it waits in.
     pub(super) pool: Option<u16>,
+    /// What makes a cell of it, as long as it is none.
+    pub(super) seedling: Option<Desk>,
+}
+
+/// Where a first process waits for its plan.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) sort: Sort,
+    pub(super) socket: OwnedFd,
+    pub(super) pidfd: OwnedFd,
 }
 
 impl Cell {
@@ -37,6 +47,7 @@ impl Cell {
             mounts: None,
             host_id: None,
             pool: None,
+            seedling: None,
         }
     }
 }
@@ -79,7 +90,7 @@ impl Cells {
 
     /// Whether a cell runs, or is about to.
     pub(super) fn any_busy(&self) -> bool {
-        self.cells.values().any(|cell| cell.pool.is_none())
+        self.cells.values().any(|cell| cell.pool.is_none() && cell.seedling.is_none())
     }
 
     pub(super) fn contains(&self, pid: i32) -> bool {
@@ -93,6 +104,11 @@ impl Cells {
     /// The cells that wait in a pool.
     pub(super) fn waiting_in(&self, pool: u16) -> impl Iterator<Item = i32> + '_ {
         self.cells.iter().filter(move |(_, cell)| cell.pool == Some(pool)).map(|(pid, _)| *pid)
+    }
+
+    /// The first processes that wait for a plan.
+    pub(super) fn seedlings(&self) -> impl Iterator<Item = (i32, &Sort)> + Clone + '_ {
+        self.cells.iter().filter_map(|(pid, cell)| Some((*pid, &cell.seedling.as_ref()?.sort)))
     }
 
     /// Nanoseconds until the next cell's wall time is over. `None` if nobody is waited for.

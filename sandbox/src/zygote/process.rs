@@ -14,6 +14,7 @@ use super::{
     pools::Pools,
     protocol::{Cause, MAX_REQUEST, Pool, Record, Request},
     start,
+    stock::{Due, Stock},
 };
 use crate::{
     account::GroupUsage,
@@ -47,6 +48,7 @@ pub(super) struct Zygote {
     pub(super) nursery: Option<Result<Nursery, Failure>>,
     pools: Pools,
     pub(super) interpreters: Interpreters,
+    pub(super) stock: Stock,
     pub(super) ceilings: [u64; RESOURCES],
     pub(super) capabilities: u64,
     pub(super) cells: Cells,
@@ -113,6 +115,7 @@ fn settle(kind: Kind) -> sys::Result<Zygote> {
         nursery,
         pools: Pools::default(),
         interpreters: Interpreters::default(),
+        stock: Stock::default(),
         ceilings,
         capabilities: credentials::capability_count(),
         cells: Cells::default(),
@@ -244,12 +247,40 @@ impl Zygote {
         {
             return true;
         }
+        if self.stock_seedling() {
+            return true;
+        }
         if self.ruins.pop().is_some() {
             return true;
         }
-        self.untidy = !nursery.tidy();
+        if let Some(Ok(nursery)) = &mut self.nursery {
+            self.untidy = !nursery.tidy();
+        }
         self.unrested = 0;
         false
+    }
+
+    /// Brings the stock of first processes nearer to what it should be. Whether it did.
+    fn stock_seedling(&mut self) -> bool {
+        let room = self.cells.len() < limits::MAX_CELLS;
+        match self.stock.due(self.cells.seedlings()) {
+            Some(Due::Make(sort)) if room => {
+                let sort = sort.clone();
+                match start::seedling(self, sort) {
+                    Ok((pid, cell)) => self.admit(pid, cell),
+                    Err(_refused) => self.stock.withered(),
+                }
+                true
+            }
+            Some(Due::End(pid)) => {
+                if let Some(cell) = self.cells.get_mut(pid) {
+                    cell.seedling = None;
+                }
+                self.end(pid);
+                true
+            }
+            _ => false,
+        }
     }
 
     fn start_interpreter(&mut self, at: usize, modules: &CStr) {
@@ -302,7 +333,7 @@ impl Zygote {
     fn admit(&mut self, pid: i32, mut cell: Cell) {
         // A zygote without privileges may not; then the cell's last process takes it apart.
         cell.mounts = start::mounts_of(pid);
-        if cell.pool.is_none() {
+        if cell.pool.is_none() && cell.seedling.is_none() {
             self.last_event = event::now();
             self.unrested = self.unrested.saturating_add(1);
         }
@@ -368,8 +399,9 @@ impl Zygote {
             Some(Request::Probe { namespaces }) => start::probe(namespaces, passed),
             Some(Request::Prepare { pool, plan }) => self.keep(pool, plan),
             Some(Request::Claimed { cell, milliseconds }) => self.claimed(cell, milliseconds),
-            // Those are for prepared cells.
-            Some(Request::Run { .. } | Request::RunFromFile { .. }) | None => {}
+            // Those are for cells.
+            Some(Request::Run { .. } | Request::RunFromFile { .. } | Request::Become { .. })
+            | None => {}
         }
         Ok(true)
     }
@@ -394,8 +426,27 @@ impl Zygote {
             let errno = Errno::from_raw(libc::EAGAIN);
             return refuse(&passed, Failure { step: Step::AdmitCell, errno, detail: 0 });
         }
-        if let Some((pid, cell)) = start::cell(self, plan, order, passed) {
-            self.admit(pid, cell);
+        match start::from_stock(self, plan, order, passed) {
+            Ok(pid) => self.planted(pid),
+            Err(passed) => {
+                if let Some((pid, cell)) = start::cell(self, plan, order, passed) {
+                    self.admit(pid, cell);
+                }
+            }
+        }
+    }
+
+    /// A first process of the stock has become a cell.
+    fn planted(&mut self, pid: i32) {
+        self.stock.used();
+        self.last_event = event::now();
+        self.unrested = self.unrested.saturating_add(1);
+        let Some(report) = self.cells.get_mut(pid).and_then(|cell| cell.report.as_ref()) else {
+            return;
+        };
+        if self.poller.add(report.as_fd(), Interest::HangUp, token(pid)).is_err() {
+            // Without the watch nobody would notice that the host has lost interest.
+            self.abandon(pid);
         }
     }
 
@@ -424,6 +475,9 @@ impl Zygote {
             }
             if let Some(key) = cell.pool {
                 self.pools.lost(key);
+            }
+            if cell.seedling.is_some() {
+                self.stock.withered();
             }
             let group = cell.group.take();
             if let Some(alarm) = group.as_ref().and_then(Group::alarm) {

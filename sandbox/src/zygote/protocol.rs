@@ -17,7 +17,8 @@ use crate::{
     step::Step,
 };
 
-/// What the host asks for: the first four of the zygote, the last two of a prepared cell.
+/// What is asked for: the first five of the zygote, then two of a prepared cell; the last one the
+/// zygote asks of a first process in its stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
     /// Start a cell. Plan and order follow in the datagram. Descriptors: input, output, error,
@@ -35,6 +36,10 @@ pub(crate) enum Request<'a> {
     Run { order: &'a [u8] },
     /// Run what is in a sealed memory file, which is the fourth descriptor.
     RunFromFile { length: usize },
+    /// Become a cell with this plan, and carry the order out. The time when that was asked for, plan
+    /// and order follow in the datagram. Descriptors: input, output, error, report, and the plan's
+    /// binds.
+    Become { begun: u64, plan: &'a [u8], order: &'a [u8] },
 }
 
 /// How many cells of a plan are kept ready.
@@ -49,7 +54,7 @@ pub(crate) struct Pool {
 /// Header of a request: magic, version, kind, argument.
 pub(crate) const REQUEST_HEADER: usize = 16;
 /// The longest request.
-pub(crate) const MAX_REQUEST: usize = 16 + limits::INLINE_PLAN_BYTES;
+pub(crate) const MAX_REQUEST: usize = 16 + 8 + limits::INLINE_PLAN_BYTES;
 
 impl<'a> Request<'a> {
     pub(crate) fn header(self) -> [u8; REQUEST_HEADER] {
@@ -65,6 +70,7 @@ impl<'a> Request<'a> {
             Self::Claimed { cell, milliseconds } => (5, pair(cell, milliseconds)),
             Self::Run { .. } => (6, 0),
             Self::RunFromFile { length } => (7, short(length).into()),
+            Self::Become { plan, .. } => (8, short(plan.len()).into()),
         };
         let mut bytes = [0; REQUEST_HEADER];
         let mut writer = Writer::new(&mut bytes);
@@ -109,6 +115,15 @@ impl<'a> Request<'a> {
                 let length = usize::try_from(argument).ok()?;
                 (length <= limits::MAX_PLAN_BYTES).then_some(Self::RunFromFile { length })
             }
+            8 => {
+                let (begun, body) = body.split_first_chunk::<8>()?;
+                let (plan, order) = body.split_at_checked(usize::try_from(argument).ok()?)?;
+                (body.len() <= limits::INLINE_PLAN_BYTES).then_some(Self::Become {
+                    begun: u64::from_le_bytes(*begun),
+                    plan,
+                    order,
+                })
+            }
             _ => None,
         }
     }
@@ -133,10 +148,6 @@ fn split(word: u32) -> [u16; 2] {
 
 /// What comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a record lives for one call, and some of its makers can't allocate"
-)]
 pub(crate) enum Record {
     /// The zygote listens (sent once, on the control socket), and this is what the host's kernel
     /// gives.
@@ -161,6 +172,8 @@ pub(crate) enum Record {
     Failed { step: Step, errno: Errno, detail: u32 },
     /// The program ended by itself.
     Ended { status: i32, usage: Usage },
+    /// Both at once: the program was loaded, and has ended by itself.
+    Ran { stages: [u64; STAGES], status: i32, usage: Usage },
     /// The first process is gone, and with it the whole cell. The last record.
     Reaped { cause: Cause, usage: Usage, groups: GroupUsage },
     /// Answer to a probe; `None` says it works.
@@ -191,7 +204,9 @@ pub fn fuzz(bytes: &[u8]) {
         assert_eq!(Record::parse(&record.encode()), Some(record), "it's read as it's written");
     }
     let inner = match Request::parse(bytes) {
-        Some(Request::Launch { plan, order }) => [plan, order],
+        Some(Request::Launch { plan, order } | Request::Become { plan, order, .. }) => {
+            [plan, order]
+        }
         Some(Request::Prepare { plan, .. }) => [plan, plan],
         Some(Request::Run { order }) => [order, order],
         _ => [bytes, bytes],
@@ -249,6 +264,14 @@ impl Record {
                 let [user, system, resident] = usage_words(usage);
                 fill(&mut words, [signed(status), user, system, resident]);
                 5
+            }
+            Self::Ran { stages, status, usage } => {
+                let [user, system, resident] = usage_words(usage);
+                fill(&mut words, [signed(status), user, system, resident]);
+                if let Some(rest) = words.get_mut(USAGE_WORDS..) {
+                    fill(rest, stages);
+                }
+                13
             }
             Self::Reaped { cause, usage, groups } => {
                 let [user, system, resident] = usage_words(usage);
@@ -327,6 +350,17 @@ impl Record {
                 status: unsigned(first)?,
                 usage: usage([second, third, fourth]),
             }),
+            13 => {
+                let mut stages = [0; STAGES];
+                for (into, from) in stages.iter_mut().zip(words.iter().skip(USAGE_WORDS)) {
+                    *into = *from;
+                }
+                Some(Self::Ran {
+                    stages,
+                    status: unsigned(first)?,
+                    usage: usage([second, third, fourth]),
+                })
+            }
             6 => {
                 let mut groups = [0; account::WORDS];
                 for (into, from) in groups.iter_mut().zip(words.iter().skip(USAGE_WORDS)) {
@@ -422,6 +456,7 @@ mod tests {
             Record::Failed { step: Step::Execute, errno: Errno::from_raw(2), detail: 9 },
             Record::Ended { status: 0x0100, usage },
             Record::Ended { status: -1, usage },
+            Record::Ran { stages: std::array::from_fn(|index| index as u64), status: 9, usage },
             Record::Reaped {
                 cause: Cause::WallTime,
                 usage,
@@ -450,6 +485,7 @@ mod tests {
             Request::Claimed { cell: 77, milliseconds: u32::MAX },
             Request::Run { order: b"de" },
             Request::RunFromFile { length: 5 },
+            Request::Become { begun: 77, plan: b"abc", order: b"de" },
         ];
         for request in requests {
             let mut datagram = request.header().to_vec();
@@ -457,6 +493,10 @@ mod tests {
                 Request::Launch { plan, order } => datagram.extend([plan, order].concat()),
                 Request::Prepare { plan, .. } => datagram.extend(plan),
                 Request::Run { order } => datagram.extend(order),
+                Request::Become { begun, plan, order } => {
+                    datagram.extend(begun.to_le_bytes());
+                    datagram.extend([plan, order].concat());
+                }
                 _ => {}
             }
             assert_eq!(Request::parse(&datagram), Some(request));

@@ -97,7 +97,27 @@ impl Stack {
         // SAFETY: every byte of the array may be uninitialised.
         unsafe { stack.assume_init() }
     }
+
+    /// Touches what will be written to: this stack, the caller's own, and the heap. The first touch of
+    /// a page after a fork copies it, which takes as long as several system calls, and a process that
+    /// waits has the time.
+    pub(crate) fn warm_up(&mut self) {
+        for page in self.0.rchunks_mut(PAGE).take(WARM_PAGES) {
+            if let Some(byte) = page.last_mut() {
+                byte.write(0);
+            }
+        }
+        std::hint::black_box([0_u8; WARM_PAGES * PAGE]);
+        for size in [64, 256, 1024] {
+            std::hint::black_box(vec![1_u8; size]);
+        }
+    }
 }
+
+/// Bytes of the smallest page.
+const PAGE: usize = 4096;
+/// Pages of a stack that starting a program needs.
+const WARM_PAGES: usize = 3;
 
 /// What a process has in common with its parent until it executes a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

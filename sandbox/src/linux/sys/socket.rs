@@ -51,9 +51,9 @@ pub(crate) enum Wait {
 }
 
 /// Sends the parts as one datagram, with copies of the descriptors. Never raises `SIGPIPE`.
-pub(crate) fn send(
+pub(crate) fn send<const PARTS: usize>(
     socket: BorrowedFd<'_>,
-    parts: [&[u8]; 2],
+    parts: [&[u8]; PARTS],
     passed: &[BorrowedFd<'_>],
     wait: Wait,
 ) -> Result<()> {
@@ -99,22 +99,40 @@ pub(crate) fn send(
 }
 
 /// One datagram.
-#[derive(Debug, Default)]
-pub(crate) struct Received {
+#[derive(Debug)]
+pub(crate) struct Received<const PASSED: usize = MAX_PASSED> {
     /// How many bytes came; 0 says that the other side is gone, because nobody sends empty
     /// datagrams.
     pub(crate) length: usize,
-    pub(crate) passed: [Option<OwnedFd>; MAX_PASSED],
+    pub(crate) passed: [Option<OwnedFd>; PASSED],
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        Self { length: 0, passed: [const { None }; MAX_PASSED] }
+    }
 }
 
 /// Receives one datagram. One that is cut short, or comes with too many descriptors, is an error
 /// (`EMSGSIZE`).
 pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8], wait: Wait) -> Result<Received> {
+    receive_with(socket, into, wait)
+}
+
+/// As [`receive`], with up to `PASSED` descriptors, which are [`MAX_SENT`] at most.
+pub(crate) fn receive_with<const PASSED: usize>(
+    socket: BorrowedFd<'_>,
+    into: &mut [u8],
+    wait: Wait,
+) -> Result<Received<PASSED>> {
+    const { assert!(PASSED <= MAX_SENT, "the ancillary data have room for them") };
     let mut vectors = [libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() }];
     let mut ancillary = Ancillary::empty();
     let mut message = header(&mut vectors);
     message.msg_control = ancillary.0.as_mut_ptr().cast();
-    message.msg_controllen = RECEIVED_ANCILLARY;
+    // SAFETY: computes a size from a number.
+    message.msg_controllen =
+        unsafe { libc::CMSG_SPACE(u32_of(PASSED * mem::size_of::<FdBytes>())) } as usize;
     let flags = libc::MSG_CMSG_CLOEXEC | if wait == Wait::No { libc::MSG_DONTWAIT } else { 0 };
     // SAFETY: header, vectors and control buffer are live and ours alone, with their true sizes.
     let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
@@ -128,8 +146,8 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, into: &mut [u8], wait: Wait) -> Re
 
 /// Takes over all descriptors of a received message, also of one that is refused, so that none
 /// leaks.
-fn take_passed(message: &libc::msghdr) -> [Option<OwnedFd>; MAX_PASSED] {
-    let mut passed = [const { None }; MAX_PASSED];
+fn take_passed<const PASSED: usize>(message: &libc::msghdr) -> [Option<OwnedFd>; PASSED] {
+    let mut passed = [const { None }; PASSED];
     let mut next = 0;
     // SAFETY: the kernel has filled the control buffer and set its length.
     let mut current = unsafe { libc::CMSG_FIRSTHDR(message) };
@@ -146,7 +164,7 @@ fn take_passed(message: &libc::msghdr) -> [Option<OwnedFd>; MAX_PASSED] {
                 let slot = unsafe { data.add(index) };
                 // SAFETY: the slot is inside the buffer, and bytes need no alignment.
                 let fd = own(RawFd::from_ne_bytes(unsafe { slot.read() }));
-                // What is received has room for exactly MAX_PASSED; `fd` is closed here if that should
+                // What is received has room for exactly PASSED; `fd` is closed here if that should
                 // change.
                 if let Some(place) = passed.get_mut(next) {
                     *place = Some(fd);
@@ -228,8 +246,6 @@ const IFF_UP: libc::c_short = 1;
 
 /// 16 bytes of header and 32 descriptors of 4 bytes.
 const ANCILLARY: usize = 144;
-/// 16 bytes of header and 5 descriptors of 4 bytes, rounded up to 8.
-const RECEIVED_ANCILLARY: usize = 40;
 const SIZE_OF_INT: libc::socklen_t = 4;
 
 fn header(vectors: &mut [libc::iovec]) -> libc::msghdr {
