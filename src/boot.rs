@@ -3,7 +3,7 @@
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
 //! `telemetry` and `control`), `audit`, `sandbox`, `tools`, `agents` (a supervisor with one child per agent),
-//! `gateway`. They stop in reverse.
+//! `push`, `gateway`. They stop in reverse.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use neuroflow_actors::{
     ASK, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig, AuditedCells,
-    CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, READ, SchemaError, ToolEntry,
-    ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, audit_child, follow, gateway_child,
-    list_tools,
+    CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, PushOptions, READ, SchemaError,
+    ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, audit_child, follow,
+    gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpSetupError, McpSource};
@@ -73,6 +73,7 @@ impl Node {
             first: Vec::new(),
             drain: GATEWAY_DRAIN,
             audit: None,
+            push: None,
         }
     }
 
@@ -223,6 +224,7 @@ pub struct NodeBuilder {
     first: Vec<First>,
     drain: Duration,
     audit: Option<AuditConfig>,
+    push: Option<PushOptions>,
 }
 
 /// Makes one of the first children, once there is a kernel.
@@ -328,6 +330,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn audit(mut self, config: AuditConfig) -> Self {
         self.audit = Some(config);
+        self
+    }
+
+    /// Sends push notifications to who asks the gateway for them; ignored without a gateway.
+    #[must_use]
+    pub fn push_notifications(mut self, options: PushOptions) -> Self {
+        self.push = Some(options);
         self
     }
 
@@ -438,6 +447,13 @@ impl NodeBuilder {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
                 config.audit = audit.clone();
+                if let Some(mut options) = self.push {
+                    options.audit = audit.clone();
+                    options.meter = Some(Arc::clone(&config.meter));
+                    let (spec, push) = push_child(options, agents.clone())?;
+                    kernel.root().start(spec.restart(Restart::Permanent)).await?;
+                    config.push = Some(push);
+                }
                 let (spec, bound) = gateway_child(config, kernel.tracer())?;
                 let spec = spec.stop_within(self.drain).restart(Restart::Permanent);
                 kernel.root().start(spec).await?;

@@ -42,6 +42,11 @@ settings! {
         /// How long a blocking `SendMessage` waits for its task to end, before it answers with the
         /// task as it is.
         blocking_wait: Duration = preset("55s"),
+        /// Sends push notifications to the webhooks that clients name, at public addresses only.
+        push_notifications: bool = preset("true"),
+        /// Lets webhooks have loopback and private addresses too. Services that hand out a machine's
+        /// credentials stay closed.
+        push_allow_private: bool = preset("false"),
         /// Lets the gateway and the metrics listen where other machines can reach them. There is no
         /// authentication: whoever reaches the gateway can use every agent.
         allow_remote_without_authentication: bool = preset("false"),

@@ -8,8 +8,10 @@ mod grpc;
 mod http;
 mod json;
 mod jsonrpc;
+mod openai;
 mod operations;
 mod page;
+mod push;
 mod rest;
 mod server;
 mod signature;
@@ -27,6 +29,10 @@ use crate::agent::{AgentCommand, AgentProfile};
 use crate::audit::Audit;
 use crate::limits::BLOCKING_WAIT;
 
+pub use push::{
+    PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushSecret, PushServer,
+    PushStartError, PushStore, PushStoreError, PushTask, WebhookProblem, push_child,
+};
 pub use server::GatewayServer;
 pub use signature::{CardKey, CardKeyError};
 
@@ -70,6 +76,8 @@ pub struct GatewayConfig {
     pub card_key: Option<CardKey>,
     /// How clients prove who they are, as the cards say it: any of these lets a client in.
     pub security: Vec<SecurityScheme>,
+    /// The server for push notifications; without one none is sent.
+    pub push: Option<Address<PushCommand>>,
     /// How long a blocking request waits for its task to end.
     pub blocking_wait: Duration,
     /// Whether a request without a trace context of its own is traced.
@@ -90,6 +98,7 @@ impl GatewayConfig {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             card_key: None,
             security: Vec::new(),
+            push: None,
             blocking_wait: BLOCKING_WAIT,
             sample: Arc::new(|| false),
             meter: Arc::new(Unmetered),
@@ -161,6 +170,9 @@ pub trait Meter: Send + Sync + fmt::Debug + 'static {
     /// A request was answered, or the stream that answers it has begun. `error` is the code that
     /// JSON-RPC has for what went wrong, whatever the binding.
     fn request(&self, operation: &'static str, status: u16, error: Option<i32>, took: Duration);
+
+    /// A push notification was posted, or not: `delivered`, or why it wasn't taken.
+    fn push(&self, _outcome: &'static str) {}
 }
 
 #[derive(Debug)]

@@ -39,7 +39,9 @@ pub use audit::{
 pub use builtin::{Echo, Shell};
 pub use gateway::{
     CardKey, CardKeyError, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
-    GatewayServer, Meter, SecurityScheme, gateway_child,
+    GatewayServer, Meter, PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushSecret,
+    PushServer, PushStartError, PushStore, PushStoreError, PushTask, SecurityScheme,
+    WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,

@@ -310,3 +310,51 @@ pub const DATABASE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The longest wait before connecting to a database again.
 pub const DATABASE_BACKOFF: Duration = Duration::from_secs(2);
+
+/// Push notification configurations of one task: one for each system that has to know of it.
+pub const PUSH_CONFIGS: usize = 16;
+
+/// Configurations of a node whose task goes on; each has an actor that follows it.
+pub const PUSH_DELIVERIES: usize = 10_000;
+
+/// Bytes of a webhook's URL, as much as servers take.
+pub const PUSH_URL_BYTES: usize = 2_048;
+
+/// Bytes of a webhook's token, or of its credentials: what fits into a header that servers take.
+pub const PUSH_SECRET_BYTES: usize = 4_096;
+
+/// Time that a webhook gets for one notification, connection and handshake included. A2A asks for ten
+/// to thirty seconds.
+pub const PUSH_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Attempts at one notification.
+pub const PUSH_ATTEMPTS: u32 = 10;
+
+/// How long one notification is tried. A receiver that is away for longer reads the task when it's back.
+pub const PUSH_AGE: Duration = Duration::from_mins(15);
+
+/// Pauses between attempts: doubled from the first to the longest.
+pub const PUSH_BACKOFF: neuroflow_kernel::Backoff =
+    neuroflow_kernel::Backoff { first: Duration::from_millis(500), max: Duration::from_mins(2) };
+
+/// Notifications in a row that a webhook may miss before it gets no more.
+pub const PUSH_MISSED: u32 = 3;
+
+/// Lives of a delivery's actor: one that panics on the same event again isn't started for ever.
+pub const PUSH_LIVES: u32 = 3;
+
+/// How often a delivery looks for its task while the agent doesn't answer.
+pub const PUSH_FOLLOW_ATTEMPTS: u32 = 20;
+
+/// Messages of one chat completion: a long conversation, which is bounded by the body anyway.
+pub const CHAT_MESSAGES: usize = 2_048;
+
+/// Tools that one chat completion may offer: what models take.
+pub const CHAT_TOOLS: usize = 128;
+
+/// How long a chat completion waits for its task, after which that is cancelled: as long as usual
+/// clients wait.
+pub const CHAT_WAIT: Duration = Duration::from_mins(10);
+
+/// Tasks of clients that have gone away and that wait to be cancelled.
+pub const ABANDONED_TASKS: usize = 1_024;

@@ -23,11 +23,19 @@ const ERRORS: Metric<Counter, 1> = Metric::counter(
     ["code"],
 );
 
+/// Push notifications.
+const PUSHES: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_push_notifications_total",
+    "Attempts at push notifications, by outcome: delivered, or why they weren't taken.",
+    ["outcome"],
+);
+
 /// Counts the gateway's requests.
 #[derive(Debug)]
 pub(super) struct GatewayMeter {
     requests: Family<Histogram, 3>,
     errors: Family<Counter, 1>,
+    pushes: Family<Counter, 1>,
 }
 
 impl GatewayMeter {
@@ -35,6 +43,7 @@ impl GatewayMeter {
         Ok(Self {
             requests: instruments.register(&REQUESTS)?,
             errors: instruments.register(&ERRORS)?,
+            pushes: instruments.register(&PUSHES)?,
         })
     }
 }
@@ -49,6 +58,10 @@ impl Meter for GatewayMeter {
         if let Some(code) = error {
             self.errors.with([&code.to_string()]).increment();
         }
+    }
+
+    fn push(&self, outcome: &'static str) {
+        self.pushes.with([outcome]).increment();
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use neuroflow::actors::{AuditConfig, Digest};
+use neuroflow::actors::{AuditConfig, Digest, PushOptions};
 use neuroflow::kernel::{Clock, StartError};
 use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Shell};
 use neuroflow_telemetry::logs::LogError;
@@ -236,6 +236,11 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let meter = GatewayMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
     let sampler = telemetry.sampler();
     let meter: Arc<dyn Meter> = Arc::new(meter);
+    if config.gateway.push_notifications {
+        let mut push = PushOptions::default();
+        push.allow_private = config.gateway.push_allow_private;
+        builder = builder.push_notifications(push);
+    }
     let builder = builder.gateway_with(gateway).meter(meter, Arc::new(move || sampler.sample()));
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());

@@ -18,6 +18,7 @@ mod fuzz;
 mod http_to_process;
 mod mcp_tools;
 mod overload;
+mod push;
 mod shutdown;
 mod supervision;
 mod telemetry;

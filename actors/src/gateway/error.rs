@@ -14,6 +14,8 @@ pub(super) enum A2aError {
     TaskNotFound { task: String },
     #[error("task {task:?} is already {}", state.as_str())]
     TaskNotCancelable { task: String, state: TaskState },
+    #[error("task {task:?} has no push notification configuration {config:?}")]
+    PushConfigNotFound { task: String, config: String },
     #[error("this agent sends no push notifications")]
     PushNotificationNotSupported,
     #[error("this agent doesn't offer {operation}")]
@@ -73,7 +75,7 @@ impl A2aError {
             Self::MethodNotFound { .. } => -32601,
             Self::InvalidParams { .. } | Self::AgentNotFound { .. } => -32602,
             Self::Busy | Self::Unavailable { .. } | Self::Unwritable => -32603,
-            Self::TaskNotFound { .. } => -32001,
+            Self::TaskNotFound { .. } | Self::PushConfigNotFound { .. } => -32001,
             Self::TaskNotCancelable { .. } => -32002,
             Self::PushNotificationNotSupported => -32003,
             Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } => -32004,
@@ -107,6 +109,7 @@ impl A2aError {
             Self::BodyTimedOut => 408,
             Self::AuthenticationRequired => 401,
             Self::TaskNotFound { .. }
+            | Self::PushConfigNotFound { .. }
             | Self::AgentNotFound { .. }
             | Self::MethodNotFound { .. } => 404,
             Self::Busy | Self::Unavailable { .. } => 503,
@@ -118,7 +121,9 @@ impl A2aError {
     /// The code of gRPC.
     pub(super) fn grpc_code(&self) -> Code {
         match self {
-            Self::TaskNotFound { .. } | Self::AgentNotFound { .. } => Code::NotFound,
+            Self::TaskNotFound { .. }
+            | Self::PushConfigNotFound { .. }
+            | Self::AgentNotFound { .. } => Code::NotFound,
             Self::TaskNotCancelable { .. }
             | Self::PushNotificationNotSupported
             | Self::UnsupportedOperation { .. }
@@ -139,7 +144,7 @@ impl A2aError {
     /// The reason that the protocol has for its own errors.
     fn reason(&self) -> Option<&'static str> {
         Some(match self {
-            Self::TaskNotFound { .. } => "TASK_NOT_FOUND",
+            Self::TaskNotFound { .. } | Self::PushConfigNotFound { .. } => "TASK_NOT_FOUND",
             Self::TaskNotCancelable { .. } => "TASK_NOT_CANCELABLE",
             Self::PushNotificationNotSupported => "PUSH_NOTIFICATION_NOT_SUPPORTED",
             Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } => "UNSUPPORTED_OPERATION",

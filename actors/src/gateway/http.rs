@@ -6,7 +6,7 @@ mod rpc;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use a2a_pb::protojson as pb;
 use axum::Router;
@@ -18,13 +18,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use neuroflow_kernel::{Clock, Header, Moment, SpanGuard, SpanKind, TraceContext, Tracer};
+use neuroflow_kernel::{Address, Clock, Header, Moment, SpanGuard, SpanKind, TraceContext, Tracer};
+use tokio::sync::mpsc;
 
 use super::card::Cards;
 use super::cursor::Cursors;
 use super::error::A2aError;
+use super::openai::{self, Abandoned};
 use super::operations::{Place, Visit};
 use super::page::Page;
+use super::push::PushCommand;
 use super::signature::SignError;
 use super::{Caller, GatewayAgent, GatewayConfig, GatewayError, grpc};
 use crate::limits::{BODY_BYTES, BODY_DEADLINE, CLIENT_EXTENSIONS};
@@ -43,6 +46,9 @@ pub(super) struct Shared {
     /// The public keys that the cards are signed with.
     keys: Option<Page>,
     cursors: Cursors,
+    /// Where tasks are named that nobody can ask for any more.
+    abandoned: mpsc::Sender<Abandoned>,
+    started_s: u64,
     ready: AtomicBool,
 }
 
@@ -60,9 +66,14 @@ impl Shared {
         base_url: &str,
         clock: Clock,
         tracer: Tracer,
+        abandoned: mpsc::Sender<Abandoned>,
     ) -> Result<Arc<Self>, GatewayError> {
-        let cards =
-            Cards { base_url, version: &config.version, security: &config.security, pushes: false };
+        let cards = Cards {
+            base_url,
+            version: &config.version,
+            security: &config.security,
+            pushes: config.push.is_some(),
+        };
         let keys_url = format!("{base_url}{KEYS_PATH}");
         let signed = |mut card: pb::AgentCard| -> Result<pb::AgentCard, SignError> {
             if let Some(key) = &config.card_key {
@@ -101,7 +112,10 @@ impl Shared {
             .card_key
             .as_ref()
             .map(|key| Page::new(key.public_set().to_string().into_bytes(), modified));
+        let started = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
+            abandoned,
+            started_s: started.as_secs(),
             cursors: Cursors::new().map_err(|_no_source| GatewayError::Random)?,
             directory: Page::new(directory, modified),
             keys,
@@ -128,6 +142,24 @@ impl Shared {
 
     pub(super) fn root(&self) -> &Served {
         &self.root
+    }
+
+    pub(super) fn push(&self) -> Option<&Address<PushCommand>> {
+        self.config.push.as_ref()
+    }
+
+    /// Names of the agents.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.agents.keys().map(String::as_str)
+    }
+
+    /// When this gateway was started, in seconds of Unix time.
+    pub(super) fn started_s(&self) -> u64 {
+        self.started_s
+    }
+
+    pub(super) fn abandoned(&self) -> mpsc::Sender<Abandoned> {
+        self.abandoned.clone()
     }
 
     pub(super) fn blocking_wait(&self) -> Duration {
@@ -157,6 +189,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/lf.a2a.v1.A2AService/{method}", post(grpc_call))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
+        .merge(openai::routes())
         .fallback(rest_call)
         .with_state(shared)
 }
@@ -220,7 +253,7 @@ async fn rest_call(State(shared): State<Arc<Shared>>, request: Request<Body>) ->
 }
 
 /// The names that metrics and spans may have for an operation.
-pub(super) const OPERATIONS: [&str; 11] = [
+pub(super) const OPERATIONS: [&str; 14] = [
     "SendMessage",
     "GetTask",
     "CancelTask",
@@ -232,6 +265,9 @@ pub(super) const OPERATIONS: [&str; 11] = [
     "GetTaskPushNotificationConfig",
     "ListTaskPushNotificationConfigs",
     "DeleteTaskPushNotificationConfig",
+    "CreateChatCompletion",
+    "ListModels",
+    "GetModel",
 ];
 
 /// A request that is counted and traced.
@@ -331,7 +367,7 @@ pub(super) fn activated(visit: Option<&Visit<'_>>, response: &mut HeaderMap) {
 const EXTENSIONS: HeaderName = HeaderName::from_static("a2a-extensions");
 
 /// A stream of events, which nobody between here and the client may hold back.
-fn event_stream(body: Body) -> Response {
+pub(super) fn event_stream(body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
@@ -377,12 +413,12 @@ pub(super) async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, A2aE
     }
 }
 
-fn answer_json(status: StatusCode, body: impl Into<Body>) -> Response {
+pub(super) fn answer_json(status: StatusCode, body: impl Into<Body>) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }
 
 /// Who is told to come back is told when.
-fn retry_after(response: &mut Response) {
+pub(super) fn retry_after(response: &mut Response) {
     if response.status() == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -1,6 +1,7 @@
 //! A2A's operations: one function each, the same for every binding.
 
 mod card;
+mod chat;
 mod following;
 mod push;
 mod send;
@@ -16,7 +17,7 @@ use super::http::{Served, Shared};
 use crate::agent::{ArchivedAskRefusal, AskRefusal, TaskEvents, TaskState};
 use crate::limits::AGENT_ANSWER;
 
-pub(super) use following::{Update, Updates};
+pub(super) use following::{Following, Update, Updates};
 
 /// One request, whatever binding it came by.
 pub(super) struct Visit<'a> {

@@ -8,13 +8,15 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use neuroflow_kernel::{Actor, Clock, Context, Tracer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::http::{Shared, router};
+use super::openai::cancel_abandoned;
 use super::{GatewayCommand, GatewayConfig, GatewayError};
 use crate::limits::{
-    CONNECTION_STREAMS, CONNECTIONS, HEAD_BYTES, HEAD_DEADLINE, PREFACE_PAUSE, STREAM_KEEP_ALIVE,
+    ABANDONED_TASKS, CONNECTION_STREAMS, CONNECTIONS, HEAD_BYTES, HEAD_DEADLINE, PREFACE_PAUSE,
+    STREAM_KEEP_ALIVE,
 };
 
 /// The gateway as an actor. Made by [`gateway_child`](super::gateway_child).
@@ -71,11 +73,13 @@ impl Actor for GatewayServer {
             None => format!("http://{address}"),
         };
         let (config, tracer) = (self.config.clone(), self.tracer.clone());
-        let shared = Shared::new(config, &base_url, context.clock().clone(), tracer)?;
+        let (abandon, abandoned) = mpsc::channel(ABANDONED_TASKS);
+        let shared = Shared::new(config, &base_url, context.clock().clone(), tracer, abandon)?;
+        let cancel = cancel_abandoned(abandoned, context.clock().clone());
         let (drain, draining) = oneshot::channel();
         let (end, drained) = oneshot::channel();
         let work = serve(listener, Arc::clone(&shared), draining, end);
-        if context.task(work).is_err() {
+        if context.task(cancel).is_err() || context.task(work).is_err() {
             // A fresh actor has no other task.
             return Err(GatewayError::NoAgents);
         }

@@ -82,6 +82,26 @@ impl Outbound {
         !self.private
     }
 
+    /// Whether a host may be connected to, as far as that can be told without looking it up: a name may
+    /// lead to a closed address yet.
+    ///
+    /// # Errors
+    /// Says that the host can't be read, or is a closed address.
+    pub fn check(&self, host: &str) -> Result<(), OutboundError> {
+        match Host::parse(host)? {
+            Host::Address(address) => self.reachable(&[address]).map(|_open| ()),
+            Host::Name(_) => Ok(()),
+        }
+    }
+
+    fn reachable(&self, found: &[IpAddr]) -> Result<Vec<IpAddr>, OutboundError> {
+        let permits = |address: IpAddr| {
+            let closed = super::address::closed(address);
+            self.private && closed != Some(super::address::Closed::Metadata)
+        };
+        reachable(permits, found).map_err(refused)
+    }
+
     /// Connects before `deadline`; with TLS if `is_tls`, which checks the certificate for the host.
     ///
     /// # Errors
@@ -103,11 +123,7 @@ impl Outbound {
                 found.map_err(|source| OutboundError::Unresolved { source })?
             }
         };
-        let permits = |address: IpAddr| {
-            let closed = super::address::closed(address);
-            self.private && closed != Some(super::address::Closed::Metadata)
-        };
-        let open = reachable(permits, &found).map_err(refused)?;
+        let open = self.reachable(&found)?;
         let (stream, _address) =
             connect(&self.clock, &open, port, deadline).await.map_err(refused)?;
         // Where it can't be set, small requests are only later.
@@ -230,6 +246,37 @@ mod tests {
         let error = dial(&outbound, "169.254.169.254", port).await.unwrap_err();
         assert!(error.is_forbidden(), "{error:?}");
         assert!(dial(&outbound, "127.1", port).await.unwrap_err().is_forbidden());
+    }
+
+    /// Answers with another address each time, the first of them first.
+    #[derive(Debug)]
+    struct Changing(Vec<&'static str>, std::sync::atomic::AtomicUsize);
+
+    impl Resolve for Changing {
+        fn resolve(&self, _name: String) -> super::super::resolver::Lookup {
+            let turn = self.1.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let address = self.0.get(turn).or(self.0.last()).map(|it| it.parse().unwrap());
+            Box::pin(std::future::ready(Ok(address.into_iter().collect())))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_changes_its_mind_leads_nowhere() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // What is looked at is what is dialled: there is no second look-up in between.
+        let names = Arc::new(Changing(vec!["127.0.0.1", "10.0.0.1"], 0.into()));
+        let mut outbound = Outbound::new(Clock::system()).allow_private(true);
+        outbound.resolver = Arc::clone(&names) as Arc<dyn Resolve>;
+        assert!(dial(&outbound, "hook.example", port).await.is_ok());
+        assert_eq!(names.1.load(std::sync::atomic::Ordering::SeqCst), 1);
+        // A name that was public when it was registered and isn't any more.
+        let mut outbound = Outbound::new(Clock::system());
+        outbound.resolver = Arc::new(Changing(vec!["127.0.0.1"], 0.into()));
+        assert!(outbound.check("hook.example").is_ok());
+        let error = dial(&outbound, "hook.example", port).await.unwrap_err();
+        assert!(error.is_forbidden(), "{error:?}");
+        assert!(outbound.check("127.0.0.1").is_err() && outbound.check("8.8.8.8").is_ok());
     }
 
     #[tokio::test]

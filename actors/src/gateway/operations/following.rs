@@ -12,12 +12,12 @@ use crate::gateway::task_view::{TaskView, state_after, update};
 use crate::limits::AGENT_ANSWER;
 
 /// The events of a task after one of them. Who was cut off follows anew from where it was.
-pub(super) struct Following {
-    pub(super) agent: Address<AgentCommand>,
+pub(in crate::gateway) struct Following {
+    pub(in crate::gateway) agent: Address<AgentCommand>,
     pub(super) header: Header,
     pub(super) clock: Clock,
-    pub(super) caller: Option<String>,
-    pub(super) task: String,
+    pub(in crate::gateway) caller: Option<String>,
+    pub(in crate::gateway) task: String,
     /// The last generation that was given out.
     pub(super) last: u64,
     /// Events that are there already.
@@ -28,7 +28,7 @@ pub(super) struct Following {
 
 impl Following {
     /// The next event; none after the task's end. Dropping the future loses no event.
-    pub(super) async fn next(&mut self) -> Result<Option<Parcel<TaskEvent>>, A2aError> {
+    pub(in crate::gateway) async fn next(&mut self) -> Result<Option<Parcel<TaskEvent>>, A2aError> {
         let mut anew = false;
         loop {
             while let Some(event) = self.ready.pop_front() {

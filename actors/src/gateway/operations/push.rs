@@ -1,68 +1,195 @@
-//! Push notification configurations: where they would be kept. Without a service that sends
-//! notifications each of them is refused, and cards don't offer them.
+//! Push notification configurations: who may keep them, and the protocol's words for them.
 
 use a2a_pb::protojson as pb;
+use neuroflow_kernel::Address;
 
-use super::Visit;
+use super::{Visit, required, unanswered};
 use crate::agent::READ;
+use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
+use crate::gateway::push::{PushCommand, PushConfig, PushError, PushSecret, PushTask};
+use crate::gateway::task_view::TaskView;
 
 impl Visit<'_> {
     /// Checks a configuration that comes with a message, before the message is sent.
-    #[expect(clippy::unused_self, reason = "whoever keeps it belongs to the request")]
     pub(super) fn check_inline_push(
         &self,
-        _served: &Served,
+        served: &Served,
         config: Option<&pb::TaskPushNotificationConfig>,
     ) -> Result<(), A2aError> {
-        if config.is_some() { Err(A2aError::PushNotificationNotSupported) } else { Ok(()) }
+        let Some(config) = config else { return Ok(()) };
+        self.pushes(served)?;
+        read(config.clone(), INLINE).map(|_config| ())
     }
 
     /// Keeps a configuration that came with a message, for the task that it is about.
-    #[expect(clippy::unused_async, reason = "whoever keeps it has to be asked")]
     pub(super) async fn register_inline_push(
         &self,
-        _served: &Served,
-        _task: &str,
+        served: &Served,
+        task: &str,
         config: Option<pb::TaskPushNotificationConfig>,
     ) -> Result<(), A2aError> {
-        if config.is_some() { Err(A2aError::PushNotificationNotSupported) } else { Ok(()) }
+        let Some(config) = config else { return Ok(()) };
+        // What the message leads to is all told, however fast the agent was.
+        self.keep(served, task, read(config, INLINE)?, Some(0), INLINE).await
     }
 
-    #[expect(clippy::unused_async, reason = "whoever keeps it has to be asked")]
     pub(in crate::gateway) async fn create_push(
         &self,
         request: pb::TaskPushNotificationConfig,
     ) -> Result<pb::TaskPushNotificationConfig, A2aError> {
-        self.enter(&request.tenant, READ)?;
-        Err(A2aError::PushNotificationNotSupported)
+        let served = self.enter(&request.tenant, READ)?;
+        self.pushes(served)?;
+        let (tenant, task) = (request.tenant.clone(), request.task_id.clone());
+        required("taskId", &task)?;
+        let config = read(request, "")?;
+        self.keep(served, &task, config.clone(), None, "").await?;
+        Ok(written(config, tenant, task))
     }
 
-    #[expect(clippy::unused_async, reason = "whoever keeps it has to be asked")]
     pub(in crate::gateway) async fn get_push(
         &self,
         request: pb::GetTaskPushNotificationConfigRequest,
     ) -> Result<pb::TaskPushNotificationConfig, A2aError> {
-        self.enter(&request.tenant, READ)?;
-        Err(A2aError::PushNotificationNotSupported)
+        let served = self.enter(&request.tenant, READ)?;
+        let id = required("id", &request.id)?;
+        let configs = self.configs(served, &request.task_id).await?;
+        let found = configs.into_iter().find(|config| config.id == id);
+        let missing = || A2aError::PushConfigNotFound {
+            task: request.task_id.clone(),
+            config: request.id.clone(),
+        };
+        let config = found.ok_or_else(missing)?;
+        Ok(written(config, request.tenant, request.task_id))
     }
 
-    #[expect(clippy::unused_async, reason = "whoever keeps it has to be asked")]
     pub(in crate::gateway) async fn list_push(
         &self,
         request: pb::ListTaskPushNotificationConfigsRequest,
     ) -> Result<pb::ListTaskPushNotificationConfigsResponse, A2aError> {
-        self.enter(&request.tenant, READ)?;
-        Err(A2aError::PushNotificationNotSupported)
+        let served = self.enter(&request.tenant, READ)?;
+        let size = match usize::try_from(request.page_size) {
+            Ok(0) => usize::MAX,
+            Ok(size) => size,
+            Err(_negative) => return Err(A2aError::invalid("pageSize", "must not be negative")),
+        };
+        convert::client_id("pageToken", &request.page_token)?;
+        let configs = self.configs(served, &request.task_id).await?;
+        // They are ordered by id, and a token is the last id of the page before.
+        let after = |config: &PushConfig| config.id > request.page_token;
+        let mut rest: Vec<PushConfig> = configs.into_iter().filter(after).collect();
+        let more = rest.len() > size;
+        rest.truncate(size);
+        let last = rest.last().map(|config| config.id.clone()).unwrap_or_default();
+        let next_page_token = if more { last } else { String::new() };
+        let (tenant, task) = (&request.tenant, &request.task_id);
+        let configs =
+            rest.into_iter().map(|config| written(config, tenant.clone(), task.clone())).collect();
+        Ok(pb::ListTaskPushNotificationConfigsResponse { configs, next_page_token })
     }
 
-    #[expect(clippy::unused_async, reason = "whoever keeps it has to be asked")]
+    /// Deleting what isn't there is fine: a configuration ends by itself with its task.
     pub(in crate::gateway) async fn delete_push(
         &self,
         request: pb::DeleteTaskPushNotificationConfigRequest,
     ) -> Result<(), A2aError> {
-        self.enter(&request.tenant, READ)?;
-        Err(A2aError::PushNotificationNotSupported)
+        let served = self.enter(&request.tenant, READ)?;
+        let push = self.pushes(served)?;
+        let id = required("id", &request.id)?.to_owned();
+        let task = self.own_task(served, &request.task_id).await?;
+        let command = |reply| PushCommand::Delete { task, id, reply };
+        let deleted = push.call(self.soon(), command).await.map_err(unanswered)?;
+        deleted.map(|_was_there| ()).map_err(|error| refused(&error, ""))
+    }
+
+    /// The way to the server, for an agent that lets its tasks be followed that way.
+    fn pushes(&self, served: &Served) -> Result<&Address<PushCommand>, A2aError> {
+        let push = self.shared.push().filter(|_| served.agent.profile.push_notifications);
+        push.ok_or(A2aError::PushNotificationNotSupported)
+    }
+
+    /// A task that the client may see.
+    async fn own_task(&self, served: &Served, task: &str) -> Result<PushTask, A2aError> {
+        self.read(served, required("taskId", task)?).await?;
+        let agent = served.agent.profile.name.clone();
+        Ok(PushTask { agent, task: task.to_owned() })
+    }
+
+    async fn configs(&self, served: &Served, task: &str) -> Result<Vec<PushConfig>, A2aError> {
+        let push = self.pushes(served)?;
+        let task = self.own_task(served, task).await?;
+        let command = |reply| PushCommand::List { task, reply };
+        push.call(self.soon(), command).await.map_err(unanswered)
+    }
+
+    async fn keep(
+        &self,
+        served: &Served,
+        task: &str,
+        config: PushConfig,
+        after: Option<u64>,
+        root: &str,
+    ) -> Result<(), A2aError> {
+        let push = self.pushes(served)?;
+        let after = if let Some(after) = after {
+            after
+        } else {
+            let view = TaskView::of(&self.read(served, task).await?);
+            // Who asks to be told of a task that has just ended is told of its end.
+            let ended = u64::from(view.state().is_terminal());
+            view.generation().saturating_sub(ended)
+        };
+        let agent = served.agent.profile.name.clone();
+        let task = PushTask { agent, task: task.to_owned() };
+        let caller = self.caller.clone();
+        let command = |reply| PushCommand::Create { task, caller, config, after, reply };
+        let kept = push.call(self.soon(), command).await.map_err(unanswered)?;
+        kept.map_err(|error| refused(&error, root))
+    }
+}
+
+/// Where a configuration is that comes with a message.
+const INLINE: &str = "configuration.taskPushNotificationConfig.";
+
+fn refused(error: &PushError, root: &str) -> A2aError {
+    match error {
+        PushError::Url(problem) => A2aError::invalid(format!("{root}url"), problem.to_string()),
+        PushError::Header { field } => {
+            A2aError::invalid(format!("{root}{field}"), "can't be sent in a header")
+        }
+        PushError::TooMany => A2aError::invalid(format!("{root}taskId"), error.to_string()),
+        PushError::Full => A2aError::Busy,
+        PushError::Store(_) => A2aError::Unavailable { code: "push_store" },
+        PushError::Audit(_) => A2aError::Unavailable { code: "unrecorded" },
+    }
+}
+
+/// A client's configuration; without an id of its own it's given one.
+fn read(config: pb::TaskPushNotificationConfig, root: &str) -> Result<PushConfig, A2aError> {
+    convert::client_id(&format!("{root}id"), &config.id)?;
+    if config.url.is_empty() {
+        return Err(A2aError::invalid(format!("{root}url"), "is missing"));
+    }
+    let id = if config.id.is_empty() { uuid::Uuid::new_v4().to_string() } else { config.id };
+    let token = (!config.token.is_empty()).then(|| PushSecret::new(config.token));
+    let authorization = config
+        .authentication
+        .map(|authentication| (authentication.scheme, PushSecret::new(authentication.credentials)));
+    Ok(PushConfig { id, url: config.url, token, authorization })
+}
+
+fn written(config: PushConfig, tenant: String, task_id: String) -> pb::TaskPushNotificationConfig {
+    let authentication = config.authorization.map(|(scheme, credentials)| pb::AuthenticationInfo {
+        scheme,
+        credentials: credentials.reveal().to_owned(),
+    });
+    pb::TaskPushNotificationConfig {
+        tenant,
+        id: config.id,
+        task_id,
+        url: config.url,
+        token: config.token.map(|token| token.reveal().to_owned()).unwrap_or_default(),
+        authentication,
     }
 }

@@ -1,0 +1,47 @@
+//! A new task for who speaks another protocol than A2A: its events, and nothing folded.
+
+use std::collections::VecDeque;
+
+use neuroflow_kernel::{Parcel, Request};
+
+use super::following::Following;
+use super::{Visit, declined, refused};
+use crate::agent::{ASK, AgentCommand, ArchivedChange, Ask, Turn};
+use crate::gateway::error::A2aError;
+use crate::limits::AGENT_ANSWER;
+
+impl Visit<'_> {
+    /// Begins a task.
+    pub(in crate::gateway) async fn begin(&self, turn: Turn) -> Result<Following, A2aError> {
+        let served = self.enter("", ASK)?;
+        let ask = Ask { caller: self.caller.clone(), ..Ask::new(turn) };
+        let parcel = Parcel::archive(&ask)
+            .map_err(|error| A2aError::invalid("messages", error.to_string()))?;
+        let address = &served.agent.address;
+        let command = |replies| AgentCommand::Ask(Request { parcel, replies });
+        let mut events = address
+            .stream(self.header.clone(), command)
+            .await
+            .map_err(|refusal| refused(&refusal))?;
+        // The first event comes at once: the message was taken, or why not.
+        let soon = self.clock().now() + AGENT_ANSWER;
+        let first = match self.clock().before(soon, events.next()).await {
+            Ok(Some(Ok(event))) => event,
+            Ok(_) => return Err(A2aError::Busy),
+            Err(_elapsed) => return Err(A2aError::Unavailable { code: "deadline_exceeded" }),
+        };
+        if let ArchivedChange::Refused(refusal) = &first.get().change {
+            return Err(declined(refusal, ""));
+        }
+        Ok(Following {
+            agent: address.clone(),
+            header: self.header.clone(),
+            clock: self.clock().clone(),
+            caller: self.caller.clone(),
+            task: first.get().task.to_string(),
+            last: first.get().generation.to_native(),
+            ready: VecDeque::new(),
+            to_come: Some(events),
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! The contract of push notifications: where clients want to be told of a task's events.
+//!
+//! Each configuration has an actor that follows the task and posts its events in order. How far it
+//! has come is kept with it, so that a node that starts again goes on behind the last event that was
+//! taken. An event may be posted twice then, never left out for that reason.
+
+mod delivery;
+mod retry;
+mod server;
+mod store;
+mod webhook;
+
+use std::fmt;
+use std::sync::Arc;
+
+use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Reply, WireMessage};
+use rkyv::{Archive, Serialize};
+
+use super::{GatewayAgent, Meter};
+use crate::audit::{Audit, Unrecorded};
+use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES};
+
+pub use server::{PushServer, PushStartError};
+pub use store::{PushStore, PushStoreError};
+pub use webhook::WebhookProblem;
+
+/// Text that is sent to a webhook and shown to nobody else.
+///
+/// ```
+/// let secret = neuroflow_actors::PushSecret::new("hunter2");
+/// assert!(!format!("{secret:?}").contains("hunter2"));
+/// ```
+#[derive(Archive, Serialize, Clone, PartialEq, Eq)]
+pub struct PushSecret(String);
+
+impl PushSecret {
+    /// This text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PushSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PushSecret({} bytes)", self.0.len())
+    }
+}
+
+/// Where a client wants to be told of a task's events.
+///
+/// ```
+/// use neuroflow_actors::PushConfig;
+/// let config = PushConfig::new("c-1", "https://example.org/hook");
+/// assert!(config.token.is_none());
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct PushConfig {
+    /// Its id within the task.
+    pub id: String,
+    /// The webhook.
+    pub url: String,
+    /// What the receiver knows the notification by.
+    pub token: Option<PushSecret>,
+    /// The scheme and the credentials of the `Authorization` header.
+    pub authorization: Option<(String, PushSecret)>,
+}
+
+impl PushConfig {
+    /// A webhook that asks for nothing.
+    pub fn new(id: impl Into<String>, url: impl Into<String>) -> Self {
+        Self { id: id.into(), url: url.into(), token: None, authorization: None }
+    }
+}
+
+/// Whose events are told.
+///
+/// ```
+/// use neuroflow_actors::PushTask;
+/// let task = PushTask { agent: "echo".into(), task: "t".into() };
+/// assert_eq!(task, task.clone());
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PushTask {
+    /// The agent.
+    pub agent: String,
+    /// Its task.
+    pub task: String,
+}
+
+/// What is kept of a task's configurations: the later record counts.
+///
+/// ```
+/// use neuroflow_actors::PushRecord;
+/// let record = PushRecord::Reached { id: "c-1".into(), generation: 7 };
+/// assert_eq!(record.id(), "c-1");
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub enum PushRecord {
+    /// There is a configuration.
+    Config {
+        /// It.
+        config: PushConfig,
+        /// Whose the task must be.
+        caller: Option<String>,
+        /// The generation after which its events begin.
+        after: u64,
+    },
+    /// The events up to this generation were taken, or given up.
+    Reached {
+        /// The configuration.
+        id: String,
+        /// The generation.
+        generation: u64,
+    },
+    /// The configuration is no more.
+    Ended {
+        /// The configuration.
+        id: String,
+    },
+}
+
+impl PushRecord {
+    /// The configuration that it's about.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Config { config, .. } => &config.id,
+            Self::Reached { id, .. } | Self::Ended { id } => id,
+        }
+    }
+}
+
+impl WireMessage for PushRecord {
+    const NAME: &'static str = "neuroflow.push.record";
+    const VERSION: u16 = 1;
+}
+
+/// What lies in the mailbox of the server for push notifications.
+///
+/// ```
+/// use neuroflow_actors::PushCommand;
+/// use neuroflow_kernel::Message;
+/// fn label(command: &PushCommand) -> &'static str {
+///     command.name()
+/// }
+/// ```
+#[derive(Debug)]
+pub enum PushCommand {
+    /// Keep a configuration; one with the same id is replaced.
+    Create {
+        /// Whose events.
+        task: PushTask,
+        /// Whose the task must be.
+        caller: Option<String>,
+        /// Where to.
+        config: PushConfig,
+        /// The generation after which its events begin.
+        after: u64,
+        /// The answer.
+        reply: Reply<Result<(), PushError>>,
+    },
+    /// The configurations of a task, ordered by id.
+    List {
+        /// Which task.
+        task: PushTask,
+        /// The answer.
+        reply: Reply<Vec<PushConfig>>,
+    },
+    /// Forget a configuration. Says whether there was one.
+    Delete {
+        /// Its task.
+        task: PushTask,
+        /// Its id.
+        id: String,
+        /// The answer.
+        reply: Reply<Result<bool, PushError>>,
+    },
+    /// A delivery has come this far. It comes from the delivery's actor.
+    Reached {
+        /// Its task.
+        task: PushTask,
+        /// The configuration.
+        id: String,
+        /// The generation.
+        generation: u64,
+        /// The answer, once that is kept.
+        reply: Reply<()>,
+    },
+    /// A delivery has nothing more to do. It comes from the delivery's actor.
+    Over {
+        /// Its task.
+        task: PushTask,
+        /// The configuration.
+        id: String,
+    },
+}
+
+impl Message for PushCommand {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::List { .. } => "list",
+            Self::Delete { .. } => "delete",
+            Self::Reached { .. } => "reached",
+            Self::Over { .. } => "over",
+        }
+    }
+}
+
+/// Why a configuration isn't kept or forgotten.
+///
+/// ```
+/// use neuroflow_actors::{PushError, WebhookProblem};
+/// let error = PushError::Url(WebhookProblem::Scheme);
+/// assert!(error.to_string().contains("https"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// Nothing may be sent there.
+    #[error("url {0}")]
+    Url(#[from] WebhookProblem),
+    /// A text can't be sent in a header, or is too long for one.
+    #[error("{field} must be printable ASCII, and not longer than servers take")]
+    Header {
+        /// Which one.
+        field: &'static str,
+    },
+    /// The task has as many as it may.
+    #[error("the task has {PUSH_CONFIGS} configurations already; delete one")]
+    TooMany,
+    /// The node has as many as it may.
+    #[error("the node follows {PUSH_DELIVERIES} tasks for others already; try again later")]
+    Full,
+    /// It can't be kept.
+    #[error("the configuration can't be kept")]
+    Store(#[from] PushStoreError),
+    /// The audit log doesn't take it.
+    #[error("the configuration can't be recorded")]
+    Audit(#[from] Unrecorded),
+}
+
+/// What the server for push notifications is started with.
+///
+/// ```
+/// use neuroflow_actors::PushOptions;
+/// assert!(!PushOptions::default().allow_private);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct PushOptions {
+    /// Whether webhooks may have loopback and private addresses: for tests, and for receivers in one's
+    /// own network. Services that hand out a machine's credentials stay closed.
+    pub allow_private: bool,
+    /// Certificates (DER) to trust in place of the system's.
+    pub roots: Vec<Vec<u8>>,
+    /// Where configurations outlive the node, if they do.
+    pub store: Option<Arc<dyn PushStore>>,
+    /// Who counts.
+    pub meter: Option<Arc<dyn Meter>>,
+    /// Where connections and uses of credentials are noted.
+    pub audit: Audit,
+}
+
+/// The server for push notifications as a child, and the way to it.
+///
+/// ```
+/// use neuroflow_actors::{PushOptions, push_child};
+/// let (spec, _push) = push_child(PushOptions::default(), Vec::new())?;
+/// assert_eq!(spec.name().as_str(), "push");
+/// # Ok::<(), neuroflow_kernel::NameError>(())
+/// ```
+///
+/// # Errors
+/// Says what is wrong with the name.
+pub fn push_child(
+    options: PushOptions,
+    agents: Vec<GatewayAgent>,
+) -> Result<(ChildSpec, Address<PushCommand>), NameError> {
+    let factory = move || PushServer::new(options.clone(), agents.clone());
+    ChildSpec::new("push", factory)
+}

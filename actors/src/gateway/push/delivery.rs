@@ -1,0 +1,247 @@
+//! The actor of one configuration: follows a task and posts its events, one after the other.
+//!
+//! It holds no queue: an event that waits for its turn lies with the task, and is asked for when the
+//! one before it was taken.
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+
+use axum::body::Bytes;
+use neuroflow_kernel::{
+    Actor, Address, Clock, Context, Header, Message, Parcel, ReplyStream, TraceContext,
+};
+use neuroflow_sandbox::Outbound;
+
+use super::retry::{Next, decide};
+use super::store::Kept;
+use super::webhook::{Posted, Webhook, post};
+use super::{PushCommand, PushOptions, PushTask};
+use crate::agent::{AgentCommand, TaskEvent, TaskState, follow};
+use crate::audit::{AuditEvent, AuditId, Verdict};
+use crate::gateway::json::{Json, write};
+use crate::gateway::task_view::{state_after, update};
+use crate::limits::{AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_TIMEOUT};
+
+/// What a delivery is started with.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) task: PushTask,
+    pub(super) kept: Kept,
+    pub(super) webhook: Webhook,
+    pub(super) agent: Address<AgentCommand>,
+    pub(super) server: Address<PushCommand>,
+    pub(super) outbound: Outbound,
+    pub(super) options: PushOptions,
+}
+
+/// The one message of a delivery's actor.
+pub(super) struct Begin;
+
+impl Message for Begin {
+    fn name(&self) -> &'static str {
+        "begin"
+    }
+}
+
+impl Actor for Delivery {
+    type Message = Begin;
+    type Error = Infallible;
+    const KIND: &'static str = "push_delivery";
+
+    async fn handle(
+        &mut self,
+        _begin: Begin,
+        context: &mut Context<Begin>,
+    ) -> Result<(), Infallible> {
+        let clock = context.clock().clone();
+        let why = self.run(&clock).await;
+        tracing::debug!(
+            task = self.task.task,
+            config = self.kept.config.id,
+            why = why.as_str(),
+            "no more push notifications"
+        );
+        let (task, id) = (self.task.clone(), self.kept.config.id.clone());
+        // If the server is gone, so is what it would do.
+        let _gone = self.server.tell(Header::new(), PushCommand::Over { task, id }).await;
+        context.stop();
+        Ok(())
+    }
+}
+
+/// Why a delivery has nothing more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    TaskEnded,
+    TaskGone,
+    AgentGone,
+    /// The receiver doesn't want it, or must not have it.
+    Refused,
+    /// The receiver has missed too many.
+    Missed,
+}
+
+impl Why {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskEnded => "task ended",
+            Self::TaskGone => "task gone",
+            Self::AgentGone => "agent gone",
+            Self::Refused => "refused",
+            Self::Missed => "missed too many",
+        }
+    }
+}
+
+impl Delivery {
+    async fn run(&mut self, clock: &Clock) -> Why {
+        let (mut missed, mut looked) = (0, 0);
+        loop {
+            let header = Header::new().within(clock, AGENT_ANSWER);
+            let (caller, after) = (self.kept.caller.as_deref(), Some(self.kept.reached));
+            match follow(&self.agent, header, &self.task.task, caller, after).await {
+                Ok(Some((so_far, to_come))) => {
+                    looked = 0;
+                    match self.tell_all(so_far, to_come, &mut missed, clock).await {
+                        ControlFlow::Break(why) => return why,
+                        // Cut off for being slow: the rest lies with the task.
+                        ControlFlow::Continue(()) => {}
+                    }
+                }
+                Ok(None) => return Why::TaskGone,
+                Err(_unanswered) => {
+                    looked += 1;
+                    if looked >= PUSH_FOLLOW_ATTEMPTS {
+                        return Why::AgentGone;
+                    }
+                    clock.sleep(PUSH_BACKOFF.delay(looked, jitter())).await;
+                }
+            }
+        }
+    }
+
+    async fn tell_all(
+        &mut self,
+        so_far: Vec<Parcel<TaskEvent>>,
+        mut to_come: ReplyStream<Parcel<TaskEvent>>,
+        missed: &mut u32,
+        clock: &Clock,
+    ) -> ControlFlow<Why> {
+        for event in so_far {
+            self.tell(&event, missed, clock).await?;
+        }
+        loop {
+            match to_come.next().await {
+                Some(Ok(event)) => self.tell(&event, missed, clock).await?,
+                Some(Err(_cut_off)) => return ControlFlow::Continue(()),
+                None => return ControlFlow::Break(Why::TaskEnded),
+            }
+        }
+    }
+
+    /// Posts an event, and keeps that it was.
+    async fn tell(
+        &mut self,
+        event: &Parcel<TaskEvent>,
+        missed: &mut u32,
+        clock: &Clock,
+    ) -> ControlFlow<Why> {
+        let event = event.get();
+        let generation = event.generation.to_native();
+        if generation <= self.kept.reached {
+            return ControlFlow::Continue(());
+        }
+        self.kept.reached = generation;
+        // What the client itself has said isn't told to it.
+        if let Some(response) = update(event)
+            && let Ok(body) = write(&Json(&response))
+        {
+            match self.deliver(generation, body.into(), clock).await {
+                Next::Delivered => *missed = 0,
+                Next::End => return ControlFlow::Break(Why::Refused),
+                Next::Skip | Next::Again(_) => *missed += 1,
+            }
+            let (task, id) = (self.task.clone(), self.kept.config.id.clone());
+            let reached = |reply| PushCommand::Reached { task, id, generation, reply };
+            // Unkept, it's posted again after a restart; that is what the id in the header is for.
+            let _unkept = self.server.call(Header::new(), reached).await;
+        }
+        if state_after(event).is_some_and(TaskState::is_terminal) {
+            return ControlFlow::Break(Why::TaskEnded);
+        }
+        if *missed >= PUSH_MISSED {
+            ControlFlow::Break(Why::Missed)
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    async fn deliver(&self, generation: u64, body: Bytes, clock: &Clock) -> Next {
+        let begun = clock.now();
+        let id = format!("{}/{generation}", self.task.task);
+        let config = &self.kept.config;
+        for nth in 1.. {
+            let deadline = clock.now() + PUSH_TIMEOUT;
+            let posting = post(&self.outbound, &self.webhook, config, &id, body.clone(), deadline);
+            let posted = clock.before(deadline, posting).await;
+            let posted = posted.unwrap_or(Posted::TIMED_OUT);
+            let next = decide(posted.attempt, nth, clock.now().since(begun), jitter());
+            self.account(posted, next, nth, body.len());
+            match next {
+                Next::Again(pause) => clock.sleep(pause).await,
+                done => return done,
+            }
+        }
+        Next::Skip
+    }
+
+    /// Logs, counts and notes an attempt.
+    fn account(&self, posted: Posted, next: Next, nth: u32, bytes: usize) {
+        let (config, host) = (&self.kept.config, &self.webhook.host);
+        if next != Next::Delivered {
+            let (task, id) = (&self.task.task, &config.id);
+            tracing::warn!(
+                task,
+                config = id,
+                host,
+                attempt = nth,
+                reason = posted.reason,
+                ?next,
+                "push notification not taken"
+            );
+        }
+        if let Some(meter) = &self.options.meter {
+            meter.push(posted.reason);
+        }
+        let source = AuditId::new(format!("push:{}:{}", self.task.task, config.id));
+        let audit = &self.options.audit;
+        if config.authorization.is_some() && posted.reached_the_receiver() {
+            let credential = source.clone();
+            let (user, purpose) = (AuditId::new("push"), "webhook");
+            let used = AuditEvent::CredentialUse { credential, user, purpose };
+            audit.note(TraceContext::NONE, used);
+        }
+        let verdict = match next {
+            Next::Delivered => Verdict::Allowed,
+            Next::End if posted.reason == "forbidden_address" => Verdict::Denied,
+            _ => Verdict::Failed,
+        };
+        let event = AuditEvent::Egress {
+            source,
+            host: AuditId::new(host),
+            port: self.webhook.port,
+            address: None,
+            verdict,
+            reason: posted.reason,
+            bytes_up: u64::try_from(bytes).unwrap_or(u64::MAX),
+            bytes_down: 0,
+        };
+        audit.note(TraceContext::NONE, event);
+    }
+}
+
+/// Spreads those who failed together.
+fn jitter() -> f64 {
+    let [byte, ..] = uuid::Uuid::new_v4().into_bytes();
+    f64::from(byte) / f64::from(u8::MAX)
+}

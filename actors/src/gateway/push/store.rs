@@ -1,0 +1,160 @@
+//! Where push configurations are kept, and what records come to: the later one counts.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+
+use super::{PushConfig, PushRecord, PushTask};
+
+/// The future of something that is kept or read.
+type Storing<'a, T> = Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
+
+/// Keeps the records of push configurations, in order per task. It's called by one actor, which waits
+/// for each answer.
+///
+/// ```
+/// use neuroflow_actors::PushStore;
+/// async fn count(store: &dyn PushStore) -> usize {
+///     store.load().await.map_or(0, |tasks| tasks.len())
+/// }
+/// ```
+pub trait PushStore: Send + Sync + fmt::Debug + 'static {
+    /// Keeps one more record of a task.
+    fn append<'a>(&'a self, task: &'a PushTask, record: &'a PushRecord) -> Storing<'a, ()>;
+
+    /// The records of every task that has a configuration.
+    fn load(&self) -> Storing<'_, Vec<(PushTask, Vec<PushRecord>)>>;
+}
+
+/// Why a record isn't kept or read.
+///
+/// ```
+/// use neuroflow_actors::PushStoreError;
+/// let error = PushStoreError::Failed(std::io::Error::other("full").into());
+/// assert!(error.to_string().contains("store"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushStoreError {
+    /// The store's own error.
+    #[error("the store of push configurations doesn't work")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+}
+
+/// Outlives the actor that uses it, but not the node.
+#[derive(Debug, Default)]
+pub(super) struct PushMemory(Mutex<BTreeMap<PushTask, Vec<PushRecord>>>);
+
+impl PushStore for PushMemory {
+    fn append<'a>(&'a self, task: &'a PushTask, record: &'a PushRecord) -> Storing<'a, ()> {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = tasks.entry(task.clone()).or_default();
+        let is_config = |kept: &PushRecord| matches!(kept, PushRecord::Config { .. });
+        records.retain(|kept| {
+            let replaced = match record {
+                PushRecord::Reached { .. } => !is_config(kept),
+                PushRecord::Config { .. } | PushRecord::Ended { .. } => true,
+            };
+            kept.id() != record.id() || !replaced
+        });
+        if !matches!(record, PushRecord::Ended { .. }) {
+            records.push(record.clone());
+        }
+        if records.is_empty() {
+            tasks.remove(task);
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn load(&self) -> Storing<'_, Vec<(PushTask, Vec<PushRecord>)>> {
+        let tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = tasks.iter().map(|(task, records)| (task.clone(), records.clone())).collect();
+        Box::pin(std::future::ready(Ok(all)))
+    }
+}
+
+/// A configuration that is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) config: PushConfig,
+    pub(super) caller: Option<String>,
+    /// The generation up to which events were taken.
+    pub(super) reached: u64,
+}
+
+/// What the records of a task come to, by the ids of the configurations.
+pub(super) fn fold(records: Vec<PushRecord>) -> BTreeMap<String, Kept> {
+    let mut kept = BTreeMap::new();
+    for record in records {
+        match record {
+            PushRecord::Config { config, caller, after } => {
+                let id = config.id.clone();
+                kept.insert(id, Kept { config, caller, reached: after });
+            }
+            PushRecord::Reached { id, generation } => {
+                if let Some(kept) = kept.get_mut(&id) {
+                    kept.reached = kept.reached.max(generation);
+                }
+            }
+            PushRecord::Ended { id } => {
+                kept.remove(&id);
+            }
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(id: &str, url: &str, after: u64) -> PushRecord {
+        PushRecord::Config { config: PushConfig::new(id, url), caller: None, after }
+    }
+
+    fn reached(id: &str, generation: u64) -> PushRecord {
+        PushRecord::Reached { id: id.to_owned(), generation }
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_what_counts_and_nothing_else() {
+        let memory = PushMemory::default();
+        let task = PushTask { agent: "echo".to_owned(), task: "t".to_owned() };
+        let records = [
+            config("a", "https://a.example/", 0),
+            reached("a", 2),
+            config("b", "https://b.example/", 1),
+            reached("a", 5),
+            reached("b", 3),
+            config("b", "https://c.example/", 7),
+        ];
+        for record in &records {
+            memory.append(&task, record).await.unwrap();
+        }
+        let mut loaded = memory.load().await.unwrap();
+        let (_, kept) = loaded.pop().unwrap();
+        assert_eq!(kept.len(), 3);
+        assert_eq!(fold(kept), fold(records.to_vec()));
+        for id in ["a", "b"] {
+            memory.append(&task, &PushRecord::Ended { id: id.to_owned() }).await.unwrap();
+        }
+        assert!(memory.load().await.unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_replaced_configuration_begins_anew_and_an_ended_one_is_gone() {
+        let records = vec![
+            config("a", "https://a.example/", 0),
+            reached("a", 9),
+            config("a", "https://b.example/", 4),
+            reached("gone", 3),
+        ];
+        let kept = fold(records.clone());
+        assert_eq!((kept["a"].reached, kept["a"].config.url.as_str()), (4, "https://b.example/"));
+        let ended = PushRecord::Ended { id: "a".to_owned() };
+        assert!(fold([records, vec![ended]].concat()).is_empty());
+    }
+}

@@ -1,0 +1,417 @@
+//! Push notifications: in order, with what the receiver knows them by, again if they weren't taken,
+//! and only to where this node may connect.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use neuroflow::actors::PushOptions;
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, ManualClock, Node, NodeBuilder, Turn};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::client::{Connection, message, rpc, send_text, task_of};
+use crate::support::{eventually, loopback, pause, start};
+
+/// What a receiver does with a notification; past its script it takes each.
+#[derive(Clone, Debug)]
+enum Receive {
+    Status(u16),
+    Redirect(SocketAddr),
+    HangUp,
+    Hold,
+}
+
+/// A notification as it arrived.
+#[derive(Clone, Debug)]
+struct Notification {
+    head: String,
+    body: Value,
+}
+
+impl Notification {
+    fn header(&self, name: &str) -> Option<&str> {
+        let line = self.head.lines().find(|line| {
+            line.split(':').next().is_some_and(|found| found.eq_ignore_ascii_case(name))
+        })?;
+        line.split_once(':').map(|(_, value)| value.trim())
+    }
+
+    /// In a word.
+    fn told(&self) -> String {
+        let state = self.body["statusUpdate"]["status"]["state"].as_str();
+        let said = &self.body["statusUpdate"]["status"]["message"]["parts"][0]["text"];
+        let artifact = &self.body["artifactUpdate"]["artifact"]["parts"][0]["text"];
+        match (state, said.as_str(), artifact.as_str()) {
+            (Some(_), Some(said), _) => said.to_owned(),
+            (Some(state), ..) => state.to_owned(),
+            (_, _, Some(artifact)) => format!("artifact {artifact}"),
+            _ => panic!("{}", self.body),
+        }
+    }
+}
+
+/// A webhook on loopback.
+struct Receiver {
+    address: SocketAddr,
+    received: Arc<Mutex<Vec<Notification>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Receiver {
+    async fn start(script: &[Receive]) -> Self {
+        Self::on(TcpListener::bind(loopback()).await.expect("a port"), script)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a receiver has no supervisor")]
+    fn on(listener: TcpListener, script: &[Receive]) -> Self {
+        let address = listener.local_addr().expect("an address");
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (kept, mut script) = (Arc::clone(&received), VecDeque::from(script.to_vec()));
+        let task = tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let Some(notification) = read(&mut stream).await else { continue };
+                kept.lock().expect("a lock").push(notification);
+                let answer = match script.pop_front().unwrap_or(Receive::Status(200)) {
+                    Receive::Status(status) => format!("HTTP/1.1 {status} X\r\n"),
+                    Receive::Redirect(to) => {
+                        format!("HTTP/1.1 307 X\r\nlocation: http://{to}/elsewhere\r\n")
+                    }
+                    Receive::HangUp => continue,
+                    Receive::Hold => {
+                        held.push(stream);
+                        continue;
+                    }
+                };
+                let answer = format!("{answer}content-length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.expect("the answer is sent");
+            }
+        });
+        Self { address, received, task }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/hook?a=b", self.address)
+    }
+
+    fn received(&self) -> Vec<Notification> {
+        self.received.lock().expect("a lock").clone()
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.received().iter().map(Notification::told).collect()
+    }
+
+    async fn has_been_told(&self, last: &str) {
+        eventually(&format!("{last} at the receiver"), || {
+            self.told().last().is_some_and(|told| told == last)
+        })
+        .await;
+    }
+}
+
+async fn read(stream: &mut TcpStream) -> Option<Notification> {
+    let mut bytes = Vec::new();
+    loop {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let notification = Notification { head, body: Value::Null };
+        let length: usize = notification.header("content-length")?.parse().ok()?;
+        if bytes.len() >= end + 4 + length {
+            let body = serde_json::from_slice(&bytes[end + 4..]).expect("JSON");
+            return Some(Notification { body, ..notification });
+        }
+    }
+}
+
+/// An agent that says three things and then answers.
+fn talker() -> AnyAgent {
+    AgentBuilder::new("talker", "Talks.").on_ask(|_, context| async move {
+        for word in ["one", "two", "three"] {
+            context.say(word).await?;
+        }
+        Ok(Answer::text("done"))
+    })
+}
+
+/// An agent that waits for its client.
+fn waiter() -> AnyAgent {
+    AgentBuilder::new("waiter", "Waits.").on_ask(|_, context| async move {
+        let said = context.ask_user(Turn::agent("what now?")).await?;
+        Ok(Answer::text(said.text()))
+    })
+}
+
+fn pushing(allow_private: bool) -> NodeBuilder {
+    let mut options = PushOptions::default();
+    options.allow_private = allow_private;
+    let node = Node::builder().agent(talker()).agent(waiter()).agent(AnyAgent::new(Echo));
+    node.gateway(loopback()).push_notifications(options)
+}
+
+fn send_to(url: &str, more: Value) -> Value {
+    let mut config = json!({ "url": url });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        config[name] = value.clone();
+    }
+    let mut params = message(json!([{ "text": "go" }]));
+    params["configuration"] = json!({ "taskPushNotificationConfig": config });
+    params
+}
+
+const ALL: [&str; 6] =
+    ["TASK_STATE_WORKING", "one", "two", "three", "artifact done", "TASK_STATE_COMPLETED"];
+
+#[tokio::test]
+async fn every_event_arrives_once_in_order_with_token_and_credentials() {
+    let (node, gateway) = start(pushing(true)).await;
+    let receiver = Receiver::start(&[]).await;
+    let more = json!({
+        "token": "tok-1",
+        "authentication": { "scheme": "Bearer", "credentials": "cred-1" },
+    });
+    let sent = rpc(gateway, "/", "SendMessage", send_to(&receiver.url(), more)).await;
+    let task = task_of(sent)["id"].as_str().expect("an id").to_owned();
+    receiver.has_been_told("TASK_STATE_COMPLETED").await;
+    assert_eq!(receiver.told(), ALL);
+    let mut last = 0;
+    for notification in receiver.received() {
+        assert!(notification.head.starts_with("POST /hook?a=b HTTP/1.1"), "{}", notification.head);
+        for (name, value) in [
+            ("host", receiver.address.to_string().as_str()),
+            ("content-type", "application/a2a+json"),
+            ("authorization", "Bearer cred-1"),
+            ("x-a2a-notification-token", "tok-1"),
+        ] {
+            assert_eq!(notification.header(name), Some(value), "{name}");
+        }
+        let id = notification.header("x-a2a-notification-id").expect("an id");
+        let (of, generation) = id.rsplit_once('/').expect("a task and a number");
+        let generation: u64 = generation.parse().expect("a number");
+        assert!(of == task && generation > last, "{id}");
+        last = generation;
+        let update = notification.body.as_object().expect("an object");
+        let update = update.values().next().expect("a member");
+        assert_eq!(update["taskId"], task.as_str());
+    }
+    // It has ended with its task.
+    let list = || rpc(gateway, "/", "ListTaskPushNotificationConfigs", json!({ "taskId": task }));
+    for _ in 0..500 {
+        let configs = list().await["result"]["configs"].as_array().map_or(0, Vec::len);
+        if configs == 0 {
+            return node.stop().await;
+        }
+        pause(10).await;
+    }
+    panic!("{}", list().await);
+}
+
+#[tokio::test]
+async fn what_is_not_taken_is_sent_again_before_what_follows() {
+    let (node, gateway) = start(pushing(true)).await;
+    let receiver = Receiver::start(&[Receive::Status(500), Receive::HangUp]).await;
+    rpc(gateway, "/", "SendMessage", send_to(&receiver.url(), json!({}))).await;
+    receiver.has_been_told("TASK_STATE_COMPLETED").await;
+    let first = ["TASK_STATE_WORKING", "TASK_STATE_WORKING"];
+    assert_eq!(receiver.told(), [&first[..], &ALL[..]].concat());
+    let ids = receiver.received();
+    assert_eq!(ids[0].header("x-a2a-notification-id"), ids[2].header("x-a2a-notification-id"));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_not_there_yet_is_waited_for() {
+    let (node, gateway) = start(pushing(true)).await;
+    let listener = TcpListener::bind(loopback()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    drop(listener);
+    let url = format!("http://{address}/");
+    let sent = rpc(gateway, "/", "SendMessage", send_to(&url, json!({}))).await;
+    assert_eq!(task_of(sent)["status"]["state"], "TASK_STATE_COMPLETED");
+    let receiver = Receiver::on(TcpListener::bind(address).await.expect("the same port"), &[]);
+    receiver.has_been_told("TASK_STATE_COMPLETED").await;
+    assert_eq!(receiver.told(), ALL);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_is_given_up_and_tried_again() {
+    let time = ManualClock::new();
+    let (node, gateway) = start(pushing(true).clock(time.clock())).await;
+    let receiver = Receiver::start(&[Receive::Hold]).await;
+    rpc(gateway, "/", "SendMessage", send_to(&receiver.url(), json!({}))).await;
+    eventually("the first notification", || !receiver.received().is_empty()).await;
+    for _ in 0..500 {
+        // The time-out, and the pause after it.
+        time.advance(Duration::from_secs(4));
+        pause(10).await;
+        if receiver.received().len() > ALL.len() {
+            break;
+        }
+    }
+    receiver.has_been_told("TASK_STATE_COMPLETED").await;
+    assert_eq!(receiver.told(), [&ALL[..1], &ALL[..]].concat());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_redirection_is_not_followed() {
+    let (node, gateway) = start(pushing(true)).await;
+    let elsewhere = Receiver::start(&[]).await;
+    let receiver = Receiver::start(&[Receive::Redirect(elsewhere.address)]).await;
+    rpc(gateway, "/", "SendMessage", send_to(&receiver.url(), json!({}))).await;
+    receiver.has_been_told("TASK_STATE_COMPLETED").await;
+    assert_eq!(receiver.told(), ALL);
+    assert!(elsewhere.received().is_empty());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn private_addresses_are_refused_unless_they_are_allowed() {
+    let (node, gateway) = start(pushing(false)).await;
+    let receiver = Receiver::start(&[]).await;
+    let port = receiver.address.port();
+    let field = "configuration.taskPushNotificationConfig.url";
+    for host in ["127.0.0.1", "10.1.2.3", "169.254.169.254", "[::1]", "[::ffff:127.0.0.1]"] {
+        let url = format!("http://{host}:{port}/");
+        let answer = rpc(gateway, "/", "SendMessage", send_to(&url, json!({}))).await;
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        let text = answer["error"]["message"].as_str().expect("a message");
+        assert!(
+            text.starts_with(&format!("{field} leads where this node doesn't connect to")),
+            "{text}"
+        );
+    }
+    // What a name leads to is known when it's connected to, and looked at then.
+    let url = format!("http://localhost:{port}/");
+    let mut params = send_to(&url, json!({ "id": "c-1" }));
+    params["configuration"]["returnImmediately"] = json!(true);
+    let sent = rpc(gateway, "/agents/waiter", "SendMessage", params).await;
+    let task = task_of(sent)["id"].as_str().expect("an id").to_owned();
+    let list = json!({ "taskId": task });
+    for turn in 0.. {
+        let listed =
+            rpc(gateway, "/agents/waiter", "ListTaskPushNotificationConfigs", list.clone()).await;
+        if listed["result"]["configs"].as_array().is_none_or(Vec::is_empty) {
+            break;
+        }
+        assert!(turn < 500, "it's still there: {listed}");
+        pause(10).await;
+    }
+    assert!(receiver.received().is_empty());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn configurations_are_kept_read_listed_and_deleted() {
+    let (node, gateway) = start(pushing(true)).await;
+    let mut connection = Connection::open(gateway).await;
+    let mut params = message(json!([{ "text": "go" }]));
+    params["configuration"] = json!({ "returnImmediately": true });
+    let sent = connection.rpc("/agents/waiter", "SendMessage", params).await;
+    let task = task_of(sent)["id"].as_str().expect("an id").to_owned();
+    let receiver = Receiver::start(&[]).await;
+
+    for id in ["b", "a", "c"] {
+        let config = json!({
+            "taskId": task, "id": id, "url": receiver.url(), "token": format!("token-{id}"),
+            "authentication": { "scheme": "Basic", "credentials": "eA==" },
+        });
+        let created = connection
+            .rpc("/agents/waiter", "CreateTaskPushNotificationConfig", config.clone())
+            .await;
+        assert_eq!(created["result"], config, "{created}");
+    }
+    let get = json!({ "taskId": task, "id": "a" });
+    let got = connection.rpc("/agents/waiter", "GetTaskPushNotificationConfig", get.clone()).await;
+    assert_eq!(got["result"]["token"], "token-a");
+    let ids = |listed: &Value| -> Vec<String> {
+        let configs = listed["result"]["configs"].as_array().expect("a list").iter();
+        configs.map(|config| config["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let list = json!({ "taskId": task, "pageSize": 2 });
+    let listed = connection.rpc("/agents/waiter", "ListTaskPushNotificationConfigs", list).await;
+    assert_eq!(ids(&listed), ["a", "b"]);
+    let next = json!({ "taskId": task, "pageToken": listed["result"]["nextPageToken"] });
+    let listed = connection.rpc("/agents/waiter", "ListTaskPushNotificationConfigs", next).await;
+    assert_eq!(ids(&listed), ["c"]);
+    for _twice in 0..2 {
+        let deleted =
+            connection.rpc("/agents/waiter", "DeleteTaskPushNotificationConfig", get.clone()).await;
+        assert!(deleted.get("error").is_none(), "{deleted}");
+    }
+    let got = connection.rpc("/agents/waiter", "GetTaskPushNotificationConfig", get).await;
+    assert_eq!(got["error"]["code"], -32001, "{got}");
+    // The other binding has the same ones.
+    let path = format!("/agents/waiter/tasks/{task}/pushNotificationConfigs");
+    let listed = connection.get(&format!("{path}?A2A-Version=1.0")).await;
+    assert_eq!((listed.status, listed.json()["configs"][0]["id"].as_str()), (200, Some("b")));
+
+    // An unknown task, and what isn't a configuration.
+    for (params, code, words) in [
+        (json!({ "taskId": "none", "url": receiver.url() }), -32001, "no task"),
+        (json!({ "taskId": task }), -32602, "url is missing"),
+        (json!({ "url": receiver.url() }), -32602, "taskId is missing"),
+        (json!({ "taskId": task, "url": "ftp://example.org/" }), -32602, "https://"),
+        (json!({ "taskId": task, "url": receiver.url(), "token": "a\nb" }), -32602, "token"),
+    ] {
+        let refused =
+            connection.rpc("/agents/waiter", "CreateTaskPushNotificationConfig", params).await;
+        assert_eq!(refused["error"]["code"], code, "{refused}");
+        let text = refused["error"]["message"].as_str().expect("a message");
+        assert!(text.contains(words), "{text}");
+    }
+
+    // What comes after that goes to the two that are left.
+    let mut more = message(json!([{ "text": "on" }]));
+    more["message"]["taskId"] = json!(task);
+    connection.rpc("/agents/waiter", "SendMessage", more).await;
+    eventually("both are told of the end", || {
+        let told = receiver.told();
+        told.iter().filter(|told| *told == "TASK_STATE_COMPLETED").count() == 2
+    })
+    .await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_has_a_bounded_number_and_cards_say_who_pushes() {
+    let (node, gateway) = start(pushing(true)).await;
+    let mut connection = Connection::open(gateway).await;
+    let mut params = message(json!([{ "text": "go" }]));
+    params["configuration"] = json!({ "returnImmediately": true });
+    let sent = connection.rpc("/agents/waiter", "SendMessage", params).await;
+    let task = task_of(sent)["id"].as_str().expect("an id").to_owned();
+    for number in 0..17 {
+        let config = json!({ "taskId": task, "url": format!("http://127.0.0.1:9/{number}") });
+        let created =
+            connection.rpc("/agents/waiter", "CreateTaskPushNotificationConfig", config).await;
+        assert_eq!(created.get("error").is_some(), number == 16, "{number}: {created}");
+    }
+    let card = connection.get("/.well-known/agent-card.json").await.json();
+    assert_eq!(card["capabilities"]["pushNotifications"], true);
+    node.stop().await;
+
+    let (node, gateway) =
+        start(Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback())).await;
+    let card = Connection::open(gateway).await.get("/.well-known/agent-card.json").await.json();
+    assert_eq!(card["capabilities"]["pushNotifications"], false);
+    let task = send_text(gateway, "/", "x").await;
+    let list = json!({ "taskId": task["id"] });
+    let refused = rpc(gateway, "/", "ListTaskPushNotificationConfigs", list).await;
+    assert_eq!(refused["error"]["code"], -32003, "{refused}");
+    node.stop().await;
+}
