@@ -3,7 +3,7 @@
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
 //! `telemetry` and `control`), `audit`, `sandbox`, `tools`, `agents` (a supervisor with one child per agent),
-//! `push`, `gateway`. They stop in reverse.
+//! `push`, `access`, `gateway`. They stop in reverse.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_actors::{
-    ASK, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig, AuditedCells,
-    CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, PushOptions, READ, SchemaError,
-    ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, audit_child, follow,
-    gateway_child, list_tools, push_child,
+    ASK, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig,
+    AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, PushOptions, READ,
+    SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, access_child,
+    audit_child, follow, gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpSetupError, McpSource};
@@ -68,6 +68,7 @@ impl Node {
             mcp: Vec::new(),
             sandbox: None,
             gateway: None,
+            access: None,
             observer: Arc::new(Unobserved),
             clock: Clock::system(),
             first: Vec::new(),
@@ -219,6 +220,7 @@ pub struct NodeBuilder {
     mcp: Vec<McpSource>,
     sandbox: Option<SandboxServer>,
     gateway: Option<GatewayConfig>,
+    access: Option<AccessConfig>,
     observer: Arc<dyn Observer>,
     clock: Clock,
     first: Vec<First>,
@@ -278,6 +280,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn gateway_with(mut self, config: GatewayConfig) -> Self {
         self.gateway = Some(config);
+        self
+    }
+
+    /// Who the gateway lets in, and what they may do; without it everybody everything. Ignored
+    /// without a gateway.
+    #[must_use]
+    pub fn access(mut self, config: AccessConfig) -> Self {
+        self.access = Some(config);
         self
     }
 
@@ -397,9 +407,10 @@ impl NodeBuilder {
                 kernel.root().start(spec).await?;
                 // The tool may run programs, with this profile and no other. Each agent that has it
                 // has a capability of its own, so that the sandbox can be fair between them.
+                let level = profile.level();
                 let exec = || {
                     let narrowed = Restriction::new().rights(EXEC).policy(profile.clone());
-                    sandbox.attenuate(narrowed).map(|own| AnyTool::new(ExecTool::new(own)))
+                    sandbox.attenuate(narrowed).map(|own| AnyTool::new(ExecTool::new(own, level)))
                 };
                 for agent in &self.agents {
                     if agent.shared_tools().iter().any(|name| name == ExecTool::NAME) {
@@ -446,6 +457,12 @@ impl NodeBuilder {
         let gateway = match self.gateway {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
+                config.door.audit = audit.clone();
+                if let Some(own) = self.access {
+                    let (spec, access) = access_child(own, kernel.clock())?;
+                    kernel.root().start(spec.restart(Restart::Permanent)).await?;
+                    config.door.access = Some(access);
+                }
                 config.audit = audit.clone();
                 if let Some(mut options) = self.push {
                     options.audit = audit.clone();

@@ -3,6 +3,7 @@
 mod card;
 mod convert;
 mod cursor;
+mod door;
 mod error;
 mod grpc;
 mod http;
@@ -29,6 +30,7 @@ use crate::agent::{AgentCommand, AgentProfile};
 use crate::audit::Audit;
 use crate::limits::BLOCKING_WAIT;
 
+pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub use push::{
     PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushSecret, PushServer,
     PushStartError, PushStore, PushStoreError, PushTask, WebhookProblem, push_child,
@@ -78,6 +80,8 @@ pub struct GatewayConfig {
     pub security: Vec<SecurityScheme>,
     /// The server for push notifications; without one none is sent.
     pub push: Option<Address<PushCommand>>,
+    /// Who is let in, and how.
+    pub door: DoorConfig,
     /// How long a blocking request waits for its task to end.
     pub blocking_wait: Duration,
     /// Whether a request without a trace context of its own is traced.
@@ -99,6 +103,7 @@ impl GatewayConfig {
             card_key: None,
             security: Vec::new(),
             push: None,
+            door: DoorConfig::default(),
             blocking_wait: BLOCKING_WAIT,
             sample: Arc::new(|| false),
             meter: Arc::new(Unmetered),
@@ -149,7 +154,7 @@ impl SecurityScheme {
     }
 }
 
-/// Who makes a request: whoever authenticates puts it among the extensions of the HTTP request.
+/// Who makes a request: the door puts it among the extensions of the HTTP request.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller(pub(crate) String);
 
@@ -204,6 +209,9 @@ pub enum GatewayError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no TLS.
+    #[error("the gateway can't speak TLS; check tls.certificate, tls.key and tls.client_ca")]
+    Tls(#[from] TlsError),
     /// The system gives no randomness.
     #[error("the system has no randomness to give")]
     Random,

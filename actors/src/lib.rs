@@ -38,10 +38,10 @@ pub use audit::{
 };
 pub use builtin::{Echo, Shell};
 pub use gateway::{
-    CardKey, CardKeyError, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
+    CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
     GatewayServer, Meter, PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushSecret,
-    PushServer, PushStartError, PushStore, PushStoreError, PushTask, SecurityScheme,
-    WebhookProblem, gateway_child, push_child,
+    PushServer, PushStartError, PushStore, PushStoreError, PushTask, RequestId, SecurityScheme,
+    TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,

@@ -358,3 +358,27 @@ pub const CHAT_WAIT: Duration = Duration::from_mins(10);
 
 /// Tasks of clients that have gone away and that wait to be cancelled.
 pub const ABANDONED_TASKS: usize = 1_024;
+
+/// Bytes of a request's id that a client chooses.
+pub const REQUEST_ID_BYTES: usize = 128;
+
+/// Header lines of one request: browsers send about 20, proxies add a few.
+pub const HEADER_LINES: usize = 100;
+
+/// Streams of a connection that a client may have reset before they were taken up, and that were reset
+/// for its errors: with more of them the connection ends, because opening and resetting costs it
+/// nothing.
+pub const RESET_STREAMS: usize = 20;
+
+/// Time that a client gets to answer a ping.
+pub const STREAM_KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
+
+/// Time that a client gets to take a part of what it's sent.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// What a body gets beyond [`BODY_DEADLINE`] before its stream fails: whoever reads it gives up first,
+/// with an answer.
+pub const BODY_SLACK: Duration = Duration::from_secs(5);
+
+/// What a body gets beyond [`BODY_BYTES`], for the same reason.
+pub const BODY_SLACK_BYTES: usize = 64 * 1024;

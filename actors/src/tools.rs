@@ -215,6 +215,11 @@ pub trait Tool: Send + Sync + 'static {
     /// What it does, for whoever decides to call it.
     fn description(&self) -> &'static str;
 
+    /// The level of the cells that it runs programs of its caller's in; none if it runs none.
+    fn level(&self) -> Option<neuroflow_sandbox::Level> {
+        None
+    }
+
     /// Does it. Dropped at the next `await` when the caller has gone or the time is up.
     fn call(
         &self,
@@ -314,6 +319,9 @@ pub(crate) trait DynTool: Send + Sync {
     fn name(&self) -> &str;
     fn description(&self) -> &str;
     fn schema(&self) -> serde_json::Value;
+    fn level(&self) -> Option<neuroflow_sandbox::Level> {
+        None
+    }
     fn call(&self, arguments: serde_json::Value, context: ToolContext) -> Calling<'_>;
 }
 
@@ -324,6 +332,10 @@ impl<T: Tool> DynTool for T {
 
     fn description(&self) -> &str {
         Tool::description(self)
+    }
+
+    fn level(&self) -> Option<neuroflow_sandbox::Level> {
+        Tool::level(self)
     }
 
     fn schema(&self) -> serde_json::Value {
@@ -368,6 +380,11 @@ impl AnyTool {
     /// The JSON Schema of its arguments.
     pub fn schema(&self) -> serde_json::Value {
         self.0.schema()
+    }
+
+    /// The level of the cells that it runs programs of its caller's in; none if it runs none.
+    pub fn level(&self) -> Option<neuroflow_sandbox::Level> {
+        self.0.level()
     }
 
     fn call(&self, arguments: serde_json::Value, context: ToolContext) -> Calling<'_> {

@@ -103,7 +103,7 @@ fn begin_long_task(server: &Server) -> TcpStream {
     let body = send_message("echo begun; sleep 600");
     let mut stream = TcpStream::connect(server.gateway).expect("a connection");
     let head = format!(
-        "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nA2A-Version: 1.0\r\n\
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nA2A-Version: 1.0\r\n\
          Content-Length: {}\r\n\r\n",
         body.len()
     );

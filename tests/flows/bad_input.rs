@@ -353,7 +353,7 @@ async fn content_type_and_version_are_checked() {
     let bare = |path: &str| {
         let length = body.len();
         let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: n\r\ncontent-type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              content-length: {length}\r\n\r\n"
         );
         [head.as_bytes(), &body].concat()
@@ -451,7 +451,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 async fn a_head_that_does_not_come_is_not_waited_for() {
     let (node, to) = echo().await;
     let mut connections = Vec::new();
-    for sent in [&b""[..], b"P", b"POST / HTTP/1.1\r\nhost: n\r\n"] {
+    for sent in [&b""[..], b"P", b"POST / HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut connection = Connection::open(to).await;
         connection.send(sent).await.expect("it is sent");
         connections.push(connection);
@@ -467,24 +467,24 @@ async fn a_head_that_does_not_come_is_not_waited_for() {
 #[tokio::test]
 async fn what_is_not_http_gets_an_error_and_the_end_of_its_connection() {
     let (node, to) = echo().await;
-    let long = format!("GET /{} HTTP/1.1\r\nhost: n\r\n\r\n", "x".repeat(2 * HEAD_BYTES));
+    let long = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(2 * HEAD_BYTES));
     let large = format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(2 * HEAD_BYTES));
     let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(1_000));
     let cases: [(&[u8], &[u16]); 17] = [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", &[400]),
         (b"\x00\x00\x00\x00\r\n\r\n", &[400]),
         (b"hello\r\n\r\n", &[400]),
-        (b"GET /healthz HTTP/9.9\r\nhost: n\r\n\r\n", &[400, 505]),
-        (b"GET  /healthz HTTP/1.1\r\nhost: n\r\n\r\n", &[400]),
-        (b"GET /health z HTTP/1.1\r\nhost: n\r\n\r\n", &[400]),
+        (b"GET /healthz HTTP/9.9\r\nhost: localhost\r\n\r\n", &[400, 505]),
+        (b"GET  /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n", &[400]),
+        (b"GET /health z HTTP/1.1\r\nhost: localhost\r\n\r\n", &[400]),
         (b"GET /healthz HTTP/1.1\r\nho st: n\r\n\r\n", &[400]),
         (b"GET /healthz HTTP/1.1\r\nhost: n\x00\r\n\r\n", &[400]),
-        (b"GET /healthz HTTP/1.1\r\nhost: n\r\n folded: x\r\n\r\n", &[400]),
+        (b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n folded: x\r\n\r\n", &[400]),
         (b"GET /healthz HTTP/1.1\r\n: n\r\n\r\n", &[400]),
-        (b"POST / HTTP/1.1\r\nhost: n\r\ncontent-length: many\r\n\r\n", &[400]),
-        (b"POST / HTTP/1.1\r\nhost: n\r\ncontent-length: -1\r\n\r\n", &[400]),
-        (b"POST / HTTP/1.1\r\nhost: n\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}", &[400]),
-        (b"POST / HTTP/1.1\r\nhost: n\r\ntransfer-encoding: rot13\r\n\r\n", &[400]),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: many\r\n\r\n", &[400]),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n", &[400]),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}", &[400]),
+        (b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: rot13\r\n\r\n", &[400]),
         (long.as_bytes(), &[400, 414, 431]),
         (large.as_bytes(), &[400, 431]),
         (many.as_bytes(), &[400, 431]),
@@ -506,9 +506,9 @@ async fn what_is_not_http_gets_an_error_and_the_end_of_its_connection() {
     assert!(said.windows(3).any(|bytes| bytes == [0, 8, 7]) || said.contains(&7), "{said:?}");
 
     // Two lengths for one body: what one reader takes for its end, another takes for a new request.
-    let smuggled = b"POST / HTTP/1.1\r\nhost: n\r\ncontent-type: application/json\r\n\
+    let smuggled = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
         content-length: 60\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n\
-        GET /healthz HTTP/1.1\r\nhost: n\r\n\r\n";
+        GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut connection = Connection::open(to).await;
     connection.send(smuggled).await.expect("it is sent");
     let first = connection.receive().await.expect("an answer");

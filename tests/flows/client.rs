@@ -275,14 +275,14 @@ pub(crate) fn request(method: &str, params: Value) -> Vec<u8> {
 
 /// The bytes of a GET.
 pub(crate) fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: node\r\n\r\n")
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
 /// The bytes of a POST. A header of the caller's takes the place of one of the same name.
 pub(crate) fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let length = body.len().to_string();
     let usual = [
-        ("host", "node"),
+        ("host", "localhost"),
         ("content-type", "application/json"),
         ("a2a-version", "1.0"),
         ("content-length", length.as_str()),

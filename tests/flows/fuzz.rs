@@ -228,7 +228,7 @@ async fn exchange(line: &mut Connection, request: &[u8]) -> Option<Response> {
 /// Whether it was served. Fails if the answer isn't one that the gateway should give.
 fn check(response: &Response, request: &[u8]) -> bool {
     let shown = || format!("{}\n{}", String::from_utf8_lossy(request), response.text());
-    let statuses = [200, 400, 404, 405, 413, 415, 431];
+    let statuses = [200, 400, 403, 404, 405, 413, 415, 421, 431];
     assert!(statuses.contains(&response.status), "{}: {}", response.status, shown());
     if response.header("content-type") == Some("text/event-stream") {
         assert_eq!(response.status, 200, "{}", shown());

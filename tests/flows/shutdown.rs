@@ -35,7 +35,7 @@ async fn what_was_begun_is_answered_and_nothing_is_left() {
 
     let ((), ()) = tokio::join!(within(node.stop()), async {
         eventually("the end of listening", || std::net::TcpStream::connect(to).is_err()).await;
-        watching.send(b"node\r\n\r\n").await.expect("the other half is sent");
+        watching.send(b"localhost\r\n\r\n").await.expect("the other half is sent");
         let response = watching.receive().await.expect("an answer");
         assert_eq!((response.status, response.text().as_str()), (503, "draining\n"));
         let task = task_of(asking.receive().await.expect("an answer").json());

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use neuroflow_kernel::{
     Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Reply, ReplySink, Request,
-    SinkError, Spawn,
+    Restriction, SinkError, Spawn,
 };
 
 use super::record::{Record, RecordError, new_id};
@@ -16,6 +16,7 @@ use super::{
     AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, CancelError, Change, TaskCursor,
     TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn, read,
 };
+use crate::access::CallerGrant;
 use crate::limits::{KEPT_TASK_BYTES, KEPT_TASKS, LIVE_TASKS, TASK_FOLLOWERS, UNREAD_MESSAGES};
 use crate::tools::ToolsCommand;
 
@@ -109,7 +110,7 @@ impl AgentServer {
             profile: Arc::clone(&self.profile),
             task: task.clone(),
             server: context.address(),
-            tools: self.tools.clone(),
+            tools: self.tools_for(context),
             clock: context.clock().clone(),
             tracer: context.tracer(),
         };
@@ -130,6 +131,16 @@ impl AgentServer {
             }
         }
         Ok(())
+    }
+
+    /// The tools, narrowed to what whoever asks may use of them.
+    fn tools_for(&self, context: &Context<AgentCommand>) -> Option<Address<ToolsCommand>> {
+        let tools = self.tools.as_ref()?;
+        match context.grant().and_then(|grant| grant.policy::<CallerGrant>()) {
+            // A chain of grants that can't get longer gives nothing at all.
+            Some(grant) => tools.attenuate(Restriction::new().policy(grant.clone())).ok(),
+            None => Some(tools.clone()),
+        }
     }
 
     /// Says something to a task that has begun: its agent goes on if it has waited for that.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::access::Action;
 use crate::agent::TaskState;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,8 @@ pub(super) enum A2aError {
     VersionNotSupported { found: String },
     #[error("only who has proved who they are may do that")]
     AuthenticationRequired,
+    #[error("you may not {} with this agent; who decides that is its node's policy", action.name())]
+    Forbidden { action: Action },
     #[error("the body isn't JSON: {source}")]
     Parse { source: serde_json::Error },
     #[error("not a JSON-RPC 2.0 request: {field} {problem}")]
@@ -71,7 +74,8 @@ impl A2aError {
             | Self::BodyTooLarge { .. }
             | Self::BodyTimedOut
             | Self::BodyCutOff
-            | Self::AuthenticationRequired => -32600,
+            | Self::AuthenticationRequired
+            | Self::Forbidden { .. } => -32600,
             Self::MethodNotFound { .. } => -32601,
             Self::InvalidParams { .. } | Self::AgentNotFound { .. } => -32602,
             Self::Busy | Self::Unavailable { .. } | Self::Unwritable => -32603,
@@ -96,6 +100,7 @@ impl A2aError {
             | Self::BodyCutOff
             | Self::AgentNotFound { .. }
             | Self::AuthenticationRequired
+            | Self::Forbidden { .. }
             | Self::Busy
             | Self::Unavailable { .. } => self.rest_status(),
             _ => 200,
@@ -108,6 +113,7 @@ impl A2aError {
             Self::BodyTooLarge { .. } => 413,
             Self::BodyTimedOut => 408,
             Self::AuthenticationRequired => 401,
+            Self::Forbidden { .. } => 403,
             Self::TaskNotFound { .. }
             | Self::PushConfigNotFound { .. }
             | Self::AgentNotFound { .. }
@@ -132,6 +138,7 @@ impl A2aError {
             | Self::ExtensionSupportRequired { .. }
             | Self::VersionNotSupported { .. } => Code::FailedPrecondition,
             Self::AuthenticationRequired => Code::Unauthenticated,
+            Self::Forbidden { .. } => Code::PermissionDenied,
             Self::MethodNotFound { .. } => Code::Unimplemented,
             Self::Busy | Self::Unavailable { .. } => Code::Unavailable,
             Self::BodyTimedOut => Code::DeadlineExceeded,
@@ -160,7 +167,8 @@ impl A2aError {
 
     /// The reason where no code of JSON-RPC says it: clients tell errors apart by it.
     fn reason_without_code(&self) -> &'static str {
-        self.reason().unwrap_or(match self.code() {
+        let forbidden = matches!(self, Self::Forbidden { .. }).then_some("PERMISSION_DENIED");
+        self.reason().or(forbidden).unwrap_or(match self.code() {
             -32700 | -32600 => "INVALID_REQUEST",
             -32601 => "METHOD_NOT_FOUND",
             -32602 => "INVALID_PARAMS",
@@ -236,6 +244,7 @@ fn code_name(code: Code) -> &'static str {
         Code::NotFound => "NOT_FOUND",
         Code::FailedPrecondition => "FAILED_PRECONDITION",
         Code::Unauthenticated => "UNAUTHENTICATED",
+        Code::PermissionDenied => "PERMISSION_DENIED",
         Code::Unimplemented => "UNIMPLEMENTED",
         Code::Unavailable => "UNAVAILABLE",
         Code::DeadlineExceeded => "DEADLINE_EXCEEDED",

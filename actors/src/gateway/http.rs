@@ -23,13 +23,14 @@ use tokio::sync::mpsc;
 
 use super::card::Cards;
 use super::cursor::Cursors;
+use super::door::Admitted;
 use super::error::A2aError;
 use super::openai::{self, Abandoned};
 use super::operations::{Place, Visit};
 use super::page::Page;
 use super::push::PushCommand;
 use super::signature::SignError;
-use super::{Caller, GatewayAgent, GatewayConfig, GatewayError, grpc};
+use super::{GatewayAgent, GatewayConfig, GatewayError, grpc};
 use crate::limits::{BODY_BYTES, BODY_DEADLINE, CLIENT_EXTENSIONS};
 
 /// What every request needs.
@@ -140,17 +141,16 @@ impl Shared {
         })
     }
 
+    pub(super) fn agents(&self) -> impl Iterator<Item = &GatewayAgent> {
+        self.agents.values().map(|served| &served.agent)
+    }
+
     pub(super) fn root(&self) -> &Served {
         &self.root
     }
 
     pub(super) fn push(&self) -> Option<&Address<PushCommand>> {
         self.config.push.as_ref()
-    }
-
-    /// Names of the agents.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.agents.keys().map(String::as_str)
     }
 
     /// When this gateway was started, in seconds of Unix time.
@@ -291,6 +291,9 @@ impl<'a> Observed<'a> {
             None => shared.tracer.root((shared.config.sample)(), "a2a", SpanKind::Server),
         };
         span.set("a2a.protocol.version", "1.0");
+        if let Some(admitted) = head.extensions.get::<Admitted>() {
+            span.set("http.request.header.x-request-id", admitted.request_id().to_owned());
+        }
         let method = ["GET", "POST", "DELETE"].into_iter().find(|known| head.method == *known);
         span.set("http.request.method", method.unwrap_or("_OTHER"));
         Self { shared, begun: shared.clock.now(), operation: "unknown", span }
@@ -311,8 +314,11 @@ impl<'a> Observed<'a> {
         place: Place<'v>,
         head: &Parts,
     ) -> Result<Visit<'v>, A2aError> {
-        let mut visit = Visit::new(shared, place, Header::new().traced(self.span.context()));
-        visit.caller = head.extensions.get::<Caller>().map(|caller| caller.0.clone());
+        // The door puts it there; a router without one lets nobody do anything.
+        let admitted = head.extensions.get::<Admitted>().cloned();
+        let admitted = admitted.ok_or(A2aError::AuthenticationRequired)?;
+        let header = Header::new().traced(self.span.context());
+        let mut visit = Visit::new(shared, place, header, admitted);
         visit.extensions = extensions(&head.headers)?;
         if let Some(last) = head.headers.get("last-event-id") {
             let number = last.to_str().ok().and_then(|text| text.trim().parse().ok());

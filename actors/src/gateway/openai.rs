@@ -20,8 +20,9 @@ use neuroflow_kernel::{Address, Clock, Header, Moment, Parcel};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::door::Admitted;
 use super::error::A2aError;
-use super::http::{Observed, Shared, answer_json, event_stream, read_body, retry_after};
+use super::http::{Observed, Served, Shared, answer_json, event_stream, read_body, retry_after};
 use super::operations::{Following, Place};
 use crate::agent::{
     AgentCommand, ArchivedChange, ArchivedContent, ArchivedTurn, TaskEvent, TaskState,
@@ -113,7 +114,9 @@ async fn models(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     let mut observed = Observed::begin(&shared, &head);
     observed.operation("ListModels");
     let created = shared.started_s();
-    let data: Vec<Value> = shared.names().map(|name| described(name, created)).collect();
+    let admitted = head.extensions.get::<Admitted>();
+    let seen = shared.agents().filter(|agent| admitted.is_some_and(|it| it.sees(agent)));
+    let data: Vec<Value> = seen.map(|agent| described(&agent.profile.name, created)).collect();
     observed.end(None, 200, None);
     answer_json(StatusCode::OK, json!({ "object": "list", "data": data }).to_string())
 }
@@ -126,7 +129,10 @@ async fn model(
     let (head, _body) = request.into_parts();
     let mut observed = Observed::begin(&shared, &head);
     observed.operation("GetModel");
-    let (status, body) = if shared.served(&model).is_ok() {
+    let sees = |served: &Served| {
+        head.extensions.get::<Admitted>().is_some_and(|admitted| admitted.sees(&served.agent))
+    };
+    let (status, body) = if shared.served(&model).is_ok_and(sees) {
         (StatusCode::OK, described(&model, shared.started_s()))
     } else {
         let error = ChatError::UnknownModel { model };

@@ -9,12 +9,14 @@ mod tasks;
 
 use std::sync::{Arc, OnceLock};
 
-use neuroflow_kernel::{CallError, Clock, Header, Refusal, Rights};
+use neuroflow_kernel::{Address, CallError, Clock, Header, Refusal, Rights};
 
 use super::convert;
+use super::door::{Admitted, Denial, Entrance};
 use super::error::A2aError;
 use super::http::{Served, Shared};
-use crate::agent::{ArchivedAskRefusal, AskRefusal, TaskEvents, TaskState};
+use crate::access::{Action, Target};
+use crate::agent::{AgentCommand, ArchivedAskRefusal, AskRefusal, TaskEvents, TaskState};
 use crate::limits::AGENT_ANSWER;
 
 pub(super) use following::{Following, Update, Updates};
@@ -26,13 +28,19 @@ pub(super) struct Visit<'a> {
     pub(super) place: Place<'a>,
     /// Trace, and whatever else goes on to the agent.
     pub(super) header: Header,
-    /// Who asks, as far as that is known.
-    pub(super) caller: Option<String>,
+    /// What the door has found out about who asks.
+    admitted: Admitted,
     /// Extensions that the client speaks.
     pub(super) extensions: Vec<String>,
     /// The generation after which a follower's events begin.
     pub(super) last_event: Option<u64>,
-    entered: OnceLock<&'a Served>,
+    entered: OnceLock<Entered<'a>>,
+}
+
+/// An agent, and the way to it that who asks has.
+struct Entered<'a> {
+    served: &'a Served,
+    entrance: Arc<Entrance>,
 }
 
 /// Where a path leads, as far as it says.
@@ -43,12 +51,17 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Visit<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, place: Place<'a>, header: Header) -> Self {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        place: Place<'a>,
+        header: Header,
+        admitted: Admitted,
+    ) -> Self {
         Self {
             shared,
             place,
             header,
-            caller: None,
+            admitted,
             extensions: Vec::new(),
             last_event: None,
             entered: OnceLock::new(),
@@ -58,16 +71,70 @@ impl<'a> Visit<'a> {
     /// The agent that is meant, by path or by tenant, for an operation that needs `right`. A client
     /// that doesn't speak what the agent requires is refused.
     fn enter(&self, tenant: &str, right: Rights) -> Result<&'a Served, A2aError> {
-        let served = self.find(tenant)?;
-        tracing::trace!(agent = served.agent.profile.name, ?right, "request");
+        let served = self.find(tenant).map_err(|error| self.veil(error))?;
+        let name = &served.agent.profile.name;
+        tracing::trace!(agent = name, ?right, request_id = self.admitted.request_id(), "request");
+        let entrance =
+            self.admitted.enter(&served.agent, right).map_err(|denial| match denial {
+                Denial::Forbidden(action) => A2aError::Forbidden { action },
+                Denial::Hidden => {
+                    self.veil(A2aError::AgentNotFound { agent: name.clone(), known: String::new() })
+                }
+            })?;
         let required = served.agent.profile.extensions.iter().filter(|known| known.required);
         for extension in required {
             if !self.extensions.contains(&extension.uri) {
                 return Err(A2aError::ExtensionSupportRequired { uri: extension.uri.clone() });
             }
         }
-        let _first = self.entered.set(served);
+        let _first = self.entered.set(Entered { served, entrance });
         Ok(served)
+    }
+
+    /// An error that names no agent which is hidden from who asks.
+    fn veil(&self, error: A2aError) -> A2aError {
+        match error {
+            A2aError::AgentNotFound { agent, .. } => {
+                let seen = self.shared.agents().filter(|agent| self.admitted.sees(agent));
+                let seen: Vec<&str> = seen.map(|agent| agent.profile.name.as_str()).collect();
+                A2aError::AgentNotFound { agent, known: seen.join(", ") }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether who asks may ask for this skill, or for whatever the agent makes of the message.
+    fn check_skill(&self, served: &Served, skill: Option<&str>) -> Result<(), A2aError> {
+        let asked = self.admitted.ask(&served.agent, skill);
+        asked.map_err(|_denied| A2aError::Forbidden { action: Action::Ask })
+    }
+
+    /// Whether who asks may read what isn't on the public card.
+    fn check_describe(&self, served: &Served) -> Result<(), A2aError> {
+        let target = Target::Agent(&served.agent.profile.name);
+        if self.admitted.permits(Action::Describe, &target) {
+            return Ok(());
+        }
+        Err(A2aError::Forbidden { action: Action::Describe })
+    }
+
+    /// Who asks, as tasks know them; none if nobody has said that.
+    fn caller(&self) -> Option<String> {
+        self.admitted.caller()
+    }
+
+    /// Whose tasks are looked at: the caller's own, or everybody's for who may supervise.
+    fn owner(&self) -> Option<String> {
+        let sees_all = self.entered.get().is_some_and(|entered| entered.entrance.sees_all);
+        self.caller().filter(|_| !sees_all)
+    }
+
+    /// The capability to the agent that was entered, narrowed for who asks.
+    fn address(&self, served: &Served) -> Address<AgentCommand> {
+        match self.entered.get() {
+            Some(entered) => entered.entrance.address.clone(),
+            None => served.agent.address.clone(),
+        }
     }
 
     fn find(&self, tenant: &str) -> Result<&'a Served, A2aError> {
@@ -92,7 +159,7 @@ impl<'a> Visit<'a> {
 
     /// The agent whose turn it was, once that is known.
     pub(super) fn entered(&self) -> Option<&'a Served> {
-        self.entered.get().copied()
+        self.entered.get().map(|entered| entered.served)
     }
 
     /// Extensions that client and agent both speak.
@@ -114,10 +181,9 @@ impl<'a> Visit<'a> {
     }
 
     async fn read(&self, served: &Served, task: &str) -> Result<TaskEvents, A2aError> {
-        use crate::agent::AgentCommand;
-        let caller = self.caller.clone();
+        let caller = self.owner();
         let command = |reply| AgentCommand::Read { task: task.to_owned(), caller, reply };
-        let events = served.agent.address.call(self.soon(), command).await.map_err(unanswered)?;
+        let events = self.address(served).call(self.soon(), command).await.map_err(unanswered)?;
         events.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })
     }
 }

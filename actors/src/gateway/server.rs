@@ -3,21 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use neuroflow_kernel::{Actor, Clock, Context, Tracer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::door::{self, Door, Tls, serve_connection};
 use super::http::{Shared, router};
 use super::openai::cancel_abandoned;
 use super::{GatewayCommand, GatewayConfig, GatewayError};
-use crate::limits::{
-    ABANDONED_TASKS, CONNECTION_STREAMS, CONNECTIONS, HEAD_BYTES, HEAD_DEADLINE, PREFACE_PAUSE,
-    STREAM_KEEP_ALIVE,
-};
+use crate::limits::{ABANDONED_TASKS, CONNECTIONS};
 
 /// The gateway as an actor. Made by [`gateway_child`](super::gateway_child).
 ///
@@ -68,17 +65,33 @@ impl Actor for GatewayServer {
         let refused = |source| GatewayError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        let door = &self.config.door;
+        let tls = match &door.tls {
+            Some(files) => Some(Tls::load(files.clone()).await?),
+            None => None,
+        };
         let base_url = match &self.config.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("http://{address}"),
+            None => format!("{}://{address}", door::scheme(tls.is_some())),
         };
-        let (config, tracer) = (self.config.clone(), self.tracer.clone());
+        let clock = context.clock().clone();
+        let hosts = door::hosts(door, address, self.config.public_url.as_deref());
+        let door = Door::new(door.clone(), hosts, clock.clone());
+        let (mut config, tracer) = (self.config.clone(), self.tracer.clone());
+        if config.security.is_empty() {
+            config.security = door.schemes();
+        }
         let (abandon, abandoned) = mpsc::channel(ABANDONED_TASKS);
-        let shared = Shared::new(config, &base_url, context.clock().clone(), tracer, abandon)?;
-        let cancel = cancel_abandoned(abandoned, context.clock().clone());
+        let shared = Shared::new(config, &base_url, clock.clone(), tracer, abandon)?;
+        let cancel = cancel_abandoned(abandoned, clock.clone());
+        if let Some(tls) = tls.clone() {
+            // A fresh actor has room for these few tasks.
+            let _started = context.task(tls.refresh(clock.clone(), door.meter()));
+        }
         let (drain, draining) = oneshot::channel();
         let (end, drained) = oneshot::channel();
-        let work = serve(listener, Arc::clone(&shared), draining, end);
+        let router = door.around(router(Arc::clone(&shared)));
+        let work = serve(Listening { listener, tls, router, clock }, draining, end);
         if context.task(cancel).is_err() || context.task(work).is_err() {
             // A fresh actor has no other task.
             return Err(GatewayError::NoAgents);
@@ -96,9 +109,13 @@ impl Actor for GatewayServer {
         match command {}
     }
 
-    async fn stopping(&mut self, _context: &mut Context<GatewayCommand>) {
+    async fn stopping(&mut self, context: &mut Context<GatewayCommand>) {
         if let Some(running) = self.running.take() {
             running.shared.drain();
+            let delay = self.config.door.drain_delay;
+            if !delay.is_zero() {
+                context.clock().sleep(delay).await;
+            }
             // Either end may be gone already, and then there is nothing left to drain.
             let _gone = running.drain.send(());
             let _gone = running.drained.await;
@@ -106,23 +123,21 @@ impl Actor for GatewayServer {
     }
 }
 
+/// What accepting needs.
+struct Listening {
+    listener: TcpListener,
+    tls: Option<Tls>,
+    router: Router,
+    clock: Clock,
+}
+
 /// Accepts until told to drain, then lets what was begun come to its end.
 async fn serve(
-    listener: TcpListener,
-    shared: Arc<Shared>,
+    listening: Listening,
     mut draining: oneshot::Receiver<()>,
     end: oneshot::Sender<()>,
 ) {
-    let clock = shared.clock.clone();
-    let service = TowerToHyperService::new(router(shared));
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE).max_buf_size(HEAD_BYTES);
-    let mut http2 = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    http2
-        .timer(TokioTimer::new())
-        .keep_alive_interval(STREAM_KEEP_ALIVE)
-        .max_concurrent_streams(CONNECTION_STREAMS)
-        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX));
+    let Listening { listener, tls, router, clock } = listening;
     let graceful = GracefulShutdown::new();
     // Whoever hasn't said anything yet isn't waited for.
     let (stop, stopping) = watch::channel(false);
@@ -132,10 +147,10 @@ async fn serve(
         while connections.try_join_next().is_some() {}
         // Past the limit new connections wait in the listener's backlog.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             _ = &mut draining => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _peer)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Usually out of descriptors: connections that end give some back.
                     tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
@@ -144,30 +159,19 @@ async fn serve(
                 }
             },
         };
-        if let Err(error) = stream.set_nodelay(true) {
+        if let Err(error) = accepted.0.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
         }
-        let (clock, service, watcher) = (clock.clone(), service.clone(), graceful.watcher());
-        let (http, http2, mut stopping) = (http.clone(), http2.clone(), stopping.clone());
+        let served = serve_connection(
+            accepted,
+            tls.clone(),
+            router.clone(),
+            clock.clone(),
+            graceful.watcher(),
+            stopping.clone(),
+        );
         connections.spawn(async move {
-            let spoken = tokio::select! {
-                spoken = speaks_http2(&stream, &clock) => spoken,
-                _ = stopping.changed() => None,
-            };
-            let served = match spoken {
-                Some(true) => {
-                    let connection = http2.serve_connection(TokioIo::new(stream), service);
-                    watcher.watch(connection).await
-                }
-                Some(false) => {
-                    let connection = http.serve_connection(TokioIo::new(stream), service);
-                    watcher.watch(connection).await
-                }
-                None => Ok(()),
-            };
-            if let Err(error) = served {
-                tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
-            }
+            served.await;
             drop(place);
         });
     }
@@ -177,30 +181,3 @@ async fn serve(
     // If nobody waits, the gateway was killed and not stopped.
     let _gone = end.send(());
 }
-
-/// Whether a client begins with the preface of HTTP/2; nothing if it says nothing in time. Its bytes
-/// are left where they are.
-async fn speaks_http2(stream: &TcpStream, clock: &Clock) -> Option<bool> {
-    let deadline = clock.now() + HEAD_DEADLINE;
-    let mut begun = [0; PREFACE.len()];
-    loop {
-        let peeked = clock.before(deadline, stream.peek(&mut begun)).await.ok()?.ok()?;
-        let said = begun.get(..peeked)?;
-        if peeked == 0 {
-            return None;
-        }
-        if !PREFACE.starts_with(said) {
-            return Some(false);
-        }
-        if peeked == PREFACE.len() {
-            return Some(true);
-        }
-        // A part of the preface is there already, so that the socket won't tell of more.
-        if clock.now() >= deadline {
-            return None;
-        }
-        clock.sleep(PREFACE_PAUSE).await;
-    }
-}
-
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -2,7 +2,7 @@
 
 use neuroflow_kernel::{Address, ParcelError, Refusal, Request, StreamError};
 use neuroflow_sandbox::{
-    ArchivedExecEvent, ArchivedHow, ArchivedStream, Exec, ExecRefused, SandboxCommand,
+    ArchivedExecEvent, ArchivedHow, ArchivedStream, Exec, ExecRefused, Level, SandboxCommand,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,23 +15,24 @@ use crate::limits::EXEC_OUTPUT_BYTES;
 /// ```
 /// use neuroflow_actors::{ExecTool, Tool};
 /// use neuroflow_kernel::Address;
-/// use neuroflow_sandbox::SandboxCommand;
+/// use neuroflow_sandbox::{Level, SandboxCommand};
 /// fn tool(sandbox: Address<SandboxCommand>) -> ExecTool {
-///     ExecTool::new(sandbox)
+///     ExecTool::new(sandbox, Level::Strict)
 /// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct ExecTool {
     sandbox: Address<SandboxCommand>,
+    level: Level,
 }
 
 impl ExecTool {
     /// The tool's name.
     pub const NAME: &'static str = "exec";
 
-    /// With a capability to the sandbox.
-    pub fn new(sandbox: Address<SandboxCommand>) -> Self {
-        Self { sandbox }
+    /// With a capability to the sandbox, and the level of its profile, by which callers are judged.
+    pub fn new(sandbox: Address<SandboxCommand>, level: Level) -> Self {
+        Self { sandbox, level }
     }
 }
 
@@ -105,6 +106,10 @@ impl Tool for ExecTool {
     fn description(&self) -> &'static str {
         "Runs a program in a sandbox cell: no network, a private file system, limits on time and \
          output. Answers with what it wrote and how it ended."
+    }
+
+    fn level(&self) -> Option<Level> {
+        Some(self.level)
     }
 
     async fn call(

@@ -16,6 +16,7 @@ use super::{
     AnyTool, Invoke, Offer, Outcome, Refused, ToolContext, ToolGrant, ToolListing, ToolSource,
     ToolsCommand, Unfit,
 };
+use crate::access::CallerGrant;
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
 use crate::limits::{
     LIVE_TOOL_CALLS, SOURCE_RESTART_FIRST, SOURCE_RESTART_MAX, SOURCE_RESTARTS,
@@ -202,10 +203,12 @@ impl ToolServer {
         &self,
         invoke: &Parcel<Invoke>,
         grant: Option<&ToolGrant>,
+        caller: Option<&CallerGrant>,
     ) -> Result<(Arc<Registered>, serde_json::Value), Refused> {
         let invoke = invoke.get();
         let tool = self
             .find(grant, &invoke.tool)
+            .filter(|found| permits(caller, grant, &found.tool))
             .ok_or_else(|| Refused::Unknown { tool: invoke.tool.to_string() })?;
         let arguments = serde_json::from_str(&invoke.arguments).map_err(|error| {
             Refused::Argument { field: String::new(), problem: error.to_string() }
@@ -220,7 +223,8 @@ impl ToolServer {
 
     async fn begin(&mut self, request: Request<Invoke>, context: &mut Context<ToolsCommand>) {
         let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
-        let (tool, arguments) = match self.check(&request.parcel, grant) {
+        let caller = context.grant().and_then(|grant| grant.policy::<CallerGrant>());
+        let (tool, arguments) = match self.check(&request.parcel, grant, caller) {
             Ok(checked) => checked,
             Err(refused) => {
                 let event = used(grant, &request.parcel.get().tool, Verdict::Denied);
@@ -246,6 +250,14 @@ impl ToolServer {
             let _taken = actor.try_tell(header, call);
         }
     }
+}
+
+/// Whether the principal that the work is for may have this tool called, and programs run at its level.
+fn permits(caller: Option<&CallerGrant>, grant: Option<&ToolGrant>, tool: &AnyTool) -> bool {
+    let Some(caller) = caller else { return true };
+    let agent = grant.map(|grant| grant.owner.as_str());
+    caller.permits_tool(agent, tool.name())
+        && tool.level().is_none_or(|level| caller.permits_level(level))
 }
 
 /// A use of a capability, for the audit log. What tools there are is no secret, what a model asks for

@@ -2,8 +2,9 @@
 
 use a2a_pb::protojson as pb;
 
+use neuroflow_kernel::Rights;
+
 use super::Visit;
-use crate::agent::READ;
 use crate::gateway::error::A2aError;
 
 impl Visit<'_> {
@@ -12,16 +13,17 @@ impl Visit<'_> {
         &self,
         request: &pb::GetExtendedAgentCardRequest,
     ) -> Result<pb::AgentCard, A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, Rights::NONE)?;
         if served.agent.profile.extended.is_none() {
             return Err(A2aError::UnsupportedOperation { operation: "an extended card" });
         }
         let Some(card) = &served.extended else {
             return Err(A2aError::ExtendedAgentCardNotConfigured);
         };
-        if self.caller.is_none() {
+        if self.caller().is_none() {
             return Err(A2aError::AuthenticationRequired);
         }
+        self.check_describe(served)?;
         Ok(card.clone())
     }
 }

@@ -14,10 +14,11 @@ impl Visit<'_> {
     /// Begins a task.
     pub(in crate::gateway) async fn begin(&self, turn: Turn) -> Result<Following, A2aError> {
         let served = self.enter("", ASK)?;
-        let ask = Ask { caller: self.caller.clone(), ..Ask::new(turn) };
+        self.check_skill(served, None)?;
+        let ask = Ask { caller: self.caller(), ..Ask::new(turn) };
         let parcel = Parcel::archive(&ask)
             .map_err(|error| A2aError::invalid("messages", error.to_string()))?;
-        let address = &served.agent.address;
+        let address = self.address(served);
         let command = |replies| AgentCommand::Ask(Request { parcel, replies });
         let mut events = address
             .stream(self.header.clone(), command)
@@ -34,10 +35,11 @@ impl Visit<'_> {
             return Err(declined(refusal, ""));
         }
         Ok(Following {
-            agent: address.clone(),
+            // The gateway's own: it ends what its client has left, whoever that is.
+            agent: served.agent.address.clone(),
             header: self.header.clone(),
             clock: self.clock().clone(),
-            caller: self.caller.clone(),
+            caller: self.caller(),
             task: first.get().task.to_string(),
             last: first.get().generation.to_native(),
             ready: VecDeque::new(),

@@ -142,7 +142,7 @@ impl Visit<'_> {
         };
         let agent = served.agent.profile.name.clone();
         let task = PushTask { agent, task: task.to_owned() };
-        let caller = self.caller.clone();
+        let caller = self.owner();
         let command = |reply| PushCommand::Create { task, caller, config, after, reply };
         let kept = push.call(self.soon(), command).await.map_err(unanswered)?;
         kept.map_err(|error| refused(&error, root))

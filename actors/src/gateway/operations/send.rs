@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use a2a_pb::protojson as pb;
 use neuroflow_kernel::{Header, Parcel, Request};
+use pbjson_types::value::Kind;
 
 use super::following::{End, Following};
 use super::{Update, Updates, Visit, declined, history_length, is_settled, refused};
@@ -76,6 +77,7 @@ impl Visit<'_> {
             return Err(A2aError::invalid("message", "is missing"));
         };
         check_input(&served.agent.profile, &message)?;
+        self.check_skill(served, skill(&message))?;
         convert::client_id("message.contextId", &message.context_id)?;
         convert::client_id("message.taskId", &message.task_id)?;
         let given = |id: &String| (!id.is_empty()).then(|| id.clone());
@@ -85,7 +87,7 @@ impl Visit<'_> {
             task: task.clone(),
             context,
             turn: convert::turn(message)?,
-            caller: self.caller.clone(),
+            caller: self.caller(),
             tenant,
             accepted_output: modes,
             extensions: self.activated(),
@@ -95,7 +97,7 @@ impl Visit<'_> {
             .map_err(|error| A2aError::invalid("message", error.to_string()))?;
 
         let command = |replies| AgentCommand::Ask(Request { parcel, replies });
-        let address = &served.agent.address;
+        let address = &self.address(served);
         let mut events =
             address.stream(header, command).await.map_err(|refusal| refused(&refusal))?;
         // The first event comes at once: the message was taken, or why not.
@@ -124,7 +126,7 @@ impl Visit<'_> {
             agent: address.clone(),
             header: self.header.clone(),
             clock: self.clock().clone(),
-            caller: self.caller.clone(),
+            caller: self.caller(),
             task: view.id().to_owned(),
             last: view.generation(),
             ready,
@@ -134,6 +136,14 @@ impl Visit<'_> {
             .await?;
         let immediately = configuration.return_immediately;
         Ok(Taken { view, following, history, immediately })
+    }
+}
+
+/// The skill that a message asks for by name, in its metadata: the protocol has no field for it.
+fn skill(message: &pb::Message) -> Option<&str> {
+    match message.metadata.as_ref()?.fields.get("skill")?.kind.as_ref()? {
+        Kind::StringValue(skill) => Some(skill),
+        _ => None,
     }
 }
 

@@ -32,7 +32,7 @@ impl Visit<'_> {
         let history = history_length("historyLength", request.history_length)?;
         let query = self.query(served, &request)?;
         let command = |reply| AgentCommand::List { query: query.clone(), reply };
-        let page = served.agent.address.call(self.soon(), command).await.map_err(unanswered)?;
+        let page = self.address(served).call(self.soon(), command).await.map_err(unanswered)?;
         let artifacts = request.include_artifacts.unwrap_or_default();
         Ok(self.page(served, &query, &page, history, artifacts))
     }
@@ -53,7 +53,7 @@ impl Visit<'_> {
         convert::client_id("contextId", &request.context_id)?;
         convert::client_id("pageToken", &request.page_token)?;
         let mut query = TaskQuery::first(limit);
-        query.caller.clone_from(&self.caller);
+        query.caller = self.owner();
         query.context = (!request.context_id.is_empty()).then(|| request.context_id.clone());
         query.state = convert::wanted_state("status", request.status)?;
         let since = request.status_timestamp_after.as_ref();
@@ -114,8 +114,8 @@ impl Visit<'_> {
             return Err(A2aError::UnsupportedOperation { operation: "streaming" });
         }
         let task = required("id", &request.id)?;
-        let address = &served.agent.address;
-        let followed = follow(address, self.soon(), task, self.caller.as_deref(), None).await;
+        let address = &self.address(served);
+        let followed = follow(address, self.soon(), task, self.owner().as_deref(), None).await;
         let missing = || A2aError::TaskNotFound { task: task.to_owned() };
         let (so_far, to_come) = followed.map_err(unanswered)?.ok_or_else(missing)?;
         let view = TaskView::of(&so_far);
@@ -133,7 +133,7 @@ impl Visit<'_> {
             agent: address.clone(),
             header: self.header.clone(),
             clock: self.clock().clone(),
-            caller: self.caller.clone(),
+            caller: self.owner(),
             task: task.to_owned(),
             last,
             ready: if last < known { so_far.into() } else { std::collections::VecDeque::new() },
@@ -150,9 +150,9 @@ impl Visit<'_> {
     ) -> Result<pb::Task, A2aError> {
         let served = self.enter(&request.tenant, CANCEL)?;
         let task = required("id", &request.id)?;
-        let caller = self.caller.clone();
+        let caller = self.owner();
         let command = |reply| AgentCommand::Cancel { task: task.to_owned(), caller, reply };
-        let address = &served.agent.address;
+        let address = &self.address(served);
         let cancelled = address.call(self.soon(), command).await.map_err(unanswered)?;
         match cancelled {
             Ok(events) => Ok(TaskView::of(&events).into_task(None)),

@@ -1,0 +1,319 @@
+//! The door around all routes: who is let in, as what, and what every request and answer carries.
+//!
+//! It knows no operation. Handlers behind it find an [`Admitted`] in the request's extensions.
+
+mod admitted;
+mod body;
+mod connection;
+mod grants;
+mod host;
+mod paced;
+mod refusal;
+mod request_id;
+mod tls;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use neuroflow_kernel::{Clock, Header};
+
+use super::{Caller, SecurityScheme};
+use crate::access::{Access, AccessMeter, AuthError, Credential, Principal};
+use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
+
+pub(crate) use admitted::{Admitted, Denial};
+pub(super) use connection::{Peer, serve_connection};
+pub(super) use grants::{Entrance, Grants};
+pub(super) use host::Hosts;
+pub(super) use refusal::Refusal;
+pub use request_id::RequestId;
+pub(super) use tls::Tls;
+pub use tls::{TlsError, TlsFiles};
+
+/// What the door of a gateway is made of.
+///
+/// ```
+/// use neuroflow_actors::DoorConfig;
+/// let door = DoorConfig::default();
+/// assert!(door.access.is_none() && door.tls.is_none());
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct DoorConfig {
+    /// Who is let in; without it, everybody.
+    pub access: Option<Access>,
+    /// The files of a TLS listener; without them it speaks plainly.
+    pub tls: Option<TlsFiles>,
+    /// Names that clients may call the gateway by, besides those that it can tell itself.
+    pub hosts: Vec<String>,
+    /// Origins whose web pages may use the gateway, such as `https://app.example.org`.
+    pub origins: Vec<String>,
+    /// How long the gateway still accepts when it's about to stop, with `/readyz` saying no, so that
+    /// whoever balances loads can take it out.
+    pub drain_delay: Duration,
+    /// Where decisions are recorded.
+    pub audit: Audit,
+}
+
+/// The door of a running gateway.
+#[derive(Debug)]
+pub(super) struct Door {
+    config: DoorConfig,
+    hosts: Hosts,
+    grants: Arc<Grants>,
+    clock: Clock,
+}
+
+/// Where there is no access, nobody counts.
+#[derive(Debug)]
+struct Uncounted;
+
+impl AccessMeter for Uncounted {}
+
+fn meter(access: Option<&Access>) -> Arc<dyn AccessMeter> {
+    match access {
+        Some(access) => Arc::clone(&access.config().meter),
+        None => Arc::new(Uncounted),
+    }
+}
+
+impl Door {
+    pub(super) fn new(config: DoorConfig, hosts: Hosts, clock: Clock) -> Arc<Self> {
+        let meter = meter(config.access.as_ref());
+        let grants = Arc::new(Grants::new(meter, config.audit.clone()));
+        Arc::new(Self { config, hosts, grants, clock })
+    }
+
+    /// How clients can prove who they are, for the cards.
+    pub(super) fn schemes(&self) -> Vec<SecurityScheme> {
+        let Some(access) = &self.config.access else { return Vec::new() };
+        let config = access.config();
+        let tokens = config.tokens.as_ref().map(|_| SecurityScheme::Bearer { format: None });
+        let issuer = config.issuer.as_ref().map(|issuer| SecurityScheme::OpenIdConnect {
+            url: format!("{}/.well-known/openid-configuration", issuer.url.trim_end_matches('/')),
+        });
+        let certificates = config.certificates.then_some(SecurityScheme::MutualTls);
+        tokens.into_iter().chain(issuer).chain(certificates).collect()
+    }
+
+    /// Who counts.
+    pub(super) fn meter(&self) -> Arc<dyn AccessMeter> {
+        meter(self.config.access.as_ref())
+    }
+
+    /// Puts the door around all routes.
+    pub(super) fn around(self: Arc<Self>, router: Router) -> Router {
+        router.layer(axum::middleware::from_fn_with_state(self, pass))
+    }
+
+    /// Whether the request may go on, and as whose.
+    async fn admit(&self, request: &Parts, id: &RequestId) -> Result<Entry, Refusal> {
+        self.hosts.check(request.version, &request.uri, &request.headers)?;
+        let origin = self.hosts.origin(&self.config.origins, &request.uri, &request.headers)?;
+        refuse_encoded(&request.headers)?;
+        let peer = request.extensions.get::<Peer>().cloned();
+        let (principal, place) = if is_open(&request.method, request.uri.path()) {
+            (Principal::anonymous(), None)
+        } else {
+            let principal = self.authenticate(request, peer.as_ref()).await?;
+            let place = match &self.config.access {
+                Some(access) => access.admit(&principal).inspect_err(|_throttled| {
+                    access.config().meter.throttled();
+                })?,
+                None => None,
+            };
+            (principal, place)
+        };
+        let rules = match &self.config.access {
+            Some(access) => Some(access.rules().map_err(|error| Refusal::unauthenticated(&error))?),
+            None => None,
+        };
+        let admitted = Admitted::new(principal, rules, Arc::clone(&self.grants), id.clone());
+        Ok(Entry { admitted, origin, place })
+    }
+
+    async fn authenticate(
+        &self,
+        request: &Parts,
+        peer: Option<&Peer>,
+    ) -> Result<Principal, Refusal> {
+        let Some(access) = &self.config.access else { return Ok(Principal::anonymous()) };
+        let certificate = peer.and_then(Peer::certificate);
+        let values = request.headers.get_all(header::AUTHORIZATION).iter();
+        let values: Option<Vec<&str>> = values.map(|value| value.to_str().ok()).collect();
+        let read = values.ok_or(AuthError::Malformed);
+        let read = read.and_then(|values| Credential::read(&values, certificate));
+        let scheme = match &read {
+            Ok(Credential::Certificate(_)) => "mtls",
+            Ok(Credential::None) => "none",
+            _ => "bearer",
+        };
+        let judged = match read {
+            Ok(credential) => access.authenticate(credential).await,
+            Err(error) => Err(error),
+        };
+        let (principal, outcome) = match &judged {
+            Ok(principal) => (Some(AuditId::new(principal.id())), "ok"),
+            Err(error) => (None, error.code()),
+        };
+        access.config().meter.authentication(outcome);
+        if access.authenticates() {
+            let verdict = if judged.is_ok() { Verdict::Allowed } else { Verdict::Denied };
+            let event = AuditEvent::Authentication {
+                scheme,
+                principal,
+                peer: peer.map(|peer| peer.address().ip()),
+                verdict,
+                reason: outcome,
+            };
+            let header = Header::new().within(&self.clock, AUDIT_WAIT);
+            if let Err(error) = self.config.audit.decide(header, event).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "not in the audit log");
+                return Err(Refusal::unavailable("the audit log can't record the request"));
+            }
+        }
+        judged.map_err(|error| Refusal::unauthenticated(&error))
+    }
+}
+
+/// Time that a decision may wait for the audit log.
+const AUDIT_WAIT: Duration = Duration::from_secs(5);
+
+/// A request that is let in.
+struct Entry {
+    admitted: Admitted,
+    /// The origin of the web page that it comes from, if it may.
+    origin: Option<HeaderValue>,
+    place: Option<crate::access::Place>,
+}
+
+/// What a request goes through, one after the other.
+async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    let id = RequestId::of(&head.headers);
+    let shape = refusal::Shape::of(&head.method, head.uri.path(), &head.headers);
+    let mut response = match door.admit_or_preflight(&head, &id).await {
+        Ok(Passage::Preflight(origin)) => host::preflight(&origin),
+        Ok(Passage::Entry(entry)) => {
+            let Entry { admitted, origin, place } = *entry;
+            tracing::debug!(
+                request_id = id.as_str(), principal = admitted.principal().id(),
+                method = %head.method, path = head.uri.path(), "request"
+            );
+            if let Some(caller) = admitted.caller() {
+                head.extensions.insert(Caller(caller));
+            }
+            head.extensions.insert(admitted);
+            head.extensions.insert(id.clone());
+            let body = body::bounded(body, &door.clock);
+            let response = next.run(Request::from_parts(head, body)).await;
+            let mut response = response.map(|body| body::holding(body, place));
+            host::allow(&mut response, origin);
+            response
+        }
+        Err(refusal) => {
+            tracing::info!(
+                request_id = id.as_str(),
+                code = refusal.code(),
+                status = refusal.status(),
+                path = head.uri.path(),
+                "request refused"
+            );
+            refusal.into_response(shape)
+        }
+    };
+    response.headers_mut().insert(request_id::NAME, id.to_header());
+    response
+}
+
+/// What is done with a request that isn't refused.
+enum Passage {
+    /// A browser asks whether it may ask.
+    Preflight(HeaderValue),
+    Entry(Box<Entry>),
+}
+
+impl Door {
+    async fn admit_or_preflight(
+        &self,
+        request: &Parts,
+        id: &RequestId,
+    ) -> Result<Passage, Refusal> {
+        if !host::is_preflight(&request.method, &request.headers) {
+            return Ok(Passage::Entry(Box::new(self.admit(request, id).await?)));
+        }
+        // It can't carry a credential, and is answered here.
+        self.hosts.check(request.version, &request.uri, &request.headers)?;
+        let origin = self.hosts.origin(&self.config.origins, &request.uri, &request.headers)?;
+        origin.map(Passage::Preflight).ok_or_else(Refusal::origin)
+    }
+}
+
+/// Paths that are for everybody: whether it lives, and how to prove who one is.
+fn is_open(method: &Method, path: &str) -> bool {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return false;
+    }
+    let well_known = ["/.well-known/agent-card.json", "/.well-known/jwks.json"];
+    if ["/healthz", "/readyz", "/openapi.json"].contains(&path) || well_known.contains(&path) {
+        return true;
+    }
+    let agent = path.strip_prefix("/agents/").and_then(|rest| rest.split_once('/'));
+    agent.is_some_and(|(_, rest)| rest == ".well-known/agent-card.json")
+}
+
+/// Nothing here unpacks a body: a small one that becomes a huge one is refused unseen.
+fn refuse_encoded(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    if encodings.all(plain) { Ok(()) } else { Err(Refusal::encoding()) }
+}
+
+/// The address that a gateway listens on, and whether with TLS.
+pub(super) fn scheme(is_tls: bool) -> &'static str {
+    if is_tls { "https" } else { "http" }
+}
+
+/// Builds the door for an address.
+pub(super) fn hosts(config: &DoorConfig, bound: SocketAddr, public_url: Option<&str>) -> Hosts {
+    Hosts::new(bound, public_url, &config.hosts, scheme(config.tls.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_paths_are_few_and_only_read() {
+        for path in [
+            "/healthz",
+            "/readyz",
+            "/openapi.json",
+            "/.well-known/agent-card.json",
+            "/agents/echo/.well-known/agent-card.json",
+        ] {
+            assert!(is_open(&Method::GET, path) && is_open(&Method::HEAD, path), "{path}");
+            assert!(!is_open(&Method::POST, path), "{path}");
+        }
+        for path in [
+            "/",
+            "/agents",
+            "/agents/echo",
+            "/healthz/",
+            "/tasks",
+            "/agents/.well-known/agent-card.json",
+            "/agents/a/b/.well-known/agent-card.json",
+            "/echo/.well-known/agent-card.json",
+            "//healthz",
+        ] {
+            assert!(!is_open(&Method::GET, path), "{path}");
+        }
+    }
+}

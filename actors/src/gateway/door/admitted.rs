@@ -1,0 +1,122 @@
+//! A request that was let in: whose it is, and what that may do.
+
+use std::sync::Arc;
+
+use neuroflow_kernel::Rights;
+
+use super::grants::{Entrance, Grants};
+use super::request_id::RequestId;
+use crate::access::{Action, Principal, PrincipalKind, Rules, Target};
+use crate::agent::{ASK, CANCEL, READ};
+use crate::gateway::GatewayAgent;
+
+/// What handlers find in a request's extensions; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    principal: Principal,
+    /// None where everybody may do everything.
+    rules: Option<(Arc<dyn Rules>, u64)>,
+    grants: Arc<Grants>,
+    request: RequestId,
+}
+
+/// Why a principal may not do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    /// It may do nothing with the agent, so that for it there is none.
+    Hidden,
+    /// It may do other things with it.
+    Forbidden(Action),
+}
+
+impl Admitted {
+    pub(super) fn new(
+        principal: Principal,
+        rules: Option<(Arc<dyn Rules>, u64)>,
+        grants: Arc<Grants>,
+        request: RequestId,
+    ) -> Self {
+        Self { principal, rules, grants, request }
+    }
+
+    /// Whose request it is.
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// What tasks know the principal by; none if nobody has said who asks.
+    pub(crate) fn caller(&self) -> Option<String> {
+        let is_known = self.principal.kind() != PrincipalKind::Anonymous;
+        is_known.then(|| self.principal.id().to_owned())
+    }
+
+    /// The id of the request.
+    pub(crate) fn request_id(&self) -> &str {
+        self.request.as_str()
+    }
+
+    /// The way to an agent, narrowed to what the principal may do with it, for something that needs
+    /// these rights; none are enough for whatever is looked at on its own.
+    pub(crate) fn enter(
+        &self,
+        agent: &GatewayAgent,
+        rights: Rights,
+    ) -> Result<Arc<Entrance>, Denial> {
+        let entrance = self.entrance(agent)?;
+        let is_allowed = entrance.rights.contains(rights);
+        // Who is let in to ask is asked for the skill next, and that is the decision.
+        let action = action(rights);
+        if let Some(action) = action.filter(|action| *action != Action::Ask || !is_allowed) {
+            let target = Target::Agent(&agent.profile.name);
+            self.grants.decided(&self.principal, action, &target, is_allowed);
+        }
+        match action {
+            _ if entrance.is_hidden() => Err(Denial::Hidden),
+            Some(action) if !is_allowed => Err(Denial::Forbidden(action)),
+            _ => Ok(entrance),
+        }
+    }
+
+    /// Whether the principal may ask this agent for this skill, or for whatever the agent makes of it.
+    pub(crate) fn ask(&self, agent: &GatewayAgent, skill: Option<&str>) -> Result<(), Denial> {
+        let entrance = self.entrance(agent)?;
+        let name = agent.profile.name.as_str();
+        let (is_allowed, target) = match skill {
+            Some(skill) => {
+                let known = entrance.skills.iter().any(|known| known == skill);
+                let is_listed = agent.profile.skills.iter().any(|listed| listed.id == skill);
+                let unknown = !is_listed && entrance.asks_for_all;
+                (known || unknown, Target::Skill { agent: name, skill })
+            }
+            None => (entrance.asks_for_all, Target::Agent(name)),
+        };
+        self.grants.decided(&self.principal, Action::Ask, &target, is_allowed);
+        if is_allowed { Ok(()) } else { Err(Denial::Forbidden(Action::Ask)) }
+    }
+
+    /// Whether the principal may do that.
+    pub(crate) fn permits(&self, action: Action, target: &Target<'_>) -> bool {
+        let allowed = match &self.rules {
+            Some((rules, _)) => rules.decide(&self.principal, action, target).allowed,
+            None => true,
+        };
+        self.grants.decided(&self.principal, action, target, allowed);
+        allowed
+    }
+
+    /// Whether the principal may do anything at all with the agent.
+    pub(crate) fn sees(&self, agent: &GatewayAgent) -> bool {
+        self.entrance(agent).is_ok_and(|entrance| !entrance.is_hidden())
+    }
+
+    fn entrance(&self, agent: &GatewayAgent) -> Result<Arc<Entrance>, Denial> {
+        let rules = self.rules.as_ref().map(|(rules, generation)| (rules, *generation));
+        self.grants.entrance(&self.principal, rules, agent).ok_or(Denial::Hidden)
+    }
+}
+
+/// What rights of an agent's capability are called in policies.
+fn action(rights: Rights) -> Option<Action> {
+    let named = [(ASK, Action::Ask), (CANCEL, Action::Cancel), (READ, Action::Read)];
+    named.into_iter().find(|(right, _)| rights.contains(*right)).map(|(_, action)| action)
+}

@@ -1,0 +1,166 @@
+//! One connection: TLS if it's spoken, then HTTP/1.1 or HTTP/2, each step within its time.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::{Extension, Router};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::Watcher;
+use hyper_util::service::TowerToHyperService;
+use neuroflow_kernel::Clock;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tower::Layer;
+
+use super::paced::Paced;
+use super::tls::Tls;
+use crate::access::PeerCertificate;
+use crate::limits::{
+    CONNECTION_STREAMS, HEAD_BYTES, HEAD_DEADLINE, HEADER_LINES, PREFACE_PAUSE, RESET_STREAMS,
+    STREAM_KEEP_ALIVE, STREAM_KEEP_ALIVE_ANSWER,
+};
+
+/// The other end of a connection.
+#[derive(Clone, Debug)]
+pub(in crate::gateway) struct Peer {
+    address: SocketAddr,
+    certificate: Option<Arc<PeerCertificate>>,
+}
+
+impl Peer {
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(super) fn certificate(&self) -> Option<&PeerCertificate> {
+        self.certificate.as_deref()
+    }
+}
+
+/// Serves one connection to its end, or until `stopping` if nothing was said on it yet.
+pub(in crate::gateway) async fn serve_connection(
+    (stream, address): (TcpStream, SocketAddr),
+    tls: Option<Tls>,
+    router: Router,
+    clock: Clock,
+    watcher: Watcher,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let opened = async {
+        match tls {
+            Some(tls) => encrypted(stream, address, &tls, &clock).await,
+            None => plain(stream, address, &clock).await,
+        }
+    };
+    let opened = tokio::select! {
+        opened = opened => opened,
+        _ = stopping.changed() => None,
+    };
+    let Some(Opened { stream, peer, is_http2 }) = opened else { return };
+    let service = TowerToHyperService::new(Extension(peer).layer(router));
+    let io = TokioIo::new(Paced::new(stream, clock));
+    let served = if is_http2 {
+        watcher.watch(second().serve_connection(io, service)).await
+    } else {
+        watcher.watch(first().serve_connection(io, service)).await
+    };
+    if let Err(error) = served {
+        tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+    }
+}
+
+/// A connection that speaks HTTP.
+struct Opened {
+    stream: Box<dyn Stream>,
+    peer: Peer,
+    is_http2: bool,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn encrypted(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: &Tls,
+    clock: &Clock,
+) -> Option<Opened> {
+    let shaken = TlsAcceptor::from(tls.current()).accept(stream);
+    let stream = match clock.before(clock.now() + HEAD_DEADLINE, shaken).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%address, error = &error as &dyn std::error::Error, "no TLS");
+            return None;
+        }
+        Err(_elapsed) => return None,
+    };
+    let (_, session) = stream.get_ref();
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let certificate = session.peer_certificates().and_then(|chain| chain.first());
+    let certificate = certificate.and_then(|der| match PeerCertificate::read(der) {
+        Ok(certificate) => Some(Arc::new(certificate)),
+        Err(error) => {
+            // Its requests are those of somebody who has none.
+            tracing::info!(%address, %error, "a client's certificate can't be used");
+            None
+        }
+    });
+    Some(Opened { stream: Box::new(stream), peer: Peer { address, certificate }, is_http2 })
+}
+
+async fn plain(stream: TcpStream, address: SocketAddr, clock: &Clock) -> Option<Opened> {
+    let is_http2 = speaks_http2(&stream, clock).await?;
+    Some(Opened { stream: Box::new(stream), peer: Peer { address, certificate: None }, is_http2 })
+}
+
+fn first() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .max_headers(HEADER_LINES)
+        .max_buf_size(HEAD_BYTES);
+    http
+}
+
+fn second() -> http2::Builder<TokioExecutor> {
+    let mut http = http2::Builder::new(TokioExecutor::new());
+    http.timer(TokioTimer::new())
+        .keep_alive_interval(STREAM_KEEP_ALIVE)
+        .keep_alive_timeout(STREAM_KEEP_ALIVE_ANSWER)
+        .max_concurrent_streams(CONNECTION_STREAMS)
+        .max_pending_accept_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(RESET_STREAMS)
+        .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX));
+    http
+}
+
+/// Whether a client begins with the preface of HTTP/2; nothing if it says nothing in time. Its bytes
+/// are left where they are.
+async fn speaks_http2(stream: &TcpStream, clock: &Clock) -> Option<bool> {
+    let deadline = clock.now() + HEAD_DEADLINE;
+    let mut begun = [0; PREFACE.len()];
+    loop {
+        let peeked = clock.before(deadline, stream.peek(&mut begun)).await.ok()?.ok()?;
+        let said = begun.get(..peeked)?;
+        if peeked == 0 {
+            return None;
+        }
+        if !PREFACE.starts_with(said) {
+            return Some(false);
+        }
+        if peeked == PREFACE.len() {
+            return Some(true);
+        }
+        // A part of the preface is there already, so that the socket won't tell of more.
+        if clock.now() >= deadline {
+            return None;
+        }
+        clock.sleep(PREFACE_PAUSE).await;
+    }
+}
+
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
