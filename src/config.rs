@@ -32,7 +32,7 @@ pub(crate) use value::{ByteSize, Endpoint, FilePath, LogPath, MetricsAddress, Ra
 use setting::{preset, settings, unset};
 
 settings! {
-    /// The HTTP door to the agents: JSON-RPC of the A2A protocol 1.0.
+    /// The door to the agents: the A2A protocol 1.0 over JSON-RPC, HTTP+JSON and gRPC.
     gateway: Gateway {
         /// Where the gateway listens. Port 0 lets the system choose.
         listen: SocketAddr = preset("127.0.0.1:8080"),
@@ -47,6 +47,9 @@ settings! {
         /// Lets webhooks have loopback and private addresses too. Services that hand out a machine's
         /// credentials stay closed.
         push_allow_private: bool = preset("false"),
+        /// The private key that the agent cards are signed with: PKCS #8 in PEM, of the curve P-256, as
+        /// `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` writes it.
+        card_key: Option<FilePath> = unset("/etc/neuroflow/card-key.pem"),
         /// Lets the gateway and the metrics listen where other machines can reach them. There is no
         /// authentication: whoever reaches the gateway can use every agent.
         allow_remote_without_authentication: bool = preset("false"),

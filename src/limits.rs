@@ -45,3 +45,6 @@ pub(crate) const RUN_STOP: Duration = Duration::from_secs(2);
 
 /// Links of an error's chain that are printed.
 pub(crate) const ERROR_CHAIN: usize = 16;
+
+/// Bytes of a key file that are read: keys of this kind have a few hundred.
+pub(crate) const CARD_KEY_BYTES: u64 = 64 * 1024;

@@ -2,13 +2,13 @@
 
 mod banner;
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use neuroflow::actors::{AuditConfig, Digest, PushOptions};
+use neuroflow::actors::{AuditConfig, CardKey, CardKeyError, Digest, PushOptions};
 use neuroflow::kernel::{Clock, StartError};
 use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Shell};
 use neuroflow_telemetry::logs::LogError;
@@ -22,7 +22,7 @@ use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{Builtin, Loaded, LogPath, Overrides, SocketPath, write_effective};
 use crate::control::{self, FailureRow, failures};
-use crate::limits::TELEMETRY_SHUTDOWN;
+use crate::limits::{CARD_KEY_BYTES, TELEMETRY_SHUTDOWN};
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
 ///
@@ -52,6 +52,20 @@ pub(super) enum ServeError {
     /// Signals can't be caught, or our own user not be found out.
     #[error("the system refused to set up signals or the control socket")]
     System(#[source] io::Error),
+    /// The cards' key can't be read.
+    #[error("{} can't be read; change gateway.card_key", path.display())]
+    ReadCardKey {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It isn't a key for cards.
+    #[error("{} can't sign cards; change gateway.card_key", path.display())]
+    CardKey {
+        path: PathBuf,
+        #[source]
+        source: CardKeyError,
+    },
     /// The node didn't start.
     #[error("neuroflow can't serve; {}", advice(.0))]
     Boot(#[from] BootError),
@@ -71,7 +85,10 @@ pub(super) enum ServeError {
 impl ServeError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Log(_) | Self::Environment(_) => USAGE,
+            Self::Log(_)
+            | Self::Environment(_)
+            | Self::ReadCardKey { .. }
+            | Self::CardKey { .. } => USAGE,
             _ => FAILURE,
         }
     }
@@ -233,6 +250,9 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let mut gateway = GatewayConfig::new(config.gateway.listen);
     gateway.public_url = config.gateway.public_url.as_ref().map(|url| url.as_str().to_owned());
     gateway.blocking_wait = config.gateway.blocking_wait;
+    if let Some(key) = &config.gateway.card_key {
+        gateway.card_key = Some(card_key(key.path())?);
+    }
     let meter = GatewayMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
     let sampler = telemetry.sampler();
     let meter: Arc<dyn Meter> = Arc::new(meter);
@@ -245,6 +265,16 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
     Ok(Running { node, metrics, socket })
+}
+
+/// The key that cards are signed with.
+fn card_key(path: &Path) -> Result<CardKey, ServeError> {
+    let unreadable = |source| ServeError::ReadCardKey { path: path.to_owned(), source };
+    let mut pem = Vec::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(CARD_KEY_BYTES).read_to_end(&mut pem).map_err(unreadable)?;
+    let wrong = |source| ServeError::CardKey { path: path.to_owned(), source };
+    CardKey::from_pem(&pem).map_err(wrong)
 }
 
 /// The log of decisions, if there is to be one.

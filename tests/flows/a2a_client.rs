@@ -1,30 +1,43 @@
-//! The gateway and the official client of its protocol understand each other.
+//! The gateway and the official clients of its protocol understand each other.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::{run_program, shell_node, start};
 use crate::turns::curious;
 
-/// The client, as the Python package index has it.
-const PACKAGE: &str = "a2a-sdk[http-server,grpc]==1.3.0";
+/// The client in Python, as the package index has it.
+const PYTHON: &str = "a2a-sdk[http-server,grpc,signing]==1.3.0";
+
+/// The client in JavaScript, and what its bindings need.
+const JAVASCRIPT: [&str; 3] =
+    ["@a2a-js/sdk@1.3.0", "@grpc/grpc-js@1.14.7", "@bufbuild/protobuf@2.17.0"];
+
+const BINDINGS: [&str; 3] = ["JSONRPC", "HTTP+JSON", "GRPC"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_official_client_agrees_over_every_binding() {
-    let packages = match tokio::task::spawn_blocking(install).await.expect("it doesn't panic") {
-        Ok(packages) => packages,
-        Err(why) if std::env::var("CI").is_ok_and(|ci| !ci.is_empty() && ci != "false") => {
-            panic!("{PACKAGE} can't be installed: {why}")
-        }
-        Err(why) => return eprintln!("SKIPPED: {PACKAGE} can't be installed: {why}"),
-    };
+    let Some(packages) = installed("the client in Python", install_python).await else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/a2a_client.py");
+    agree(["python3", script], ("PYTHONPATH", packages)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_in_javascript_agrees_over_every_binding() {
+    let found = installed("the client in JavaScript", install_javascript).await;
+    let Some(packages) = found else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/a2a_client.mjs");
+    agree(["node", script], ("A2A_PACKAGES", packages)).await;
+}
+
+/// Runs a client's script once per binding.
+async fn agree(command: [&'static str; 2], packages: (&'static str, PathBuf)) {
     let (node, to) = start(shell_node().agent(curious())).await;
-    for binding in ["JSONRPC", "HTTP+JSON", "GRPC"] {
-        let packages = packages.to_string_lossy().into_owned();
+    for binding in BINDINGS {
+        let place = packages.1.to_string_lossy().into_owned();
         let run = move || {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/a2a_client.py");
             let url = format!("http://{to}");
-            let environment = [("PYTHONPATH", packages.as_str()), ("NO_PROXY", "*")];
-            run_program(&["python3", script, &url, binding], &environment)
+            let environment = [(packages.0, place.as_str()), ("NO_PROXY", "*")];
+            run_program(&[command[0], command[1], &url, binding], &environment)
         };
         let said = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
         let said = said.unwrap_or_else(|complaint| panic!("{binding}: {complaint}"));
@@ -33,18 +46,49 @@ async fn the_official_client_agrees_over_every_binding() {
     node.stop().await;
 }
 
-/// Installs the client below the build directory, once; gives the folder with the packages.
-fn install() -> Result<PathBuf, String> {
-    let name = PACKAGE.replace(['[', ']', ','], "-");
+/// A client's packages; none, but not in CI, if they can't be had.
+pub(crate) async fn installed(
+    what: &str,
+    install: fn() -> Result<PathBuf, String>,
+) -> Option<PathBuf> {
+    match tokio::task::spawn_blocking(install).await.expect("it doesn't panic") {
+        Ok(packages) => Some(packages),
+        Err(why) if std::env::var("CI").is_ok_and(|ci| !ci.is_empty() && ci != "false") => {
+            panic!("{what} can't be installed: {why}")
+        }
+        Err(why) => {
+            eprintln!("SKIPPED: {what} can't be installed: {why}");
+            None
+        }
+    }
+}
+
+pub(crate) fn install_python() -> Result<PathBuf, String> {
+    install("a2a-python-1.3.0", |target| {
+        let pip = ["python3", "-m", "pip", "install", "--quiet", "--target", target, PYTHON];
+        run_program(&pip, &[]).map(drop)
+    })
+}
+
+fn install_javascript() -> Result<PathBuf, String> {
+    install("a2a-javascript-1.3.0", |target| {
+        let mut npm = vec!["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix"];
+        npm.push(target);
+        npm.extend(JAVASCRIPT);
+        run_program(&npm, &[]).map(drop)
+    })
+}
+
+/// Installs below the build directory, once; gives the folder.
+fn install(name: &str, into: impl FnOnce(&str) -> Result<(), String>) -> Result<PathBuf, String> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if place.exists() {
         return Ok(place);
     }
     // It comes to its place whole or not at all, whoever else installs it at the same time.
     let partial = place.with_extension(std::process::id().to_string());
-    let target = partial.to_string_lossy().into_owned();
-    let pip = ["python3", "-m", "pip", "install", "--quiet", "--target", &target, PACKAGE];
-    let installed = run_program(&pip, &[]).map(drop);
+    std::fs::create_dir_all(&partial).map_err(|error| error.to_string())?;
+    let installed = into(&partial.to_string_lossy());
     if installed.is_err() || std::fs::rename(&partial, &place).is_err() {
         std::fs::remove_dir_all(&partial).ok();
     }
