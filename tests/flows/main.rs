@@ -8,10 +8,12 @@
 #![expect(clippy::needless_pass_by_value, reason = "JSON is written where it's sent")]
 
 mod client;
+mod protocol;
 mod support;
 
 mod a2a_client;
 mod bad_input;
+mod bindings;
 mod cancel;
 mod capability;
 mod fuzz;
