@@ -190,6 +190,12 @@ impl Events {
         }
     }
 
+    /// The next bytes, whatever they are; none at the end of the stream.
+    pub(crate) async fn chunk(&mut self) -> Option<Vec<u8>> {
+        assert!(self.received.is_empty(), "{:?} was received already", self.received);
+        within(self.connection.next_chunk()).await.expect("the stream goes on")
+    }
+
     /// All that is left of it.
     pub(crate) async fn rest(&mut self) -> Vec<(Option<u64>, Value)> {
         let mut events = Vec::new();

@@ -22,6 +22,7 @@ mod mcp_tools;
 mod overload;
 mod push;
 mod shutdown;
+mod streams;
 mod supervision;
 mod telemetry;
 mod tools;
