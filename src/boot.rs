@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use neuroflow_actors::{
     ASK, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig,
-    AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, PushOptions, READ,
-    SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, access_child,
-    audit_child, follow, gateway_child, list_tools, push_child,
+    AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, PushOptions,
+    PythonTool, READ, SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand,
+    Turn, access_child, audit_child, follow, gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpSetupError, McpSource};
@@ -262,8 +262,8 @@ impl NodeBuilder {
         self
     }
 
-    /// A sandbox whose cells have this profile, and the shared tool `exec` that runs programs in
-    /// them. A [`SandboxServer`] says more: what is kept warm, how many cells there may be.
+    /// A sandbox whose cells have this profile, and the shared tools `exec` and `python` that run
+    /// programs in them. A [`SandboxServer`] says more: what is kept warm, how many cells there may be.
     #[must_use]
     pub fn sandbox(mut self, sandbox: impl Into<SandboxServer>) -> Self {
         self.sandbox = Some(sandbox.into());
@@ -405,16 +405,21 @@ impl NodeBuilder {
                 let server = server.meter_around(|inner| Arc::new(AuditedCells::new(noted, inner)));
                 let (spec, sandbox) = ChildSpec::new("sandbox", move || server.clone().actor())?;
                 kernel.root().start(spec).await?;
-                // The tool may run programs, with this profile and no other. Each agent that has it
+                // The tools may run programs, with this profile and no other. Each agent that has one
                 // has a capability of its own, so that the sandbox can be fair between them.
                 let level = profile.level();
-                let exec = || {
+                let own = || {
                     let narrowed = Restriction::new().rights(EXEC).policy(profile.clone());
-                    sandbox.attenuate(narrowed).map(|own| AnyTool::new(ExecTool::new(own, level)))
+                    sandbox.attenuate(narrowed)
                 };
                 for agent in &self.agents {
-                    if agent.shared_tools().iter().any(|name| name == ExecTool::NAME) {
-                        owned.push(ToolEntry { owner: Some(agent.profile().name), tool: exec()? });
+                    for name in agent.shared_tools() {
+                        let tool = match name.as_str() {
+                            ExecTool::NAME => AnyTool::new(ExecTool::new(own()?, level)),
+                            PythonTool::NAME => AnyTool::new(PythonTool::new(own()?, level)),
+                            _ => continue,
+                        };
+                        owned.push(ToolEntry { owner: Some(agent.profile().name), tool });
                     }
                 }
                 Some(sandbox)

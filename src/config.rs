@@ -13,6 +13,7 @@ mod print;
 mod setting;
 mod unit;
 mod value;
+mod way_out;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub(crate) use load::Loaded;
 pub(crate) use print::{write_default, write_effective};
 pub(crate) use unit::parse_duration;
 pub(crate) use value::{ByteSize, Endpoint, FilePath, LogPath, MetricsAddress, Ratio, SocketPath};
+
+pub(crate) use way_out::{NotAWay, WayOut};
 
 use setting::{preset, settings, unset};
 
@@ -112,6 +115,15 @@ settings! {
         warm_least: u16 = preset("2"),
         /// Cells that are kept ready when many are asked for, at most; 0 keeps none.
         warm_most: u16 = preset("16"),
+        /// What programs may reach of the network: hosts, each with a port if it isn't 443, such as
+        /// "pypi.org", "*.example.com" or "build.example.com:8080". They reach it through a proxy in
+        /// their cell, by TLS that names the host; nothing else is there. Not at levels "minimal" and
+        /// "paranoid".
+        allow: Vec<WayOut> = preset(""),
+        /// Keeps a Python interpreter running, and cells with forks of it ready, as many as
+        /// `sandbox.warm_most` allows: for the agent and the tool "python", and for whatever runs as
+        /// `python3 -I -B -c TEXT`. Without it, each of them starts an interpreter.
+        python: bool = preset("false"),
     }
 
     /// The log of every decision that matters: hash-chained and signed.
@@ -130,7 +142,8 @@ settings! {
 
     /// The agents that come with the binary.
     agents: Agents {
-        /// Which of them are served: "shell", "echo". The first one answers at the gateway's root.
+        /// Which of them are served: "shell", "echo", "python". The first one answers at the gateway's
+        /// root.
         enabled: Vec<Builtin> = preset("shell,echo"),
     }
 

@@ -36,7 +36,7 @@ pub use audit::{
     AuditedCells, Digest, Fault, KeyError, NoDigest, PublicKey, SyncPolicy, Unrecorded, Verdict,
     Verified, Verifier, VerifyFailure, audit_child, verify_files,
 };
-pub use builtin::{Echo, Shell};
+pub use builtin::{Echo, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
     GatewayServer, Meter, PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushSecret,
@@ -56,6 +56,7 @@ pub use mcp::{
 };
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
-    Outcome, Problem, Refused, SchemaError, Tool, ToolContext, ToolEntry, ToolError, ToolGrant,
-    ToolListing, ToolResult, ToolServer, ToolSource, ToolsCommand, Unfit, invoke, list_tools,
+    Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, Tool, ToolContext,
+    ToolEntry, ToolError, ToolGrant, ToolListing, ToolResult, ToolServer, ToolSource, ToolsCommand,
+    Unfit, invoke, list_tools,
 };

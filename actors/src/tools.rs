@@ -2,6 +2,7 @@
 
 pub(crate) mod exec;
 mod listing;
+mod python;
 mod schema;
 mod server;
 mod source;
@@ -24,6 +25,7 @@ use crate::limits::TOOL_ARGUMENT_BYTES;
 
 pub use exec::{ExecArguments, ExecOutput, ExecTool};
 pub use listing::{ToolListing, list_tools};
+pub use python::{PythonArguments, PythonTool};
 pub use schema::{Problem, SchemaError};
 pub use server::{ToolEntry, ToolServer};
 pub use source::{Offer, Offered, ToolSource, Unfit};

@@ -166,6 +166,7 @@ pub(crate) mod launcher {
     use crate::{
         doctor::Finding,
         error::{LaunchError, LauncherError},
+        interpreter::Interpreter,
         level::Level,
         profile::Profile,
         program::Program,
@@ -214,5 +215,46 @@ pub(crate) mod launcher {
         pub async fn examine(&self, _level: Level) -> Result<Vec<Finding>, LaunchError> {
             match self.never {}
         }
+
+        /// Keeps cells ready.
+        ///
+        /// # Errors
+        ///
+        /// None, as there is no launcher.
+        pub fn keep_warm(&self, _profile: &Profile, _warm: Warm) -> Result<(), LaunchError> {
+            match self.never {}
+        }
+
+        /// Keeps forks of an interpreter ready.
+        ///
+        /// # Errors
+        ///
+        /// None, as there is no launcher.
+        pub fn keep_interpreter_warm(
+            &self,
+            _profile: &Profile,
+            _interpreter: &Interpreter,
+            _warm: Warm,
+        ) -> Result<(), LaunchError> {
+            match self.never {}
+        }
+
+        pub(crate) async fn rehearse(&self, _profile: &Profile) -> Result<(), LaunchError> {
+            match self.never {}
+        }
+    }
+
+    /// How many cells are kept ready.
+    ///
+    /// ```
+    /// let warm = neuroflow_sandbox::Warm { least: 2, most: 16 };
+    /// assert!(warm.least <= warm.most);
+    /// ```
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Warm {
+        /// As many wait at least.
+        pub least: u16,
+        /// Never more than this.
+        pub most: u16,
     }
 }

@@ -71,6 +71,20 @@ impl Program {
         Self { interpreted: true, ..program }
     }
 
+    /// The program of a command line. What has the form that [`Program::python`] and
+    /// [`Program::python_script`] make is such a program.
+    pub(crate) fn of_command<'a>(program: &str, arguments: impl Iterator<Item = &'a str>) -> Self {
+        let mut made = Self::new(program).args(arguments);
+        let given: Vec<&str> = made.arguments.iter().filter_map(|part| part.to_str()).collect();
+        made.interpreted = program == "python3"
+            && match given.as_slice() {
+                ["-I", "-B", "-c", _, ..] => true,
+                ["-I", "-B", script, ..] => !script.starts_with('-'),
+                _ => false,
+            };
+        made
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
@@ -168,5 +182,40 @@ impl Program {
 
     pub(crate) fn start_directory(&self) -> Option<&Path> {
         self.directory.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_python(command: &[&str]) -> bool {
+        let (program, arguments) = command.split_first().unwrap();
+        Program::of_command(program, arguments.iter().copied()).is_interpreted()
+    }
+
+    #[test]
+    fn command_lines_of_python_programs_are_known() {
+        let text = Program::python("print(1)");
+        assert_eq!(
+            text,
+            Program::of_command("python3", ["-I", "-B", "-c", "print(1)"].into_iter())
+        );
+        let script = Program::python_script("/work/x.py").arg("-v");
+        assert_eq!(
+            script,
+            Program::of_command("python3", ["-I", "-B", "/work/x.py", "-v"].into_iter())
+        );
+        // With other flags an interpreter behaves otherwise than its fork.
+        for other in [
+            &["python3", "-c", "print(1)"][..],
+            &["python3", "-I", "-B", "-c"],
+            &["python3", "-I", "-B", "-m", "http.server"],
+            &["python3", "-I", "-B"],
+            &["/usr/bin/python3", "-I", "-B", "-c", "print(1)"],
+            &["sh", "-I", "-B", "-c", "print(1)"],
+        ] {
+            assert!(!is_python(other), "{other:?}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use crate::admission::{Admission, Bounds, Decision};
 use crate::error::LaunchError;
 use crate::escape::Suite;
 use crate::exec::{Ended, Exec, ExecEvent, ExecRefused, How, SandboxCommand, Service, Stream};
+use crate::interpreter::Interpreter;
 use crate::launcher::{Launcher, Warm};
 use crate::level::Level;
 use crate::limits::{self, SERVICE_GRACE, SERVICE_START};
@@ -48,6 +49,7 @@ type Replies = ReplySink<Parcel<ExecEvent>>;
 pub struct SandboxServer {
     profile: Profile,
     warm: Option<Warm>,
+    interpreter: Option<(Interpreter, Warm)>,
     bounds: Bounds,
     meter: Arc<dyn CellMeter>,
     attack_first: bool,
@@ -62,13 +64,30 @@ impl SandboxServer {
             waiting: limits::WAITING_CELLS,
             waiting_each: limits::WAITING_CELLS / 4,
         };
-        Self { profile, warm: None, bounds, meter: Arc::new(Uncounted), attack_first: false }
+        let meter = Arc::new(Uncounted);
+        Self { profile, warm: None, interpreter: None, bounds, meter, attack_first: false }
     }
 
     /// Keeps cells of the profile ready.
     #[must_use]
     pub fn warm(mut self, warm: Warm) -> Self {
         self.warm = Some(warm);
+        self
+    }
+
+    /// Keeps a Python interpreter running, and cells of the profile with forks of it ready. A command
+    /// `python3 -I -B -c TEXT`, or with a script's path instead of `-c TEXT`, runs in such a fork.
+    ///
+    /// ```
+    /// use neuroflow_sandbox::{Interpreter, Level, Profile, SandboxServer, Warm};
+    /// let profile = Profile::builder(Level::Strict).build()?;
+    /// let warm = Warm { least: 1, most: 4 };
+    /// let server = SandboxServer::new(profile).interpreter(Interpreter::python(), warm);
+    /// # Ok::<(), neuroflow_sandbox::ProfileError>(())
+    /// ```
+    #[must_use]
+    pub fn interpreter(mut self, interpreter: Interpreter, warm: Warm) -> Self {
+        self.interpreter = Some((interpreter, warm));
         self
     }
 
@@ -281,6 +300,9 @@ impl Actor for SandboxActor {
         if let Some(warm) = self.server.warm {
             launcher.keep_warm(&self.server.profile, warm)?;
         }
+        if let Some((interpreter, warm)) = &self.server.interpreter {
+            launcher.keep_interpreter_warm(&self.server.profile, interpreter, *warm)?;
+        }
         self.launcher = Some(launcher);
         Ok(())
     }
@@ -375,9 +397,8 @@ impl Work {
             Self::Exec(request) => {
                 let exec = request.parcel.get();
                 let (program, arguments) = exec.command.split_first()?;
-                let run = Program::new(program.as_str())
-                    .args(arguments.iter().map(rkyv::string::ArchivedString::as_str))
-                    .stdin(exec.stdin.to_vec());
+                let arguments = arguments.iter().map(rkyv::string::ArchivedString::as_str);
+                let run = Program::of_command(program, arguments).stdin(exec.stdin.to_vec());
                 Some((short(program), run))
             }
             Self::Serve(service) => {

@@ -122,7 +122,7 @@ async fn ask(
 ) -> Result<Asked, CliError> {
     let mut signals = Signals::catch().map_err(RunError::Signals)?;
     let mut builder = Node::builder().clock(clock.clone()).agent(builtin(agent));
-    if agent == Builtin::Shell {
+    if agent.needs_cells() {
         // One task: nothing is kept ready for a second.
         builder = builder.sandbox(loaded.profile()?);
     }

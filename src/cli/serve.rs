@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use neuroflow::actors::{AuditConfig, CardKey, CardKeyError, Digest, PushOptions};
 use neuroflow::kernel::{Clock, StartError};
-use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Shell};
+use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Python, Shell};
 use neuroflow_telemetry::logs::LogError;
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
 use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
@@ -150,6 +150,7 @@ pub(super) fn builtin(agent: Builtin) -> AnyAgent {
     match agent {
         Builtin::Shell => AnyAgent::new(Shell),
         Builtin::Echo => AnyAgent::new(Echo),
+        Builtin::Python => AnyAgent::new(Python),
     }
 }
 
@@ -240,7 +241,7 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     if let Some(audit) = audit(loaded) {
         builder = builder.audit(audit);
     }
-    if config.agents.enabled.contains(&Builtin::Shell) {
+    if config.agents.enabled.iter().any(|agent| agent.needs_cells()) {
         let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
         builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
     }

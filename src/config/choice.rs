@@ -65,21 +65,28 @@ impl Value for SyncPolicy {
 pub(crate) enum Builtin {
     Shell,
     Echo,
+    Python,
 }
 
 impl Builtin {
-    pub(crate) const ALL: [Self; 2] = [Self::Shell, Self::Echo];
+    pub(crate) const ALL: [Self; 3] = [Self::Shell, Self::Echo, Self::Python];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Shell => "shell",
             Self::Echo => "echo",
+            Self::Python => "python",
         }
+    }
+
+    /// Whether it runs programs.
+    pub(crate) fn needs_cells(self) -> bool {
+        matches!(self, Self::Shell | Self::Python)
     }
 }
 
 impl Value for Vec<Builtin> {
-    const EXPECTED: &'static str = "a list of agents, each once: \"shell\", \"echo\"";
+    const EXPECTED: &'static str = "a list of agents, each once: \"shell\", \"echo\", \"python\"";
 
     fn read(raw: &Raw) -> Result<Self, Problem> {
         let names: Vec<&str> = match raw {

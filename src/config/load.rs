@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use neuroflow::sandbox::{ProfileBuilder, SandboxServer, Warm};
+use neuroflow::sandbox::{Interpreter, Network, ProfileBuilder, SandboxServer, Warm};
 use neuroflow::{Level, Profile};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -14,7 +14,7 @@ use super::error::{ConfigError, Origin};
 use super::flags::{Overrides, Source};
 use super::setting::{PREFIX, Preset, Section, Setting};
 use super::value::{Raw, Value};
-use super::{Config, SECTIONS};
+use super::{Config, SECTIONS, WayOut};
 use crate::limits::CONFIG_BYTES;
 
 /// The configuration, and where each value that isn't a default came from.
@@ -67,7 +67,13 @@ impl Loaded {
             .attack_first(attack)
             .cells(sandbox.cells.into(), sandbox.waiting.into());
         let keeps_some = sandbox.level != Level::Minimal && most > 0;
-        Ok(if keeps_some { server.warm(Warm { least, most }) } else { server })
+        if !keeps_some {
+            return Ok(server);
+        }
+        let server = server.warm(Warm { least, most });
+        let forks = Warm { least: least.clamp(1, most), most };
+        let wanted = sandbox.python;
+        Ok(if wanted { server.interpreter(Interpreter::python(), forks) } else { server })
     }
 
     /// What the cells may use.
@@ -98,6 +104,9 @@ impl Loaded {
         if level >= Level::Strict || self.is_set("sandbox.cpu_milli") {
             let milli = sandbox.cpu_milli;
             profile = profile.cpu_milli((milli > 0).then_some(milli));
+        }
+        if !sandbox.allow.is_empty() {
+            profile = profile.network(Network::allow(sandbox.allow.iter().map(WayOut::rule)));
         }
         profile
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use neuroflow_telemetry::{RatioError, Sampler};
 
+use super::NotAWay;
 use super::unit::{UnitError, format_duration, format_size, parse_duration, parse_size};
 
 /// A value as its source has it.
@@ -86,6 +87,9 @@ pub(crate) enum Problem {
     /// The same twice.
     #[error("an entry is there twice")]
     Twice,
+    /// Not a host that cells can reach.
+    #[error(transparent)]
+    WayOut(#[from] NotAWay),
 }
 
 /// The type of a setting.

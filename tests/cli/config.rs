@@ -88,3 +88,18 @@ fn the_rest_of_the_command_line() {
     }
     scratch.output(&["srve"]).failed_with(2, &["serve"]);
 }
+
+#[test]
+fn ways_out_are_hosts_that_a_cell_can_have() {
+    let scratch = Scratch::new();
+    let file =
+        scratch.file("out.toml", "[sandbox]\nallow = [\"pypi.org\", \"*.example.com:8443\"]\n");
+    let ran = scratch.output(&["config", "--config", &file]);
+    let line = "allow = [\"pypi.org\", \"*.example.com:8443\"] # ";
+    assert!(ran.stdout.contains(line), "{}", ran.stdout);
+    let file = scratch.file("url.toml", "[sandbox]\nallow = [\"https://pypi.org\"]\n");
+    let ran = scratch.output(&["config", "--config", &file]);
+    ran.failed_with(2, &["sandbox.allow", "url.toml:2", "pypi.org"]);
+    let flags = ["run", "--sandbox-level=paranoid", "--sandbox-allow=pypi.org", "true"];
+    assert_ne!(scratch.output(&flags).code, 0, "level paranoid has no network");
+}

@@ -50,3 +50,29 @@ fn a_signal_cancels_the_task() {
     running.signal("INT");
     assert_eq!(running.exit_code(), 130, "{}", running.stderr());
 }
+
+#[test]
+fn python_code_runs_in_a_cell() {
+    let scratch = Scratch::new();
+    let code = "import os; print(6 * 7, os.getuid(), os.getcwd())";
+    let ran = scratch.output(&["run", "--agent", "python", code]);
+    assert_eq!((ran.stdout.as_str(), ran.code), ("42 1000 /work\n", 0), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_allowed_is_all_that_a_cell_reaches() {
+    let scratch = Scratch::new();
+    let code = "import http.client\n\
+        for host in ['other.example:443', 'localhost:443']:\n\
+        \x20   proxy = http.client.HTTPConnection('127.0.0.1', 3128, timeout=10)\n\
+        \x20   proxy.request('CONNECT', host, headers={'Host': host})\n\
+        \x20   answer = proxy.getresponse()\n\
+        \x20   print(answer.status, answer.getheader('x-neuroflow-egress'))\n";
+    let allowed = "--sandbox-allow=allowed.example,localhost";
+    let ran = scratch.output(&["run", "--agent", "python", allowed, code]);
+    let expected = "403 denied; reason=host\n403 denied; reason=address_loopback\n";
+    assert_eq!((ran.stdout.as_str(), ran.code), (expected, 0), "{}", ran.stderr);
+    // Without a list there is no proxy either.
+    let ran = scratch.output(&["run", "--agent", "python", code]);
+    assert!(ran.stdout.contains("Traceback"), "{} {}", ran.stdout, ran.stderr);
+}

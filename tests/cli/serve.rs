@@ -21,6 +21,25 @@ fn a_request_reaches_the_agents() {
 }
 
 #[test]
+fn python_runs_in_forks_of_a_warm_interpreter() {
+    let scratch = Scratch::new();
+    let file = "[agents]\nenabled = [\"python\"]\n[sandbox]\npython = true\nwarm_most = 2\n";
+    let file = scratch.file("python.toml", file);
+    let server = Server::start(&scratch, &["--config", &file]);
+    // A new interpreter has imported nothing of the kind. The first fork may take a moment.
+    let code = "import sys; print('asyncio' in sys.modules)";
+    for _ in 0..200 {
+        let answer = server.ask("/", code);
+        match first_text(&answer) {
+            "True\n" => return,
+            "False\n" => std::thread::sleep(std::time::Duration::from_millis(50)),
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("no fork ran it");
+}
+
+#[test]
 fn the_banner_says_where_everything_is() {
     let scratch = Scratch::new();
     let server = Server::start(&scratch, &["--agents-enabled=echo"]);

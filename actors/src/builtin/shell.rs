@@ -1,10 +1,12 @@
 //! `shell`: runs a command in a cell and answers with its output.
 
+use serde::Serialize;
+
 use crate::agent::{
     Agent, AgentError, AgentProfile, Answer, Artifact, Content, Incoming, InputProblem, Part,
     TaskContext,
 };
-use crate::tools::{ExecArguments, ExecOutput, ExecTool};
+use crate::tools::{ExecArguments, ExecOutput, ExecTool, ToolResult};
 
 /// An agent that runs a command in a cell.
 ///
@@ -36,27 +38,37 @@ impl Agent for Shell {
     }
 
     async fn run(&self, ask: Incoming, context: TaskContext) -> Result<Answer, AgentError> {
-        let arguments = arguments(&ask)?;
-        let result = context.call(ExecTool::NAME, arguments).await?;
-        let report = result.text();
-        let output: ExecOutput = result.into().map_err(|error| AgentError::Tool(error.into()))?;
-        let mut text = output.stdout;
-        text.push_str(&output.stderr);
-        let parts = vec![Part::from(Content::Text(text)), Part::from(Content::Json(report))];
-        Ok(Answer::artifact(Artifact::new("output", parts)))
+        let line = |line| {
+            let command = vec!["/bin/sh".to_owned(), "-c".to_owned(), line];
+            ExecArguments { command, stdin: String::new() }
+        };
+        let arguments = arguments(&ask, line)?;
+        answer(context.call(ExecTool::NAME, arguments).await?)
     }
 }
 
-fn arguments(ask: &Incoming) -> Result<serde_json::Value, AgentError> {
+/// What a program wrote, and how it ended.
+pub(super) fn answer(result: ToolResult) -> Result<Answer, AgentError> {
+    let report = result.text();
+    let output: ExecOutput = result.into().map_err(|error| AgentError::Tool(error.into()))?;
+    let mut text = output.stdout;
+    text.push_str(&output.stderr);
+    let parts = vec![Part::from(Content::Text(text)), Part::from(Content::Json(report))];
+    Ok(Answer::artifact(Artifact::new("output", parts)))
+}
+
+/// The arguments of a tool: the JSON that was said, or what `of_text` makes of a text.
+pub(super) fn arguments<T: Serialize>(
+    ask: &Incoming,
+    of_text: impl FnOnce(String) -> T,
+) -> Result<serde_json::Value, AgentError> {
     let invalid = |problem| AgentError::Input { field: "message.parts", problem };
     if let Some(json) = ask.json() {
         return serde_json::from_str(json).map_err(|error| invalid(InputProblem::Json(error)));
     }
-    let line = ask.text();
-    if line.trim().is_empty() {
+    let text = ask.text();
+    if text.trim().is_empty() {
         return Err(invalid(InputProblem::Empty));
     }
-    let command = ["/bin/sh", "-c", &line].map(str::to_owned).to_vec();
-    let arguments = ExecArguments { command, stdin: String::new() };
-    serde_json::to_value(arguments).map_err(|error| invalid(InputProblem::Json(error)))
+    serde_json::to_value(of_text(text)).map_err(|error| invalid(InputProblem::Json(error)))
 }

@@ -104,8 +104,8 @@ impl Tool for ExecTool {
     }
 
     fn description(&self) -> &'static str {
-        "Runs a program in a sandbox cell: no network, a private file system, limits on time and \
-         output. Answers with what it wrote and how it ended."
+        "Runs a program in a sandbox cell: a private file system, no network unless it was \
+         allowed, limits on time and output. Answers with what it wrote and how it ended."
     }
 
     fn level(&self) -> Option<Level> {
@@ -117,52 +117,60 @@ impl Tool for ExecTool {
         arguments: ExecArguments,
         context: ToolContext,
     ) -> Result<ExecOutput, ToolError> {
-        let exec = Exec { command: arguments.command, stdin: arguments.stdin.into_bytes() };
-        let failed =
-            |error: ExecError| ToolError::new("sandbox", "the program wasn't run").caused_by(error);
-        let parcel =
-            neuroflow_kernel::Parcel::archive(&exec).map_err(|error| failed(error.into()))?;
-        let command = |replies| SandboxCommand::Exec(Request { parcel, replies });
-        let header = context.header().clone();
-        let stream = self.sandbox.stream(header, command).await;
-        let mut events = stream.map_err(|refusal| failed(refusal.into()))?;
+        run(&self.sandbox, arguments, &context).await
+    }
+}
 
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let mut room = EXEC_OUTPUT_BYTES;
-        let mut cut = false;
-        while let Some(event) = events.next().await {
-            let event = event.map_err(|error| failed(error.into()))?;
-            match event.get() {
-                // The program runs on to its own end, also when nothing more of it is kept.
-                ArchivedExecEvent::Output { stream, bytes } => {
-                    let kept = bytes.get(..room).unwrap_or(bytes);
-                    room -= kept.len();
-                    cut |= kept.len() < bytes.len();
-                    match stream {
-                        ArchivedStream::Stdout => stdout.extend_from_slice(kept),
-                        ArchivedStream::Stderr => stderr.extend_from_slice(kept),
-                    }
-                }
-                ArchivedExecEvent::Ended(ended) => {
-                    let mut output = ExecOutput {
-                        stdout: String::from_utf8_lossy(&stdout).into_owned(),
-                        stderr: String::from_utf8_lossy(&stderr).into_owned(),
-                        truncated: cut || ended.stdout_truncated || ended.stderr_truncated,
-                        level: ended.level.to_string(),
-                        denied: ended.denied.iter().map(ToString::to_string).collect(),
-                        ..ExecOutput::default()
-                    };
-                    output.describe(&ended.how);
-                    return Ok(output);
-                }
-                ArchivedExecEvent::Refused(refused) => {
-                    let refused = ExecRefused::from(refused);
-                    return Err(ToolError::new("refused", refused.to_string()).caused_by(refused));
+/// Runs a program, and waits for its end.
+pub(super) async fn run(
+    sandbox: &Address<SandboxCommand>,
+    arguments: ExecArguments,
+    context: &ToolContext,
+) -> Result<ExecOutput, ToolError> {
+    let exec = Exec { command: arguments.command, stdin: arguments.stdin.into_bytes() };
+    let failed =
+        |error: ExecError| ToolError::new("sandbox", "the program wasn't run").caused_by(error);
+    let parcel = neuroflow_kernel::Parcel::archive(&exec).map_err(|error| failed(error.into()))?;
+    let command = |replies| SandboxCommand::Exec(Request { parcel, replies });
+    let header = context.header().clone();
+    let stream = sandbox.stream(header, command).await;
+    let mut events = stream.map_err(|refusal| failed(refusal.into()))?;
+
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let mut room = EXEC_OUTPUT_BYTES;
+    let mut cut = false;
+    while let Some(event) = events.next().await {
+        let event = event.map_err(|error| failed(error.into()))?;
+        match event.get() {
+            // The program runs on to its own end, also when nothing more of it is kept.
+            ArchivedExecEvent::Output { stream, bytes } => {
+                let kept = bytes.get(..room).unwrap_or(bytes);
+                room -= kept.len();
+                cut |= kept.len() < bytes.len();
+                match stream {
+                    ArchivedStream::Stdout => stdout.extend_from_slice(kept),
+                    ArchivedStream::Stderr => stderr.extend_from_slice(kept),
                 }
             }
+            ArchivedExecEvent::Ended(ended) => {
+                let mut output = ExecOutput {
+                    stdout: String::from_utf8_lossy(&stdout).into_owned(),
+                    stderr: String::from_utf8_lossy(&stderr).into_owned(),
+                    truncated: cut || ended.stdout_truncated || ended.stderr_truncated,
+                    level: ended.level.to_string(),
+                    denied: ended.denied.iter().map(ToString::to_string).collect(),
+                    ..ExecOutput::default()
+                };
+                output.describe(&ended.how);
+                return Ok(output);
+            }
+            ArchivedExecEvent::Refused(refused) => {
+                let refused = ExecRefused::from(refused);
+                return Err(ToolError::new("refused", refused.to_string()).caused_by(refused));
+            }
         }
-        Err(failed(StreamError::Interrupted.into()))
     }
+    Err(failed(StreamError::Interrupted.into()))
 }
 
 impl ExecOutput {

@@ -10,7 +10,7 @@ use neuroflow::sandbox::{
     SeccompError, SeccompProfile,
 };
 
-use crate::config::{ConfigError, Loaded};
+use crate::config::{ConfigError, Loaded, NotAWay, WayOut};
 
 /// The flags.
 #[derive(Debug)]
@@ -30,9 +30,11 @@ pub(crate) enum WishError {
     /// A path can't be resolved.
     #[error("{} can't be used; name a path that is there", path.display())]
     Path { path: PathBuf, source: io::Error },
-    /// The port isn't one.
-    #[error("--allow {given}: what is after the colon is no port")]
-    Port { given: String, source: std::num::ParseIntError },
+    /// Not a host with or without a port.
+    #[error(
+        "--allow {given} can't be allowed; name a host, such as pypi.org or build.example.com:8080"
+    )]
+    WayOut { given: String, source: NotAWay },
     /// A file can't be read or written.
     #[error("{} can't be read or written", path.display())]
     File { path: PathBuf, source: io::Error },
@@ -68,6 +70,7 @@ impl Wishes {
             path.canonicalize().map_err(|source| WishError::Path { path: path.clone(), source })
         };
         if !self.allow.is_empty() {
+            // What the flags name takes the place of what the configuration names.
             let rules =
                 self.allow.iter().map(|given| rule(given)).collect::<Result<Vec<_>, _>>()?;
             builder = builder.network(Network::allow(rules));
@@ -126,15 +129,8 @@ impl Wishes {
     }
 }
 
-/// `host` or `host:port`.
 fn rule(given: &str) -> Result<Rule, WishError> {
-    match given.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') => {
-            let port = port
-                .parse()
-                .map_err(|source| WishError::Port { given: given.to_owned(), source })?;
-            Ok(Rule::host(host).port(port))
-        }
-        _ => Ok(Rule::host(given)),
-    }
+    let way: Result<WayOut, NotAWay> = given.parse();
+    way.map(|way| way.rule())
+        .map_err(|source| WishError::WayOut { given: given.to_owned(), source })
 }
