@@ -72,6 +72,7 @@ impl Node {
         command.args(["--gateway-listen", &gateway.to_string()]);
         command.args(["--telemetry-metrics-listen", &metrics.to_string()]);
         command.args(["--control-socket", "off", "--log-filter", "error"]);
+        command.args(["--journal-url", "memory"]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let begun = Instant::now();
         let mut node = Self { process: command.spawn().expect("the binary starts") };

@@ -13,6 +13,7 @@
 
 mod cell;
 mod gateway;
+mod journal;
 mod kernel;
 mod process;
 mod python;
@@ -49,9 +50,10 @@ struct Group {
     measure: fn(&Arguments) -> Vec<Figure>,
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group { figures: kernel::FIGURES, measure: kernel::measure },
     Group { figures: gateway::FIGURES, measure: gateway::measure },
+    Group { figures: journal::FIGURES, measure: journal::measure },
     Group { figures: process::FIGURES, measure: process::measure },
     Group { figures: cell::FIGURES, measure: cell::measure },
     Group { figures: python::FIGURES, measure: python::measure },

@@ -2,8 +2,8 @@
 //! is granted.
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
-//! `telemetry` and `control`), `audit`, `sandbox`, `tools`, `agents` (a supervisor with one child per agent),
-//! `push`, `access`, `gateway`. They stop in reverse.
+//! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `agents` (a supervisor with one
+//! child per agent), `push`, `access`, `gateway`. They stop in reverse.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use neuroflow_actors::{
     ASK, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig,
-    AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Meter, PushOptions,
-    PythonTool, READ, SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand,
-    Turn, access_child, audit_child, follow, gateway_child, list_tools, push_child,
+    AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
+    JournalPlace, JournalServer, Meter, OpenError, OpenedJournal, PushOptions, PythonTool, READ,
+    SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, access_child,
+    audit_child, follow, gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpSetupError, McpSource};
@@ -75,6 +76,7 @@ impl Node {
             drain: GATEWAY_DRAIN,
             audit: None,
             push: None,
+            journal: JournalConfig::new(JournalPlace::Memory),
         }
     }
 
@@ -189,6 +191,11 @@ impl Node {
         self.agents.iter().map(|agent| agent.profile.name.as_str())
     }
 
+    /// A capability to an agent: to ask it, and to read and cancel its tasks.
+    pub fn address(&self, agent: &str) -> Option<&Address<AgentCommand>> {
+        self.agent(agent).ok()
+    }
+
     /// Waits until the root supervisor has given up or the node was stopped.
     pub async fn ended(&self) {
         self.kernel.ended().await;
@@ -227,6 +234,7 @@ pub struct NodeBuilder {
     drain: Duration,
     audit: Option<AuditConfig>,
     push: Option<PushOptions>,
+    journal: JournalConfig,
 }
 
 /// Makes one of the first children, once there is a kernel.
@@ -350,6 +358,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Where tasks are kept; in memory unless it's set, where nothing survives the process.
+    #[must_use]
+    pub fn journal(mut self, config: JournalConfig) -> Self {
+        self.journal = config;
+        self
+    }
+
     /// Time that the gateway gets, when the node stops, to bring what was begun to its end; ten
     /// seconds unless it's set.
     #[must_use]
@@ -397,6 +412,11 @@ impl NodeBuilder {
         if let Some(log) = log {
             kernel.root().start(log.restart(Restart::Permanent)).await?;
         }
+        let opened = OpenedJournal::open(self.journal, kernel.clock().clone()).await?;
+        let (spec, journal) =
+            ChildSpec::new("journal", move || JournalServer::new(opened.clone()))?;
+        kernel.root().start(spec.restart(Restart::Permanent)).await?;
+        let journal = Journal::new(journal);
         let (shared, mut owned) = (self.tools, Vec::new());
         let sandbox = match self.sandbox {
             Some(server) => {
@@ -451,7 +471,9 @@ impl NodeBuilder {
             let profile = agent.profile();
             let grant = ToolGrant { owner: profile.name.clone(), shared: agent.shared_tools() };
             let tools = tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
-            let server = move || AgentServer::new(agent.clone(), Some(tools.clone()));
+            let journal = journal.clone();
+            let server =
+                move || AgentServer::new(agent.clone(), Some(tools.clone()), journal.clone());
             let (spec, address) = ChildSpec::new(&profile.name, server)?;
             supervisor.start(spec).await?;
             let rights = ASK.union(READ).union(CANCEL);
@@ -508,6 +530,9 @@ fn policy_of_agents() -> RestartPolicy {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootError {
+    /// The journal doesn't open.
+    #[error("the journal can't be opened")]
+    Journal(#[from] OpenError),
     /// A server or agent has a name that isn't one.
     #[error("an agent's name isn't valid")]
     Name(#[from] NameError),

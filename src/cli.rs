@@ -11,6 +11,7 @@ mod exec;
 mod run;
 mod serve;
 mod signal;
+mod tasks;
 mod tree;
 
 mod meter;
@@ -51,6 +52,7 @@ enum Command {
     Exec(exec::Exec),
     Tree(tree::TreeCommand),
     Doctor(doctor::Doctor),
+    Tasks(tasks::TasksCommand),
     Audit(audit::AuditCommand),
     Config(config::ConfigCommand),
     Completions(completions::Completions),
@@ -58,10 +60,11 @@ enum Command {
 
 /// The sections of settings that a command's help shows; it takes all of them. `serve` and `config`
 /// show all.
-const SHOWN_SECTIONS: [(&str, &[&str]); 4] = [
+const SHOWN_SECTIONS: [(&str, &[&str]); 5] = [
     ("run", &["sandbox", "agents", "log"]),
     ("exec", &["sandbox", "log"]),
     ("tree", &["control"]),
+    ("tasks", &["journal"]),
     ("doctor", &["sandbox"]),
 ];
 
@@ -105,6 +108,7 @@ impl Command {
             Self::Exec(exec) => Ok(exec.run(globals, out)?),
             Self::Tree(tree) => tree.run(globals, out),
             Self::Doctor(doctor) => doctor.run(globals, out),
+            Self::Tasks(tasks) => tasks.run(globals, out),
             Self::Audit(audit) => audit.run(out),
             Self::Config(config) => config.run(globals, out),
             Self::Completions(completions) => Ok(completions.run(out)?),
@@ -128,6 +132,8 @@ enum CliError {
     Tree(#[from] tree::TreeError),
     #[error(transparent)]
     Doctor(#[from] doctor::DoctorError),
+    #[error(transparent)]
+    Tasks(#[from] tasks::TasksError),
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
     /// What the command has to say can't be written.

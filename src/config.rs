@@ -9,6 +9,7 @@ mod choice;
 mod error;
 mod flags;
 mod load;
+mod place;
 mod print;
 mod setting;
 mod unit;
@@ -26,6 +27,7 @@ pub(crate) use choice::{Builtin, level, levels};
 pub(crate) use error::ConfigError;
 pub(crate) use flags::{Overrides, Source};
 pub(crate) use load::Loaded;
+pub(crate) use place::{JournalUrl, default_directory};
 pub(crate) use print::{write_default, write_effective};
 pub(crate) use unit::parse_duration;
 pub(crate) use value::{ByteSize, Endpoint, FilePath, LogPath, MetricsAddress, Ratio, SocketPath};
@@ -138,6 +140,25 @@ settings! {
         sync: SyncPolicy = preset("each"),
         /// Whether what can't be recorded is refused. Otherwise it's counted, and the count recorded.
         required: bool = preset("true"),
+    }
+
+    /// Where tasks are kept, so that none that was accepted is lost.
+    journal: Journal {
+        /// "memory", where nothing survives the process, or the URL of a directory or of a PostgreSQL
+        /// database, which many nodes can share. Unless it's set: `$STATE_DIRECTORY/journal`, else
+        /// `$XDG_STATE_HOME/neuroflow/journal`, else `~/.local/state/neuroflow/journal`.
+        url: Option<JournalUrl> = unset("file:///var/lib/neuroflow/journal"),
+        /// Whether nothing is told before the disk has it. Without that, the last seconds are lost with
+        /// the machine, though not with the process.
+        sync: bool = preset("true"),
+        /// For how long ended tasks are kept.
+        retain_age: Duration = preset("30d"),
+        /// How many ended tasks are kept.
+        retain_tasks: u32 = preset("200000"),
+        /// Bytes of ended tasks that are kept.
+        retain_bytes: ByteSize = preset("8GiB"),
+        /// This node's name among those that share a database: its unfinished tasks are its own.
+        node: String = preset("node"),
     }
 
     /// The agents that come with the binary.

@@ -33,3 +33,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guides/sandbox.md")]
 struct SandboxGuide;
+
+/// The examples of the journal's guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guides/durability.md")]
+struct DurabilityGuide;

@@ -4,10 +4,14 @@
 //! and `profile`.
 
 mod define;
+mod effect;
 mod event;
+mod history;
+mod live;
 mod profile;
 pub(crate) mod read;
 mod record;
+mod resume;
 mod server;
 mod task;
 mod turn;
@@ -18,9 +22,12 @@ use neuroflow_kernel::{
     Rights, reply_stream,
 };
 
+use crate::journal::{AppendError, ReadError, TaskLog};
+
 pub use define::{
     Agent, AgentBuilder, AgentError, Answer, AnyAgent, Conclusion, Incoming, InputProblem,
 };
+pub use effect::EffectError;
 pub use event::{
     ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedTaskEvent, ArchivedTaskState, Ask,
     AskRefusal, Change, TaskEvent, TaskState,
@@ -116,6 +123,40 @@ pub enum AgentCommand {
         /// Takes the message.
         reply: Reply<Parcel<Ask>>,
     },
+    /// Keep the result of an effect; answered once it's durable. It comes from the task's actor.
+    Keep {
+        /// The task.
+        task: String,
+        /// The effect.
+        key: String,
+        /// Its result.
+        json: String,
+        /// The answer.
+        reply: Reply<Result<(), AppendError>>,
+    },
+    /// The journal has taken what it was given of a task, or not. It comes from the agent's actor
+    /// itself.
+    Landed {
+        /// The task.
+        task: String,
+        /// Whether it did.
+        result: Result<(), AppendError>,
+    },
+    /// What the journal has of a task that it didn't take something of. It comes from the agent's
+    /// actor itself.
+    Reread {
+        /// The task.
+        task: String,
+        /// Its log.
+        log: Result<Option<TaskLog>, ReadError>,
+    },
+    /// A task's actor has ended, and may not have told so. It comes from the agent's actor itself.
+    Gone {
+        /// The task.
+        task: String,
+        /// Its end, if it has told none.
+        change: Change,
+    },
     /// Messages that came while the task didn't wait for one; the next time there are none. It comes
     /// from the task's actor.
     Unread {
@@ -140,6 +181,10 @@ impl Message for AgentCommand {
             Self::Progress { .. } => "progress",
             Self::Wait { .. } => "wait",
             Self::Unread { .. } => "unread",
+            Self::Keep { .. } => "keep",
+            Self::Landed { .. } => "landed",
+            Self::Reread { .. } => "reread",
+            Self::Gone { .. } => "gone",
         }
     }
 
@@ -148,7 +193,13 @@ impl Message for AgentCommand {
             Self::Ask(_) => ASK,
             Self::Read { .. } | Self::Follow { .. } | Self::List { .. } => READ,
             Self::Cancel { .. } => CANCEL,
-            Self::Progress { .. } | Self::Wait { .. } | Self::Unread { .. } => PROGRESS,
+            Self::Progress { .. }
+            | Self::Wait { .. }
+            | Self::Unread { .. }
+            | Self::Keep { .. }
+            | Self::Landed { .. }
+            | Self::Reread { .. }
+            | Self::Gone { .. } => PROGRESS,
         }
     }
 
@@ -277,6 +328,9 @@ pub enum CancelError {
     /// There is no such task.
     #[error("there is no such task")]
     Unknown,
+    /// Another node has it.
+    #[error("another node has the task")]
+    Elsewhere,
     /// It's in a final state.
     #[error("the task is already {}", state.as_str())]
     Ended {

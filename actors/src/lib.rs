@@ -27,9 +27,9 @@ pub use agent::{
     ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, Answer,
     AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedContent,
     ArchivedPart, ArchivedRole, ArchivedTaskEvent, ArchivedTaskState, ArchivedTurn, Artifact, Ask,
-    AskRefusal, CANCEL, CancelError, Change, Chunk, Conclusion, Content, ExtendedProfile,
-    Extension, Incoming, InputProblem, Part, Provider, READ, Role, Skill, TaskContext, TaskCursor,
-    TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn, follow,
+    AskRefusal, CANCEL, CancelError, Change, Chunk, Conclusion, Content, EffectError,
+    ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ, Role, Skill,
+    TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn, follow,
 };
 pub use audit::{
     Audit, AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, AuditServer, Audited,

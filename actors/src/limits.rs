@@ -283,6 +283,9 @@ pub const JOURNAL_APPEND_BYTES: usize = TASK_BYTES + JOURNAL_RECORD_BYTES;
 /// Bytes of an id or key in the journal.
 pub const JOURNAL_NAME_BYTES: usize = 512;
 
+/// Time until a task that the journal didn't take something of is looked at again.
+pub const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+
 /// Tasks on one page of a list.
 pub const JOURNAL_PAGE: usize = 1_000;
 

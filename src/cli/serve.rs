@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use neuroflow::actors::{AuditConfig, CardKey, CardKeyError, Digest, PushOptions};
+use neuroflow::actors::{
+    AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, PushOptions,
+};
 use neuroflow::kernel::{Clock, StartError};
 use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Python, Shell};
 use neuroflow_telemetry::logs::LogError;
@@ -20,7 +22,9 @@ use self::banner::Banner;
 use super::meter::{GatewayMeter, SandboxMeter};
 use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
-use crate::config::{Builtin, Loaded, LogPath, Overrides, SocketPath, write_effective};
+use crate::config::{
+    Builtin, Loaded, LogPath, Overrides, SocketPath, default_directory, write_effective,
+};
 use crate::control::{self, FailureRow, failures};
 use crate::limits::{CARD_KEY_BYTES, TELEMETRY_SHUTDOWN};
 
@@ -66,6 +70,11 @@ pub(super) enum ServeError {
         #[source]
         source: CardKeyError,
     },
+    /// Nobody says where tasks are kept.
+    #[error(
+        "there is no place for the journal: neither STATE_DIRECTORY nor HOME is set; set journal.url"
+    )]
+    Nowhere,
     /// The node didn't start.
     #[error("neuroflow can't serve; {}", advice(.0))]
     Boot(#[from] BootError),
@@ -87,6 +96,7 @@ impl ServeError {
         match self {
             Self::Log(_)
             | Self::Environment(_)
+            | Self::Nowhere
             | Self::ReadCardKey { .. }
             | Self::CardKey { .. } => USAGE,
             _ => FAILURE,
@@ -96,6 +106,9 @@ impl ServeError {
 
 /// Which setting to change when a server doesn't start.
 fn advice(error: &BootError) -> &'static str {
+    if matches!(error, BootError::Journal(_)) {
+        return "change journal.url, or what is named below";
+    }
     let BootError::Start(StartError::Failed { path, .. }) = error else { return "try again" };
     match path.to_string().as_str() {
         "/telemetry" => "change telemetry.metrics_listen, or stop who has that address",
@@ -241,6 +254,7 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     if let Some(audit) = audit(loaded) {
         builder = builder.audit(audit);
     }
+    builder = builder.journal(journal(loaded)?);
     if config.agents.enabled.iter().any(|agent| agent.needs_cells()) {
         let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
         builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
@@ -293,6 +307,24 @@ fn audit(loaded: &Loaded) -> Option<AuditConfig> {
     // A vector takes everything.
     audit.config = write_effective(&mut effective, loaded).is_ok().then(|| Digest::of(&effective));
     Some(audit)
+}
+
+/// Where tasks are kept.
+fn journal(loaded: &Loaded) -> Result<JournalConfig, ServeError> {
+    let settings = &loaded.config.journal;
+    let place = match &settings.url {
+        Some(url) => url.place().clone(),
+        None => JournalPlace::Directory(default_directory().ok_or(ServeError::Nowhere)?),
+    };
+    let mut journal = JournalConfig::new(place);
+    if !matches!(journal.place, JournalPlace::Memory) {
+        journal.retention.age = Some(settings.retain_age);
+        journal.retention.tasks = usize::try_from(settings.retain_tasks).unwrap_or(usize::MAX);
+        journal.retention.bytes = settings.retain_bytes.bytes();
+    }
+    journal.sync = settings.sync;
+    settings.node.clone_into(&mut journal.node);
+    Ok(journal)
 }
 
 /// Of the time to stop, two thirds are the gateway's and a third is for everything behind it.

@@ -78,6 +78,9 @@ pub(crate) enum Problem {
     /// Not a URL.
     #[error("it doesn't begin with http:// or https:// and a host")]
     Url,
+    /// Not the place of a journal.
+    #[error("{0}")]
+    Journal(#[from] neuroflow::actors::UrlError),
     /// Not one of a few words.
     #[error("it's none of those")]
     Word,

@@ -51,6 +51,8 @@ impl Scratch {
 
     fn arrange(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.current_dir(&self.0).stdin(Stdio::null());
+        // Every test has a journal of its own.
+        command.env("XDG_STATE_HOME", self.0.join("state")).env_remove("STATE_DIRECTORY");
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("NEUROFLOW_") || name.starts_with("OTEL_") {

@@ -122,6 +122,7 @@ async fn the_tree_is_what_was_started() {
         ("/agents/shell", "agent"),
         (wanted.as_str(), "task"),
         ("/gateway", "gateway"),
+        ("/journal", "journal"),
         ("/sandbox", "sandbox"),
         ("/sandbox/cell-1", "cell"),
         ("/tools", "tools"),
@@ -130,7 +131,7 @@ async fn the_tree_is_what_was_started() {
     assert_eq!(tree(), expected.map(|(path, kind)| (path.to_owned(), kind)));
     let answer = rpc(to, "/", "CancelTask", json!({ "id": task })).await;
     assert_eq!(state(&answer["result"]), "TASK_STATE_CANCELED");
-    eventually("the end of the cell", || tree().len() == 7).await;
+    eventually("the end of the cell", || tree().len() == 8).await;
     node.stop().await;
 }
 

@@ -5,7 +5,10 @@
 
 mod cluster;
 mod contract;
+mod crash;
 mod damage;
 mod database;
+mod disk;
 mod folder;
 mod scene;
+mod tasks;

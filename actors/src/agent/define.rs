@@ -10,6 +10,7 @@ use std::time::Duration;
 use neuroflow_kernel::{CallError, Parcel, ParcelError, Refusal};
 use rkyv::Archive;
 
+use super::effect::EffectError;
 use super::{AgentProfile, ArchivedContent, Artifact, Ask, TaskContext, Turn};
 use crate::tools::{AnyTool, InvokeError, Tool};
 
@@ -118,6 +119,9 @@ pub enum AgentError {
         /// How long the task has waited.
         waited: Duration,
     },
+    /// The result of an effect isn't kept, or can't be given back.
+    #[error("an effect isn't kept")]
+    Effect(#[from] EffectError),
     /// The agent's own error.
     #[error(transparent)]
     Failed(Box<dyn Error + Send + Sync>),

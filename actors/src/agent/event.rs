@@ -157,6 +157,12 @@ pub enum AskRefusal {
         /// The state.
         state: TaskState,
     },
+    /// Another node has the task.
+    #[error("another node has the task")]
+    Elsewhere,
+    /// The journal doesn't take it, so that it would be lost with the node.
+    #[error("the journal doesn't take the task")]
+    Unkept,
     /// The task belongs to another conversation.
     #[error("the task is part of another context")]
     OtherContext,
@@ -168,6 +174,8 @@ impl From<&ArchivedAskRefusal> for AskRefusal {
             ArchivedAskRefusal::Busy => Self::Busy,
             ArchivedAskRefusal::UnknownTask => Self::UnknownTask,
             ArchivedAskRefusal::Ended { state } => Self::Ended { state: (*state).into() },
+            ArchivedAskRefusal::Elsewhere => Self::Elsewhere,
+            ArchivedAskRefusal::Unkept => Self::Unkept,
             ArchivedAskRefusal::OtherContext => Self::OtherContext,
         }
     }

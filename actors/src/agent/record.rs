@@ -2,7 +2,7 @@
 
 use neuroflow_kernel::{Parcel, ParcelError};
 
-use super::{Change, TaskCursor, TaskEvent, TaskEvents, TaskQuery, TaskState};
+use super::{ArchivedChange, Change, TaskEvent, TaskEvents, TaskState};
 use crate::limits::{TASK_BYTES, TASK_EVENTS};
 
 /// Why an event can't be added to a task.
@@ -24,6 +24,8 @@ pub(super) struct Record {
     state: TaskState,
     /// When the state last changed.
     changed_ms: u64,
+    /// The last event's number.
+    generation: u64,
     events: TaskEvents,
     bytes: usize,
 }
@@ -36,9 +38,35 @@ impl Record {
             caller,
             state: TaskState::Submitted,
             changed_ms: 0,
+            generation: 0,
             events: Vec::new(),
             bytes: 0,
         }
+    }
+
+    /// A task whose events were kept. Some may be lost, but none is after the `last`.
+    pub(super) fn restored(
+        (task, context, caller): (String, String, Option<String>),
+        events: TaskEvents,
+        last: u64,
+    ) -> Self {
+        let mut record = Self::new(task, context, caller);
+        for event in &events {
+            let event = event.get();
+            let at_ms = event.at_ms.to_native();
+            match &event.change {
+                ArchivedChange::Status { state, .. } => {
+                    record.state = (*state).into();
+                    record.changed_ms = at_ms;
+                }
+                ArchivedChange::Accepted { .. } => record.changed_ms = at_ms,
+                _ => {}
+            }
+        }
+        record.bytes = events.iter().map(|event| event.as_raw().as_bytes().len()).sum();
+        record.generation = last;
+        record.events = events;
+        record
     }
 
     pub(super) fn context(&self) -> &str {
@@ -53,33 +81,26 @@ impl Record {
         &self.events
     }
 
-    /// The events after this generation.
-    pub(super) fn events_after(&self, generation: Option<u64>) -> TaskEvents {
-        // Event n is at index n - 1.
-        let seen = generation.map_or(0, |seen| usize::try_from(seen).unwrap_or(usize::MAX));
-        self.events.get(seen..).unwrap_or_default().to_vec()
+    pub(super) fn task(&self) -> &str {
+        &self.task
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    pub(super) fn caller(&self) -> Option<&str> {
+        self.caller.as_deref()
+    }
+
+    pub(super) fn changed_ms(&self) -> u64 {
+        self.changed_ms
+    }
+
+    /// The number of the last event.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Whether a caller may know of it: everybody may if it isn't known who asks.
     pub(super) fn is_visible_to(&self, caller: Option<&str>) -> bool {
         caller.is_none() || self.caller.as_deref() == caller
-    }
-
-    /// Whether it's among those that are asked for, wherever the page begins.
-    pub(super) fn fits(&self, query: &TaskQuery) -> bool {
-        self.is_visible_to(query.caller.as_deref())
-            && query.context.as_ref().is_none_or(|context| *context == self.context)
-            && query.state.is_none_or(|state| state == self.state)
-            && query.since_ms.is_none_or(|since| self.changed_ms >= since)
-    }
-
-    /// Its place in the list of tasks.
-    pub(super) fn place(&self) -> TaskCursor {
-        TaskCursor { changed_ms: self.changed_ms, task: self.task.clone() }
     }
 
     /// Numbers the change, archives it, and keeps it. The end of a task always has room.
@@ -99,7 +120,7 @@ impl Record {
         if full && !state.is_terminal() {
             return Err(RecordError::Full);
         }
-        let generation = u64::try_from(self.events.len()).unwrap_or(u64::MAX).saturating_add(1);
+        let generation = self.generation.saturating_add(1);
         let event = TaskEvent {
             task: self.task.clone(),
             context: self.context.clone(),
@@ -111,6 +132,7 @@ impl Record {
         if matches!(event.change, Change::Accepted { .. } | Change::Status { .. }) {
             self.changed_ms = at_ms;
         }
+        self.generation = generation;
         self.state = state;
         self.bytes += parcel.as_raw().as_bytes().len();
         self.events.push(parcel.clone());
@@ -137,13 +159,15 @@ mod tests {
     }
 
     #[test]
-    fn events_after_a_generation_are_those_that_were_not_seen() {
-        let mut record = Record::new("t".into(), "c".into(), None);
+    fn a_restored_record_goes_on_where_it_was() {
+        let mut record = Record::new("t".into(), "c".into(), Some("alice".into()));
         record.append(accepted(), 1).unwrap();
-        record.append(status(TaskState::Working), 2).unwrap();
-        let seen = |generation| record.events_after(generation).len();
-        assert_eq!([seen(None), seen(Some(0)), seen(Some(1)), seen(Some(2))], [2, 2, 1, 0]);
-        assert_eq!(seen(Some(u64::MAX)), 0);
+        record.append(status(TaskState::InputRequired), 2).unwrap();
+        let of = ("t".to_owned(), "c".to_owned(), Some("alice".to_owned()));
+        let mut restored = Record::restored(of, record.events().clone(), 2);
+        assert_eq!((restored.state(), restored.changed_ms()), (TaskState::InputRequired, 2));
+        restored.append(status(TaskState::Working), 3).unwrap();
+        assert_eq!(restored.events()[2].get().generation.to_native(), 3);
     }
 
     #[test]
@@ -152,28 +176,6 @@ mod tests {
         assert!(record.is_visible_to(Some("alice")) && record.is_visible_to(None));
         assert!(!record.is_visible_to(Some("bob")));
         assert!(!Record::new("t".into(), "c".into(), None).is_visible_to(Some("bob")));
-    }
-
-    #[test]
-    fn a_query_is_met_by_context_state_and_time_of_the_last_status() {
-        let mut record = Record::new("t".into(), "c".into(), None);
-        record.append(accepted(), 5).unwrap();
-        record.append(status(TaskState::Working), 7).unwrap();
-        record.append(Artifact::text("a", "b").into(), 9).unwrap();
-        let fits = |change: fn(&mut TaskQuery)| {
-            let mut query = TaskQuery::first(1);
-            change(&mut query);
-            record.fits(&query)
-        };
-        assert!(fits(|_| {}));
-        assert!(fits(|query| query.since_ms = Some(7)));
-        assert!(!fits(|query| query.since_ms = Some(8)));
-        assert!(fits(|query| query.state = Some(TaskState::Working)));
-        assert!(!fits(|query| query.state = Some(TaskState::Submitted)));
-        assert!(fits(|query| query.context = Some("c".into())));
-        assert!(!fits(|query| query.context = Some("d".into())));
-        assert!(!fits(|query| query.caller = Some("bob".into())));
-        assert_eq!(record.place().changed_ms, 7);
     }
 
     #[test]

@@ -1,88 +1,96 @@
-//! The actor of one agent: it owns the records of its tasks and starts an actor for each.
+//! The actor of one agent: it owns its running tasks and starts an actor for each.
+//!
+//! Whatever a task says is journaled first, and told once that is durable. The journal is never
+//! waited for: what is on its way to it is remembered in the task, one append at a time, and what
+//! is said meanwhile goes with the next one.
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use futures_util::future::join_all;
 use neuroflow_kernel::{
     Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Reply, ReplySink, Request,
-    Restriction, SinkError, Spawn,
+    Restriction, Spawn,
 };
 
-use super::record::{Record, RecordError, new_id};
+use super::history::{History, failure, refuse, refused};
+use super::live::{Live, Origin, effect};
+use super::record::{Record, new_id};
+use super::resume::{events, understand};
 use super::task::{Begin, TaskActor, TaskParts};
 use super::{
-    AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, CancelError, Change, TaskCursor,
-    TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn, read,
+    AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, CancelError, Change, TaskEvent,
+    TaskEvents, TaskState, read,
 };
 use crate::access::CallerGrant;
-use crate::limits::{KEPT_TASK_BYTES, KEPT_TASKS, LIVE_TASKS, TASK_FOLLOWERS, UNREAD_MESSAGES};
+use crate::journal::{AppendError, Journal, ReadError, TaskHead, TaskLog};
+use crate::limits::{JOURNAL_RETRY, LIVE_TASKS, TASK_FOLLOWERS, UNREAD_MESSAGES};
 use crate::tools::ToolsCommand;
 
 /// An agent as an actor.
 ///
 /// ```
-/// use neuroflow_actors::{AgentServer, AnyAgent, Echo};
-/// use neuroflow_kernel::ChildSpec;
-/// let agent = AnyAgent::new(Echo);
-/// let (spec, _address) = ChildSpec::new("echo", move || AgentServer::new(agent.clone(), None))?;
-/// assert_eq!(spec.name().as_str(), "echo");
-/// # Ok::<(), neuroflow_kernel::NameError>(())
+/// use neuroflow_actors::{AgentServer, AnyAgent, Echo, Journal};
+/// use neuroflow_kernel::{ChildSpec, NameError};
+/// fn spec(journal: Journal) -> Result<ChildSpec, NameError> {
+///     let agent = AnyAgent::new(Echo);
+///     let server = move || AgentServer::new(agent.clone(), None, journal.clone());
+///     Ok(ChildSpec::new("echo", server)?.0)
+/// }
 /// ```
 pub struct AgentServer {
     agent: AnyAgent,
     profile: Arc<AgentProfile>,
     tools: Option<Address<ToolsCommand>>,
+    history: History,
     live: HashMap<String, Live>,
-    ended: HashMap<String, Record>,
-    /// Ended tasks, oldest first.
-    order: VecDeque<String>,
-    ended_bytes: usize,
+    /// What can't be begun before something else has ended.
+    deferred: VecDeque<Deferred>,
 }
 
-/// A task that runs.
-struct Live {
-    record: Record,
-    followers: Vec<ReplySink<Parcel<TaskEvent>>>,
-    /// Where the client's next message goes, while the agent waits for it.
-    waiting: Option<Reply<Parcel<Ask>>>,
-    /// Messages that came while it didn't.
-    unread: Vec<Parcel<Ask>>,
-}
+type Deferred = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl std::fmt::Debug for AgentServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AgentServer")
             .field("agent", &self.agent)
             .field("live", &self.live.len())
-            .field("ended", &self.ended.len())
             .finish_non_exhaustive()
     }
 }
 
 impl AgentServer {
-    /// The agent, and a capability to the tools that it may call.
-    pub fn new(agent: AnyAgent, tools: Option<Address<ToolsCommand>>) -> Self {
-        Self {
-            profile: Arc::new(agent.profile()),
-            agent,
-            tools,
-            live: HashMap::new(),
-            ended: HashMap::new(),
-            order: VecDeque::new(),
-            ended_bytes: 0,
-        }
+    /// The agent, a capability to the tools that it may call, and one to the journal.
+    pub fn new(agent: AnyAgent, tools: Option<Address<ToolsCommand>>, journal: Journal) -> Self {
+        let profile = Arc::new(agent.profile());
+        let history = History { journal, agent: profile.name.clone() };
+        Self { profile, agent, tools, history, live: HashMap::new(), deferred: VecDeque::new() }
     }
 
     async fn ask(&mut self, request: Request<Ask>, context: &mut Context<AgentCommand>) {
+        let at_ms = now_ms(context);
         let taken = match request.parcel.get().task.as_ref().map(ToString::to_string) {
-            Some(task) => self.proceed(&task, request, context),
+            Some(task) if self.live.get(&task).is_some_and(Live::is_known) => {
+                self.proceed(&task, request, context)
+            }
+            Some(task) => {
+                let history = self.history.clone();
+                let answer = async move {
+                    match history.refusal(&task, &request).await {
+                        Ok(refusal) => refuse(request, refusal, at_ms),
+                        Err(error) => unreadable(&task, &error),
+                    }
+                };
+                self.beside(answer, context);
+                Ok(())
+            }
             None => self.begin(request, context).await,
         };
         if let Err((refusal, request)) = taken {
             tracing::debug!(agent = %context.path(), %refusal, "request refused");
-            refuse(request, refusal, now_ms(context));
+            refuse(request, refusal, at_ms);
         }
     }
 
@@ -96,47 +104,74 @@ impl AgentServer {
             return Err((AskRefusal::Busy, request));
         }
         let task = new_id();
-        // A random id in hexadecimal is a name.
-        let Ok(name) = Name::new(&task) else { return Err((AskRefusal::Busy, request)) };
         let Request { parcel, replies } = request;
         let ask = read::ask(parcel.get());
         let conversation = ask.context.clone().unwrap_or_else(new_id);
-        let record = Record::new(task.clone(), conversation, ask.caller.clone());
-        self.live.insert(task.clone(), Live::new(record, replies));
-        self.append(&task, Change::Accepted { ask }, context);
-
-        let parts = TaskParts {
-            agent: self.agent.clone(),
-            profile: Arc::clone(&self.profile),
-            task: task.clone(),
-            server: context.address(),
-            tools: self.tools_for(context),
-            clock: context.clock().clone(),
-            tracer: context.tracer(),
-        };
+        let origin = if self.is_narrowed(context) { Origin::Granted } else { Origin::Node };
+        let mut live = Live::new(Record::new(task.clone(), conversation, ask.caller.clone()));
+        live.followers.push(replies);
+        live.append(Change::Accepted { ask }, origin, now_ms(context));
+        self.live.insert(task.clone(), live);
+        self.flush(&task, context);
+        let tools = self.tools_for(context);
         // It keeps the trace and the budget of the request, but not its deadline: the task outlives
         // whoever asked, and keeps its own time.
         let asked = context.header();
         let header = Header::new().traced(asked.trace()).budget(asked.remaining_budget());
+        self.run(&task, parcel, (tools, HashMap::new()), header, context).await;
+        Ok(())
+    }
+
+    /// Starts the actor of a task.
+    async fn run(
+        &mut self,
+        task: &str,
+        ask: Parcel<Ask>,
+        (tools, effects): (Option<Address<ToolsCommand>>, HashMap<String, String>),
+        header: Header,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let parts = TaskParts {
+            agent: self.agent.clone(),
+            profile: Arc::clone(&self.profile),
+            task: task.to_owned(),
+            server: context.address(),
+            tools,
+            clock: context.clock().clone(),
+            tracer: context.tracer(),
+            effects,
+        };
         // A task is cancelled by killing its actor, so it gets no time to stop.
         let options = Spawn::default().mailbox(1).stop_within(TASK_KILL);
-        match context.spawn(name, TaskActor::new(parts), options).await {
+        let started = match Name::new(task) {
+            Ok(name) => context.spawn(name, TaskActor::new(parts), options).await,
+            Err(error) => Err(error.into()),
+        };
+        match started {
             Ok(actor) => {
                 // A fresh actor with room for one message takes it.
-                let _taken = actor.try_tell(header, Begin(parcel));
+                let _taken = actor.try_tell(header, Begin(ask));
             }
             Err(error) => {
                 tracing::error!(%task, error = &error as &dyn std::error::Error, "task not started");
-                self.fail(&task, "the task could not be started", context);
+                let end = failure("the task could not be started", "not_started");
+                self.append(task, end, Origin::Node, context);
             }
         }
-        Ok(())
+    }
+
+    /// Whether who asks may not use all tools, which a later run of the task has to know. A rule that
+    /// permits every tool permits one that there isn't.
+    fn is_narrowed(&self, context: &Context<AgentCommand>) -> bool {
+        let agent = Some(self.profile.name.as_str());
+        self.profile.resumable
+            && caller_grant(context).is_some_and(|grant| !grant.permits_tool(agent, ""))
     }
 
     /// The tools, narrowed to what whoever asks may use of them.
     fn tools_for(&self, context: &Context<AgentCommand>) -> Option<Address<ToolsCommand>> {
         let tools = self.tools.as_ref()?;
-        match context.grant().and_then(|grant| grant.policy::<CallerGrant>()) {
+        match caller_grant(context) {
             // A chain of grants that can't get longer gives nothing at all.
             Some(grant) => tools.attenuate(Restriction::new().policy(grant.clone())).ok(),
             None => Some(tools.clone()),
@@ -148,191 +183,332 @@ impl AgentServer {
         &mut self,
         task: &str,
         request: Request<Ask>,
-        context: &Context<AgentCommand>,
+        context: &mut Context<AgentCommand>,
     ) -> Result<(), (AskRefusal, Request<Ask>)> {
         let ask = read::ask(request.parcel.get());
-        let Some(record) = self.record(task, ask.caller.as_deref()) else {
-            return Err((AskRefusal::UnknownTask, request));
-        };
-        if ask.context.as_ref().is_some_and(|context| context != record.context()) {
+        let visible = self.live.get_mut(task);
+        let visible = visible.filter(|live| live.record.is_visible_to(ask.caller.as_deref()));
+        let Some(live) = visible else { return Err((AskRefusal::UnknownTask, request)) };
+        if ask.context.as_ref().is_some_and(|context| context != live.record.context()) {
             return Err((AskRefusal::OtherContext, request));
         }
-        let state = record.state();
-        let Some(live) = self.live.get_mut(task) else {
+        let state = live.record.state();
+        if state.is_terminal() {
             return Err((AskRefusal::Ended { state }, request));
-        };
+        }
         live.prune();
-        let waiting = live.waiting.take();
-        let unread = waiting.is_none() && live.unread.len() >= UNREAD_MESSAGES;
-        if unread || live.followers.len() >= TASK_FOLLOWERS {
-            live.waiting = waiting;
+        let unread = live.waiting.is_none() && live.unread.len() >= UNREAD_MESSAGES;
+        if unread || live.stranded || live.followers.len() >= TASK_FOLLOWERS {
             return Err((AskRefusal::Busy, request));
         }
         let Request { parcel, replies } = request;
         live.followers.push(replies);
-        self.append(task, Change::Continued { ask }, context);
-        match waiting {
+        let at_ms = now_ms(context);
+        live.append(Change::Continued { ask }, Origin::Node, at_ms);
+        match live.waiting.take() {
             Some(waiting) => {
                 let working = Change::Status { state: TaskState::Working, turn: None };
-                self.append(task, working, context);
+                live.append(working, Origin::Node, at_ms);
                 // Gone if the wait is over: the task is about to end then.
                 let _gone = waiting.send(parcel);
             }
-            None => {
-                if let Some(live) = self.live.get_mut(task) {
-                    live.unread.push(parcel);
-                }
-            }
+            None => live.unread.push(parcel),
         }
+        self.flush(task, context);
         Ok(())
     }
 
-    /// A task waits for its client: the next message is the answer.
-    fn wait(
+    /// Adds an event to a live task.
+    fn append(
         &mut self,
         task: &str,
-        (state, turn): (TaskState, Turn),
-        reply: Reply<Parcel<Ask>>,
-        context: &Context<AgentCommand>,
+        change: Change,
+        origin: Origin,
+        context: &mut Context<AgentCommand>,
     ) {
-        self.append(task, Change::Status { state, turn: Some(turn) }, context);
-        if let Some(live) = self.live.get_mut(task) {
-            live.waiting = Some(reply);
-        }
-    }
-
-    /// Adds an event to a live task, tells its followers, and files the task when it has ended.
-    fn append(&mut self, task: &str, change: Change, context: &Context<AgentCommand>) {
-        let Some(live) = self.live.get_mut(task) else { return };
         let at_ms = now_ms(context);
-        match live.record.append(change, at_ms) {
-            Ok(event) => live.tell(&event),
-            Err(RecordError::Ended { .. }) => return,
-            Err(error @ (RecordError::Full | RecordError::Archive(_))) => {
-                tracing::warn!(%task, error = &error as &dyn std::error::Error, "task failed");
-                let turn = Some(Turn::agent(error.to_string()));
-                let end = Change::Status { state: TaskState::Failed, turn };
-                if let Ok(event) = live.record.append(end, at_ms) {
-                    live.tell(&event);
-                }
-            }
+        let Some(live) = self.live.get_mut(task) else { return };
+        if live.stranded && origin == Origin::Agent {
+            return;
         }
-        if live.record.state().is_terminal() {
-            self.file(task);
+        live.append(change, origin, at_ms);
+        self.flush(task, context);
+    }
+
+    /// Sends to the journal what a task has for it, unless something is on its way.
+    fn flush(&mut self, task: &str, context: &mut Context<AgentCommand>) {
+        let append = self.live.get_mut(task).and_then(|live| live.take_off(&self.profile.name));
+        let Some(append) = append else { return };
+        let (journal, me, task) =
+            (self.history.journal.clone(), context.address(), task.to_owned());
+        let flight = async move {
+            let result = journal.append(append).await;
+            // The only error left is that this agent has ended itself.
+            let _ended = me.tell(Header::new(), AgentCommand::Landed { task, result }).await;
+        };
+        self.beside(flight, context);
+    }
+
+    /// Does something beside this actor, now or as soon as there is a place for it.
+    fn beside(
+        &mut self,
+        work: impl Future<Output = ()> + Send + 'static,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let work: Deferred = Box::pin(work);
+        if let Err(refused) = context.task(work) {
+            self.deferred.push_back(refused.work);
         }
     }
 
-    fn file(&mut self, task: &str) {
+    fn begin_deferred(&mut self, context: &mut Context<AgentCommand>) {
+        while let Some(work) = self.deferred.pop_front() {
+            if let Err(refused) = context.task(work) {
+                self.deferred.push_front(refused.work);
+                return;
+            }
+        }
+    }
+
+    async fn landed(
+        &mut self,
+        task: &str,
+        result: Result<(), AppendError>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let Some(live) = self.live.get_mut(task) else { return };
+        let Err(error) = result else {
+            if !live.landed() {
+                self.flush(task, context);
+            } else if let Some(live) = self.live.remove(task) {
+                live.finish();
+            }
+            return;
+        };
+        tracing::error!(%task, error = &error as &dyn std::error::Error, "a task isn't kept");
+        live.lost(&error);
+        let known = live.is_known();
+        if let Ok(name) = Name::new(task) {
+            context.kill_child(&name).await;
+        }
+        if !known {
+            self.refuse_new(task, now_ms(context));
+            return;
+        }
+        match error {
+            // It's another node's now, or nothing can be said about it before the next start.
+            AppendError::Conflict { .. }
+            | AppendError::Broken { .. }
+            | AppendError::Closed { .. } => {
+                self.live.remove(task);
+            }
+            _ => self.reread(task, context),
+        }
+    }
+
+    /// A new task isn't kept, so that there is none.
+    fn refuse_new(&mut self, task: &str, at_ms: u64) {
         let Some(live) = self.live.remove(task) else { return };
-        live.followers.into_iter().for_each(ReplySink::finish);
-        self.ended_bytes += live.record.bytes();
-        self.ended.insert(task.to_owned(), live.record);
-        self.order.push_back(task.to_owned());
-        while self.order.len() > KEPT_TASKS || self.ended_bytes > KEPT_TASK_BYTES {
-            let Some(oldest) = self.order.pop_front() else { break };
-            if let Some(record) = self.ended.remove(&oldest) {
-                self.ended_bytes -= record.bytes();
+        let conversation = live.record.context().to_owned();
+        let event = refused(task.to_owned(), conversation, AskRefusal::Unkept, at_ms);
+        for follower in live.followers {
+            if let Some(event) = event.clone()
+                && follower.try_send(event).is_ok()
+            {
+                follower.finish();
             }
         }
     }
 
-    fn fail(&mut self, task: &str, text: &str, context: &Context<AgentCommand>) {
-        let turn = Some(Turn::agent(text));
-        self.append(task, Change::Status { state: TaskState::Failed, turn }, context);
+    /// Looks, after a moment, what the journal has of a task.
+    fn reread(&mut self, task: &str, context: &mut Context<AgentCommand>) {
+        let (history, me, clock) =
+            (self.history.clone(), context.address(), context.clock().clone());
+        let task = task.to_owned();
+        let look = async move {
+            clock.sleep(JOURNAL_RETRY).await;
+            let log = history.journal.read(&history.agent, &task).await;
+            let _ended = me.tell(Header::new(), AgentCommand::Reread { task, log }).await;
+        };
+        self.beside(look, context);
     }
 
-    fn record(&self, task: &str, caller: Option<&str>) -> Option<&Record> {
-        let live = self.live.get(task).map(|live| &live.record);
-        let record = live.or_else(|| self.ended.get(task))?;
-        record.is_visible_to(caller).then_some(record)
+    /// Ends a stranded task where the journal has it.
+    fn end_stranded(
+        &mut self,
+        task: &str,
+        log: Result<Option<TaskLog>, ReadError>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let Some(old) = self.live.get_mut(task) else { return };
+        match log {
+            Ok(Some(log)) => {
+                let followers = std::mem::take(&mut old.followers);
+                let (head, entries) = (log.head.clone(), log.head.entries);
+                let record = Record::restored(names(&head), events(log), head.generation);
+                let mut live = Live::restored(record, entries, super::resume::Replay::default());
+                live.followers = followers;
+                live.stranded = true;
+                let end = failure("the journal didn't take what the task said", "not_kept");
+                live.append(end, Origin::Node, now_ms(context));
+                if live.record.state().is_terminal() && head.state.is_terminal() {
+                    live.finish();
+                    self.live.remove(task);
+                    return;
+                }
+                self.live.insert(task.to_owned(), live);
+                self.flush(task, context);
+            }
+            Ok(None) => {
+                self.live.remove(task);
+            }
+            Err(error) => {
+                unreadable(task, &error);
+                self.reread(task, context);
+            }
+        }
     }
 
     fn follow(
         &mut self,
-        task: &str,
-        caller: Option<&str>,
+        task: String,
+        caller: Option<String>,
         after: Option<u64>,
         events: ReplySink<Parcel<TaskEvent>>,
-    ) -> Option<TaskEvents> {
-        let so_far = self.record(task, caller)?.events_after(after);
-        match self.live.get_mut(task) {
-            Some(live) => {
-                live.prune();
-                if live.followers.len() < TASK_FOLLOWERS {
-                    live.followers.push(events);
-                } else {
-                    events.cut_off();
-                }
-            }
-            None => events.finish(),
+        reply: Reply<Option<TaskEvents>>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let Some(live) = self.live.get_mut(&task).filter(|live| live.is_known()) else {
+            let history = self.history.clone();
+            let answer = async move {
+                let found = history.read(&task, caller.as_deref()).await;
+                let Some(found) = answered(&task, found) else { return };
+                let seen = after.unwrap_or(0);
+                let so_far = found.map(|(_, mut events)| {
+                    events.retain(|event| event.get().generation > seen);
+                    events
+                });
+                events.finish();
+                let _gone = reply.send(so_far);
+            };
+            return self.beside(answer, context);
+        };
+        if !live.record.is_visible_to(caller.as_deref()) {
+            let _gone = reply.send(None);
+            return;
         }
-        Some(so_far)
+        let so_far = live.events_after(after);
+        live.prune();
+        if live.followers.len() < TASK_FOLLOWERS {
+            live.followers.push(events);
+        } else {
+            events.cut_off();
+        }
+        let _gone = reply.send(Some(so_far));
     }
 
-    fn list(&self, query: &TaskQuery) -> TaskPage {
-        let records = self.live.values().map(|live| &live.record).chain(self.ended.values());
-        let (mut total, mut places) = (0, Vec::new());
-        for record in records.filter(|record| record.fits(query)) {
-            total += 1;
-            let place = record.place();
-            if query.after.as_ref().is_none_or(|after| place > *after) {
-                places.push(place);
+    fn read(
+        &mut self,
+        task: String,
+        caller: Option<String>,
+        reply: Reply<Option<TaskEvents>>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        if let Some(live) = self.live.get(&task).filter(|live| live.is_known()) {
+            let visible = live.record.is_visible_to(caller.as_deref());
+            let _gone = reply.send(visible.then(|| live.events_after(None)));
+            return;
+        }
+        let history = self.history.clone();
+        let answer = async move {
+            let found = history.read(&task, caller.as_deref()).await;
+            if let Some(found) = answered(&task, found) {
+                let _gone = reply.send(found.map(|(_, events)| events));
             }
-        }
-        let more = places.len() > query.limit;
-        if more {
-            // Only the page is put in order.
-            places.select_nth_unstable(query.limit);
-            places.truncate(query.limit);
-        }
-        places.sort_unstable();
-        let events = |place: &TaskCursor| Some(self.record(&place.task, None)?.events().clone());
-        let tasks = places.iter().filter_map(events).collect();
-        let next = if more { places.pop() } else { None };
-        TaskPage { tasks, next, total }
+        };
+        self.beside(answer, context);
     }
 
     async fn cancel(
         &mut self,
-        task: &str,
-        caller: Option<&str>,
+        task: String,
+        caller: Option<String>,
+        reply: Reply<Result<TaskEvents, CancelError>>,
         context: &mut Context<AgentCommand>,
-    ) -> Result<TaskEvents, CancelError> {
-        let state = self.record(task, caller).ok_or(CancelError::Unknown)?.state();
-        if state.is_terminal() {
-            return Err(CancelError::Ended { state });
+    ) {
+        let Some(live) = self.live.get_mut(&task).filter(|live| live.is_known()) else {
+            let history = self.history.clone();
+            let answer = async move {
+                let found = history.cancel(&task, caller.as_deref()).await;
+                if let Some(error) = answered(&task, found) {
+                    let _gone = reply.send(Err(error));
+                }
+            };
+            return self.beside(answer, context);
+        };
+        if !live.record.is_visible_to(caller.as_deref()) {
+            let _gone = reply.send(Err(CancelError::Unknown));
+            return;
         }
-        if let Ok(name) = Name::new(task) {
+        let state = if live.stranded { TaskState::Failed } else { live.record.state() };
+        if state.is_terminal() {
+            let _gone = reply.send(Err(CancelError::Ended { state }));
+            return;
+        }
+        if let Ok(name) = Name::new(&task) {
             // The actor's future is dropped, and with it every reply side that it holds: its tool
             // calls end, and the processes in their cells.
             context.kill_child(&name).await;
         }
-        self.append(task, Change::Status { state: TaskState::Canceled, turn: None }, context);
-        let record = self.record(task, caller).ok_or(CancelError::Unknown)?;
-        Ok(record.events().clone())
+        live.cancel(reply);
+        let end = Change::Status { state: TaskState::Canceled, turn: None };
+        self.append(&task, end, Origin::Node, context);
+    }
+
+    /// Goes on with a task that the last life of this agent, or of the node, has left; or ends it.
+    async fn recover(&mut self, log: TaskLog, context: &mut Context<AgentCommand>) {
+        let (head, entries) = (log.head.clone(), log.head.entries);
+        let understood = understand(log);
+        for damage in &understood.damage {
+            tracing::error!(task = %head.task, %damage, "damage of the journal");
+        }
+        let mut replay = understood.replay;
+        let effects = std::mem::take(&mut replay.effects);
+        let record = Record::restored(names(&head), understood.events, head.generation);
+        let whole = understood.damage.is_empty();
+        let resumes = self.profile.resumable && whole && self.live.len() < LIVE_TASKS;
+        let mut live = Live::restored(record, entries, replay);
+        let task = head.task;
+        if let (true, Some(ask)) = (resumes, understood.ask) {
+            tracing::info!(%task, events = head.generation, "an interrupted task is run again");
+            self.live.insert(task.clone(), live);
+            // What the caller might use of the tools isn't known any more, so it's nothing.
+            let tools = self.tools.clone().filter(|_| !understood.granted);
+            self.run(&task, ask, (tools, effects), Header::new(), context).await;
+            return;
+        }
+        let end = if whole {
+            failure("the node ended while the task ran", "interrupted")
+        } else {
+            failure("the journal of the task is damaged", "damaged")
+        };
+        live.append(end, Origin::Node, now_ms(context));
+        live.stranded = true;
+        self.live.insert(task.clone(), live);
+        self.flush(&task, context);
     }
 }
 
 /// Time that a killed task gets until its parent goes on without waiting for it.
 const TASK_KILL: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Tells whoever asked why nothing comes of it.
-fn refuse(request: Request<Ask>, refusal: AskRefusal, at_ms: u64) {
-    let ask = request.parcel.get();
-    let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
-    let event = TaskEvent {
-        task: text(ask.task.as_deref()),
-        context: text(ask.context.as_deref()),
-        generation: 0,
-        at_ms,
-        change: Change::Refused(refusal),
-    };
-    // A few short texts can be archived; if nobody listens any more, nobody has to be told.
-    if let Ok(event) = Parcel::archive(&event)
-        && request.replies.try_send(event).is_ok()
-    {
-        request.replies.finish();
-    }
+/// For whom the message that is handled was sent, if its way was narrowed for somebody.
+fn caller_grant(context: &Context<AgentCommand>) -> Option<&CallerGrant> {
+    context.grant().and_then(|grant| grant.policy::<CallerGrant>())
+}
+
+fn names(head: &TaskHead) -> (String, String, Option<String>) {
+    (head.task.clone(), head.context.clone(), head.caller.clone())
 }
 
 fn now_ms(context: &Context<AgentCommand>) -> u64 {
@@ -340,105 +516,145 @@ fn now_ms(context: &Context<AgentCommand>) -> u64 {
     u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Live {
-    fn new(record: Record, follower: ReplySink<Parcel<TaskEvent>>) -> Self {
-        Self { record, followers: vec![follower], waiting: None, unread: Vec::new() }
-    }
+fn unreadable(task: &str, error: &ReadError) {
+    tracing::error!(%task, error = error as &dyn std::error::Error, "a task can't be read");
+}
 
-    /// Lets go of followers that have gone, before the list would grow.
-    fn prune(&mut self) {
-        if self.followers.len() == self.followers.capacity() {
-            self.followers.retain(|follower| !follower.is_closed());
-        }
-    }
-
-    fn tell(&mut self, event: &Parcel<TaskEvent>) {
-        let mut kept = Vec::with_capacity(self.followers.len());
-        for follower in self.followers.drain(..) {
-            match follower.try_send(event.clone()) {
-                Ok(()) => kept.push(follower),
-                // It can read the task instead; waiting for it would hold up the others.
-                Err(SinkError::Full(_)) => follower.cut_off(),
-                Err(_gone) => {}
-            }
-        }
-        self.followers = kept;
-    }
+/// What the journal says. Without that the reply is dropped, and so the caller told.
+fn answered<T>(task: &str, found: Result<T, ReadError>) -> Option<T> {
+    found.inspect_err(|error| unreadable(task, error)).ok()
 }
 
 impl Actor for AgentServer {
     type Message = AgentCommand;
-    type Error = Infallible;
+    type Error = ReadError;
     const KIND: &'static str = "agent";
+
+    /// Goes on with what an earlier life has left.
+    async fn started(&mut self, context: &mut Context<AgentCommand>) -> Result<(), ReadError> {
+        for head in self.history.journal.unfinished(&self.history.agent).await? {
+            if let Some(log) = self.history.journal.read(&head.agent, &head.task).await? {
+                self.recover(log, context).await;
+            }
+        }
+        Ok(())
+    }
 
     async fn handle(
         &mut self,
         command: AgentCommand,
         context: &mut Context<AgentCommand>,
-    ) -> Result<(), Infallible> {
+    ) -> Result<(), ReadError> {
         match command {
             AgentCommand::Ask(request) => self.ask(request, context).await,
-            AgentCommand::Read { task, caller, reply } => {
-                let record = self.record(&task, caller.as_deref());
-                let _gone = reply.send(record.map(|record| record.events().clone()));
-            }
+            AgentCommand::Read { task, caller, reply } => self.read(task, caller, reply, context),
             AgentCommand::Follow { task, caller, after, events, reply } => {
-                let so_far = self.follow(&task, caller.as_deref(), after, events);
-                let _gone = reply.send(so_far);
+                self.follow(task, caller, after, events, reply, context);
             }
             AgentCommand::List { query, reply } => {
-                let _gone = reply.send(self.list(&query));
+                let history = self.history.clone();
+                let answer = async move {
+                    if let Some(page) = answered("a list", history.page(query).await) {
+                        let _gone = reply.send(page);
+                    }
+                };
+                self.beside(answer, context);
             }
             AgentCommand::Cancel { task, caller, reply } => {
-                let cancelled = self.cancel(&task, caller.as_deref(), context).await;
-                let _gone = reply.send(cancelled);
+                self.cancel(task, caller, reply, context).await;
             }
             AgentCommand::Wait { task, state, turn, reply } => {
-                self.wait(&task, (state, turn), reply, context);
+                let at_ms = now_ms(context);
+                if let Some(live) = self.live.get_mut(&task) {
+                    live.wait((state, turn), reply, at_ms);
+                }
+                self.flush(&task, context);
             }
             AgentCommand::Unread { task, reply } => {
                 let unread = self.live.get_mut(&task).map(|live| std::mem::take(&mut live.unread));
                 let _gone = reply.send(unread.unwrap_or_default());
             }
-            AgentCommand::Progress { task, change } => self.append(&task, change, context),
+            AgentCommand::Keep { task, key, json, reply } => {
+                if let Some(live) = self.live.get_mut(&task).filter(|live| !live.stranded) {
+                    match effect(key, json) {
+                        Ok(entry) => live.keep(entry, reply),
+                        Err(error) => tracing::warn!(
+                            %task, error = &error as &dyn std::error::Error, "an effect isn't kept"
+                        ),
+                    }
+                }
+                self.flush(&task, context);
+            }
+            AgentCommand::Landed { task, result } => self.landed(&task, result, context).await,
+            AgentCommand::Reread { task, log } => self.end_stranded(&task, log, context),
+            AgentCommand::Progress { task, change } => {
+                self.append(&task, change, Origin::Agent, context);
+            }
+            AgentCommand::Gone { task, change } => {
+                self.append(&task, change, Origin::Node, context);
+            }
         }
+        self.begin_deferred(context);
         Ok(())
     }
 
     /// A task waits for something most of the time, and would do so until it's killed: one after
-    /// another, that took as long as all of their times together.
+    /// another, that took as long as all of their times together. Tasks that may be run again are
+    /// left for the next start.
     async fn stopping(&mut self, context: &mut Context<AgentCommand>) {
-        for task in self.live.keys().cloned().collect::<Vec<_>>() {
+        let mut ends = Vec::new();
+        for (task, mut live) in std::mem::take(&mut self.live) {
             if let Ok(name) = Name::new(&task) {
                 context.kill_child(&name).await;
             }
-            self.fail(&task, "the agent was stopped", context);
+            if !self.profile.resumable && !live.stranded {
+                live.append(
+                    failure("the agent was stopped", "stopped"),
+                    Origin::Node,
+                    now_ms(context),
+                );
+            }
+            let Some((append, events)) = live.last_append(&self.profile.name) else { continue };
+            let journal = &self.history.journal;
+            ends.push(async move {
+                match journal.append(append).await {
+                    Ok(()) => {
+                        live.last_landed(events);
+                        if live.record.state().is_terminal() {
+                            live.finish();
+                        }
+                    }
+                    Err(error) => tracing::warn!(
+                        %task, error = &error as &dyn std::error::Error, "a task's end isn't kept"
+                    ),
+                }
+            });
         }
+        join_all(ends).await;
     }
 
     async fn child_ended(
         &mut self,
         ended: Ended,
         context: &mut Context<AgentCommand>,
-    ) -> Result<(), Infallible> {
-        let text = match ended.ending {
-            Ending::Failed(_) => "the agent failed unexpectedly",
-            _ => "the agent ended without an answer",
+    ) -> Result<(), ReadError> {
+        let change = match ended.ending {
+            Ending::Failed(_) => failure("the agent failed unexpectedly", "failed"),
+            _ => failure("the agent ended without an answer", "unanswered"),
         };
         // The end of a child overtakes what it has sent. So this waits behind that, and changes
         // nothing if the task has told its own end.
         let task = ended.name.as_str().to_owned();
-        let change = Change::Status { state: TaskState::Failed, turn: Some(Turn::agent(text)) };
-        let progress = AgentCommand::Progress { task, change };
+        let gone = AgentCommand::Gone { task, change };
         let me = context.address();
-        if let Err(refused) = me.try_tell(Header::new(), progress) {
-            let wait = async move {
-                // The only error left is that this agent has ended itself.
-                let _ended = me.tell(Header::new(), refused.message).await;
-            };
-            if context.task(wait).is_err() {
-                self.fail(ended.name.as_str(), text, context);
-            }
+        if let Err(refused) = me.try_tell(Header::new(), gone) {
+            self.beside(
+                async move {
+                    // The only error left is that this agent has ended itself.
+                    let _ended = me.tell(Header::new(), refused.message).await;
+                },
+                context,
+            );
         }
         Ok(())
     }

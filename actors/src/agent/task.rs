@@ -1,12 +1,14 @@
 //! The actor of one task: runs the agent's function, and is what a cancellation kills.
 
+use std::collections::HashMap;
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use neuroflow_kernel::{
     Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SpanKind, Tracer,
 };
 
+use super::effect::Effects;
 use super::work::WorkTime;
 use super::{
     AgentCommand, AgentError, AgentProfile, AnyAgent, Artifact, Ask, Change, Conclusion, Incoming,
@@ -24,6 +26,8 @@ pub(super) struct TaskParts {
     pub(super) tools: Option<Address<ToolsCommand>>,
     pub(super) clock: Clock,
     pub(super) tracer: Tracer,
+    /// Results of effects of an earlier run.
+    pub(super) effects: HashMap<String, String>,
 }
 
 pub(super) struct TaskActor {
@@ -75,6 +79,7 @@ impl Actor for TaskActor {
             tools: self.parts.tools.clone(),
             clock: clock.clone(),
             tracer: self.parts.tracer.clone(),
+            effects: Arc::new(Mutex::new(std::mem::take(&mut self.parts.effects))),
         };
         task.tell(Change::Status { state: TaskState::Working, turn: None }).await?;
         let run = self.parts.agent.run(Incoming::new(begin.0), task.clone());
@@ -133,15 +138,16 @@ fn chain(error: &dyn Error) -> String {
 /// ```
 #[derive(Clone, Debug)]
 pub struct TaskContext {
-    task: String,
+    pub(super) task: String,
     /// Without a deadline, for that one moves.
-    header: Header,
+    pub(super) header: Header,
     work: Arc<WorkTime>,
     profile: Arc<AgentProfile>,
-    server: Address<AgentCommand>,
+    pub(super) server: Address<AgentCommand>,
     tools: Option<Address<ToolsCommand>>,
-    clock: Clock,
+    pub(super) clock: Clock,
     tracer: Tracer,
+    pub(super) effects: Effects,
 }
 
 /// Which piece of an artifact it is that is handed out.

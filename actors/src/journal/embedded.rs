@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -56,7 +57,9 @@ impl Embedded {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
         };
-        fs::create_dir_all(folder).map_err(failed(folder))?;
+        // Tasks are nobody else's business.
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
         let lock = lock(folder)?;
         check_format(folder, sync)?;
         let mut found = numbers(folder).map_err(failed(folder))?;

@@ -103,6 +103,11 @@ impl<P> Index<P> {
         self.agents.values().map(|of| of.tasks.len()).sum()
     }
 
+    pub(super) fn agents(&self) -> Vec<String> {
+        let some = self.agents.iter().filter(|(_, of)| !of.tasks.is_empty());
+        some.map(|(agent, _)| agent.to_string()).collect()
+    }
+
     pub(super) fn unfinished_count(&self) -> usize {
         self.agents.values().map(|of| of.unfinished.len()).sum()
     }

@@ -166,6 +166,12 @@ impl Postgres {
         Ok(Some(TaskLog { head, entries, damage }))
     }
 
+    pub(super) async fn agents(&self) -> Result<Vec<String>, ReadError> {
+        let rows = sqlx::query("SELECT DISTINCT agent FROM neuroflow_task ORDER BY agent");
+        let rows = self.in_time(rows.fetch_all(&self.pool)).await.map_err(unread)?;
+        rows.iter().map(|row| row.try_get("agent").map_err(row_error)).collect()
+    }
+
     pub(super) async fn heads(
         &self,
         agent: &str,

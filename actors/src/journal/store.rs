@@ -108,6 +108,34 @@ impl OpenedJournal {
         Ok(Self { store: Arc::new(store), config, report })
     }
 
+    /// The agents that have tasks.
+    ///
+    /// # Errors
+    /// Says why they can't be read.
+    pub async fn agents(&self) -> Result<Vec<String>, ReadError> {
+        match &*self.store {
+            Store::Memory(memory) => Ok(memory.tasks().agents()),
+            Store::Embedded(embedded) => Ok(embedded.catalog().index.agents()),
+            Store::Postgres(postgres) => postgres.agents().await,
+        }
+    }
+
+    /// A page of tasks, as [`Journal::heads`](super::Journal::heads) gives it.
+    ///
+    /// # Errors
+    /// Says why it can't be read.
+    pub async fn heads(&self, agent: &str, query: TaskQuery) -> Result<HeadPage, ReadError> {
+        self.store.heads(agent.to_owned(), query).await
+    }
+
+    /// A task's log, as [`Journal::read`](super::Journal::read) gives it.
+    ///
+    /// # Errors
+    /// Says why it can't be read.
+    pub async fn read(&self, agent: &str, task: &str) -> Result<Option<TaskLog>, ReadError> {
+        self.store.read(agent.to_owned(), task.to_owned()).await
+    }
+
     /// What was found.
     pub fn report(&self) -> &OpenReport {
         &self.report

@@ -157,6 +157,7 @@ impl Visit<'_> {
         match cancelled {
             Ok(events) => Ok(TaskView::of(&events).into_task(None)),
             Err(CancelError::Unknown) => Err(A2aError::TaskNotFound { task: task.to_owned() }),
+            Err(CancelError::Elsewhere) => Err(A2aError::Unavailable { code: "elsewhere" }),
             Err(CancelError::Ended { state }) => {
                 Err(A2aError::TaskNotCancelable { task: task.to_owned(), state })
             }

@@ -1,0 +1,259 @@
+//! A task that runs: its events, those of them that are durable, and who waits for what. Nothing
+//! here waits or asks a clock.
+
+use neuroflow_kernel::{Parcel, Reply, ReplySink, SinkError};
+
+use super::record::{Record, RecordError};
+use super::resume::{GRANTED, NODE, Replay};
+use super::{Ask, CancelError, Change, TaskEvent, TaskEvents, TaskState, Turn};
+use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
+
+/// Who makes an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The agent's function.
+    Agent,
+    /// The node around it.
+    Node,
+    /// The node, for somebody whose rights to tools end with the node.
+    Granted,
+}
+
+type Kept = Reply<Result<(), AppendError>>;
+
+/// A task that runs.
+pub(super) struct Live {
+    pub(super) record: Record,
+    pub(super) followers: Vec<ReplySink<Parcel<TaskEvent>>>,
+    /// Where the client's next message goes, while the agent waits for it.
+    pub(super) waiting: Option<Reply<Parcel<Ask>>>,
+    /// Messages that came while it didn't.
+    pub(super) unread: Vec<Parcel<Ask>>,
+    /// What an earlier run has done already.
+    replay: Replay,
+    /// Whoever cancelled it, until the journal has that.
+    cancels: Vec<Reply<Result<TaskEvents, CancelError>>>,
+    /// Events that the journal has.
+    told: usize,
+    /// Entries that the journal has.
+    entries: u64,
+    pending: Pending,
+    flight: Option<Flight>,
+    /// Its run is over, because the journal didn't take something of it.
+    pub(super) stranded: bool,
+}
+
+/// What isn't on its way to the journal yet.
+#[derive(Default)]
+struct Pending {
+    entries: Vec<Entry>,
+    events: usize,
+    kept: Vec<Kept>,
+}
+
+/// What is on its way to the journal.
+struct Flight {
+    entries: u64,
+    events: usize,
+    kept: Vec<Kept>,
+}
+
+impl Live {
+    pub(super) fn new(record: Record) -> Self {
+        Self {
+            record,
+            followers: Vec::new(),
+            waiting: None,
+            unread: Vec::new(),
+            replay: Replay::default(),
+            cancels: Vec::new(),
+            told: 0,
+            entries: 0,
+            pending: Pending::default(),
+            flight: None,
+            stranded: false,
+        }
+    }
+
+    /// A task as the journal has it.
+    pub(super) fn restored(record: Record, entries: u64, mut replay: Replay) -> Self {
+        let unread = std::mem::take(&mut replay.unread);
+        let told = record.events().len();
+        Self { told, entries, replay, unread, ..Self::new(record) }
+    }
+
+    /// Adds an event, which nobody sees before it's durable. An agent that says too much is at
+    /// fault.
+    pub(super) fn append(&mut self, change: Change, origin: Origin, at_ms: u64) {
+        if origin == Origin::Agent && self.replay.events > 0 {
+            self.replay.events -= 1;
+            return;
+        }
+        let event = match self.record.append(change, at_ms) {
+            Ok(event) => event,
+            Err(RecordError::Ended { .. }) => return,
+            Err(error @ (RecordError::Full | RecordError::Archive(_))) => {
+                let task = self.record.task();
+                tracing::warn!(%task, error = &error as &dyn std::error::Error, "task failed");
+                let turn = Some(Turn::agent(error.to_string()));
+                let end = Change::Status { state: TaskState::Failed, turn };
+                let Ok(event) = self.record.append(end, at_ms) else { return };
+                event
+            }
+        };
+        let entry = Entry::event(event.as_raw().clone());
+        self.pending.entries.push(match origin {
+            Origin::Agent => entry,
+            Origin::Node => entry.keyed(NODE),
+            Origin::Granted => entry.keyed(GRANTED),
+        });
+        self.pending.events += 1;
+    }
+
+    /// Keeps the result of an effect, and tells once it's durable.
+    pub(super) fn keep(&mut self, entry: Entry, kept: Kept) {
+        self.pending.entries.push(entry);
+        self.pending.kept.push(kept);
+    }
+
+    /// The agent waits for its client: gives what an earlier run was answered.
+    pub(super) fn wait(
+        &mut self,
+        (state, turn): (TaskState, Turn),
+        reply: Reply<Parcel<Ask>>,
+        at_ms: u64,
+    ) {
+        let replayed = self.replay.events > 0;
+        self.append(Change::Status { state, turn: Some(turn) }, Origin::Agent, at_ms);
+        match self.replay.answers.pop_front() {
+            Some(Some(said)) if replayed => {
+                let _gone = reply.send(said);
+            }
+            // It went on without an answer then, and does so now.
+            Some(None) if replayed => drop(reply),
+            _ => self.waiting = Some(reply),
+        }
+    }
+
+    pub(super) fn cancel(&mut self, reply: Reply<Result<TaskEvents, CancelError>>) {
+        self.cancels.push(reply);
+    }
+
+    /// What the journal is to have next; none if there is nothing, or if something is on its way.
+    pub(super) fn take_off(&mut self, agent: &str) -> Option<Append> {
+        if self.flight.is_some() || self.pending.entries.is_empty() {
+            return None;
+        }
+        let Pending { entries, events, kept } = std::mem::take(&mut self.pending);
+        let head = TaskHead { entries: self.entries, ..self.record.head(agent) };
+        self.flight = Some(Flight { entries: entries.len() as u64, events, kept });
+        Some(Append { head, entries })
+    }
+
+    /// The journal has what was on its way: followers see it. Says whether the task has ended.
+    pub(super) fn landed(&mut self) -> bool {
+        let Some(Flight { entries, events, kept }) = self.flight.take() else { return false };
+        self.entries += entries;
+        let seen = self.told;
+        self.told += events;
+        for event in self.record.events().get(seen..self.told).unwrap_or_default() {
+            tell(&mut self.followers, event);
+        }
+        for reply in kept {
+            let _gone = reply.send(Ok(()));
+        }
+        self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
+        self.record.state().is_terminal()
+            && self.flight.is_none()
+            && self.pending.entries.is_empty()
+    }
+
+    /// The journal didn't take it: whoever waits for it is told.
+    pub(super) fn lost(&mut self, error: &AppendError) {
+        let waiting = std::mem::take(&mut self.pending).kept;
+        let flying = self.flight.take().into_iter().flat_map(|flight| flight.kept);
+        for reply in waiting.into_iter().chain(flying) {
+            let _gone = reply.send(Err(error.clone()));
+        }
+        self.waiting = None;
+        self.stranded = true;
+    }
+
+    /// Whether anything of it is durable.
+    pub(super) fn is_known(&self) -> bool {
+        self.told > 0
+    }
+
+    /// The durable events after this generation.
+    pub(super) fn events_after(&self, generation: Option<u64>) -> TaskEvents {
+        let durable = self.record.events().get(..self.told).unwrap_or_default();
+        let seen = generation.unwrap_or(0);
+        durable.iter().filter(|event| event.get().generation > seen).cloned().collect()
+    }
+
+    /// It has ended: everybody is told.
+    pub(super) fn finish(self) {
+        let events = self.events_after(None);
+        self.followers.into_iter().for_each(ReplySink::finish);
+        let state = self.record.state();
+        for reply in self.cancels {
+            let _gone = reply.send(match state {
+                TaskState::Canceled => Ok(events.clone()),
+                state => Err(CancelError::Ended { state }),
+            });
+        }
+    }
+
+    /// Everything of the run, in one append, for a node that stops and can't wait for one after the
+    /// other.
+    pub(super) fn last_append(&mut self, agent: &str) -> Option<(Append, usize)> {
+        let flying = self.flight.take();
+        let Pending { entries, events, .. } = std::mem::take(&mut self.pending);
+        if flying.is_none() && entries.is_empty() {
+            return None;
+        }
+        // The journal takes appends in order: once it answers this one, it has what was flying.
+        let before = flying.as_ref().map_or(0, |flight| flight.entries);
+        let seen = flying.map_or(0, |flight| flight.events);
+        let head = TaskHead { entries: self.entries + before, ..self.record.head(agent) };
+        Some((Append { head, entries }, seen + events))
+    }
+
+    /// Tells the events of the last append.
+    pub(super) fn last_landed(&mut self, events: usize) {
+        let seen = self.told;
+        self.told += events;
+        for event in self.record.events().get(seen..self.told).unwrap_or_default() {
+            tell(&mut self.followers, event);
+        }
+    }
+
+    /// Lets go of followers that have gone, before the list would grow.
+    pub(super) fn prune(&mut self) {
+        if self.followers.len() == self.followers.capacity() {
+            self.followers.retain(|follower| !follower.is_closed());
+        }
+    }
+}
+
+fn tell(followers: &mut Vec<ReplySink<Parcel<TaskEvent>>>, event: &Parcel<TaskEvent>) {
+    let mut kept = Vec::with_capacity(followers.len());
+    for follower in followers.drain(..) {
+        match follower.try_send(event.clone()) {
+            Ok(()) => kept.push(follower),
+            // It can read the task instead; waiting for it would hold up the others.
+            Err(SinkError::Full(_)) => follower.cut_off(),
+            Err(_gone) => {}
+        }
+    }
+    *followers = kept;
+}
+
+/// An entry with the result of an effect.
+pub(super) fn effect(key: String, json: String) -> Result<Entry, neuroflow_kernel::ParcelError> {
+    let result = Parcel::archive(&crate::journal::EffectResult { json })?;
+    Ok(Entry::new(EntryKind::Effect, result.as_raw().clone()).keyed(key))
+}

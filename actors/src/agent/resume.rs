@@ -1,0 +1,115 @@
+//! What a log says about a task that was interrupted: pure. The agent's function is run again from
+//! its beginning; what the log has of the first run is given back instead of done again.
+
+use std::collections::{HashMap, VecDeque};
+
+use neuroflow_kernel::Parcel;
+
+use super::{ArchivedAsk, ArchivedChange, Ask, TaskEvent, TaskEvents, TaskState, read};
+use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
+
+/// The key of events that the node makes, not the agent's function.
+pub(super) const NODE: &str = "node";
+/// The key of the first event of a task whose rights to tools aren't in the log.
+pub(super) const GRANTED: &str = "node granted";
+
+/// What a second run of an agent's function is given.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    /// Events that the function has made and that are there: as many of those that it makes now
+    /// aren't made again.
+    pub(super) events: usize,
+    /// What came of each wait for the client that is over: its message, or nothing.
+    pub(super) answers: VecDeque<Option<Parcel<Ask>>>,
+    /// Messages that came while the function didn't wait for one.
+    pub(super) unread: Vec<Parcel<Ask>>,
+    /// Results of effects, as JSON.
+    pub(super) effects: HashMap<String, String>,
+}
+
+/// A log, understood.
+#[derive(Debug)]
+pub(super) struct Understood {
+    pub(super) events: TaskEvents,
+    /// What the task was begun with.
+    pub(super) ask: Option<Parcel<Ask>>,
+    pub(super) replay: Replay,
+    /// Whether its rights to tools were somebody's, and so are lost.
+    pub(super) granted: bool,
+    pub(super) damage: Vec<JournalDamage>,
+}
+
+/// The events of a log that can be read, for those who ask about an ended task.
+pub(super) fn events(log: TaskLog) -> TaskEvents {
+    for damage in &log.damage {
+        tracing::error!(task = %log.head.task, %damage, "damage of the journal");
+    }
+    let task = log.head.task;
+    let events = log.entries.into_iter().filter(|entry| entry.kind == EntryKind::Event);
+    let open = |parcel: neuroflow_kernel::RawParcel| match parcel.open::<TaskEvent>() {
+        Ok(event) => Some(event),
+        Err(error) => {
+            tracing::error!(%task, error = &error as &dyn std::error::Error, "an event can't be read");
+            None
+        }
+    };
+    events.filter_map(|entry| open(entry.parcel)).collect()
+}
+
+/// Understands the log of a task that hasn't ended.
+pub(super) fn understand(log: TaskLog) -> Understood {
+    let mut understood = Understood {
+        events: Vec::new(),
+        ask: None,
+        replay: Replay::default(),
+        granted: false,
+        damage: log.damage,
+    };
+    let replay = &mut understood.replay;
+    let mut waits = false;
+    for entry in log.entries {
+        match entry.kind {
+            EntryKind::Effect => {
+                if let Ok(result) = entry.parcel.open::<EffectResult>() {
+                    replay.effects.insert(entry.key, result.get().json.to_string());
+                }
+                continue;
+            }
+            EntryKind::Event => {}
+            EntryKind::PushConfig | EntryKind::PushCursor => continue,
+        }
+        let Ok(event) = entry.parcel.open::<TaskEvent>() else { continue };
+        let ours = !entry.key.starts_with(NODE);
+        understood.granted |= entry.key == GRANTED;
+        if ours {
+            replay.events += 1;
+        }
+        match &event.get().change {
+            ArchivedChange::Accepted { ask } => understood.ask = again(ask),
+            ArchivedChange::Continued { ask } => {
+                if let Some(said) = again(ask) {
+                    match std::mem::take(&mut waits) {
+                        true => replay.answers.push_back(Some(said)),
+                        false => replay.unread.push(said),
+                    }
+                }
+            }
+            ArchivedChange::Status { state, .. } if ours => {
+                // It went on without an answer: the wait was over.
+                if std::mem::replace(&mut waits, TaskState::from(*state).is_interrupted()) {
+                    replay.answers.push_back(None);
+                }
+            }
+            _ if ours && std::mem::take(&mut waits) => replay.answers.push_back(None),
+            _ => {}
+        }
+        understood.events.push(event);
+    }
+    understood
+}
+
+/// A request that was part of an event, as it came.
+fn again(ask: &ArchivedAsk) -> Option<Parcel<Ask>> {
+    // It was a parcel before, so it's one again.
+    Parcel::archive(&read::ask(ask)).ok()
+}

@@ -1,0 +1,322 @@
+//! Tasks over the end of a node: what is kept, what is run again, and what isn't done twice.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use neuroflow::actors::{
+    ArchivedChange, CancelError, JournalConfig, JournalPlace, TaskEvents, TaskQuery, follow,
+};
+use neuroflow::kernel::{Address, Parcel, Request};
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Ask, Header, Node, TaskState, Turn};
+use tokio::sync::Semaphore;
+
+use crate::folder::Folder;
+use crate::scene::config;
+
+type Agent = Address<neuroflow::actors::AgentCommand>;
+
+/// Counts what it does, and stands still where it's told to.
+#[derive(Clone)]
+struct Work {
+    paid: Arc<AtomicUsize>,
+    runs: Arc<AtomicUsize>,
+    gate: Arc<Semaphore>,
+}
+
+impl Work {
+    fn new() -> Self {
+        let count = || Arc::new(AtomicUsize::new(0));
+        Self { paid: count(), runs: count(), gate: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// Says something, pays once, stands still, says more, asks, and answers.
+    fn agent(&self, resumable: bool) -> AnyAgent {
+        let work = self.clone();
+        AgentBuilder::new("payer", "Pays.").profile(|profile| profile.resumable = resumable).on_ask(
+            move |ask, context| {
+                let work = work.clone();
+                async move {
+                    work.runs.fetch_add(1, Ordering::SeqCst);
+                    context.say("paying").await?;
+                    let paid = work.paid.clone();
+                    let pay = async move { Ok(paid.fetch_add(1, Ordering::SeqCst) + 1) };
+                    let receipt: usize = context.effect("pay", pay).await?;
+                    context.say(format!("paid {receipt}")).await?;
+                    let _open = work.gate.acquire().await;
+                    let name = context.ask_user(Turn::agent("who?")).await?;
+                    Ok(Answer::text(format!("{} {receipt} {}", ask.text(), name.text())))
+                }
+            },
+        )
+    }
+}
+
+async fn node(agent: AnyAgent, folder: &Path) -> Node {
+    let node = Node::builder().agent(agent).journal(config(folder));
+    node.start().await.expect("the node starts")
+}
+
+fn address(node: &Node) -> Agent {
+    node.address("payer").expect("the agent is there").clone()
+}
+
+async fn begin(agent: &Agent, text: &str) -> String {
+    let parcel = Parcel::archive(&Ask::new(Turn::user(text))).expect("archived");
+    let ask = |replies| neuroflow::actors::AgentCommand::Ask(Request { parcel, replies });
+    let mut events = agent.stream(Header::new(), ask).await.expect("taken");
+    let first = events.next().await.expect("an event").expect("no interruption");
+    first.get().task.to_string()
+}
+
+async fn events(agent: &Agent, task: &str) -> TaskEvents {
+    let read = |reply| neuroflow::actors::AgentCommand::Read {
+        task: task.to_owned(),
+        caller: None,
+        reply,
+    };
+    agent.call(Header::new(), read).await.expect("answered").expect("there is such a task")
+}
+
+/// Waits for the event that `wanted` names; gives all events up to it.
+async fn until(agent: &Agent, task: &str, wanted: &str) -> Vec<String> {
+    let waited = async {
+        let (so_far, mut to_come) =
+            follow(agent, Header::new(), task, None, None).await.expect("answered").expect("there");
+        let mut seen: Vec<String> = so_far.iter().map(|event| told(event.get())).collect();
+        while seen.last().is_none_or(|last| !last.contains(wanted)) {
+            if seen.iter().any(|seen| seen.contains(wanted)) {
+                break;
+            }
+            let event = to_come.next().await.unwrap_or_else(|| panic!("no {wanted} in {seen:?}"));
+            seen.push(told(event.expect("no interruption").get()));
+        }
+        seen
+    };
+    let clock = neuroflow::Clock::system();
+    clock.before(clock.now() + Duration::from_secs(30), waited).await.expect("it comes in time")
+}
+
+fn told(event: &neuroflow::actors::ArchivedTaskEvent) -> String {
+    let number = event.generation.to_native();
+    let text = |turn: &neuroflow::actors::ArchivedTurn| {
+        let part = turn.parts.first().map(|part| &part.content);
+        match part {
+            Some(neuroflow::actors::ArchivedContent::Text(text)) => text.to_string(),
+            _ => String::new(),
+        }
+    };
+    match &event.change {
+        ArchivedChange::Accepted { ask } => format!("{number} accepted {}", text(&ask.turn)),
+        ArchivedChange::Continued { ask } => format!("{number} continued {}", text(&ask.turn)),
+        ArchivedChange::Status { state, turn } => {
+            let said = turn.as_ref().map(|turn| format!(" {}", text(turn))).unwrap_or_default();
+            format!("{number} {}{said}", TaskState::from(*state).as_str())
+        }
+        ArchivedChange::Artifact { .. } => format!("{number} artifact"),
+        ArchivedChange::Refused(_) => format!("{number} refused"),
+    }
+}
+
+async fn answer(agent: &Agent, task: &str, text: &str) {
+    let ask = Ask { task: Some(task.to_owned()), ..Ask::new(Turn::user(text)) };
+    let parcel = Parcel::archive(&ask).expect("archived");
+    let ask = |replies| neuroflow::actors::AgentCommand::Ask(Request { parcel, replies });
+    let _events = agent.stream(Header::new(), ask).await.expect("taken");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resumable_task_goes_on_and_does_nothing_twice() {
+    let folder = Folder::new();
+    let work = Work::new();
+    let first = node(work.agent(true), folder.path()).await;
+    let agent = address(&first);
+    let task = begin(&agent, "order").await;
+    until(&agent, &task, "paid 1").await;
+    first.stop().await;
+
+    // Again, and stopped again while it waits for its client.
+    let second = node(work.agent(true), folder.path()).await;
+    let agent = address(&second);
+    work.gate.add_permits(10);
+    let seen = until(&agent, &task, "who?").await;
+    let expected = [
+        "1 accepted order",
+        "2 working",
+        "3 working paying",
+        "4 working paid 1",
+        "5 waiting for input who?",
+    ];
+    assert_eq!(seen, expected);
+    second.stop().await;
+
+    let third = node(work.agent(true), folder.path()).await;
+    let agent = address(&third);
+    let state = told(events(&agent, &task).await.last().expect("events").get());
+    assert_eq!(state, "5 waiting for input who?");
+    answer(&agent, &task, "me").await;
+    let seen = until(&agent, &task, "completed").await;
+    assert_eq!(seen[..5], expected);
+    assert_eq!(seen[5..], ["6 continued me", "7 working", "8 artifact", "9 completed"]);
+    assert_eq!(work.runs.load(Ordering::SeqCst), 3);
+    assert_eq!(work.paid.load(Ordering::SeqCst), 1, "it was paid once");
+    third.stop().await;
+
+    // What has ended stays as it is.
+    let fourth = node(work.agent(true), folder.path()).await;
+    let agent = address(&fourth);
+    let kept: Vec<String> = events(&agent, &task).await.iter().map(|e| told(e.get())).collect();
+    assert_eq!(kept, seen);
+    assert_eq!(work.runs.load(Ordering::SeqCst), 3);
+    fourth.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_were_given_are_given_again() {
+    let folder = Folder::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let inner = gate.clone();
+    let agent = || {
+        let gate = inner.clone();
+        AgentBuilder::new("payer", "Asks twice.")
+            .profile(|profile| profile.resumable = true)
+            .on_ask(move |_, context| {
+                let gate = gate.clone();
+                async move {
+                    let one = context.ask_user(Turn::agent("first?")).await?;
+                    context.say(format!("got {}", one.text())).await?;
+                    let _open = gate.acquire().await;
+                    Ok(Answer::text(one.text()))
+                }
+            })
+    };
+    let first = node(agent(), folder.path()).await;
+    let address_of = address(&first);
+    let task = begin(&address_of, "go").await;
+    until(&address_of, &task, "first?").await;
+    answer(&address_of, &task, "blue").await;
+    until(&address_of, &task, "got blue").await;
+    first.stop().await;
+    gate.add_permits(10);
+    let second = node(agent(), folder.path()).await;
+    let seen = until(&address(&second), &task, "completed").await;
+    let expected = [
+        "1 accepted go",
+        "2 working",
+        "3 waiting for input first?",
+        "4 continued blue",
+        "5 working",
+        "6 working got blue",
+        "7 artifact",
+        "8 completed",
+    ];
+    assert_eq!(seen, expected);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_not_resumable_fails_with_a_reason() {
+    let folder = Folder::new();
+    let work = Work::new();
+    let first = node(work.agent(false), folder.path()).await;
+    let agent = address(&first);
+    let task = begin(&agent, "order").await;
+    until(&agent, &task, "paid 1").await;
+    // As after a crash: the log as it is while the node runs.
+    let copy = Folder::new();
+    for name in ["format", "00000001.segment"] {
+        std::fs::copy(folder.path().join(name), copy.path().join(name)).expect("copied");
+    }
+    first.stop().await;
+    let ended = node(work.agent(false), folder.path()).await;
+    let last = told(events(&address(&ended), &task).await.last().expect("events").get());
+    assert_eq!(last, "5 failed the agent was stopped");
+    ended.stop().await;
+
+    let second = node(work.agent(false), copy.path()).await;
+    let agent = address(&second);
+    until(&agent, &task, "failed").await;
+    let all = events(&agent, &task).await;
+    let last = all.last().expect("events").get();
+    assert_eq!(told(last), "5 failed the node ended while the task ran");
+    let ArchivedChange::Status { turn, .. } = &last.change else { panic!("no status") };
+    let metadata = turn.as_ref().and_then(|turn| turn.metadata.as_ref()).map(ToString::to_string);
+    assert_eq!(metadata.as_deref(), Some(r#"{"neuroflow":{"reason":"interrupted"}}"#));
+    assert_eq!(work.runs.load(Ordering::SeqCst), 1, "it isn't run again");
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ended_tasks_are_read_listed_and_refused_from_the_journal() {
+    let folder = Folder::new();
+    let first = node(echo(), folder.path()).await;
+    let mut tasks = Vec::new();
+    for number in 0..5 {
+        tasks.push(begin(&address(&first), &format!("number {number}")).await);
+        until(&address(&first), &tasks[number], "completed").await;
+    }
+    first.stop().await;
+    let second = node(echo(), folder.path()).await;
+    let agent = address(&second);
+    for task in &tasks {
+        let seen: Vec<String> = events(&agent, task).await.iter().map(|e| told(e.get())).collect();
+        assert_eq!(seen.last().map(String::as_str), Some("4 completed"));
+    }
+    let list = |query| {
+        let agent = agent.clone();
+        async move {
+            let list = |reply| neuroflow::actors::AgentCommand::List { query, reply };
+            agent.call(Header::new(), list).await.expect("answered")
+        }
+    };
+    let page = list(TaskQuery::first(3)).await;
+    assert_eq!((page.tasks.len(), page.total), (3, 5));
+    let mut rest = TaskQuery::first(3);
+    rest.after = page.next;
+    assert_eq!(list(rest).await.tasks.len(), 2);
+
+    let cancel = |reply| neuroflow::actors::AgentCommand::Cancel {
+        task: tasks[0].clone(),
+        caller: None,
+        reply,
+    };
+    let refused = agent.call(Header::new(), cancel).await.expect("answered");
+    assert!(matches!(refused, Err(CancelError::Ended { state: TaskState::Completed })));
+    let (_, mut to_come) = follow(&agent, Header::new(), &tasks[0], None, Some(2))
+        .await
+        .expect("answered")
+        .map(|(so_far, to_come)| (assert_eq!(so_far.len(), 2), to_come))
+        .expect("there is such a task");
+    assert!(to_come.next().await.is_none(), "nothing follows");
+    second.stop().await;
+}
+
+fn echo() -> AnyAgent {
+    AgentBuilder::new("payer", "Says what it hears.")
+        .on_ask(|ask, _| async move { Ok(Answer::text(ask.text())) })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_stays_flat_however_many_tasks_there_were() {
+    let mut config = JournalConfig::new(JournalPlace::Memory);
+    config.retention.tasks = 50;
+    let node = Node::builder().agent(echo()).journal(config).start().await.expect("it starts");
+    for _ in 0..500 {
+        node.ask("payer", "hello").await.expect("answered");
+    }
+    let agent = address(&node);
+    let clock = node.kernel().clock();
+    let deadline = clock.now() + Duration::from_secs(30);
+    loop {
+        let query = TaskQuery::first(1);
+        let list = |reply| neuroflow::actors::AgentCommand::List { query, reply };
+        let total = agent.call(Header::new(), list).await.expect("answered").total;
+        if total <= 57 {
+            break;
+        }
+        assert!(clock.now() < deadline, "{total} tasks are kept");
+        clock.sleep(Duration::from_millis(10)).await;
+    }
+    node.stop().await;
+}
