@@ -8,10 +8,12 @@ mod completions;
 mod config;
 mod doctor;
 mod exec;
+mod policy;
 mod run;
 mod serve;
 mod signal;
 mod tasks;
+mod token;
 mod tree;
 
 mod meter;
@@ -54,6 +56,8 @@ enum Command {
     Doctor(doctor::Doctor),
     Tasks(tasks::TasksCommand),
     Audit(audit::AuditCommand),
+    Token(token::TokenCommand),
+    Policy(policy::PolicyCommand),
     Config(config::ConfigCommand),
     Completions(completions::Completions),
 }
@@ -110,6 +114,8 @@ impl Command {
             Self::Doctor(doctor) => doctor.run(globals, out),
             Self::Tasks(tasks) => tasks.run(globals, out),
             Self::Audit(audit) => audit.run(out),
+            Self::Token(token) => token.run(globals, out),
+            Self::Policy(policy) => policy.run(globals, out),
             Self::Config(config) => config.run(globals, out),
             Self::Completions(completions) => Ok(completions.run(out)?),
         }
@@ -136,6 +142,10 @@ enum CliError {
     Tasks(#[from] tasks::TasksError),
     #[error(transparent)]
     Audit(#[from] audit::AuditError),
+    #[error(transparent)]
+    Token(#[from] token::TokenError),
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyCommandError),
     /// What the command has to say can't be written.
     #[error("standard output can't be written; redirect it to where there is room")]
     Output(#[from] io::Error),
@@ -163,6 +173,8 @@ impl CliError {
             Self::Serve(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
             Self::Exec(error) => error.exit_code(),
+            Self::Token(_) => USAGE,
+            Self::Policy(error) => error.exit_code(),
             _ => FAILURE,
         }
     }

@@ -5,10 +5,12 @@
 //! `gateway.listen`, gives its environment variable (`NEUROFLOW_GATEWAY_LISTEN`) and its flag
 //! (`--gateway-listen`).
 
+mod access;
 mod choice;
 mod error;
 mod flags;
 mod load;
+mod names;
 mod place;
 mod print;
 mod setting;
@@ -27,6 +29,7 @@ pub(crate) use choice::{Builtin, level, levels};
 pub(crate) use error::ConfigError;
 pub(crate) use flags::{Overrides, Source};
 pub(crate) use load::Loaded;
+pub(crate) use names::Names;
 pub(crate) use place::{JournalUrl, default_directory};
 pub(crate) use print::{write_default, write_effective};
 pub(crate) use unit::parse_duration;
@@ -55,9 +58,68 @@ settings! {
         /// The private key that the agent cards are signed with: PKCS #8 in PEM, of the curve P-256, as
         /// `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` writes it.
         card_key: Option<FilePath> = unset("/etc/neuroflow/card-key.pem"),
-        /// Lets the gateway and the metrics listen where other machines can reach them. There is no
+        /// Names that clients may call the gateway by, besides those of loopback if it listens there
+        /// and that of the public URL.
+        hosts: Names = preset(""),
+        /// Origins whose web pages may use the gateway, such as "https://app.example.org".
+        origins: Names = preset(""),
+        /// How long the gateway still accepts when it's about to stop, while `/readyz` says no; it's
+        /// part of the time to stop.
+        drain_delay: Duration = preset("0s"),
+        /// Lets the gateway and the metrics listen where other machines can reach them without
         /// authentication: whoever reaches the gateway can use every agent.
         allow_remote_without_authentication: bool = preset("false"),
+    }
+
+    /// TLS of the gateway. The files are PEM, and read again when they change.
+    tls: Tls {
+        /// The certificate, and those between it and its CA.
+        certificate: Option<FilePath> = unset("/etc/neuroflow/tls.crt"),
+        /// Its private key.
+        key: Option<FilePath> = unset("/etc/neuroflow/tls.key"),
+        /// CAs whose clients' certificates say who asks.
+        client_ca: Option<FilePath> = unset("/etc/neuroflow/clients.crt"),
+        /// Says that a proxy in front speaks TLS, so that the gateway may listen without it where
+        /// other machines can reach it.
+        terminated_upstream: bool = preset("false"),
+    }
+
+    /// How clients say who they are. With any of tokens, issuer and `tls.client_ca`, they have to.
+    auth: Auth {
+        /// The file of bearer tokens; `neuroflow token new` makes its lines. Read again when it
+        /// changes.
+        tokens: Option<FilePath> = unset("/etc/neuroflow/tokens"),
+        /// The issuer of JWTs, as their `iss` says it; its keys are found by OpenID Connect discovery.
+        issuer: Option<Endpoint> = unset("https://id.example.org"),
+        /// The `aud` of JWTs that are meant for this node.
+        audience: Option<String> = unset("neuroflow"),
+        /// Where the issuer's keys are, if it has no discovery document.
+        keys_url: Option<Endpoint> = unset("https://id.example.org/jwks"),
+        /// The claim with a user's groups: a text or a list of texts.
+        groups_claim: String = preset("groups"),
+        /// How far the issuer's clock may be off.
+        clock_skew: Duration = preset("1m"),
+        /// CAs to trust for the issuer in place of the system's.
+        issuer_ca: Option<FilePath> = unset("/etc/neuroflow/issuer.crt"),
+        /// Lets the issuer have a loopback or private address, and speak without TLS.
+        allow_private_issuer: bool = preset("false"),
+    }
+
+    /// What clients may do.
+    policy: Policy {
+        /// The file of Cedar policies; what none of them permits is denied. Read again when it
+        /// changes. `neuroflow policy check` checks it, `neuroflow policy explain` tries it.
+        file: Option<FilePath> = unset("/etc/neuroflow/policies.cedar"),
+    }
+
+    /// What each client may have at once; 0 for as much as there is.
+    limits: Limits {
+        /// Requests per second, on average.
+        requests_per_second: u32 = preset("0"),
+        /// Requests that may come at once before the average counts; 0 for as many as per second.
+        burst: u32 = preset("0"),
+        /// Requests that are answered at a time, streams for as long as they last.
+        concurrent: u32 = preset("0"),
     }
 
     /// Metrics for Prometheus, and traces for a collector.
@@ -186,26 +248,5 @@ settings! {
         /// Time for requests and tasks to come to their end; what still runs after it is killed. A
         /// second signal ends the process at once.
         deadline: Duration = preset("15s"),
-    }
-}
-
-impl Config {
-    /// Refuses to let other machines in, because nothing checks who they are.
-    pub(crate) fn check_exposure(&self, loaded: &Loaded) -> Result<(), ConfigError> {
-        if self.gateway.allow_remote_without_authentication {
-            return Ok(());
-        }
-        let listens = [
-            ("gateway.listen", Some(self.gateway.listen)),
-            ("telemetry.metrics_listen", self.telemetry.metrics_listen.address()),
-        ];
-        for (key, address) in listens {
-            if let Some(address) = address
-                && !address.ip().to_canonical().is_loopback()
-            {
-                return Err(ConfigError::Remote { key, address, origin: loaded.origin(key) });
-            }
-        }
-        Ok(())
     }
 }

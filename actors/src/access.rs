@@ -372,8 +372,8 @@ pub struct Issuer {
     pub skew: std::time::Duration,
     /// Whether its addresses may be private ones.
     pub allow_private: bool,
-    /// Certificates (DER) to trust in place of the system's.
-    pub roots: Vec<Vec<u8>>,
+    /// A file of certificates (PEM) to trust in place of the system's.
+    pub ca: Option<PathBuf>,
 }
 
 impl Issuer {
@@ -386,7 +386,7 @@ impl Issuer {
             groups_claim: "groups".to_owned(),
             skew: crate::limits::CLOCK_SKEW,
             allow_private: false,
-            roots: Vec::new(),
+            ca: None,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use neuroflow::Meter;
+use neuroflow::actors::{AccessMeter, Action};
 use neuroflow::sandbox::{CellMeter, How, Layer, Level, Report};
 use neuroflow_telemetry::conventions::buckets;
 use neuroflow_telemetry::{Counter, Family, Gauge, Histogram, Instruments, Metric, MetricError};
@@ -62,6 +63,74 @@ impl Meter for GatewayMeter {
 
     fn push(&self, outcome: &'static str) {
         self.pushes.with([outcome]).increment();
+    }
+}
+
+/// Who said who they are, and who didn't.
+const AUTHENTICATIONS: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_authentications_total",
+    "Requests by what came of their credential: ok, or why it wasn't taken.",
+    ["outcome"],
+);
+
+/// What was allowed.
+const AUTHORISATIONS: Metric<Counter, 2> = Metric::counter(
+    "neuroflow_authorisations_total",
+    "Decisions of the policies, by action.",
+    ["action", "decision"],
+);
+
+/// Who asked for too much.
+const THROTTLED: Metric<Counter, 0> = Metric::counter(
+    "neuroflow_throttled_requests_total",
+    "Requests beyond what their principal may have at once.",
+    [],
+);
+
+/// Changed files.
+const RELOADS: Metric<Counter, 2> = Metric::counter(
+    "neuroflow_access_reloads_total",
+    "Tokens, policies, keys and certificates that have changed, by whether they were taken over.",
+    ["what", "outcome"],
+);
+
+/// Counts what access decides.
+#[derive(Debug)]
+pub(super) struct AccessCounts {
+    authentications: Family<Counter, 1>,
+    authorisations: Family<Counter, 2>,
+    throttled: Family<Counter, 0>,
+    reloads: Family<Counter, 2>,
+}
+
+impl AccessCounts {
+    pub(super) fn new(instruments: &Instruments) -> Result<Self, MetricError> {
+        Ok(Self {
+            authentications: instruments.register(&AUTHENTICATIONS)?,
+            authorisations: instruments.register(&AUTHORISATIONS)?,
+            throttled: instruments.register(&THROTTLED)?,
+            reloads: instruments.register(&RELOADS)?,
+        })
+    }
+}
+
+impl AccessMeter for AccessCounts {
+    fn authentication(&self, outcome: &'static str) {
+        self.authentications.with([outcome]).increment();
+    }
+
+    fn authorisation(&self, action: Action, allowed: bool) {
+        let decision = if allowed { "allowed" } else { "denied" };
+        self.authorisations.with([action.name(), decision]).increment();
+    }
+
+    fn throttled(&self) {
+        self.throttled.with([]).increment();
+    }
+
+    fn reload(&self, what: &'static str, taken: bool) {
+        let outcome = if taken { "taken" } else { "refused" };
+        self.reloads.with([what, outcome]).increment();
     }
 }
 

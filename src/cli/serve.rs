@@ -12,14 +12,14 @@ use neuroflow::actors::{
     AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, PushOptions,
 };
 use neuroflow::kernel::{Clock, StartError};
-use neuroflow::{AnyAgent, BootError, Echo, GatewayConfig, Meter, Node, Python, Shell};
+use neuroflow::{AnyAgent, BootError, Echo, Meter, Node, Python, Shell};
 use neuroflow_telemetry::logs::LogError;
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
 use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
 use tracing::{info, warn};
 
 use self::banner::Banner;
-use super::meter::{GatewayMeter, SandboxMeter};
+use super::meter::{AccessCounts, GatewayMeter, SandboxMeter};
 use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
@@ -117,6 +117,7 @@ fn advice(error: &BootError) -> &'static str {
             "change audit.file or audit.key to what this user may write, or stop the node that has it"
         }
         "/control" => "change control.socket, or stop the node that has it",
+        "/access" => "check auth.tokens, auth.issuer and policy.file",
         "/sandbox" => {
             "run `neuroflow doctor`, and apply its remedies or choose a level that it lists as \
              available with sandbox.level"
@@ -262,9 +263,11 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     for agent in &config.agents.enabled {
         builder = builder.agent(builtin(*agent));
     }
-    let mut gateway = GatewayConfig::new(config.gateway.listen);
-    gateway.public_url = config.gateway.public_url.as_ref().map(|url| url.as_str().to_owned());
-    gateway.blocking_wait = config.gateway.blocking_wait;
+    let counted = AccessCounts::new(telemetry.instruments()).map_err(ServeError::from)?;
+    if let Some(access) = loaded.access(Arc::new(counted)) {
+        builder = builder.access(access);
+    }
+    let mut gateway = loaded.gateway();
     if let Some(key) = &config.gateway.card_key {
         gateway.card_key = Some(card_key(key.path())?);
     }

@@ -77,14 +77,38 @@ pub(crate) enum ConfigError {
     /// A variable isn't Unicode.
     #[error("{origin} isn't valid Unicode; set it anew")]
     Unicode { origin: Origin },
-    /// It would be reachable for others.
+    /// It would be reachable for others, whoever they are.
     #[error(
-        "{key} is {address} ({origin}), which other machines can reach, and this version has no \
-         authentication: whoever reaches it could use every agent. Listen on 127.0.0.1 and put a \
-         proxy that authenticates in front, or set \
+        "gateway.listen is {address} ({origin}), which other machines can reach, and nobody has to \
+         say who they are: whoever reaches it could use every agent. Set auth.tokens, auth.issuer or \
+         tls.client_ca, or listen on 127.0.0.1, or set \
          gateway.allow_remote_without_authentication = true"
     )]
-    Remote { key: &'static str, address: SocketAddr, origin: Origin },
+    Remote { address: SocketAddr, origin: Origin },
+    /// Tokens would travel where others can read them.
+    #[error(
+        "gateway.listen is {address} ({origin}), which other machines can reach, and it speaks without \
+         TLS: whoever sees a token could use it. Set tls.certificate and tls.key, or \
+         tls.terminated_upstream = true if a proxy in front speaks TLS"
+    )]
+    RemotePlain { address: SocketAddr, origin: Origin },
+    /// The metrics would be reachable for others.
+    #[error(
+        "telemetry.metrics_listen is {address} ({origin}), which other machines can reach, and metrics \
+         have no authentication. Listen on 127.0.0.1, or set \
+         gateway.allow_remote_without_authentication = true"
+    )]
+    RemoteMetrics { address: SocketAddr, origin: Origin },
+    /// One setting means nothing without another.
+    #[error("{key} needs {needed}; set both or none")]
+    Incomplete { key: &'static str, needed: &'static str },
+    /// Everybody would be denied everything.
+    #[error(
+        "with authentication, what no policy permits is denied, and there is no policy: set policy.file \
+         to a file such as `permit(principal, action, resource);`, which permits everything to all \
+         who say who they are"
+    )]
+    NoPolicy,
     /// The sandbox refuses the limits of its cells.
     #[error("the settings below `sandbox` don't fit; change the one that is named")]
     Sandbox(#[from] ProfileError),

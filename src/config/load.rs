@@ -372,9 +372,30 @@ mod tests {
         assert!(check("[gateway]\nlisten = \"[::ffff:127.0.0.1]:80\"").is_ok());
         assert!(matches!(
             check("[telemetry]\nmetrics_listen = \"0.0.0.0:9464\""),
-            Err(ConfigError::Remote { key: "telemetry.metrics_listen", .. })
+            Err(ConfigError::RemoteMetrics { .. })
         ));
+        let remote = "[gateway]\nlisten = \"0.0.0.0:80\"\n";
+        assert!(matches!(check(remote), Err(ConfigError::Remote { .. })));
+        let known = "[auth]\ntokens = \"t\"\n[policy]\nfile = \"p\"\n";
+        let plain = check(&format!("{remote}{known}"));
+        assert!(matches!(plain, Err(ConfigError::RemotePlain { .. })));
+        let proxied = check(&format!("{remote}{known}[tls]\nterminated_upstream = true"));
+        assert!(proxied.is_ok());
+        let tls = "[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+        assert!(check(&format!("{remote}{known}{tls}")).is_ok());
         let allowed = "allow_remote_without_authentication = true";
         assert!(check(&format!("[gateway]\nlisten = \"0.0.0.0:80\"\n{allowed}")).is_ok());
+    }
+
+    #[test]
+    fn settings_that_need_each_other_are_there_together() {
+        let check = |file: &str| {
+            let loaded = load(file, &[]).unwrap();
+            loaded.config.check_exposure(&loaded).unwrap_err().to_string()
+        };
+        assert!(check("[tls]\ncertificate = \"c\"").starts_with("tls.certificate needs tls.key"));
+        assert!(check("[tls]\nclient_ca = \"c\"").contains("needs tls.certificate"));
+        assert!(check("[auth]\nissuer = \"https://i.example\"").contains("auth.audience"));
+        assert!(check("[auth]\ntokens = \"t\"").contains("policy.file"));
     }
 }

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use neuroflow_kernel::{Clock, Context, Header, Reply};
-use neuroflow_sandbox::Outbound;
+use neuroflow_kernel::{Context, Header, Reply};
 
 use super::keys::Schedule;
 use super::server::AccessServer;
@@ -32,30 +31,13 @@ impl AccessServer {
         Ok(())
     }
 
-    fn outbound(&self, clock: &Clock) -> Option<Outbound> {
-        let issuer = self.config.issuer.as_ref()?;
-        let outbound = Outbound::new(clock.clone());
-        let outbound = outbound.allow_private(issuer.allow_private).trust(&issuer.roots);
-        outbound
-            .inspect_err(|error| {
-                tracing::error!(
-                    error = error as &dyn std::error::Error,
-                    "the issuer can't be asked"
-                );
-            })
-            .ok()
-    }
-
     /// Reads the issuer's keys in the background.
     fn fetch(&mut self, context: &mut Context<AccessCommand>) {
+        let Some(issuer) = self.config.issuer.clone() else { return };
         let clock = context.clock().clone();
-        let (Some(issuer), Some(outbound)) = (self.config.issuer.clone(), self.outbound(&clock))
-        else {
-            return;
-        };
         let me = context.address();
         let work = async move {
-            let outcome = jwks::fetch(&issuer, &outbound, &clock).await;
+            let outcome = jwks::fetch(&issuer, &clock).await;
             // The only error is that this actor has ended.
             let _ended = me.tell(Header::new(), AccessCommand::Fetched(Fetched { outcome })).await;
         };

@@ -1,6 +1,7 @@
 //! An issuer's keys (RFC 7517): read with bounds, found by discovery, and when to look again.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
@@ -8,6 +9,8 @@ use jsonwebtoken::jwk::{
 use jsonwebtoken::{Algorithm, DecodingKey};
 use neuroflow_kernel::{Clock, Moment};
 use neuroflow_sandbox::{Outbound, OutboundError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -168,6 +171,33 @@ pub enum DiscoveryError {
         /// The URL.
         url: String,
     },
+    /// The file of its CA can't be read.
+    #[error("the file of the issuer's CA can't be read")]
+    File(#[from] super::FileError),
+    /// The file of its CA isn't PEM.
+    #[error("{} isn't PEM", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The file of its CA has no certificate in it.
+    #[error("{} has no certificate in it", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificates of its CA can't be trusted.
+    #[error("the certificates of {} can't be used", path.display())]
+    Trust {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: OutboundError,
+    },
     /// There is no connection.
     #[error("{url} can't be reached")]
     Connect {
@@ -241,18 +271,33 @@ struct Document {
 }
 
 /// Reads an issuer's keys, by discovery unless it's known where they are.
-pub(super) async fn fetch(
-    issuer: &Issuer,
-    outbound: &Outbound,
-    clock: &Clock,
-) -> Result<KeySet, DiscoveryError> {
+pub(super) async fn fetch(issuer: &Issuer, clock: &Clock) -> Result<KeySet, DiscoveryError> {
     let deadline = clock.now() + ISSUER_DEADLINE;
+    let outbound = &outbound(issuer, clock).await?;
     let url = match &issuer.keys_url {
         Some(url) => url.clone(),
         None => discover(issuer, outbound, clock, deadline).await?,
     };
     let bytes = get(&url, outbound, clock, deadline).await?;
     KeySet::parse(&bytes).map_err(|source| DiscoveryError::Keys { url, source })
+}
+
+/// The way to the issuer. Its CA is read each time, so that a changed one counts.
+async fn outbound(issuer: &Issuer, clock: &Clock) -> Result<Outbound, DiscoveryError> {
+    let outbound = Outbound::new(clock.clone()).allow_private(issuer.allow_private);
+    let Some(path) = issuer.ca.clone() else { return Ok(outbound) };
+    let own = path.clone();
+    let read = tokio::task::spawn_blocking(move || super::read_file(&own));
+    // It doesn't panic and nobody cancels it.
+    let Ok(read) = read.await else { return Ok(outbound) };
+    let certificates = CertificateDer::pem_slice_iter(&read?.bytes)
+        .map(|certificate| certificate.map(|der| der.to_vec()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| DiscoveryError::Pem { path: path.clone(), source })?;
+    if certificates.is_empty() {
+        return Err(DiscoveryError::NoCertificate { path });
+    }
+    outbound.trust(&certificates).map_err(|source| DiscoveryError::Trust { path, source })
 }
 
 /// Where an issuer's document says that its keys are.
