@@ -32,8 +32,8 @@ use crate::limits::BLOCKING_WAIT;
 
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub use push::{
-    PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushSecret, PushServer,
-    PushStartError, PushStore, PushStoreError, PushTask, WebhookProblem, push_child,
+    PushCommand, PushConfig, PushError, PushJournal, PushOptions, PushRecord, PushSecret,
+    PushServer, PushStartError, PushStore, PushStoreError, PushTask, WebhookProblem, push_child,
 };
 pub use server::GatewayServer;
 pub use signature::{CardKey, CardKeyError};

@@ -39,9 +39,9 @@ pub use audit::{
 pub use builtin::{Echo, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
-    GatewayServer, Meter, PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushSecret,
-    PushServer, PushStartError, PushStore, PushStoreError, PushTask, RequestId, SecurityScheme,
-    TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
+    GatewayServer, Meter, PushCommand, PushConfig, PushError, PushJournal, PushOptions, PushRecord,
+    PushSecret, PushServer, PushStartError, PushStore, PushStoreError, PushTask, RequestId,
+    SecurityScheme, TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,

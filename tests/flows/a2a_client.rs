@@ -80,7 +80,10 @@ fn install_javascript() -> Result<PathBuf, String> {
 }
 
 /// Installs below the build directory, once; gives the folder.
-fn install(name: &str, into: impl FnOnce(&str) -> Result<(), String>) -> Result<PathBuf, String> {
+pub(crate) fn install(
+    name: &str,
+    into: impl FnOnce(&str) -> Result<(), String>,
+) -> Result<PathBuf, String> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if place.exists() {
         return Ok(place);

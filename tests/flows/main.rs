@@ -19,6 +19,7 @@ mod capability;
 mod fuzz;
 mod http_to_process;
 mod mcp_tools;
+mod openai;
 mod overload;
 mod push;
 mod shutdown;

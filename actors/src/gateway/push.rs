@@ -5,6 +5,7 @@
 //! taken. An event may be posted twice then, never left out for that reason.
 
 mod delivery;
+mod journal;
 mod retry;
 mod server;
 mod store;
@@ -20,6 +21,7 @@ use super::{GatewayAgent, Meter};
 use crate::audit::{Audit, Unrecorded};
 use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES};
 
+pub use journal::PushJournal;
 pub use server::{PushServer, PushStartError};
 pub use store::{PushStore, PushStoreError};
 pub use webhook::WebhookProblem;

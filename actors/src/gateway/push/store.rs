@@ -10,7 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use super::{PushConfig, PushRecord, PushTask};
 
 /// The future of something that is kept or read.
-type Storing<'a, T> = Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
+pub(super) type Storing<'a, T> =
+    Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
 
 /// Keeps the records of push configurations, in order per task. It's called by one actor, which waits
 /// for each answer.

@@ -1,0 +1,159 @@
+//! Agents as models of the `OpenAI` API.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use neuroflow::{AgentBuilder, AgentError, Answer, AnyAgent, Artifact, Content, Echo, Node, Part};
+use serde_json::{Value, json};
+
+use crate::a2a_client::{install, installed};
+use crate::client::{Connection, post};
+use crate::support::{eventually, loopback, run_program, start};
+
+/// The client, as the Python package index has it.
+const PACKAGE: &str = "openai==3.57.0";
+
+/// Offers calls of the first tool that it's given, and reads the results.
+fn adder() -> AnyAgent {
+    AgentBuilder::new("adder", "Adds.").on_ask(|ask, _| async move {
+        let beside: Value = serde_json::from_str(ask.json().unwrap_or("{}")).unwrap_or_default();
+        let messages = beside["messages"].as_array().cloned().unwrap_or_default();
+        if messages.last().is_some_and(|last| last["role"] == "tool") {
+            let (result, count) = (ask.text(), messages.len());
+            return Ok(Answer::text(format!("it is {result} after {count} messages")));
+        }
+        let name = beside["tools"][0]["function"]["name"].clone();
+        let call = json!({ "tool_calls": [{ "name": name, "arguments": { "a": 1, "b": 2 } }] });
+        let part = Part::from(Content::Json(call.to_string()));
+        Ok(Answer::artifact(Artifact::new("call", vec![part])))
+    })
+}
+
+/// Says its answer piece by piece, and what it has cost.
+fn talker() -> AnyAgent {
+    AgentBuilder::new("talker", "Talks.").on_ask(|_, context| async move {
+        for word in ["one ", "two ", "three"] {
+            context.produce(Artifact::text("word", word)).await?;
+        }
+        let usage = json!({
+            "usage": { "prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7 },
+        });
+        let part = Part::from(Content::Json(usage.to_string()));
+        Ok(Answer::artifact(Artifact::new("usage", vec![part])))
+    })
+}
+
+fn failing() -> AnyAgent {
+    AgentBuilder::new("failing", "Fails.")
+        .on_ask(|_, _| async move { Err::<Answer, _>(AgentError::failed("on purpose")) })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_agrees() {
+    let Some(packages) = installed(PACKAGE, install_client).await else { return };
+    let node = Node::builder().agent(AnyAgent::new(Echo)).agent(adder()).agent(talker());
+    let (node, to) = start(node.agent(failing()).gateway(loopback())).await;
+    let run = move || {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/openai_client.py");
+        let packages = packages.to_string_lossy().into_owned();
+        let environment = [("PYTHONPATH", packages.as_str()), ("NO_PROXY", "*")];
+        run_program(&["python3", script, &format!("http://{to}")], &environment)
+    };
+    let said = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
+    let said = said.unwrap_or_else(|complaint| panic!("{complaint}"));
+    assert_eq!(said, "the official client agrees\n");
+    node.stop().await;
+}
+
+fn install_client() -> Result<PathBuf, String> {
+    install("openai-python", |target| {
+        let pip = ["python3", "-m", "pip", "install", "--quiet", "--target", target, PACKAGE];
+        run_program(&pip, &[]).map(drop)
+    })
+}
+
+/// Raises a flag when it's dropped.
+struct Flag(Arc<AtomicBool>);
+
+impl Drop for Flag {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_its_task() {
+    for stream in [false, true] {
+        let (began, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (begin, end) = (Arc::clone(&began), Arc::clone(&ended));
+        let patient = AgentBuilder::new("patient", "Never ends.").on_ask(move |_, context| {
+            let flag = Flag(Arc::clone(&end));
+            begin.store(true, Ordering::SeqCst);
+            async move {
+                context.clock().sleep(std::time::Duration::from_hours(1)).await;
+                drop(flag);
+                Ok(Answer::done())
+            }
+        });
+        let (node, to) = start(Node::builder().agent(patient).gateway(loopback())).await;
+        let body = json!({
+            "model": "patient", "stream": stream,
+            "messages": [{ "role": "user", "content": "x" }],
+        });
+        let mut connection = Connection::open(to).await;
+        let request = post("/v1/chat/completions", &[], body.to_string().as_bytes());
+        connection.send(&request).await.expect("the request is sent");
+        eventually("the task's begin", || began.load(Ordering::SeqCst)).await;
+        assert!(!ended.load(Ordering::SeqCst));
+        drop(connection);
+        eventually("the task's end", || ended.load(Ordering::SeqCst)).await;
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn broken_requests_are_answered_in_the_apis_own_form() {
+    let node = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
+    let (node, to) = start(node).await;
+    let mut connection = Connection::open(to).await;
+    for (body, status, code, param) in [
+        ("{", 400, "invalid_json", Value::Null),
+        ("[]", 400, "invalid_value", json!("?")),
+        (r#"{"model":"echo"}"#, 400, "invalid_value", json!("?")),
+        (
+            r#"{"model":"echo","messages":[{"role":"user"}]}"#,
+            400,
+            "invalid_value",
+            json!("messages[0].content"),
+        ),
+        (
+            r#"{"model":"gpt","messages":[{"role":"user","content":"x"}]}"#,
+            404,
+            "model_not_found",
+            json!("model"),
+        ),
+    ] {
+        let answer = connection.post("/v1/chat/completions", body.as_bytes()).await;
+        let error = answer.json()["error"].clone();
+        assert_eq!(
+            (answer.status, error["code"].as_str()),
+            (status, Some(code)),
+            "{body}: {error}"
+        );
+        if param != "?" {
+            assert_eq!(error["param"], param, "{body}");
+        }
+        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()));
+        assert_eq!(error["type"], "invalid_request_error");
+    }
+    let head = post("/v1/chat/completions", &[("content-length", "5242880")], b"");
+    let mut connection = Connection::open(to).await;
+    connection.send(&head).await.expect("the head is sent");
+    let answer = connection.receive().await.expect("an answer");
+    assert_eq!(
+        (answer.status, answer.json()["error"]["code"].as_str()),
+        (413, Some("body_too_large"))
+    );
+    node.stop().await;
+}
