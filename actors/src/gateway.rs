@@ -10,6 +10,7 @@ mod http;
 mod json;
 mod jsonrpc;
 mod openai;
+mod openapi;
 mod operations;
 mod page;
 mod push;

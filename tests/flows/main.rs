@@ -20,6 +20,7 @@ mod fuzz;
 mod http_to_process;
 mod mcp_tools;
 mod openai;
+mod openapi;
 mod overload;
 mod push;
 mod shutdown;

@@ -15,7 +15,7 @@ use axum::extract::{Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use neuroflow_kernel::{Address, Clock, Header, Moment, SpanGuard, SpanKind, TraceContext, Tracer};
@@ -26,6 +26,7 @@ use super::cursor::Cursors;
 use super::door::Admitted;
 use super::error::A2aError;
 use super::openai::{self, Abandoned};
+use super::openapi;
 use super::operations::{Place, Visit};
 use super::page::Page;
 use super::push::PushCommand;
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     root: Served,
     /// All cards.
     directory: Page,
+    /// Of the paths.
+    description: Page,
     /// The public keys that the cards are signed with.
     keys: Option<Page>,
     cursors: Cursors,
@@ -109,6 +112,8 @@ impl Shared {
         }
         let unwritable = |source| GatewayError::Card { agent: "/agents".to_owned(), source };
         let directory = serde_json::to_vec(&Directory { agents: all }).map_err(unwritable)?;
+        let description = openapi::document(base_url, &config.version, &config.security);
+        let description = description.to_string().into_bytes();
         let keys = config
             .card_key
             .as_ref()
@@ -119,6 +124,7 @@ impl Shared {
             started_s: started.as_secs(),
             cursors: Cursors::new().map_err(|_no_source| GatewayError::Random)?,
             directory: Page::new(directory, modified),
+            description: Page::new(description, modified),
             keys,
             config,
             clock,
@@ -179,19 +185,30 @@ struct Directory {
 const KEYS_PATH: &str = "/.well-known/jwks.json";
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", post(root_rpc))
-        .route("/agents/{agent}", post(agent_rpc))
-        .route("/agents", get(directory))
-        .route("/.well-known/agent-card.json", get(root_card))
-        .route("/agents/{agent}/.well-known/agent-card.json", get(agent_card))
-        .route(KEYS_PATH, get(keys))
-        .route("/lf.a2a.v1.A2AService/{method}", post(grpc_call))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .merge(openai::routes())
-        .fallback(rest_call)
-        .with_state(shared)
+    let routed = |router: Router<_>, (path, method)| router.route(path, method);
+    routes().into_iter().fold(Router::new(), routed).fallback(rest_call).with_state(shared)
+}
+
+/// Everything but the HTTP+JSON binding, whose paths `axum` can't tell apart.
+pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+    let mut routes = vec![
+        ("/", post(root_rpc)),
+        ("/agents/{agent}", post(agent_rpc)),
+        ("/agents", get(directory)),
+        ("/.well-known/agent-card.json", get(root_card)),
+        ("/agents/{agent}/.well-known/agent-card.json", get(agent_card)),
+        (KEYS_PATH, get(keys)),
+        ("/lf.a2a.v1.A2AService/{method}", post(grpc_call)),
+        ("/healthz", get(|| async { "ok\n" })),
+        ("/readyz", get(readyz)),
+        (openapi::PATH, get(description)),
+    ];
+    routes.extend(openai::routes());
+    routes
+}
+
+async fn description(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    shared.description.answer(&headers)
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {

@@ -9,12 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use futures_util::stream;
 use neuroflow_kernel::{Address, Clock, Header, Moment, Parcel};
 use serde_json::{Value, json};
@@ -33,11 +32,12 @@ use answer::{Delta, Head, Reading, first_chunk};
 use request::ChatRequest;
 
 /// Their routes.
-pub(super) fn routes() -> Router<Arc<Shared>> {
-    Router::new()
-        .route("/v1/models", get(models))
-        .route("/v1/models/{model}", get(model))
-        .route("/v1/chat/completions", post(chat))
+pub(super) fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 3] {
+    [
+        ("/v1/models", get(models)),
+        ("/v1/models/{model}", get(model)),
+        ("/v1/chat/completions", post(chat)),
+    ]
 }
 
 /// Why there is no completion.
