@@ -13,9 +13,9 @@ use std::time::Duration;
 use neuroflow_actors::{
     ASK, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig,
     AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
-    JournalPlace, JournalServer, Meter, OpenError, OpenedJournal, PushOptions, PythonTool, READ,
-    SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, access_child,
-    audit_child, follow, gateway_child, list_tools, push_child,
+    JournalPlace, JournalServer, Meter, OpenError, OpenedJournal, PushJournal, PushOptions,
+    PythonTool, READ, SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand,
+    Turn, access_child, audit_child, follow, gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpSetupError, McpSource};
@@ -493,6 +493,9 @@ impl NodeBuilder {
                 config.audit = audit.clone();
                 if let Some(mut options) = self.push {
                     options.audit = audit.clone();
+                    let clock = kernel.clock().clone();
+                    let kept = || Arc::new(PushJournal::new(journal.clone(), clock)) as _;
+                    options.store.get_or_insert_with(kept);
                     options.meter = Some(Arc::clone(&config.meter));
                     let (spec, push) = push_child(options, agents.clone())?;
                     kernel.root().start(spec.restart(Restart::Permanent)).await?;

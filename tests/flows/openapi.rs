@@ -16,8 +16,7 @@ import json, sys
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 document = json.load(open(sys.argv[1]))
 validate(document, cls=OpenAPIV31SpecValidator)
-document['paths']['/healthz']['get'].pop('responses')
-document['paths']['/tasks']['get']['responses'] = 7
+document.pop('info')
 assert list(OpenAPIV31SpecValidator(document).iter_errors()), 'the validator finds nothing'
 print('valid')
 ";

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use neuroflow::actors::PushOptions;
+use neuroflow::actors::{JournalConfig, JournalPlace, PushOptions};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, ManualClock, Node, NodeBuilder, Turn};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::client::{Connection, message, rpc, send_text, task_of};
-use crate::support::{eventually, loopback, pause, start};
+use crate::support::{eventually, loopback, marker, pause, start};
 
 /// What a receiver does with a notification; past its script it takes each.
 #[derive(Clone, Debug)]
@@ -149,7 +149,8 @@ fn talker() -> AnyAgent {
 
 /// An agent that waits for its client.
 fn waiter() -> AnyAgent {
-    AgentBuilder::new("waiter", "Waits.").on_ask(|_, context| async move {
+    let waiter = AgentBuilder::new("waiter", "Waits.").profile(|profile| profile.resumable = true);
+    waiter.on_ask(|_, context| async move {
         let said = context.ask_user(Turn::agent("what now?")).await?;
         Ok(Answer::text(said.text()))
     })
@@ -313,6 +314,50 @@ async fn private_addresses_are_refused_unless_they_are_allowed() {
     }
     assert!(receiver.received().is_empty());
     node.stop().await;
+}
+
+#[tokio::test]
+async fn delivery_goes_on_after_a_restart() {
+    let folder = std::env::temp_dir().join(format!("neuroflow-push-{}", marker()));
+    let place = JournalPlace::Directory(folder.clone());
+    let journaled = || pushing(true).journal(JournalConfig::new(place.clone()));
+    let listener = TcpListener::bind(loopback()).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let receiver = Receiver::on(listener, &[]);
+
+    let (node, gateway) = start(journaled()).await;
+    let mut params = send_to(&receiver.url(), json!({ "token": "tok-1" }));
+    params["configuration"]["returnImmediately"] = json!(true);
+    let sent = rpc(gateway, "/agents/waiter", "SendMessage", params).await;
+    let task = task_of(sent)["id"].as_str().expect("an id").to_owned();
+    receiver.has_been_told("what now?").await;
+    let before = receiver.told();
+    assert_eq!(before, ["TASK_STATE_WORKING", "what now?"]);
+    // The receiver is away when the node ends, and back when another has begun. What it has had is
+    // not told again, and what comes then is.
+    drop(receiver);
+    node.stop().await;
+    drop(node);
+
+    let (node, gateway) = start(journaled()).await;
+    let list = json!({ "taskId": task });
+    let listed = rpc(gateway, "/agents/waiter", "ListTaskPushNotificationConfigs", list).await;
+    assert_eq!(listed["result"]["configs"][0]["token"], "tok-1", "{listed}");
+    let mut more = message(json!([{ "text": "on" }]));
+    more["message"]["taskId"] = json!(task);
+    let sent = rpc(gateway, "/agents/waiter", "SendMessage", more).await;
+    let receiver = Receiver::on(TcpListener::bind(address).await.expect("the same port"), &[]);
+    eventually("the end at the receiver", || {
+        receiver.told().iter().any(|told| told.contains("STATE_COMPLETED") || told.contains("fail"))
+    })
+    .await;
+    let told = receiver.told();
+    assert!(!told.contains(&"what now?".to_owned()), "{told:?} after {sent}");
+    assert_eq!(told.last().map(String::as_str), Some("TASK_STATE_COMPLETED"), "{told:?}");
+    let last = receiver.received().pop().expect("one");
+    assert_eq!(last.header("x-a2a-notification-token"), Some("tok-1"));
+    node.stop().await;
+    std::fs::remove_dir_all(folder).expect("the journal's folder");
 }
 
 #[tokio::test]

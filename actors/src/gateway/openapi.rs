@@ -1,4 +1,4 @@
-//! The description of the gateway's own paths, as OpenAPI 3.1: what is served at `/openapi.json`.
+//! The description of the gateway's own paths, as `OpenAPI` 3.1: what is served at `/openapi.json`.
 //!
 //! The messages of A2A are described by its own definition; here they're named, not repeated.
 
