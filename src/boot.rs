@@ -5,6 +5,9 @@
 //! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `agents` (a supervisor with one
 //! child per agent), `push`, `access`, `gateway`. They stop in reverse.
 
+#[cfg(feature = "mcp")]
+mod mcp;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use neuroflow_actors::{
     Turn, access_child, audit_child, follow, gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
-use neuroflow_actors::{McpSetupError, McpSource};
+use neuroflow_actors::{McpDoor, McpSetupError, McpSource};
 use neuroflow_kernel::{
     Address, AttenuateError, CallError, Census, ChildSpec, Clock, Header, Intensity, Kernel,
     NameError, Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError,
@@ -26,6 +29,8 @@ use neuroflow_kernel::{
 };
 use neuroflow_sandbox::{EXEC, SandboxCommand, SandboxServer};
 
+#[cfg(feature = "mcp")]
+pub use self::mcp::McpServer;
 use crate::outcome::{AskError, TaskOutcome};
 
 /// Time that the gateway gets to bring what was begun to its end, unless the builder says otherwise.
@@ -55,6 +60,8 @@ pub struct Node {
     agents: Vec<GatewayAgent>,
     sandbox: Option<Address<SandboxCommand>>,
     tools: Address<ToolsCommand>,
+    #[cfg(feature = "mcp")]
+    door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
     audit: Audit,
 }
@@ -67,6 +74,8 @@ impl Node {
             tools: Vec::new(),
             #[cfg(feature = "mcp")]
             mcp: Vec::new(),
+            #[cfg(feature = "mcp")]
+            mcp_server: None,
             sandbox: None,
             gateway: None,
             access: None,
@@ -176,6 +185,12 @@ impl Node {
         list_tools(&self.tools, Header::new().within(self.kernel.clock(), TOOLS_ANSWER)).await
     }
 
+    /// What serves MCP clients over streams, if the node is to serve them.
+    #[cfg(feature = "mcp")]
+    pub fn mcp_door(&self) -> Option<&McpDoor> {
+        self.door.as_ref()
+    }
+
     /// Where the gateway listens, if there is one.
     pub fn gateway(&self) -> Option<SocketAddr> {
         self.gateway
@@ -225,6 +240,8 @@ pub struct NodeBuilder {
     tools: Vec<AnyTool>,
     #[cfg(feature = "mcp")]
     mcp: Vec<McpSource>,
+    #[cfg(feature = "mcp")]
+    mcp_server: Option<McpServer>,
     sandbox: Option<SandboxServer>,
     gateway: Option<GatewayConfig>,
     access: Option<AccessConfig>,
@@ -267,6 +284,15 @@ impl NodeBuilder {
     #[must_use]
     pub fn mcp(mut self, server: McpSource) -> Self {
         self.mcp.push(server);
+        self
+    }
+
+    /// Serves MCP clients: over HTTP at the gateway's `/mcp`, and over streams through
+    /// [`Node::mcp_door`].
+    #[cfg(feature = "mcp")]
+    #[must_use]
+    pub fn mcp_server(mut self, server: McpServer) -> Self {
+        self.mcp_server = Some(server);
         self
     }
 
@@ -390,9 +416,16 @@ impl NodeBuilder {
             .start()
             .await?;
         match self.populate(&kernel, log, &audit).await {
-            Ok(Parts { agents, sandbox, tools, gateway }) => {
-                Ok(Node { kernel, agents, sandbox, tools, gateway, audit })
-            }
+            Ok(parts) => Ok(Node {
+                kernel,
+                agents: parts.agents,
+                sandbox: parts.sandbox,
+                tools: parts.tools,
+                #[cfg(feature = "mcp")]
+                door: parts.door,
+                gateway: parts.gateway,
+                audit,
+            }),
             Err(error) => {
                 kernel.stop().await;
                 Err(error)
@@ -418,6 +451,8 @@ impl NodeBuilder {
         kernel.root().start(spec.restart(Restart::Permanent)).await?;
         let journal = Journal::new(journal);
         let (shared, mut owned) = (self.tools, Vec::new());
+        #[cfg(feature = "mcp")]
+        let level = self.sandbox.as_ref().map(|server| server.profile().level());
         let sandbox = match self.sandbox {
             Some(server) => {
                 let profile = server.profile().clone();
@@ -441,6 +476,12 @@ impl NodeBuilder {
                         };
                         owned.push(ToolEntry { owner: Some(agent.profile().name), tool });
                     }
+                }
+                #[cfg(feature = "mcp")]
+                if self.mcp_server.is_some_and(|server| server.exec) {
+                    let owner = Some(mcp::MCP_CLIENTS.to_owned());
+                    let tool = AnyTool::new(ExecTool::new(own()?, level));
+                    owned.push(ToolEntry { owner, tool });
                 }
                 Some(sandbox)
             }
@@ -481,6 +522,14 @@ impl NodeBuilder {
             agents.push(GatewayAgent { profile, address });
         }
 
+        #[cfg(feature = "mcp")]
+        let door = match self.mcp_server {
+            Some(server) => {
+                let door = McpDoor::new(agents.clone(), kernel.clock().clone(), kernel.tracer());
+                Some(door.exec(mcp::exec(server, level, &all_tools)?))
+            }
+            None => None,
+        };
         let gateway = match self.gateway {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
@@ -489,6 +538,10 @@ impl NodeBuilder {
                     let (spec, access) = access_child(own, kernel.clock())?;
                     kernel.root().start(spec.restart(Restart::Permanent)).await?;
                     config.door.access = Some(access);
+                }
+                #[cfg(feature = "mcp")]
+                if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
+                    config.mounts.push(mcp::mount(door.clone(), config.public_url.clone()));
                 }
                 config.audit = audit.clone();
                 if let Some(mut options) = self.push {
@@ -508,7 +561,14 @@ impl NodeBuilder {
             }
             None => None,
         };
-        Ok(Parts { agents, sandbox, tools: all_tools, gateway })
+        Ok(Parts {
+            agents,
+            sandbox,
+            tools: all_tools,
+            #[cfg(feature = "mcp")]
+            door,
+            gateway,
+        })
     }
 }
 
@@ -517,6 +577,8 @@ struct Parts {
     agents: Vec<GatewayAgent>,
     sandbox: Option<Address<SandboxCommand>>,
     tools: Address<ToolsCommand>,
+    #[cfg(feature = "mcp")]
+    door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
 }
 

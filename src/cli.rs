@@ -8,12 +8,14 @@ mod completions;
 mod config;
 mod doctor;
 mod exec;
+mod mcp;
 mod policy;
 mod run;
 mod serve;
 mod signal;
 mod tasks;
 mod token;
+mod tools;
 mod tree;
 
 mod meter;
@@ -51,6 +53,8 @@ struct Globals<'a> {
 enum Command {
     Serve(serve::Serve),
     Run(run::Run),
+    Mcp(mcp::Mcp),
+    Tools(tools::Tools),
     Exec(exec::Exec),
     Tree(tree::TreeCommand),
     Doctor(doctor::Doctor),
@@ -64,7 +68,9 @@ enum Command {
 
 /// The sections of settings that a command's help shows; it takes all of them. `serve` and `config`
 /// show all.
-const SHOWN_SECTIONS: [(&str, &[&str]); 5] = [
+const SHOWN_SECTIONS: [(&str, &[&str]); 7] = [
+    ("mcp", &["sandbox", "agents", "mcp_server", "log"]),
+    ("tools", &["sandbox", "agents", "log"]),
     ("run", &["sandbox", "agents", "log"]),
     ("exec", &["sandbox", "log"]),
     ("tree", &["control"]),
@@ -109,6 +115,8 @@ impl Command {
         match self {
             Self::Serve(serve) => serve.run(globals, out),
             Self::Run(run) => run.run(globals, out),
+            Self::Mcp(mcp) => mcp.run(globals),
+            Self::Tools(tools) => tools.run(globals, out),
             Self::Exec(exec) => Ok(exec.run(globals, out)?),
             Self::Tree(tree) => tree.run(globals, out),
             Self::Doctor(doctor) => doctor.run(globals, out),
@@ -132,6 +140,10 @@ enum CliError {
     Serve(#[from] serve::ServeError),
     #[error(transparent)]
     Run(#[from] run::RunError),
+    #[error(transparent)]
+    Mcp(#[from] mcp::McpCommandError),
+    #[error(transparent)]
+    Tools(#[from] tools::ToolsError),
     #[error(transparent)]
     Exec(#[from] exec::ExecError),
     #[error(transparent)]
@@ -172,6 +184,8 @@ impl CliError {
             Self::Output(_) if self.is_broken_pipe() => SUCCESS,
             Self::Serve(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
+            Self::Mcp(error) => error.exit_code(),
+            Self::Tools(error) => error.exit_code(),
             Self::Exec(error) => error.exit_code(),
             Self::Token(_) => USAGE,
             Self::Policy(error) => error.exit_code(),

@@ -10,6 +10,7 @@ mod choice;
 mod error;
 mod flags;
 mod load;
+mod mcp;
 mod names;
 mod place;
 mod print;
@@ -140,7 +141,7 @@ settings! {
         /// "text" for people or "json" for machines.
         format: LogFormat = preset("text"),
         /// What is logged: a level, and levels for targets.
-        filter: String = preset("info"),
+        filter: String = preset("info,rmcp=warn"),
     }
 
     /// The cells that programs run in.
@@ -228,6 +229,15 @@ settings! {
         /// Which of them are served: "shell", "echo", "python". The first one answers at the gateway's
         /// root.
         enabled: Vec<Builtin> = preset("shell,echo"),
+    }
+
+    /// The node as a server of the Model Context Protocol: agents as tools.
+    mcp_server: McpServer {
+        /// Serves MCP clients at the gateway's `/mcp` too. `neuroflow mcp` serves one over its standard
+        /// streams in any case.
+        http: bool = preset("true"),
+        /// Gives MCP clients the tool `exec`, which runs programs in cells.
+        exec: bool = preset("false"),
     }
 
     /// The socket that `neuroflow tree` asks.

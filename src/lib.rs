@@ -3,6 +3,8 @@
 mod boot;
 mod outcome;
 
+#[cfg(feature = "mcp")]
+pub use boot::McpServer;
 pub use boot::{BootError, Node, NodeBuilder};
 pub use outcome::{AskError, TaskOutcome};
 

@@ -48,3 +48,12 @@ pub(crate) const ERROR_CHAIN: usize = 16;
 
 /// Bytes of a key file that are read: keys of this kind have a few hundred.
 pub(crate) const CARD_KEY_BYTES: u64 = 64 * 1024;
+
+/// Bytes of a file with one secret: tokens have some hundred.
+pub(crate) const SECRET_BYTES: u64 = 64 * 1024;
+
+/// Time for MCP servers to say what they have before `neuroflow tools` lists without them.
+pub(crate) const TOOLS_WAIT: Duration = Duration::from_secs(45);
+
+/// Pause between two looks at what MCP servers have said.
+pub(crate) const TOOLS_PAUSE: Duration = Duration::from_millis(100);

@@ -31,6 +31,8 @@ use crate::agent::{AgentCommand, AgentProfile};
 use crate::audit::Audit;
 use crate::limits::BLOCKING_WAIT;
 
+#[cfg(feature = "mcp")]
+pub(crate) use door::{Admitted, Denial};
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub use push::{
     PushCommand, PushConfig, PushError, PushJournal, PushOptions, PushRecord, PushSecret,
@@ -91,6 +93,8 @@ pub struct GatewayConfig {
     pub meter: Arc<dyn Meter>,
     /// Where decisions are recorded.
     pub audit: Audit,
+    /// Further routes, which are served beside its own.
+    pub mounts: Vec<Mount>,
 }
 
 impl GatewayConfig {
@@ -109,6 +113,7 @@ impl GatewayConfig {
             sample: Arc::new(|| false),
             meter: Arc::new(Unmetered),
             audit: Audit::off(),
+            mounts: Vec::new(),
         }
     }
 }
@@ -119,6 +124,35 @@ impl fmt::Debug for GatewayConfig {
             .field("listen", &self.listen)
             .field("agents", &self.agents)
             .finish_non_exhaustive()
+    }
+}
+
+/// Further routes of a gateway, made when it's known where it listens. None may be one of its own.
+///
+/// ```
+/// use axum::Router;
+/// use axum::routing::get;
+/// use neuroflow_actors::Mount;
+/// let mount = Mount::new(|_address| Router::new().route("/hello", get(|| async { "hello" })));
+/// # let _ = mount;
+/// ```
+#[derive(Clone)]
+pub struct Mount(Arc<dyn Fn(SocketAddr) -> axum::Router + Send + Sync>);
+
+impl Mount {
+    /// From how the routes are made.
+    pub fn new(make: impl Fn(SocketAddr) -> axum::Router + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    pub(crate) fn routes(&self, address: SocketAddr) -> axum::Router {
+        (self.0)(address)
+    }
+}
+
+impl fmt::Debug for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mount").finish_non_exhaustive()
     }
 }
 
@@ -154,10 +188,6 @@ impl SecurityScheme {
         }
     }
 }
-
-/// Who makes a request: the door puts it among the extensions of the HTTP request.
-#[derive(Clone, Debug)]
-pub(crate) struct Caller(pub(crate) String);
 
 /// Counts the requests of a gateway. It must not block.
 ///

@@ -39,9 +39,9 @@ pub use audit::{
 pub use builtin::{Echo, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
-    GatewayServer, Meter, PushCommand, PushConfig, PushError, PushJournal, PushOptions, PushRecord,
-    PushSecret, PushServer, PushStartError, PushStore, PushStoreError, PushTask, RequestId,
-    SecurityScheme, TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
+    GatewayServer, Meter, Mount, PushCommand, PushConfig, PushError, PushJournal, PushOptions,
+    PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError, PushTask,
+    RequestId, SecurityScheme, TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,
@@ -51,8 +51,9 @@ pub use journal::{
 };
 #[cfg(feature = "mcp")]
 pub use mcp::{
-    Breach, HttpError, McpClient, McpEnded, McpError, McpMeter, McpSetupError, McpSource, McpStep,
-    McpTransport, ToolFilter,
+    Breach, HttpError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpHosts,
+    McpMeter, McpServeError, McpSetupError, McpSource, McpStep, McpTransport, ToolFilter,
+    mcp_routes,
 };
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,

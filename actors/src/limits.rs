@@ -92,6 +92,19 @@ pub const MCP_CALL: Duration = Duration::from_mins(1);
 /// one list.
 pub const MCP_RELIST_PAUSE: Duration = Duration::from_millis(500);
 
+/// Sessions of MCP clients of the earlier version at once; each has a task and some queues.
+pub const MCP_SESSIONS: usize = 1_024;
+
+/// Wait for a call of an MCP client that knows tasks, before it's answered with one: most answers come
+/// earlier, and need no second request then.
+pub const MCP_TASK_AFTER: Duration = Duration::from_secs(2);
+
+/// Rounds of one call of an MCP tool that asks back: more than any dialogue with nobody needs.
+pub const MCP_ROUNDS: usize = 8;
+
+/// How often an MCP client is told to ask for a task.
+pub const MCP_POLL: Duration = Duration::from_secs(1);
+
 /// Time for an MCP server over HTTP to take a connection and answer with a head; what follows has
 /// the deadline of the call.
 pub const MCP_HTTP_HEAD: Duration = Duration::from_secs(30);

@@ -8,6 +8,7 @@
 mod cell;
 mod client;
 mod content;
+mod door;
 mod error;
 mod filter;
 mod http;
@@ -28,6 +29,7 @@ use crate::limits::{MCP_CALL, MCP_START};
 use crate::tools::ToolSource;
 
 pub use client::{McpClient, McpEnded};
+pub use door::{McpDoor, McpExec, McpHandler, McpHosts, McpServeError, mcp_routes};
 pub use error::{McpError, McpStep};
 pub use filter::ToolFilter;
 pub use http::HttpError;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use neuroflow::Meter;
-use neuroflow::actors::{AccessMeter, Action};
+use neuroflow::actors::{AccessMeter, Action, McpMeter};
 use neuroflow::sandbox::{CellMeter, How, Layer, Level, Report};
 use neuroflow_telemetry::conventions::buckets;
 use neuroflow_telemetry::{Counter, Family, Gauge, Histogram, Instruments, Metric, MetricError};
@@ -235,5 +235,59 @@ impl CellMeter for SandboxMeter {
 
     fn degraded(&self, level: Level, layer: Layer) {
         self.degraded.with([&level.to_string(), &layer.to_string()]).increment();
+    }
+}
+
+/// Sessions with MCP servers.
+const MCP_SESSIONS: Metric<Gauge, 1> = Metric::gauge(
+    "neuroflow_mcp_server_up",
+    "Whether an MCP server has a session and has said what it has.",
+    ["server"],
+);
+
+/// Calls of MCP tools.
+const MCP_CALLS: Metric<Histogram, 2> = Metric::histogram(
+    "neuroflow_mcp_call_duration_seconds",
+    "Time of a call of an MCP server's tool, by how it ended.",
+    ["server", "outcome"],
+    buckets::REQUEST,
+);
+
+/// Servers without walls.
+const MCP_UNCONFINED: Metric<Gauge, 1> = Metric::gauge(
+    "neuroflow_mcp_server_unconfined",
+    "MCP servers that run without a cell, which the configuration wants.",
+    ["server"],
+);
+
+/// Counts what MCP servers do.
+#[derive(Debug)]
+pub(super) struct McpMetrics {
+    sessions: Family<Gauge, 1>,
+    calls: Family<Histogram, 2>,
+    unconfined: Family<Gauge, 1>,
+}
+
+impl McpMetrics {
+    pub(super) fn new(instruments: &Instruments) -> Result<Self, MetricError> {
+        Ok(Self {
+            sessions: instruments.register(&MCP_SESSIONS)?,
+            calls: instruments.register(&MCP_CALLS)?,
+            unconfined: instruments.register(&MCP_UNCONFINED)?,
+        })
+    }
+}
+
+impl McpMeter for McpMetrics {
+    fn session(&self, server: &str, is_up: bool) {
+        self.sessions.with([server]).set(if is_up { 1.0 } else { 0.0 });
+    }
+
+    fn called(&self, server: &str, outcome: &'static str, took: Duration) {
+        self.calls.with([server, outcome]).record(took);
+    }
+
+    fn unconfined(&self, server: &str) {
+        self.unconfined.with([server]).set(1.0);
     }
 }

@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use clap::Args;
 use neuroflow::actors::{
-    AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, PushOptions,
+    AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, McpMeter, PushOptions,
 };
 use neuroflow::kernel::{Clock, StartError};
-use neuroflow::{AnyAgent, BootError, Echo, Meter, Node, Python, Shell};
+use neuroflow::{AnyAgent, BootError, Echo, McpServer, Meter, Node, NodeBuilder, Python, Shell};
 use neuroflow_telemetry::logs::LogError;
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
 use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
 use tracing::{info, warn};
 
 use self::banner::Banner;
-use super::meter::{AccessCounts, GatewayMeter, SandboxMeter};
+use super::mcp::needs_sandbox;
+use super::meter::{AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
 use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
@@ -256,13 +257,18 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
         builder = builder.audit(audit);
     }
     builder = builder.journal(journal(loaded)?);
-    if config.agents.enabled.iter().any(|agent| agent.needs_cells()) {
+    if needs_sandbox(loaded) {
         let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
         builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
     }
     for agent in &config.agents.enabled {
         builder = builder.agent(builtin(*agent));
     }
+    let meter = McpMetrics::new(telemetry.instruments()).map_err(ServeError::from)?;
+    let meter: Arc<dyn McpMeter> = Arc::new(meter);
+    builder = loaded.mcp_sources(&meter)?.into_iter().fold(builder, NodeBuilder::mcp);
+    builder = builder
+        .mcp_server(McpServer { http: config.mcp_server.http, exec: config.mcp_server.exec });
     let counted = AccessCounts::new(telemetry.instruments()).map_err(ServeError::from)?;
     if let Some(access) = loaded.access(Arc::new(counted)) {
         builder = builder.access(access);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use neuroflow::sandbox::ProfileError;
 
+use super::mcp::McpProblem;
 use super::value::Problem;
 
 /// Where a value came from.
@@ -109,6 +110,21 @@ pub(crate) enum ConfigError {
          who say who they are"
     )]
     NoPolicy,
+    /// A table of an MCP server can't be read.
+    #[error("a table [mcp.NAME] isn't one ({}:{line})", path.display())]
+    McpTable {
+        path: PathBuf,
+        line: usize,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// An MCP server can't be used as it's described.
+    #[error("mcp.{server} can't be used: {problem}")]
+    Mcp {
+        server: String,
+        #[source]
+        problem: Box<McpProblem>,
+    },
     /// The sandbox refuses the limits of its cells.
     #[error("the settings below `sandbox` don't fit; change the one that is named")]
     Sandbox(#[from] ProfileError),

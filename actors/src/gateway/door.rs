@@ -24,7 +24,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use neuroflow_kernel::{Clock, Header};
 
-use super::{Caller, SecurityScheme};
+use super::SecurityScheme;
 use crate::access::{Access, AccessMeter, AuthError, Credential, Principal};
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
 
@@ -207,9 +207,6 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
                 request_id = id.as_str(), principal = admitted.principal().id(),
                 method = %head.method, path = head.uri.path(), "request"
             );
-            if let Some(caller) = admitted.caller() {
-                head.extensions.insert(Caller(caller));
-            }
             head.extensions.insert(admitted);
             head.extensions.insert(id.clone());
             let body = body::bounded(body, &door.clock);

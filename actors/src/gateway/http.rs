@@ -4,6 +4,7 @@ mod rest;
 mod rpc;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
@@ -184,9 +185,13 @@ struct Directory {
 
 const KEYS_PATH: &str = "/.well-known/jwks.json";
 
-pub(super) fn router(shared: Arc<Shared>) -> Router {
+/// All routes of a gateway that listens there.
+pub(super) fn router(shared: Arc<Shared>, address: SocketAddr) -> Router {
+    let mounts = shared.config.mounts.clone();
     let routed = |router: Router<_>, (path, method)| router.route(path, method);
-    routes().into_iter().fold(Router::new(), routed).fallback(rest_call).with_state(shared)
+    let own = routes().into_iter().fold(Router::new(), routed);
+    let own = own.fallback(rest_call).with_state(shared);
+    mounts.iter().fold(own, |routes, mount| routes.merge(mount.routes(address)))
 }
 
 /// Everything but the HTTP+JSON binding, whose paths `axum` can't tell apart.

@@ -90,7 +90,7 @@ impl Actor for GatewayServer {
         }
         let (drain, draining) = oneshot::channel();
         let (end, drained) = oneshot::channel();
-        let router = door.around(router(Arc::clone(&shared)));
+        let router = door.around(router(Arc::clone(&shared), address));
         let work = serve(Listening { listener, tls, router, clock }, draining, end);
         if context.task(cancel).is_err() || context.task(work).is_err() {
             // A fresh actor has no other task.

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_kernel::Elapsed;
-use rmcp::model::{CallToolRequestParams, CallToolResponse};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, InputRequest, InputRequests,
+    InputResponses,
+};
 use rmcp::service::Peer;
 use rmcp::{RoleClient, ServiceError};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::{McpMeter, content};
-use crate::limits::MCP_RESULT_BYTES;
+use crate::limits::{MCP_RESULT_BYTES, MCP_ROUNDS};
 use crate::tools::{Calling, DynTool, ToolContext, ToolError};
 
 /// What the tools of one session share.
@@ -61,6 +64,22 @@ impl DynTool for McpTool {
 }
 
 impl McpTool {
+    /// Asks until there is a result, or the tool has asked back too often.
+    async fn rounds(&self, mut params: CallToolRequestParams) -> Result<CallToolResult, ToolError> {
+        for _ in 0..MCP_ROUNDS {
+            let answered = self.server.peer.call_tool_once(params.clone()).await;
+            match answered.map_err(failure)? {
+                CallToolResponse::Complete(result) => return Ok(result),
+                CallToolResponse::InputRequired(asked) => {
+                    params.input_responses = asked.input_requests.map(answers).transpose()?;
+                    params.request_state = asked.request_state;
+                }
+                _ => break,
+            }
+        }
+        Err(input_required())
+    }
+
     /// Dropping this tells the server that nobody waits any more.
     async fn ask(&self, arguments: Value, context: &ToolContext) -> Result<String, ToolError> {
         let server = &self.server;
@@ -73,18 +92,13 @@ impl McpTool {
         let params = CallToolRequestParams::new(self.remote.clone()).with_arguments(arguments);
         let clock = context.clock();
         let within = clock.now() + server.call;
-        let answered = clock.before(within, server.peer.call_tool_once(params)).await;
-        let answer = match answered {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(failure(error)),
+        let answered = clock.before(within, self.rounds(params)).await;
+        let result = match answered {
+            Ok(result) => result?,
             Err(Elapsed) => {
                 let text = format!("the server didn't answer within {:?}", server.call);
                 return Err(ToolError::new("mcp_timeout", text));
             }
-        };
-        let CallToolResponse::Complete(result) = answer else {
-            let text = "the tool wants more input while it runs, which isn't supported";
-            return Err(ToolError::new("mcp_input_required", text));
         };
         if result.is_error == Some(true) {
             return Err(ToolError::new("mcp_tool", bounded(content::complaint(&result))));
@@ -99,6 +113,21 @@ impl McpTool {
         }
         Ok(json)
     }
+}
+
+/// What is answered to a tool that asks back while nobody is there: a form is declined, and there are
+/// no folders to speak of. Nobody's model is lent to a server.
+fn answers(requests: InputRequests) -> Result<InputResponses, ToolError> {
+    let answer = |(key, request)| match request {
+        InputRequest::Elicitation(_) => Ok((key, json!({ "action": "decline" }))),
+        InputRequest::ListRoots(_) => Ok((key, json!({ "roots": [] }))),
+        _ => Err(input_required()),
+    };
+    requests.into_iter().map(answer).collect()
+}
+
+fn input_required() -> ToolError {
+    ToolError::new("mcp_input_required", "the tool wants input that nobody can give it")
 }
 
 fn failure(error: ServiceError) -> ToolError {

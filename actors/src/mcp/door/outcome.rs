@@ -1,0 +1,243 @@
+//! An agent's task as the result of a tool call, folded from its events. Pure.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use neuroflow_kernel::Parcel;
+use rmcp::model::{CallToolResult, ContentBlock, Resource, ResourceContents};
+use serde_json::{Map, Value, json};
+
+use crate::agent::{
+    ArchivedChange, ArchivedContent, ArchivedPart, AskRefusal, TaskEvent, TaskState,
+};
+
+/// What is known of a task.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) task: String,
+    context: String,
+    pub(super) state: Option<TaskState>,
+    said: Vec<String>,
+    blocks: Vec<ContentBlock>,
+    data: Vec<Value>,
+    pub(super) refused: Option<AskRefusal>,
+    pub(super) begun_ms: u64,
+    pub(super) changed_ms: u64,
+}
+
+impl Outcome {
+    pub(super) fn of(events: &[Parcel<TaskEvent>]) -> Self {
+        let mut outcome = Self::default();
+        for event in events {
+            outcome.fold(event);
+        }
+        outcome
+    }
+
+    /// Takes an event; what a client would want to hear of it while it waits, if anything.
+    pub(super) fn fold(&mut self, event: &Parcel<TaskEvent>) -> Option<String> {
+        let event = event.get();
+        if self.task.is_empty() {
+            event.task.as_str().clone_into(&mut self.task);
+            event.context.as_str().clone_into(&mut self.context);
+            self.begun_ms = event.at_ms.to_native();
+        }
+        self.changed_ms = event.at_ms.to_native();
+        match &event.change {
+            ArchivedChange::Accepted { .. } | ArchivedChange::Continued { .. } => None,
+            ArchivedChange::Refused(refusal) => {
+                self.refused = Some(refusal.into());
+                None
+            }
+            ArchivedChange::Status { state, turn } => {
+                let state = TaskState::from(*state);
+                self.state = Some(state);
+                let parts = turn.iter().flat_map(|turn| turn.parts.iter());
+                let said: Vec<String> = parts.filter_map(text).collect();
+                if state == TaskState::Working {
+                    return (!said.is_empty()).then(|| said.join("\n"));
+                }
+                self.said = said;
+                None
+            }
+            ArchivedChange::Artifact { artifact, append, .. } => {
+                for part in artifact.parts.iter() {
+                    self.take(part, *append, &artifact.id);
+                }
+                Some(format!("produced {}", artifact.name))
+            }
+        }
+    }
+
+    fn take(&mut self, part: &ArchivedPart, append: bool, artifact: &str) {
+        let kind = part.media_type.as_ref().map(|kind| kind.as_str());
+        let block = match &part.content {
+            ArchivedContent::Text(more) => {
+                if let (true, Some(ContentBlock::Text(last))) = (append, self.blocks.last_mut()) {
+                    last.text.push_str(more);
+                    return;
+                }
+                ContentBlock::text(more.as_str())
+            }
+            ArchivedContent::Json(json) => {
+                if let Ok(value) = serde_json::from_str(json) {
+                    self.data.push(value);
+                }
+                ContentBlock::text(json.as_str())
+            }
+            ArchivedContent::Bytes(bytes) => {
+                let data = BASE64_STANDARD.encode(bytes);
+                match kind {
+                    Some(kind) if kind.starts_with("image/") => ContentBlock::image(data, kind),
+                    Some(kind) if kind.starts_with("audio/") => ContentBlock::audio(data, kind),
+                    _ => {
+                        let name = part.filename.as_ref().map_or(artifact, |name| name.as_str());
+                        let uri = format!("artifact:{artifact}/{name}");
+                        let blob = ResourceContents::blob(data, uri);
+                        ContentBlock::resource(match kind {
+                            Some(kind) => blob.with_mime_type(kind),
+                            None => blob,
+                        })
+                    }
+                }
+            }
+            ArchivedContent::Url(url) => {
+                let name = part.filename.as_ref().map_or(url.as_str(), |name| name.as_str());
+                let mut link = Resource::new(url.as_str(), name);
+                link.mime_type = kind.map(ToOwned::to_owned);
+                ContentBlock::resource_link(link)
+            }
+        };
+        self.blocks.push(block);
+    }
+
+    /// Whether there is nothing more to wait for, until the client says something.
+    pub(super) fn is_settled(&self) -> bool {
+        self.refused.is_some()
+            || self.state.is_some_and(|state| state.is_terminal() || state.is_interrupted())
+    }
+
+    /// What the agent says of its state.
+    pub(super) fn words(&self) -> Option<String> {
+        (!self.said.is_empty()).then(|| self.said.join("\n"))
+    }
+
+    /// The result of the call.
+    pub(super) fn into_result(self) -> CallToolResult {
+        let failed = match self.state {
+            Some(TaskState::Failed | TaskState::Rejected | TaskState::Canceled) => true,
+            _ => self.refused.is_some(),
+        };
+        let mut blocks = self.blocks;
+        if let Some(refused) = &self.refused {
+            blocks.push(ContentBlock::text(refused.to_string()));
+        }
+        blocks.extend(self.said.iter().map(ContentBlock::text));
+        if blocks.is_empty() && failed {
+            let state = self.state.map_or("unfinished", TaskState::as_str);
+            blocks.push(ContentBlock::text(format!("the task is {state}")));
+        }
+        let mut structured = Map::new();
+        structured.insert("taskId".to_owned(), json!(self.task));
+        structured.insert("contextId".to_owned(), json!(self.context));
+        structured.insert("state".to_owned(), json!(self.state.map_or("", TaskState::as_str)));
+        structured.insert("data".to_owned(), Value::Array(self.data));
+        let mut result =
+            if failed { CallToolResult::error(blocks) } else { CallToolResult::success(blocks) };
+        result.structured_content = Some(Value::Object(structured));
+        result
+    }
+}
+
+fn text(part: &ArchivedPart) -> Option<String> {
+    match &part.content {
+        ArchivedContent::Text(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+/// The JSON Schema of the structured part.
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "taskId": { "type": "string", "description": "The task, to continue it with." },
+            "contextId": { "type": "string", "description": "The conversation." },
+            "state": { "type": "string", "description": "Where the task stands." },
+            "data": { "type": "array", "description": "What it produced as JSON." }
+        },
+        "required": ["taskId", "contextId", "state", "data"]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{Artifact, Ask, Change, Content, Part, Turn};
+
+    fn events(changes: Vec<Change>) -> Vec<Parcel<TaskEvent>> {
+        let numbered = changes.into_iter().zip(1..);
+        let event = |(change, generation)| TaskEvent {
+            task: "t1".into(),
+            context: "c1".into(),
+            generation,
+            at_ms: 1_000 + generation,
+            change,
+        };
+        numbered.map(event).map(|event| Parcel::archive(&event).unwrap()).collect()
+    }
+
+    fn status(state: TaskState, said: Option<&str>) -> Change {
+        Change::Status { state, turn: said.map(Turn::agent) }
+    }
+
+    #[test]
+    fn parts_become_the_blocks_that_they_are() {
+        let image = Part { media_type: Some("image/png".into()), ..Content::Bytes(vec![0]).into() };
+        let bytes = Part { filename: Some("a.bin".into()), ..Content::Bytes(vec![1]).into() };
+        let parts = vec![
+            Content::Text("hello".into()).into(),
+            Content::Json(r#"{"a":1}"#.into()).into(),
+            image,
+            bytes,
+            Content::Url("https://a.example/x".into()).into(),
+        ];
+        let outcome = Outcome::of(&events(vec![
+            Change::Accepted { ask: Ask::new(Turn::user("hi")) },
+            status(TaskState::Working, Some("one moment")),
+            Artifact::new("answer", parts).into(),
+            status(TaskState::Completed, None),
+        ]));
+        assert!(outcome.is_settled());
+        let result = serde_json::to_value(outcome.into_result()).unwrap();
+        let kinds: Vec<&str> = result["content"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|b| b["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(kinds, ["text", "text", "image", "resource", "resource_link"]);
+        assert_eq!(result["isError"], false);
+        assert_eq!(result["structuredContent"]["data"], json!([{ "a": 1 }]));
+        assert_eq!(result["structuredContent"]["contextId"], "c1");
+        let schema = jsonschema::validator_for(&schema()).unwrap();
+        assert!(schema.is_valid(&result["structuredContent"]));
+    }
+
+    #[test]
+    fn a_failure_is_an_error_with_words_and_a_question_is_none() {
+        let failed = Outcome::of(&events(vec![status(TaskState::Failed, Some("no such city"))]));
+        let result = serde_json::to_value(failed.into_result()).unwrap();
+        assert_eq!(
+            (&result["isError"], &result["content"][0]["text"]),
+            (&json!(true), &json!("no such city"))
+        );
+        let asks =
+            Outcome::of(&events(vec![status(TaskState::InputRequired, Some("which city?"))]));
+        assert!(asks.is_settled());
+        let result = serde_json::to_value(asks.into_result()).unwrap();
+        assert_eq!(
+            (&result["isError"], &result["content"][0]["text"]),
+            (&json!(false), &json!("which city?"))
+        );
+    }
+}
