@@ -27,9 +27,17 @@ fn a_node_accounts_for_itself_and_its_cells() {
         .map(|line| line["record"]["event"]["kind"].as_str().expect("a kind").to_owned())
         .filter(|kind| kind != "signature")
         .collect();
-    let expected =
-        ["file", "opened", "node_started", "capability_use", "cell_started", "cell_ended"];
-    assert_eq!(kinds, [&expected[..], &["node_stopped"]].concat());
+    let expected = [
+        "file",
+        "opened",
+        "node_started",
+        "authorisation",
+        "capability_use",
+        "cell_started",
+        "cell_ended",
+        "node_stopped",
+    ];
+    assert_eq!(kinds, expected);
     for part in
         ["\"level\":\"strict\"", "\"how\":\"exited\"", "\"target\":\"exec\"", "\"profile\":\""]
     {

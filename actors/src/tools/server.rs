@@ -398,3 +398,60 @@ impl Actor for CallActor {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use neuroflow_kernel::{ChildSpec, Header, Kernel, Restriction};
+
+    use super::*;
+    use crate::audit::{AuditConfig, audit_child};
+    use crate::tools::{Tool, ToolError, invoke};
+
+    struct Flag(Arc<AtomicBool>);
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Nothing {}
+
+    impl Tool for Flag {
+        type Arguments = Nothing;
+        type Output = bool;
+
+        fn name(&self) -> &'static str {
+            "flag"
+        }
+
+        fn description(&self) -> &'static str {
+            "Raises a flag."
+        }
+
+        async fn call(&self, _: Nothing, _: ToolContext) -> Result<bool, ToolError> {
+            Ok(self.0.swap(true, Ordering::SeqCst))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_cannot_be_recorded_is_not_made_where_that_is_required() {
+        for required in [true, false] {
+            let raised = Arc::new(AtomicBool::new(false));
+            let entry = ToolEntry { owner: None, tool: AnyTool::new(Flag(Arc::clone(&raised))) };
+            let mut config = AuditConfig::new("/nowhere/audit.log");
+            config.required = required;
+            // A log whose actor doesn't run.
+            let (_log, audit) = audit_child(config).unwrap();
+            let router = ToolServer::new(vec![entry]).unwrap().audit(audit);
+            let kernel = Kernel::builder().start().await.unwrap();
+            let (spec, tools) = ChildSpec::new("tools", move || router.clone()).unwrap();
+            kernel.root().start(spec).await.unwrap();
+            let grant = ToolGrant { owner: "agent".to_owned(), shared: vec!["flag".to_owned()] };
+            let tools = tools.attenuate(Restriction::new().policy(grant)).unwrap();
+            let called = invoke(&tools, Header::new(), "flag", serde_json::json!({})).await;
+            let refused = called.err().map(|error| format!("{error:?}")).unwrap_or_default();
+            assert_eq!(refused.contains("unrecorded"), required, "{refused}");
+            assert_eq!(raised.load(Ordering::SeqCst), !required);
+            kernel.stop().await;
+        }
+    }
+}
