@@ -1,11 +1,13 @@
 //! `SendMessage` to the agent `echo` through a real node, beside a bare axum handler of the same
-//! shape: it parses the same JSON and answers a task of the same size, and does nothing else.
+//! shape: it parses the same JSON and answers a task of the same size, and does nothing else. Then
+//! streams.
 //!
 //! Both servers and the clients share this machine's cores; each server has a runtime of its own,
 //! and the clients a thread of their own.
 
 mod bare;
 mod client;
+mod streams;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use self::client::Clients;
 use crate::counting::Counting;
 use crate::support::{Aim, Arguments, Figure, Samples, Unit, WORKERS};
 
-pub(crate) const FIGURES: &[&str] = &[ONE, MANY, RATE];
+pub(crate) const FIGURES: &[&str] = &[ONE, MANY, RATE, streams::FIRST, streams::OPEN];
 
 const ONE: &str = "gateway/latency-1";
 const MANY: &str = "gateway/latency-64";
@@ -37,11 +39,11 @@ const BARE: &str = "bare axum";
 
 pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
     let wants = |figures: &[&str]| figures.iter().any(|figure| arguments.wants(figure));
-    if !wants(FIGURES) {
-        return Vec::new();
+    let mut figures = streams::measure(arguments);
+    if !wants(&[ONE, MANY, RATE]) {
+        return figures;
     }
     let servers = Servers::start();
-    let mut figures = Vec::new();
     if wants(&[ONE]) {
         let [ours, bare] = rounds(&servers, 1, ONE_REQUESTS, arguments.iterations);
         let figure = Figure::new(ONE, ONE_AIM, &ours.latencies);
