@@ -33,8 +33,9 @@ impl Envelope {
     }
 }
 
-/// The body of the answer. It ends with the updates; while there are none it says that it lives.
-pub(super) fn body(updates: Updates, envelope: Envelope, clock: Clock) -> Body {
+/// The body of the answer. Boxed, because there may be ten thousand of them, and a future holds what
+/// moves into it twice. It ends with the updates; while there are none it says that it lives.
+pub(super) fn body(updates: Box<Updates>, envelope: Envelope, clock: Clock) -> Body {
     let begun = (updates, envelope, clock, false);
     let events = stream::unfold(begun, |(mut updates, envelope, clock, over)| async move {
         if over {

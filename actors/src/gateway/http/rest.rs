@@ -43,7 +43,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, request: Request<Body>) -> Resp
     let (error, mut response) = match result {
         Ok(Answer::Whole(body)) => (None, write(StatusCode::OK, media, body)),
         Ok(Answer::Stream(updates)) => {
-            (None, event_stream(sse::body(*updates, Envelope::Bare, shared.clock.clone())))
+            (None, event_stream(sse::body(updates, Envelope::Bare, shared.clock.clone())))
         }
         Err(error) => {
             let status = StatusCode::from_u16(error.rest_status()).unwrap_or_default();

@@ -36,7 +36,7 @@ pub(super) async fn answer(
     let (error, mut response) = match result {
         Ok((_, Answer::Whole(body))) => (None, answer_json(StatusCode::OK, body)),
         Ok((id, Answer::Stream(updates))) => {
-            let body = sse::body(*updates, Envelope::Rpc(id), shared.clock.clone());
+            let body = sse::body(updates, Envelope::Rpc(id), shared.clock.clone());
             (None, event_stream(body))
         }
         Err((id, error)) => {
