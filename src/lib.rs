@@ -40,3 +40,8 @@ struct SandboxGuide;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guides/durability.md")]
 struct DurabilityGuide;
+
+/// The examples of the gateway's guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guides/gateway.md")]
+struct GatewayGuide;

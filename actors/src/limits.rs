@@ -398,3 +398,7 @@ pub const BODY_SLACK: Duration = Duration::from_secs(5);
 
 /// What a body gets beyond [`BODY_BYTES`], for the same reason.
 pub const BODY_SLACK_BYTES: usize = 64 * 1024;
+
+/// Bytes of a client's own text that an error repeats: enough to find the place, and no way to have
+/// megabytes sent back.
+pub const SHOWN_BYTES: usize = 512;

@@ -13,9 +13,11 @@ mod support;
 
 mod a2a_client;
 mod bad_input;
+mod binding_input;
 mod bindings;
 mod cancel;
 mod capability;
+mod cards;
 mod fuzz;
 mod http_to_process;
 mod mcp_conformance;

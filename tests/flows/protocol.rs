@@ -182,7 +182,8 @@ impl Peer {
                 format!("{name}={}", text.replace('%', "%25").replace('+', "%2B").replace(' ', "+"))
             })
             .collect();
-        let mut head = format!("{method} {path}?{} HTTP/1.1\r\nhost: node\r\n", query.join("&"));
+        let mut head =
+            format!("{method} {path}?{} HTTP/1.1\r\nhost: localhost\r\n", query.join("&"));
         for (name, value) in self.headers() {
             head.extend([name, ": ", value, "\r\n"]);
         }

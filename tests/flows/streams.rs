@@ -112,7 +112,7 @@ async fn a_stream_that_was_cut_off_goes_on_after_the_last_event_it_has() {
         assert_eq!(rest, whole[skipped..], "after {last}");
         let path = format!("/tasks/{task}:subscribe");
         let bare = format!(
-            "GET {path} HTTP/1.1\r\nhost: n\r\na2a-version: 1.0\r\nlast-event-id: {last}\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\na2a-version: 1.0\r\nlast-event-id: {last}\r\n\r\n"
         );
         let events = Connection::open(to).await.events(bare.as_bytes()).await;
         let mut events = events.unwrap_or_else(|response| panic!("{}", response.text()));

@@ -10,6 +10,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::error::A2aError;
+use crate::limits::SHOWN_BYTES;
 
 /// Reads an object; the error names the field that doesn't fit, below `root`.
 pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2aError> {
@@ -34,11 +35,21 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2
                 let path = located.path();
                 let at_root = path.iter().next().is_none();
                 let field = if at_root { root.to_owned() } else { path.to_string() };
-                A2aError::invalid(field, located.inner().to_string())
+                A2aError::invalid(shown(field), shown(located.inner().to_string()))
             }
-            Ok(_) => A2aError::invalid(root, error.to_string()),
+            Ok(_) => A2aError::invalid(root, shown(error.to_string())),
         }
     })
+}
+
+/// As much of a text as an error says: names and values in it are the client's, and of any length.
+fn shown(mut text: String) -> String {
+    if text.len() > SHOWN_BYTES {
+        let end = (0..=SHOWN_BYTES).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+        text.push_str("...");
+    }
+    text
 }
 
 /// Writes what is serializable. Text, numbers and lists can't fail but for memory.
@@ -342,5 +353,9 @@ mod tests {
         assert!(error(r#"{"message":{"parts":[{"text":7}]}}"#).1.starts_with("message.parts[0]"));
         assert!(error(r#"{"message":{"role":"ROLE_KING"}}"#).1.starts_with("message.role"));
         assert_eq!(error(r#"{"message":{},"message":{}}"#).0, -32602);
+        let long = format!(r#"{{"metadata":{{"{}":1e999}}}}"#, "\u{e4}".repeat(100_000));
+        let (code, text) = error(&long);
+        assert_eq!(code, -32602);
+        assert!(text.len() < 3 * SHOWN_BYTES, "{}", text.len());
     }
 }

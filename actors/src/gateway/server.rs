@@ -162,14 +162,15 @@ async fn serve(
         if let Err(error) = accepted.0.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
         }
-        let served = serve_connection(
+        // In a box, or it would be in its task twice.
+        let served = Box::pin(serve_connection(
             accepted,
             tls.clone(),
             router.clone(),
             clock.clone(),
             graceful.watcher(),
             stopping.clone(),
-        );
+        ));
         connections.spawn(async move {
             served.await;
             drop(place);

@@ -55,15 +55,17 @@ pub(in crate::gateway) async fn serve_connection(
             None => plain(stream, address, &clock).await,
         }
     };
+    // On the heap while it lasts: a connection that is open for hours has no use for it any more, nor
+    // for the other version's state.
     let opened = tokio::select! {
-        opened = opened => opened,
+        opened = Box::pin(opened) => opened,
         _ = stopping.changed() => None,
     };
     let Some(Opened { stream, peer, is_http2 }) = opened else { return };
     let service = TowerToHyperService::new(Extension(peer).layer(router));
     let io = TokioIo::new(Paced::new(stream, clock));
     let served = if is_http2 {
-        watcher.watch(second().serve_connection(io, service)).await
+        Box::pin(watcher.watch(second().serve_connection(io, service))).await
     } else {
         watcher.watch(first().serve_connection(io, service)).await
     };

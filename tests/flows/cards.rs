@@ -1,0 +1,101 @@
+//! Cards: where they are, how they are kept, and who can check who signed them.
+
+use neuroflow::actors::CardKey;
+use neuroflow::{AnyAgent, Echo, GatewayConfig, Node};
+use serde_json::Value;
+
+use crate::a2a_client::{install_python, installed};
+use crate::client::Connection;
+use crate::support::{loopback, run_program, start};
+use crate::turns::curious;
+
+fn node(config: GatewayConfig) -> neuroflow::NodeBuilder {
+    Node::builder().agent(AnyAgent::new(Echo)).agent(curious()).gateway_with(config)
+}
+
+fn interfaces(card: &Value) -> Vec<[&str; 3]> {
+    let text = |value: &'_ Value| -> &'static str {
+        Box::leak(value.as_str().unwrap_or_default().to_owned().into_boxed_str())
+    };
+    let all = card["supportedInterfaces"].as_array().expect("interfaces");
+    all.iter()
+        .map(|one| [text(&one["protocolBinding"]), text(&one["url"]), text(&one["tenant"])])
+        .collect()
+}
+
+#[tokio::test]
+async fn every_agent_has_a_card_and_the_directory_has_all_of_them() {
+    let (node, to) = start(node(GatewayConfig::new(loopback()))).await;
+    let mut connection = Connection::open(to).await;
+    let root = connection.get("/.well-known/agent-card.json").await.json();
+    let base = format!("http://{to}");
+    let (address, rpc) = (to.to_string(), format!("{base}/"));
+    let expected = [["JSONRPC", &rpc, ""], ["HTTP+JSON", &base, ""], ["GRPC", &address, ""]];
+    assert_eq!(interfaces(&root), expected);
+    let own = connection.get("/agents/curious/.well-known/agent-card.json").await.json();
+    let url = format!("{base}/agents/curious");
+    let expected = [["JSONRPC", &url, ""], ["HTTP+JSON", &url, ""], ["GRPC", &address, "curious"]];
+    assert_eq!(interfaces(&own), expected);
+    assert_eq!(own["capabilities"]["streaming"], true);
+    let directory = connection.get("/agents").await.json();
+    let names: Vec<_> = directory["agents"].as_array().expect("agents").iter().collect();
+    assert_eq!(names.iter().map(|card| &card["name"]).collect::<Vec<_>>(), ["echo", "curious"]);
+    assert_eq!(*names[1], own);
+    let missing = connection.get("/agents/nobody/.well-known/agent-card.json").await;
+    assert_eq!((missing.status, &missing.json()["error"]["code"]), (404, &404.into()));
+    assert_eq!(connection.get("/.well-known/jwks.json").await.status, 404, "nothing is signed");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_card_that_a_client_has_is_not_sent_again() {
+    let (node, to) = start(node(GatewayConfig::new(loopback()))).await;
+    for path in
+        ["/.well-known/agent-card.json", "/agents/echo/.well-known/agent-card.json", "/agents"]
+    {
+        let mut connection = Connection::open(to).await;
+        let first = connection.get(path).await;
+        assert_eq!(first.header("cache-control"), Some("max-age=300"));
+        let tag = first.header("etag").expect("a tag").to_owned();
+        let modified = first.header("last-modified").expect("a time").to_owned();
+        for (name, value) in [("if-none-match", &tag), ("if-modified-since", &modified)] {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{name}: {value}\r\n\r\n");
+            connection.send(request.as_bytes()).await.expect("it is sent");
+            let again = connection.receive().await.expect("an answer");
+            assert_eq!((again.status, again.body.len()), (304, 0), "{name}");
+            assert_eq!(again.header("etag"), Some(tag.as_str()));
+        }
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nif-none-match: \"old\"\r\n\r\n");
+        connection.send(request.as_bytes()).await.expect("it is sent");
+        assert_eq!(connection.receive().await.expect("an answer").status, 200);
+    }
+    node.stop().await;
+}
+
+/// The official client checks the signature with the key set that the card names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_card_is_found_right_by_the_official_client_and_a_changed_one_wrong() {
+    let Some(packages) = installed("the client in Python", install_python).await else { return };
+    let mut config = GatewayConfig::new(loopback());
+    config.card_key = Some(CardKey::from_pem(KEY).expect("a key"));
+    let (node, to) = start(node(config)).await;
+    let run = move || {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/signed_card.py");
+        let packages = packages.to_string_lossy().into_owned();
+        let environment = [("PYTHONPATH", packages.as_str()), ("NO_PROXY", "*")];
+        run_program(&["python3", script, &format!("http://{to}")], &environment)
+    };
+    let said = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
+    let said = said.unwrap_or_else(|complaint| panic!("{complaint}"));
+    assert_eq!(said, "the signatures are right\n");
+    node.stop().await;
+}
+
+/// Made for this test, and for nothing else.
+const KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----\n\
+    MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg+c2R+FNk3tdhsVvp\n\
+    67Q+kxTLgGSmi9nsQmWQV7ug9pOhRANCAAR/G26ml2KknTgyHfnIDYPOaiMRHm97\n\
+    jDCmHdCeBDZZ8uxbPJlOYpQzFqyb/XpWCcSBuxpbFmA5nZQrfthmDBxx\n\
+    -----END PRIVATE KEY-----\n\n";
