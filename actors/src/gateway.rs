@@ -137,22 +137,32 @@ impl fmt::Debug for GatewayConfig {
 /// # let _ = mount;
 /// ```
 #[derive(Clone)]
-pub struct Mount(Arc<dyn Fn(SocketAddr) -> axum::Router + Send + Sync>);
+pub struct Mount {
+    make: Arc<dyn Fn(SocketAddr) -> axum::Router + Send + Sync>,
+    described: Vec<(&'static str, &'static str)>,
+}
 
 impl Mount {
     /// From how the routes are made.
     pub fn new(make: impl Fn(SocketAddr) -> axum::Router + Send + Sync + 'static) -> Self {
-        Self(Arc::new(make))
+        Self { make: Arc::new(make), described: Vec::new() }
+    }
+
+    /// Names a path in the gateway's own description, with what a POST does there.
+    #[must_use]
+    pub fn describe(mut self, path: &'static str, summary: &'static str) -> Self {
+        self.described.push((path, summary));
+        self
     }
 
     pub(crate) fn routes(&self, address: SocketAddr) -> axum::Router {
-        (self.0)(address)
+        (self.make)(address)
     }
 }
 
 impl fmt::Debug for Mount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mount").finish_non_exhaustive()
+        f.debug_struct("Mount").field("described", &self.described).finish_non_exhaustive()
     }
 }
 

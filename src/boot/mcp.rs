@@ -39,4 +39,5 @@ pub(super) fn mount(door: McpDoor, public_url: Option<String>) -> Mount {
         let (door, hosts) = (door.clone(), McpHosts::new(address, public_url.as_deref()));
         mcp_routes(move || door.handler(), &hosts)
     })
+    .describe("/mcp", "Speaks the Model Context Protocol, over streamable HTTP.")
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
-use neuroflow_kernel::{Actor, Clock, Context, Header, Moment, Reply, TraceContext};
+use neuroflow_kernel::{Actor, Clock, Context, Generation, Header, Moment, Reply, TraceContext};
 use tokio::sync::{mpsc, oneshot};
 
 use super::digest::hex;
@@ -73,8 +73,11 @@ impl Actor for AuditServer {
         if context.task(work).is_err() {
             return Err(AuditError::Writer(neuroflow_kernel::Refusal::Stopped));
         }
-        // An empty queue has room for one.
-        let _taken = queue.try_send((entry(context, started), None));
+        // A later life of this actor isn't the node's; the log says by itself that it was opened.
+        if context.generation() == Generation::FIRST {
+            // An empty queue has room for one.
+            let _taken = queue.try_send((entry(context, started), None));
+        }
         self.running = Some(Running { queue, ended });
         Ok(())
     }

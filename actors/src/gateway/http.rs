@@ -113,7 +113,8 @@ impl Shared {
         }
         let unwritable = |source| GatewayError::Card { agent: "/agents".to_owned(), source };
         let directory = serde_json::to_vec(&Directory { agents: all }).map_err(unwritable)?;
-        let description = openapi::document(base_url, &config.version, &config.security);
+        let description =
+            openapi::document(base_url, &config.version, &config.security, &config.mounts);
         let description = description.to_string().into_bytes();
         let keys = config
             .card_key

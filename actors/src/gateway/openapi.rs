@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::SecurityScheme;
+use super::{Mount, SecurityScheme};
 
 /// Where it's served.
 pub(super) const PATH: &str = "/openapi.json";
@@ -49,6 +49,7 @@ const CARDS: &str = "cards";
 const RPC: &str = "a2a: JSON-RPC and gRPC";
 const REST: &str = "a2a: HTTP+JSON";
 const CHAT: &str = "chat completions";
+const MOUNTED: &str = "further";
 
 const fn get(
     path: &'static str,
@@ -224,15 +225,25 @@ const PER_AGENT: [Row; 12] = [
 ];
 
 /// The document, for a gateway that clients know by this URL.
-pub(super) fn document(base_url: &str, version: &str, security: &[SecurityScheme]) -> Value {
+pub(super) fn document(
+    base_url: &str,
+    version: &str,
+    security: &[SecurityScheme],
+    mounts: &[Mount],
+) -> Value {
     let mut paths = Map::new();
     for row in &ONCE {
-        add(&mut paths, row.path.to_owned(), row.id.to_owned(), row);
+        add(&mut paths, row.path.to_owned(), row.id, row);
     }
     for row in &PER_AGENT {
-        add(&mut paths, row.path.to_owned(), row.id.to_owned(), row);
+        add(&mut paths, row.path.to_owned(), row.id, row);
         let below = format!("/agents/{{agent}}{}", row.path);
-        add(&mut paths, below, format!("{}OfAgent", row.id), row);
+        add(&mut paths, below, &format!("{}OfAgent", row.id), row);
+    }
+    for (path, summary) in mounts.iter().flat_map(|mount| &mount.described) {
+        let (body, answer) = (Body::Schema("Object"), Answer::Either("Object", "Object"));
+        let id = format!("post{}", path.replace('/', "_"));
+        add(&mut paths, (*path).to_owned(), &id, &post(path, "", summary, MOUNTED, body, answer));
     }
     let mut components = json!({ "schemas": schemas() });
     let mut document = json!({
@@ -273,7 +284,7 @@ fn written(scheme: &SecurityScheme) -> Value {
     }
 }
 
-fn add(paths: &mut Map<String, Value>, path: String, id: String, row: &Row) {
+fn add(paths: &mut Map<String, Value>, path: String, id: &str, row: &Row) {
     let parameters: Vec<Value> = placeholders(&path)
         .map(|name| {
             json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } })
@@ -448,7 +459,8 @@ mod tests {
     use super::*;
 
     fn paths() -> Map<String, Value> {
-        let document = document("http://127.0.0.1:1", "0.1.0", &[]);
+        let mount = Mount::new(|_| axum::Router::new()).describe("/more", "Does more.");
+        let document = document("http://127.0.0.1:1", "0.1.0", &[], &[mount]);
         document["paths"].as_object().unwrap().clone()
     }
 
@@ -458,12 +470,13 @@ mod tests {
         for (route, _) in http::routes() {
             assert!(paths.contains_key(route), "{route} isn't described");
         }
+        assert_eq!(paths["/more"]["post"]["summary"], "Does more.");
     }
 
     #[test]
     fn what_it_describes_is_routed() {
         let routed: BTreeSet<&str> = http::routes().into_iter().map(|(path, _)| path).collect();
-        for (path, methods) in &paths() {
+        for (path, methods) in paths().iter().filter(|(path, _)| *path != "/more") {
             for method in methods.as_object().unwrap().keys() {
                 let filled = path
                     .replace("{agent}", "echo")
@@ -492,7 +505,7 @@ mod tests {
     #[test]
     fn references_lead_to_schemas_and_placeholders_to_parameters() {
         let security = [SecurityScheme::Bearer { format: None }, SecurityScheme::MutualTls];
-        let document = document("http://127.0.0.1:1", "0.1.0", &security);
+        let document = document("http://127.0.0.1:1", "0.1.0", &security, &[]);
         let text = document.to_string();
         let known = document["components"]["schemas"].as_object().unwrap();
         let prefix = "\"$ref\":\"#/components/schemas/";
