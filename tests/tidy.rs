@@ -40,7 +40,7 @@ const CONTRACTS: [&str; 6] = [
     "actors/src/journal.rs",
     "sandbox/src/exec.rs",
 ];
-const CONTRACT_IMPORTS: [&str; 9] = [
+const CONTRACT_IMPORTS: [&str; 10] = [
     "std::",
     "rkyv::",
     "serde::",
@@ -49,6 +49,7 @@ const CONTRACT_IMPORTS: [&str; 9] = [
     "crate::limits::",
     "crate::agent::",
     "crate::audit::",
+    "crate::journal::",
     "crate::tools::",
 ];
 
