@@ -1,6 +1,10 @@
 //! `/bin/true` in a cell of level `strict`, cold and from a pool, beside a bare process and `bwrap`
 //! with the same namespaces; and how many cells there can be.
 //!
+//! *Cold* is a launch with a profile that no pool is kept for. The zygote's own stock, which knows no
+//! profile, has a first process for it, because it had time since the launch before; *unstocked* is the
+//! first launch of a zygote, which makes everything then.
+//!
 //! Two moments are measured. *Exit*: the caller knows the program's status and has all of its output.
 //! *Gone*: in addition everything of the cell has been taken down and its usage is known. `bwrap` and
 //! a bare process are measured until they are reaped, which is both.
@@ -21,6 +25,7 @@ use crate::support::{Aim, Arguments, Figure, Samples, Unit, on_workers};
 pub(crate) const FIGURES: &[&str] = &[
     COLD_EXIT,
     COLD_GONE,
+    UNSTOCKED,
     WARM_EXIT,
     WARM_GONE,
     LARGE_HOST,
@@ -34,6 +39,7 @@ pub(crate) const FIGURES: &[&str] = &[
 
 const COLD_EXIT: &str = "cell/cold-exit";
 const COLD_GONE: &str = "cell/cold-gone";
+const UNSTOCKED: &str = "cell/unstocked-exit";
 const WARM_EXIT: &str = "cell/warm-exit";
 const WARM_GONE: &str = "cell/warm-gone";
 const LARGE_HOST: &str = "cell/cold-exit-large-host";
@@ -46,13 +52,15 @@ const SMALL: &str = "the same from a small host";
 pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
     let wants = |figure: &str| arguments.wants(figure);
     let mut figures = Vec::new();
-    if [COLD_EXIT, COLD_GONE, WARM_EXIT, WARM_GONE, LARGE_HOST, EXEC].into_iter().any(wants) {
+    let interleaved = [COLD_EXIT, COLD_GONE, UNSTOCKED, WARM_EXIT, WARM_GONE, LARGE_HOST, EXEC];
+    if interleaved.into_iter().any(wants) {
         let bwrap = Command::new("bwrap").arg("--version").stdout(Stdio::null()).status().is_ok();
         if !bwrap {
             println!("bwrap isn't installed, so cells are measured beside a bare process only");
         }
         let iterations = arguments.iterations;
         let all = on_workers(async move { rounds(iterations, bwrap).await });
+        let unstocked = wants(UNSTOCKED).then(|| on_workers(unstocked(iterations)));
         let large = wants(LARGE_HOST).then(|| on_workers(large_host(iterations)));
         let of_cold = |name, samples| {
             let figure = Figure::new(name, Aim::Ratio(0.35), samples);
@@ -71,6 +79,10 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
             of_warm(EXEC, Aim::None, &all.exec),
         ];
         figures.extend(made.into_iter().filter(|figure| wants(&figure.name)));
+        if let Some(unstocked) = unstocked {
+            let figure = Figure::new(UNSTOCKED, Aim::None, &unstocked);
+            figures.push(if bwrap { figure.beside(BWRAP, &all.wrapped) } else { figure });
+        }
         if let Some(large) = large {
             let figure = Figure::new(LARGE_HOST, Aim::Ratio(1.1), &large);
             figures.push(figure.beside(SMALL, &all.cold.exit));
@@ -181,6 +193,20 @@ async fn launch(launcher: &Launcher, profile: &Profile) -> ((Duration, Duration)
     let gone = begun.elapsed();
     assert_eq!((report.end, report.degraded.len()), (End::Exited(0), 0), "with all layers");
     ((exit, gone), report.prepared)
+}
+
+async fn unstocked(iterations: usize) -> Samples {
+    let profile = Profile::builder(Level::Strict).build().expect("a profile of defaults");
+    let mut samples = Samples::new(Unit::Nanoseconds);
+    for round in 0..=iterations {
+        let launcher = Launcher::start().expect("the zygote starts");
+        tokio::time::sleep(PAUSE).await;
+        let ((exit, _), _) = launch(&launcher, &profile).await;
+        if round > 0 {
+            samples.took(exit, 1);
+        }
+    }
+    samples
 }
 
 /// A gigabyte that is really there.
