@@ -48,7 +48,7 @@ pub(crate) use tally::Tally;
 /// ```text
 /// cargo +nightly fuzz run egress_request
 /// ```
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub fn fuzz(bytes: &[u8]) {
     if let hello::Hello::Client { server_name: Some(name), .. } = hello::read(bytes) {
@@ -63,4 +63,10 @@ pub fn fuzz(bytes: &[u8]) {
     if path::check(text).is_ok() {
         assert!(!text.split('/').any(|segment| segment == ".."));
     }
+}
+
+/// A hello that names this host, for tests elsewhere.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn sample_hello(name: &str) -> Vec<u8> {
+    hello::build::hello(&[hello::build::server_name(name)])
 }

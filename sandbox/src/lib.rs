@@ -32,6 +32,8 @@ mod errno;
 mod error;
 pub mod escape;
 mod exec;
+#[cfg(all(test, target_os = "linux"))]
+mod fuzzed;
 #[cfg(target_os = "linux")]
 mod input;
 mod interpreter;
@@ -67,7 +69,7 @@ pub use account::{GroupUsage, LimitHit};
 pub use cell::{Cell, RunError};
 pub use diagnosis::{Controller, Reason, Remedy, Switch};
 pub use doctor::{Finding, Verdict, examine};
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use egress::fuzz as fuzz_egress;
 pub use egress::{
@@ -102,6 +104,6 @@ pub use seccomp::{
 };
 pub use server::{SandboxActor, SandboxServer};
 pub use step::Step;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use zygote::protocol::fuzz as fuzz_protocol;

@@ -198,7 +198,7 @@ pub(crate) enum Cause {
 /// ```text
 /// cargo +nightly fuzz run launcher_protocol
 /// ```
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub fn fuzz(bytes: &[u8]) {
     if let Some(record) = Record::parse(bytes) {
         assert_eq!(Record::parse(&record.encode()), Some(record), "it's read as it's written");
