@@ -180,6 +180,8 @@ class Joining:
         main = begin(arguments)
         exec(compile(arguments[4], "<string>", "exec", dont_inherit=True), main.__dict__)
         flush()
+        flush_files()
+        threading.active_count()
         main.__dict__.clear()
         gc.collect()
 
@@ -359,15 +361,7 @@ def finish(main: types.ModuleType, status: int, interrupted: bool) -> None:
     threading._shutdown()
     atexit._run_exitfuncs()
     whole = flush()
-    # The collector closes files of a cycle in an order that loses what is in their buffers. What was
-    # there before the fork isn't among the objects.
-    for kinds in ((io.TextIOWrapper,), (io.BufferedWriter, io.BufferedRandom)):
-        for each in gc.get_objects():
-            if issubclass(type(each), kinds):
-                try:
-                    each.flush()
-                except Exception:
-                    pass  # Closed, or nowhere to go, as at any interpreter's end.
+    flush_files()
     if threading.active_count() == 1:
         # What nobody closed closes itself now.
         main.__dict__.clear()
@@ -379,6 +373,18 @@ def finish(main: types.ModuleType, status: int, interrupted: bool) -> None:
     # Whoever waits for the streams' ends needn't wait for the memory's.
     os.closerange(0, 3)
     os._exit(status if whole else 120)
+
+
+def flush_files() -> None:
+    """The collector closes files of a cycle in an order that loses what is in their buffers. What was
+    there before the fork isn't among the objects."""
+    for kinds in ((io.TextIOWrapper,), (io.BufferedWriter, io.BufferedRandom)):
+        for each in gc.get_objects():
+            if issubclass(type(each), kinds):
+                try:
+                    each.flush()
+                except Exception:
+                    pass  # Closed, or nowhere to go, as at any interpreter's end.
 
 
 def flush() -> bool:
