@@ -189,7 +189,8 @@ impl Stage {
     ];
 }
 
-/// Time per start-up stage, measured by the cell itself.
+/// Time per start-up stage, measured by the cell itself. Where the first process came from the zygote's
+/// stock, [`Stage::Clone`] is the hand-over to it, and the stages that it had behind it are zero.
 ///
 /// ```
 /// use neuroflow_sandbox::Stages;
