@@ -1,11 +1,12 @@
 //! Cards: where they are, how they are kept, and who can check who signed them.
 
-use neuroflow::actors::CardKey;
-use neuroflow::{AnyAgent, Echo, GatewayConfig, Node};
-use serde_json::Value;
+use neuroflow::actors::{CardKey, ExtendedProfile, SecurityScheme};
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, GatewayConfig, Node};
+use serde_json::{Value, json};
 
 use crate::a2a_client::{install_python, installed};
 use crate::client::Connection;
+use crate::protocol::{Binding, Peer};
 use crate::support::{loopback, run_program, start};
 use crate::turns::curious;
 
@@ -72,6 +73,38 @@ async fn a_card_that_a_client_has_is_not_sent_again() {
         assert_eq!(connection.receive().await.expect("an answer").status, 200);
     }
     node.stop().await;
+}
+
+/// An agent that has more to say to those who have proved who they are.
+fn discreet() -> AnyAgent {
+    AgentBuilder::new("discreet", "Has secrets.")
+        .profile(|profile| profile.extended = Some(ExtendedProfile::default()))
+        .on_ask(|_, _| async { Ok(Answer::done()) })
+}
+
+#[tokio::test]
+async fn an_extended_card_is_not_for_everybody() {
+    let mut known = GatewayConfig::new(loopback());
+    known.security = vec![SecurityScheme::Bearer { format: None }];
+    for (config, reason, codes) in [
+        (GatewayConfig::new(loopback()), "EXTENDED_AGENT_CARD_NOT_CONFIGURED", [-32007, 400, 9]),
+        (known, "INVALID_REQUEST", [-32600, 401, 16]),
+    ] {
+        let (node, to) = start(node(config).agent(discreet())).await;
+        for (binding, code) in Binding::ALL.into_iter().zip(codes) {
+            let peer = Peer::new(binding, to, Some("discreet"));
+            let fault = peer.call("GetExtendedAgentCard", json!({})).await.expect_err("refused");
+            assert_eq!(
+                (fault.code, fault.reason.as_str()),
+                (code, reason),
+                "{binding:?}: {fault:?}"
+            );
+        }
+        let card =
+            Connection::open(to).await.get("/agents/discreet/.well-known/agent-card.json").await;
+        assert_eq!(card.json()["capabilities"]["extendedAgentCard"], true);
+        node.stop().await;
+    }
 }
 
 /// The official client checks the signature with the key set that the card names.
