@@ -415,7 +415,8 @@ impl NodeBuilder {
             .policy(policy)
             .start()
             .await?;
-        match self.populate(&kernel, log, &audit).await {
+        // On the heap, so that whoever starts a node doesn't carry all of this in a future.
+        match Box::pin(self.populate(&kernel, log, &audit)).await {
             Ok(parts) => Ok(Node {
                 kernel,
                 agents: parts.agents,

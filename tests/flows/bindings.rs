@@ -191,6 +191,7 @@ fn about(task: &str, context: &str) -> Value {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of errors")]
 async fn errors_are_the_same_everywhere_with_the_code_of_each_binding() {
     let (node, to) = start(node()).await;
     let done = ended(to, None).await;

@@ -174,13 +174,13 @@ impl Events {
     /// The id and the data of the next event; none at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<(Option<u64>, Value)> {
         loop {
-            while let Some((event, rest)) = self.received.split_once("\n\n") {
+            while let Some(end) = self.received.find("\n\n") {
+                let event: String = self.received.drain(..end + 2).collect();
                 let field = |name: &str| {
                     event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
                 };
                 let id = field("id").map(|id| id.parse().expect("an id is a number"));
                 let data = field("data").map(|data| serde_json::from_str(data).expect("JSON"));
-                self.received = rest.to_owned();
                 if let Some(data) = data {
                     return Some((id, data));
                 }

@@ -123,17 +123,15 @@ fn broken(dice: &mut Dice, call: &Value, corpus: &[Value]) -> Vec<u8> {
     match dice.below(14) {
         10..=12 => {
             // The other binding: the same parameters are the whole body.
-            path = dice
-                .one_of(&[
-                    "/message:send",
-                    "/message:stream",
-                    "/caller/message:send",
-                    "/agents/caller/message:send",
-                    "/tasks/x:cancel",
-                    "/tasks/x:subscribe",
-                    "/tasks/x/pushNotificationConfigs",
-                ])
-                .to_owned();
+            path = String::from(dice.one_of(&[
+                "/message:send",
+                "/message:stream",
+                "/caller/message:send",
+                "/agents/caller/message:send",
+                "/tasks/x:cancel",
+                "/tasks/x:subscribe",
+                "/tasks/x/pushNotificationConfigs",
+            ]));
             let mut params = call["params"].take();
             for _ in 0..dice.below(3) {
                 mutate(dice, &mut params, 0);

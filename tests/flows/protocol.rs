@@ -48,7 +48,7 @@ pub(crate) struct Peer {
 /// A stream of updates.
 pub(crate) enum Updates {
     Sse(Binding, Box<Events>),
-    Grpc(tonic::Streaming<pb::StreamResponse>),
+    Grpc(Box<tonic::Streaming<pb::StreamResponse>>),
 }
 
 impl Peer {
@@ -109,7 +109,9 @@ impl Peer {
                     }
                     _ => self.grpc_stream::<pb::SubscribeToTaskRequest>(operation, params).await,
                 };
-                answer.map(Updates::Grpc).map_err(|status| fault(&status))
+                answer
+                    .map(|stream| Updates::Grpc(Box::new(stream)))
+                    .map_err(|status| fault(&status))
             }
         }
     }

@@ -83,7 +83,7 @@ async fn waiting_for_the_client_is_not_work_and_has_a_bound_of_its_own() {
         });
     let node = Node::builder().agent(agent).clock(time.clock()).start().await.expect("a node");
     let asked = node.ask("curious", "go").await.expect("the task asks back");
-    time.advance(Duration::from_secs(60));
+    time.advance(Duration::from_mins(1));
     let task = asked.task().to_owned();
     let (asked, ()) = tokio::join!(say(&node, &task, "here"), async {
         // The agent's sleep begins somewhere in between.
