@@ -356,7 +356,8 @@ impl<M: Message> Address<M> {
         mut unsent: Unsent<M>,
     ) -> Result<(), Unsent<M>> {
         loop {
-            match clock.before(deadline, target.room()).await {
+            let weight = target.weight(&unsent.message);
+            match clock.before(deadline, target.room(weight)).await {
                 Ok(Ok(Some(inbox))) => {
                     inbox.push(unsent.header, self.grant.clone(), unsent.message);
                     return Ok(());
@@ -436,8 +437,16 @@ impl<'a, M: Message> Target<'a, M> {
         }
     }
 
+    /// What the message weighs where that matters: on a link.
+    fn weight(&self, message: &M) -> usize {
+        match self {
+            Self::Remote(route) => route.weight(message),
+            _ => 0,
+        }
+    }
+
     /// Waits for a place in a mailbox, and takes it; or until a link is worth a try.
-    async fn room(&self) -> Result<Option<Arc<dyn Inbox<M>>>, Refusal> {
+    async fn room(&self, bytes: usize) -> Result<Option<Arc<dyn Inbox<M>>>, Refusal> {
         match self {
             Self::Life(inbox) => {
                 inbox.vitals().wait_for_room().await?;
@@ -445,7 +454,7 @@ impl<'a, M: Message> Target<'a, M> {
             }
             Self::Name(slot, _) => await_room(*slot).await.map(Some),
             Self::Remote(route) => {
-                route.ready().await;
+                route.ready(bytes).await;
                 Ok(None)
             }
         }

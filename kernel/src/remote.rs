@@ -115,10 +115,11 @@ pub trait RemotePort: Send + Sync + 'static {
         replies: Arc<dyn RawReplies>,
     ) -> Result<(), RemoteError>;
 
-    /// Waits until a send to `target` is worth another try.
+    /// Waits until a send of so many bytes to `target` is worth another try.
     fn ready<'a>(
         &'a self,
         target: &'a RemoteTarget,
+        bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
     /// The clock of the kernel that this link serves.
@@ -227,7 +228,9 @@ pub(crate) trait RemoteRoute<M>: Send + Sync {
         grant: Option<&Arc<Grant>>,
         message: M,
     ) -> Result<(), SendError<M>>;
-    fn ready<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// Bytes that the message has on the wire.
+    fn weight(&self, message: &M) -> usize;
+    fn ready<'a>(&'a self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
     fn clock(&self) -> &Clock;
     fn target(&self) -> &RemoteTarget;
 }
@@ -275,8 +278,12 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         }
     }
 
-    fn ready<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        self.port.ready(&self.target)
+    fn weight(&self, message: &Request<W>) -> usize {
+        message.parcel.as_raw().as_bytes().len()
+    }
+
+    fn ready<'a>(&'a self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.port.ready(&self.target, bytes)
     }
 
     fn clock(&self) -> &Clock {

@@ -11,14 +11,35 @@ use neuroflow_kernel::Moment;
 
 use self::calls::Calls;
 use self::window::Window;
-use crate::limits::LANE_CALLS;
+use crate::limits::{LANE_CALLS, SMALL_MESSAGE_BYTES};
 
 /// What one end of a lane may send, and who waits there for answers. `C` is whoever waits for replies, `P` a reply.
 #[derive(Debug)]
 pub(crate) struct Session<C, P> {
-    window: Window,
+    small: Window,
+    large: Window,
     pub(crate) calls: Calls<C, P>,
     draining: bool,
+}
+
+/// Small messages and large ones have credit of their own, so that a small one never waits for the
+/// bytes of a large one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    Small = 0,
+    Large = 1,
+}
+
+impl Class {
+    /// Of an archive of so many bytes.
+    pub(crate) fn of(bytes: usize) -> Self {
+        if bytes > SMALL_MESSAGE_BYTES { Self::Large } else { Self::Small }
+    }
+
+    /// The class of this number.
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        [Self::Small, Self::Large].into_iter().find(|class| *class as u32 == number)
+    }
 }
 
 /// Why a message can't be sent now.
@@ -36,7 +57,8 @@ impl<C, P> Session<C, P> {
     /// Of a lane whose peer grants `messages` and `bytes` from the start.
     pub(crate) fn new(messages: u64, bytes: u64) -> Self {
         Self {
-            window: Window::new(messages, bytes),
+            small: Window::new(messages, bytes),
+            large: Window::new(messages, bytes),
             calls: Calls::new(LANE_CALLS),
             draining: false,
         }
@@ -49,27 +71,36 @@ impl<C, P> Session<C, P> {
         deadline: Option<Moment>,
         caller: C,
     ) -> Result<u64, (Hold, C)> {
-        if let Err(hold) = self.may_send() {
+        let class = Class::of(bytes);
+        if let Err(hold) = self.may_send(class) {
             return Err((hold, caller));
         }
         let id = self.calls.insert(caller, deadline).map_err(|caller| (Hold::Calls, caller))?;
-        self.window.sent(bytes);
+        self.window(class).sent(bytes);
         Ok(id)
     }
 
     /// Takes the credit of a message without answer.
     pub(crate) fn notice(&mut self, bytes: usize) -> Result<(), Hold> {
-        self.may_send()?;
-        self.window.sent(bytes);
+        let class = Class::of(bytes);
+        self.may_send(class)?;
+        self.window(class).sent(bytes);
         Ok(())
     }
 
-    /// Whether a message may be sent now.
-    pub(crate) fn may_send(&self) -> Result<(), Hold> {
+    /// Whether a message of this class may be sent now.
+    pub(crate) fn may_send(&mut self, class: Class) -> Result<(), Hold> {
         if self.draining {
             return Err(Hold::Draining);
         }
-        if self.window.is_open() { Ok(()) } else { Err(Hold::Credit) }
+        if self.window(class).is_open() { Ok(()) } else { Err(Hold::Credit) }
+    }
+
+    fn window(&mut self, class: Class) -> &mut Window {
+        match class {
+            Class::Small => &mut self.small,
+            Class::Large => &mut self.large,
+        }
     }
 
     /// The peer takes no new requests.
@@ -78,10 +109,11 @@ impl<C, P> Session<C, P> {
     }
 
     /// The peer grants more; says whether that opened the window.
-    pub(crate) fn granted(&mut self, messages: u64, bytes: u64) -> bool {
-        let was_open = self.window.is_open();
-        self.window.grant(messages, bytes);
-        !was_open && self.window.is_open()
+    pub(crate) fn granted(&mut self, class: Class, messages: u64, bytes: u64) -> bool {
+        let window = self.window(class);
+        let was_open = window.is_open();
+        window.grant(messages, bytes);
+        !was_open && window.is_open()
     }
 }
 
@@ -124,8 +156,10 @@ mod tests {
         assert!(session.call(500, None, "first").is_ok());
         assert_eq!(session.call(1, None, "second").unwrap_err(), (Hold::Credit, "second"));
         assert_eq!(session.notice(1), Err(Hold::Credit));
-        assert!(!session.granted(1, 1_000), "no message more");
-        assert!(session.granted(2, 1_000));
+        assert!(!session.granted(Class::Small, 1, 1_000), "no message more");
+        assert!(session.notice(SMALL_MESSAGE_BYTES + 1).is_ok(), "of another class");
+        assert!(!session.granted(Class::Large, 2, 1_000_000), "that many bytes are on their way");
+        assert!(session.granted(Class::Small, 2, 1_000));
         assert!(session.call(1, None, "second").is_ok());
         session.drain();
         assert_eq!(session.notice(1), Err(Hold::Draining));
@@ -135,7 +169,7 @@ mod tests {
         /// Two ends that keep to the rules never meet a violation, and never stop for ever.
         #[test]
         fn credit_is_never_exceeded_and_always_comes_back(
-            sizes in prop::collection::vec(0_usize..12_000_000, 1..60),
+            sizes in prop::collection::vec(SMALL_MESSAGE_BYTES + 1..12_000_000, 1..60),
             lag in prop::collection::vec(any::<bool>(), 60),
         ) {
             let mut sender: Session<(), ()> = Session::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES);
@@ -146,13 +180,13 @@ mod tests {
                     let taken = inside.pop_front();
                     prop_assert!(taken.is_some(), "closed although all was taken");
                     if let Some((messages, bytes)) = receiver.taken(taken.unwrap_or_default()) {
-                        sender.granted(messages, bytes);
+                        sender.granted(Class::Large, messages, bytes);
                     }
                 }
                 prop_assert_eq!(receiver.arrived(*size), Ok(()));
                 inside.push_back(*size);
                 if *lag && let Some((messages, bytes)) = receiver.taken(inside.pop_front().unwrap()) {
-                    sender.granted(messages, bytes);
+                    sender.granted(Class::Large, messages, bytes);
                 }
             }
         }

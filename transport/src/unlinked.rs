@@ -52,7 +52,11 @@ impl RemotePort for Unlinked {
         Err(RemoteError::Unsupported { target: target.to_string() })
     }
 
-    fn ready<'a>(&'a self, _: &'a RemoteTarget) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(
+        &'a self,
+        _: &'a RemoteTarget,
+        _: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(std::future::ready(()))
     }
 

@@ -178,6 +178,7 @@ impl RemotePort for Loopback {
     fn ready<'a>(
         &'a self,
         _target: &'a RemoteTarget,
+        _bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(self.changed.notified())
     }

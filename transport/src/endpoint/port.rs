@@ -64,6 +64,7 @@ impl RemotePort for Links {
     fn ready<'a>(
         &'a self,
         target: &'a RemoteTarget,
+        bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
             let Some((peer, link)) = self.link(target) else { return };
@@ -73,7 +74,7 @@ impl RemotePort for Links {
             let at = lane_of(target.name(), link.lanes.len());
             let lane = link.lanes.get(at);
             let full = Err(Unsent::Hold(Hold::Credit));
-            if lane.is_some_and(|lane| lane.may_send() == full) {
+            if lane.is_some_and(|lane| lane.may_send(bytes) == full) {
                 changed.await;
             }
         })

@@ -27,8 +27,8 @@ use crate::frame::{Decoder, FrameError, FrameHeader, Kind};
 use crate::limits::{
     LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES, SMALL_MESSAGE_BYTES,
 };
-use crate::session::Violation;
 use crate::session::calls::{Call, Item};
+use crate::session::{Class, Violation};
 
 /// A caller that has no room for a reply: ready when it has, with the call's id.
 type Room = Pin<Box<dyn Future<Output = u64> + Send>>;
@@ -244,7 +244,8 @@ impl LaneTask {
                 self.inbound.cancel(header.id);
             }
             Kind::Credit => {
-                if self.lane.outbox().session.granted(header.id, header.budget) {
+                let class = Class::from_number(header.sequence).ok_or(FrameError::Reserved)?;
+                if self.lane.outbox().session.granted(class, header.id, header.budget) {
                     self.granted.notify_waiters();
                 }
             }

@@ -11,7 +11,7 @@ use super::large::Received;
 use super::staged::Staged;
 use crate::frame::{FrameHeader, Kind};
 use crate::session::calls::Over;
-use crate::session::{Hold, Session};
+use crate::session::{Class, Hold, Session};
 
 /// Whoever waits for replies.
 type Caller = Arc<dyn RawReplies>;
@@ -110,12 +110,13 @@ impl Lane {
         Ok(first)
     }
 
-    pub(crate) fn may_send(&self) -> Result<(), Unsent> {
-        let outbox = self.outbox();
+    /// Whether a message of so many bytes may be sent now.
+    pub(crate) fn may_send(&self, bytes: usize) -> Result<(), Unsent> {
+        let mut outbox = self.outbox();
         if outbox.closed {
             return Err(Unsent::Closed);
         }
-        outbox.session.may_send().map_err(Unsent::Hold)
+        outbox.session.may_send(Class::of(bytes)).map_err(Unsent::Hold)
     }
 
     /// A large message has arrived on a stream of its own.

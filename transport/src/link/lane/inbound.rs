@@ -21,16 +21,17 @@ use crate::limits::{LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
 use crate::link::outbox::Outbox;
 use crate::link::served::{Served, refusal};
 use crate::link::staged::Staged;
-use crate::session::Violation;
 use crate::session::calls::Item;
 use crate::session::window::Allowance;
+use crate::session::{Class, Violation};
 
 /// The receiving half of a lane.
 pub(super) struct Inbound {
     exports: Arc<Exports>,
     peer: Subject,
     clock: Clock,
-    allowance: Allowance,
+    small: Allowance,
+    large: Allowance,
     /// Actors that have no room, and what waits for them.
     queues: HashMap<String, Queue>,
 }
@@ -56,7 +57,8 @@ impl Inbound {
             exports,
             peer,
             clock,
-            allowance: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
+            small: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
+            large: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
             queues: HashMap::new(),
         }
     }
@@ -76,7 +78,7 @@ impl Inbound {
             wanted: frame.kind == Kind::Request,
             generation: frame.generation,
         };
-        self.allowance.arrived(message.bytes)?;
+        self.allowance(Class::of(message.bytes)).arrived(message.bytes)?;
         if message.wanted && served.has(message.id) {
             return Err(Violation::Number);
         }
@@ -90,6 +92,13 @@ impl Inbound {
             self.queues.insert(name.to_owned(), queue);
         }
         Ok(())
+    }
+
+    fn allowance(&mut self, class: Class) -> &mut Allowance {
+        match class {
+            Class::Small => &mut self.small,
+            Class::Large => &mut self.large,
+        }
     }
 
     /// The header that the actor sees.
@@ -159,8 +168,13 @@ impl Inbound {
             }
             Err(_nobody_asks) => {}
         }
-        if let Some((messages, bytes)) = self.allowance.taken(message.bytes) {
-            staged.push(&FrameHeader { budget: bytes, ..FrameHeader::new(Kind::Credit, messages) });
+        let class = Class::of(message.bytes);
+        if let Some((messages, bytes)) = self.allowance(class).taken(message.bytes) {
+            staged.push(&FrameHeader {
+                sequence: class as u32,
+                budget: bytes,
+                ..FrameHeader::new(Kind::Credit, messages)
+            });
         }
         Ok(())
     }
