@@ -3,7 +3,7 @@
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
 //! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `agents` (a supervisor with one
-//! child per agent), `push`, `access`, `gateway`. They stop in reverse.
+//! child per agent), `cluster`, `push`, `access`, `gateway`. They stop in reverse.
 
 #[cfg(feature = "mcp")]
 mod mcp;
@@ -24,10 +24,11 @@ use neuroflow_actors::{
 use neuroflow_actors::{McpDoor, McpSetupError, McpSource};
 use neuroflow_kernel::{
     Address, AttenuateError, CallError, Census, ChildSpec, Clock, Header, Intensity, Kernel,
-    NameError, Observer, Parcel, Request, Restart, RestartPolicy, Restriction, StartError,
-    StreamError, Supervisor, Unobserved,
+    NameError, Observer, Parcel, Refusal, RemoteError, Request, Restart, RestartPolicy,
+    Restriction, StartError, StreamError, Supervisor, Unobserved,
 };
 use neuroflow_sandbox::{EXEC, SandboxCommand, SandboxServer};
+use neuroflow_transport::{Allowed, ExportError, Links, LinksConfig, LinksError};
 
 #[cfg(feature = "mcp")]
 pub use self::mcp::McpServer;
@@ -63,6 +64,7 @@ pub struct Node {
     #[cfg(feature = "mcp")]
     door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
+    links: Option<Links>,
     audit: Audit,
 }
 
@@ -79,6 +81,7 @@ impl Node {
             sandbox: None,
             gateway: None,
             access: None,
+            cluster: None,
             observer: Arc::new(Unobserved),
             clock: Clock::system(),
             first: Vec::new(),
@@ -89,7 +92,8 @@ impl Node {
         }
     }
 
-    /// Asks an agent of this node and waits until its task has ended, or waits for its client.
+    /// Asks an agent of this node, or `agent://<node>/<name>` on another, and waits until its task has
+    /// ended, or waits for its client.
     ///
     /// # Errors
     /// Says whether there is no such agent, or the request wasn't taken or answered.
@@ -98,8 +102,8 @@ impl Node {
         self.ask_with(agent, Ask::new(turn), Header::new()).await
     }
 
-    /// Asks an agent of this node with a header of the caller's, and waits until its task has ended,
-    /// or waits for its client: a request with the task's id goes on then. The header's deadline
+    /// Asks an agent, here or on another node, with a header of the caller's, and waits until its task
+    /// has ended, or waits for its client: a request with the task's id goes on then. The header's deadline
     /// ends the wait, not the task.
     ///
     /// # Errors
@@ -110,11 +114,18 @@ impl Node {
         ask: Ask,
         header: Header,
     ) -> Result<TaskOutcome, AskError> {
-        let address = self.agent(agent)?;
+        let far = agent.starts_with("agent://").then(|| self.resolve(agent)).transpose()?;
+        let near = if far.is_some() { None } else { Some(self.agent(agent)?) };
         let parcel = Parcel::archive(&ask).map_err(AskError::Archive)?;
-        let command = |replies| AgentCommand::Ask(Request { parcel, replies });
-        let mut events =
-            address.stream(header.clone(), command).await.map_err(AskError::Refused)?;
+        let request = |replies| Request { parcel, replies };
+        let asked = match (&far, near) {
+            (Some(far), _) => far.stream(header.clone(), request).await,
+            (None, Some(near)) => {
+                near.stream(header.clone(), |replies| AgentCommand::Ask(request(replies))).await
+            }
+            (None, None) => Err(Refusal::Stopped),
+        };
+        let mut events = asked.map_err(AskError::Refused)?;
         let mut outcome = TaskOutcome::default();
         let follow = async {
             while !outcome.is_settled()
@@ -127,7 +138,7 @@ impl Node {
                             return Err(AskError::Declined(refusal));
                         }
                     }
-                    Err(StreamError::Lagged) => {
+                    Err(StreamError::Lagged) if let Some(address) = near => {
                         let task = outcome.task().to_owned();
                         let followed = follow(address, header.clone(), &task, None, None).await;
                         let Ok(Some((so_far, to_come))) = followed else {
@@ -159,6 +170,23 @@ impl Node {
             agent: name.to_owned(),
             known: self.agents.iter().map(|agent| agent.profile.name.clone()).collect(),
         })
+    }
+
+    /// The address of an agent by name: `agent://<node>/<name>`, where the node is another of the
+    /// cluster or this one.
+    ///
+    /// # Errors
+    /// Says that the text isn't of this form, that this node has no links, or no such agent.
+    pub fn resolve(&self, target: &str) -> Result<Address<Request<Ask>>, RemoteError> {
+        match &self.links {
+            Some(links) => links.resolve(target),
+            None => Err(RemoteError::Unsupported { target: target.to_owned() }),
+        }
+    }
+
+    /// The links to other nodes, if there are any.
+    pub fn links(&self) -> Option<&Links> {
+        self.links.as_ref()
     }
 
     /// The kernel: clock, tree, root supervisor.
@@ -245,6 +273,7 @@ pub struct NodeBuilder {
     sandbox: Option<SandboxServer>,
     gateway: Option<GatewayConfig>,
     access: Option<AccessConfig>,
+    cluster: Option<LinksConfig>,
     observer: Arc<dyn Observer>,
     clock: Clock,
     first: Vec<First>,
@@ -322,6 +351,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn access(mut self, config: AccessConfig) -> Self {
         self.access = Some(config);
+        self
+    }
+
+    /// Links to other nodes, which may ask this node's agents by their names, as this node's may ask
+    /// theirs.
+    #[must_use]
+    pub fn cluster(mut self, config: LinksConfig) -> Self {
+        self.cluster = Some(config);
         self
     }
 
@@ -425,6 +462,7 @@ impl NodeBuilder {
                 #[cfg(feature = "mcp")]
                 door: parts.door,
                 gateway: parts.gateway,
+                links: parts.links,
                 audit,
             }),
             Err(error) => {
@@ -531,6 +569,11 @@ impl NodeBuilder {
             }
             None => None,
         };
+        let links = match self.cluster {
+            Some(config) => Some(join(config, &agents, kernel).await?),
+            None => None,
+        };
+
         let gateway = match self.gateway {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
@@ -569,6 +612,7 @@ impl NodeBuilder {
             #[cfg(feature = "mcp")]
             door,
             gateway,
+            links,
         })
     }
 }
@@ -581,6 +625,23 @@ struct Parts {
     #[cfg(feature = "mcp")]
     door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
+    links: Option<Links>,
+}
+
+/// Starts the links and offers the agents over them: others may ask them, and nothing else.
+async fn join(
+    config: LinksConfig,
+    agents: &[GatewayAgent],
+    kernel: &Kernel,
+) -> Result<Links, BootError> {
+    let (spec, links) = config.child(kernel.clock().clone())?;
+    for agent in agents {
+        if let Some(asked) = agent.address.accepting(AgentCommand::Ask) {
+            links.export(&agent.profile.name, asked, Allowed::Everyone)?;
+        }
+    }
+    kernel.root().start(spec.restart(Restart::Permanent)).await?;
+    Ok(links)
 }
 
 fn policy_of_agents() -> RestartPolicy {
@@ -615,4 +676,10 @@ pub enum BootError {
     /// A capability can't be narrowed.
     #[error("a capability can't be granted")]
     Grant(#[from] AttenuateError),
+    /// There can't be links to other nodes.
+    #[error("there can't be links to other nodes")]
+    Links(#[from] LinksError),
+    /// An agent can't be offered to other nodes.
+    #[error("an agent can't be offered to other nodes")]
+    Export(#[from] ExportError),
 }

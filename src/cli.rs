@@ -4,11 +4,13 @@
 //! Exit codes: 0 for success, 1 for failure, 2 for wrong usage or configuration; `exec` has its own.
 
 mod audit;
+mod cluster;
 mod completions;
 mod config;
 mod doctor;
 mod exec;
 mod mcp;
+mod node;
 mod policy;
 mod run;
 mod serve;
@@ -62,6 +64,8 @@ enum Command {
     Audit(audit::AuditCommand),
     Token(token::TokenCommand),
     Policy(policy::PolicyCommand),
+    Cluster(cluster::ClusterCommand),
+    Node(node::NodeCommand),
     Config(config::ConfigCommand),
     Completions(completions::Completions),
 }
@@ -124,6 +128,8 @@ impl Command {
             Self::Audit(audit) => audit.run(out),
             Self::Token(token) => token.run(globals, out),
             Self::Policy(policy) => policy.run(globals, out),
+            Self::Cluster(cluster) => cluster.run(globals, out),
+            Self::Node(node) => node.run(globals, out),
             Self::Config(config) => config.run(globals, out),
             Self::Completions(completions) => Ok(completions.run(out)?),
         }
@@ -158,6 +164,9 @@ enum CliError {
     Token(#[from] token::TokenError),
     #[error(transparent)]
     Policy(#[from] policy::PolicyCommandError),
+    Cluster(#[from] cluster::ClusterError),
+    #[error(transparent)]
+    Node(#[from] node::NodeError),
     /// What the command has to say can't be written.
     #[error("standard output can't be written; redirect it to where there is room")]
     Output(#[from] io::Error),

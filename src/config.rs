@@ -14,6 +14,7 @@ mod mcp;
 mod names;
 mod place;
 mod print;
+mod seeds;
 mod setting;
 mod unit;
 mod value;
@@ -238,6 +239,17 @@ settings! {
         http: bool = preset("true"),
         /// Gives MCP clients the tool `exec`, which runs programs in cells.
         exec: bool = preset("false"),
+    }
+
+    /// Links to the other nodes of a cluster, which may ask this node's agents by their names.
+    cluster: Cluster {
+        /// Where this node listens for others (UDP), or "off".
+        listen: MetricsAddress = preset("off"),
+        /// The folder with this node's identity: node.pem, node-key.pem and authority.pem, as
+        /// `neuroflow node init` writes them.
+        identity: Option<FilePath> = unset("/etc/neuroflow/node"),
+        /// Nodes that this one dials when it starts, and until they answer.
+        seeds: Vec<SocketAddr> = preset(""),
     }
 
     /// The socket that `neuroflow tree` asks.

@@ -1,7 +1,7 @@
 //! What became of a task that the host asked for itself.
 
 use neuroflow_actors::{ArchivedChange, ArchivedContent, ArchivedTaskEvent, AskRefusal, TaskState};
-use neuroflow_kernel::{Elapsed, ParcelError, Refusal, StreamError};
+use neuroflow_kernel::{Elapsed, ParcelError, Refusal, RemoteError, StreamError};
 
 /// The end of a task, or the point at which it waits for its client: its state, and what was said and produced.
 ///
@@ -116,6 +116,9 @@ pub enum AskError {
     /// The agent took the request and refused it.
     #[error("the agent refused the request")]
     Declined(#[source] AskRefusal),
+    /// Not the name of an agent that can be reached.
+    #[error("the name doesn't lead to an agent")]
+    Target(#[from] RemoteError),
     /// The task's events ended early.
     #[error("the task's events ended early")]
     Interrupted(#[from] StreamError),

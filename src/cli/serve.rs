@@ -12,6 +12,7 @@ use neuroflow::actors::{
     AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, McpMeter, PushOptions,
 };
 use neuroflow::kernel::{Clock, StartError};
+use neuroflow::transport::{CertificateError, Credential, LinksConfig, Trust};
 use neuroflow::{AnyAgent, BootError, Echo, McpServer, Meter, Node, NodeBuilder, Python, Shell};
 use neuroflow_telemetry::logs::LogError;
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 use self::banner::Banner;
 use super::mcp::needs_sandbox;
 use super::meter::{AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
+use super::node::files::{self, FileError};
 use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
@@ -51,6 +53,15 @@ pub(super) enum ServeError {
     /// There is no telemetry.
     #[error("the telemetry can't be set up; check telemetry.otlp_endpoint")]
     Telemetry(#[from] TelemetryError),
+    /// There is to be a cluster, and nobody says who this node is.
+    #[error("cluster.listen needs cluster.identity: the folder that `neuroflow node init` writes")]
+    NoIdentity,
+    /// A file of the node's identity can't be read.
+    #[error("the node's identity can't be read; change cluster.identity")]
+    IdentityFile(#[from] FileError),
+    /// The node's identity can't be used.
+    #[error("the node's identity can't be used; make one with `neuroflow node init`")]
+    Identity(#[from] CertificateError),
     /// A metric of the gateway can't be registered.
     #[error("the gateway's metrics can't be registered")]
     Metric(#[from] MetricError),
@@ -99,7 +110,10 @@ impl ServeError {
             | Self::Environment(_)
             | Self::Nowhere
             | Self::ReadCardKey { .. }
-            | Self::CardKey { .. } => USAGE,
+            | Self::CardKey { .. }
+            | Self::NoIdentity
+            | Self::IdentityFile(_)
+            | Self::Identity(_) => USAGE,
             _ => FAILURE,
         }
     }
@@ -117,6 +131,7 @@ fn advice(error: &BootError) -> &'static str {
         "/audit" => {
             "change audit.file or audit.key to what this user may write, or stop the node that has it"
         }
+        "/cluster" => "change cluster.listen, or stop who has that address",
         "/control" => "change control.socket, or stop the node that has it",
         "/access" => "check auth.tokens, auth.issuer and policy.file",
         "/sandbox" => {
@@ -277,6 +292,9 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     if let Some(key) = &config.gateway.card_key {
         gateway.card_key = Some(card_key(key.path())?);
     }
+    if let Some(links) = links(loaded)? {
+        builder = builder.cluster(links);
+    }
     let meter = GatewayMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
     let sampler = telemetry.sampler();
     let meter: Arc<dyn Meter> = Arc::new(meter);
@@ -289,6 +307,18 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
     Ok(Running { node, metrics, socket })
+}
+
+/// The links to other nodes, if there are to be any.
+fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
+    let settings = &loaded.config.cluster;
+    let Some(listen) = settings.listen.address() else { return Ok(None) };
+    let folder = settings.identity.as_ref().ok_or(ServeError::NoIdentity)?.path();
+    let file = |name: &str| files::read(&folder.join(name));
+    let credential = Credential::from_pem(&file(files::CERTIFICATE)?, &file(files::KEY)?)?;
+    let trust = Trust::from_pem(&file(files::AUTHORITY)?)?;
+    let config = LinksConfig::new(listen, credential, trust);
+    Ok(Some(settings.seeds.iter().fold(config, |config, seed| config.seed(*seed))))
 }
 
 /// The key that cards are signed with.

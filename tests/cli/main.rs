@@ -8,6 +8,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod audit;
+mod cluster;
 mod config;
 mod doctor;
 mod exec;

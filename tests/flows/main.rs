@@ -18,6 +18,7 @@ mod bindings;
 mod cancel;
 mod capability;
 mod cards;
+mod cluster;
 mod fuzz;
 mod http_to_process;
 mod mcp_conformance;

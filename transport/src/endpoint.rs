@@ -16,6 +16,7 @@ use neuroflow_kernel::{
 
 use crate::export::{Allowed, ExportError, Exports};
 use crate::identity::{CertificateError, Credential, NodeId, Presented, Trust};
+use crate::limits::HANDSHAKE_DEADLINE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{LinkError, LinkStatus, connect};
 use crate::session::handshake::Hello;
@@ -272,7 +273,7 @@ impl Links {
         let _ended = self.cluster.tell(Header::new(), ClusterCommand::Dial(address)).await;
     }
 
-    /// Dials a node once, and says why that failed.
+    /// Dials a node once, and waits until there is a link, or says why there is none.
     ///
     /// # Errors
     /// Says what kept the two from having a link.
@@ -281,7 +282,22 @@ impl Links {
         let id = established.subject.id;
         let arrived = ClusterCommand::Arrived(Box::new(established));
         let _ended = self.cluster.tell(Header::new(), arrived).await;
-        Ok(id)
+        let at = self.shared.clock.now() + HANDSHAKE_DEADLINE;
+        let up = self.shared.clock.before(at, self.is_up(id)).await;
+        up.map_or(Err(LinkError::TimedOut), |()| Ok(id))
+    }
+
+    async fn is_up(&self, node: NodeId) {
+        let Some(peer) = self.shared.peers.get(&node) else { return };
+        loop {
+            let mut changed = std::pin::pin!(peer.changed.notified());
+            // Enrolled before the look, so that a change in between isn't missed.
+            changed.as_mut().enable();
+            if peer.link().is_some() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Shuts a node out: its links end, and it gets no new one.

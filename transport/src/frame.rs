@@ -18,6 +18,8 @@ pub(crate) const HEADER_BYTES: usize = 112;
 const MAGIC: [u8; 4] = *b"NFLK";
 const VERSION: u8 = 1;
 const ALIGNMENT: usize = 16;
+/// In the middle of a header.
+const RESERVED: [u8; 16] = [0; 16];
 const NO_DEADLINE: u64 = u64::MAX;
 
 /// What a frame is for.
@@ -78,8 +80,6 @@ pub(crate) struct FrameHeader {
     pub(crate) kind: Kind,
     /// It's the last reply, and the end in good order.
     pub(crate) last: bool,
-    /// The request has a key, and may be a repetition.
-    pub(crate) keyed: bool,
     pub(crate) archive_bytes: usize,
     pub(crate) name_bytes: usize,
     pub(crate) schema: u16,
@@ -91,7 +91,6 @@ pub(crate) struct FrameHeader {
     pub(crate) hops: u8,
     pub(crate) lane: u8,
     pub(crate) sequence: u32,
-    pub(crate) key: [u8; 16],
     pub(crate) generation: u32,
     pub(crate) code: u8,
 }
@@ -101,7 +100,6 @@ impl FrameHeader {
         Self {
             kind,
             last: false,
-            keyed: false,
             archive_bytes: 0,
             name_bytes: 0,
             schema: 0,
@@ -113,7 +111,6 @@ impl FrameHeader {
             hops: 0,
             lane: 0,
             sequence: 0,
-            key: [0; 16],
             generation: 0,
             code: 0,
         }
@@ -140,7 +137,7 @@ impl FrameHeader {
         let remaining = self.remaining.map_or(NO_DEADLINE, |remaining| {
             u64::try_from(remaining.as_micros()).unwrap_or(NO_DEADLINE).min(LONGEST_MICROS)
         });
-        let flags = u16::from(self.last) | (u16::from(self.keyed) << 1);
+        let flags = u16::from(self.last);
         let mut bytes = [0; HEADER_BYTES];
         let mut rest = bytes.as_mut_slice();
         let mut put = |field: &[u8]| {
@@ -164,7 +161,7 @@ impl FrameHeader {
         put(&self.trace.to_bytes());
         put(&[self.hops, self.lane]);
         put(&self.sequence.to_le_bytes());
-        put(&self.key);
+        put(&RESERVED);
         put(&self.generation.to_le_bytes());
         put(&[self.code]);
         bytes
@@ -191,10 +188,10 @@ impl FrameHeader {
         let trace = TraceContext::from_bytes(fields.take());
         let [hops, lane] = fields.take();
         let sequence = u32::from_le_bytes(fields.take());
-        let key = fields.take();
+        let reserved: [u8; 16] = fields.take();
         let generation = u32::from_le_bytes(fields.take());
         let [code] = fields.take();
-        if flags > 3 || fields.0.iter().any(|byte| *byte != 0) {
+        if flags > 1 || reserved != RESERVED || fields.0.iter().any(|byte| *byte != 0) {
             return Err(FrameError::Reserved);
         }
         if archive_bytes > MAX_MESSAGE_BYTES {
@@ -209,7 +206,6 @@ impl FrameHeader {
         Ok(Self {
             kind,
             last: flags & 1 != 0,
-            keyed: flags & 2 != 0,
             archive_bytes,
             name_bytes,
             schema,
@@ -221,7 +217,6 @@ impl FrameHeader {
             hops,
             lane,
             sequence,
-            key,
             generation,
             code,
         })

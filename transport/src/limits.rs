@@ -90,15 +90,6 @@ pub const MAX_HANDSHAKES: usize = 256;
 /// Names that a node may export.
 pub const MAX_EXPORTS: usize = 65_536;
 
-/// Answers to keyed requests that are kept for a retry.
-pub const DEDUP_ENTRIES: usize = 4_096;
-
-/// Bytes of those answers.
-pub const DEDUP_BYTES: usize = 16 * 1024 * 1024;
-
-/// How long an answer is kept for a retry: longer than any caller goes on retrying.
-pub const DEDUP_AGE: Duration = Duration::from_mins(2);
-
 /// How long a node's certificate is valid unless its maker says otherwise.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(24 * 90);
 

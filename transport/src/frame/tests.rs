@@ -21,7 +21,6 @@ fn written(header: &FrameHeader, name: &str, archive: &[u8]) -> Vec<u8> {
 
 fn request() -> FrameHeader {
     FrameHeader {
-        keyed: true,
         schema: 3,
         message: MessageId::of("test.ping"),
         remaining: Some(Duration::from_millis(1_500)),
@@ -30,7 +29,6 @@ fn request() -> FrameHeader {
         hops: 4,
         lane: 1,
         sequence: 9,
-        key: [7; 16],
         generation: 2,
         code: 5,
         ..FrameHeader::new(Kind::Request, 42)
@@ -61,7 +59,8 @@ fn what_is_wrong_has_a_name() {
     assert_eq!(with(0, b'X'), FrameError::Magic);
     assert_eq!(with(4, 9), FrameError::Version { found: 9 });
     assert_eq!(with(5, 0), FrameError::Kind { found: 0 });
-    assert_eq!(with(6, 8), FrameError::Reserved);
+    assert_eq!(with(6, 2), FrameError::Reserved);
+    assert_eq!(with(80, 1), FrameError::Reserved);
     assert_eq!(with(HEADER_BYTES - 1, 1), FrameError::Reserved);
     assert_eq!(with(11, 0xff), FrameError::TooLarge { bytes: 0xff00_0000 });
     assert_eq!(with(13, 1), FrameError::NameTooLong { bytes: 256 });
