@@ -164,6 +164,7 @@ enum CliError {
     Token(#[from] token::TokenError),
     #[error(transparent)]
     Policy(#[from] policy::PolicyCommandError),
+    #[error(transparent)]
     Cluster(#[from] cluster::ClusterError),
     #[error(transparent)]
     Node(#[from] node::NodeError),
