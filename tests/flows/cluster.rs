@@ -27,7 +27,7 @@ async fn an_agent_on_another_node_is_asked_like_one_of_this_node() {
     for target in ["echo", "agent://a/echo", "agent://b/echo"] {
         let outcome = a.ask(target, "to be or not to be").await.expect("an answer");
         assert_eq!(outcome.text(), "to be or not to be", "{target}");
-        assert_eq!(outcome.state(), TaskState::Completed, "{target}");
+        assert_eq!(outcome.state(), Some(TaskState::Completed), "{target}");
     }
     let tree: Vec<String> = a.kernel().tree().iter().map(|it| it.path.to_string()).collect();
     assert!(tree.iter().any(|path| path == "/cluster/b"), "{tree:?}");
