@@ -45,3 +45,8 @@ struct DurabilityGuide;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guides/gateway.md")]
 struct GatewayGuide;
+
+/// The examples of the guide to the Model Context Protocol.
+#[cfg(all(doctest, feature = "mcp"))]
+#[doc = include_str!("../docs/guides/mcp.md")]
+struct McpGuide;

@@ -38,16 +38,26 @@ pub(super) async fn hold(
                     tokio::select! {
                         biased;
                         error = carried => Err(error),
-                        held = talk(source, router, clock, transport) => held,
+                        held = talk(source, router, clock, transport, either_version()) => held,
                     }
                 }
                 Err(error) => Err(error),
             }
         }
         Way::Http { client, config } => {
-            let (client, config) = (client.clone(), config.clone());
-            let transport = StreamableHttpClientTransport::with_client(client, config);
-            talk(source, router, clock, transport).await
+            let connect = || {
+                let (client, config) = (client.clone(), config.clone());
+                StreamableHttpClientTransport::with_client(client, config)
+            };
+            match talk(source, router, clock, connect(), either_version()).await {
+                // Some of the earlier version answer the question for the later one with nothing that
+                // means "no".
+                Err(McpError::Begin(_)) => {
+                    let earlier = ClientLifecycleMode::Initialize;
+                    talk(source, router, clock, connect(), earlier).await
+                }
+                held => held,
+            }
         }
     };
     match held {
@@ -56,11 +66,20 @@ pub(super) async fn hold(
     }
 }
 
+/// Asks for the later version, and begins as the earlier one does if the server doesn't know it.
+fn either_version() -> ClientLifecycleMode {
+    ClientLifecycleMode::Auto {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+        legacy_version: Some(ProtocolVersion::V_2025_11_25),
+    }
+}
+
 async fn talk<T, E, A>(
     source: &Arc<McpSource>,
     router: &Address<ToolsCommand>,
     clock: &Clock,
     transport: T,
+    lifecycle: ClientLifecycleMode,
 ) -> Result<(), McpError>
 where
     T: IntoTransport<RoleClient, E, A>,
@@ -68,10 +87,6 @@ where
 {
     let changed = Arc::new(Notify::new());
     let ears = Ears { changed: Arc::clone(&changed) };
-    let lifecycle = ClientLifecycleMode::Auto {
-        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-        legacy_version: Some(ProtocolVersion::V_2025_11_25),
-    };
     let begin = rmcp::service::serve_client_with_lifecycle(ears, transport, lifecycle);
     let begun = clock.before(clock.now() + source.start, begin).await;
     let late = |step| McpError::TimedOut { step, after: source.start };
