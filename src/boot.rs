@@ -472,6 +472,10 @@ impl NodeBuilder {
         }
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one list of all servers, in the order of their start"
+    )]
     async fn populate(
         self,
         kernel: &Kernel,

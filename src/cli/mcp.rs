@@ -66,7 +66,8 @@ impl Mcp {
 
 async fn serve(loaded: &Loaded, clock: &Clock) -> Result<u8, CliError> {
     let mut signals = Signals::catch().map_err(McpCommandError::Signals)?;
-    let node = node(loaded, clock, Arc::new(Uncounted))?;
+    let meter: Arc<dyn McpMeter> = Arc::new(Uncounted);
+    let node = node(loaded, clock, &meter)?;
     let server = McpServer { http: false, exec: loaded.config.mcp_server.exec };
     let node = node.mcp_server(server).start().await.map_err(McpCommandError::from)?;
     let ended = match node.mcp_door() {
@@ -89,7 +90,7 @@ async fn serve(loaded: &Loaded, clock: &Clock) -> Result<u8, CliError> {
 pub(super) fn node(
     loaded: &Loaded,
     clock: &Clock,
-    meter: Arc<dyn McpMeter>,
+    meter: &Arc<dyn McpMeter>,
 ) -> Result<NodeBuilder, ConfigError> {
     let mut builder = Node::builder().clock(clock.clone());
     if needs_sandbox(loaded) {
@@ -98,7 +99,7 @@ pub(super) fn node(
     for agent in &loaded.config.agents.enabled {
         builder = builder.agent(builtin(*agent));
     }
-    Ok(loaded.mcp_sources(&meter)?.into_iter().fold(builder, NodeBuilder::mcp))
+    Ok(loaded.mcp_sources(meter)?.into_iter().fold(builder, NodeBuilder::mcp))
 }
 
 /// Whether anything runs in cells.

@@ -79,7 +79,8 @@ impl Tools {
 /// The tools, and the servers that are missing.
 async fn list(loaded: &Loaded, clock: &Clock) -> Result<(Vec<ToolListing>, Vec<String>), CliError> {
     let heard = Arc::new(Heard::default());
-    let node = mcp::node(loaded, clock, Arc::clone(&heard) as Arc<dyn McpMeter>)?;
+    let meter = Arc::clone(&heard) as Arc<dyn McpMeter>;
+    let node = mcp::node(loaded, clock, &meter)?;
     let node = node.start().await.map_err(ToolsError::from)?;
     let deadline = clock.now() + TOOLS_WAIT;
     let mut missing = heard.missing(loaded);
@@ -151,5 +152,5 @@ fn write_json(tools: &[ToolListing], out: &mut dyn Write) -> std::io::Result<()>
             "description": tool.description, "schema": tool.schema,
         })
     });
-    writeln!(out, "{}", serde_json::Value::from_iter(tools))
+    writeln!(out, "{}", tools.collect::<serde_json::Value>())
 }

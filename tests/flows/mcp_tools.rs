@@ -86,7 +86,7 @@ async fn call(node: &Node, tool: &str, arguments: Value) -> String {
 
 async fn call_as(node: &Node, agent: &str, tool: &str, arguments: Value) -> String {
     let asked = json!({ "tool": tool, "arguments": arguments }).to_string();
-    node.ask(agent, &asked).await.expect("the agent answers").text().to_owned()
+    node.ask(agent, &asked).await.expect("the agent answers").text()
 }
 
 async fn names(node: &Node) -> Vec<String> {

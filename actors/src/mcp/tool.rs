@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::Elapsed;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, InputRequest, InputRequests,
     InputResponses,
@@ -93,13 +92,11 @@ impl McpTool {
         let clock = context.clock();
         let within = clock.now() + server.call;
         let answered = clock.before(within, self.rounds(params)).await;
-        let result = match answered {
-            Ok(result) => result?,
-            Err(Elapsed) => {
-                let text = format!("the server didn't answer within {:?}", server.call);
-                return Err(ToolError::new("mcp_timeout", text));
-            }
+        let Ok(result) = answered else {
+            let text = format!("the server didn't answer within {:?}", server.call);
+            return Err(ToolError::new("mcp_timeout", text));
         };
+        let result = result?;
         if result.is_error == Some(true) {
             return Err(ToolError::new("mcp_tool", bounded(content::complaint(&result))));
         }

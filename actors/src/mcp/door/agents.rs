@@ -114,6 +114,6 @@ pub(super) fn unavailable(code: &str) -> ErrorData {
     ErrorData::internal_error(format!("the agent isn't available ({code})"), None)
 }
 
-pub(super) fn broken(error: &StreamError) -> ErrorData {
+pub(super) fn broken(error: StreamError) -> ErrorData {
     ErrorData::internal_error(format!("the agent broke off: {error}"), None)
 }

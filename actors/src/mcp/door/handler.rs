@@ -101,7 +101,7 @@ impl McpHandler {
                         let seen = self.follow(agent, header, &outcome.task, who.as_deref()).await?;
                         (outcome, events) = seen;
                     }
-                    Some(Err(error)) => return Err(agents::broken(&error)),
+                    Some(Err(error)) => return Err(agents::broken(error)),
                     None => break,
                 },
                 () = &mut patience, if !is_impatient => is_impatient = true,

@@ -69,7 +69,7 @@ impl Outcome {
     }
 
     fn take(&mut self, part: &ArchivedPart, append: bool, artifact: &str) {
-        let kind = part.media_type.as_ref().map(|kind| kind.as_str());
+        let kind = part.media_type.as_ref().map(rkyv::string::ArchivedString::as_str);
         let block = match &part.content {
             ArchivedContent::Text(more) => {
                 if let (true, Some(ContentBlock::Text(last))) = (append, self.blocks.last_mut()) {
