@@ -197,8 +197,7 @@ impl CliError {
             Self::Mcp(error) => error.exit_code(),
             Self::Tools(error) => error.exit_code(),
             Self::Exec(error) => error.exit_code(),
-            Self::Token(_) => USAGE,
-            Self::Policy(error) => error.exit_code(),
+            Self::Token(_) | Self::Policy(_) => USAGE,
             _ => FAILURE,
         }
     }

@@ -43,7 +43,7 @@ struct Explain {
     /// A group that it's in; can be given several times
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
-    /// What: "ask", "read", "cancel", "supervise", "describe", "call_tool" or "run_level"
+    /// What: `ask`, `read`, `cancel`, `supervise`, `describe`, `call_tool` or `run_level`
     #[arg(long, value_name = "ACTION")]
     action: String,
     /// To what: "agent:NAME", "skill:AGENT/ID", "tool:NAME", "tool:AGENT/NAME" or "level:NAME"
@@ -75,12 +75,6 @@ pub(super) enum PolicyCommandError {
     Argument { argument: &'static str, found: String, expected: &'static str },
 }
 
-impl PolicyCommandError {
-    pub(super) fn exit_code(&self) -> u8 {
-        super::USAGE
-    }
-}
-
 impl PolicyCommand {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         match self.command {
@@ -103,13 +97,12 @@ impl PolicyCommand {
 impl Explain {
     fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         let (principal, action, target) = (self.principal()?, self.action()?, self.target()?);
-        let file = match self.file {
-            Some(ref file) => file.clone(),
-            None => {
-                let loaded = Loaded::from_process(globals.source, &self.settings)?;
-                let set = loaded.config.policy.file.as_ref().map(|file| file.path().to_owned());
-                set.ok_or(PolicyCommandError::NoFile)?
-            }
+        let file = if let Some(file) = &self.file {
+            file.clone()
+        } else {
+            let loaded = Loaded::from_process(globals.source, &self.settings)?;
+            let set = loaded.config.policy.file.as_ref().map(|file| file.path().to_owned());
+            set.ok_or(PolicyCommandError::NoFile)?
         };
         let policies = CedarPolicies::load(&file).map_err(PolicyCommandError::from)?;
         let ruling = policies.decide(&principal, action, &target);

@@ -12,6 +12,7 @@ mod protocol;
 mod support;
 
 mod a2a_client;
+mod access;
 mod bad_input;
 mod binding_input;
 mod bindings;
