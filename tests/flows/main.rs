@@ -20,6 +20,7 @@ mod cancel;
 mod capability;
 mod cards;
 mod cluster;
+mod door;
 mod fuzz;
 mod http_to_process;
 mod mcp_conformance;

@@ -1,0 +1,369 @@
+//! The gateway's door: names and origins, TLS with certificates that change, clients that don't play
+//! by the rules, and the end of a node that is about to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use neuroflow::actors::{AccessConfig, RulesSource, TlsFiles};
+use neuroflow::{AnyAgent, Echo, GatewayConfig, ManualClock, Node, NodeBuilder};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+
+use crate::access::{Files, token};
+use crate::client::{Connection, message, request};
+use crate::support::{eventually, loopback, pause, start};
+
+fn echo(change: impl FnOnce(&mut GatewayConfig)) -> NodeBuilder {
+    let mut gateway = GatewayConfig::new(loopback());
+    change(&mut gateway);
+    Node::builder().agent(AnyAgent::new(Echo)).gateway_with(gateway)
+}
+
+/// What a plain request is answered with.
+async fn exchange(to: SocketAddr, head: &str) -> crate::client::Response {
+    let mut connection = Connection::open(to).await;
+    connection.send(head.as_bytes()).await.expect("it is sent");
+    connection.receive().await.expect("an answer")
+}
+
+#[tokio::test]
+async fn pages_that_only_pretend_to_be_local_are_refused() {
+    let app = "https://app.example";
+    let (node, to) = start(echo(|gateway| gateway.door.origins = vec![app.to_owned()])).await;
+    let get = |headers: &str| format!("GET /agents HTTP/1.1\r\n{headers}\r\n\r\n");
+    let port = to.port();
+    for (headers, status) in [
+        (format!("host: localhost:{port}"), 200),
+        (format!("host: 127.0.0.1:{port}"), 200),
+        ("host: evil.example".to_owned(), 421),
+        (format!("host: localhost.evil.example:{port}"), 421),
+        ("x: y".to_owned(), 400),
+        ("host: localhost\r\nhost: localhost".to_owned(), 400),
+        (format!("host: localhost:{port}\r\norigin: http://localhost:{port}"), 200),
+        (format!("host: localhost:{port}\r\norigin: http://evil.example"), 403),
+        ("host: localhost\r\norigin: null".to_owned(), 403),
+    ] {
+        let response = exchange(to, &get(&headers)).await;
+        assert_eq!(response.status, status, "{headers} {}", response.text());
+        assert!(response.header("access-control-allow-origin").is_none(), "{headers}");
+    }
+    let response = exchange(to, &get(&format!("host: localhost\r\norigin: {app}"))).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("access-control-allow-origin"), Some(app));
+    let asks = |origin: &str| {
+        format!(
+            "OPTIONS / HTTP/1.1\r\nhost: localhost\r\norigin: {origin}\r\n\
+             access-control-request-method: POST\r\n\r\n"
+        )
+    };
+    let preflight = exchange(to, &asks(app)).await;
+    assert_eq!(
+        (preflight.status, preflight.header("access-control-allow-origin")),
+        (204, Some(app))
+    );
+    assert_eq!(exchange(to, &asks("https://evil.example")).await.status, 403);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn every_answer_has_the_id_of_its_request() {
+    let (node, to) = start(echo(|_| ())).await;
+    let mut connection = Connection::open(to).await;
+    let body = request("SendMessage", message(json!([{ "text": "hi" }])));
+    let own = connection.post_with("/", &[("x-request-id", "trace-me.1")], &body).await;
+    assert_eq!((own.status, own.header("x-request-id")), (200, Some("trace-me.1")));
+    let forged = connection.post_with("/", &[("x-request-id", "a b\"c")], &body).await;
+    let made = forged.header("x-request-id").expect("an id");
+    assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
+    let refused = connection.post_with("/", &[("origin", "null")], &body).await;
+    assert_eq!((refused.status, refused.header("x-request-id").map(str::len)), (403, Some(32)));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn packed_bodies_and_endless_heads_are_refused() {
+    let (node, to) = start(echo(|_| ())).await;
+    let mut connection = Connection::open(to).await;
+    for encoding in ["gzip", "br", "deflate, gzip", "identity, gzip"] {
+        let response =
+            connection.post_with("/", &[("content-encoding", encoding)], b"\x1f\x8b").await;
+        assert_eq!(response.status, 415, "{encoding} {}", response.text());
+        assert_eq!(response.header("accept-encoding"), Some("identity"));
+    }
+    let body = request("SendMessage", message(json!([{ "text": "hi" }])));
+    let plain = connection.post_with("/", &[("content-encoding", "identity")], &body).await;
+    assert_eq!(plain.status, 200, "{}", plain.text());
+    let lines: String = (0..101).map(|line| format!("x-{line}: y\r\n")).collect();
+    let many = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n");
+    assert_eq!(exchange(to, &many).await.status, 431);
+    node.stop().await;
+}
+
+/// A CA, and certificates of it.
+struct Ca {
+    certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    fn fresh() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    /// Certificate and key as PEM, and both as DER.
+    fn issue(&self, name: SanType, common: &str) -> (String, String, Vec<u8>, Vec<u8>) {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![name];
+        params.distinguished_name.push(DnType::CommonName, common);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let der = (certificate.der().to_vec(), key.serialize_der());
+        (certificate.pem(), key.serialize_pem(), der.0, der.1)
+    }
+
+    fn server(&self) -> (String, String, Vec<u8>) {
+        let address = SanType::IpAddress([127, 0, 0, 1].into());
+        let (certificate, key, der, _) = self.issue(address, "node");
+        (certificate, key, der)
+    }
+}
+
+struct Tls {
+    files: Files,
+    ca: Ca,
+    paths: TlsFiles,
+}
+
+impl Tls {
+    fn fresh() -> Self {
+        let (files, ca) = (Files::fresh(), Ca::fresh());
+        let (certificate, key, _) = ca.server();
+        let paths = TlsFiles::new(files.write("crt", &certificate), files.write("key", &key));
+        Self { files, ca, paths }
+    }
+
+    fn connector(&self, identity: Option<(Vec<u8>, Vec<u8>)>, alpn: &[&str]) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca.certificate.der().clone()).expect("a CA");
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder
+                .with_client_auth_cert(
+                    vec![CertificateDer::from(certificate)],
+                    PrivatePkcs8KeyDer::from(key).into(),
+                )
+                .expect("an identity"),
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+async fn connect(to: SocketAddr, connector: &TlsConnector) -> TlsStream<TcpStream> {
+    let stream = TcpStream::connect(to).await.expect("a connection");
+    let name = ServerName::try_from("127.0.0.1").expect("a name");
+    connector.connect(name, stream).await.expect("TLS")
+}
+
+/// The status of a POST that asks the agent, and the whole answer.
+async fn post(stream: &mut TlsStream<TcpStream>, more: &str) -> (u16, String) {
+    let body = request("SendMessage", message(json!([{ "text": "hello" }])));
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\
+         a2a-version: 1.0\r\n{more}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("a head");
+    stream.write_all(&body).await.expect("a body");
+    let mut answer = Vec::new();
+    loop {
+        let read = stream.read_buf(&mut answer).await.expect("an answer");
+        assert!(read > 0, "it ended after {}", String::from_utf8_lossy(&answer));
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if length.and_then(|length| length.parse().ok()) == Some(body.len()) {
+                let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+                return (status.expect("a status"), text.into_owned());
+            }
+        }
+    }
+}
+
+fn peer(stream: &TlsStream<TcpStream>) -> Vec<u8> {
+    let certificates = stream.get_ref().1.peer_certificates().expect("a certificate");
+    certificates[0].to_vec()
+}
+
+#[tokio::test]
+async fn a_changed_certificate_is_shown_to_new_connections_and_ends_no_old_one() {
+    let tls = Tls::fresh();
+    let paths = tls.paths.clone();
+    let (node, to) = start(echo(|gateway| gateway.door.tls = Some(paths))).await;
+    let connector = tls.connector(None, &["http/1.1"]);
+    let mut old = connect(to, &connector).await;
+    assert_eq!(post(&mut old, "").await.0, 200);
+    // A key that doesn't fit changes nothing.
+    let (certificate, key, der) = tls.ca.server();
+    let before = peer(&old);
+    tls.files.write("crt", &certificate);
+    tls.files.write("key", &key);
+    for _ in 0..600 {
+        if peer(&connect(to, &connector).await) == der {
+            break;
+        }
+        pause(50).await;
+    }
+    assert_eq!(peer(&connect(to, &connector).await), der);
+    assert_ne!(before, der);
+    assert_eq!(post(&mut old, "").await.0, 200);
+    tls.files.write("key", "no key");
+    pause(2_500).await;
+    let mut still = connect(to, &connector).await;
+    assert_eq!((peer(&still), post(&mut still, "").await.0), (der, 200));
+    // HTTP/2 is offered, and plain requests get no further.
+    let second = connect(to, &tls.connector(None, &["h2", "http/1.1"])).await;
+    assert_eq!(second.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let mut plain = Connection::open(to).await;
+    plain.send(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("it is sent");
+    assert!(plain.receive().await.is_err());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_clients_certificate_says_who_asks() {
+    let mut tls = Tls::fresh();
+    let clients = Ca::fresh();
+    tls.paths.client_ca = Some(tls.files.write("clients", &clients.certificate.pem()));
+    let mut access = AccessConfig::default();
+    access.certificates = true;
+    let ci = token("ci", &[]);
+    access.tokens = Some(tls.files.write("tokens", ci.line()));
+    access.rules = RulesSource::File(tls.files.write(
+        "policy",
+        r#"permit(principal == Certificate::"spiffe://example/ci", action, resource);"#,
+    ));
+    let paths = tls.paths.clone();
+    let builder = echo(|gateway| gateway.door.tls = Some(paths)).access(access);
+    let (node, to) = start(builder).await;
+    let name = |uri: &str| SanType::URI(uri.try_into().expect("a URI"));
+    let identity = |uri: &str| {
+        let (_, _, certificate, key) = clients.issue(name(uri), "client");
+        Some((certificate, key))
+    };
+    let known = tls.connector(identity("spiffe://example/ci"), &[]);
+    assert_eq!(post(&mut connect(to, &known).await, "").await.0, 200);
+    let other = tls.connector(identity("spiffe://example/other"), &[]);
+    assert_eq!(post(&mut connect(to, &other).await, "").await.0, 404);
+    let nobody = tls.connector(None, &[]);
+    let (status, answer) = post(&mut connect(to, &nobody).await, "").await;
+    assert!(status == 401 && answer.contains("www-authenticate: Bearer"), "{answer}");
+    // A token goes before a certificate: it's for this request.
+    let bearer = format!("authorization: Bearer {}\r\n", ci.secret());
+    assert_eq!(post(&mut connect(to, &known).await, &bearer).await.0, 404);
+    // One of another CA ends the handshake, which TLS 1.3 says after it.
+    let (_, _, certificate, key) = Ca::fresh().issue(name("spiffe://example/ci"), "client");
+    let strange = tls.connector(Some((certificate, key)), &[]);
+    let mut refused = connect(to, &strange).await;
+    let _sent = refused.write_all(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await;
+    assert!(refused.read(&mut [0; 1]).await.is_err());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_its_certificate_does_not_start() {
+    let tls = Tls::fresh();
+    let (other, _, _) = Ca::fresh().server();
+    tls.files.write("crt", &other);
+    let mut missing = tls.paths.clone();
+    missing.key = PathBuf::from("/nowhere/key");
+    for paths in [tls.paths.clone(), missing] {
+        let error = echo(|gateway| gateway.door.tls = Some(paths)).start().await;
+        let error = error.expect_err("it doesn't start");
+        let causes =
+            std::iter::successors(Some(&error as &dyn std::error::Error), |it| it.source());
+        assert!(causes.map(ToString::to_string).any(|text| text.contains("tls.certificate")));
+    }
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+#[tokio::test]
+async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
+    let (node, to) = start(echo(|_| ())).await;
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a preface");
+    stream.write_all(&frame(4, 0, 0, b"")).await.expect("settings");
+    // GET http://localhost/healthz: indexed fields, and two literals.
+    let mut head = vec![0x82, 0x86, 0x04, 8];
+    head.extend(b"/healthz");
+    head.extend([0x01, 9]);
+    head.extend(b"localhost");
+    let mut burst = Vec::new();
+    for index in 0..20_000_u32 {
+        let id = 2 * index + 1;
+        burst.extend(frame(1, 0x05, id, &head));
+        burst.extend(frame(3, 0, id, &8_u32.to_be_bytes()));
+    }
+    let (mut reader, mut writer) = stream.into_split();
+    let sending = async {
+        // It's cut off in the middle of it.
+        let _cut = writer.write_all(&burst).await;
+    };
+    let reading = async {
+        let mut received = Vec::new();
+        let _end = reader.read_to_end(&mut received).await;
+        received
+    };
+    let ((), received) = tokio::join!(sending, reading);
+    // GOAWAY, "enhance your calm", unless the reset of the connection has overtaken it.
+    let goaway = received.windows(9).any(|head| head[3] == 7);
+    assert!(goaway || received.len() < 200_000, "{} bytes", received.len());
+    assert_eq!(Connection::open(to).await.get("/healthz").await.status, 200);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_about_to_stop_says_so_while_it_still_accepts() {
+    let time = ManualClock::new();
+    let delay = std::time::Duration::from_secs(5);
+    let builder = echo(|gateway| gateway.door.drain_delay = delay).clock(time.clock());
+    let (node, to) = start(builder).await;
+    let ((), ()) = tokio::join!(node.stop(), async {
+        for _ in 0..1_000 {
+            if Connection::open(to).await.get("/readyz").await.status == 503 {
+                break;
+            }
+            pause(10).await;
+        }
+        let mut late = Connection::open(to).await;
+        assert_eq!(late.get("/readyz").await.status, 503);
+        let body = request("SendMessage", message(json!([{ "text": "late" }])));
+        assert_eq!(late.post("/", &body).await.status, 200);
+        time.advance(delay);
+        eventually("the end of listening", || std::net::TcpStream::connect(to).is_err()).await;
+    });
+}
