@@ -18,7 +18,7 @@ fn damaged(clean: &[u8], noise: &mut Noise) -> Vec<u8> {
     let mut bytes = clean.to_vec();
     for _ in 0..=noise.next() % 4 {
         let random = noise.next();
-        let at = usize::try_from(random >> 32).unwrap() % (bytes.len() + 1);
+        let at = usize::try_from(random >> 32).unwrap_or_default() % (bytes.len() + 1);
         let byte = random.to_le_bytes()[0];
         match random % 5 {
             0 => bytes.truncate(at),

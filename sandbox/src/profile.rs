@@ -1,4 +1,6 @@
 //! What a cell may use. Checked once, when it is built; a profile that exists is valid.
+//!
+//! The file is long by its table of settings: each has a setter with its documentation, and a check.
 
 use std::{
     ffi::{OsStr, OsString},

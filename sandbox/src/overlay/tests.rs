@@ -1,4 +1,5 @@
-//! Trees made by hand, trees made by an attacker, and real overlays.
+//! Trees made by hand, trees made by an attacker, and real overlays. Long, because each attack has a tree
+//! and a test of its own, and all share the builder of trees.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,6 @@
 //! Reading a profile: TOML to entries that are known to make sense.
+//!
+//! The file is long because the format, its checks and their tests are read together.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,5 +1,5 @@
 //! The zygote's life: take requests, reap cells, end those whose time is over, end when the host
-//! does.
+//! does. Long, because all of it is one loop over one state.
 
 use std::{
     ffi::CStr,
@@ -13,7 +13,7 @@ use super::{
     nursery::Nursery,
     pools::Pools,
     protocol::{Cause, MAX_REQUEST, Pool, Record, Request},
-    start,
+    seedlings, start,
     stock::{Due, Stock},
 };
 use crate::{
@@ -266,7 +266,7 @@ impl Zygote {
         match self.stock.due(self.cells.seedlings()) {
             Some(Due::Make(sort)) if room => {
                 let sort = sort.clone();
-                match start::seedling(self, sort) {
+                match seedlings::make(self, sort) {
                     Ok((pid, cell)) => self.admit(pid, cell),
                     Err(_refused) => self.stock.withered(),
                 }
@@ -426,7 +426,7 @@ impl Zygote {
             let errno = Errno::from_raw(libc::EAGAIN);
             return refuse(&passed, Failure { step: Step::AdmitCell, errno, detail: 0 });
         }
-        match start::from_stock(self, plan, order, passed) {
+        match seedlings::from_stock(self, plan, order, passed) {
             Ok(pid) => self.planted(pid),
             Err(passed) => {
                 if let Some((pid, cell)) = start::cell(self, plan, order, passed) {

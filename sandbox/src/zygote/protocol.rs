@@ -198,6 +198,10 @@ pub(crate) enum Cause {
 /// ```text
 /// cargo +nightly fuzz run launcher_protocol
 /// ```
+///
+/// # Panics
+///
+/// When a record isn't read as it was written.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(bytes: &[u8]) {
     if let Some(record) = Record::parse(bytes) {

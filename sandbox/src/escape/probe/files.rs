@@ -156,7 +156,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     .around(crate::escape::races::leaked_descriptor),
 ];
 
-const fn files(
+pub(super) const fn files(
     name: &'static str,
     about: &'static str,
     signs: &'static [Sign],

@@ -2,12 +2,9 @@
 
 use std::{ffi::CStr, fs};
 
-use super::{In, NULL, Probe, Stop, Trial, call, n, read_secret, text};
+use super::{In, NULL, Probe, Stop, Trial, call, files::files, n, read_secret, text};
 use crate::{
-    escape::{
-        Class, Sign, Wall,
-        catalogue::{Entry, entry},
-    },
+    escape::{Sign, Wall, catalogue::Entry},
     level::Layer,
     linux::sys::probe::{Argument, Call, Page},
 };
@@ -16,46 +13,37 @@ use crate::{
 const NO_RIGHT: &[Sign] = &[Sign::Errno(libc::EPERM, Wall::Layer(Layer::NoCapabilities))];
 
 pub(super) const ENTRIES: &[Entry] = &[
-    mounts("chroot", "Changes the root to leave it by the classical way.", NO_RIGHT, chroot)
+    files("chroot", "Changes the root to leave it by the classical way.", NO_RIGHT, chroot)
         .for_root(),
-    mounts("pivot-root", "Changes the root for everybody.", NO_RIGHT, pivot_root)
+    files("pivot-root", "Changes the root for everybody.", NO_RIGHT, pivot_root)
         .without_control("it would change the host's root"),
-    mounts("bind-mount", "Binds a directory over another.", NO_RIGHT, bind_mount).for_root(),
-    mounts("mount-tmpfs", "Mounts a fresh file system.", NO_RIGHT, mount_tmpfs).for_root(),
-    mounts("mount-proc", "Mounts a fresh /proc that hides nothing.", NO_RIGHT, mount_proc)
+    files("bind-mount", "Binds a directory over another.", NO_RIGHT, bind_mount).for_root(),
+    files("mount-tmpfs", "Mounts a fresh file system.", NO_RIGHT, mount_tmpfs).for_root(),
+    files("mount-proc", "Mounts a fresh /proc that hides nothing.", NO_RIGHT, mount_proc)
         .for_root(),
-    mounts(
+    files(
         "mount-overlay",
         "Puts a writable layer over the system's programs.",
         NO_RIGHT,
         mount_overlay,
     )
     .without_control("not every host's file system can be a layer"),
-    mounts("remount-writable", "Takes the write protection from /usr.", NO_RIGHT, remount)
+    files("remount-writable", "Takes the write protection from /usr.", NO_RIGHT, remount)
         .without_control("it would change the host's mounts"),
-    mounts(
+    files(
         "clear-mount-flags",
         "Takes the write protection from /usr by the newer call.",
         NO_RIGHT,
         clear_flags,
     )
     .without_control("it would change the host's mounts"),
-    mounts("clone-mounts", "Takes a detached copy of all mounts.", NO_RIGHT, clone_mounts)
+    files("clone-mounts", "Takes a detached copy of all mounts.", NO_RIGHT, clone_mounts)
         .for_root(),
-    mounts("open-file-system", "Prepares a new file system by the newer calls.", NO_RIGHT, fsopen)
+    files("open-file-system", "Prepares a new file system by the newer calls.", NO_RIGHT, fsopen)
         .for_root(),
-    mounts("unmount-proc", "Takes /proc away to see what is below.", NO_RIGHT, unmount_proc)
+    files("unmount-proc", "Takes /proc away to see what is below.", NO_RIGHT, unmount_proc)
         .without_control("it would take the host's /proc away"),
 ];
-
-const fn mounts(
-    name: &'static str,
-    about: &'static str,
-    signs: &'static [Sign],
-    inside: super::Try,
-) -> Entry {
-    entry(Class::HostFiles, name, about, signs, inside)
-}
 
 fn chroot(probe: &Probe) -> Trial {
     let path = probe.scratch("jail")?;

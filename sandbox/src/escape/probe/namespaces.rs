@@ -2,12 +2,9 @@
 
 use std::{fs, io::Write, os::fd::AsRawFd};
 
-use super::{In, NULL, Probe, Trial, call, n, open, text};
+use super::{In, NULL, Probe, Trial, call, n, open, privileges::privileges, text};
 use crate::{
-    escape::{
-        Class, Sign, Wall,
-        catalogue::{Entry, entry},
-    },
+    escape::{Sign, Wall, catalogue::Entry},
     level::Layer,
     linux::sys::{
         probe::{self, Argument, Call, entry::clone_with},
@@ -29,7 +26,7 @@ const NO_NESTING: &[Sign] = &[
 const FOREIGN: &[Sign] = &[Sign::Errno(libc::EACCES, IDS), Sign::Errno(libc::ENOENT, PROC)];
 
 pub(super) const ENTRIES: &[Entry] = &[
-    namespaces(
+    privileges(
         "write-id-map",
         "Writes its own id map once more.",
         &[
@@ -40,48 +37,48 @@ pub(super) const ENTRIES: &[Entry] = &[
         write_id_map,
     )
     .without_control("a process that has no user namespace of its own has no map to write"),
-    namespaces(
+    privileges(
         "allow-nesting-again",
         "Opens the count of user namespaces for writing.",
         FOREIGN,
         allow_nesting,
     )
     .for_root(),
-    namespaces(
+    privileges(
         "unshare-user",
         "Makes a user namespace, and has every right in it.",
         NO_NESTING,
         unshare_user,
     )
     .quick(),
-    namespaces("clone-user", "Starts a process in a new user namespace.", NO_NESTING, clone_user),
-    namespaces(
+    privileges("clone-user", "Starts a process in a new user namespace.", NO_NESTING, clone_user),
+    privileges(
         "clone3-user",
         "The same by the call whose flags no filter can see.",
         NO_NESTING,
         clone3_user,
     ),
-    namespaces(
+    privileges(
         "unshare-user-and-mount",
         "Makes a user and a mount namespace, and mounts.",
         NO_NESTING,
         nested_mount,
     ),
-    namespaces("unshare-mounts", "Makes a mount namespace.", NO_RIGHT, unshare_mounts).for_root(),
-    namespaces("unshare-network", "Makes a network namespace.", NO_RIGHT, unshare_network)
+    privileges("unshare-mounts", "Makes a mount namespace.", NO_RIGHT, unshare_mounts).for_root(),
+    privileges("unshare-network", "Makes a network namespace.", NO_RIGHT, unshare_network)
         .for_root(),
-    namespaces("unshare-processes", "Makes a pid namespace.", NO_RIGHT, unshare_processes)
+    privileges("unshare-processes", "Makes a pid namespace.", NO_RIGHT, unshare_processes)
         .for_root(),
-    namespaces("unshare-rest", "Makes ipc, uts and cgroup namespaces.", NO_RIGHT, unshare_rest)
+    privileges("unshare-rest", "Makes ipc, uts and cgroup namespaces.", NO_RIGHT, unshare_rest)
         .for_root(),
-    namespaces(
+    privileges(
         "join-first-mounts",
         "Joins the first process's mount namespace.",
         &[Sign::Call("openat", libc::EACCES, Wall::FirstProcess), Sign::Errno(libc::ENOENT, PROC)],
         join_first,
     )
     .for_root(),
-    namespaces(
+    privileges(
         "join-own-network",
         "Joins a network namespace.",
         &[Sign::Call("setns", libc::EPERM, CAPABILITIES), Sign::Errno(libc::ENOENT, PROC)],
@@ -89,15 +86,6 @@ pub(super) const ENTRIES: &[Entry] = &[
     )
     .for_root(),
 ];
-
-const fn namespaces(
-    name: &'static str,
-    about: &'static str,
-    signs: &'static [Sign],
-    inside: super::Try,
-) -> Entry {
-    entry(Class::Privileges, name, about, signs, inside)
-}
 
 fn write_id_map(_probe: &Probe) -> Trial {
     let mut map = fs::OpenOptions::new().write(true).open("/proc/self/uid_map").within("openat")?;

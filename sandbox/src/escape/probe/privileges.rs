@@ -106,7 +106,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     .quick(),
 ];
 
-const fn privileges(
+pub(super) const fn privileges(
     name: &'static str,
     about: &'static str,
     signs: &'static [Sign],
