@@ -257,10 +257,8 @@ impl JournalPlace {
             return Ok(Self::Memory);
         }
         if let Some(path) = text.strip_prefix("file://") {
-            return match path.starts_with('/') {
-                true => Ok(Self::Directory(PathBuf::from(path))),
-                false => Err(UrlError::Relative),
-            };
+            let absolute = path.starts_with('/').then(|| Self::Directory(PathBuf::from(path)));
+            return absolute.ok_or(UrlError::Relative);
         }
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(Self::Postgres(text.to_owned()));

@@ -168,9 +168,10 @@ impl List {
             query.context.clone_from(&self.context);
             let page = journal.heads(&agent, query).await.map_err(TasksError::from)?;
             for head in &page.heads {
-                match self.json {
-                    true => writeln!(out, "{}", print::head_json(head))?,
-                    false => print::head(out, head)?,
+                if self.json {
+                    writeln!(out, "{}", print::head_json(head))?;
+                } else {
+                    print::head(out, head)?;
                 }
             }
             if !self.json && page.total > page.heads.len() {

@@ -54,11 +54,11 @@ impl History {
         if ask.context.as_ref().is_some_and(|context| **context != *head.context) {
             return Ok(AskRefusal::OtherContext);
         }
-        match head.state.is_terminal() {
-            true => Ok(AskRefusal::Ended { state: head.state }),
-            // Another node on the same database has it.
-            false => Ok(AskRefusal::Elsewhere),
+        if head.state.is_terminal() {
+            return Ok(AskRefusal::Ended { state: head.state });
         }
+        // Another node on the same database has it.
+        Ok(AskRefusal::Elsewhere)
     }
 
     /// Why a task that doesn't run here can't be cancelled.

@@ -79,7 +79,7 @@ impl Live {
     pub(super) fn restored(record: Record, entries: u64, mut replay: Replay) -> Self {
         let unread = std::mem::take(&mut replay.unread);
         let told = record.events().len();
-        Self { told, entries, replay, unread, ..Self::new(record) }
+        Self { unread, replay, told, entries, ..Self::new(record) }
     }
 
     /// Adds an event, which nobody sees before it's durable. An agent that says too much is at

@@ -88,17 +88,17 @@ pub(super) fn understand(log: TaskLog) -> Understood {
             ArchivedChange::Accepted { ask } => understood.ask = again(ask),
             ArchivedChange::Continued { ask } => {
                 if let Some(said) = again(ask) {
-                    match std::mem::take(&mut waits) {
-                        true => replay.answers.push_back(Some(said)),
-                        false => replay.unread.push(said),
+                    if std::mem::take(&mut waits) {
+                        replay.answers.push_back(Some(said));
+                    } else {
+                        replay.unread.push(said);
                     }
                 }
             }
             ArchivedChange::Status { state, .. } if ours => {
                 // It went on without an answer: the wait was over.
-                if std::mem::replace(&mut waits, TaskState::from(*state).is_interrupted()) {
-                    replay.answers.push_back(None);
-                }
+                let over = std::mem::replace(&mut waits, TaskState::from(*state).is_interrupted());
+                replay.answers.extend(over.then_some(None));
             }
             _ if ours && std::mem::take(&mut waits) => replay.answers.push_back(None),
             _ => {}

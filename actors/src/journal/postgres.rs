@@ -117,15 +117,14 @@ impl Postgres {
         again: bool,
     ) -> Result<Vec<Result<(), AppendError>>, DatabaseError> {
         // Out of its place while it's in use: what is dropped in the middle isn't used again.
-        let mut connection = match writer.take() {
-            Some(connection) => connection,
-            None => {
-                let mut connection = self.connect().await?;
-                if !self.in_time(schema::claim(&mut connection, &self.node)).await? {
-                    return Err(DatabaseError::TimedOut { after: DATABASE_DEADLINE });
-                }
-                connection
+        let mut connection = if let Some(connection) = writer.take() {
+            connection
+        } else {
+            let mut connection = self.connect().await?;
+            if !self.in_time(schema::claim(&mut connection, &self.node)).await? {
+                return Err(DatabaseError::TimedOut { after: DATABASE_DEADLINE });
             }
+            connection
         };
         let committed = write::commit(&mut connection, &self.node, batch, again);
         let answers = self.in_time(committed).await?;
@@ -362,8 +361,8 @@ fn entry(row: &PgRow) -> Result<Result<Entry, usize>, DatabaseError> {
     let kind = u8::try_from(kind).ok().and_then(entry_kind);
     let kind = kind.ok_or(DatabaseError::Row { table, column: "kind" })?;
     let version: i32 = row.try_get("version")?;
-    let version =
-        u16::try_from(version).map_err(|_| DatabaseError::Row { table, column: "version" })?;
+    let version = u16::try_from(version).ok();
+    let version = version.ok_or(DatabaseError::Row { table, column: "version" })?;
     let message: i64 = row.try_get("message")?;
     let parcel = RawParcel::new(MessageId::from(message.cast_unsigned()), version, body);
     Ok(Ok(Entry { kind, key: row.try_get("key")?, parcel }))

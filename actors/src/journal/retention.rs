@@ -87,7 +87,7 @@ impl AgeGuard {
             let ahead = wall.saturating_sub(last_wall);
             let passed = steady.saturating_sub(last_steady);
             if ahead > passed + JUMP {
-                return Err(ahead - passed);
+                return Err(ahead.saturating_sub(passed));
             }
         }
         let limit = age.map(|age| wall.saturating_sub(age));

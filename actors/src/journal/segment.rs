@@ -52,7 +52,7 @@ impl Segment {
 
     /// All of its bytes: at most a segment's size and one commit.
     pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
-        let len = usize::try_from(self.len()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let len = usize::try_from(self.len()?).ok().ok_or(io::ErrorKind::FileTooLarge)?;
         let mut bytes = vec![0; len];
         self.file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)

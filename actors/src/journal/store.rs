@@ -92,8 +92,8 @@ impl OpenedJournal {
                 (Store::Embedded(Arc::new(embedded)), findings)
             }
             JournalPlace::Postgres(url) => {
-                let postgres = Postgres::open(url, &config.node, clock).await?;
-                (Store::Postgres(postgres), Findings::default())
+                let postgres = Box::pin(Postgres::open(url, &config.node, clock)).await?;
+                (Store::Postgres(Box::new(postgres)), Findings::default())
             }
         };
         let (tasks, unfinished) = match &store {
@@ -160,7 +160,7 @@ impl Waiting {
 pub(super) enum Store {
     Memory(Memory),
     Embedded(Arc<Embedded>),
-    Postgres(Postgres),
+    Postgres(Box<Postgres>),
 }
 
 impl Store {

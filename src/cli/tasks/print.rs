@@ -1,5 +1,6 @@
 //! Tasks and their entries, for people and as JSON.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use neuroflow::TaskState;
@@ -69,19 +70,19 @@ pub(super) fn log(out: &mut dyn Write, log: &TaskLog, as_json: bool) -> io::Resu
         for (key, content) in content(entry) {
             value[key] = content;
         }
-        match as_json {
-            true => writeln!(out, "{value}")?,
-            false => writeln!(out, "  {}", line(entry, &value))?,
+        if as_json {
+            writeln!(out, "{value}")?;
+        } else {
+            writeln!(out, "  {}", line(entry, &value))?;
         }
     }
     for damage in &log.damage {
-        match as_json {
-            true => {
-                let (agent, task) = (&log.head.agent, &log.head.task);
-                let damage = damage.to_string();
-                writeln!(out, "{}", json!({ "agent": agent, "task": task, "damage": damage }))?;
-            }
-            false => writeln!(out, "  damaged: {damage}")?,
+        if as_json {
+            let (agent, task) = (&log.head.agent, &log.head.task);
+            let damage = damage.to_string();
+            writeln!(out, "{}", json!({ "agent": agent, "task": task, "damage": damage }))?;
+        } else {
+            writeln!(out, "  damaged: {damage}")?;
         }
     }
     Ok(())
@@ -169,7 +170,11 @@ fn piece(content: &ArchivedContent) -> Value {
         ArchivedContent::Json(json) => json!({ "data": parsed(json) }),
         ArchivedContent::Url(url) => json!({ "url": url.as_str() }),
         ArchivedContent::Bytes(bytes) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
+                // Writing into a text doesn't fail.
+                let _written = write!(hex, "{byte:02x}");
+                hex
+            });
             json!({ "hex": hex })
         }
     }
