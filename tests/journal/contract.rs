@@ -139,6 +139,8 @@ async fn survives(config: JournalConfig) {
 async fn forgets(mut config: JournalConfig) {
     let mut keep = Retention::on_disk();
     keep.tasks = 20;
+    // Their times are long ago.
+    keep.age = None;
     config.retention = keep;
     let scene = Scene::open(config).await.expect("it opens");
     say(&scene.journal, "open", 0, TaskState::Working).await.expect("appended");
