@@ -48,3 +48,20 @@ async fn the_official_client_works_over_http_in_both_versions() {
     .await;
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_works_over_streams_in_both_versions() {
+    let (Some(packages), Some(binary)) = (mcp_packages(), option_env!("CARGO_BIN_EXE_neuroflow"))
+    else {
+        return;
+    };
+    let run = move || {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/mcp_client.py");
+        let python = packages.join("venv/bin/python").to_string_lossy().into_owned();
+        let node = [binary, "mcp", "--agents-enabled=echo", "--mcp-server-exec=true"];
+        run_program(&[&[&*python, script, "stdio"][..], &node].concat(), &[])
+    };
+    let said = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
+    let said = said.unwrap_or_else(|complaint| panic!("{complaint}"));
+    assert!(said.contains("the official client agrees: 2026-07-28 2025-11-25"), "{said}");
+}
