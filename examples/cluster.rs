@@ -16,7 +16,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let a = Node::builder().agent(AnyAgent::new(Echo)).cluster(links("a")?).start().await?;
     let b = Node::builder().cluster(links("b")?).start().await?;
-    let (at, far) = (a.links().and_then(|a| a.local_address()), b.links());
+    let (at, far) = (a.links().and_then(neuroflow::transport::Links::local_address), b.links());
     if let (Some(at), Some(links)) = (at, far) {
         links.try_dial(at).await?;
         println!("{}", b.ask("agent://a/echo", "hello, a").await?.text());

@@ -33,7 +33,7 @@ enum Action {
 /// to the node.
 #[derive(Args, Debug)]
 struct Init {
-    /// The node's name: what stands in agent://NAME/…
+    /// The node's name, by which others ask its agents
     #[arg(value_name = "NAME")]
     name: String,
     /// The folder of the cluster's authority, as `neuroflow cluster init` writes it
