@@ -119,12 +119,13 @@ impl fmt::Debug for CardKey {
     }
 }
 
-#[cfg(test)]
-pub(super) mod tests {
+// The other library comes with that feature.
+#[cfg(all(test, feature = "access"))]
+mod tests {
     use super::*;
 
     /// A key of its own for each test.
-    pub(crate) fn key() -> CardKey {
+    fn key() -> CardKey {
         let random = SystemRandom::new();
         let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let der = base64::prelude::BASE64_STANDARD.encode(der);
