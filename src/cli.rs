@@ -190,14 +190,13 @@ impl CliError {
 
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) => USAGE,
+            Self::Config(_) | Self::Token(_) | Self::Policy(_) => USAGE,
             Self::Output(_) if self.is_broken_pipe() => SUCCESS,
             Self::Serve(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
             Self::Mcp(error) => error.exit_code(),
             Self::Tools(error) => error.exit_code(),
             Self::Exec(error) => error.exit_code(),
-            Self::Token(_) | Self::Policy(_) => USAGE,
             _ => FAILURE,
         }
     }

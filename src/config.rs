@@ -63,7 +63,7 @@ settings! {
         /// Names that clients may call the gateway by, besides those of loopback if it listens there
         /// and that of the public URL.
         hosts: Names = preset(""),
-        /// Origins whose web pages may use the gateway, such as "https://app.example.org".
+        /// Origins whose web pages may use the gateway, such as `https://app.example.org`.
         origins: Names = preset(""),
         /// How long the gateway still accepts when it's about to stop, while `/readyz` says no; it's
         /// part of the time to stop.

@@ -25,6 +25,7 @@ const UNSAFE_FILES: &[&str] = &[
     "sandbox/src/zygote/entry.rs",
     // Forking in the zygote, with the promise that it has one thread.
     "sandbox/src/zygote/owner.rs",
+    "sandbox/src/zygote/seedlings.rs",
     "sandbox/src/zygote/start.rs",
 ];
 
@@ -32,12 +33,14 @@ const UNSAFE_FILES: &[&str] = &[
 const UNSAFE_FOLDERS: &[&str] = &["sandbox/src/linux/sys/"];
 
 /// Files that define a contract, and what a contract may import.
-const CONTRACTS: [&str; 6] = [
+const CONTRACTS: [&str; 8] = [
+    "actors/src/access.rs",
     "actors/src/agent.rs",
     "actors/src/audit.rs",
     "actors/src/tools.rs",
     "actors/src/gateway.rs",
     "actors/src/journal.rs",
+    "actors/src/mcp.rs",
     "sandbox/src/exec.rs",
 ];
 const CONTRACT_IMPORTS: [&str; 10] = [

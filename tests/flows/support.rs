@@ -177,6 +177,7 @@ pub(crate) fn run_program(
 
 /// The MCP clients and servers of the public registries, as `tools/setup test` installs them. Without
 /// them a test says so and has nothing to do, but on a machine that is there to run all of them.
+#[expect(clippy::print_stderr, reason = "a test that doesn't run says so")]
 pub(crate) fn mcp_packages() -> Option<std::path::PathBuf> {
     let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/mcp");
     if place.join(".complete").exists() {

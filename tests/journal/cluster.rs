@@ -27,7 +27,7 @@ impl Cluster {
         let data = folder.path().join("data");
         let mut init = program("initdb");
         init.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", "-D"]).arg(&data);
-        success(init.output().expect("initdb runs"), "initdb");
+        success(&init.output().expect("initdb runs"), "initdb");
         let mut cluster = Self { folder, server: None };
         cluster.resume();
         cluster
@@ -43,7 +43,7 @@ impl Cluster {
         self.server = Some(server.spawn().expect("the server starts"));
         let begun = now();
         while self.query("SELECT 1").is_none() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the server doesn't answer");
+            assert!(begun.elapsed() < Duration::from_mins(1), "the server doesn't answer");
             pause();
         }
     }
@@ -123,10 +123,10 @@ fn command(program: impl AsRef<OsStr>) -> Command {
 }
 
 fn checked<'a>(program: &str, arguments: impl IntoIterator<Item = &'a OsStr>) {
-    success(command(program).args(arguments).output().expect("it runs"), program);
+    success(&command(program).args(arguments).output().expect("it runs"), program);
 }
 
-fn success(output: Output, what: &str) {
+fn success(output: &Output, what: &str) {
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{what} failed: {error}");
 }

@@ -150,7 +150,7 @@ async fn forgets(mut config: JournalConfig) {
     }
     // It's done beside the appends.
     let clock = scene.kernel.clock().clone();
-    let deadline = clock.now() + std::time::Duration::from_secs(60);
+    let deadline = clock.now() + std::time::Duration::from_mins(1);
     loop {
         let total = scene.journal.heads("echo", TaskQuery::first(1)).await.expect("listed").total;
         if total <= 23 {

@@ -15,6 +15,7 @@ use crate::scene::{Scene, config, event, head, say, texts};
 const INSIDE: &str = "NEUROFLOW_TEST_SMALL_DISK";
 
 /// Runs the test of this name in a namespace with a small disk, and checks its end.
+#[expect(clippy::print_stderr, reason = "a test that doesn't run says so")]
 fn on_a_small_disk(test: &str) {
     let folder = Folder::new();
     let script = "mount -t tmpfs -o size=2m tmpfs \"$1\" && exec \"$0\" --exact \"$2\" --nocapture";

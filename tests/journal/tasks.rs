@@ -283,11 +283,9 @@ async fn ended_tasks_are_read_listed_and_refused_from_the_journal() {
     };
     let refused = agent.call(Header::new(), cancel).await.expect("answered");
     assert!(matches!(refused, Err(CancelError::Ended { state: TaskState::Completed })));
-    let (_, mut to_come) = follow(&agent, Header::new(), &tasks[0], None, Some(2))
-        .await
-        .expect("answered")
-        .map(|(so_far, to_come)| (assert_eq!(so_far.len(), 2), to_come))
-        .expect("there is such a task");
+    let followed = follow(&agent, Header::new(), &tasks[0], None, Some(2)).await;
+    let (so_far, mut to_come) = followed.expect("answered").expect("there is such a task");
+    assert_eq!(so_far.len(), 2);
     assert!(to_come.next().await.is_none(), "nothing follows");
     second.stop().await;
 }

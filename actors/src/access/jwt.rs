@@ -4,7 +4,7 @@
 //! algorithm that both name is tried, and never one with a shared secret. So neither `none` nor an
 //! HMAC over a public key is a signature here.
 
-#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use std::time::Duration;
 

@@ -120,7 +120,8 @@ impl fmt::Debug for CardKey {
 }
 
 // The other library comes with that feature.
-#[cfg(all(test, feature = "access"))]
+#[cfg(feature = "access")]
+#[cfg(test)]
 mod tests {
     use super::*;
 
