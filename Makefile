@@ -28,13 +28,16 @@ lint: ## Format, lints and docs, with warnings as errors
 
 examples: ## Run every example
 	cargo run --quiet --example embedded
+	cargo run --quiet --example cluster
 	cargo run --quiet -p neuroflow-sandbox --example cell -- sh -c "id; ls /"
 
 bench: ## Measure, print one table, write JSON. ARGS="--only NAME --iterations N --compare FILE"
 	@tools/setup bench
 	cargo bench --bench micro
 	cargo bench --bench suite -- $(ARGS)
+	cargo bench --bench link
 
 bench-smoke: ## Run every benchmark once: that it works, not how fast
 	cargo bench --bench micro -- --sample-count 1 --sample-size 1
 	cargo bench --bench suite -- --iterations 1
+	NEUROFLOW_BENCH_SECONDS=1 cargo bench --bench link

@@ -43,12 +43,13 @@ const CONTRACTS: [&str; 8] = [
     "actors/src/mcp.rs",
     "sandbox/src/exec.rs",
 ];
-const CONTRACT_IMPORTS: [&str; 10] = [
+const CONTRACT_IMPORTS: [&str; 11] = [
     "std::",
     "rkyv::",
     "serde::",
     "schemars::",
     "neuroflow_kernel::",
+    "neuroflow_sandbox::",
     "crate::limits::",
     "crate::agent::",
     "crate::audit::",

@@ -153,7 +153,7 @@ fn a_taken_port_is_named_with_the_setting() {
 fn others_are_not_let_in_by_accident() {
     let scratch = Scratch::new();
     let ran = scratch.output(&["serve", "--gateway-listen=0.0.0.0:0"]);
-    let expected = ["gateway.listen", "no authentication", "allow_remote_without_authentication"];
+    let expected = ["gateway.listen", "auth.tokens", "allow_remote_without_authentication"];
     ran.failed_with(2, &expected);
     let ran = scratch.output(&["serve", "--telemetry-metrics-listen=[::]:0"]);
     ran.failed_with(2, &["telemetry.metrics_listen", "no authentication"]);
