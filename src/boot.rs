@@ -582,7 +582,8 @@ impl NodeBuilder {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
                 config.door.audit = audit.clone();
-                if let Some(own) = self.access {
+                if let Some(mut own) = self.access {
+                    own.audit = audit.clone();
                     let (spec, access) = access_child(own, kernel.clock())?;
                     kernel.root().start(spec.restart(Restart::Permanent)).await?;
                     config.door.access = Some(access);

@@ -32,6 +32,8 @@ use std::sync::Arc;
 use neuroflow_kernel::{Message, Reply, Rights};
 use neuroflow_sandbox::Level;
 
+use crate::audit::Audit;
+
 pub use bearer::{FreshToken, TokenFileError, TokenName, TokenProblem};
 pub use certificate::{CertificateError, PeerCertificate};
 pub use credential::{AuthError, Credential};
@@ -282,6 +284,8 @@ pub struct AccessConfig {
     pub limits: Limits,
     /// Who counts decisions.
     pub meter: Arc<dyn AccessMeter>,
+    /// Where it's recorded that tokens or policies were replaced; a node's builder sets it.
+    pub audit: Audit,
 }
 
 impl Default for AccessConfig {
@@ -293,6 +297,7 @@ impl Default for AccessConfig {
             rules: RulesSource::default(),
             limits: Limits::default(),
             meter: Arc::new(Uncounted),
+            audit: Audit::off(),
         }
     }
 }

@@ -274,7 +274,9 @@ async fn changed_policies_and_tokens_count_and_broken_ones_do_not() {
     let files = Files::fresh();
     let (ci, late) = (token("ci", &[]), token("late", &[]));
     let (tokens, policy) = (files.write("tokens", ci.line()), files.write("policy", ""));
-    let (node, to) = start(node(config(&tokens, &policy))).await;
+    let log = files.0.join("audit.log");
+    let audit = neuroflow::actors::AuditConfig::new(&log);
+    let (node, to) = start(node(config(&tokens, &policy)).audit(audit)).await;
     let status = |secret: String| async move { ask(to, "/", Some(&secret)).await.status };
     let becomes = |secret: &str, wanted: u16| {
         let secret = secret.to_owned();
@@ -304,6 +306,14 @@ async fn changed_policies_and_tokens_count_and_broken_ones_do_not() {
     files.write("policy", "forbid(principal, action, resource);");
     becomes(ci.secret(), 404).await;
     node.stop().await;
+    let log = std::fs::read_to_string(&log).expect("an audit log");
+    let verdicts = |part: &str| -> Vec<&str> {
+        let changes = log.lines().filter(|line| line.contains("\"config_changed\""));
+        let changes = changes.filter(|line| line.contains(&format!("\"part\":\"{part}\"")));
+        changes.map(|line| if line.contains("\"denied\"") { "denied" } else { "allowed" }).collect()
+    };
+    assert_eq!(verdicts("policies"), ["allowed", "allowed", "denied", "allowed"]);
+    assert_eq!(verdicts("tokens"), ["allowed"; 3]);
 }
 
 #[tokio::test]

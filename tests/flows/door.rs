@@ -338,7 +338,12 @@ async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
         let _end = reader.read_to_end(&mut received).await;
         received
     };
-    let ((), received) = tokio::join!(sending, reading);
+    // The server ends the connection: a client that only waits would wait for ever.
+    let clock = neuroflow::kernel::Clock::system();
+    let deadline = clock.now() + std::time::Duration::from_secs(30);
+    let both = async { tokio::join!(sending, reading) };
+    let ended = clock.before(deadline, both).await;
+    let ((), received) = ended.expect("the server cuts the connection off");
     // GOAWAY, "enhance your calm", unless the reset of the connection has overtaken it.
     let goaway = received.windows(9).any(|head| head[3] == 7);
     assert!(goaway || received.len() < 200_000, "{} bytes", received.len());

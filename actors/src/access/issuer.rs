@@ -26,7 +26,7 @@ impl AccessServer {
     pub(super) async fn look_at_rules(&mut self, path: &Path) -> Result<(), AccessError> {
         let Some(contents) = self.rules.read(path).await? else { return Ok(()) };
         let parsed = CedarPolicies::from_bytes(path, &contents.bytes);
-        let parsed = self.judge("policies", path, parsed.map_err(AccessError::from))?;
+        let parsed = self.judge("policies", path, &contents, parsed.map_err(AccessError::from))?;
         self.publish(|snapshot| snapshot.rules = Arc::new(parsed));
         Ok(())
     }

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use neuroflow_kernel::{Actor, Address, ChildSpec, Clock, Context, Header, NameError, Reply};
+use neuroflow_kernel::{
+    Actor, Address, ChildSpec, Clock, Context, Header, NameError, Reply, TraceContext,
+};
 use tokio::sync::watch;
 
 use super::bearer::Tokens;
@@ -18,6 +20,7 @@ use super::{
 };
 #[cfg(feature = "access")]
 use super::{jwks, jwt, memory};
+use crate::audit::{AuditEvent, Digest, Verdict};
 use crate::limits::FILE_POLL;
 
 /// What requests are judged by, as it was last found valid.
@@ -268,19 +271,26 @@ impl AccessServer {
         let parsed = Tokens::parse(&contents.bytes).map_err(|(line, problem)| {
             AccessError::Tokens(TokenFileError { path: path.to_owned(), line, problem })
         });
-        let parsed = self.judge("tokens", path, parsed)?;
+        let parsed = self.judge("tokens", path, &contents, parsed)?;
         self.publish(|snapshot| snapshot.tokens = Arc::new(parsed));
         Ok(())
     }
 
-    /// Says what came of a file, and counts it.
+    /// Says what came of a file, counts and records it.
     pub(super) fn judge<T>(
         &self,
         what: &'static str,
         path: &Path,
+        contents: &Contents,
         parsed: Result<T, AccessError>,
     ) -> Result<T, AccessError> {
         self.config.meter.reload(what, parsed.is_ok());
+        let changed = AuditEvent::ConfigChanged {
+            part: what,
+            digest: Digest::of(&contents.bytes),
+            verdict: if parsed.is_ok() { Verdict::Allowed } else { Verdict::Denied },
+        };
+        self.config.audit.note(TraceContext::NONE, changed);
         if parsed.is_ok() {
             tracing::info!(file = %path.display(), "{what} read");
         }
