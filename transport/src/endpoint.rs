@@ -177,7 +177,7 @@ impl Message for ClusterCommand {
     }
 }
 
-/// A node's links. It's the [`RemotePort`] behind remote addresses; clones are the same.
+/// A node's links. It's the [`RemotePort`](neuroflow_kernel::RemotePort) behind remote addresses; clones are the same.
 ///
 /// Messages from one sender to one actor arrive in the order in which they were sent, as far as they
 /// are small ([`SMALL_MESSAGE_BYTES`](crate::limits::SMALL_MESSAGE_BYTES)); larger ones may be

@@ -15,7 +15,6 @@ pub(crate) type Outcome = std::convert::Infallible;
 
 /// When to read the keys next.
 #[derive(Debug)]
-#[cfg_attr(not(feature = "access"), expect(dead_code, reason = "issuers need the feature"))]
 pub(super) struct Schedule {
     next: Moment,
     last: Option<Moment>,

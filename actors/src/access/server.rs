@@ -206,6 +206,10 @@ pub fn access_child(config: AccessConfig, clock: &Clock) -> Result<(ChildSpec, A
 /// assert_eq!(AccessServer::KIND, "access");
 /// ```
 #[derive(Debug)]
+#[cfg_attr(
+    not(feature = "access"),
+    expect(dead_code, reason = "issuers and policies need the feature")
+)]
 pub struct AccessServer {
     pub(super) config: AccessConfig,
     current: Arc<watch::Sender<Option<Snapshot>>>,
