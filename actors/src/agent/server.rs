@@ -3,6 +3,8 @@
 //! Whatever a task says is journaled first, and told once that is durable. The journal is never
 //! waited for: what is on its way to it is remembered in the task, one append at a time, and what
 //! is said meanwhile goes with the next one.
+//!
+//! Long, because every command that reaches an agent, and every end that a task can have, is here.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
