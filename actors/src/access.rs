@@ -169,6 +169,11 @@ impl fmt::Display for Target<'_> {
 pub trait Rules: Send + Sync + fmt::Debug + 'static {
     /// Whether the principal may do that.
     fn decide(&self, principal: &Principal, action: Action, target: &Target<'_>) -> Ruling;
+
+    /// Whether everybody may do everything, so that nothing has to be asked or remembered.
+    fn is_unrestricted(&self) -> bool {
+        false
+    }
 }
 
 /// A decision, and what has decided it.
@@ -213,6 +218,10 @@ impl Rules for Unrestricted {
     fn decide(&self, _: &Principal, _: Action, _: &Target<'_>) -> Ruling {
         Ruling::by_rule(true, "unrestricted")
     }
+
+    fn is_unrestricted(&self) -> bool {
+        true
+    }
 }
 
 /// What a capability says about whom it was narrowed for. It's the policy of a gateway's capability
@@ -244,6 +253,11 @@ impl CallerGrant {
     /// Whether the principal may do that.
     pub fn permits(&self, action: Action, target: &Target<'_>) -> bool {
         self.rules.decide(&self.principal, action, target).allowed
+    }
+
+    /// Whether there are no rules that could forbid anything.
+    pub fn is_unrestricted(&self) -> bool {
+        self.rules.is_unrestricted()
     }
 
     /// Whether a tool may be called, for an agent or straight away.

@@ -126,6 +126,10 @@ pub const HEAD_BYTES: usize = 32 * 1024;
 /// Connections that the gateway holds at once.
 pub const CONNECTIONS: usize = 16_384;
 
+/// Wait after a connection couldn't be accepted, for lack of descriptors as a rule: trying at once
+/// would only keep a processor busy and fill the log.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Time that a client gets to send the head of a request.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 

@@ -162,12 +162,11 @@ impl AgentServer {
         }
     }
 
-    /// Whether who asks may not use all tools, which a later run of the task has to know. A rule that
-    /// permits every tool permits one that there isn't.
+    /// Whether rules say what who asks may use, which a later run of the task has to know. What they
+    /// permit can't be tried out: a rule may forbid one tool, or one level, of all.
     fn is_narrowed(&self, context: &Context<AgentCommand>) -> bool {
-        let agent = Some(self.profile.name.as_str());
         self.profile.resumable
-            && caller_grant(context).is_some_and(|grant| !grant.permits_tool(agent, ""))
+            && caller_grant(context).is_some_and(|grant| !grant.is_unrestricted())
     }
 
     /// The tools, narrowed to what whoever asks may use of them.
@@ -386,11 +385,17 @@ impl AgentServer {
                 let found = history.read(&task, caller.as_deref()).await;
                 let Some(found) = answered(&task, found) else { return };
                 let seen = after.unwrap_or(0);
+                // A task that isn't over runs elsewhere, and what it will say isn't known here.
+                let is_over = found.as_ref().is_none_or(|(head, _)| head.state.is_terminal());
                 let so_far = found.map(|(_, mut events)| {
                     events.retain(|event| event.get().generation > seen);
                     events
                 });
-                events.finish();
+                if is_over {
+                    events.finish();
+                } else {
+                    events.cut_off();
+                }
                 let _gone = reply.send(so_far);
             };
             return self.beside(answer, context);

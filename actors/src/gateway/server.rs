@@ -14,7 +14,7 @@ use super::door::{self, Door, Tls, serve_connection};
 use super::http::{Shared, router};
 use super::openai::cancel_abandoned;
 use super::{GatewayCommand, GatewayConfig, GatewayError};
-use crate::limits::{ABANDONED_TASKS, CONNECTIONS};
+use crate::limits::{ABANDONED_TASKS, ACCEPT_PAUSE, CONNECTIONS};
 
 /// The gateway as an actor. Made by [`gateway_child`](super::gateway_child).
 ///
@@ -154,7 +154,7 @@ async fn serve(
                 Err(error) => {
                     // Usually out of descriptors: connections that end give some back.
                     tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
-                    tokio::task::yield_now().await;
+                    clock.sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             },

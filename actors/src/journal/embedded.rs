@@ -243,18 +243,21 @@ impl Embedded {
         if bytes.is_empty() {
             return Ok(());
         }
-        let written = writer.segment.write(bytes, writer.end);
-        let flushed = written.and_then(|()| if self.sync { writer.segment.sync() } else { Ok(()) });
-        match flushed {
-            Ok(()) => {
-                writer.end += bytes.len() as u64;
-                Ok(())
-            }
-            Err(error) => {
-                let cut = writer.segment.cut(writer.end).and_then(|()| writer.segment.sync());
-                Err(refused(error, cut.is_err().then_some(&mut writer.broken)))
-            }
+        if let Err(error) = writer.segment.write(bytes, writer.end) {
+            let cut = writer.segment.cut(writer.end).and_then(|()| writer.segment.sync());
+            return Err(refused(error, cut.is_err().then_some(&mut writer.broken)));
         }
+        if self.sync
+            && let Err(error) = writer.segment.sync()
+        {
+            // The system says so once: another flush would succeed, whatever became of the bytes.
+            if let Err(error) = writer.segment.cut(writer.end) {
+                tracing::error!(error = &error as &dyn std::error::Error, "the journal isn't cut");
+            }
+            return Err(refused(error, Some(&mut writer.broken)));
+        }
+        writer.end += bytes.len() as u64;
+        Ok(())
     }
 
     /// A place right behind the end, `written` bytes further on.

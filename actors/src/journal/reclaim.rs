@@ -136,8 +136,8 @@ impl Embedded {
             if live > SEGMENT_BYTES / 4 || self.catalog().index.bytes() * 2 > self.disk_bytes() {
                 return Ok(false);
             }
-            self.move_out(oldest.number)?;
-            return Ok(true);
+            // What can't be moved now is tried at the next look, not at once.
+            return Ok(self.move_out(oldest.number)? > 0);
         }
         // Commits that were begun before it was counted are over once the writer's lock is had.
         let _writer = self.writer();
@@ -156,8 +156,9 @@ impl Embedded {
         Ok(segments.len() > 1)
     }
 
-    /// Copies some of the tasks that have something in a segment to the end of the log.
-    fn move_out(&self, segment: u32) -> Result<(), AppendError> {
+    /// Copies some of the tasks that have something in a segment to the end of the log. Says how many.
+    fn move_out(&self, segment: u32) -> Result<usize, AppendError> {
+        let mut count = 0;
         let tasks: Vec<(String, String)> = {
             let catalog = self.catalog();
             let has = |chain: &Chain| chain.spans.iter().any(|(number, _)| *number == segment);
@@ -215,7 +216,8 @@ impl Embedded {
             let mut catalog: std::sync::RwLockWriteGuard<'_, Catalog> =
                 self.catalog.write().unwrap_or_else(PoisonError::into_inner);
             catalog.put(&agent, &task, moved);
+            count += 1;
         }
-        Ok(())
+        Ok(count)
     }
 }

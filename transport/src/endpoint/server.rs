@@ -215,6 +215,16 @@ async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, own: Address<Clu
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
+                // When many shake hands, only those who are where they say: a datagram's sender can
+                // be made up, and would hold a place until the deadline.
+                Some(incoming)
+                    if shaking.len() >= MAX_HANDSHAKES / 2
+                        && !incoming.remote_address_validated()
+                        && incoming.may_retry() =>
+                {
+                    // Not retried, it's ignored: either way it's for the peer to come again.
+                    let _ignored = incoming.retry().is_err();
+                }
                 Some(incoming) if shaking.len() < MAX_HANDSHAKES => {
                     shaking.push(connect::accept(&shared, incoming));
                 }

@@ -186,6 +186,11 @@ fn build(files: &TlsFiles) -> Result<(Arc<ServerConfig>, [u8; 32]), TlsError> {
         source,
     })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if files.client_ca.is_some() {
+        // A resumed session would bring its certificate along without a look at its end.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok((Arc::new(config), crate::access::sha256(&digests.concat())))
 }
 
