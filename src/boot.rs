@@ -4,6 +4,8 @@
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
 //! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `agents` (a supervisor with one
 //! child per agent), `cluster`, `push`, `access`, `gateway`. They stop in reverse.
+//!
+//! Long, because nothing else may name them all: the builder's settings and what is made of each are here.
 
 #[cfg(feature = "mcp")]
 mod mcp;

@@ -1,5 +1,5 @@
 //! The sandbox actor: admits requests, and has one supervised actor per cell, which owns it from the
-//! launch to the end.
+//! launch to the end. Long, because the request, its admission and its cell's end share one state.
 
 use std::collections::BTreeMap;
 use std::error::Error;
