@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_kernel::StreamError;
-use neuroflow_transport::{LinkError, LinksConfig};
+use neuroflow_transport::{LinkError, LinkState, LinksConfig};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -236,6 +236,81 @@ async fn more_than_was_granted_is_a_violation_and_replays_of_unknown_ids_are_ign
     };
     soon(flood).await;
     assert_eq!(code(&soon(connection.closed()).await), Some(2));
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_a_byte_now_and_then_is_given_up_and_keeps_nobody_waiting() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let trickle = async {
+        for byte in hello(1, 1, 100).iter().cycle() {
+            if send.write_all(&[*byte]).await.is_err() {
+                return;
+            }
+            assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+            b.clock().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon(trickle).await;
+    assert_ne!(b.state_of("intruder"), Some(LinkState::Up));
+
+    // After the handshake it may take its time; it's its own link that waits.
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&hello(1, 1, 100)).await.unwrap();
+    soon(recv.read_exact(&mut [0; 112])).await.unwrap();
+    for byte in frame(2, &[(8, &30_000_u32.to_le_bytes())]) {
+        send.write_all(&[byte]).await.unwrap();
+        assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_again_while_it_is_served_is_a_violation() {
+    let world = World::new();
+    let b = world.node("b").await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let work = Work { wait: true, ..Work::default() };
+    let work = neuroflow_kernel::Parcel::archive(&work).unwrap();
+    let bytes = work.as_raw().as_bytes();
+    let mut request = frame(
+        2,
+        &[
+            (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
+            (12, &6_u16.to_le_bytes()),
+            (14, &1_u16.to_le_bytes()),
+            (16, &5_u64.to_le_bytes()),
+            (24, &work.as_raw().message().get().to_le_bytes()),
+        ],
+    );
+    request.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
+    request.extend_from_slice(bytes);
+    request.resize(request.len().next_multiple_of(16), 0);
+    send.write_all(&[hello(1, 1, 100), request.clone()].concat()).await.unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    let _closed = send.write_all(&request).await;
+    assert_eq!(code(&soon(connection.closed()).await), Some(2));
+    until(|| b.ledger.cancelled() == 1).await;
+    assert_eq!(b.ledger.begun(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_from_a_clock_that_is_ahead_is_good_within_minutes() {
+    let world = World::new();
+    let a = world.node("a").await;
+    for (minutes, good) in [(4, true), (20, false)] {
+        let ahead = now() + Duration::from_mins(minutes);
+        let credential = world.authority.issue("b", &[], HOUR, ahead).unwrap();
+        let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), credential, world.trust());
+        let b = Node::start(config, 8).await;
+        assert_eq!(b.links.try_dial(a.address()).await.is_ok(), good, "{minutes}");
+        if !good {
+            assert!(a.links.try_dial(b.address()).await.is_err());
+        }
+    }
 }
 
 #[tokio::test]
