@@ -303,6 +303,10 @@ pub const JOURNAL_NAME_BYTES: usize = 512;
 /// Time until a task that the journal didn't take something of is looked at again.
 pub const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
+/// Time after which what the journal hasn't answered isn't on its way any more: a commit that has
+/// begun while its caller still waited may go on for as long again.
+pub const JOURNAL_SETTLED: Duration = JOURNAL_DEADLINE.saturating_mul(2);
+
 /// Tasks on one page of a list.
 pub const JOURNAL_PAGE: usize = 1_000;
 

@@ -9,7 +9,9 @@ use neuroflow::sandbox::ProfileBuilder;
 use neuroflow::{
     AgentBuilder, Answer, AnyAgent, Clock, Echo, Level, Node, NodeBuilder, Profile, Shell,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::client::rpc;
 
 /// The agent `shell` at the root, `echo` beside it, and a sandbox.
 pub(crate) fn shell_node() -> NodeBuilder {
@@ -132,6 +134,18 @@ pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         pause(20).await;
     }
     panic!("{what} didn't happen");
+}
+
+/// The task, once it's in a state.
+pub(crate) async fn task_that_is(to: SocketAddr, id: &str, wanted: &str) -> Value {
+    for _ in 0..1_000 {
+        let answer = rpc(to, "/", "GetTask", json!({ "id": id })).await;
+        if state(&answer["result"]) == wanted {
+            return answer["result"].clone();
+        }
+        pause(20).await;
+    }
+    panic!("task {id} didn't become {wanted}");
 }
 
 pub(crate) async fn pause(milliseconds: u64) {

@@ -12,3 +12,4 @@ mod disk;
 mod folder;
 mod scene;
 mod tasks;
+mod unsure;

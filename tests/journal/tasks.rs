@@ -70,7 +70,7 @@ async fn begin(agent: &Agent, text: &str) -> String {
     first.get().task.to_string()
 }
 
-async fn events(agent: &Agent, task: &str) -> TaskEvents {
+pub(crate) async fn events(agent: &Agent, task: &str) -> TaskEvents {
     let read = |reply| neuroflow::actors::AgentCommand::Read {
         task: task.to_owned(),
         caller: None,
@@ -98,7 +98,7 @@ async fn until(agent: &Agent, task: &str, wanted: &str) -> Vec<String> {
     clock.before(clock.now() + Duration::from_secs(30), waited).await.expect("it comes in time")
 }
 
-fn told(event: &neuroflow::actors::ArchivedTaskEvent) -> String {
+pub(crate) fn told(event: &neuroflow::actors::ArchivedTaskEvent) -> String {
     let number = event.generation.to_native();
     let text = |turn: &neuroflow::actors::ArchivedTurn| {
         let part = turn.parts.first().map(|part| &part.content);
@@ -288,6 +288,73 @@ async fn ended_tasks_are_read_listed_and_refused_from_the_journal() {
     assert_eq!(so_far.len(), 2);
     assert!(to_come.next().await.is_none(), "nothing follows");
     second.stop().await;
+}
+
+/// An answer that comes before the second run has asked again, and one that comes when the agent
+/// has stopped to wait: the first is given to the question, the second is heard later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_finds_its_question_and_a_late_one_is_not_lost() {
+    let folder = Folder::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let inner = gate.clone();
+    let agent = || {
+        let gate = inner.clone();
+        AgentBuilder::new("payer", "Asks, and doesn't wait for ever.")
+            .profile(|profile| profile.resumable = true)
+            .on_ask(move |_, context| {
+                let gate = gate.clone();
+                async move {
+                    gate.acquire().await.expect("it's open").forget();
+                    let name = context.ask_user(Turn::agent("who?")).await?;
+                    let patience = context.clock().now() + Duration::from_millis(1);
+                    let asked = context.ask_user(Turn::agent("really?"));
+                    if context.clock().before(patience, asked).await.is_err() {
+                        context.say("going on").await?;
+                    }
+                    gate.acquire().await.expect("it's open").forget();
+                    let late = context.said_meanwhile().await?;
+                    let late: Vec<String> = late.iter().map(|said| said.text()).collect();
+                    Ok(Answer::text(format!("{} {}", name.text(), late.join(" "))))
+                }
+            })
+    };
+    let first = node(agent(), folder.path()).await;
+    let task = begin(&address(&first), "go").await;
+    gate.add_permits(1);
+    until(&address(&first), &task, "who?").await;
+    first.stop().await;
+    let second = node(agent(), folder.path()).await;
+    let address = address(&second);
+    // The second run stands before its question.
+    answer(&address, &task, "Ann").await;
+    until(&address, &task, "continued Ann").await;
+    gate.add_permits(1);
+    until(&address, &task, "going on").await;
+    answer(&address, &task, "Bob").await;
+    until(&address, &task, "continued Bob").await;
+    gate.add_permits(1);
+    let seen = until(&address, &task, "completed").await;
+    let expected = [
+        "1 accepted go",
+        "2 working",
+        "3 waiting for input who?",
+        "4 continued Ann",
+        "5 working",
+        "6 waiting for input really?",
+        "7 working going on",
+        "8 continued Bob",
+        "9 artifact",
+        "10 completed",
+    ];
+    assert_eq!(seen, expected);
+    second.stop().await;
+    let third = node(echo(), folder.path()).await;
+    let all = events(&super::tasks::address(&third), &task).await;
+    let ArchivedChange::Artifact { artifact, .. } = &all[8].get().change else { panic!("none") };
+    let part = artifact.parts.first().map(|part| &part.content);
+    let Some(neuroflow::actors::ArchivedContent::Text(said)) = part else { panic!("no text") };
+    assert_eq!(said.as_str(), "Ann Bob");
+    third.stop().await;
 }
 
 fn echo() -> AnyAgent {

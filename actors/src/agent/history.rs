@@ -5,9 +5,11 @@ use neuroflow_kernel::{Parcel, Request};
 use super::record::Record;
 use super::resume::events;
 use super::{
-    Ask, AskRefusal, CancelError, Change, TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState,
+    Ask, AskRefusal, CancelError, Change, TaskCursor, TaskEvent, TaskEvents, TaskPage, TaskQuery,
+    TaskState,
 };
 use crate::journal::{Journal, ReadError, TaskHead};
+use crate::limits::LIST_BYTES;
 
 /// One agent's part of the journal.
 #[derive(Clone, Debug)]
@@ -28,15 +30,22 @@ impl History {
         Ok(log.map(|log| (log.head.clone(), events(log))))
     }
 
-    /// A page of tasks.
+    /// A page of tasks. Ends early where the tasks are so large that they would fill too much memory
+    /// at once.
     pub(super) async fn page(&self, query: TaskQuery) -> Result<TaskPage, ReadError> {
         let page = self.journal.heads(&self.agent, query).await?;
-        let mut tasks = Vec::with_capacity(page.heads.len());
-        for head in &page.heads {
+        let (mut tasks, mut bytes) = (Vec::new(), 0);
+        let mut last = None;
+        for TaskHead { task, changed_ms, .. } in page.heads {
             // Gone if it was removed meanwhile.
-            if let Some((_, events)) = self.read(&head.task, None).await? {
+            if let Some((_, events)) = self.read(&task, None).await? {
+                bytes += events.iter().map(|event| event.as_raw().as_bytes().len()).sum::<usize>();
+                if bytes > LIST_BYTES && !tasks.is_empty() {
+                    return Ok(TaskPage { tasks, next: last, total: page.total });
+                }
                 tasks.push(events);
             }
+            last = Some(TaskCursor { changed_ms, task });
         }
         Ok(TaskPage { tasks, next: page.next, total: page.total })
     }

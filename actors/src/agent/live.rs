@@ -1,12 +1,15 @@
 //! A task that runs: its events, those of them that are durable, and who waits for what. Nothing
 //! here waits or asks a clock.
 
-use neuroflow_kernel::{Parcel, Reply, ReplySink, SinkError};
+use std::collections::HashMap;
+
+use neuroflow_kernel::{Address, Header, Moment, Parcel, Reply, ReplySink, SinkError};
 
 use super::record::{Record, RecordError};
 use super::resume::{GRANTED, NODE, Replay};
 use super::{Ask, CancelError, Change, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
+use crate::tools::ToolsCommand;
 
 /// Who makes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +23,26 @@ pub(super) enum Origin {
 }
 
 type Kept = Reply<Result<(), AppendError>>;
+pub(super) type Follower = ReplySink<Parcel<TaskEvent>>;
+
+/// What the actor of a task is started with.
+pub(super) struct Run {
+    pub(super) ask: Parcel<Ask>,
+    pub(super) tools: Option<Address<ToolsCommand>>,
+    /// Results of effects of an earlier run.
+    pub(super) effects: HashMap<String, String>,
+    pub(super) header: Header,
+}
 
 /// A task that runs.
 pub(super) struct Live {
     pub(super) record: Record,
-    pub(super) followers: Vec<ReplySink<Parcel<TaskEvent>>>,
+    pub(super) followers: Vec<Follower>,
+    /// Those that an event brings along, by its number: what comes before it doesn't tell them that
+    /// it's durable.
+    joining: Vec<(u64, Follower)>,
+    /// What a new task is to do, until it's durable that there is one.
+    pub(super) run: Option<Run>,
     /// Where the client's next message goes, while the agent waits for it.
     pub(super) waiting: Option<Reply<Parcel<Ask>>>,
     /// Messages that came while it didn't.
@@ -41,6 +59,8 @@ pub(super) struct Live {
     flight: Option<Flight>,
     /// Its run is over, because the journal didn't take something of it.
     pub(super) stranded: bool,
+    /// Until when the journal may still have something of it that isn't known to be there.
+    pub(super) unsettled: Option<Moment>,
 }
 
 /// What isn't on its way to the journal yet.
@@ -63,6 +83,8 @@ impl Live {
         Self {
             record,
             followers: Vec::new(),
+            joining: Vec::new(),
+            run: None,
             waiting: None,
             unread: Vec::new(),
             replay: Replay::default(),
@@ -72,7 +94,18 @@ impl Live {
             pending: Pending::default(),
             flight: None,
             stranded: false,
+            unsettled: None,
         }
+    }
+
+    /// Takes up a follower with the next event that is made.
+    pub(super) fn join(&mut self, follower: Follower) {
+        self.joining.push((self.record.generation().saturating_add(1), follower));
+    }
+
+    /// How many follow it, or are about to.
+    pub(super) fn followed(&self) -> usize {
+        self.followers.len() + self.joining.len()
     }
 
     /// A task as the journal has it.
@@ -131,8 +164,32 @@ impl Live {
             }
             // It went on without an answer then, and does so now.
             Some(None) if replayed => drop(reply),
-            _ => self.waiting = Some(reply),
+            _ => {
+                self.replay.waits = false;
+                self.waiting = Some(reply);
+            }
         }
+    }
+
+    /// Gives the agent what its client says: at once if it waits for that, or as soon as its second
+    /// run has come to where the first one waited. Says whether it goes on with it.
+    pub(super) fn answer(&mut self, said: Parcel<Ask>) -> bool {
+        // Whoever doesn't wait any longer mustn't take the message along.
+        if let Some(waiting) = self.waiting.take().filter(|waiting| !waiting.is_closed()) {
+            let _gone = waiting.send(said);
+            return true;
+        }
+        if std::mem::take(&mut self.replay.waits) {
+            self.replay.answers.push_back(Some(said));
+            return true;
+        }
+        self.unread.push(said);
+        false
+    }
+
+    /// Whether what its client says is an answer.
+    pub(super) fn is_asking(&self) -> bool {
+        self.replay.waits || self.waiting.as_ref().is_some_and(|waiting| !waiting.is_closed())
     }
 
     pub(super) fn cancel(&mut self, reply: Reply<Result<TaskEvents, CancelError>>) {
@@ -154,11 +211,7 @@ impl Live {
     pub(super) fn landed(&mut self) -> bool {
         let Some(Flight { entries, events, kept }) = self.flight.take() else { return false };
         self.entries += entries;
-        let seen = self.told;
-        self.told += events;
-        for event in self.record.events().get(seen..self.told).unwrap_or_default() {
-            tell(&mut self.followers, event);
-        }
+        self.tell(events);
         for reply in kept {
             let _gone = reply.send(Ok(()));
         }
@@ -171,6 +224,23 @@ impl Live {
             && self.pending.entries.is_empty()
     }
 
+    /// These many events more are durable.
+    fn tell(&mut self, events: usize) {
+        let seen = self.told;
+        self.told += events;
+        for event in self.record.events().get(seen..self.told).unwrap_or_default() {
+            let number = event.get().generation.to_native();
+            let joins = |(at, _): &mut (u64, Follower)| *at <= number;
+            self.followers.extend(self.joining.extract_if(.., joins).map(|(_, joined)| joined));
+            tell(&mut self.followers, event);
+        }
+    }
+
+    /// Those whose message isn't durable, and won't be.
+    pub(super) fn unjoined(&mut self) -> impl Iterator<Item = Follower> + use<> {
+        std::mem::take(&mut self.joining).into_iter().map(|(_, follower)| follower)
+    }
+
     /// The journal didn't take it: whoever waits for it is told.
     pub(super) fn lost(&mut self, error: &AppendError) {
         let waiting = std::mem::take(&mut self.pending).kept;
@@ -179,7 +249,16 @@ impl Live {
             let _gone = reply.send(Err(error.clone()));
         }
         self.waiting = None;
+        self.run = None;
         self.stranded = true;
+    }
+
+    /// What the journal has of it, after something wasn't known to be there.
+    pub(super) fn found(&mut self, record: Record, entries: u64) {
+        let seen = self.told.min(record.events().len());
+        let news = record.events().len() - seen;
+        (self.record, self.entries, self.told) = (record, entries, seen);
+        self.tell(news);
     }
 
     /// Whether anything of it is durable.
@@ -224,11 +303,7 @@ impl Live {
 
     /// Tells the events of the last append.
     pub(super) fn last_landed(&mut self, events: usize) {
-        let seen = self.told;
-        self.told += events;
-        for event in self.record.events().get(seen..self.told).unwrap_or_default() {
-            tell(&mut self.followers, event);
-        }
+        self.tell(events);
     }
 
     /// Lets go of followers that have gone, before the list would grow.

@@ -23,6 +23,9 @@ pub(super) struct Replay {
     pub(super) answers: VecDeque<Option<Parcel<Ask>>>,
     /// Messages that came while the function didn't wait for one.
     pub(super) unread: Vec<Parcel<Ask>>,
+    /// Whether the function waited for its client when it was interrupted, and hasn't come to that
+    /// again.
+    pub(super) waits: bool,
     /// Results of effects, as JSON.
     pub(super) effects: HashMap<String, String>,
 }
@@ -66,7 +69,8 @@ pub(super) fn understand(log: TaskLog) -> Understood {
         damage: log.damage,
     };
     let replay = &mut understood.replay;
-    let mut waits = false;
+    // What was said, if it isn't known yet whether that was an answer.
+    let mut said = None;
     for entry in log.entries {
         match entry.kind {
             EntryKind::Effect => {
@@ -80,31 +84,37 @@ pub(super) fn understand(log: TaskLog) -> Understood {
         }
         let Ok(event) = entry.parcel.open::<TaskEvent>() else { continue };
         let ours = !entry.key.starts_with(NODE);
+        let change = &event.get().change;
+        if let Some(said) = said.take() {
+            // The node says right behind an answer that the task goes on.
+            let works = matches!(change, ArchivedChange::Status { state, .. }
+                if TaskState::from(*state) == TaskState::Working);
+            if replay.waits && !ours && works {
+                replay.waits = false;
+                replay.answers.push_back(Some(said));
+            } else {
+                replay.unread.push(said);
+            }
+        }
         understood.granted |= entry.key == GRANTED;
         if ours {
             replay.events += 1;
         }
-        match &event.get().change {
+        match change {
             ArchivedChange::Accepted { ask } => understood.ask = again(ask),
-            ArchivedChange::Continued { ask } => {
-                if let Some(said) = again(ask) {
-                    if std::mem::take(&mut waits) {
-                        replay.answers.push_back(Some(said));
-                    } else {
-                        replay.unread.push(said);
-                    }
-                }
-            }
+            ArchivedChange::Continued { ask } => said = again(ask),
             ArchivedChange::Status { state, .. } if ours => {
                 // It went on without an answer: the wait was over.
-                let over = std::mem::replace(&mut waits, TaskState::from(*state).is_interrupted());
+                let waits = TaskState::from(*state).is_interrupted();
+                let over = std::mem::replace(&mut replay.waits, waits);
                 replay.answers.extend(over.then_some(None));
             }
-            _ if ours && std::mem::take(&mut waits) => replay.answers.push_back(None),
+            _ if ours && std::mem::take(&mut replay.waits) => replay.answers.push_back(None),
             _ => {}
         }
         understood.events.push(event);
     }
+    replay.unread.extend(said);
     understood
 }
 

@@ -1,7 +1,7 @@
 //! The actor of one agent: it owns its running tasks and starts an actor for each.
 //!
-//! Whatever a task says is journaled first, and told once that is durable. The journal is never
-//! waited for: what is on its way to it is remembered in the task, one append at a time, and what
+//! Whatever a task says is journaled first, and told once that is durable; a new task begins its work
+//! once it's durable that there is one. The journal is never waited for: what is on its way to it is remembered in the task, one append at a time, and what
 //! is said meanwhile goes with the next one.
 //!
 //! Long, because every command that reaches an agent, and every end that a task can have, is here.
@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use neuroflow_kernel::{
@@ -18,7 +18,7 @@ use neuroflow_kernel::{
 };
 
 use super::history::{History, failure, refuse, refused};
-use super::live::{Live, Origin, effect};
+use super::live::{Live, Origin, Run, effect};
 use super::record::{Record, new_id};
 use super::resume::{events, understand};
 use super::task::{Begin, TaskActor, TaskParts};
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::access::CallerGrant;
 use crate::journal::{AppendError, Journal, ReadError, TaskHead, TaskLog};
-use crate::limits::{JOURNAL_RETRY, LIVE_TASKS, TASK_FOLLOWERS, UNREAD_MESSAGES};
+use crate::limits::{JOURNAL_RETRY, JOURNAL_SETTLED, LIVE_TASKS, TASK_FOLLOWERS, UNREAD_MESSAGES};
 use crate::tools::ToolsCommand;
 
 /// An agent as an actor.
@@ -71,7 +71,7 @@ impl AgentServer {
         Self { profile, agent, tools, history, live: HashMap::new(), deferred: VecDeque::new() }
     }
 
-    async fn ask(&mut self, request: Request<Ask>, context: &mut Context<AgentCommand>) {
+    fn ask(&mut self, request: Request<Ask>, context: &mut Context<AgentCommand>) {
         let at_ms = now_ms(context);
         let taken = match request.parcel.get().task.as_ref().map(ToString::to_string) {
             Some(task) if self.live.get(&task).is_some_and(Live::is_known) => {
@@ -88,7 +88,7 @@ impl AgentServer {
                 self.beside(answer, context);
                 Ok(())
             }
-            None => self.begin(request, context).await,
+            None => self.begin(request, context),
         };
         if let Err((refusal, request)) = taken {
             tracing::debug!(agent = %context.path(), %refusal, "request refused");
@@ -96,7 +96,8 @@ impl AgentServer {
         }
     }
 
-    async fn begin(
+    /// Takes a new task: it's journaled, and run once that has landed.
+    fn begin(
         &mut self,
         request: Request<Ask>,
         context: &mut Context<AgentCommand>,
@@ -111,28 +112,22 @@ impl AgentServer {
         let conversation = ask.context.clone().unwrap_or_else(new_id);
         let origin = if self.is_narrowed(context) { Origin::Granted } else { Origin::Node };
         let mut live = Live::new(Record::new(task.clone(), conversation, ask.caller.clone()));
-        live.followers.push(replies);
+        live.join(replies);
         live.append(Change::Accepted { ask }, origin, now_ms(context));
-        self.live.insert(task.clone(), live);
-        self.flush(&task, context);
-        let tools = self.tools_for(context);
         // It keeps the trace and the budget of the request, but not its deadline: the task outlives
         // whoever asked, and keeps its own time.
         let asked = context.header();
         let header = Header::new().traced(asked.trace()).budget(asked.remaining_budget());
-        self.run(&task, parcel, (tools, HashMap::new()), header, context).await;
+        let (tools, effects) = (self.tools_for(context), HashMap::new());
+        live.run = Some(Run { ask: parcel, tools, effects, header });
+        self.live.insert(task.clone(), live);
+        self.flush(&task, context);
         Ok(())
     }
 
     /// Starts the actor of a task.
-    async fn run(
-        &mut self,
-        task: &str,
-        ask: Parcel<Ask>,
-        (tools, effects): (Option<Address<ToolsCommand>>, HashMap<String, String>),
-        header: Header,
-        context: &mut Context<AgentCommand>,
-    ) {
+    async fn run(&mut self, task: &str, run: Run, context: &mut Context<AgentCommand>) {
+        let Run { ask, tools, effects, header } = run;
         let parts = TaskParts {
             agent: self.agent.clone(),
             profile: Arc::clone(&self.profile),
@@ -198,22 +193,18 @@ impl AgentServer {
             return Err((AskRefusal::Ended { state }, request));
         }
         live.prune();
-        let unread = live.waiting.is_none() && live.unread.len() >= UNREAD_MESSAGES;
-        if unread || live.stranded || live.followers.len() >= TASK_FOLLOWERS {
+        let unread = !live.is_asking() && live.unread.len() >= UNREAD_MESSAGES;
+        if unread || live.stranded || live.followed() >= TASK_FOLLOWERS {
             return Err((AskRefusal::Busy, request));
         }
         let Request { parcel, replies } = request;
-        live.followers.push(replies);
+        live.join(replies);
         let at_ms = now_ms(context);
         live.append(Change::Continued { ask }, Origin::Node, at_ms);
-        match live.waiting.take() {
-            Some(waiting) => {
-                let working = Change::Status { state: TaskState::Working, turn: None };
-                live.append(working, Origin::Node, at_ms);
-                // Gone if the wait is over: the task is about to end then.
-                let _gone = waiting.send(parcel);
-            }
-            None => live.unread.push(parcel),
+        if live.answer(parcel) {
+            // Right behind the answer: by that it's known again as one.
+            let working = Change::Status { state: TaskState::Working, turn: None };
+            live.append(working, Origin::Node, at_ms);
         }
         self.flush(task, context);
         Ok(())
@@ -279,7 +270,11 @@ impl AgentServer {
     ) {
         let Some(live) = self.live.get_mut(task) else { return };
         let Err(error) = result else {
-            if !live.landed() {
+            let over = live.landed();
+            if let Some(run) = live.run.take() {
+                self.run(task, run, context).await;
+            }
+            if !over {
                 self.flush(task, context);
             } else if let Some(live) = self.live.remove(task) {
                 live.finish();
@@ -287,37 +282,27 @@ impl AgentServer {
             return;
         };
         tracing::error!(%task, error = &error as &dyn std::error::Error, "a task isn't kept");
+        let (known, was_stranded) = (live.is_known(), live.stranded);
         live.lost(&error);
-        let known = live.is_known();
+        if !error.is_unknown() {
+            refuse_unjoined(live, now_ms(context));
+        } else if live.unsettled.is_none() {
+            live.unsettled = Some(context.clock().now() + JOURNAL_SETTLED);
+        }
         if let Ok(name) = Name::new(task) {
             context.kill_child(&name).await;
         }
-        if !known {
-            self.refuse_new(task, now_ms(context));
-            return;
-        }
-        match error {
-            // It's another node's now, or nothing can be said about it before the next start.
-            AppendError::Conflict { .. }
-            | AppendError::Broken { .. }
-            | AppendError::Closed { .. } => {
-                self.live.remove(task);
-            }
-            _ => self.reread(task, context),
-        }
-    }
-
-    /// A new task isn't kept, so that there is none.
-    fn refuse_new(&mut self, task: &str, at_ms: u64) {
-        let Some(live) = self.live.remove(task) else { return };
-        let conversation = live.record.context().to_owned();
-        let event = refused(task.to_owned(), conversation, AskRefusal::Unkept, at_ms);
-        for follower in live.followers {
-            if let Some(event) = event.clone()
-                && follower.try_send(event).is_ok()
-            {
-                follower.finish();
-            }
+        let gone = match error {
+            // Nothing can be said about it before the next start.
+            AppendError::Broken { .. } | AppendError::Unflushed { .. } => true,
+            // What wasn't known to be there is there; else it's another node's now.
+            AppendError::Conflict { .. } => !was_stranded,
+            error => !known && !error.is_unknown(),
+        };
+        if gone {
+            self.live.remove(task);
+        } else {
+            self.reread(task, context);
         }
     }
 
@@ -344,23 +329,23 @@ impl AgentServer {
         let Some(old) = self.live.get_mut(task) else { return };
         match log {
             Ok(Some(log)) => {
-                let followers = std::mem::take(&mut old.followers);
                 let (head, entries) = (log.head.clone(), log.head.entries);
                 let record = Record::restored(names(&head), events(log), head.generation);
-                let mut live = Live::restored(record, entries, super::resume::Replay::default());
-                live.followers = followers;
-                live.stranded = true;
+                old.found(record, entries);
                 let end = failure("the journal didn't take what the task said", "not_kept");
-                live.append(end, Origin::Node, now_ms(context));
-                if live.record.state().is_terminal() && head.state.is_terminal() {
+                old.append(end, Origin::Node, now_ms(context));
+                if !head.state.is_terminal() {
+                    self.flush(task, context);
+                } else if let Some(live) = self.live.remove(task) {
                     live.finish();
-                    self.live.remove(task);
-                    return;
                 }
-                self.live.insert(task.to_owned(), live);
-                self.flush(task, context);
             }
             Ok(None) => {
+                let now = context.clock().now();
+                if !old.is_known() && old.unsettled.is_some_and(|settled| now < settled) {
+                    return self.reread(task, context);
+                }
+                refuse_unjoined(old, now_ms(context));
                 self.live.remove(task);
             }
             Err(error) => {
@@ -406,7 +391,7 @@ impl AgentServer {
         }
         let so_far = live.events_after(after);
         live.prune();
-        if live.followers.len() < TASK_FOLLOWERS {
+        if live.followed() < TASK_FOLLOWERS {
             live.followers.push(events);
         } else {
             events.cut_off();
@@ -491,7 +476,8 @@ impl AgentServer {
             self.live.insert(task.clone(), live);
             // What the caller might use of the tools isn't known any more, so it's nothing.
             let tools = self.tools.clone().filter(|_| !understood.granted);
-            self.run(&task, ask, (tools, effects), Header::new(), context).await;
+            let run = Run { ask, tools, effects, header: Header::new() };
+            self.run(&task, run, context).await;
             return;
         }
         let end = if whole {
@@ -507,7 +493,20 @@ impl AgentServer {
 }
 
 /// Time that a killed task gets until its parent goes on without waiting for it.
-const TASK_KILL: std::time::Duration = std::time::Duration::from_millis(500);
+const TASK_KILL: Duration = Duration::from_millis(500);
+
+/// Tells those whose message isn't kept that it isn't.
+fn refuse_unjoined(live: &mut Live, at_ms: u64) {
+    let (task, conversation) = (live.record.task().to_owned(), live.record.context().to_owned());
+    let event = refused(task, conversation, AskRefusal::Unkept, at_ms);
+    for follower in live.unjoined() {
+        if let Some(event) = event.clone()
+            && follower.try_send(event).is_ok()
+        {
+            follower.finish();
+        }
+    }
+}
 
 /// For whom the message that is handled was sent, if its way was narrowed for somebody.
 fn caller_grant(context: &Context<AgentCommand>) -> Option<&CallerGrant> {
@@ -553,7 +552,7 @@ impl Actor for AgentServer {
         context: &mut Context<AgentCommand>,
     ) -> Result<(), ReadError> {
         match command {
-            AgentCommand::Ask(request) => self.ask(request, context).await,
+            AgentCommand::Ask(request) => self.ask(request, context),
             AgentCommand::Read { task, caller, reply } => self.read(task, caller, reply, context),
             AgentCommand::Follow { task, caller, after, events, reply } => {
                 self.follow(task, caller, after, events, reply, context);

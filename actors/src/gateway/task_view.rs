@@ -5,9 +5,7 @@ use neuroflow_kernel::Parcel;
 use rkyv::Archived;
 
 use super::convert;
-use crate::agent::{
-    ArchivedArtifact, ArchivedChange, ArchivedTurn, TaskCursor, TaskEvent, TaskState,
-};
+use crate::agent::{ArchivedArtifact, ArchivedChange, ArchivedTurn, TaskEvent, TaskState};
 
 /// The events of one task, folded one by one.
 #[derive(Debug)]
@@ -86,11 +84,6 @@ impl TaskView {
     /// The number of the last event in it.
     pub(super) fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// Its place in the list of tasks.
-    pub(super) fn place(&self) -> TaskCursor {
-        TaskCursor { changed_ms: self.changed_ms, task: self.task.id.clone() }
     }
 
     /// The task, with at most `history` of the latest messages.

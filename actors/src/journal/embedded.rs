@@ -228,8 +228,7 @@ impl Embedded {
             return Ok(());
         }
         let number = writer.segment.number + 1;
-        let segment = Segment::create(&self.folder, number, self.sync)
-            .map_err(|error| refused(error, None))?;
+        let segment = Segment::create(&self.folder, number, self.sync).map_err(refused)?;
         let segment = Arc::new(segment);
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         segments.insert(number, Arc::clone(&segment));
@@ -245,7 +244,10 @@ impl Embedded {
         }
         if let Err(error) = writer.segment.write(bytes, writer.end) {
             let cut = writer.segment.cut(writer.end).and_then(|()| writer.segment.sync());
-            return Err(refused(error, cut.is_err().then_some(&mut writer.broken)));
+            return Err(match cut {
+                Ok(()) => refused(error),
+                Err(_uncut) => unflushed(error, writer),
+            });
         }
         if self.sync
             && let Err(error) = writer.segment.sync()
@@ -254,7 +256,7 @@ impl Embedded {
             if let Err(error) = writer.segment.cut(writer.end) {
                 tracing::error!(error = &error as &dyn std::error::Error, "the journal isn't cut");
             }
-            return Err(refused(error, Some(&mut writer.broken)));
+            return Err(unflushed(error, writer));
         }
         writer.end += bytes.len() as u64;
         Ok(())
@@ -348,16 +350,18 @@ fn add(buffer: &mut Vec<u8>, append: &Append, stands: &mut Standing, writer: &Wr
     stands.known = Some(known);
 }
 
-/// What a failed write means. If it couldn't be taken back either, nothing more is written.
-fn refused(error: io::Error, broken: Option<&mut Option<Arc<io::Error>>>) -> AppendError {
+/// What a write means that has failed and left nothing.
+fn refused(error: io::Error) -> AppendError {
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let source = Arc::new(error);
-    match broken {
-        Some(broken) => *broken = Some(Arc::clone(&source)),
-        None if full => return AppendError::DiskFull { source },
-        None => {}
-    }
-    AppendError::Broken { source }
+    if full { AppendError::DiskFull { source } } else { AppendError::Io { source } }
+}
+
+/// What a write means that has failed and couldn't be taken back for certain: it's the last one.
+fn unflushed(error: io::Error, writer: &mut Writer) -> AppendError {
+    let source = Arc::new(error);
+    writer.broken = Some(Arc::clone(&source));
+    AppendError::Unflushed { source }
 }
 
 fn lock(folder: &Path) -> Result<File, OpenError> {
@@ -500,4 +504,20 @@ fn replay(
         }
     });
     Ok(whole as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_left_nothing_can_be_tried_again() {
+        let without_descriptors = refused(io::Error::other("too many open files"));
+        assert!(matches!(without_descriptors, AppendError::Io { .. }));
+        let full = refused(io::ErrorKind::StorageFull.into());
+        assert!(matches!(full, AppendError::DiskFull { .. }));
+        for error in [without_descriptors, full] {
+            assert!(error.is_retryable() && !error.is_unknown(), "{error}");
+        }
+    }
 }

@@ -35,11 +35,26 @@ pub enum AppendError {
         #[source]
         source: Arc<io::Error>,
     },
-    /// The disk didn't take it, and what it has written since isn't certain: nothing is appended
-    /// until the node is started anew.
-    #[error("the journal's disk failed; check it, and start the node anew")]
-    Broken {
+    /// The system refused it, for want of descriptors or of a working disk. Nothing of it is there,
+    /// and others may be taken.
+    #[error("the journal's disk didn't take it; check it, and the limits of this process")]
+    Io {
         /// What the system says.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The disk failed while it brought this to safety: whether it's there shows at the next start,
+    /// and until then nothing more is appended.
+    #[error("the journal's disk failed in a write; check it, and start the node anew")]
+    Unflushed {
+        /// What the system says.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The disk has failed before, and nothing is appended until the node is started anew.
+    #[error("the journal's disk has failed; check it, and start the node anew")]
+    Broken {
+        /// What the system said.
         #[source]
         source: Arc<io::Error>,
     },
@@ -49,6 +64,8 @@ pub enum AppendError {
         /// What it says.
         #[source]
         source: Arc<DatabaseError>,
+        /// Whether it may be there all the same.
+        unknown: bool,
     },
     /// An id, key or group of entries is longer than it may be.
     #[error(
@@ -85,6 +102,8 @@ impl AppendError {
         match self {
             Self::Conflict { .. } => "conflict",
             Self::DiskFull { .. } => "disk_full",
+            Self::Io { .. } => "io",
+            Self::Unflushed { .. } => "unflushed",
             Self::Broken { .. } => "broken",
             Self::Database { .. } => "database",
             Self::TooLarge { .. } => "too_large",
@@ -96,7 +115,16 @@ impl AppendError {
 
     /// Whether the same append may succeed later, and has left nothing behind.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::DiskFull { .. } | Self::Overloaded)
+        matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::Overloaded)
+    }
+
+    /// Whether it may be there all the same: only whoever reads the task later knows.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } | Self::Closed { .. } | Self::Unflushed { .. } => true,
+            Self::Database { unknown, .. } => *unknown,
+            _ => false,
+        }
     }
 }
 

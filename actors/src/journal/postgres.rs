@@ -96,8 +96,11 @@ impl Postgres {
             };
             let late = self.clock.now() + wait >= deadline;
             if late || !is_passing(&error) {
-                let source = std::sync::Arc::new(error);
-                return vec![Err(AppendError::Database { source }); batch.len()];
+                // What the server itself refuses it has undone; an attempt before that is another
+                // matter.
+                let refused = matches!(error, DatabaseError::Sql(sqlx::Error::Database(_)));
+                let (source, unknown) = (std::sync::Arc::new(error), again || !refused);
+                return vec![Err(AppendError::Database { source, unknown }); batch.len()];
             }
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -318,7 +321,7 @@ fn row_error(error: sqlx::Error) -> ReadError {
 }
 
 fn unwritten(error: DatabaseError) -> AppendError {
-    AppendError::Database { source: std::sync::Arc::new(error) }
+    AppendError::Database { source: std::sync::Arc::new(error), unknown: true }
 }
 
 fn lost(head: &TaskHead, number: u64, kind: DamageKind, bytes: usize) -> JournalDamage {

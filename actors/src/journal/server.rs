@@ -10,7 +10,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::retention::AgeGuard;
 use super::store::{OpenedJournal, Store, Waiting, times};
 use super::{AppendError, JournalCommand, JournalConfig};
-use crate::limits::{JOURNAL_BATCH, JOURNAL_BATCH_BYTES, JOURNAL_QUEUE, RETENTION_SWEEP};
+use crate::limits::{
+    JOURNAL_BATCH, JOURNAL_BATCH_BYTES, JOURNAL_DEADLINE, JOURNAL_QUEUE, RETENTION_SWEEP,
+};
 
 /// A journal as an actor.
 ///
@@ -69,7 +71,7 @@ impl JournalServer {
 /// Commits what waits, until nobody can append any more.
 async fn commit(
     store: Arc<Store>,
-    config: JournalConfig,
+    (config, clock): (JournalConfig, Clock),
     mut queue: mpsc::Receiver<Waiting>,
     due: Arc<Notify>,
     over: oneshot::Sender<()>,
@@ -81,6 +83,11 @@ async fn commit(
             let Ok(next) = queue.try_recv() else { break };
             bytes += next.bytes();
             batch.push(next);
+        }
+        // A commit may take long; what has waited for it too long mustn't be there in the end.
+        let now = clock.now();
+        for late in batch.extract_if(.., |waiting| waiting.until <= now) {
+            let _gone = late.reply.send(Err(AppendError::Overloaded));
         }
         store.commit(batch).await;
         if store.is_urgent(&config) {
@@ -131,7 +138,8 @@ impl Actor for JournalServer {
         let due = Arc::new(Notify::new());
         let (store, config) = (Arc::clone(&self.store), self.config.clone());
         // A fresh actor has room for two tasks.
-        let _begun = context.task(commit(store, config, appends, Arc::clone(&due), end)).is_ok();
+        let with = (config, context.clock().clone());
+        let _begun = context.task(commit(store, with, appends, Arc::clone(&due), end)).is_ok();
         let (store, config) = (Arc::clone(&self.store), self.config.clone());
         let clock = context.clock().clone();
         let _begun = context.task(sweep(store, config, clock, due)).is_ok();
@@ -148,7 +156,8 @@ impl Actor for JournalServer {
         // A task that is refused drops its reply, and so tells the caller.
         let _refused = match command {
             JournalCommand::Append { append, reply } => {
-                self.append(Waiting { append, reply });
+                let until = context.clock().now() + JOURNAL_DEADLINE;
+                self.append(Waiting { append, reply, until });
                 return Ok(());
             }
             JournalCommand::Read { agent, task, reply } => context

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Clock, Reply};
+use neuroflow_kernel::{Clock, Moment, Reply};
 
 use super::codec::fits;
 use super::embedded::Embedded;
@@ -147,6 +147,8 @@ impl OpenedJournal {
 pub(super) struct Waiting {
     pub(super) append: Append,
     pub(super) reply: Reply<Result<(), AppendError>>,
+    /// When whoever waits for it gives up: it isn't begun after that.
+    pub(super) until: Moment,
 }
 
 impl Waiting {
@@ -168,7 +170,7 @@ impl Store {
     pub(super) async fn commit(&self, batch: Vec<Waiting>) {
         match self {
             Self::Memory(memory) => {
-                for Waiting { append, reply } in batch {
+                for Waiting { append, reply, .. } in batch {
                     let _gone = reply.send(memory.append(append));
                 }
             }
@@ -324,7 +326,7 @@ impl Store {
 }
 
 fn split(batch: Vec<Waiting>) -> (Vec<Append>, Vec<Reply<Result<(), AppendError>>>) {
-    batch.into_iter().map(|Waiting { append, reply }| (append, reply)).unzip()
+    batch.into_iter().map(|Waiting { append, reply, .. }| (append, reply)).unzip()
 }
 
 fn answer(replies: Vec<Reply<Result<(), AppendError>>>, answers: Vec<Result<(), AppendError>>) {

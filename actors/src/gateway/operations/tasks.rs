@@ -9,7 +9,7 @@ use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
 use crate::gateway::task_view::TaskView;
-use crate::limits::{LIST_BYTES, LIST_PAGE, LIST_PAGE_LONGEST};
+use crate::limits::{LIST_PAGE, LIST_PAGE_LONGEST};
 
 impl Visit<'_> {
     /// The task as it is.
@@ -68,7 +68,6 @@ impl Visit<'_> {
         Ok(query)
     }
 
-    /// Ends early where the tasks are so large that they would fill too much memory at once.
     fn page(
         &self,
         served: &Served,
@@ -77,28 +76,19 @@ impl Visit<'_> {
         history: Option<usize>,
         artifacts: bool,
     ) -> pb::ListTasksResponse {
-        let (mut tasks, mut bytes, mut last) = (Vec::new(), 0, None);
-        let mut more = page.next.is_some();
+        let mut tasks = Vec::with_capacity(page.tasks.len());
         for events in &page.tasks {
-            let size: usize = events.iter().map(|event| event.as_raw().as_bytes().len()).sum();
-            if !tasks.is_empty() && bytes + size > LIST_BYTES {
-                more = true;
-                break;
-            }
-            bytes += size;
-            let view = TaskView::of(events);
-            last = Some(view.place());
-            let mut task = view.into_task(history);
+            let mut task = TaskView::of(events).into_task(history);
             if !artifacts {
                 task.artifacts = Vec::new();
             }
             tasks.push(task);
         }
-        let seal = |place| self.shared.cursors().seal(&served.agent.profile.name, query, &place);
+        let seal = |place| self.shared.cursors().seal(&served.agent.profile.name, query, place);
         let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
         pb::ListTasksResponse {
             tasks,
-            next_page_token: last.filter(|_| more).map(seal).unwrap_or_default(),
+            next_page_token: page.next.as_ref().map(seal).unwrap_or_default(),
             page_size: number(query.limit),
             total_size: number(page.total),
         }
