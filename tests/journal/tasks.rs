@@ -313,7 +313,7 @@ async fn an_answer_finds_its_question_and_a_late_one_is_not_lost() {
                     }
                     gate.acquire().await.expect("it's open").forget();
                     let late = context.said_meanwhile().await?;
-                    let late: Vec<String> = late.iter().map(|said| said.text()).collect();
+                    let late: Vec<String> = late.iter().map(neuroflow::Incoming::text).collect();
                     Ok(Answer::text(format!("{} {}", name.text(), late.join(" "))))
                 }
             })
