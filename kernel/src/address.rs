@@ -16,6 +16,7 @@ use crate::id::{ActorId, Generation};
 use crate::limits::{CALL_DEADLINE, MAX_HOPS};
 use crate::mailbox::{Inbox, Mapped};
 use crate::message::{Message, Request, WireRequest};
+use crate::monitor::{Down, Fall};
 use crate::name::Path;
 use crate::parcel::Parcel;
 use crate::remote::RemoteRoute;
@@ -249,6 +250,33 @@ impl<M: Message> Address<M> {
             Route::Life(inbox) => inbox.vitals().depth(),
             Route::Name(slot, _) => slot.current().map_or(0, |inbox| inbox.vitals().depth()),
             Route::Remote(_) => 0,
+        }
+    }
+
+    /// Waits for the end of the life that is there now, and says how it ended. Dropping the future
+    /// ends the watch. The end of an actor on another node comes as soon as its node tells of it; the
+    /// end of that node or of the link to it, once the link is known to be lost.
+    ///
+    /// ```
+    /// use neuroflow_kernel::{Address, Fall, Message};
+    /// async fn was_killed<M: Message>(worker: &Address<M>) -> bool {
+    ///     worker.down().await.fall == Fall::Killed
+    /// }
+    /// ```
+    pub fn down(&self) -> impl Future<Output = Down> + Send + use<M> {
+        let vitals = match &self.route {
+            Route::Life(inbox) => Ok(Some(Arc::clone(inbox.vitals()))),
+            Route::Name(slot, _) => {
+                Ok(slot.current().map(|inbox| Arc::clone(inbox.vitals())))
+            }
+            Route::Remote(route) => Err(Arc::clone(route)),
+        };
+        async move {
+            match vitals {
+                Ok(Some(vitals)) => vitals.down().await,
+                Ok(None) => Down::new(None, Fall::Absent),
+                Err(remote) => remote.down().await,
+            }
         }
     }
 

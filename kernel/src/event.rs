@@ -210,6 +210,12 @@ pub enum Cause {
         /// What the panic said.
         message: String,
     },
+    /// An actor that it's linked to has ended.
+    #[error("linked to an actor of which {down}")]
+    Linked {
+        /// How that one ended.
+        down: crate::monitor::Down,
+    },
     /// A handler or hook returned an error.
     #[error("failed")]
     Error(#[source] Arc<dyn Error + Send + Sync>),

@@ -35,6 +35,7 @@ mod supervisor;
 mod registry;
 
 mod event;
+mod monitor;
 mod remote;
 
 mod core;
@@ -71,6 +72,7 @@ pub use event::{
     Cause, FailedMessage, KindObserver, Lifecycle, Observer, Outcome, PostMortem, Span, SpanGuard,
     SpanKind, SpanValue, Subject, Timing, Tracer, TrailEntry, Unobserved,
 };
+pub use monitor::{Down, Fall, Monitor, MonitorRefused};
 pub use remote::{DeliverError, RawReplies, RemoteError, RemotePort, RemoteTarget};
 
 pub use core::ActorInfo;

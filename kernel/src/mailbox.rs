@@ -22,6 +22,7 @@ use crate::header::Header;
 use crate::id::{ActorId, Generation};
 use crate::limits::{IDLE_QUEUE_ROOM, TIMING_SAMPLE};
 use crate::message::Message;
+use crate::monitor::{Down, Fall};
 use crate::name::Path;
 use crate::reply::{Fate, drop_with};
 use crate::slot::Lineage;
@@ -43,6 +44,8 @@ pub(crate) enum Work<M> {
     Reminder(M),
     /// A background task of the actor panicked, and takes the actor with it.
     TaskPanicked(String),
+    /// An actor that this one is linked to has ended, and takes it along.
+    Linked(Down),
 }
 
 /// What an actor is doing.
@@ -93,6 +96,8 @@ pub(crate) struct Vitals {
     /// It was told to stop, and doesn't stay at its queue any more.
     stopping: AtomicBool,
     reported: AtomicBool,
+    /// How it ended, once it's gone: killed unless it said otherwise.
+    fall: AtomicU8,
     gone: Notify,
 }
 
@@ -124,6 +129,7 @@ impl Vitals {
             busy: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
             reported: AtomicBool::new(false),
+            fall: AtomicU8::new(Fall::Killed.code()),
             gone: Notify::new(),
         }
     }
@@ -165,6 +171,18 @@ impl Vitals {
         self.state.fetch_max(GONE, Ordering::AcqRel);
         self.room.close();
         self.gone.notify_waiters();
+    }
+
+    /// How this life ends, said before it departs.
+    pub(crate) fn fall(&self, fall: Fall) {
+        self.fall.store(fall.code(), Ordering::Release);
+    }
+
+    /// Waits until nothing of this life is left, and says how it ended.
+    pub(crate) async fn down(&self) -> Down {
+        self.gone().await;
+        let fall = Fall::from_code(self.fall.load(Ordering::Acquire)).unwrap_or(Fall::Killed);
+        Down::new(Some(self.generation), fall)
     }
 
     /// Waits until nothing of this life is left.

@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::header::Header;
 use crate::id::Generation;
 use crate::message::{Request, WireMessage, WireRequest};
+use crate::monitor::{Down, Fall};
 use crate::parcel::{Parcel, ParcelError, RawParcel};
 use crate::reply::{ReplySink, SinkError, StreamError};
 
@@ -122,6 +123,15 @@ pub trait RemotePort: Send + Sync + 'static {
         bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
+    /// Waits until the actor there has ended, or it can't be known any more whether it has. Dropping
+    /// the future ends the watch. A port without links knows at once that it can't.
+    fn down<'a>(
+        &'a self,
+        _target: &'a RemoteTarget,
+    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+        Box::pin(std::future::ready(Down::new(None, Fall::Lost)))
+    }
+
     /// The clock of the kernel that this link serves.
     fn clock(&self) -> &Clock;
 }
@@ -200,6 +210,14 @@ pub enum RemoteError {
         /// What was given.
         text: String,
     },
+    /// The address names a life that is over, of the actor or of its node.
+    #[error("life {generation} of {target} is over")]
+    Stale {
+        /// Where the request was to go.
+        target: String,
+        /// The life that the address names.
+        generation: Generation,
+    },
     /// The link's credit is used up.
     #[error("the link to {target} is saturated")]
     Saturated {
@@ -231,6 +249,7 @@ pub(crate) trait RemoteRoute<M>: Send + Sync {
     /// Bytes that the message has on the wire.
     fn weight(&self, message: &M) -> usize;
     fn ready<'a>(&'a self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn down<'a>(&'a self) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>>;
     fn clock(&self) -> &Clock;
     fn target(&self) -> &RemoteTarget;
 }
@@ -262,6 +281,9 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
             Err(error) => {
                 let reason = match &error {
                     RemoteError::Saturated { .. } => Refusal::Overloaded { capacity: 0 },
+                    RemoteError::Stale { generation, .. } => {
+                        Refusal::Stale { generation: *generation }
+                    }
                     _ => Refusal::Unreachable(Arc::new(error)),
                 };
                 // The port let go of its half, so this one is the last.
@@ -284,6 +306,10 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
 
     fn ready<'a>(&'a self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         self.port.ready(&self.target, bytes)
+    }
+
+    fn down<'a>(&'a self) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+        self.port.down(&self.target)
     }
 
     fn clock(&self) -> &Clock {

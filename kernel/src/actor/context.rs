@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -23,6 +24,7 @@ use crate::id::{ActorId, Generation};
 use crate::limits::{MAX_CHILDREN, MAX_TASKS, STOP_DEADLINE};
 use crate::mailbox::{ActorState, Inbox, Mailbox, Stop, Vitals, Work};
 use crate::message::Message;
+use crate::monitor::{Down, Monitor, MonitorRefused};
 use crate::name::{Name, Path};
 use crate::restart::RestartPolicy;
 use crate::slot::Lineage;
@@ -258,6 +260,58 @@ impl<M: Message> Context<M> {
             }
         });
         Ok(())
+    }
+
+    /// Watches another actor, of this process or on another node. When the life that is there now
+    /// ends, or can't be reached any more, this actor gets the message that `make` makes of that,
+    /// once, before all that waits then. It needs no room in the mailbox.
+    ///
+    /// # Errors
+    /// Says that there are [`MAX_TASKS`] tasks and watches already.
+    pub fn monitor<N: Message>(
+        &mut self,
+        other: &Address<N>,
+        make: impl FnOnce(Down) -> M + Send + 'static,
+    ) -> Result<Monitor, MonitorRefused> {
+        self.watch(other, |down| Some(Work::Reminder(make(down))))
+    }
+
+    /// Ties this actor to another, of this process or on another node: if the life that is there now
+    /// ends other than in good order, or can't be reached any more, this one fails with
+    /// [`Cause::Linked`](crate::Cause::Linked). The other way round it's for the other actor to say:
+    /// an address is the authority to send, not to end.
+    ///
+    /// # Errors
+    /// Says that there are [`MAX_TASKS`] tasks and watches already.
+    pub fn link<N: Message>(&mut self, other: &Address<N>) -> Result<Monitor, MonitorRefused> {
+        self.watch(other, |down| down.is_failure().then_some(Work::Linked(down)))
+    }
+
+    fn watch<N: Message>(
+        &mut self,
+        other: &Address<N>,
+        make: impl FnOnce(Down) -> Option<Work<M>> + Send + 'static,
+    ) -> Result<Monitor, MonitorRefused> {
+        let tasks = self.tasks.get_or_insert_default();
+        while tasks.try_join_next().is_some() {}
+        if tasks.len() >= MAX_TASKS {
+            return Err(MonitorRefused);
+        }
+        let (down, inbox) = (other.down(), Arc::clone(&self.inbox));
+        let over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&over);
+        let task = tasks.spawn(async move {
+            let down = down.await;
+            if ended.load(Ordering::Acquire) {
+                return;
+            }
+            match catch_unwind(AssertUnwindSafe(|| make(down))) {
+                Ok(Some(work)) => inbox.interject(work),
+                Ok(None) => {}
+                Err(panic) => inbox.interject(Work::TaskPanicked(panic_text(&*panic))),
+            }
+        });
+        Ok(Monitor::new(task, over))
     }
 
     /// Gives this actor a message of its own at a moment, before all that waits then.

@@ -20,6 +20,7 @@ use crate::event::{
 use crate::limits::{POST_MORTEM_MESSAGE_BYTES, START_DEADLINE, STOP_DEADLINE, TRAIL_LENGTH};
 use crate::mailbox::{ActorState, Birth, Envelope, Mailbox, Vitals, Wake, Work};
 use crate::message::Message;
+use crate::monitor::Fall;
 use crate::name::Path;
 use crate::parcel::RawParcel;
 use crate::reply::{Fate, drop_with};
@@ -169,6 +170,7 @@ impl<A: Actor> Life<A> {
         self.context.stop_children().await;
         self.context.end_tasks().await;
         core.strike(vitals.id);
+        vitals.fall(Fall::Failed);
         vitals.depart();
         Box::new(Failure(post_mortem))
     }
@@ -192,6 +194,9 @@ impl<A: Actor> Life<A> {
     async fn handle(&mut self, envelope: Envelope<A::Message>) -> Result<(), ActorProcessingErr> {
         if let Work::TaskPanicked(message) = envelope.work {
             return Err(self.fail(Cause::Panic { message }, None).await);
+        }
+        if let Work::Linked(down) = envelope.work {
+            return Err(self.fail(Cause::Linked { down }, None).await);
         }
         let trace = envelope.header.trace();
         let handled = {
@@ -315,6 +320,7 @@ impl<A: Actor> Life<A> {
             core.notify(&Lifecycle::Stopped { actor: subject(&vitals) });
         }
         core.strike(vitals.id);
+        vitals.fall(Fall::Stopped);
         vitals.depart();
         Ok(())
     }

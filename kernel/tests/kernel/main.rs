@@ -6,6 +6,7 @@ mod capability;
 mod clock;
 mod headers;
 mod lifecycle;
+mod monitor;
 mod observer;
 mod overload;
 mod probe;
