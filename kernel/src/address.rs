@@ -266,9 +266,7 @@ impl<M: Message> Address<M> {
     pub fn down(&self) -> impl Future<Output = Down> + Send + use<M> {
         let vitals = match &self.route {
             Route::Life(inbox) => Ok(Some(Arc::clone(inbox.vitals()))),
-            Route::Name(slot, _) => {
-                Ok(slot.current().map(|inbox| Arc::clone(inbox.vitals())))
-            }
+            Route::Name(slot, _) => Ok(slot.current().map(|inbox| Arc::clone(inbox.vitals()))),
             Route::Remote(route) => Err(Arc::clone(route)),
         };
         async move {

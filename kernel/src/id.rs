@@ -65,6 +65,11 @@ impl Generation {
         self.0
     }
 
+    /// The life of this number; there is no life 0.
+    pub fn new(number: u32) -> Option<Self> {
+        (number != 0).then_some(Self(number))
+    }
+
     pub(crate) fn from_number(number: u32) -> Self {
         Self(number)
     }

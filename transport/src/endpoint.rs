@@ -80,6 +80,8 @@ impl LinksConfig {
             connections: AtomicU64::new(0),
             firsts: Mutex::default(),
         });
+        let watch = crate::watch::WatchService::new(&shared.exports);
+        shared.exports.offer(vec![Arc::new(watch)]);
         let server = Arc::clone(&shared);
         let (spec, cluster) =
             ChildSpec::new("cluster", move || server::ClusterServer::new(Arc::clone(&server)))?;
@@ -152,7 +154,7 @@ impl Shared {
         *firsts.entry(peer).or_insert(this)
     }
 
-    fn is_own(&self, node: &str) -> bool {
+    pub(crate) fn is_own(&self, node: &str) -> bool {
         node == self.name.as_str() || node == self.digits
     }
 }
@@ -192,7 +194,7 @@ impl Message for ClusterCommand {
 /// ```
 #[derive(Clone)]
 pub struct Links {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     cluster: Address<ClusterCommand>,
 }
 
@@ -334,7 +336,10 @@ impl Links {
         status
     }
 
-    fn link(&self, target: &RemoteTarget) -> Option<(Arc<crate::link::peer::Peer>, Arc<Link>)> {
+    pub(crate) fn link(
+        &self,
+        target: &RemoteTarget,
+    ) -> Option<(Arc<crate::link::peer::Peer>, Arc<Link>)> {
         let peer = self.shared.peers.named(target.node()?)?;
         let link = peer.link()?;
         Some((peer, link))

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use neuroflow_kernel::{
-    Address, Generation, Header, Name, NameError, RawParcel, Refusal, ReplySink, ReplyStream,
-    Request, StreamError, WireMessage, WireRequest, reply_stream,
+    Address, Down, Fall, Generation, Header, Name, NameError, RawParcel, Refusal, ReplySink,
+    ReplyStream, Request, StreamError, WireMessage, WireRequest, reply_stream,
 };
 
 use crate::identity::NodeId;
@@ -18,7 +18,19 @@ use crate::limits::MAX_EXPORTS;
 
 /// The names that a node offers.
 #[derive(Default)]
-pub(crate) struct Exports(RwLock<HashMap<String, Export>>);
+pub(crate) struct Exports {
+    names: RwLock<HashMap<String, Export>>,
+    services: OnceLock<Vec<Arc<dyn Service>>>,
+}
+
+/// What a node's names begin with that belong to the links themselves.
+pub(crate) const RESERVED: &str = "neuroflow.";
+
+/// What links do for one another, asked like an actor.
+pub(crate) trait Service: Send + Sync {
+    /// What this peer asks if it asks for this name, which begins with [`RESERVED`].
+    fn serve(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>>;
+}
 
 #[derive(Clone)]
 struct Export {
@@ -57,6 +69,9 @@ pub enum ExportError {
     /// Not a name.
     #[error("the name isn't valid")]
     Name(#[from] NameError),
+    /// A name of the links' own.
+    #[error("names that begin with {RESERVED} belong to the links themselves")]
+    Reserved,
     /// As many names as may be.
     #[error("the node exports {count} names; {MAX_EXPORTS} are allowed")]
     TooMany {
@@ -66,6 +81,7 @@ pub enum ExportError {
 }
 
 /// Who asks.
+#[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     pub(crate) node: NodeId,
     pub(crate) roles: &'a [String],
@@ -79,7 +95,10 @@ impl Exports {
         allowed: Allowed,
     ) -> Result<(), ExportError> {
         let name = Name::new(name)?.to_string();
-        let mut exports = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if name.starts_with(RESERVED) {
+            return Err(ExportError::Reserved);
+        }
+        let mut exports = self.names.write().unwrap_or_else(PoisonError::into_inner);
         if exports.len() >= MAX_EXPORTS && !exports.contains_key(&name) {
             return Err(ExportError::TooMany { count: exports.len() });
         }
@@ -89,11 +108,11 @@ impl Exports {
     }
 
     pub(crate) fn remove(&self, name: &str) -> bool {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
+        self.names.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
         let mut names: Vec<String> = exports.keys().cloned().collect();
         names.sort();
         names
@@ -101,8 +120,11 @@ impl Exports {
 
     /// The actor of this name, if this node may ask it.
     pub(crate) fn find(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>> {
-        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let export = exports.get(name)?;
+        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(export) = exports.get(name) else {
+            drop(exports);
+            return self.service(name, asker);
+        };
         let allowed = match &export.allowed {
             Allowed::Everyone => true,
             Allowed::Role(role) => asker.roles.contains(role),
@@ -111,9 +133,22 @@ impl Exports {
         allowed.then(|| Arc::clone(&export.actor))
     }
 
+    fn service(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>> {
+        if !name.starts_with(RESERVED) {
+            return None;
+        }
+        self.services.get()?.iter().find_map(|service| service.serve(name, asker))
+    }
+
+    /// What the links do for one another; said once.
+    pub(crate) fn offer(&self, services: Vec<Arc<dyn Service>>) {
+        // Whoever makes the links says this, and nobody else.
+        let _once = self.services.set(services).is_err();
+    }
+
     /// The address of this name, for this node's own use.
     pub(crate) fn own<W: WireRequest>(&self, name: &str) -> Option<Address<Request<W>>> {
-        let exports = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
         exports.get(name)?.typed.downcast_ref().cloned()
     }
 }
@@ -131,6 +166,16 @@ pub(crate) trait Exported: Send + Sync {
 
     /// The life that is there now.
     fn generation(&self) -> Option<Generation>;
+
+    /// This life of it alone; nothing if another is there, or none.
+    fn in_life(&self, _life: Generation) -> Option<Arc<dyn Exported>> {
+        None
+    }
+
+    /// Waits for the end of the life that is there now.
+    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+        Box::pin(std::future::ready(Down::new(None, Fall::Absent)))
+    }
 }
 
 /// What became of a message at its actor.
@@ -181,6 +226,15 @@ impl<W: WireRequest> Exported for Typed<W> {
 
     fn generation(&self) -> Option<Generation> {
         self.0.generation()
+    }
+
+    fn in_life(&self, life: Generation) -> Option<Arc<dyn Exported>> {
+        let address = self.0.this_life().ok()?;
+        (address.generation() == Some(life)).then(|| Arc::new(Self(address)) as Arc<dyn Exported>)
+    }
+
+    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+        Box::pin(self.0.down())
     }
 }
 

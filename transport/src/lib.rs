@@ -15,6 +15,9 @@ mod identity;
 mod export;
 mod link;
 
+mod life;
+mod watch;
+
 mod endpoint;
 mod unlinked;
 
@@ -34,6 +37,8 @@ pub use identity::{
 
 pub use export::{Allowed, ExportError};
 pub use link::{LinkError, LinkState, LinkStatus};
+
+pub use life::LifeError;
 
 pub use endpoint::{Links, LinksConfig, LinksError, ListenError};
 pub use unlinked::Unlinked;

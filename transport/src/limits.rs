@@ -87,6 +87,10 @@ pub const MAX_PEERS: usize = 1_024;
 /// Connections from strangers that may be in their handshake at once.
 pub const MAX_HANDSHAKES: usize = 256;
 
+/// Watches over this node's actors that one peer may hold: as many as it has actors that depend on
+/// another, and no more than one lane's calls.
+pub const PEER_WATCHES: usize = 16_384;
+
 /// Names that a node may export.
 pub const MAX_EXPORTS: usize = 65_536;
 

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -297,11 +298,16 @@ impl<M: Message> Context<M> {
         if tasks.len() >= MAX_TASKS {
             return Err(MonitorRefused);
         }
-        let (down, inbox) = (other.down(), Arc::clone(&self.inbox));
+        let (mut down, inbox) = (Box::pin(other.down()), Arc::clone(&self.inbox));
+        // A first look, so that a watch over an actor elsewhere is under way when this returns.
+        let mut down = match down.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
+            Poll::Ready(down) => futures_util::future::Either::Left(std::future::ready(down)),
+            Poll::Pending => futures_util::future::Either::Right(down),
+        };
         let over = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&over);
         let task = tasks.spawn(async move {
-            let down = down.await;
+            let down = (&mut down).await;
             if ended.load(Ordering::Acquire) {
                 return;
             }

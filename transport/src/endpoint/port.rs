@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use neuroflow_kernel::{
-    Clock, Generation, Grant, Header, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
+    Clock, Down, Generation, Grant, Header, RawParcel, RawReplies, RemoteError, RemotePort,
+    RemoteTarget,
 };
 
 use super::Links;
 use crate::link::outbox::{Sending, Unsent};
+use crate::link::peer::{Link, Peer};
 use crate::session::Hold;
+use crate::watch;
 
 /// The lane of a name: always the same, so that messages to one actor keep their order.
 fn lane_of(name: &str, lanes: usize) -> usize {
@@ -33,6 +36,51 @@ impl RemotePort for Links {
         let Some((peer, link)) = self.link(target) else {
             return Err(RemoteError::Unreachable { target: target.to_string() });
         };
+        self.send_on(&peer, &link, target, header, parcel, replies)
+    }
+
+    fn ready<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+        bytes: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let Some((peer, link)) = self.link(target) else { return };
+            let mut changed = std::pin::pin!(peer.changed.notified());
+            // Enrolled before the look, so that a grant in between isn't missed.
+            changed.as_mut().enable();
+            let at = lane_of(target.name(), link.lanes.len());
+            let lane = link.lanes.get(at);
+            let full = Err(Unsent::Hold(Hold::Credit));
+            if lane.is_some_and(|lane| lane.may_send(bytes) == full) {
+                changed.await;
+            }
+        })
+    }
+
+    fn down<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+        Box::pin(watch::down(Arc::new(self.clone()), target))
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.shared.clock
+    }
+}
+
+impl Links {
+    /// Sends over this link of this peer.
+    pub(crate) fn send_on(
+        &self,
+        peer: &Peer,
+        link: &Link,
+        target: &RemoteTarget,
+        header: &Header,
+        parcel: RawParcel,
+        replies: Arc<dyn RawReplies>,
+    ) -> Result<(), RemoteError> {
         let at = lane_of(target.name(), link.lanes.len());
         let Some(lane) = link.lanes.get(at) else {
             return Err(RemoteError::Unreachable { target: target.to_string() });
@@ -59,28 +107,5 @@ impl RemotePort for Links {
                 Err(RemoteError::Unreachable { target: target.to_string() })
             }
         }
-    }
-
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async move {
-            let Some((peer, link)) = self.link(target) else { return };
-            let mut changed = std::pin::pin!(peer.changed.notified());
-            // Enrolled before the look, so that a grant in between isn't missed.
-            changed.as_mut().enable();
-            let at = lane_of(target.name(), link.lanes.len());
-            let lane = link.lanes.get(at);
-            let full = Err(Unsent::Hold(Hold::Credit));
-            if lane.is_some_and(|lane| lane.may_send(bytes) == full) {
-                changed.await;
-            }
-        })
-    }
-
-    fn clock(&self) -> &Clock {
-        &self.shared.clock
     }
 }

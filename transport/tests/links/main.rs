@@ -4,4 +4,5 @@
 mod calls;
 mod hostile;
 mod loss;
+mod watch;
 mod world;

@@ -132,12 +132,12 @@ impl Inbound {
             // A fair peer has as many calls at most, but may have given up some that run here.
             Some(_) if served.len() >= LANE_CALLS => Delivery::Refused(StreamError::Overloaded),
             Some(actor) => {
-                let meant = message.generation;
-                let now = actor.generation().map_or(0, Generation::get);
-                if meant != 0 && meant != now {
-                    Delivery::Refused(StreamError::Stale)
-                } else {
-                    actor.deliver(header, parcel, message.wanted)
+                // Looked up with its life, so that a restart in between can't slip in.
+                let life = Generation::new(message.generation);
+                match life.map(|life| actor.in_life(life)) {
+                    None => actor.deliver(header, parcel, message.wanted),
+                    Some(Some(life)) => life.deliver(header, parcel, message.wanted),
+                    Some(None) => Delivery::Refused(StreamError::Stale),
                 }
             }
         };
