@@ -160,61 +160,8 @@ impl fmt::Display for Layer {
     }
 }
 
-const MINIMAL: &[Layer] = &[
-    Layer::ResourceLimits,
-    Layer::NoNewPrivileges,
-    Layer::CleanEnvironment,
-    Layer::Session,
-    Layer::ProcessTree,
-];
-
-const STANDARD: &[Layer] = &[
-    Layer::ResourceLimits,
-    Layer::NoNewPrivileges,
-    Layer::CleanEnvironment,
-    Layer::Session,
-    Layer::ProcessTree,
-    Layer::UserNamespace,
-    Layer::PidNamespace,
-    Layer::MountNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::IdentityMap,
-    Layer::PrivateRoot,
-    Layer::PrivateProc,
-    Layer::PrivateDevices,
-    Layer::NoNestedNamespaces,
-    Layer::NoCapabilities,
-    Layer::Seccomp,
-];
-
-const STRICT: &[Layer] = &[
-    Layer::ResourceLimits,
-    Layer::NoNewPrivileges,
-    Layer::CleanEnvironment,
-    Layer::Session,
-    Layer::ProcessTree,
-    Layer::UserNamespace,
-    Layer::PidNamespace,
-    Layer::MountNamespace,
-    Layer::NetworkNamespace,
-    Layer::IpcNamespace,
-    Layer::UtsNamespace,
-    Layer::CgroupNamespace,
-    Layer::IdentityMap,
-    Layer::PrivateRoot,
-    Layer::PrivateProc,
-    Layer::PrivateDevices,
-    Layer::NoNestedNamespaces,
-    Layer::NoCapabilities,
-    Layer::Seccomp,
-    Layer::Cgroup,
-    Layer::Landlock,
-];
-
-const PARANOID: &[Layer] = &[
+/// All layers, those of the lower levels first: every level has all that the one below it has.
+const LAYERS: &[Layer] = &[
     Layer::ResourceLimits,
     Layer::NoNewPrivileges,
     Layer::CleanEnvironment,
@@ -238,3 +185,17 @@ const PARANOID: &[Layer] = &[
     Layer::Landlock,
     Layer::OwnIdentity,
 ];
+
+/// The layers up to and with this one.
+const fn up_to(last: Layer) -> &'static [Layer] {
+    let mut count = 0;
+    while count < LAYERS.len() && LAYERS[count] as u8 != last as u8 {
+        count += 1;
+    }
+    LAYERS.split_at(count + 1).0
+}
+
+const MINIMAL: &[Layer] = up_to(Layer::ProcessTree);
+const STANDARD: &[Layer] = up_to(Layer::Seccomp);
+const STRICT: &[Layer] = up_to(Layer::Landlock);
+const PARANOID: &[Layer] = up_to(Layer::OwnIdentity);

@@ -2,28 +2,13 @@
 
 use std::net::SocketAddr;
 
-use super::value::{Problem, Raw, Value, text};
+use super::value::{Problem, Raw, Value, distinct};
 
 impl Value for Vec<SocketAddr> {
     const EXPECTED: &'static str = "a list of addresses with ports such as \"10.0.0.7:7946\"";
 
     fn read(raw: &Raw) -> Result<Self, Problem> {
-        let given: Vec<&str> = match raw {
-            Raw::Plain(text) => {
-                text.split(',').map(str::trim).filter(|each| !each.is_empty()).collect()
-            }
-            Raw::List(items) => items.iter().map(text).collect::<Result<_, _>>()?,
-            _ => return Err(Problem::Type),
-        };
-        let mut seeds = Self::new();
-        for each in given {
-            let seed = each.parse()?;
-            if seeds.contains(&seed) {
-                return Err(Problem::Twice);
-            }
-            seeds.push(seed);
-        }
-        Ok(seeds)
+        distinct(raw)
     }
 
     fn toml(&self) -> Option<String> {

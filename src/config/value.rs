@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{AddrParseError, SocketAddr};
 use std::num::{ParseFloatError, ParseIntError, TryFromIntError};
 use std::path::{Path, PathBuf};
-use std::str::ParseBoolError;
+use std::str::{FromStr, ParseBoolError};
 use std::time::Duration;
 
 use neuroflow_telemetry::{RatioError, Sampler};
@@ -121,6 +121,34 @@ pub(super) fn text(raw: &Raw) -> Result<&str, Problem> {
         Raw::Plain(text) | Raw::Text(text) => Ok(text),
         _ => Err(Problem::Type),
     }
+}
+
+/// The texts of a list, or of a text with commas.
+pub(super) fn texts(raw: &Raw) -> Result<Vec<&str>, Problem> {
+    match raw {
+        Raw::Plain(text) => {
+            Ok(text.split(',').map(str::trim).filter(|each| !each.is_empty()).collect())
+        }
+        Raw::List(items) => items.iter().map(text).collect(),
+        _ => Err(Problem::Type),
+    }
+}
+
+/// A list of things that may stand in it once.
+pub(super) fn distinct<T>(raw: &Raw) -> Result<Vec<T>, Problem>
+where
+    T: FromStr + PartialEq,
+    Problem: From<T::Err>,
+{
+    let mut list = Vec::new();
+    for each in texts(raw)? {
+        let each = each.parse()?;
+        if list.contains(&each) {
+            return Err(Problem::Twice);
+        }
+        list.push(each);
+    }
+    Ok(list)
 }
 
 /// A text in quotes: what is escaped here is escaped in TOML too.
@@ -338,56 +366,40 @@ impl Value for String {
     }
 }
 
-/// Where a socket is, if there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SocketPath {
-    Off,
-    At(PathBuf),
+macro_rules! path_or_off {
+    ($($(#[$about:meta])* $Type:ident: $expected:literal;)+) => { $(
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub(crate) enum $Type {
+            Off,
+            At(PathBuf),
+        }
+
+        impl Value for $Type {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(raw: &Raw) -> Result<Self, Problem> {
+                match text(raw)? {
+                    "" => Err(Problem::Empty),
+                    "off" => Ok(Self::Off),
+                    path => Ok(Self::At(path.into())),
+                }
+            }
+
+            fn toml(&self) -> Option<String> {
+                match self {
+                    Self::Off => Some(quoted("off")),
+                    Self::At(path) => path.to_str().map(quoted),
+                }
+            }
+        }
+    )+ };
 }
-
-impl Value for SocketPath {
-    const EXPECTED: &'static str = "a path such as \"/run/neuroflow/control.sock\", or \"off\"";
-
-    fn read(raw: &Raw) -> Result<Self, Problem> {
-        match text(raw)? {
-            "" => Err(Problem::Empty),
-            "off" => Ok(Self::Off),
-            path => Ok(Self::At(path.into())),
-        }
-    }
-
-    fn toml(&self) -> Option<String> {
-        match self {
-            Self::Off => Some(quoted("off")),
-            Self::At(path) => path.to_str().map(quoted),
-        }
-    }
-}
-
-/// Where a log is, if there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LogPath {
-    Off,
-    At(PathBuf),
-}
-
-impl Value for LogPath {
-    const EXPECTED: &'static str = "a path such as \"/var/lib/neuroflow/audit.log\", or \"off\"";
-
-    fn read(raw: &Raw) -> Result<Self, Problem> {
-        match text(raw)? {
-            "" => Err(Problem::Empty),
-            "off" => Ok(Self::Off),
-            path => Ok(Self::At(path.into())),
-        }
-    }
-
-    fn toml(&self) -> Option<String> {
-        match self {
-            Self::Off => Some(quoted("off")),
-            Self::At(path) => path.to_str().map(quoted),
-        }
-    }
+path_or_off! {
+    /// Where a socket is, if there is one.
+    SocketPath: "a path such as \"/run/neuroflow/control.sock\", or \"off\"";
+    /// Where a log is, if there is one.
+    LogPath: "a path such as \"/var/lib/neuroflow/audit.log\", or \"off\"";
 }
 
 /// A file.

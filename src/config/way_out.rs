@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use neuroflow::sandbox::{Network, NetworkError, Rule};
 
-use super::value::{Problem, Raw, Value, quoted, text};
+use super::value::{Problem, Raw, Value, distinct, quoted};
 
 /// A host and its port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,22 +64,7 @@ impl Value for Vec<WayOut> {
         "a list of hosts, with ports where they aren't 443, such as \"pypi.org\"";
 
     fn read(raw: &Raw) -> Result<Self, Problem> {
-        let given: Vec<&str> = match raw {
-            Raw::Plain(text) => {
-                text.split(',').map(str::trim).filter(|each| !each.is_empty()).collect()
-            }
-            Raw::List(items) => items.iter().map(text).collect::<Result<_, _>>()?,
-            _ => return Err(Problem::Type),
-        };
-        let mut ways = Self::new();
-        for each in given {
-            let way = each.parse()?;
-            if ways.contains(&way) {
-                return Err(Problem::Twice);
-            }
-            ways.push(way);
-        }
-        Ok(ways)
+        distinct(raw)
     }
 
     fn toml(&self) -> Option<String> {
