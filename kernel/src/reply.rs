@@ -362,11 +362,14 @@ pub enum StreamError {
     /// The other node's capability doesn't allow the request.
     #[error("the other node denies the request")]
     Denied,
+    /// The request was handled before, and its answer isn't kept any more, or was too large for that.
+    #[error("the request was handled, and its answer isn't kept")]
+    Forgotten,
 }
 
 impl StreamError {
     /// Every reason, at the place of its code less two.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Panicked,
         Self::Lagged,
         Self::Lost,
@@ -377,6 +380,7 @@ impl StreamError {
         Self::Stale,
         Self::Stopped,
         Self::Denied,
+        Self::Forgotten,
     ];
 
     /// The number that stands for it between nodes: 0 for an early end without a reason, 2 and up
@@ -391,6 +395,24 @@ impl StreamError {
         match code {
             INTERRUPTED => Some(Self::Interrupted),
             code => Self::ALL.get(usize::from(code.checked_sub(2)?)).copied(),
+        }
+    }
+
+    /// Whether the request may have been handled: it's only surely not where it was refused.
+    pub fn may_have_run(self) -> bool {
+        match self {
+            Self::Interrupted
+            | Self::Panicked
+            | Self::Lagged
+            | Self::Lost
+            | Self::DeadlineExceeded
+            | Self::Forgotten => true,
+            Self::Unknown
+            | Self::Mismatch
+            | Self::Overloaded
+            | Self::Stale
+            | Self::Stopped
+            | Self::Denied => false,
         }
     }
 

@@ -308,6 +308,16 @@ impl Links {
         let _ended = self.cluster.tell(Header::new(), ClusterCommand::Revoke(node)).await;
     }
 
+    /// Ends the link to a node, which is then dialled anew. What was asked over it is lost. Says whether
+    /// there was one.
+    pub fn reconnect(&self, node: NodeId) -> bool {
+        let link = self.shared.peers.get(&node).and_then(|peer| peer.link());
+        if let Some(link) = &link {
+            crate::link::CloseCode::Shutdown.close(&link.connection);
+        }
+        link.is_some()
+    }
+
     /// Presents another certificate of the same key from now on. Links that stand go on.
     ///
     /// # Errors

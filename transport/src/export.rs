@@ -14,6 +14,7 @@ use neuroflow_kernel::{
 };
 
 use crate::identity::NodeId;
+use crate::keyed::Keyed;
 use crate::limits::MAX_EXPORTS;
 
 /// The names that a node offers.
@@ -21,6 +22,8 @@ use crate::limits::MAX_EXPORTS;
 pub(crate) struct Exports {
     names: RwLock<HashMap<String, Export>>,
     services: OnceLock<Vec<Arc<dyn Service>>>,
+    /// What peers have asked for with a key.
+    pub(crate) keyed: Keyed,
 }
 
 /// What a node's names begin with that belong to the links themselves.
@@ -146,6 +149,12 @@ impl Exports {
         let _once = self.services.set(services).is_err();
     }
 
+    /// The actor of this name, for this node's own use.
+    pub(crate) fn owned(&self, name: &str) -> Option<Arc<dyn Exported>> {
+        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        exports.get(name).map(|export| Arc::clone(&export.actor))
+    }
+
     /// The address of this name, for this node's own use.
     pub(crate) fn own<W: WireRequest>(&self, name: &str) -> Option<Address<Request<W>>> {
         let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
@@ -193,6 +202,9 @@ pub(crate) type Waiting =
 /// Where replies come from.
 pub(crate) trait Source: Send {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<RawParcel, StreamError>>>;
+
+    /// The caller has said that it wants no more; dropping says only that nobody reads here.
+    fn cancelled(&mut self) {}
 }
 
 struct Typed<W: WireRequest>(Address<Request<W>>);

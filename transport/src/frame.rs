@@ -9,6 +9,7 @@ mod decoder;
 use std::time::Duration;
 
 pub(crate) use self::decoder::Decoder;
+use crate::keyed::CallKey;
 use crate::limits::MAX_MESSAGE_BYTES;
 use neuroflow_kernel::{MessageId, RawParcel, TraceContext, limits::MAX_NAME_BYTES};
 
@@ -18,8 +19,6 @@ pub(crate) const HEADER_BYTES: usize = 112;
 const MAGIC: [u8; 4] = *b"NFLK";
 const VERSION: u8 = 1;
 const ALIGNMENT: usize = 16;
-/// In the middle of a header.
-const RESERVED: [u8; 16] = [0; 16];
 const NO_DEADLINE: u64 = u64::MAX;
 
 /// What a frame is for.
@@ -91,6 +90,8 @@ pub(crate) struct FrameHeader {
     pub(crate) hops: u8,
     pub(crate) lane: u8,
     pub(crate) sequence: u32,
+    /// Of a request that runs once.
+    pub(crate) key: CallKey,
     pub(crate) generation: u32,
     pub(crate) code: u8,
 }
@@ -111,6 +112,7 @@ impl FrameHeader {
             hops: 0,
             lane: 0,
             sequence: 0,
+            key: CallKey::NONE,
             generation: 0,
             code: 0,
         }
@@ -161,7 +163,7 @@ impl FrameHeader {
         put(&self.trace.to_bytes());
         put(&[self.hops, self.lane]);
         put(&self.sequence.to_le_bytes());
-        put(&RESERVED);
+        put(&self.key.bytes());
         put(&self.generation.to_le_bytes());
         put(&[self.code]);
         bytes
@@ -188,10 +190,12 @@ impl FrameHeader {
         let trace = TraceContext::from_bytes(fields.take());
         let [hops, lane] = fields.take();
         let sequence = u32::from_le_bytes(fields.take());
-        let reserved: [u8; 16] = fields.take();
+        let key: [u8; 16] = fields.take();
+        let keyed = key != CallKey::NONE.bytes();
         let generation = u32::from_le_bytes(fields.take());
         let [code] = fields.take();
-        if flags > 1 || reserved != RESERVED || fields.0.iter().any(|byte| *byte != 0) {
+        let misplaced = keyed && kind != Kind::Request;
+        if flags > 1 || misplaced || fields.0.iter().any(|byte| *byte != 0) {
             return Err(FrameError::Reserved);
         }
         if archive_bytes > MAX_MESSAGE_BYTES {
@@ -217,6 +221,7 @@ impl FrameHeader {
             hops,
             lane,
             sequence,
+            key: if keyed { CallKey::from_bytes(key) } else { CallKey::NONE },
             generation,
             code,
         })

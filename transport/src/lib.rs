@@ -15,6 +15,7 @@ mod identity;
 mod export;
 mod link;
 
+mod keyed;
 mod life;
 mod watch;
 
@@ -38,7 +39,15 @@ pub use identity::{
 pub use export::{Allowed, ExportError};
 pub use link::{LinkError, LinkState, LinkStatus};
 
+pub use keyed::{CallKey, KeyedError};
 pub use life::LifeError;
 
 pub use endpoint::{Links, LinksConfig, LinksError, ListenError};
 pub use unlinked::Unlinked;
+
+/// A number in 0..1 that differs between nodes: what failed together mustn't come back together.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let random = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}

@@ -87,6 +87,32 @@ pub const MAX_PEERS: usize = 1_024;
 /// Connections from strangers that may be in their handshake at once.
 pub const MAX_HANDSHAKES: usize = 256;
 
+/// Keyed calls of one peer that a node knows: those that run, and those that have run within
+/// [`KEYED_TIME`]. A peer that makes more in that time waits, for to forget one would be to run it twice.
+pub const KEYED_CALLS: usize = 16_384;
+
+/// Bytes of answers to one peer's keyed calls that are kept, for when it asks again.
+pub const KEYED_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes of the answer to one keyed call: as much as an ordinary message.
+pub const KEYED_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long a node knows a keyed call after it ended: twice as long as a caller tries, so that a try
+/// that is late on its way still finds it.
+pub const KEYED_TIME: Duration = Duration::from_mins(10);
+
+/// How long a caller tries a keyed call at most, whatever its deadline.
+pub const KEYED_CALL_TIME: Duration = Duration::from_mins(5);
+
+/// How often keyed calls that are past their time are looked for: a small part of that time.
+pub const KEYED_SWEEP: Duration = Duration::from_secs(30);
+
+/// The first wait before a keyed call is tried again: less than a link needs to come back.
+pub const KEYED_RETRY_MIN: Duration = Duration::from_millis(20);
+
+/// The longest wait before a keyed call is tried again.
+pub const KEYED_RETRY_MAX: Duration = Duration::from_secs(1);
+
 /// Watches over this node's actors that one peer may hold: as many as it has actors that depend on
 /// another, and no more than one lane's calls.
 pub const PEER_WATCHES: usize = 16_384;

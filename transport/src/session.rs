@@ -5,6 +5,8 @@
 
 pub(crate) mod calls;
 pub(crate) mod handshake;
+pub(crate) mod keyed;
+pub(crate) mod retry;
 pub(crate) mod window;
 
 use neuroflow_kernel::Moment;

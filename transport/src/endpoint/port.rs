@@ -11,6 +11,7 @@ use neuroflow_kernel::{
 };
 
 use super::Links;
+use crate::keyed::CallKey;
 use crate::link::outbox::{Sending, Unsent};
 use crate::link::peer::{Link, Peer};
 use crate::session::Hold;
@@ -81,6 +82,21 @@ impl Links {
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
     ) -> Result<(), RemoteError> {
+        self.send_keyed(peer, link, target, header, CallKey::NONE, parcel, replies)
+    }
+
+    /// Sends over this link of this peer, as the call of this key.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of one frame")]
+    pub(crate) fn send_keyed(
+        &self,
+        peer: &Peer,
+        link: &Link,
+        target: &RemoteTarget,
+        header: &Header,
+        key: CallKey,
+        parcel: RawParcel,
+        replies: Arc<dyn RawReplies>,
+    ) -> Result<(), RemoteError> {
         let at = lane_of(target.name(), link.lanes.len());
         let Some(lane) = link.lanes.get(at) else {
             return Err(RemoteError::Unreachable { target: target.to_string() });
@@ -88,6 +104,7 @@ impl Links {
         let sending = Sending {
             name: target.name(),
             generation: target.generation().map_or(0, Generation::get),
+            key,
             lane: u8::try_from(at).unwrap_or_default(),
             header,
             now: self.shared.clock.now(),

@@ -11,7 +11,7 @@ use neuroflow_kernel::{
 
 use super::{ClusterCommand, Shared, tuning};
 use crate::identity::NodeId;
-use crate::limits::{MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
+use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
 use crate::link::server::LinkServer;
 use crate::link::{LinkCommand, LinkError, connect};
 
@@ -131,6 +131,8 @@ impl Actor for ClusterServer {
         shared.set_endpoint(Some(endpoint.clone()));
         let accepting = accept(Arc::clone(&shared), endpoint, context.address());
         let _full = context.task(accepting).is_err();
+        let forgetting = forget(Arc::clone(&shared));
+        let _full = context.task(forgetting).is_err();
         for seed in &shared.seeds {
             self.dial(*seed, context);
         }
@@ -206,6 +208,14 @@ impl Drop for ClusterServer {
             endpoint.close(quinn::VarInt::from_u32(0), b"");
         }
         self.shared.set_endpoint(None);
+    }
+}
+
+/// Forgets keyed calls that are past their time, also of peers that never come back.
+async fn forget(shared: Arc<Shared>) {
+    loop {
+        shared.clock.sleep(KEYED_SWEEP).await;
+        shared.exports.keyed.expire(shared.clock.now());
     }
 }
 

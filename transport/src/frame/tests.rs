@@ -29,6 +29,7 @@ fn request() -> FrameHeader {
         hops: 4,
         lane: 1,
         sequence: 9,
+        key: CallKey::of("order 17"),
         generation: 2,
         code: 5,
         ..FrameHeader::new(Kind::Request, 42)
@@ -60,7 +61,8 @@ fn what_is_wrong_has_a_name() {
     assert_eq!(with(4, 9), FrameError::Version { found: 9 });
     assert_eq!(with(5, 0), FrameError::Kind { found: 0 });
     assert_eq!(with(6, 2), FrameError::Reserved);
-    assert_eq!(with(80, 1), FrameError::Reserved);
+    let keyed = FrameHeader { key: CallKey::of("one"), ..FrameHeader::new(Kind::Notice, 0) };
+    assert_eq!(FrameHeader::decode(&keyed.encode()), Err(FrameError::Reserved));
     assert_eq!(with(HEADER_BYTES - 1, 1), FrameError::Reserved);
     assert_eq!(with(11, 0xff), FrameError::TooLarge { bytes: 0xff00_0000 });
     assert_eq!(with(13, 1), FrameError::NameTooLong { bytes: 256 });

@@ -10,6 +10,7 @@ use super::Meters;
 use super::large::Received;
 use super::staged::Staged;
 use crate::frame::{FrameHeader, Kind};
+use crate::keyed::CallKey;
 use crate::session::calls::Over;
 use crate::session::{Class, Hold, Session};
 
@@ -43,6 +44,7 @@ pub(crate) enum Unsent {
 pub(crate) struct Sending<'a> {
     pub(crate) name: &'a str,
     pub(crate) generation: u32,
+    pub(crate) key: CallKey,
     pub(crate) lane: u8,
     pub(crate) header: &'a Header,
     pub(crate) now: Moment,
@@ -97,6 +99,7 @@ impl Lane {
             trace: header.trace(),
             hops: header.hops(),
             lane: sending.lane,
+            key: sending.key,
             generation: sending.generation,
             ..FrameHeader::of_parcel(kind, id, &parcel)
         };

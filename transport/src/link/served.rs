@@ -120,6 +120,9 @@ impl Served {
     /// The caller has gone: dropping the source tells the actor.
     pub(super) fn cancel(&mut self, id: u64) {
         if let Some(index) = self.by_id.remove(&id) {
+            if let Some(answering) = &mut self.places[index].answering {
+                answering.source.cancelled();
+            }
             self.clear(index);
         }
     }

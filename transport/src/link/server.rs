@@ -1,7 +1,6 @@
 //! The actor of one link: takes connections over, runs their tasks, and dials again when one is lost.
 
 use std::convert::Infallible;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use super::outbox::Lane;
 use super::peer::{Link, Peer};
 use super::{CloseCode, LinkCommand, LinkError};
 use crate::endpoint::Shared;
+use crate::jitter;
 use crate::limits::{LARGE_KIB, REDIAL_MAX, REDIAL_MIN, SWEEP_INTERVAL};
 
 /// Keeps one link.
@@ -243,10 +243,4 @@ async fn sweep(link: Arc<Link>, clock: Clock) {
         }
         idle = if busy { Duration::ZERO } else { idle + SWEEP_INTERVAL };
     }
-}
-
-/// A number in 0..1 that differs between nodes: what failed together mustn't come back together.
-fn jitter() -> f64 {
-    let random = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }

@@ -3,6 +3,7 @@
 
 mod calls;
 mod hostile;
+mod keyed;
 mod loss;
 mod watch;
 mod world;

@@ -17,6 +17,7 @@ use super::Room;
 use crate::export::{Asker, Delivery, Exports, Waiting};
 use crate::frame::{FrameHeader, Kind};
 use crate::identity::Subject;
+use crate::keyed::{CallKey, Origin};
 use crate::limits::{LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
 use crate::link::outbox::Outbox;
 use crate::link::served::{Served, refusal};
@@ -49,6 +50,7 @@ struct Message {
     bytes: usize,
     wanted: bool,
     generation: u32,
+    key: CallKey,
 }
 
 impl Inbound {
@@ -77,6 +79,7 @@ impl Inbound {
             bytes: parcel.as_bytes().len(),
             wanted: frame.kind == Kind::Request,
             generation: frame.generation,
+            key: frame.key,
         };
         self.allowance(Class::of(message.bytes)).arrived(message.bytes)?;
         if message.wanted && served.has(message.id) {
@@ -135,6 +138,12 @@ impl Inbound {
                 // Looked up with its life, so that a restart in between can't slip in.
                 let life = Generation::new(message.generation);
                 match life.map(|life| actor.in_life(life)) {
+                    found if !message.key.is_none() => {
+                        let (node, key) = (self.peer.id, message.key);
+                        let origin = Origin { node, actor: name, key };
+                        let actor = || found.unwrap_or(Some(actor));
+                        self.exports.keyed.deliver(origin, actor, header, parcel, &self.clock)
+                    }
                     None => actor.deliver(header, parcel, message.wanted),
                     Some(Some(life)) => life.deliver(header, parcel, message.wanted),
                     Some(None) => Delivery::Refused(StreamError::Stale),

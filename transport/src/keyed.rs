@@ -1,0 +1,196 @@
+//! Calls with a key: however often one is sent, it runs once, and its answer is told again.
+
+mod call;
+mod execution;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use neuroflow_kernel::{Clock, Header, Moment, RawParcel, StreamError};
+use ring::rand::SecureRandom;
+
+pub use self::call::KeyedError;
+use self::execution::{Execution, Joined};
+use crate::export::{Delivery, Exported};
+use crate::identity::NodeId;
+use crate::limits::{KEYED_BYTES, KEYED_CALLS, KEYED_TIME};
+use crate::session::keyed::{Arrival, Bounds, KeyedWindow};
+
+/// What makes two sendings of a call the same call. Another call needs another key.
+///
+/// ```
+/// use neuroflow_transport::CallKey;
+/// assert_eq!(CallKey::of("order 17"), CallKey::of("order 17"));
+/// assert_ne!(CallKey::of("order 17"), CallKey::of("order 18"));
+/// assert_eq!(CallKey::of("order 17").to_string().len(), 32);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallKey([u8; 16]);
+
+impl CallKey {
+    /// No key, as a frame says it.
+    pub(crate) const NONE: Self = Self([0; 16]);
+
+    /// The key of a text that names what is to be done once: an order's number, a task's id.
+    pub fn of(text: &str) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+        let mut key = [0; 16];
+        key.iter_mut().zip(digest.as_ref()).for_each(|(byte, hashed)| *byte = *hashed);
+        Self::from_bytes(key)
+    }
+
+    /// A key that no other call has.
+    ///
+    /// # Errors
+    /// Says that the system has no random numbers.
+    pub fn random() -> Result<Self, ring::error::Unspecified> {
+        let mut key = [0; 16];
+        ring::rand::SystemRandom::new().fill(&mut key)?;
+        Ok(Self::from_bytes(key))
+    }
+
+    pub(crate) fn from_bytes(mut key: [u8; 16]) -> Self {
+        if key == [0; 16] {
+            key[15] = 1;
+        }
+        Self(key)
+    }
+
+    pub(crate) fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+impl fmt::Display for CallKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CallKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallKey({self})")
+    }
+}
+
+/// One call of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Call {
+    actor: String,
+    key: CallKey,
+}
+
+/// The keyed calls that peers have made here.
+#[derive(Default)]
+pub(crate) struct Keyed {
+    windows: Mutex<HashMap<NodeId, Arc<PeerCalls>>>,
+}
+
+/// Those of one peer.
+struct PeerCalls {
+    window: Mutex<KeyedWindow<Call, Arc<Execution>>>,
+}
+
+/// Whose call it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Origin<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) actor: &'a str,
+    pub(crate) key: CallKey,
+}
+
+impl Keyed {
+    /// Joins the call if it's known, and begins it otherwise. What it gives takes no room in any
+    /// mailbox before the call itself does.
+    pub(crate) fn deliver(
+        &self,
+        origin: Origin<'_>,
+        actor: impl FnOnce() -> Option<Arc<dyn Exported>>,
+        header: Header,
+        parcel: RawParcel,
+        clock: &Clock,
+    ) -> Delivery {
+        let calls = self.of(origin.node);
+        let call = Call { actor: origin.actor.to_owned(), key: origin.key };
+        let now = clock.now();
+        let execution = match calls.arrived(&call, now) {
+            Arrival::Known(execution) => execution,
+            Arrival::Full => return Delivery::Refused(StreamError::Overloaded),
+            Arrival::First(execution) => {
+                let delivery = match actor() {
+                    Some(actor) => actor.deliver(header, parcel, true),
+                    None => Delivery::Refused(StreamError::Stale),
+                };
+                match delivery {
+                    Delivery::Taken(Some(source)) => execution.runs(source),
+                    Delivery::Waiting(waiting) => execution.waits(waiting),
+                    // Nothing to join: what can't answer is over when it's taken.
+                    Delivery::Taken(None) => execution.ends(StreamError::Interrupted),
+                    Delivery::Refused(why) => {
+                        calls.window().not_run(&call);
+                        execution.ends(why);
+                        return Delivery::Refused(why);
+                    }
+                }
+                execution
+            }
+        };
+        let joined = Joined::new(execution, calls, call, clock.clone());
+        Delivery::Taken(Some(Box::new(joined)))
+    }
+
+    fn of(&self, node: NodeId) -> Arc<PeerCalls> {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || {
+            let bounds = Bounds { calls: KEYED_CALLS, bytes: KEYED_BYTES, time: KEYED_TIME };
+            Arc::new(PeerCalls { window: Mutex::new(KeyedWindow::new(bounds)) })
+        };
+        Arc::clone(windows.entry(node).or_insert_with(make))
+    }
+
+    /// Forgets what is past its time.
+    pub(crate) fn expire(&self, now: Moment) {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.retain(|_, calls| {
+            calls.expire(now);
+            !calls.window().is_empty() || Arc::strong_count(calls) > 1
+        });
+    }
+}
+
+impl PeerCalls {
+    fn window(&self) -> std::sync::MutexGuard<'_, KeyedWindow<Call, Arc<Execution>>> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrived(&self, call: &Call, now: Moment) -> Arrival<Arc<Execution>> {
+        self.expire(now);
+        self.window().arrived(call, now, Execution::new)
+    }
+
+    fn expire(&self, now: Moment) {
+        // One reference is the window's.
+        let left = self.window().expire(now, |execution| Arc::strong_count(execution) == 1);
+        // Not under the lock: dropping a source is code of others.
+        for execution in left {
+            execution.ends(StreamError::Interrupted);
+        }
+    }
+
+    /// The call has ended.
+    fn ended(&self, call: &Call, ending: Option<StreamError>, bytes: usize, now: Moment) {
+        if ending.is_some_and(|why| !why.may_have_run()) {
+            self.window().not_run(call);
+            return;
+        }
+        let dropped = self.window().ended(call, bytes, now);
+        for execution in dropped {
+            execution.forget();
+        }
+    }
+}

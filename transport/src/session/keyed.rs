@@ -1,0 +1,139 @@
+//! Which keyed calls of a peer have run, run, or may still: a window bounded in count, bytes and
+//! time. No I/O and no clock.
+//!
+//! What has run stays known for its whole time, whatever else comes: a full window takes no more
+//! keys, and what it drops for room are answers, never the fact that there was one.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::time::Duration;
+
+use neuroflow_kernel::Moment;
+
+/// The calls of one peer. `K` tells calls apart, `R` is one that runs or has run.
+#[derive(Debug)]
+pub(crate) struct KeyedWindow<K, R> {
+    bounds: Bounds,
+    entries: HashMap<K, Entry<R>>,
+    /// Those that have ended, in that order.
+    ended: VecDeque<(K, Moment)>,
+    /// Those whose answers are kept, the oldest first.
+    kept: VecDeque<K>,
+    kept_bytes: usize,
+}
+
+/// How much a window knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) calls: usize,
+    pub(crate) bytes: usize,
+    pub(crate) time: Duration,
+}
+
+#[derive(Debug)]
+struct Entry<R> {
+    run: R,
+    /// When it was asked for last, while it runs.
+    seen: Moment,
+    /// Bytes of its answer, once it has ended.
+    ended: Option<usize>,
+}
+
+/// What a request with a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival<R> {
+    /// The first: it's to be run.
+    First(R),
+    /// It runs, or has run.
+    Known(R),
+    /// There is no room for another key. It wasn't run.
+    Full,
+}
+
+impl<K: Clone + Eq + Hash, R: Clone> KeyedWindow<K, R> {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            entries: HashMap::new(),
+            ended: VecDeque::new(),
+            kept: VecDeque::new(),
+            kept_bytes: 0,
+        }
+    }
+
+    /// A request has come.
+    pub(crate) fn arrived(&mut self, key: &K, now: Moment, make: impl FnOnce() -> R) -> Arrival<R> {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.seen = now;
+            return Arrival::Known(entry.run.clone());
+        }
+        if self.entries.len() >= self.bounds.calls {
+            return Arrival::Full;
+        }
+        let run = make();
+        self.entries.insert(key.clone(), Entry { run: run.clone(), seen: now, ended: None });
+        Arrival::First(run)
+    }
+
+    /// It surely wasn't run: the next request with this key is the first one again.
+    pub(crate) fn not_run(&mut self, key: &K) {
+        if self.entries.get(key).is_some_and(|entry| entry.ended.is_none()) {
+            self.entries.remove(key);
+        }
+    }
+
+    /// It has ended, with an answer of so many bytes. Gives those whose answers are dropped for it.
+    pub(crate) fn ended(&mut self, key: &K, bytes: usize, now: Moment) -> Vec<R> {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.ended.is_none()) else {
+            return Vec::new();
+        };
+        entry.ended = Some(bytes);
+        self.ended.push_back((key.clone(), now));
+        self.kept.push_back(key.clone());
+        self.kept_bytes = self.kept_bytes.saturating_add(bytes);
+        let mut dropped = Vec::new();
+        while self.kept_bytes > self.bounds.bytes
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            if let Some(entry) = self.entries.get_mut(&oldest) {
+                let bytes = entry.ended.replace(0).unwrap_or_default();
+                self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+                dropped.push(entry.run.clone());
+            }
+        }
+        dropped
+    }
+
+    /// Forgets what ended long enough ago, and what nobody has asked for as long: that is given back,
+    /// for it still runs. `alone` says whether nobody waits for it.
+    pub(crate) fn expire(&mut self, now: Moment, alone: impl Fn(&R) -> bool) -> Vec<R> {
+        while let Some((_, at)) = self.ended.front()
+            && now.since(*at) >= self.bounds.time
+            && let Some((key, _)) = self.ended.pop_front()
+        {
+            if let Some(entry) = self.entries.remove(&key) {
+                self.kept_bytes = self.kept_bytes.saturating_sub(entry.ended.unwrap_or_default());
+            }
+            if self.kept.front() == Some(&key) {
+                self.kept.pop_front();
+            }
+        }
+        let mut left = Vec::new();
+        let time = self.bounds.time;
+        self.entries.retain(|_, entry| {
+            let over = entry.ended.is_none() && now.since(entry.seen) >= time && alone(&entry.run);
+            if over {
+                left.push(entry.run.clone());
+            }
+            !over
+        });
+        left
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Calls with a key: sent as often as it takes, run once.
+
+use std::time::Duration;
+
+use neuroflow_kernel::{Header, Parcel, Refusal, StreamError};
+use neuroflow_transport::{CallKey, KeyedError};
+
+use crate::world::{Done, Node, Work, World, soon, until};
+
+async fn call(node: &Node, target: &str, key: &str, work: &Work) -> Result<Vec<u32>, KeyedError> {
+    let header = Header::new().within(node.clock(), Duration::from_secs(15));
+    let answer = soon(node.links.call(target, header, CallKey::of(key), work)).await;
+    answer.map(|answer| answer.iter().map(number).collect())
+}
+
+fn number(reply: &Parcel<Done>) -> u32 {
+    reply.get().number.to_native()
+}
+
+const B: &str = "agent://b/worker";
+
+#[tokio::test]
+async fn the_same_key_runs_once_and_its_answer_is_told_again() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let work = Work { replies: 3, bytes: 10, ..Work::default() };
+    for _ in 0..3 {
+        assert_eq!(call(&a, B, "one", &work).await.unwrap(), [0, 1, 2]);
+    }
+    assert_eq!(b.ledger.begun(), 1);
+    assert_eq!(call(&a, B, "two", &work).await.unwrap(), [0, 1, 2]);
+    assert_eq!(b.ledger.begun(), 2);
+    // Another node's key is another key, and so is this node's own.
+    let c = world.node("c").await;
+    c.links.try_dial(b.address()).await.unwrap();
+    assert_eq!(call(&c, B, "one", &work).await.unwrap(), [0, 1, 2]);
+    assert_eq!(call(&b, B, "one", &work).await.unwrap(), [0, 1, 2]);
+    assert_eq!(call(&b, B, "one", &work).await.unwrap(), [0, 1, 2]);
+    assert_eq!(b.ledger.begun(), 4);
+}
+
+#[tokio::test]
+async fn a_second_call_joins_the_first_while_that_runs() {
+    let (a, b) = World::new().pair().await;
+    let work = Work { replies: 2, wait: true, ..Work::default() };
+    let (first, second, ()) =
+        tokio::join!(call(&a, B, "one", &work), call(&a, B, "one", &work), async {
+            until(|| b.ledger.begun() == 1).await;
+            b.ledger.gate.close();
+        });
+    assert_eq!((first.unwrap(), second.unwrap()), (vec![0, 1], vec![0, 1]));
+    assert_eq!(b.ledger.begun(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_link_is_no_loss_to_a_call_with_a_key() {
+    let (a, b) = World::new().pair().await;
+    let work = Work { replies: 1, wait: true, ..Work::default() };
+    let (answer, ()) = tokio::join!(call(&a, B, "one", &work), async {
+        until(|| b.ledger.begun() == 1).await;
+        for times in 1..4 {
+            assert!(a.links.reconnect(b.links.id()));
+            until(|| a.links.status()[0].reconnects >= times).await;
+            a.has_link_to("b").await;
+            b.has_link_to("a").await;
+        }
+        b.ledger.gate.close();
+    });
+    assert_eq!(answer.unwrap(), [0]);
+    assert_eq!((b.ledger.begun(), b.ledger.cancelled()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_call_isnt_sent_to_a_node_that_began_anew_while_it_may_have_run() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let credential = world.credential("b", &[]);
+    let config = |listen: std::net::SocketAddr| {
+        neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
+    };
+    let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let at = b.address();
+    a.links.dial(at).await;
+    a.has_link_to("b").await;
+    let work = Work { wait: true, ..Work::default() };
+    let (answer, b) = tokio::join!(call(&a, B, "one", &work), async {
+        until(|| b.ledger.begun() == 1).await;
+        b.kernel.stop().await;
+        Node::start(config(at), 8).await
+    });
+    let error = answer.unwrap_err();
+    assert!(matches!(error, KeyedError::BeganAnew) && error.may_have_run(), "{error}");
+    assert_eq!(b.ledger.begun(), 0);
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_node_that_isnt_there_yet() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let place = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    a.links.dial(place).await;
+    let config =
+        neuroflow_transport::LinksConfig::new(place, world.credential("b", &[]), world.trust());
+    let work = Work { replies: 1, ..Work::default() };
+    let (answer, b) = tokio::join!(call(&a, B, "one", &work), Node::start(config, 8));
+    assert_eq!(answer.unwrap(), [0]);
+    assert_eq!(b.ledger.begun(), 1);
+}
+
+#[tokio::test]
+async fn what_didnt_run_says_so() {
+    let (a, b) = World::new().pair().await;
+    let unknown = call(&a, "agent://b/nobody", "one", &Work::default()).await.unwrap_err();
+    assert!(matches!(unknown, KeyedError::Ended { why: StreamError::Unknown, .. }));
+    assert!(!unknown.may_have_run());
+    let stale = call(&a, "agent://b/worker#9", "one", &Work::default()).await.unwrap_err();
+    assert!(matches!(stale, KeyedError::Ended { why: StreamError::Stale, .. }));
+    // It wasn't run, so the key is free.
+    assert!(call(&a, "agent://b/worker#1", "one", &Work::default()).await.is_ok());
+    let header = Header::new().within(a.clock(), Duration::from_millis(300));
+    let key = CallKey::random().unwrap();
+    let nowhere = soon(a.links.call("agent://z/worker", header, key, &Work::default())).await;
+    let nowhere = nowhere.unwrap_err();
+    assert!(matches!(nowhere, KeyedError::Refused { why: Refusal::Unreachable(_), .. }));
+    assert!(!nowhere.may_have_run());
+    assert_eq!(b.ledger.begun(), 1);
+}
+
+#[tokio::test]
+async fn a_failure_is_told_again_and_an_answer_too_large_to_keep_is_said_to_be() {
+    let (a, b) = World::new().pair().await;
+    let panic = Work { panic: true, ..Work::default() };
+    for _ in 0..2 {
+        let error = call(&a, B, "one", &panic).await.unwrap_err();
+        assert!(matches!(error, KeyedError::Ended { why: StreamError::Panicked, .. }));
+        assert!(error.may_have_run());
+    }
+    assert_eq!(b.ledger.begun(), 1);
+    let large = Work { replies: 2, large: 5_000_000, ..Work::default() };
+    for _ in 0..2 {
+        let error = call(&a, B, "two", &large).await.unwrap_err();
+        assert!(matches!(error, KeyedError::Ended { why: StreamError::Forgotten, .. }), "{error}");
+    }
+    assert_eq!(b.ledger.begun(), 2);
+}
+
+#[tokio::test]
+async fn who_gives_up_cancels_the_run() {
+    let (a, b) = World::new().pair().await;
+    let work = Work { wait: true, ..Work::default() };
+    let header = Header::new().within(a.clock(), Duration::from_millis(200));
+    let key = CallKey::of("one");
+    let late = soon(a.links.call(B, header, key, &work)).await.unwrap_err();
+    assert!(matches!(late, KeyedError::Ended { why: StreamError::DeadlineExceeded, .. }));
+    assert!(late.may_have_run());
+    until(|| b.ledger.cancelled() == 1).await;
+    let again = call(&a, B, "one", &work).await.unwrap_err();
+    assert!(matches!(again, KeyedError::Ended { why: StreamError::Interrupted, .. }));
+    assert_eq!(b.ledger.begun(), 1);
+}
