@@ -592,7 +592,7 @@ impl NodeBuilder {
                 }
                 #[cfg(feature = "mcp")]
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
-                    config.mounts.push(mcp::mount(door.clone(), config.public_url.clone()));
+                    config.mounts.push(mcp::mount(door.clone()));
                 }
                 config.audit = audit.clone();
                 if let Some(mut options) = self.push {

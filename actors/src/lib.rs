@@ -51,9 +51,8 @@ pub use journal::{
 };
 #[cfg(feature = "mcp")]
 pub use mcp::{
-    Breach, HttpError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpHosts,
-    McpMeter, McpServeError, McpSetupError, McpSource, McpStep, McpTransport, ToolFilter,
-    mcp_routes,
+    Breach, HttpError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter,
+    McpServeError, McpSetupError, McpSource, McpStep, McpTransport, ToolFilter, mcp_routes,
 };
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,

@@ -95,6 +95,10 @@ pub const MCP_RELIST_PAUSE: Duration = Duration::from_millis(500);
 /// Sessions of MCP clients of the earlier version at once; each has a task and some queues.
 pub const MCP_SESSIONS: usize = 1_024;
 
+/// Such sessions of one principal: a client has one, and nobody has more clients than that at a time
+/// but those whose sessions were left behind. So sixteen principals at least have room.
+pub const MCP_PRINCIPAL_SESSIONS: usize = 64;
+
 /// Wait for a call of an MCP client that knows tasks, before it's answered with one: most answers come
 /// earlier, and need no second request then.
 pub const MCP_TASK_AFTER: Duration = Duration::from_secs(2);

@@ -1,8 +1,6 @@
 //! What of a node MCP clients are served, and where.
 
-use neuroflow_actors::{
-    INVOKE, McpDoor, McpExec, McpHosts, Mount, ToolGrant, ToolsCommand, mcp_routes,
-};
+use neuroflow_actors::{INVOKE, McpDoor, McpExec, Mount, ToolGrant, ToolsCommand, mcp_routes};
 use neuroflow_kernel::{Address, AttenuateError, Restriction};
 use neuroflow_sandbox::Level;
 
@@ -34,10 +32,10 @@ pub(super) fn exec(
     Ok(Some(McpExec { tools, level }))
 }
 
-pub(super) fn mount(door: McpDoor, public_url: Option<String>) -> Mount {
-    Mount::new(move |address| {
-        let (door, hosts) = (door.clone(), McpHosts::new(address, public_url.as_deref()));
-        mcp_routes(move || door.handler(), &hosts)
+pub(super) fn mount(door: McpDoor) -> Mount {
+    Mount::new(move |_address| {
+        let door = door.clone();
+        mcp_routes(move || door.handler())
     })
     .describe("/mcp", "Speaks the Model Context Protocol, over streamable HTTP.")
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use neuroflow::actors::{McpHosts, McpSource, McpTransport, Mount, ToolListing, mcp_routes};
+use neuroflow::actors::{McpSource, McpTransport, Mount, ToolListing, mcp_routes};
 use neuroflow::sandbox::{Network, Rule};
 use neuroflow::{AnyAgent, Echo, GatewayConfig, Node};
 use serde_json::{Value, json};
@@ -25,9 +25,7 @@ fn suite() -> Option<(PathBuf, PathBuf)> {
 async fn the_server_meets_all_requirements_of_both_versions() {
     let Some((runtime, suite)) = suite() else { return };
     let mut gateway = GatewayConfig::new(loopback());
-    gateway
-        .mounts
-        .push(Mount::new(|address| mcp_routes(|| Fixture, &McpHosts::new(address, None))));
+    gateway.mounts.push(Mount::new(|_address| mcp_routes(|| Fixture)));
     let node = Node::builder().agent(AnyAgent::new(Echo)).gateway_with(gateway);
     let (node, to) = start(node).await;
     for version in VERSIONS {

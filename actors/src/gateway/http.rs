@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use a2a_pb::protojson as pb;
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +20,7 @@ use axum::routing::{MethodRouter, get, post};
 use chrono::{DateTime, Utc};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use neuroflow_kernel::{Address, Clock, Header, Moment, SpanGuard, SpanKind, TraceContext, Tracer};
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::mpsc;
 
 use super::card::Cards;
@@ -29,7 +30,7 @@ use super::error::A2aError;
 use super::openai::{self, Abandoned};
 use super::openapi;
 use super::operations::{Place, Visit};
-use super::page::Page;
+use super::page::{Audience, Page};
 use super::push::PushCommand;
 use super::signature::SignError;
 use super::{GatewayAgent, GatewayConfig, GatewayError, grpc};
@@ -44,7 +45,9 @@ pub(super) struct Shared {
     agents: BTreeMap<String, Served>,
     /// The agent that answers at the root, with the root's URL in its card.
     root: Served,
-    /// All cards.
+    /// All cards, as JSON, in the order of the agents' configuration.
+    cards: Vec<(GatewayAgent, Box<RawValue>)>,
+    /// All of them as one document.
     directory: Page,
     /// Of the paths.
     description: Page,
@@ -89,10 +92,10 @@ impl Shared {
         let modified = DateTime::<Utc>::from(clock.wall());
         let serve = |agent: &GatewayAgent, at_root| {
             let profile = &agent.profile;
-            let written = || -> Result<(pb::AgentCard, Served), SignError> {
-                let card = signed(cards.card(profile, at_root))?;
+            let written = || -> Result<(Box<RawValue>, Served), SignError> {
+                let card = to_raw_value(&signed(cards.card(profile, at_root))?)?;
                 let extended = cards.extended(profile, at_root).map(signed).transpose()?;
-                let page = Page::new(serde_json::to_vec(&card)?, modified);
+                let page = Page::new(card.get().as_bytes().to_vec(), modified);
                 Ok((card, Served { agent: agent.clone(), card: page, extended }))
             };
             written().map_err(|error| {
@@ -108,11 +111,13 @@ impl Shared {
         let (mut agents, mut all) = (BTreeMap::new(), Vec::new());
         for agent in &config.agents {
             let (card, served) = serve(agent, false)?;
-            all.push(card);
+            all.push((agent.clone(), card));
             agents.insert(agent.profile.name.clone(), served);
         }
         let unwritable = |source| GatewayError::Card { agent: "/agents".to_owned(), source };
-        let directory = serde_json::to_vec(&Directory { agents: all }).map_err(unwritable)?;
+        let agents_of_all = all.iter().map(|(_, card)| &**card).collect();
+        let directory =
+            serde_json::to_vec(&Directory { agents: agents_of_all }).map_err(unwritable)?;
         let description =
             openapi::document(base_url, &config.version, &config.security, &config.mounts);
         let description = description.to_string().into_bytes();
@@ -125,6 +130,7 @@ impl Shared {
             abandoned,
             started_s: started.as_secs(),
             cursors: Cursors::new().map_err(|_no_source| GatewayError::Random)?,
+            cards: all,
             directory: Page::new(directory, modified),
             description: Page::new(description, modified),
             keys,
@@ -142,15 +148,25 @@ impl Shared {
         self.ready.store(false, Ordering::Release);
     }
 
-    pub(super) fn served(&self, agent: &str) -> Result<&Served, A2aError> {
-        self.agents.get(agent).ok_or_else(|| A2aError::AgentNotFound {
-            agent: agent.to_owned(),
-            known: self.agents.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
-        })
+    /// The agent of this name, whether or not who asks may know that there is one.
+    pub(super) fn served(&self, agent: &str) -> Option<&Served> {
+        self.agents.get(agent)
     }
 
-    pub(super) fn agents(&self) -> impl Iterator<Item = &GatewayAgent> {
-        self.agents.values().map(|served| &served.agent)
+    /// The agents that are there for who asks.
+    pub(super) fn seen<'a>(
+        &'a self,
+        admitted: &'a Admitted,
+    ) -> impl Iterator<Item = &'a GatewayAgent> {
+        self.agents.values().map(|served| &served.agent).filter(|agent| admitted.sees(agent))
+    }
+
+    /// That there is no such agent for who asks, whether or not there is one for others.
+    pub(super) fn no_agent(&self, agent: &str, admitted: &Admitted) -> A2aError {
+        let known: Vec<&str> =
+            self.seen(admitted).map(|agent| agent.profile.name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        A2aError::AgentNotFound { agent: agent.to_owned(), known }
     }
 
     pub(super) fn root(&self) -> &Served {
@@ -180,8 +196,8 @@ impl Shared {
 }
 
 #[derive(serde::Serialize)]
-struct Directory {
-    agents: Vec<pb::AgentCard>,
+struct Directory<'a> {
+    agents: Vec<&'a RawValue>,
 }
 
 const KEYS_PATH: &str = "/.well-known/jwks.json";
@@ -232,16 +248,42 @@ async fn root_card(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Res
 async fn agent_card(
     State(shared): State<Arc<Shared>>,
     Path(agent): Path<String>,
+    Extension(admitted): Extension<Admitted>,
     headers: HeaderMap,
 ) -> Response {
-    match shared.served(&agent) {
-        Ok(served) => served.card.answer(&headers),
-        Err(error) => answer_json(StatusCode::NOT_FOUND, error.to_rest().to_string()),
+    match shared.served(&agent).filter(|served| admitted.sees(&served.agent)) {
+        Some(served) if admitted.is_restricted() => {
+            served.card.clone().to(Audience::OneCaller).answer(&headers)
+        }
+        Some(served) => served.card.answer(&headers),
+        None => {
+            let error = shared.no_agent(&agent, &admitted);
+            answer_json(StatusCode::NOT_FOUND, error.to_rest().to_string())
+        }
     }
 }
 
-async fn directory(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    shared.directory.answer(&headers)
+/// The cards of the agents that are there for who asks.
+async fn directory(
+    State(shared): State<Arc<Shared>>,
+    Extension(admitted): Extension<Admitted>,
+    headers: HeaderMap,
+) -> Response {
+    if !admitted.is_restricted() {
+        return shared.directory.answer(&headers);
+    }
+    let seen = shared.cards.iter().filter(|(agent, _)| admitted.sees(agent));
+    let agents = seen.map(|(_, card)| &**card).collect();
+    match serde_json::to_vec(&Directory { agents }) {
+        Ok(body) => {
+            let now = DateTime::<Utc>::from(shared.clock.wall());
+            Page::new(body, now).to(Audience::OneCaller).answer(&headers)
+        }
+        Err(_unwritable) => answer_json(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            A2aError::Unwritable.to_rest().to_string(),
+        ),
+    }
 }
 
 async fn keys(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {

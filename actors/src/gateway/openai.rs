@@ -115,7 +115,7 @@ async fn models(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Re
     observed.operation("ListModels");
     let created = shared.started_s();
     let admitted = head.extensions.get::<Admitted>();
-    let seen = shared.agents().filter(|agent| admitted.is_some_and(|it| it.sees(agent)));
+    let seen = admitted.into_iter().flat_map(|admitted| shared.seen(admitted));
     let data: Vec<Value> = seen.map(|agent| described(&agent.profile.name, created)).collect();
     observed.end(None, 200, None);
     answer_json(StatusCode::OK, json!({ "object": "list", "data": data }).to_string())
@@ -132,7 +132,7 @@ async fn model(
     let sees = |served: &Served| {
         head.extensions.get::<Admitted>().is_some_and(|admitted| admitted.sees(&served.agent))
     };
-    let (status, body) = if shared.served(&model).is_ok_and(sees) {
+    let (status, body) = if shared.served(&model).is_some_and(sees) {
         (StatusCode::OK, described(&model, shared.started_s()))
     } else {
         let error = ChatError::UnknownModel { model };
@@ -154,12 +154,12 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         let body = read_body(&shared, body).await?;
         let request = ChatRequest::read(&body)?;
         let turn = request.turn()?;
-        if shared.served(&request.model).is_err() {
-            return Err(ChatError::UnknownModel { model: request.model });
-        }
         let place = Place { agent: Some(&request.model), tenant: None };
         let visit = observed.visit(&shared, place, &head)?;
-        let following = visit.begin(turn).await?;
+        let following = visit.begin(turn).await.map_err(|error| match error {
+            A2aError::AgentNotFound { agent, .. } => ChatError::UnknownModel { model: agent },
+            other => other.into(),
+        })?;
         let work = Work::of(&shared, following, &request);
         if request.is_streamed() {
             return Ok(event_stream(work.stream(request.wants_usage())));
@@ -168,8 +168,9 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         Ok(answer_json(StatusCode::OK, completion.to_string()))
     };
     let completed = completed.await;
-    let mut response =
-        completed.unwrap_or_else(|error| answer_json(error.status(), error.to_json().to_string()));
+    let mut response = completed.unwrap_or_else(|error: ChatError| {
+        answer_json(error.status(), error.to_json().to_string())
+    });
     retry_after(&mut response);
     observed.end(None, response.status().as_u16(), None);
     response

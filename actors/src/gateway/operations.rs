@@ -43,6 +43,26 @@ struct Entered<'a> {
     entrance: Arc<Entrance>,
 }
 
+/// Which agent a request means, whether or not there is one, and where it says so.
+#[derive(Clone, Copy, Debug)]
+enum Meant<'a> {
+    /// None in particular.
+    Root,
+    /// By the path.
+    Named(&'a str),
+    /// By the field of the request.
+    Tenant(&'a str),
+}
+
+impl Meant<'_> {
+    fn served(self, shared: &Shared) -> Option<&Served> {
+        match self {
+            Self::Root => Some(shared.root()),
+            Self::Named(name) | Self::Tenant(name) => shared.served(name),
+        }
+    }
+}
+
 /// Where a path leads, as far as it says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place<'a> {
@@ -71,15 +91,14 @@ impl<'a> Visit<'a> {
     /// The agent that is meant, by path or by tenant, for an operation that needs `right`. A client
     /// that doesn't speak what the agent requires is refused.
     fn enter(&self, tenant: &str, right: Rights) -> Result<&'a Served, A2aError> {
-        let served = self.find(tenant).map_err(|error| self.veil(error))?;
+        let meant = self.find(tenant)?;
+        let served = meant.served(self.shared).ok_or_else(|| self.missing(meant))?;
         let name = &served.agent.profile.name;
         tracing::trace!(agent = name, ?right, request_id = self.admitted.request_id(), "request");
         let entrance =
             self.admitted.enter(&served.agent, right).map_err(|denial| match denial {
                 Denial::Forbidden(action) => A2aError::Forbidden { action },
-                Denial::Hidden => {
-                    self.veil(A2aError::AgentNotFound { agent: name.clone(), known: String::new() })
-                }
+                Denial::Hidden => self.missing(meant),
             })?;
         let required = served.agent.profile.extensions.iter().filter(|known| known.required);
         for extension in required {
@@ -91,15 +110,15 @@ impl<'a> Visit<'a> {
         Ok(served)
     }
 
-    /// An error that names no agent which is hidden from who asks.
-    fn veil(&self, error: A2aError) -> A2aError {
-        match error {
-            A2aError::AgentNotFound { agent, .. } => {
-                let seen = self.shared.agents().filter(|agent| self.admitted.sees(agent));
-                let seen: Vec<&str> = seen.map(|agent| agent.profile.name.as_str()).collect();
-                A2aError::AgentNotFound { agent, known: seen.join(", ") }
+    /// That there is no such agent, in the same words for one that is hidden from who asks.
+    fn missing(&self, meant: Meant<'_>) -> A2aError {
+        let none = |name| self.shared.no_agent(name, &self.admitted);
+        match meant {
+            Meant::Root => none("/"),
+            Meant::Named(name) => none(name),
+            Meant::Tenant(name) => {
+                A2aError::invalid("tenant", format!("names no agent: {}", none(name)))
             }
-            other => other,
         }
     }
 
@@ -137,7 +156,10 @@ impl<'a> Visit<'a> {
         }
     }
 
-    fn find(&self, tenant: &str) -> Result<&'a Served, A2aError> {
+    fn find<'t>(&self, tenant: &'t str) -> Result<Meant<'t>, A2aError>
+    where
+        'a: 't,
+    {
         let by_path = self.place.tenant.unwrap_or_default();
         if !tenant.is_empty() && !by_path.is_empty() && tenant != by_path {
             return Err(A2aError::invalid("tenant", "isn't the tenant of the path"));
@@ -146,14 +168,11 @@ impl<'a> Visit<'a> {
         let tenant = if tenant.is_empty() { by_path } else { tenant };
         convert::client_id("tenant", tenant)?;
         match self.place.agent {
-            Some(agent) if tenant.is_empty() || tenant == agent => self.shared.served(agent),
+            Some(agent) if tenant.is_empty() || tenant == agent => Ok(Meant::Named(agent)),
             Some(_) => Err(A2aError::invalid("tenant", "isn't the agent of the path")),
-            None if tenant.is_empty() => Ok(self.shared.root()),
-            None if by_path.is_empty() => self
-                .shared
-                .served(said)
-                .map_err(|error| A2aError::invalid("tenant", format!("names no agent: {error}"))),
-            None => self.shared.served(tenant),
+            None if tenant.is_empty() => Ok(Meant::Root),
+            None if by_path.is_empty() => Ok(Meant::Tenant(said)),
+            None => Ok(Meant::Named(tenant)),
         }
     }
 

@@ -2,9 +2,9 @@
 
 mod agents;
 mod handler;
-mod hosts;
 mod http;
 mod outcome;
+mod sessions;
 mod task;
 mod visit;
 
@@ -21,7 +21,6 @@ use crate::limits::MCP_TASK_AFTER;
 use crate::tools::ToolsCommand;
 
 pub use self::handler::McpHandler;
-pub use self::hosts::McpHosts;
 pub use self::http::mcp_routes;
 
 /// What the node offers to MCP clients.

@@ -104,6 +104,11 @@ impl Admitted {
         allowed
     }
 
+    /// Whether others may be shown something else.
+    pub(crate) fn is_restricted(&self) -> bool {
+        self.rules.as_ref().is_some_and(|(rules, _)| !rules.is_unrestricted())
+    }
+
     /// Whether the principal may do anything at all with the agent.
     pub(crate) fn sees(&self, agent: &GatewayAgent) -> bool {
         self.entrance(agent).is_ok_and(|entrance| !entrance.is_hidden())

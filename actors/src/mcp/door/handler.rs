@@ -58,7 +58,8 @@ impl McpHandler {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let visit = Visit::of(&context);
-        let (who, address) = (visit.caller(), visit.enter(agent, ASK)?);
+        let (who, address) =
+            (visit.caller(), visit.enter(agent, ASK, || visit::unknown(&agent.profile.name))?);
         let ask = Message::read(request.arguments)?.into_ask(who.clone());
         let mut span = self.span(&context, &agent.profile.name);
         span.set("gen_ai.agent.name", agent.profile.name.clone());
@@ -153,7 +154,8 @@ impl McpHandler {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         if !Visit::of(&context).may_exec(exec) {
-            return Err(visit::forbidden());
+            // Nor is it among the tools that it's shown.
+            return Err(visit::unknown(ExecTool::NAME));
         }
         let span = self.span(&context, ExecTool::NAME);
         let header = Header::new().traced(span.context());
@@ -281,9 +283,7 @@ impl ServerHandler for McpHandler {
         }
         match &self.door.exec {
             Some(exec) if request.name == ExecTool::NAME => self.exec(exec, request, context).await,
-            _ => {
-                Err(ErrorData::invalid_params(format!("there is no tool {:?}", request.name), None))
-            }
+            _ => Err(visit::unknown(&request.name)),
         }
     }
 
@@ -295,7 +295,7 @@ impl ServerHandler for McpHandler {
         let (name, id) = task::parts(&request.task_id)?;
         let agent = self.agent(name).ok_or_else(task::unknown)?;
         let visit = Visit::of(&context);
-        let (caller, address) = (visit.caller(), visit.enter(agent, READ)?);
+        let (caller, address) = (visit.caller(), visit.enter(agent, READ, task::unknown)?);
         let header = Header::new().within(&self.door.clock, AGENT_ANSWER);
         let command = |reply| AgentCommand::Read { task: id.to_owned(), caller, reply };
         let events = address.call(header, command).await;
@@ -312,6 +312,6 @@ impl ServerHandler for McpHandler {
         let (name, id) = task::parts(&request.task_id)?;
         let agent = self.agent(name).ok_or_else(task::unknown)?;
         let visit = Visit::of(&context);
-        self.cancel(&visit.enter(agent, CANCEL)?, id, visit.caller()).await
+        self.cancel(&visit.enter(agent, CANCEL, task::unknown)?, id, visit.caller()).await
     }
 }

@@ -1,56 +1,73 @@
-//! The MCP endpoint over streamable HTTP: both eras, `Host` and `Origin` checked, sessions bounded.
+//! The MCP endpoint over streamable HTTP, both eras. It stands behind a gateway's door, which has
+//! checked `Host` and `Origin` and says who asks.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Request, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use rmcp::ServerHandler;
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 
-use super::McpHosts;
-use crate::limits::{BODY_BYTES, MCP_SESSIONS};
+use super::sessions::{Full, Sessions};
+use crate::gateway::Admitted;
+use crate::limits::BODY_BYTES;
 
 /// Routes with the endpoint `/mcp`, where each session of the earlier version, and each request of the
 /// later one, is answered by a handler of its own. The handler may be the node's, or any other of the
-/// protocol's library.
+/// protocol's library. They belong into a [`Mount`](crate::Mount): a request that hasn't come through a
+/// gateway's door is refused.
 ///
 /// ```
-/// use neuroflow_actors::{McpDoor, McpHosts, mcp_routes};
-/// fn routes(door: McpDoor, hosts: &McpHosts) -> axum::Router {
-///     mcp_routes(move || door.handler(), hosts)
+/// use neuroflow_actors::{McpDoor, Mount, mcp_routes};
+/// fn mount(door: McpDoor) -> Mount {
+///     Mount::new(move |_address| {
+///         let door = door.clone();
+///         mcp_routes(move || door.handler())
+///     })
 /// }
 /// ```
-pub fn mcp_routes<H: ServerHandler>(
-    handler: impl Fn() -> H + Send + Sync + 'static,
-    hosts: &McpHosts,
-) -> Router {
-    let sessions = Arc::new(LocalSessionManager::default());
+pub fn mcp_routes<H: ServerHandler>(handler: impl Fn() -> H + Send + Sync + 'static) -> Router {
+    let sessions = Arc::new(Sessions::default());
+    // The door has one rule for all that is behind it; a second one here would be another.
     let config = StreamableHttpServerConfig::default()
-        .with_allowed_hosts(hosts.hosts())
-        .with_allowed_origins(hosts.origins())
-        .enforce_origin_validation()
+        .disable_allowed_hosts()
+        .disable_allowed_origins()
         .with_max_request_body_bytes(BODY_BYTES);
     let service = StreamableHttpService::new(move || Ok(handler()), Arc::clone(&sessions), config);
-    Router::new().route_service("/mcp", service).layer(from_fn_with_state(sessions, bound_sessions))
+    Router::new().route_service("/mcp", service).layer(from_fn_with_state(sessions, own_session))
 }
 
-/// A request without a session may begin one, and there is room for so many only.
-async fn bound_sessions(
-    State(sessions): State<Arc<LocalSessionManager>>,
+/// Lets nobody use the session of somebody else, nor begin too many.
+async fn own_session(
+    State(sessions): State<Arc<Sessions>>,
     request: Request<Body>,
     next: Next,
 ) -> Response {
-    let begins = request.method() == Method::POST && !request.headers().contains_key(SESSION);
-    if begins && sessions.sessions.read().await.len() >= MCP_SESSIONS {
-        let retry = [(header::RETRY_AFTER, "60")];
-        return (StatusCode::SERVICE_UNAVAILABLE, retry, "too many sessions\n").into_response();
+    let Some(admitted) = request.extensions().get::<Admitted>() else {
+        return (StatusCode::FORBIDDEN, "this is served through a gateway only\n").into_response();
+    };
+    let caller = admitted.caller();
+    if let Some(session) = request.headers().get(SESSION) {
+        let is_foreign = |id| sessions.is_foreign(id, caller.as_deref());
+        if session.to_str().is_ok_and(is_foreign) {
+            return (StatusCode::NOT_FOUND, "Not Found: Session not found").into_response();
+        }
     }
-    next.run(request).await
+    match Sessions::asked_by(caller, next.run(request)).await {
+        Ok(response) => response,
+        Err(full) => {
+            let status = match full {
+                Full::Principal => StatusCode::TOO_MANY_REQUESTS,
+                Full::Node => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            let retry = [(header::RETRY_AFTER, "60")];
+            (status, retry, format!("{full}\n")).into_response()
+        }
+    }
 }
 
 const SESSION: &str = "mcp-session-id";

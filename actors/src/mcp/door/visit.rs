@@ -33,11 +33,13 @@ impl Visit {
         self.0.as_ref().is_none_or(|admitted| admitted.sees(agent))
     }
 
-    /// The way to an agent, for something that needs these rights.
+    /// The way to an agent, for something that needs these rights. `missing` is what is said of an
+    /// agent that isn't there: one that is hidden from who asks is answered for in the same words.
     pub(super) fn enter(
         &self,
         agent: &GatewayAgent,
         rights: Rights,
+        missing: impl FnOnce() -> ErrorData,
     ) -> Result<Address<AgentCommand>, ErrorData> {
         let Some(admitted) = &self.0 else { return Ok(agent.address.clone()) };
         let entered = admitted.enter(agent, rights).and_then(|entrance| {
@@ -48,7 +50,7 @@ impl Visit {
         });
         match entered {
             Ok(entrance) => Ok(entrance.address.clone()),
-            Err(Denial::Hidden) => Err(unknown(&agent.profile.name)),
+            Err(Denial::Hidden) => Err(missing()),
             Err(Denial::Forbidden(_)) => Err(forbidden()),
         }
     }

@@ -1,0 +1,270 @@
+//! `/mcp` behind the gateway's door: who may list, call, read and cancel there, whose sessions are
+//! whose, and one rule for hosts and origins.
+
+use std::net::SocketAddr;
+
+use neuroflow::actors::limits::MCP_PRINCIPAL_SESSIONS;
+use neuroflow::actors::{AccessConfig, FreshToken, RulesSource};
+use neuroflow::{
+    AgentBuilder, Answer, AnyAgent, Echo, GatewayConfig, McpServer, Node, NodeBuilder,
+};
+use serde_json::{Value, json};
+
+use crate::access::{Files, token};
+use crate::client::{Connection, Response, post};
+use crate::support::{loopback, profile, standard, start};
+
+/// A client of the endpoint, with or without a credential.
+#[derive(Clone)]
+pub(crate) struct Client {
+    to: SocketAddr,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Client {
+    pub(crate) fn new(to: SocketAddr, token: Option<&FreshToken>) -> Self {
+        let bearer = token.map(|token| ("authorization", format!("Bearer {}", token.secret())));
+        let accept = ("accept", "application/json, text/event-stream".to_owned());
+        Self { to, headers: bearer.into_iter().chain([accept]).collect() }
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.retain(|(other, _)| *other != name);
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    async fn post(&self, more: &[(&str, &str)], body: &Value) -> Response {
+        let headers = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let headers: Vec<(&str, &str)> = headers.chain(more.iter().copied()).collect();
+        let mut connection = Connection::open(self.to).await;
+        let request = post("/mcp", &headers, body.to_string().as_bytes());
+        connection.send(&request).await.expect("it is sent");
+        connection.receive().await.expect("an answer")
+    }
+
+    /// Of the later version, which has no sessions.
+    pub(crate) async fn call(&self, method: &str, params: Value) -> Value {
+        let response = self.stateless(method, params).await;
+        assert!(response.status < 500, "{} {}", response.status, response.text());
+        answer(&response)
+    }
+
+    async fn stateless(&self, method: &str, mut params: Value) -> Response {
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+            "io.modelcontextprotocol/clientCapabilities": {
+                "extensions": { "io.modelcontextprotocol/tasks": {} },
+            },
+        });
+        let name = params["name"].as_str().or(params["taskId"].as_str()).map(str::to_owned);
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        let mut headers = vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", method)];
+        headers.extend(name.as_deref().map(|name| ("mcp-name", name)));
+        self.post(&headers, &body).await
+    }
+
+    /// Begins a session of the earlier version.
+    async fn begin(&self) -> Response {
+        let params = json!({
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": { "name": "test", "version": "1" },
+        });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+        self.post(&[], &body).await
+    }
+
+    async fn in_session(&self, session: &str) -> u16 {
+        let body = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {} });
+        let headers = [("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")];
+        self.post(&headers, &body).await.status
+    }
+
+    async fn end(&self, session: &str) -> u16 {
+        let mut head = "DELETE /mcp HTTP/1.1\r\nhost: localhost\r\n".to_owned();
+        for (name, value) in &self.headers {
+            head.extend([name, ": ", value, "\r\n"]);
+        }
+        head.extend(["mcp-session-id: ", session, "\r\nmcp-protocol-version: 2025-11-25\r\n\r\n"]);
+        let mut connection = Connection::open(self.to).await;
+        connection.send(head.as_bytes()).await.expect("it is sent");
+        connection.receive().await.expect("an answer").status
+    }
+
+    pub(crate) async fn tools(&self) -> Vec<String> {
+        let listed = self.call("tools/list", json!({})).await;
+        let tools = listed["result"]["tools"].as_array().unwrap_or_else(|| panic!("{listed}"));
+        tools.iter().map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect()
+    }
+}
+
+/// The message of an answer, be it JSON or the last event of a stream.
+fn answer(response: &Response) -> Value {
+    let text = response.text();
+    let data = text.lines().rev().find_map(|line| line.strip_prefix("data: {"));
+    let text = data.map_or(text.clone(), |rest| format!("{{{rest}"));
+    serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {} {}", response.status, response.text()))
+}
+
+fn error(answer: &Value) -> (i64, &str) {
+    let error = &answer["error"];
+    let code = error["code"].as_i64().unwrap_or_else(|| panic!("no error in {answer}"));
+    (code, error["message"].as_str().expect("a message"))
+}
+
+fn node(access: AccessConfig) -> NodeBuilder {
+    let quiet = AgentBuilder::new("quiet", "Nobody knows it.")
+        .on_ask(|_, _| async { Ok(Answer::text("psst")) });
+    Node::builder()
+        .agent(AnyAgent::new(Echo))
+        .agent(quiet)
+        .sandbox(profile(standard()))
+        .gateway(loopback())
+        .access(access)
+        .mcp_server(McpServer { http: true, exec: true })
+}
+
+fn access(files: &Files, tokens: &[&FreshToken], policy: &str) -> AccessConfig {
+    let lines: Vec<&str> = tokens.iter().map(|token| token.line()).collect();
+    let mut access = AccessConfig::default();
+    access.tokens = Some(files.write("tokens", &lines.join("\n")));
+    access.rules = RulesSource::File(files.write("policy", policy));
+    access
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tools_are_those_that_policies_permit() {
+    let files = Files::fresh();
+    let (dev, ops, boss) = (token("dev", &[]), token("ops", &[]), token("boss", &[]));
+    let policy = r#"
+        permit(principal == Token::"dev", action == Action::"ask", resource in Agent::"echo");
+        permit(principal == Token::"ops", action == Action::"call_tool", resource == Tool::"exec");
+        permit(principal == Token::"boss", action, resource);
+    "#;
+    let (node, to) = start(node(access(&files, &[&dev, &ops, &boss], policy))).await;
+    let [dev, ops, boss] = [&dev, &ops, &boss].map(|token| Client::new(to, Some(token)));
+    assert_eq!(dev.tools().await, ["echo"]);
+    assert_eq!(boss.tools().await, ["echo", "quiet", "exec"]);
+    // A tool without a level to run it at is none.
+    assert!(ops.tools().await.is_empty());
+
+    let call = |name: &str| json!({ "name": name, "arguments": { "message": "hello" } });
+    let said = dev.call("tools/call", call("echo")).await;
+    assert_eq!(said["result"]["content"][0]["text"], "hello", "{said}");
+    let said = boss.call("tools/call", call("quiet")).await;
+    assert_eq!(said["result"]["content"][0]["text"], "psst", "{said}");
+    // What isn't listed isn't there, and isn't told from what really isn't.
+    for (who, name) in [(&dev, "quiet"), (&dev, "exec"), (&ops, "exec"), (&ops, "echo")] {
+        let refused = who.call("tools/call", call(name)).await;
+        let missing = who.call("tools/call", call("none")).await;
+        let words = error(&missing).1.replace("none", name);
+        assert_eq!(error(&refused), (-32602, words.as_str()), "{name}");
+    }
+    // A program in a cell, for who may have one.
+    let program = json!({ "name": "exec", "arguments": { "command": ["echo", "out"] } });
+    let ran = boss.call("tools/call", program).await;
+    assert_eq!(ran["result"]["structuredContent"]["exit_code"], 0, "{ran}");
+    // Without a credential there is nothing.
+    let nobody = Client::new(to, None).stateless("tools/list", json!({})).await;
+    assert_eq!(nobody.status, 401, "{}", nobody.text());
+    assert_eq!(nobody.header("www-authenticate"), Some("Bearer realm=\"neuroflow\""));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn tasks_are_those_of_who_asked_for_them() {
+    let files = Files::fresh();
+    let (one, two) = (token("one", &["users"]), token("two", &["users"]));
+    let asker = token("asker", &[]);
+    let policy = r#"
+        permit(principal in Group::"users",
+               action in [Action::"ask", Action::"read", Action::"cancel"],
+               resource in Agent::"echo");
+        permit(principal == Token::"asker", action == Action::"ask", resource in Agent::"echo");
+    "#;
+    let (node, to) = start(node(access(&files, &[&one, &two, &asker], policy))).await;
+    let [one, two, asker] = [&one, &two, &asker].map(|token| Client::new(to, Some(token)));
+    let call = json!({ "name": "echo", "arguments": { "message": "hello" } });
+    let said = one.call("tools/call", call).await;
+    let id = said["result"]["structuredContent"]["taskId"].as_str().expect("an id");
+    let own = json!({ "taskId": format!("echo/{id}") });
+    let seen = one.call("tasks/get", own.clone()).await;
+    assert_eq!(seen["result"]["status"], "completed", "{seen}");
+    // To others it isn't there, as one of a hidden agent isn't, nor one that never was.
+    let missing = one.call("tasks/get", json!({ "taskId": "echo/none" })).await;
+    assert_eq!(error(&missing), (-32602, "there is no such task"));
+    for id in [own.clone(), json!({ "taskId": format!("quiet/{id}") })] {
+        for method in ["tasks/get", "tasks/cancel"] {
+            let answer = two.call(method, id.clone()).await;
+            assert_eq!(error(&answer), error(&missing), "{method} {id}");
+        }
+    }
+    // Who may ask only is told of its tasks by the answer, and not later.
+    let answer = asker.call("tasks/get", own).await;
+    assert_eq!(error(&answer), (-32600, "this isn't allowed"));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_takes_all_sessions_nor_somebody_elses() {
+    let files = Files::fresh();
+    let (greedy, other) = (token("greedy", &[]), token("other", &[]));
+    let all = "permit(principal, action, resource);";
+    let (node, to) = start(node(access(&files, &[&greedy, &other], all))).await;
+    let [greedy, other] = [&greedy, &other].map(|token| Client::new(to, Some(token)));
+    let session = |response: &Response| {
+        assert_eq!(response.status, 200, "{}", response.text());
+        response.header("mcp-session-id").expect("a session").to_owned()
+    };
+    let mut sessions = Vec::new();
+    for _ in 0..MCP_PRINCIPAL_SESSIONS {
+        sessions.push(session(&greedy.begin().await));
+    }
+    let refused = greedy.begin().await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("60")));
+    assert!(refused.text().starts_with("you have 64 sessions already"), "{}", refused.text());
+    // A request that needs none isn't counted.
+    assert_eq!(greedy.tools().await, ["echo", "quiet", "exec"]);
+    // Others have theirs, and none of anybody else's.
+    let own = session(&other.begin().await);
+    assert_eq!(other.in_session(&own).await, 200);
+    assert_eq!(greedy.in_session(&own).await, 404);
+    assert_eq!(greedy.end(&own).await, 404);
+    assert_eq!(other.in_session(&own).await, 200);
+    // One that is ended makes room.
+    assert_eq!(greedy.end(&sessions[0]).await, 202);
+    assert_eq!(greedy.in_session(&sessions[0]).await, 404);
+    session(&greedy.begin().await);
+    assert_eq!(greedy.begin().await.status, 429);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn hosts_and_origins_are_those_of_the_gateway() {
+    let mut gateway = GatewayConfig::new(loopback());
+    gateway.door.hosts = vec!["agents.local".to_owned()];
+    gateway.door.origins = vec!["https://app.example".to_owned()];
+    let builder = Node::builder().agent(AnyAgent::new(Echo)).gateway_with(gateway);
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let page = format!("http://localhost:{}", to.port());
+    let host = format!("localhost:{}", to.port());
+    for (host, origin, status) in [
+        ("localhost", None, 200),
+        ("agents.local", None, 200),
+        ("evil.example", None, 421),
+        ("agents.local", Some("https://app.example"), 200),
+        (host.as_str(), Some(page.as_str()), 200),
+        (host.as_str(), Some("http://evil.example"), 403),
+        (host.as_str(), Some("null"), 403),
+    ] {
+        let mut client = Client::new(to, None).with("host", host);
+        if let Some(origin) = origin {
+            client = client.with("origin", origin);
+        }
+        let response = client.stateless("tools/list", json!({})).await;
+        assert_eq!(response.status, status, "{host} {origin:?} {}", response.text());
+    }
+    node.stop().await;
+}
