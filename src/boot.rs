@@ -550,6 +550,16 @@ impl NodeBuilder {
         let all_tools = tools.clone();
         kernel.root().start(spec).await?;
 
+        // Before the agents, which go on with tasks that somebody with rights has begun.
+        let access = match self.access.filter(|_| self.gateway.is_some()) {
+            Some(mut own) => {
+                own.audit = audit.clone();
+                let (spec, access) = access_child(own, kernel.clock())?;
+                kernel.root().start(spec.restart(Restart::Permanent)).await?;
+                Some(access)
+            }
+            None => None,
+        };
         let (supervisor, spec) = Supervisor::spec("agents", policy_of_agents(), Vec::new())?;
         kernel.root().start(spec).await?;
         let mut agents = Vec::new();
@@ -557,9 +567,11 @@ impl NodeBuilder {
             let profile = agent.profile();
             let grant = ToolGrant { owner: profile.name.clone(), shared: agent.shared_tools() };
             let tools = tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
-            let journal = journal.clone();
-            let server =
-                move || AgentServer::new(agent.clone(), Some(tools.clone()), journal.clone());
+            let (journal, access) = (journal.clone(), access.clone());
+            let server = move || {
+                let server = AgentServer::new(agent.clone(), Some(tools.clone()), journal.clone());
+                server.access(access.clone())
+            };
             let (spec, address) = ChildSpec::new(&profile.name, server)?;
             supervisor.start(spec).await?;
             let rights = ASK.union(READ).union(CANCEL);
@@ -584,12 +596,7 @@ impl NodeBuilder {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
                 config.door.audit = audit.clone();
-                if let Some(mut own) = self.access {
-                    own.audit = audit.clone();
-                    let (spec, access) = access_child(own, kernel.clock())?;
-                    kernel.root().start(spec.restart(Restart::Permanent)).await?;
-                    config.door.access = Some(access);
-                }
+                config.door.access = access;
                 #[cfg(feature = "mcp")]
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
                     config.mounts.push(mcp::mount(door.clone()));

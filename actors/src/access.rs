@@ -49,6 +49,7 @@ pub use server::{Access, AccessServer, access_child};
 pub use throttle::{Limits, Throttled};
 
 pub(crate) use file::{read as read_file, sha256};
+pub(crate) use principal::PrincipalRecord;
 pub(crate) use throttle::Place;
 
 /// Something that a principal may be allowed to do.

@@ -57,6 +57,8 @@ pub enum EntryKind {
     PushConfig,
     /// How far a push delivery has come; the last one of a key counts.
     PushCursor,
+    /// Whom the task works for, where rules say what that may use.
+    Caller,
 }
 
 /// One entry of a task's log: an archive as it lay in a mailbox, and what it's filed under.

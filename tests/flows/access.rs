@@ -27,6 +27,10 @@ impl Files {
         Self(path)
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         // Renamed into place, as whoever changes such a file should.
@@ -68,7 +72,7 @@ async fn ask(to: SocketAddr, path: &str, credential: Option<&str>) -> Response {
     call(to, path, credential, "SendMessage", message(json!([{ "text": "hello" }]))).await
 }
 
-async fn call(
+pub(crate) async fn call(
     to: SocketAddr,
     path: &str,
     credential: Option<&str>,
@@ -246,7 +250,8 @@ async fn tools_are_called_for_those_who_may_have_them_called() {
     node.stop().await;
 }
 
-struct Ping;
+/// A tool that answers.
+pub(crate) struct Ping;
 
 impl neuroflow::Tool for Ping {
     type Arguments = Nothing;

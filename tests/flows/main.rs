@@ -32,6 +32,7 @@ mod openai;
 mod openapi;
 mod overload;
 mod push;
+mod rights_again;
 mod shutdown;
 mod streams;
 mod supervision;

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use neuroflow_kernel::WireMessage;
+use rkyv::{Archive, Serialize};
+
 /// Who asks, as a gateway has made sure of it; cheap to clone.
 ///
 /// ```
@@ -47,7 +50,7 @@ impl Principal {
         groups: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
         let groups = groups.into_iter().map(Into::into).collect();
-        let facts = vec![("subject", subject.to_owned()), ("issuer", issuer.to_owned())];
+        let facts = vec![(SUBJECT, subject.to_owned()), (ISSUER, issuer.to_owned())];
         Self::of(PrincipalKind::User, format!("{subject}@{issuer}"), groups, facts)
     }
 
@@ -58,7 +61,7 @@ impl Principal {
         groups: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
         let groups = groups.into_iter().map(Into::into).collect();
-        let facts = vec![("fingerprint", fingerprint.to_owned())];
+        let facts = vec![(FINGERPRINT, fingerprint.to_owned())];
         Self::of(PrincipalKind::Certificate, name.into(), groups, facts)
     }
 
@@ -95,6 +98,16 @@ impl Principal {
         &self.0.groups
     }
 
+    /// It as it's kept with a task.
+    pub(crate) fn record(&self) -> PrincipalRecord {
+        PrincipalRecord {
+            kind: self.0.kind.word().to_owned(),
+            name: self.0.name.clone(),
+            groups: self.0.groups.clone(),
+            facts: self.facts().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        }
+    }
+
     /// Further facts, by name.
     pub fn facts(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.facts.iter().map(|(name, value)| (*name, value.as_str()))
@@ -107,6 +120,38 @@ impl fmt::Debug for Principal {
             .field("id", &self.0.id)
             .field("groups", &self.0.groups)
             .finish_non_exhaustive()
+    }
+}
+
+const SUBJECT: &str = "subject";
+const ISSUER: &str = "issuer";
+const FINGERPRINT: &str = "fingerprint";
+
+/// A principal as it's kept with a task, for rules that are asked after a restart.
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PrincipalRecord {
+    kind: String,
+    name: String,
+    groups: Vec<String>,
+    facts: Vec<(String, String)>,
+}
+
+impl WireMessage for PrincipalRecord {
+    const NAME: &'static str = "neuroflow.access.principal";
+    const VERSION: u16 = 1;
+}
+
+impl ArchivedPrincipalRecord {
+    /// The principal; none if this build doesn't know its kind or one of its facts, for a rule could
+    /// depend on that.
+    pub(crate) fn principal(&self) -> Option<Principal> {
+        let kind = PrincipalKind::ALL.into_iter().find(|kind| self.kind == kind.word())?;
+        let known =
+            |given: &str| [SUBJECT, ISSUER, FINGERPRINT].into_iter().find(|known| *known == given);
+        let facts = self.facts.iter().map(|fact| Some((known(&fact.0)?, fact.1.to_string())));
+        let facts = facts.collect::<Option<Vec<_>>>()?;
+        let groups = self.groups.iter().map(ToString::to_string).collect();
+        Some(Principal::of(kind, self.name.to_string(), groups, facts))
     }
 }
 
@@ -129,6 +174,8 @@ pub enum PrincipalKind {
 }
 
 impl PrincipalKind {
+    const ALL: [Self; 4] = [Self::Anonymous, Self::Token, Self::User, Self::Certificate];
+
     /// Its name as the type of an entity in policies.
     pub fn entity(self) -> &'static str {
         match self {
@@ -151,7 +198,26 @@ impl PrincipalKind {
 
 #[cfg(test)]
 mod tests {
+    use neuroflow_kernel::Parcel;
+
     use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_principal_is_all_of_it() {
+        let groups = ["builders", "night shift"];
+        for principal in [
+            Principal::anonymous(),
+            Principal::token("ci", groups),
+            Principal::user("ann", "https://id.example", groups),
+            Principal::certificate("robot", "00ff", groups),
+        ] {
+            let kept = Parcel::archive(&principal.record()).unwrap();
+            assert_eq!(kept.get().principal(), Some(principal));
+        }
+        let mut strange = Principal::anonymous().record();
+        strange.facts.push(("shoe size".to_owned(), "43".to_owned()));
+        assert_eq!(Parcel::archive(&strange).unwrap().get().principal(), None);
+    }
 
     #[test]
     fn principals_of_different_kinds_never_have_the_same_id() {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use neuroflow_kernel::{Address, Header, Moment, Parcel, Reply, ReplySink, SinkError};
 
 use super::record::{Record, RecordError};
-use super::resume::{GRANTED, NODE, Replay};
+use super::resume::{NODE, Replay};
 use super::{Ask, CancelError, Change, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
 use crate::tools::ToolsCommand;
@@ -18,8 +18,6 @@ pub(super) enum Origin {
     Agent,
     /// The node around it.
     Node,
-    /// The node, for somebody whose rights to tools end with the node.
-    Granted,
 }
 
 type Kept = Reply<Result<(), AppendError>>;
@@ -138,9 +136,13 @@ impl Live {
         self.pending.entries.push(match origin {
             Origin::Agent => entry,
             Origin::Node => entry.keyed(NODE),
-            Origin::Granted => entry.keyed(GRANTED),
         });
         self.pending.events += 1;
+    }
+
+    /// Notes something with what is appended next.
+    pub(super) fn note(&mut self, entry: Entry) {
+        self.pending.entries.push(entry);
     }
 
     /// Keeps the result of an effect, and tells once it's durable.

@@ -6,12 +6,11 @@ use std::collections::{HashMap, VecDeque};
 use neuroflow_kernel::Parcel;
 
 use super::{ArchivedAsk, ArchivedChange, Ask, TaskEvent, TaskEvents, TaskState, read};
+use crate::access::{Principal, PrincipalRecord};
 use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
 
 /// The key of events that the node makes, not the agent's function.
 pub(super) const NODE: &str = "node";
-/// The key of the first event of a task whose rights to tools aren't in the log.
-pub(super) const GRANTED: &str = "node granted";
 
 /// What a second run of an agent's function is given.
 #[derive(Debug, Default)]
@@ -37,9 +36,17 @@ pub(super) struct Understood {
     /// What the task was begun with.
     pub(super) ask: Option<Parcel<Ask>>,
     pub(super) replay: Replay,
-    /// Whether its rights to tools were somebody's, and so are lost.
-    pub(super) granted: bool,
+    /// Whom it works for, if rules say what that may use.
+    pub(super) caller: Option<Caller>,
     pub(super) damage: Vec<JournalDamage>,
+}
+
+/// Whom a task works for.
+#[derive(Debug)]
+pub(super) enum Caller {
+    Known(Principal),
+    /// What the log has isn't understood, and so there's nothing that it may use.
+    Unknown,
 }
 
 /// The events of a log that can be read, for those who ask about an ended task.
@@ -65,7 +72,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
         events: Vec::new(),
         ask: None,
         replay: Replay::default(),
-        granted: false,
+        caller: None,
         damage: log.damage,
     };
     let replay = &mut understood.replay;
@@ -80,10 +87,16 @@ pub(super) fn understand(log: TaskLog) -> Understood {
                 continue;
             }
             EntryKind::Event => {}
+            EntryKind::Caller => {
+                let record = entry.parcel.open::<PrincipalRecord>().ok();
+                let known = record.and_then(|record| record.get().principal());
+                understood.caller = Some(known.map_or(Caller::Unknown, Caller::Known));
+                continue;
+            }
             EntryKind::PushConfig | EntryKind::PushCursor => continue,
         }
         let Ok(event) = entry.parcel.open::<TaskEvent>() else { continue };
-        let ours = !entry.key.starts_with(NODE);
+        let ours = entry.key != NODE;
         let change = &event.get().change;
         if let Some(said) = said.take() {
             // The node says right behind an answer that the task goes on.
@@ -96,7 +109,6 @@ pub(super) fn understand(log: TaskLog) -> Understood {
                 replay.unread.push(said);
             }
         }
-        understood.granted |= entry.key == GRANTED;
         if ours {
             replay.events += 1;
         }

@@ -20,14 +20,14 @@ use neuroflow_kernel::{
 use super::history::{History, failure, refuse, refused};
 use super::live::{Live, Origin, Run, effect};
 use super::record::{Record, new_id};
-use super::resume::{events, understand};
+use super::resume::{Caller, events, understand};
 use super::task::{Begin, TaskActor, TaskParts};
 use super::{
     AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, CancelError, Change, TaskEvent,
     TaskEvents, TaskState, read,
 };
-use crate::access::CallerGrant;
-use crate::journal::{AppendError, Journal, ReadError, TaskHead, TaskLog};
+use crate::access::{Access, CallerGrant};
+use crate::journal::{AppendError, Entry, EntryKind, Journal, ReadError, TaskHead, TaskLog};
 use crate::limits::{JOURNAL_RETRY, JOURNAL_SETTLED, LIVE_TASKS, TASK_FOLLOWERS, UNREAD_MESSAGES};
 use crate::tools::ToolsCommand;
 
@@ -46,6 +46,8 @@ pub struct AgentServer {
     agent: AnyAgent,
     profile: Arc<AgentProfile>,
     tools: Option<Address<ToolsCommand>>,
+    /// Whom to ask what may be used by those for whom tasks are run again.
+    access: Option<Access>,
     history: History,
     live: HashMap<String, Live>,
     /// What can't be begun before something else has ended.
@@ -68,7 +70,23 @@ impl AgentServer {
     pub fn new(agent: AnyAgent, tools: Option<Address<ToolsCommand>>, journal: Journal) -> Self {
         let profile = Arc::new(agent.profile());
         let history = History { journal, agent: profile.name.clone() };
-        Self { profile, agent, tools, history, live: HashMap::new(), deferred: VecDeque::new() }
+        Self {
+            profile,
+            agent,
+            tools,
+            access: None,
+            history,
+            live: HashMap::new(),
+            deferred: VecDeque::new(),
+        }
+    }
+
+    /// Who knows the rules, under which a task that is run again may use tools. Without, one that was
+    /// begun under rules has none then.
+    #[must_use]
+    pub fn access(mut self, access: Option<Access>) -> Self {
+        self.access = access;
+        self
     }
 
     fn ask(&mut self, request: Request<Ask>, context: &mut Context<AgentCommand>) {
@@ -110,15 +128,17 @@ impl AgentServer {
         let Request { parcel, replies } = request;
         let ask = read::ask(parcel.get());
         let conversation = ask.context.clone().unwrap_or_else(new_id);
-        let origin = if self.is_narrowed(context) { Origin::Granted } else { Origin::Node };
         let mut live = Live::new(Record::new(task.clone(), conversation, ask.caller.clone()));
         live.join(replies);
-        live.append(Change::Accepted { ask }, origin, now_ms(context));
+        if let Some(caller) = self.caller_to_keep(context) {
+            live.note(caller);
+        }
+        live.append(Change::Accepted { ask }, Origin::Node, now_ms(context));
         // It keeps the trace and the budget of the request, but not its deadline: the task outlives
         // whoever asked, and keeps its own time.
         let asked = context.header();
         let header = Header::new().traced(asked.trace()).budget(asked.remaining_budget());
-        let (tools, effects) = (self.tools_for(context), HashMap::new());
+        let (tools, effects) = (self.tools_for(caller_grant(context).cloned()), HashMap::new());
         live.run = Some(Run { ask: parcel, tools, effects, header });
         self.live.insert(task.clone(), live);
         self.flush(&task, context);
@@ -157,20 +177,36 @@ impl AgentServer {
         }
     }
 
-    /// Whether rules say what who asks may use, which a later run of the task has to know. What they
+    /// Who asks, if rules say what that may use, which a later run of the task has to know. What they
     /// permit can't be tried out: a rule may forbid one tool, or one level, of all.
-    fn is_narrowed(&self, context: &Context<AgentCommand>) -> bool {
-        self.profile.resumable
-            && caller_grant(context).is_some_and(|grant| !grant.is_unrestricted())
+    fn caller_to_keep(&self, context: &Context<AgentCommand>) -> Option<Entry> {
+        let grant = caller_grant(context).filter(|grant| !grant.is_unrestricted());
+        let grant = grant.filter(|_| self.profile.resumable)?;
+        // A few short texts can be archived.
+        let record = Parcel::archive(&grant.principal().record()).ok()?;
+        Some(Entry::new(EntryKind::Caller, record.as_raw().clone()))
     }
 
     /// The tools, narrowed to what whoever asks may use of them.
-    fn tools_for(&self, context: &Context<AgentCommand>) -> Option<Address<ToolsCommand>> {
+    fn tools_for(&self, grant: Option<CallerGrant>) -> Option<Address<ToolsCommand>> {
         let tools = self.tools.as_ref()?;
-        match caller_grant(context) {
+        match grant {
             // A chain of grants that can't get longer gives nothing at all.
-            Some(grant) => tools.attenuate(Restriction::new().policy(grant.clone())).ok(),
+            Some(grant) => tools.attenuate(Restriction::new().policy(grant)).ok(),
             None => Some(tools.clone()),
+        }
+    }
+
+    /// The tools for a second run, under the rules of this moment. Without rules any more nobody
+    /// knows what its caller might use, and so it's nothing.
+    fn tools_again(&self, caller: Option<Caller>) -> Option<Address<ToolsCommand>> {
+        match caller {
+            None => self.tools_for(None),
+            Some(Caller::Unknown) => None,
+            Some(Caller::Known(principal)) => {
+                let (rules, _) = self.access.as_ref()?.rules().ok()?;
+                self.tools_for(Some(CallerGrant::new(principal, rules)))
+            }
         }
     }
 
@@ -474,8 +510,7 @@ impl AgentServer {
         if let (true, Some(ask)) = (resumes, understood.ask) {
             tracing::info!(%task, events = head.generation, "an interrupted task is run again");
             self.live.insert(task.clone(), live);
-            // What the caller might use of the tools isn't known any more, so it's nothing.
-            let tools = self.tools.clone().filter(|_| !understood.granted);
+            let tools = self.tools_again(understood.caller);
             let run = Run { ask, tools, effects, header: Header::new() };
             self.run(&task, run, context).await;
             return;

@@ -64,6 +64,7 @@ pub(super) fn entry_code(kind: EntryKind) -> u8 {
         EntryKind::Effect => 2,
         EntryKind::PushConfig => 3,
         EntryKind::PushCursor => 4,
+        EntryKind::Caller => 5,
     }
 }
 
@@ -74,6 +75,7 @@ pub(super) fn entry_kind(code: u8) -> Option<EntryKind> {
         2 => Some(EntryKind::Effect),
         3 => Some(EntryKind::PushConfig),
         4 => Some(EntryKind::PushCursor),
+        5 => Some(EntryKind::Caller),
         _ => None,
     }
 }

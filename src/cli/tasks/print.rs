@@ -105,6 +105,7 @@ fn kind(kind: EntryKind) -> &'static str {
         EntryKind::Effect => "effect",
         EntryKind::PushConfig => "push-config",
         EntryKind::PushCursor => "push-cursor",
+        EntryKind::Caller => "caller",
     }
 }
 
@@ -120,7 +121,7 @@ fn content(entry: &Entry) -> Vec<(&'static str, Value)> {
             Ok(result) => vec![("result", parsed(&result.get().json))],
             Err(error) => vec![("unreadable", error.to_string().into())],
         },
-        EntryKind::PushConfig | EntryKind::PushCursor => Vec::new(),
+        EntryKind::PushConfig | EntryKind::PushCursor | EntryKind::Caller => Vec::new(),
     }
 }
 
