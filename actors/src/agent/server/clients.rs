@@ -1,0 +1,156 @@
+//! What clients want of a task that there is: to go on, to be followed, read or cancelled.
+
+use neuroflow_kernel::{Context, Name, Parcel, Reply, ReplySink, Request};
+
+use super::{AgentServer, now_ms, unreadable};
+use crate::agent::live::Origin;
+use crate::agent::{
+    AgentCommand, Ask, AskRefusal, CancelError, Change, TaskEvent, TaskEvents, TaskState, read,
+};
+use crate::journal::ReadError;
+use crate::limits::{TASK_FOLLOWERS, UNREAD_MESSAGES};
+
+impl AgentServer {
+    /// Says something to a task that has begun: its agent goes on if it has waited for that.
+    pub(super) fn proceed(
+        &mut self,
+        task: &str,
+        request: Request<Ask>,
+        context: &mut Context<AgentCommand>,
+    ) -> Result<(), (AskRefusal, Request<Ask>)> {
+        let ask = read::ask(request.parcel.get());
+        let visible = self.live.get_mut(task);
+        let visible = visible.filter(|live| live.record.is_visible_to(ask.caller.as_deref()));
+        let Some(live) = visible else { return Err((AskRefusal::UnknownTask, request)) };
+        if ask.context.as_ref().is_some_and(|context| context != live.record.context()) {
+            return Err((AskRefusal::OtherContext, request));
+        }
+        let state = live.record.state();
+        if state.is_terminal() {
+            return Err((AskRefusal::Ended { state }, request));
+        }
+        live.prune();
+        let unread = !live.is_asking() && live.unread.len() >= UNREAD_MESSAGES;
+        if unread || live.stranded || live.followed() >= TASK_FOLLOWERS {
+            return Err((AskRefusal::Busy, request));
+        }
+        let Request { parcel, replies } = request;
+        live.join(replies);
+        let at_ms = now_ms(context);
+        live.append(Change::Continued { ask }, Origin::Node, at_ms);
+        if live.answer(parcel) {
+            // Right behind the answer: by that it's known again as one.
+            let working = Change::Status { state: TaskState::Working, turn: None };
+            live.append(working, Origin::Node, at_ms);
+        }
+        self.flush(task, context);
+        Ok(())
+    }
+
+    pub(super) fn follow(
+        &mut self,
+        task: String,
+        caller: Option<String>,
+        after: Option<u64>,
+        events: ReplySink<Parcel<TaskEvent>>,
+        reply: Reply<Option<TaskEvents>>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let Some(live) = self.live.get_mut(&task).filter(|live| live.is_known()) else {
+            let history = self.history.clone();
+            let answer = async move {
+                let found = history.read(&task, caller.as_deref()).await;
+                let Some(found) = answered(&task, found) else { return };
+                let seen = after.unwrap_or(0);
+                // A task that isn't over runs elsewhere, and what it will say isn't known here.
+                let is_over = found.as_ref().is_none_or(|(head, _)| head.state.is_terminal());
+                let so_far = found.map(|(_, mut events)| {
+                    events.retain(|event| event.get().generation > seen);
+                    events
+                });
+                if is_over {
+                    events.finish();
+                } else {
+                    events.cut_off();
+                }
+                let _gone = reply.send(so_far);
+            };
+            return self.beside(answer, context);
+        };
+        if !live.record.is_visible_to(caller.as_deref()) {
+            let _gone = reply.send(None);
+            return;
+        }
+        let so_far = live.events_after(after);
+        live.prune();
+        if live.followed() < TASK_FOLLOWERS {
+            live.followers.push(events);
+        } else {
+            events.cut_off();
+        }
+        let _gone = reply.send(Some(so_far));
+    }
+
+    pub(super) fn read(
+        &mut self,
+        task: String,
+        caller: Option<String>,
+        reply: Reply<Option<TaskEvents>>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        if let Some(live) = self.live.get(&task).filter(|live| live.is_known()) {
+            let visible = live.record.is_visible_to(caller.as_deref());
+            let _gone = reply.send(visible.then(|| live.events_after(None)));
+            return;
+        }
+        let history = self.history.clone();
+        let answer = async move {
+            let found = history.read(&task, caller.as_deref()).await;
+            if let Some(found) = answered(&task, found) {
+                let _gone = reply.send(found.map(|(_, events)| events));
+            }
+        };
+        self.beside(answer, context);
+    }
+
+    pub(super) async fn cancel(
+        &mut self,
+        task: String,
+        caller: Option<String>,
+        reply: Reply<Result<TaskEvents, CancelError>>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let Some(live) = self.live.get_mut(&task).filter(|live| live.is_known()) else {
+            let history = self.history.clone();
+            let answer = async move {
+                let found = history.cancel(&task, caller.as_deref()).await;
+                if let Some(error) = answered(&task, found) {
+                    let _gone = reply.send(Err(error));
+                }
+            };
+            return self.beside(answer, context);
+        };
+        if !live.record.is_visible_to(caller.as_deref()) {
+            let _gone = reply.send(Err(CancelError::Unknown));
+            return;
+        }
+        let state = if live.stranded { TaskState::Failed } else { live.record.state() };
+        if state.is_terminal() {
+            let _gone = reply.send(Err(CancelError::Ended { state }));
+            return;
+        }
+        if let Ok(name) = Name::new(&task) {
+            // The actor's future is dropped, and with it every reply side that it holds: its tool
+            // calls end, and the processes in their cells.
+            context.kill_child(&name).await;
+        }
+        live.cancel(reply);
+        let end = Change::Status { state: TaskState::Canceled, turn: None };
+        self.append(&task, end, Origin::Node, context);
+    }
+}
+
+/// What the journal says. Without that the reply is dropped, and so the caller told.
+pub(super) fn answered<T>(task: &str, found: Result<T, ReadError>) -> Option<T> {
+    found.inspect_err(|error| unreadable(task, error)).ok()
+}

@@ -1,0 +1,152 @@
+//! What tasks say, on its way to the journal and back: told once it's durable, looked up where that
+//! isn't known.
+
+use neuroflow_kernel::{Context, Header, Name};
+
+use super::{AgentServer, names, now_ms, unreadable};
+use crate::agent::history::{failure, refused};
+use crate::agent::live::{Live, Origin};
+use crate::agent::record::Record;
+use crate::agent::resume::events;
+use crate::agent::{AgentCommand, AskRefusal, Change};
+use crate::journal::{AppendError, ReadError, TaskLog};
+use crate::limits::{JOURNAL_RETRY, JOURNAL_SETTLED};
+
+impl AgentServer {
+    /// Adds an event to a live task.
+    pub(super) fn append(
+        &mut self,
+        task: &str,
+        change: Change,
+        origin: Origin,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let at_ms = now_ms(context);
+        let Some(live) = self.live.get_mut(task) else { return };
+        if live.stranded && origin == Origin::Agent {
+            return;
+        }
+        live.append(change, origin, at_ms);
+        self.flush(task, context);
+    }
+
+    /// Sends to the journal what a task has for it, unless something is on its way.
+    pub(super) fn flush(&mut self, task: &str, context: &mut Context<AgentCommand>) {
+        let append = self.live.get_mut(task).and_then(|live| live.take_off(&self.profile.name));
+        let Some(append) = append else { return };
+        let (journal, me, task) =
+            (self.history.journal.clone(), context.address(), task.to_owned());
+        let flight = async move {
+            let result = journal.append(append).await;
+            // The only error left is that this agent has ended itself.
+            let _ended = me.tell(Header::new(), AgentCommand::Landed { task, result }).await;
+        };
+        self.beside(flight, context);
+    }
+
+    pub(super) async fn landed(
+        &mut self,
+        task: &str,
+        result: Result<(), AppendError>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let Some(live) = self.live.get_mut(task) else { return };
+        let Err(error) = result else {
+            let over = live.landed();
+            if let Some(run) = live.run.take() {
+                self.run(task, run, context).await;
+            }
+            if !over {
+                self.flush(task, context);
+            } else if let Some(live) = self.live.remove(task) {
+                live.finish();
+            }
+            return;
+        };
+        tracing::error!(%task, error = &error as &dyn std::error::Error, "a task isn't kept");
+        let (known, was_stranded) = (live.is_known(), live.stranded);
+        live.lost(&error);
+        if !error.is_unknown() {
+            refuse_unjoined(live, now_ms(context));
+        } else if live.unsettled.is_none() {
+            live.unsettled = Some(context.clock().now() + JOURNAL_SETTLED);
+        }
+        if let Ok(name) = Name::new(task) {
+            context.kill_child(&name).await;
+        }
+        let gone = match error {
+            // Nothing can be said about it before the next start.
+            AppendError::Broken { .. } | AppendError::Unflushed { .. } => true,
+            // What wasn't known to be there is there; else it's another node's now.
+            AppendError::Conflict { .. } => !was_stranded,
+            error => !known && !error.is_unknown(),
+        };
+        if gone {
+            self.live.remove(task);
+        } else {
+            self.reread(task, context);
+        }
+    }
+
+    /// Looks, after a moment, what the journal has of a task.
+    pub(super) fn reread(&mut self, task: &str, context: &mut Context<AgentCommand>) {
+        let (history, me, clock) =
+            (self.history.clone(), context.address(), context.clock().clone());
+        let task = task.to_owned();
+        let look = async move {
+            clock.sleep(JOURNAL_RETRY).await;
+            let log = history.journal.read(&history.agent, &task).await;
+            let _ended = me.tell(Header::new(), AgentCommand::Reread { task, log }).await;
+        };
+        self.beside(look, context);
+    }
+
+    /// Ends a stranded task where the journal has it.
+    pub(super) fn end_stranded(
+        &mut self,
+        task: &str,
+        log: Result<Option<TaskLog>, ReadError>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let Some(old) = self.live.get_mut(task) else { return };
+        match log {
+            Ok(Some(log)) => {
+                let (head, entries) = (log.head.clone(), log.head.entries);
+                let record = Record::restored(names(&head), events(log), head.generation);
+                old.found(record, entries);
+                let end = failure("the journal didn't take what the task said", "not_kept");
+                old.append(end, Origin::Node, now_ms(context));
+                if !head.state.is_terminal() {
+                    self.flush(task, context);
+                } else if let Some(live) = self.live.remove(task) {
+                    live.finish();
+                }
+            }
+            Ok(None) => {
+                let now = context.clock().now();
+                if !old.is_known() && old.unsettled.is_some_and(|settled| now < settled) {
+                    return self.reread(task, context);
+                }
+                refuse_unjoined(old, now_ms(context));
+                self.live.remove(task);
+            }
+            Err(error) => {
+                unreadable(task, &error);
+                self.reread(task, context);
+            }
+        }
+    }
+}
+
+/// Tells those whose message isn't kept that it isn't.
+fn refuse_unjoined(live: &mut Live, at_ms: u64) {
+    let (task, conversation) = (live.record.task().to_owned(), live.record.context().to_owned());
+    let event = refused(task, conversation, AskRefusal::Unkept, at_ms);
+    for follower in live.unjoined() {
+        if let Some(event) = event.clone()
+            && follower.try_send(event).is_ok()
+        {
+            follower.finish();
+        }
+    }
+}
