@@ -37,6 +37,16 @@ impl Rights {
         Self(1 << index)
     }
 
+    /// One bit for each.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The rights of these bits.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// The rights of both.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

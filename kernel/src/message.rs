@@ -124,6 +124,11 @@ pub trait WireMessage: Archivable {
 pub trait WireRequest: WireMessage {
     /// What comes back.
     type Reply: WireMessage;
+
+    /// The rights that its sender needs, which may depend on what it says.
+    fn rights(_request: &Self::Archived) -> Rights {
+        Rights::NONE
+    }
 }
 
 /// A wire request in a mailbox: the archive and the side that takes the replies.
@@ -151,6 +156,10 @@ pub struct Request<W: WireRequest> {
 impl<W: WireRequest> Message for Request<W> {
     fn name(&self) -> &'static str {
         W::NAME
+    }
+
+    fn required_rights(&self) -> Rights {
+        W::rights(self.parcel.get())
     }
 
     fn archive(&self) -> Option<RawParcel> {

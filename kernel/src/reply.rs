@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::address::Refusal;
+use crate::capability::Denied;
 use crate::limits::STREAM_CAPACITY;
 
 /// The side of a call that answers it. Dropping it unanswered tells the caller so at once.
@@ -239,10 +240,14 @@ impl<T> ReplySink<T> {
 
 impl<T> Drop for ReplySink<T> {
     fn drop(&mut self) {
-        if self.ending.load(Ordering::Acquire) == INTERRUPTED
-            && matches!(fate(), Some(Fate::Panicked))
-        {
-            self.mark_failed(StreamError::Panicked);
+        if self.ending.load(Ordering::Acquire) != INTERRUPTED {
+            return;
+        }
+        match fate() {
+            Some(Fate::Panicked) => self.mark_failed(StreamError::Panicked),
+            // It waited in a mailbox, and surely wasn't handled.
+            Some(Fate::Refused(refusal)) => self.mark_failed(StreamError::from(&refusal)),
+            None => {}
         }
     }
 }
@@ -365,11 +370,32 @@ pub enum StreamError {
     /// The request was handled before, and its answer isn't kept any more, or was too large for that.
     #[error("the request was handled, and its answer isn't kept")]
     Forgotten,
+    /// The capability lacks a right that the request needs.
+    #[error("the capability doesn't have the rights that the request needs")]
+    Rights,
+    /// The capability was taken back, or one that it was derived from.
+    #[error("the capability was revoked")]
+    Revoked,
+    /// The capability's time is over.
+    #[error("the capability has expired")]
+    Expired,
+    /// As many messages as the capability allows have passed.
+    #[error("the capability is used up")]
+    UsedUp,
+    /// The capability was changed, or not signed by whom it should be.
+    #[error("the capability isn't a genuine one of the other node")]
+    Forged,
+    /// The capability is for another node.
+    #[error("the capability is for another node than the sender's")]
+    NotHolder,
+    /// The capability claims more than what it was derived from.
+    #[error("the capability claims more than what it was derived from")]
+    Widened,
 }
 
 impl StreamError {
     /// Every reason, at the place of its code less two.
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 18] = [
         Self::Panicked,
         Self::Lagged,
         Self::Lost,
@@ -381,6 +407,13 @@ impl StreamError {
         Self::Stopped,
         Self::Denied,
         Self::Forgotten,
+        Self::Rights,
+        Self::Revoked,
+        Self::Expired,
+        Self::UsedUp,
+        Self::Forged,
+        Self::NotHolder,
+        Self::Widened,
     ];
 
     /// The number that stands for it between nodes: 0 for an early end without a reason, 2 and up
@@ -412,13 +445,38 @@ impl StreamError {
             | Self::Overloaded
             | Self::Stale
             | Self::Stopped
-            | Self::Denied => false,
+            | Self::Denied
+            | Self::Rights
+            | Self::Revoked
+            | Self::Expired
+            | Self::UsedUp
+            | Self::Forged
+            | Self::NotHolder
+            | Self::Widened => false,
         }
     }
 
     /// Whether the request was surely not handled and may be taken a little later.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::Overloaded)
+    }
+}
+
+/// What a refusal is to whoever waits for replies.
+impl From<&Refusal> for StreamError {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::Overloaded { .. } | Refusal::Restarting => Self::Overloaded,
+            Refusal::Stale { .. } => Self::Stale,
+            Refusal::Stopped => Self::Stopped,
+            Refusal::Expired => Self::DeadlineExceeded,
+            Refusal::Unreachable(_) => Self::Lost,
+            Refusal::Denied(Denied::Rights { .. }) => Self::Rights,
+            Refusal::Denied(Denied::Revoked) => Self::Revoked,
+            Refusal::Denied(Denied::Expired) => Self::Expired,
+            Refusal::Denied(Denied::UsedUp) => Self::UsedUp,
+            Refusal::TooManyHops { .. } => Self::Denied,
+        }
     }
 }
 

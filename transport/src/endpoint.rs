@@ -14,6 +14,7 @@ use neuroflow_kernel::{
     Request, WireRequest,
 };
 
+use crate::capability::{Capabilities, Signer};
 use crate::export::{Allowed, ExportError, Exports};
 use crate::identity::{CertificateError, Credential, NodeId, Presented, Trust};
 use crate::limits::HANDSHAKE_DEADLINE;
@@ -64,11 +65,15 @@ impl LinksConfig {
     /// Says that the key can't be used.
     pub fn child(self, clock: Clock) -> Result<(ChildSpec, Links), LinksError> {
         let presented = Presented::new(&self.credential)?;
+        let (own, start) = (self.credential.id(), incarnation());
+        let capabilities = Capabilities::new(own, start, clock.clone());
         let shared = Arc::new(Shared {
+            capabilities: Arc::clone(&capabilities),
+            signer: Signer::new(&self.credential)?,
             id: self.credential.id(),
             name: self.credential.name().clone(),
             digits: self.credential.id().to_string(),
-            incarnation: incarnation(),
+            incarnation: start,
             clock,
             exports: Arc::default(),
             trust: self.trust,
@@ -81,7 +86,7 @@ impl LinksConfig {
             firsts: Mutex::default(),
         });
         let watch = crate::watch::WatchService::new(&shared.exports);
-        shared.exports.offer(vec![Arc::new(watch)]);
+        shared.exports.offer(vec![Arc::new(watch), Arc::new(capabilities)]);
         let server = Arc::clone(&shared);
         let (spec, cluster) =
             ChildSpec::new("cluster", move || server::ClusterServer::new(Arc::clone(&server)))?;
@@ -120,6 +125,8 @@ pub(crate) struct Shared {
     incarnation: u64,
     pub(crate) clock: Clock,
     pub(crate) exports: Arc<Exports>,
+    pub(crate) capabilities: Arc<Capabilities>,
+    pub(crate) signer: Signer,
     pub(crate) trust: Trust,
     pub(crate) presented: Arc<Presented>,
     pub(crate) peers: Peers,

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use neuroflow_kernel::{
-    Address, Down, Fall, Generation, Header, Name, NameError, RawParcel, Refusal, ReplySink,
-    ReplyStream, Request, StreamError, WireMessage, WireRequest, reply_stream,
+    Address, AttenuateError, Down, Fall, Generation, Header, Name, NameError, RawParcel, ReplySink,
+    ReplyStream, Request, Restriction, StreamError, WireMessage, WireRequest, reply_stream,
 };
 
 use crate::identity::NodeId;
@@ -176,6 +176,14 @@ pub(crate) trait Exported: Send + Sync {
     /// The life that is there now.
     fn generation(&self) -> Option<Generation>;
 
+    /// The same actor, with fewer rights.
+    fn narrow(&self, _restriction: Restriction) -> Result<Arc<dyn Exported>, AttenuateError> {
+        Err(AttenuateError::TooDeep)
+    }
+
+    /// Takes these rights back.
+    fn revoke(&self) {}
+
     /// This life of it alone; nothing if another is there, or none.
     fn in_life(&self, _life: Generation) -> Option<Arc<dyn Exported>> {
         None
@@ -209,6 +217,11 @@ pub(crate) trait Source: Send {
 
 struct Typed<W: WireRequest>(Address<Request<W>>);
 
+/// An actor as links know it.
+pub(crate) fn exported<W: WireRequest>(address: Address<Request<W>>) -> Arc<dyn Exported> {
+    Arc::new(Typed(address))
+}
+
 impl<W: WireRequest> Exported for Typed<W> {
     fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool) -> Delivery {
         let Ok(parcel) = parcel.open::<W>() else {
@@ -228,16 +241,25 @@ impl<W: WireRequest> Exported for Typed<W> {
                 Delivery::Waiting(Box::pin(async move {
                     match address.tell(header, unsent.message).await {
                         Ok(()) => Ok(source),
-                        Err(unsent) => Err(reason(&unsent.reason)),
+                        Err(unsent) => Err(StreamError::from(&unsent.reason)),
                     }
                 }))
             }
-            Err(unsent) => Delivery::Refused(reason(&unsent.reason)),
+            Err(unsent) => Delivery::Refused(StreamError::from(&unsent.reason)),
         }
     }
 
     fn generation(&self) -> Option<Generation> {
         self.0.generation()
+    }
+
+    fn narrow(&self, restriction: Restriction) -> Result<Arc<dyn Exported>, AttenuateError> {
+        Ok(exported(self.0.attenuate(restriction)?))
+    }
+
+    fn revoke(&self) {
+        // An address that wasn't narrowed is never given out.
+        let _own = self.0.revoke().is_err();
     }
 
     fn in_life(&self, life: Generation) -> Option<Arc<dyn Exported>> {
@@ -260,16 +282,5 @@ where
         // The future holds nothing but its place in the stream, which is there again next time.
         let next = pin!(self.0.next());
         next.poll(cx).map(|item| item.map(|item| item.map(|reply| reply.as_raw().clone())))
-    }
-}
-
-fn reason(refusal: &Refusal) -> StreamError {
-    match refusal {
-        Refusal::Overloaded { .. } | Refusal::Restarting => StreamError::Overloaded,
-        Refusal::Stale { .. } => StreamError::Stale,
-        Refusal::Stopped => StreamError::Stopped,
-        Refusal::Expired => StreamError::DeadlineExceeded,
-        Refusal::Unreachable(_) => StreamError::Lost,
-        _ => StreamError::Denied,
     }
 }

@@ -40,14 +40,11 @@ impl CallKey {
         Self::from_bytes(key)
     }
 
-    /// A key that no other call has.
-    ///
-    /// # Errors
-    /// Says that the system has no random numbers.
-    pub fn random() -> Result<Self, ring::error::Unspecified> {
+    /// A key that no other call has; nothing if the system gives no random numbers.
+    pub fn random() -> Option<Self> {
         let mut key = [0; 16];
-        ring::rand::SystemRandom::new().fill(&mut key)?;
-        Ok(Self::from_bytes(key))
+        ring::rand::SystemRandom::new().fill(&mut key).ok()?;
+        Some(Self::from_bytes(key))
     }
 
     pub(crate) fn from_bytes(mut key: [u8; 16]) -> Self {

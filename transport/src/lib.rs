@@ -15,6 +15,7 @@ mod identity;
 mod export;
 mod link;
 
+mod capability;
 mod keyed;
 mod life;
 mod watch;
@@ -39,6 +40,7 @@ pub use identity::{
 pub use export::{Allowed, ExportError};
 pub use link::{LinkError, LinkState, LinkStatus};
 
+pub use capability::{CapabilityError, CapabilityId, CapabilityToken, Terms};
 pub use keyed::{CallKey, KeyedError};
 pub use life::LifeError;
 

@@ -113,6 +113,25 @@ pub const KEYED_RETRY_MIN: Duration = Duration::from_millis(20);
 /// The longest wait before a keyed call is tried again.
 pub const KEYED_RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// Blocks of a capability: a first one and those derived from it. One grant of the kernel each, which
+/// allows 8 from an owner's address.
+pub const CAPABILITY_BLOCKS: usize = 6;
+
+/// Bytes of a capability: six blocks with the largest keys have less than half of it.
+pub const CAPABILITY_TOKEN_BYTES: usize = 8 * 1024;
+
+/// How long a capability may be valid: as long its issuer has to count its uses.
+pub const CAPABILITY_LIFE: Duration = Duration::from_hours(24 * 30);
+
+/// Capabilities that a node has out, and derived ones that it took back.
+pub const MAX_CAPABILITIES: usize = 65_536;
+
+/// Derived capabilities, of one that a node has out, whose uses it counts.
+pub const CAPABILITY_DERIVED: usize = 1_024;
+
+/// Capabilities that one peer has presented.
+pub const PEER_CAPABILITIES: usize = 4_096;
+
 /// Watches over this node's actors that one peer may hold: as many as it has actors that depend on
 /// another, and no more than one lane's calls.
 pub const PEER_WATCHES: usize = 16_384;

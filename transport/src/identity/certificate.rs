@@ -1,11 +1,13 @@
 //! A node's certificate as others read it, and with its key as it presents it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use neuroflow_kernel::{Name, NameError};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::SigningKey;
 use x509_parser::extensions::GeneralName;
 
 use super::NodeId;
@@ -60,6 +62,11 @@ impl Credential {
 
     pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, CertificateError> {
         Ok(PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?)
+    }
+
+    /// The key, to sign with.
+    pub(crate) fn signing_key(&self) -> Result<Arc<dyn SigningKey>, CertificateError> {
+        Ok(rustls::crypto::ring::sign::any_supported_type(&self.key()?)?)
     }
 
     /// The node's id.

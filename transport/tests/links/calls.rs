@@ -133,7 +133,7 @@ async fn refusals_have_reasons() {
     b.links.export("lent", none.clone(), Allowed::Everyone).unwrap();
     assert_eq!(all(&a.far("agent://b/lent"), &work).await, Ok(vec![]));
     none.revoke().unwrap();
-    assert_eq!(all(&a.far("agent://b/lent"), &work).await, Err(StreamError::Denied));
+    assert_eq!(all(&a.far("agent://b/lent"), &work).await, Err(StreamError::Revoked));
 
     for (allowed, answer) in [
         (Allowed::Role("worker".into()), Ok(vec![])),

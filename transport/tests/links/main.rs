@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod calls;
+mod capability;
 mod hostile;
 mod keyed;
 mod loss;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use neuroflow_kernel::{
-    Actor, Address, ChildSpec, Clock, Context, Header, Kernel, Parcel, Request, StreamError,
-    WireMessage, WireRequest,
+    Actor, Address, ChildSpec, Clock, Context, Header, Kernel, Parcel, Request, Rights,
+    StreamError, WireMessage, WireRequest,
 };
 use neuroflow_transport::{Allowed, Authority, Credential, LinkState, Links, LinksConfig, Trust};
 use tokio::sync::Semaphore;
@@ -29,6 +29,8 @@ pub(crate) struct Work {
     pub(crate) wait: bool,
     /// Panics instead.
     pub(crate) panic: bool,
+    /// Needs [`SECRET`].
+    pub(crate) secret: bool,
     pub(crate) number: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -51,8 +53,15 @@ impl WireMessage for Done {
     const SIZE_LIMIT: usize = 24 * 1024 * 1024;
 }
 
+/// The right that secret work needs.
+pub(crate) const SECRET: Rights = Rights::bit(3);
+
 impl WireRequest for Work {
     type Reply = Done;
+
+    fn rights(work: &ArchivedWork) -> Rights {
+        if work.secret { SECRET } else { Rights::NONE }
+    }
 }
 
 /// Another request, which no worker takes.

@@ -1,3 +1,5 @@
+//! A key runs once, whatever is lost or repeated, and its window keeps to its bounds.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;

@@ -1,0 +1,196 @@
+//! The node that holds a capability: an address whose sends carry it, and narrower ones for others.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use neuroflow_kernel::{
+    Address, Clock, DeliverError, Down, Fall, Grant, Header, MessageId, Parcel, RawParcel,
+    RawReplies, RemoteError, RemotePort, RemoteTarget, Request, StreamError, WireRequest,
+    reply_stream,
+};
+
+use super::issuer::{held_name, random_id};
+use super::token::{self, Chain, Token};
+use super::{CapabilityError, CapabilityToken, Terms};
+use crate::endpoint::Links;
+use crate::identity::NodeId;
+use crate::link::peer::{Link, Peer};
+use crate::watch;
+
+impl Links {
+    /// The address that a capability of another node stands for. It's shown to that node once per
+    /// connection, before the first message, and every message is checked there: a refusal comes as
+    /// the end of its replies.
+    ///
+    /// ```
+    /// use neuroflow_kernel::{Address, Request, WireRequest};
+    /// use neuroflow_transport::{CapabilityError, Links};
+    /// fn held<W: WireRequest>(
+    ///     links: &Links,
+    ///     token: &str,
+    /// ) -> Result<Address<Request<W>>, CapabilityError> {
+    ///     links.import(token)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Says that it's no token, for another node, or for other messages.
+    pub fn import<W: WireRequest>(
+        &self,
+        token: &str,
+    ) -> Result<Address<Request<W>>, CapabilityError> {
+        let token = Token::from_text(token)?;
+        let (first, last) = (token.first(), token.last());
+        if last.holder != self.id() {
+            return Err(CapabilityError::OtherHolder { holder: last.holder });
+        }
+        if first.issuer == self.id() {
+            return Err(CapabilityError::Own);
+        }
+        if first.message != MessageId::of(W::NAME) {
+            return Err(CapabilityError::OtherMessage);
+        }
+        let target = format!("agent://{}/{}", first.issuer, held_name(&token));
+        let target: RemoteTarget = target.parse().map_err(|_other| CapabilityError::Malformed)?;
+        let port = HeldPort {
+            links: self.clone(),
+            chain: token.parcel().clone(),
+            presented: Arc::default(),
+        };
+        Ok(Address::remote(Arc::new(port), target))
+    }
+
+    /// Derives a narrower capability from one that this node holds, for itself or another node. Nobody
+    /// is asked: its own signature is what counts.
+    ///
+    /// # Errors
+    /// Says that this node doesn't hold it, that the terms allow more than it does, or that it was
+    /// derived too often.
+    pub fn derive(
+        &self,
+        token: &str,
+        to: NodeId,
+        terms: Terms,
+    ) -> Result<CapabilityToken, CapabilityError> {
+        let token = Token::from_text(token)?;
+        let last = token.last();
+        if last.holder != self.id() {
+            return Err(CapabilityError::OtherHolder { holder: last.holder });
+        }
+        let expires_ms = self.expiry(terms)?;
+        let grant = token::Grant {
+            id: random_id()?,
+            holder: to,
+            // Left out means as before.
+            rights: terms.rights.intersection(last.rights),
+            expires_ms: expires_ms.min(last.expires_ms),
+            uses: terms.uses.or(last.uses),
+            ..last.clone()
+        };
+        if terms.uses.zip(last.uses).is_some_and(|(own, parents)| own > parents) {
+            return Err(CapabilityError::Widened);
+        }
+        token.derive(&self.shared.signer, grant)?.to_text().parse()
+    }
+}
+
+/// A port that shows a capability before it's used.
+struct HeldPort {
+    links: Links,
+    chain: Parcel<Chain>,
+    /// The number of the connection on which it was shown.
+    presented: Arc<AtomicU64>,
+}
+
+impl HeldPort {
+    /// Shows the token on this connection, unless that was done: ahead of what follows on its lane.
+    fn present(&self, peer: &Peer, link: &Link, target: &RemoteTarget) -> Result<(), RemoteError> {
+        if self.presented.load(Ordering::Acquire) == link.number {
+            return Ok(());
+        }
+        let (header, chain) = (Header::new(), self.chain.as_raw().clone());
+        self.links.send_on(peer, link, target, &header, chain, Arc::new(Unheard))?;
+        self.presented.store(link.number, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl RemotePort for HeldPort {
+    fn send(
+        &self,
+        target: &RemoteTarget,
+        header: &Header,
+        _grant: Option<&Arc<Grant>>,
+        parcel: RawParcel,
+        replies: Arc<dyn RawReplies>,
+    ) -> Result<(), RemoteError> {
+        let Some((peer, link)) = self.links.link(target) else {
+            return Err(RemoteError::Unreachable { target: target.to_string() });
+        };
+        self.present(&peer, &link, target)?;
+        self.links.send_on(&peer, &link, target, header, parcel, replies)
+    }
+
+    fn ready<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+        bytes: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.links.ready(target, bytes)
+    }
+
+    fn down<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+        Box::pin(async move {
+            // Watches have a lane of their own, so the token has to be there before.
+            let port = Arc::new(self.links.clone());
+            let address = Address::<Request<Chain>>::remote(Arc::clone(&port) as _, target.clone());
+            let (sink, mut seen) = reply_stream();
+            let request = Request { parcel: self.chain.clone(), replies: sink };
+            if address.tell(Header::new(), request).await.is_err() {
+                return Down::new(None, Fall::Lost);
+            }
+            match seen.next().await {
+                Some(Ok(_)) => watch::down(port, target).await,
+                Some(Err(StreamError::Lost)) | None => Down::new(None, Fall::Lost),
+                Some(Err(_)) => Down::new(None, Fall::Absent),
+            }
+        })
+    }
+
+    fn clock(&self) -> &Clock {
+        self.links.clock()
+    }
+}
+
+/// The replies to a message that has none.
+struct Unheard;
+
+impl RawReplies for Unheard {
+    fn deliver(&self, _: RawParcel) -> Result<(), DeliverError> {
+        Err(DeliverError::Gone)
+    }
+
+    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn finish(&self) {}
+
+    fn fail(&self, _: StreamError) {}
+
+    fn is_wanted(&self) -> bool {
+        false
+    }
+
+    fn is_closed(&self) -> bool {
+        true
+    }
+
+    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+}

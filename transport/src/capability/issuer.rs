@@ -1,0 +1,336 @@
+//! The node whose actors capabilities are about: what it has out, and what peers present.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use neuroflow_kernel::{
+    Address, Clock, Generation, Header, MessageId, Moment, Parcel, RawParcel, Request, StreamError,
+    WireMessage, WireRequest,
+};
+use ring::rand::SecureRandom;
+
+use super::token::{BlockHash, Chain, Grant, Presented, Token};
+use super::{CapabilityError, CapabilityId, CapabilityToken, Terms, restriction};
+use crate::endpoint::Links;
+use crate::export::{Asker, Delivery, Exported, Service, Source};
+use crate::identity::NodeId;
+use crate::limits::{CAPABILITY_DERIVED, CAPABILITY_LIFE, MAX_CAPABILITIES, PEER_CAPABILITIES};
+
+/// What the names of presented capabilities begin with.
+pub(super) const HELD: &str = "neuroflow.held.";
+
+/// The name under which a token's messages are sent: the hash of its bytes.
+pub(super) fn held_name(token: &Token) -> String {
+    let bytes = token.parcel().as_raw().as_bytes();
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let digits = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
+    digits.fold(HELD.to_owned(), |name, digits| name + &digits)
+}
+
+/// All capabilities that a node has out.
+pub(crate) struct Capabilities {
+    node: NodeId,
+    incarnation: u64,
+    clock: Clock,
+    out: Mutex<Out>,
+}
+
+#[derive(Default)]
+struct Out {
+    issued: HashMap<CapabilityId, Issued>,
+    /// Derived ones that were taken back; the first ones are just gone.
+    revoked: HashSet<CapabilityId>,
+    presented: HashMap<NodeId, HashMap<String, Known>>,
+}
+
+/// A first block.
+struct Issued {
+    actor: Arc<dyn Exported>,
+    expires: Moment,
+    revoked: bool,
+    /// What holders have derived from it, as far as it was presented: their uses are counted here.
+    derived: HashMap<BlockHash, Derived>,
+}
+
+struct Derived {
+    ids: Vec<CapabilityId>,
+    actor: Arc<dyn Exported>,
+}
+
+/// What became of a token that was presented.
+#[derive(Clone)]
+struct Known {
+    outcome: Result<Arc<dyn Exported>, StreamError>,
+    /// When it can be forgotten.
+    until: Moment,
+}
+
+impl Capabilities {
+    pub(crate) fn new(node: NodeId, incarnation: u64, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { node, incarnation, clock, out: Mutex::default() })
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The moment that a time of the wall stands for.
+    fn moment(&self, at_ms: u64) -> Moment {
+        self.clock.now() + Duration::from_millis(at_ms.saturating_sub(wall_ms(&self.clock)))
+    }
+
+    fn issue(
+        &self,
+        id: CapabilityId,
+        expires: Moment,
+        actor: Arc<dyn Exported>,
+    ) -> Result<(), CapabilityError> {
+        let now = self.clock.now();
+        let mut out = self.out();
+        out.issued.retain(|_, issued| issued.expires > now);
+        if out.issued.is_empty() {
+            out.revoked.clear();
+        }
+        if out.issued.len().saturating_add(out.revoked.len()) >= MAX_CAPABILITIES {
+            return Err(CapabilityError::TooMany);
+        }
+        let issued = Issued { actor, expires, revoked: false, derived: HashMap::new() };
+        out.issued.insert(id, issued);
+        Ok(())
+    }
+
+    fn revoke(&self, id: CapabilityId) -> Result<(), CapabilityError> {
+        let mut out = self.out();
+        if let Some(issued) = out.issued.get_mut(&id) {
+            issued.revoked = true;
+            issued.actor.revoke();
+            return Ok(());
+        }
+        if out.issued.len().saturating_add(out.revoked.len()) >= MAX_CAPABILITIES {
+            return Err(CapabilityError::TooMany);
+        }
+        out.revoked.insert(id);
+        let derived = out.issued.values().flat_map(|issued| issued.derived.values());
+        for derived in derived.filter(|derived| derived.ids.last() == Some(&id)) {
+            derived.actor.revoke();
+        }
+        Ok(())
+    }
+
+    /// Looks at what a peer presents under a name.
+    fn present(&self, peer: NodeId, name: &str, parcel: Parcel<Chain>) {
+        let token = Token::from_parcel(parcel);
+        let now = self.clock.now();
+        let known = match token {
+            // Under a wrong name it would take the place of another.
+            Ok(token) if held_name(&token) != name => return,
+            Ok(token) => {
+                let outcome = self.admit(peer, &token).map_err(|error| error.to_stream_error());
+                let until = match &outcome {
+                    Ok(_) => self.moment(token.last().expires_ms),
+                    Err(_) => now,
+                };
+                // A little longer than it's valid, so that its holder is told that it expired.
+                Known { outcome, until: until + REMEMBERED }
+            }
+            Err(error) => {
+                let outcome = Err(error.to_stream_error());
+                Known { outcome, until: now + REMEMBERED }
+            }
+        };
+        let mut out = self.out();
+        let presented = out.presented.entry(peer).or_default();
+        if presented.len() >= PEER_CAPABILITIES {
+            presented.retain(|_, known| known.until > now);
+        }
+        if presented.len() < PEER_CAPABILITIES || presented.contains_key(name) {
+            presented.insert(name.to_owned(), known);
+        }
+    }
+
+    fn admit(&self, peer: NodeId, token: &Token) -> Result<Arc<dyn Exported>, CapabilityError> {
+        let now_ms = wall_ms(&self.clock);
+        let blocks = token.verify(self.node, self.incarnation, peer, now_ms)?;
+        let mut out = self.out();
+        if blocks.iter().any(|(_, grant)| out.revoked.contains(&grant.id)) {
+            return Err(CapabilityError::Revoked);
+        }
+        // What is gone was out, for the signature says so: it has expired.
+        let first = token.first().id;
+        let issued = out.issued.get_mut(&first).ok_or(CapabilityError::Expired)?;
+        if issued.revoked {
+            return Err(CapabilityError::Revoked);
+        }
+        let mut actor = Arc::clone(&issued.actor);
+        let mut ids = Vec::new();
+        for (hash, grant) in blocks.into_iter().skip(1) {
+            ids.push(grant.id);
+            if let Some(derived) = issued.derived.get(&hash) {
+                actor = Arc::clone(&derived.actor);
+                continue;
+            }
+            if issued.derived.len() >= CAPABILITY_DERIVED {
+                return Err(CapabilityError::TooMany);
+            }
+            let expires = self.moment(grant.expires_ms);
+            actor = actor.narrow(restriction(grant.rights, grant.uses, expires))?;
+            let derived = Derived { ids: ids.clone(), actor: Arc::clone(&actor) };
+            issued.derived.insert(hash, derived);
+        }
+        Ok(actor)
+    }
+
+    fn find(&self, peer: NodeId, name: &str) -> Result<Arc<dyn Exported>, StreamError> {
+        let out = self.out();
+        let Some(presented) = out.presented.get(&peer) else { return Err(StreamError::Unknown) };
+        match presented.get(name) {
+            Some(known) => known.outcome.clone(),
+            None if presented.len() >= PEER_CAPABILITIES => Err(StreamError::Overloaded),
+            None => Err(StreamError::Unknown),
+        }
+    }
+}
+
+/// How long a token's outcome is known after it ended.
+const REMEMBERED: Duration = Duration::from_mins(1);
+
+pub(super) fn wall_ms(clock: &Clock) -> u64 {
+    let since = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Service for Arc<Capabilities> {
+    fn serve(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>> {
+        name.starts_with(HELD).then(|| {
+            let held =
+                Held { capabilities: Arc::clone(self), peer: asker.node, name: name.to_owned() };
+            Arc::new(held) as Arc<dyn Exported>
+        })
+    }
+}
+
+/// One peer's capability, presented or about to be.
+struct Held {
+    capabilities: Arc<Capabilities>,
+    peer: NodeId,
+    name: String,
+}
+
+impl Held {
+    fn found(&self) -> Result<Arc<dyn Exported>, StreamError> {
+        self.capabilities.find(self.peer, &self.name)
+    }
+}
+
+impl Exported for Held {
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool) -> Delivery {
+        if parcel.message() == MessageId::of(Chain::NAME) {
+            let Ok(chain) = parcel.open::<Chain>() else {
+                return Delivery::Refused(StreamError::Forged);
+            };
+            self.capabilities.present(self.peer, &self.name, chain);
+            let seen = wanted.then(|| Box::new(Seen(false)) as Box<dyn Source>);
+            return Delivery::Taken(seen);
+        }
+        match self.found() {
+            Ok(actor) => actor.deliver(header, parcel, wanted),
+            Err(why) => Delivery::Refused(why),
+        }
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.found().ok()?.generation()
+    }
+
+    fn in_life(&self, life: Generation) -> Option<Arc<dyn Exported>> {
+        self.found().ok()?.in_life(life)
+    }
+}
+
+/// Says once that a token was looked at.
+struct Seen(bool);
+
+impl Source for Seen {
+    fn poll_next(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<RawParcel, StreamError>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return std::task::Poll::Ready(None);
+        }
+        let seen = Parcel::archive(&Presented).map(|seen| seen.as_raw().clone());
+        std::task::Poll::Ready(Some(seen.map_err(|_too_large| StreamError::Mismatch)))
+    }
+}
+
+impl Links {
+    /// Makes a capability to an actor of this node for another node: a text that is of use to nobody
+    /// else. What it allows is what `address` allows, within `terms`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use neuroflow_kernel::{Address, Request, WireRequest};
+    /// use neuroflow_transport::{CapabilityError, Links, NodeId, Terms};
+    /// fn once<W: WireRequest>(
+    ///     links: &Links,
+    ///     actor: &Address<Request<W>>,
+    ///     to: NodeId,
+    /// ) -> Result<String, CapabilityError> {
+    ///     let terms = Terms::new(Duration::from_secs(600)).uses(1);
+    ///     Ok(links.grant(actor, to, terms)?.to_string())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Says what is wrong with the terms, or that this node has too many out.
+    pub fn grant<W: WireRequest>(
+        &self,
+        address: &Address<Request<W>>,
+        to: NodeId,
+        terms: Terms,
+    ) -> Result<CapabilityToken, CapabilityError> {
+        let capabilities = &self.shared.capabilities;
+        let expires_ms = self.expiry(terms)?;
+        let expires = capabilities.moment(expires_ms);
+        let narrowed = address.attenuate(restriction(terms.rights, terms.uses, expires))?;
+        let grant = Grant {
+            id: random_id()?,
+            issuer: self.id(),
+            incarnation: capabilities.incarnation,
+            message: MessageId::of(W::NAME),
+            holder: to,
+            rights: terms.rights,
+            expires_ms,
+            uses: terms.uses,
+        };
+        let id = grant.id;
+        let token = Token::issue(&self.shared.signer, grant)?;
+        capabilities.issue(id, expires, crate::export::exported(narrowed))?;
+        token.to_text().parse()
+    }
+
+    /// Takes a capability of this node back: one that it made, and all that were derived from it, or
+    /// one that was derived, and what was derived from that.
+    ///
+    /// # Errors
+    /// [`CapabilityError::TooMany`] if no more can be remembered.
+    pub fn revoke_capability(&self, id: CapabilityId) -> Result<(), CapabilityError> {
+        self.shared.capabilities.revoke(id)
+    }
+
+    /// When terms end.
+    pub(super) fn expiry(&self, terms: Terms) -> Result<u64, CapabilityError> {
+        if terms.valid.is_zero() || terms.valid > CAPABILITY_LIFE {
+            return Err(CapabilityError::Life { valid: terms.valid });
+        }
+        let valid = u64::try_from(terms.valid.as_millis()).unwrap_or(u64::MAX);
+        Ok(wall_ms(&self.shared.clock).saturating_add(valid))
+    }
+}
+
+pub(super) fn random_id() -> Result<CapabilityId, CapabilityError> {
+    let mut id = [0; 16];
+    ring::rand::SystemRandom::new().fill(&mut id).map_err(|_none| CapabilityError::Random)?;
+    Ok(CapabilityId(id))
+}
