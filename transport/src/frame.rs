@@ -47,7 +47,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Hello,
         Self::Request,
         Self::Notice,
@@ -318,7 +318,7 @@ pub enum FrameError {
 /// ```sh
 /// cargo +nightly fuzz run link_frames
 /// ```
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub fn fuzz(bytes: &[u8]) {
     let Some((piece, stream)) = bytes.split_first() else { return };
     let mut decoder = Decoder::new(MAX_MESSAGE_BYTES);

@@ -23,15 +23,21 @@ mod watch;
 mod endpoint;
 mod unlinked;
 
+#[cfg(test)]
+mod fuzzed;
+
 pub use frame::FrameError;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use frame::fuzz as fuzz_frames;
 pub use session::Violation;
 pub use session::handshake::HelloError;
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub use session::handshake::fuzz as fuzz_handshake;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use session::script::fuzz as fuzz_session;
 
 pub use identity::{
     Authority, AuthorityError, CertificateError, Credential, NodeId, NodeIdError, Trust,

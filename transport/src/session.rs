@@ -7,6 +7,8 @@ pub(crate) mod calls;
 pub(crate) mod handshake;
 pub(crate) mod keyed;
 pub(crate) mod retry;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod script;
 pub(crate) mod window;
 
 use neuroflow_kernel::Moment;

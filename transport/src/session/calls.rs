@@ -206,6 +206,12 @@ impl<C, P> Call<C, P> {
         self.blocked = true;
     }
 
+    /// Replies that wait for their turn or for room.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// The caller has taken a reply; gives what to grant, if that is worth a frame.
     pub(crate) fn taken(&mut self, bytes: usize) -> Option<(u64, u64)> {
         self.allowance.taken(bytes)

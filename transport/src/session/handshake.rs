@@ -138,7 +138,7 @@ pub enum HelloError {
 /// ```sh
 /// cargo +nightly fuzz run link_handshake
 /// ```
-#[cfg(fuzzing)]
+#[cfg(any(test, fuzzing))]
 pub fn fuzz(bytes: &[u8]) {
     let mut decoder = crate::frame::Decoder::new(0);
     let mut input = bytes;
