@@ -318,6 +318,9 @@ pub enum FrameError {
 /// ```sh
 /// cargo +nightly fuzz run link_frames
 /// ```
+///
+/// # Panics
+/// When a frame that was read isn't written the same way.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(bytes: &[u8]) {
     let Some((piece, stream)) = bytes.split_first() else { return };

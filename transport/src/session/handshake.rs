@@ -138,6 +138,9 @@ pub enum HelloError {
 /// ```sh
 /// cargo +nightly fuzz run link_handshake
 /// ```
+///
+/// # Panics
+/// When the two ends agree on different things.
 #[cfg(any(test, fuzzing))]
 pub fn fuzz(bytes: &[u8]) {
     let mut decoder = crate::frame::Decoder::new(0);
