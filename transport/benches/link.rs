@@ -2,7 +2,9 @@
 //! run: `cargo bench -p neuroflow-transport --bench link`.
 //!
 //! Both ends are pinned with `taskset`, once to one core and once to two, and have a runtime of one
-//! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2).
+//! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2), `NEUROFLOW_BENCH_PEERS` and
+//! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,link,erl`) and a link's measurements
+//! (`one,many,small,large,behind,idle`).
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -18,7 +20,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use neuroflow_kernel::{
-    Actor, Address, ChildSpec, Context, Header, Kernel, Parcel, Request, WireMessage, WireRequest,
+    Actor, Address, ChildSpec, Clock, Context, Header, Kernel, Parcel, Request, WireMessage,
+    WireRequest,
 };
 use neuroflow_transport::{Allowed, Authority, Credential, LinkState, Links, LinksConfig, Trust};
 use rustls::pki_types::pem::PemObject;
@@ -125,7 +128,7 @@ fn compare() {
     let (server, client) = (issue("server"), issue("client"));
     for (placement, cores) in [("one core", ["0", "0"]), ("two cores", ["0", "1"])] {
         println!("{placement}:");
-        for kind in ["udp", "tls", "link"] {
+        for kind in ["udp", "tls", "link"].into_iter().filter(|kind| is_peer(kind)) {
             let start = |core: &str, who: &Credential, arguments: &[&str]| {
                 Command::new("taskset")
                     .args(["-c", core])
@@ -150,8 +153,15 @@ fn compare() {
                 let _ended = child.wait();
             }
         }
-        erlang(cores);
+        if is_peer("erl") {
+            erlang(cores);
+        }
     }
+}
+
+fn is_peer(kind: &str) -> bool {
+    std::env::var("NEUROFLOW_BENCH_PEERS")
+        .map_or(true, |peers| peers.split(',').any(|name| name == kind))
 }
 
 fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
@@ -356,11 +366,36 @@ async fn measure_link(address: SocketAddr) {
     clock.sleep(Duration::from_millis(300)).await;
     let echo = links.resolve::<Ping>("agent://server/echo").expect("a name");
     let small = Ping { payload: vec![7; SIZE] };
-    let nothing = Ping { payload: Vec::new() };
 
-    let times = timed(async || drop(ask(&echo, &small).await));
-    percentiles("ask 256 B, one in flight", times.await);
+    if wanted("one") {
+        let times = timed(async || drop(ask(&echo, &small).await));
+        percentiles("ask 256 B, one in flight", times.await);
+    }
+    if wanted("many") {
+        many_in_flight(&echo).await;
+    }
+    if wanted("small") {
+        one_way_small(&echo).await;
+    }
+    if wanted("large") {
+        one_way_large(&echo, &links, &clock).await;
+    }
+    if wanted("behind") {
+        behind_a_transfer(&echo, &small, &links).await;
+    }
+    if wanted("idle") {
+        idle_links(&echo, address).await;
+    }
+    kernel.stop().await;
+}
 
+/// Whether `NEUROFLOW_BENCH_ONLY` says nothing of measurements, or names this one.
+fn wanted(measurement: &str) -> bool {
+    std::env::var("NEUROFLOW_BENCH_ONLY")
+        .map_or(true, |only| only.split(',').any(|name| name == measurement))
+}
+
+async fn many_in_flight(echo: &Address<Request<Ping>>) {
     let mut tasks = tokio::task::JoinSet::new();
     let (start, until) = (Instant::now(), Instant::now() + seconds());
     for _ in 0..64 {
@@ -377,8 +412,11 @@ async fn measure_link(address: SocketAddr) {
     let asked: u32 = tasks.join_all().await.into_iter().sum();
     let rate = f64::from(asked) / start.elapsed().as_secs_f64();
     println!("ask 256 B, 64 in flight  {rate:.0}/s");
+}
 
-    let before = ask(&echo, &nothing).await.get().messages.to_native();
+async fn one_way_small(echo: &Address<Request<Ping>>) {
+    let (small, nothing) = (Ping { payload: vec![7; SIZE] }, Ping { payload: Vec::new() });
+    let before = ask(echo, &nothing).await.get().messages.to_native();
     let (start, mut sent) = (Instant::now(), 0_u64);
     while start.elapsed() < seconds() {
         for _ in 0..1_000 {
@@ -386,12 +424,15 @@ async fn measure_link(address: SocketAddr) {
         }
         sent += 1_000;
     }
-    while ask(&echo, &nothing).await.get().messages.to_native() < before + sent {}
+    while ask(echo, &nothing).await.get().messages.to_native() < before + sent {}
     println!("one way 256 B  {:.0}/s", rate_of(sent, start));
+}
 
+async fn one_way_large(echo: &Address<Request<Ping>>, links: &Links, clock: &Clock) {
+    let nothing = Ping { payload: Vec::new() };
     let large = Ping { payload: vec![7; MIB] };
     let parcel = Parcel::archive(&large).expect("small enough");
-    let before = ask(&echo, &nothing).await.get().bytes.to_native();
+    let before = ask(echo, &nothing).await.get().bytes.to_native();
     let copied = links.status()[0].copied_bytes;
     let (start, mut sent) = (Instant::now(), 0_u64);
     while start.elapsed() < seconds() {
@@ -400,15 +441,11 @@ async fn measure_link(address: SocketAddr) {
         echo.tell(Header::new(), request).await.expect("taken");
         sent += 1;
     }
-    while ask(&echo, &nothing).await.get().bytes.to_native() < before + sent * MIB as u64 {
+    while ask(echo, &nothing).await.get().bytes.to_native() < before + sent * MIB as u64 {
         clock.sleep(Duration::from_millis(1)).await;
     }
     let copied = links.status()[0].copied_bytes - copied;
     println!("one way 1 MiB  {:.0} MiB/s  ({copied} bytes copied)", rate_of(sent, start));
-
-    behind_a_transfer(&echo, &small).await;
-    idle_links(&echo, address).await;
-    kernel.stop().await;
 }
 
 fn rate_of(count: u64, since: Instant) -> f64 {
@@ -416,7 +453,8 @@ fn rate_of(count: u64, since: Instant) -> f64 {
 }
 
 /// Small asks while 16 MiB messages follow one another.
-async fn behind_a_transfer(echo: &Address<Request<Ping>>, small: &Ping) {
+async fn behind_a_transfer(echo: &Address<Request<Ping>>, small: &Ping, links: &Links) {
+    let lost = links.status()[0].lost_packets;
     let huge = Parcel::archive(&Ping { payload: vec![7; 16 * MIB] }).expect("small enough");
     let transfer = {
         let echo = echo.clone();
@@ -433,6 +471,7 @@ async fn behind_a_transfer(echo: &Address<Request<Ping>>, small: &Ping) {
     let times = timed(async || drop(ask(echo, small).await)).await;
     tasks.shutdown().await;
     percentiles("ask 256 B behind 16 MiB  ", times);
+    println!("  packets lost meanwhile  {}", links.status()[0].lost_packets - lost);
 }
 
 /// What the server grows by for each of many links that do nothing.

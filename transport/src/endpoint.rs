@@ -1,5 +1,6 @@
 //! A node's endpoint: links to all peers behind one port, and what this node offers them.
 
+mod congestion;
 mod port;
 mod server;
 mod tuning;

@@ -36,8 +36,9 @@ pub const LANE_HIGH_WATER_BYTES: usize = 1024 * 1024;
 /// loses its link.
 pub const LANE_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
-/// Large messages that a peer may be sending at once.
-pub const LARGE_STREAMS: u32 = 64;
+/// Large messages that a peer may be sending at once: with more of them each only comes later, and
+/// what has arrived of those that find no room would hold up all.
+pub const LARGE_STREAMS: u32 = 8;
 
 /// KiB of large messages that one link assembles at a time; what more comes waits in the peer.
 pub const LARGE_KIB: u32 = 64 * 1024;
@@ -72,14 +73,29 @@ pub const REDIAL_MAX: Duration = Duration::from_secs(5);
 /// Largest packet that path discovery tries. 8 952 with segmentation offload stalls on loopback.
 pub const MAX_PACKET_BYTES: u16 = 6_500;
 
-/// Bytes in flight per connection: 100 ms at 1.2 GB/s would be more, and hold that much memory.
-pub const SEND_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes that may be in flight however long they take: five of the largest packets. Measured with
+/// large messages on a busy machine: more was no faster, and small messages waited for it.
+pub const IN_FLIGHT_BYTES: u64 = 32 * 1024;
+
+/// How much longer than on an idle path a round trip may take before less is sent: what a small
+/// message waits behind a large one.
+pub const QUEUEING: Duration = Duration::from_micros(100);
+
+/// Bytes per connection that were written and not acknowledged. As much as the peer lets us write, so
+/// that what large messages have written never keeps a lane from writing; how much of it is in
+/// flight, the congestion window says. Archives are held by reference.
+pub const SEND_WINDOW_BYTES: u64 = CONNECTION_WINDOW_BYTES as u64;
 
 /// Bytes that a peer may send on one stream before they are read.
 pub const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
-/// Bytes that a peer may send on one connection before they are read.
-pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// Bytes that a peer may send on one connection before they are read: as much as on all its streams,
+/// so that large messages that wait for room never use up what the lanes need.
+pub const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (LARGE_STREAMS + LANES as u32);
+
+/// Bytes that the system holds for the node's socket, each way, if it allows so many: what arrives
+/// while others run. With the 208 KiB that it holds by itself, a burst on a fast path loses packets.
+pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Peers that one node keeps links to: a full mesh of a few hundred nodes.
 pub const MAX_PEERS: usize = 1_024;

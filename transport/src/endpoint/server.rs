@@ -121,6 +121,7 @@ impl Actor for ClusterServer {
         let bind = |source| ListenError::Bind { address: listen, source };
         let server = tuning::server(&shared.presented, &shared.trust)?;
         let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
+        tuning::socket(&socket);
         let runtime = quinn::default_runtime()
             .ok_or_else(|| bind(std::io::Error::other("there is no tokio runtime")))?;
         let mut endpoint = quinn::Endpoint::new(tuning::endpoint()?, Some(server), socket, runtime)

@@ -1,5 +1,6 @@
 //! How QUIC is set up: measured on loopback, safe elsewhere.
 
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use quinn::{
     VarInt,
 };
 
+use super::congestion::PromptConfig;
 use super::server::ListenError;
 use crate::identity::{Presented, Trust, client_config, server_config};
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, IDLE_TIMEOUT, LANES, LARGE_STREAMS, MAX_HANDSHAKES, MAX_PACKET_BYTES,
-    SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES,
+    SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 };
 
 /// Packets are this large before the path is known, as every path carries them.
@@ -23,6 +25,13 @@ pub(super) fn endpoint() -> Result<EndpointConfig, ListenError> {
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(MAX_PACKET_BYTES).map_err(ListenError::Setting)?;
     Ok(config)
+}
+
+/// Asks for room in the system for bursts. It gives what it allows: less costs speed alone.
+pub(super) fn socket(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    let _less = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _less = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
 }
 
 pub(super) fn server(
@@ -58,6 +67,7 @@ fn transport() -> Result<Arc<TransportConfig>, ListenError> {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
+        .congestion_controller_factory(Arc::new(PromptConfig::default()))
         .initial_mtu(FIRST_PACKET_BYTES)
         .min_mtu(FIRST_PACKET_BYTES)
         .mtu_discovery_config(Some(discovery))
