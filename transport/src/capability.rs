@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use neuroflow_kernel::{AttenuateError, ParcelError, Restriction, Rights, StreamError};
 
-pub(crate) use self::issuer::Capabilities;
+pub(crate) use self::issuer::{Capabilities, wall_ms};
 pub(crate) use self::signature::Signer;
 use crate::identity::NodeId;
 use crate::limits::{CAPABILITY_BLOCKS, CAPABILITY_LIFE, CAPABILITY_TOKEN_BYTES, MAX_CAPABILITIES};

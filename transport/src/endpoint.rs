@@ -17,7 +17,8 @@ use neuroflow_kernel::{
 
 use crate::capability::{Capabilities, Signer};
 use crate::export::{Allowed, ExportError, Exports};
-use crate::identity::{CertificateError, Credential, NodeId, Presented, Trust};
+use crate::identity::{Authority, CertificateError, Credential, NodeId, Presented, Trust};
+use crate::join::Door;
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{LinkError, LinkStatus, connect};
@@ -44,19 +45,27 @@ pub struct LinksConfig {
     credential: Credential,
     trust: Trust,
     seeds: Vec<SocketAddr>,
+    authority: Option<Arc<Authority>>,
 }
 
 impl LinksConfig {
     /// Listens at this address, as this node, for those that are trusted; port 0 lets the system
     /// choose.
     pub fn new(listen: SocketAddr, credential: Credential, trust: Trust) -> Self {
-        Self { listen, credential, trust, seeds: Vec::new() }
+        Self { listen, credential, trust, seeds: Vec::new(), authority: None }
     }
 
     /// A node to dial from the start, and until it answers.
     #[must_use]
     pub fn seed(mut self, address: SocketAddr) -> Self {
         self.seeds.push(address);
+        self
+    }
+
+    /// Lets this node sign others, which it invites with [`Links::invite`].
+    #[must_use]
+    pub fn authority(mut self, authority: Authority) -> Self {
+        self.authority = Some(Arc::new(authority));
         self
     }
 
@@ -70,6 +79,7 @@ impl LinksConfig {
         let capabilities = Capabilities::new(own, start, clock.clone());
         let shared = Arc::new(Shared {
             capabilities: Arc::clone(&capabilities),
+            door: self.authority.map(|authority| Door::new(authority, clock.clone())),
             signer: Signer::new(&self.credential)?,
             id: self.credential.id(),
             name: self.credential.name().clone(),
@@ -128,6 +138,7 @@ pub(crate) struct Shared {
     pub(crate) exports: Arc<Exports>,
     pub(crate) capabilities: Arc<Capabilities>,
     pub(crate) signer: Signer,
+    pub(crate) door: Option<Arc<Door>>,
     pub(crate) trust: Trust,
     pub(crate) presented: Arc<Presented>,
     pub(crate) peers: Peers,

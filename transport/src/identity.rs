@@ -13,7 +13,9 @@ use std::fmt;
 pub use self::authority::{Authority, AuthorityError};
 pub(crate) use self::certificate::Subject;
 pub use self::certificate::{CertificateError, Credential};
-pub(crate) use self::tls::{Presented, client_config, peer_name, server_config};
+pub(crate) use self::tls::{
+    Presented, client_config, guest_config, is_trusted, peer_name, server_config,
+};
 pub use self::trust::Trust;
 
 /// A node's identity: the SHA-256 hash of its public key (the certificate's subject public key

@@ -16,6 +16,7 @@ mod export;
 mod link;
 
 mod capability;
+mod join;
 mod keyed;
 mod life;
 mod watch;
@@ -47,6 +48,7 @@ pub use export::{Allowed, ExportError};
 pub use link::{LinkError, LinkState, LinkStatus};
 
 pub use capability::{CapabilityError, CapabilityId, CapabilityToken, Terms};
+pub use join::{Guest, Invitation, Invite, InviteError, JoinError, JoinToken, Joined, join};
 pub use keyed::{CallKey, KeyedError};
 pub use life::LifeError;
 

@@ -161,5 +161,17 @@ pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(24 * 90);
 /// How long a cluster's own certificate is valid.
 pub const AUTHORITY_LIFE: Duration = Duration::from_hours(24 * 3_650);
 
+/// How long an invitation is valid unless its maker says otherwise.
+pub const INVITE_LIFE: Duration = Duration::from_mins(10);
+
+/// Invitations that a node has out.
+pub const MAX_INVITES: usize = 256;
+
+/// Bytes of one message of a join: a few certificates.
+pub const MAX_JOIN_BYTES: usize = 64 * 1024;
+
+/// Time that a join may take: a handshake, three messages and a signature.
+pub const JOIN_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Bytes of a certificate or key file that are read at most.
 pub const MAX_PEM_BYTES: u64 = 64 * 1024;

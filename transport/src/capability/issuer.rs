@@ -195,7 +195,7 @@ impl Capabilities {
 /// How long a token's outcome is known after it ended.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
-pub(super) fn wall_ms(clock: &Clock) -> u64 {
+pub(crate) fn wall_ms(clock: &Clock) -> u64 {
     let since = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

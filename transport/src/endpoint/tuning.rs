@@ -13,6 +13,7 @@ use quinn::{
 use super::congestion::PromptConfig;
 use super::server::ListenError;
 use crate::identity::{Presented, Trust, client_config, server_config};
+use crate::join::Door;
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, IDLE_TIMEOUT, LANES, LARGE_STREAMS, MAX_HANDSHAKES, MAX_PACKET_BYTES,
     SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
@@ -37,8 +38,9 @@ pub(super) fn socket(socket: &UdpSocket) {
 pub(super) fn server(
     presented: &Arc<Presented>,
     trust: &Trust,
+    door: Option<Arc<Door>>,
 ) -> Result<ServerConfig, ListenError> {
-    let tls = server_config(presented, trust)?;
+    let tls = server_config(presented, trust, door)?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.transport_config(transport()?).migration(true).max_incoming(MAX_HANDSHAKES);
     Ok(config)

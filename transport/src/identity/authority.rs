@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use neuroflow_kernel::{Name, NameError};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
 };
 
-use super::certificate::{CertificateError, Credential, role_uri};
+use super::NodeId;
+use super::certificate::{CertificateError, Credential, Subject, role_uri};
 use crate::limits::AUTHORITY_LIFE;
 
 /// A clock that is behind by less than this takes a certificate that was made just now.
@@ -67,17 +68,27 @@ impl Authority {
         life: Duration,
         now: SystemTime,
     ) -> Result<Credential, AuthorityError> {
-        let mut params = params(node, life, now)?;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        for role in roles {
-            let uri = role_uri(Name::new(role)?.as_str());
-            params.subject_alt_names.push(SanType::URI(uri.try_into()?));
-        }
+        let params = node_params(node, roles, life, now)?;
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Credential::from_pem(&certificate.pem(), &key.serialize_pem())?)
+    }
+
+    /// Signs the key of a request (PKCS #10, in DER), which proves that its sender has that key; what
+    /// else it asks for isn't looked at.
+    pub(crate) fn sign(
+        &self,
+        request: &[u8],
+        node: &str,
+        roles: &[&str],
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<Signed, AuthorityError> {
+        let request = CertificateSigningRequestParams::from_der(&request.into())?;
+        let params = node_params(node, roles, life, now)?;
+        let certificate = params.signed_by(&request.public_key, &self.issuer)?;
+        let Subject { id, name, .. } = Subject::of(certificate.der())?;
+        Ok(Signed { id, name, certificate_pem: certificate.pem() })
     }
 
     /// The certificate that every node of the cluster trusts.
@@ -95,6 +106,30 @@ impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").finish_non_exhaustive()
     }
+}
+
+/// A certificate that was made for a key elsewhere.
+pub(crate) struct Signed {
+    pub(crate) id: NodeId,
+    pub(crate) name: Name,
+    pub(crate) certificate_pem: String,
+}
+
+fn node_params(
+    node: &str,
+    roles: &[&str],
+    life: Duration,
+    now: SystemTime,
+) -> Result<CertificateParams, AuthorityError> {
+    let mut params = params(node, life, now)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    for role in roles {
+        let uri = role_uri(Name::new(role)?.as_str());
+        params.subject_alt_names.push(SanType::URI(uri.try_into()?));
+    }
+    Ok(params)
 }
 
 fn params(

@@ -21,6 +21,7 @@ use rustls::{
 
 use super::certificate::{Credential, Subject};
 use super::{NodeId, Trust};
+use crate::join::{ALPN as JOIN_ALPN, Door};
 
 /// The protocol's name and version in the handshake.
 const ALPN: &[u8] = b"neuroflow/1";
@@ -72,16 +73,20 @@ impl ResolvesClientCert for Presented {
 pub(crate) fn server_config(
     presented: &Arc<Presented>,
     trust: &Trust,
+    door: Option<Arc<Door>>,
 ) -> Result<ServerConfig, Error> {
     let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(&trust.roots), provider())
         .build()
         .map_err(|error| Error::General(error.to_string()))?;
-    let verifier = Arc::new(Callers { chain, trust: trust.clone() });
+    let verifier = Arc::new(Callers { chain, trust: trust.clone(), door: door.clone() });
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::clone(presented) as _);
     config.alpn_protocols = vec![ALPN.to_vec()];
+    if door.is_some() {
+        config.alpn_protocols.push(JOIN_ALPN.to_vec());
+    }
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(config)
@@ -139,6 +144,8 @@ fn admit(
 struct Callers {
     chain: Arc<dyn ClientCertVerifier>,
     trust: Trust,
+    /// Where strangers may be invited.
+    door: Option<Arc<Door>>,
 }
 
 impl fmt::Debug for Callers {
@@ -148,6 +155,11 @@ impl fmt::Debug for Callers {
 }
 
 impl ClientCertVerifier for Callers {
+    /// Only while somebody is invited, a node without a certificate gets as far as the door.
+    fn client_auth_mandatory(&self) -> bool {
+        !self.door.as_ref().is_some_and(|door| door.is_open())
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // A stranger isn't told whose cluster this is.
         &[]
@@ -184,6 +196,77 @@ impl ClientCertVerifier for Callers {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
+    }
+}
+
+/// For a node that has no certificate yet, and finds out afterwards whom it talks to.
+pub(crate) fn guest_config(alpn: &[u8]) -> Result<ClientConfig, Error> {
+    let verifier = Arc::new(Anybody { provider: provider() });
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(config)
+}
+
+/// Whether a chain is of a node that this authority has signed.
+pub(crate) fn is_trusted(trust: &Trust, chain: &[CertificateDer<'_>]) -> bool {
+    let Some((end_entity, intermediates)) = chain.split_first() else { return false };
+    let Ok(certificate) = ParsedCertificate::try_from(end_entity) else { return false };
+    let algorithms = provider().signature_verification_algorithms.all;
+    let now = UnixTime::now();
+    verify_server_cert_signed_by_trust_anchor(
+        &certificate,
+        &trust.roots,
+        intermediates,
+        now,
+        algorithms,
+    )
+    .is_ok()
+}
+
+/// Takes any certificate, as long as whoever presents it has its key.
+#[derive(Debug)]
+struct Anybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

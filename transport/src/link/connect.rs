@@ -127,6 +127,13 @@ pub(crate) async fn accept(
 
 async fn accept_now(shared: &Shared, incoming: quinn::Incoming) -> Result<Established, LinkError> {
     let connection = incoming.accept()?.await?;
+    if let Some(door) = &shared.door
+        && is_guest(&connection)
+    {
+        let _gone = crate::join::serve(door, &connection).await;
+        CloseCode::Shutdown.close(&connection);
+        return Err(quinn::ConnectionError::LocallyClosed.into());
+    }
     let shut = |code: CloseCode, error: LinkError| {
         code.close(&connection);
         error
@@ -162,6 +169,13 @@ async fn accept_now(shared: &Shared, incoming: quinn::Incoming) -> Result<Establ
         dialled: false,
         claim: None,
     })
+}
+
+/// Whether the other end wants to join, and not to talk.
+fn is_guest(connection: &Connection) -> bool {
+    let data = connection.handshake_data();
+    let data = data.and_then(|any| any.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    data.and_then(|data| data.protocol).is_some_and(|protocol| protocol == crate::join::ALPN)
 }
 
 /// Who is at the other end, as its certificate says.

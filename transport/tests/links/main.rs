@@ -4,6 +4,7 @@
 mod calls;
 mod capability;
 mod hostile;
+mod join;
 mod keyed;
 mod loss;
 mod watch;
