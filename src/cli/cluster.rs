@@ -1,5 +1,8 @@
 //! `neuroflow cluster`: the authority that makes nodes a cluster.
 
+mod invite;
+mod join;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -20,6 +23,8 @@ pub(super) struct ClusterCommand {
 #[derive(Debug, Subcommand)]
 enum Action {
     Init(Init),
+    Invite(invite::InviteNode),
+    Join(join::JoinCluster),
 }
 
 /// Makes the authority of a new cluster: the certificate that its nodes trust, and the key that signs
@@ -46,11 +51,21 @@ pub(super) enum ClusterError {
     /// The authority can't be made.
     #[error("the authority can't be made")]
     Authority(#[from] AuthorityError),
+    /// Nobody was invited, or nobody came.
+    #[error(transparent)]
+    Invite(#[from] invite::InviteNodeError),
+    /// This node didn't join.
+    #[error(transparent)]
+    Join(#[from] join::JoinClusterError),
 }
 
 impl ClusterCommand {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let Action::Init(init) = self.action;
+        let init = match self.action {
+            Action::Init(init) => init,
+            Action::Invite(invite) => return invite.run(globals, out),
+            Action::Join(join) => return join.run(globals, out),
+        };
         init.make(globals).map_err(CliError::Cluster)?;
         writeln!(out, "{}", init.dir.join(AUTHORITY).display())?;
         Ok(SUCCESS)

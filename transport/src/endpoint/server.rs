@@ -119,7 +119,7 @@ impl Actor for ClusterServer {
         let shared = Arc::clone(&self.shared);
         let listen = *shared.listen.lock().unwrap_or_else(PoisonError::into_inner);
         let bind = |source| ListenError::Bind { address: listen, source };
-        let server = tuning::server(&shared.presented, &shared.trust, shared.door.clone())?;
+        let server = tuning::server(&shared.presented, &shared.trust, shared.door.as_ref())?;
         let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
         tuning::socket(&socket);
         let runtime = quinn::default_runtime()

@@ -38,7 +38,7 @@ pub(super) fn socket(socket: &UdpSocket) {
 pub(super) fn server(
     presented: &Arc<Presented>,
     trust: &Trust,
-    door: Option<Arc<Door>>,
+    door: Option<&Arc<Door>>,
 ) -> Result<ServerConfig, ListenError> {
     let tls = server_config(presented, trust, door)?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));

@@ -33,7 +33,7 @@ fn shake(dialler: &Node, acceptor: &Node, expected: Option<&NodeId>) -> Result<(
     let client = Presented::new(&dialler.credential).unwrap();
     let server = Presented::new(&acceptor.credential).unwrap();
     let client = Arc::new(client_config(&client, &dialler.trust).unwrap());
-    let server = Arc::new(server_config(&server, &acceptor.trust).unwrap());
+    let server = Arc::new(server_config(&server, &acceptor.trust, None).unwrap());
     let name = ServerName::try_from(peer_name(expected)).unwrap();
     let mut client = ClientConnection::new(client, name).unwrap();
     let mut server = ServerConnection::new(server).unwrap();

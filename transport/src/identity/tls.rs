@@ -73,12 +73,12 @@ impl ResolvesClientCert for Presented {
 pub(crate) fn server_config(
     presented: &Arc<Presented>,
     trust: &Trust,
-    door: Option<Arc<Door>>,
+    door: Option<&Arc<Door>>,
 ) -> Result<ServerConfig, Error> {
     let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(&trust.roots), provider())
         .build()
         .map_err(|error| Error::General(error.to_string()))?;
-    let verifier = Arc::new(Callers { chain, trust: trust.clone(), door: door.clone() });
+    let verifier = Arc::new(Callers { chain, trust: trust.clone(), door: door.cloned() });
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
