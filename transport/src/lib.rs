@@ -12,6 +12,10 @@ mod session;
 
 mod identity;
 
+mod directory;
+mod membership;
+mod placement;
+
 mod export;
 mod link;
 

@@ -175,3 +175,78 @@ pub const JOIN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Bytes of a certificate or key file that are read at most.
 pub const MAX_PEM_BYTES: u64 = 64 * 1024;
+
+/// Members that a node knows at once: as many as it may have links to.
+pub const MAX_MEMBERS: usize = MAX_PEERS;
+
+/// Nodes that a node has heard of and that have not proved themselves to it yet. What others say leads
+/// to a dial, so this bounds how much a member can make us dial.
+pub const MAX_HEARD: usize = 256;
+
+/// Dials of nodes that were heard of, at a time.
+pub const GOSSIP_DIALS: usize = 16;
+
+/// Agents that a member may offer.
+pub const MAX_OFFERS: usize = 256;
+
+/// Skills of one offered agent.
+pub const MAX_SKILLS: usize = 32;
+
+/// Bytes of a skill's name.
+pub const MAX_SKILL_BYTES: usize = 128;
+
+/// Bytes of a member's record: all agents that it may offer, with a few short skills each.
+pub const MAX_RECORD_BYTES: usize = 64 * 1024;
+
+/// Bytes of one gossip packet: every member that may be there, as a newcomer is told of all at once.
+/// What doesn't fit into a datagram goes on a stream of its own.
+pub const MAX_GOSSIP_BYTES: usize = 128 * 1024;
+
+/// Streams of gossip that one link reads at a time, and that a node sends at a time to one peer.
+pub const GOSSIP_STREAMS: usize = 4;
+
+/// Bytes of gossip datagrams that wait to be read or sent on a link; the oldest go first. Gossip
+/// repeats itself.
+pub const GOSSIP_BUFFER_BYTES: usize = 256 * 1024;
+
+/// How often a node asks another whether it lives.
+pub const PROBE_PERIOD: Duration = Duration::from_millis(500);
+
+/// How long it waits before it asks others to ask. Above the round trip of a network of one region.
+pub const PROBE_RTT: Duration = Duration::from_millis(200);
+
+/// How long a node is suspected before it counts as dead: time to object.
+pub const SUSPICION: Duration = Duration::from_secs(2);
+
+/// How often news of members are passed on, while there are any.
+pub const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
+
+/// How often a node says what load it has, and which record of it is the newest.
+pub const PULSE_PERIOD: Duration = Duration::from_secs(2);
+
+/// How long a dead member is remembered: longer than any packet that still says it lives.
+pub const FORGET_DEAD: Duration = Duration::from_mins(10);
+
+/// How long a node that was heard of waits before it's dialled, at most: it's likely to dial us.
+pub const HEARSAY_WAIT: Duration = Duration::from_millis(300);
+
+/// How long a node that was heard of and didn't answer isn't dialled again.
+pub const HEARSAY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Times that a node that was heard of is dialled before it's forgotten.
+pub const HEARSAY_DIALS: u32 = 5;
+
+/// Nodes on a revocation list.
+pub const MAX_REVOKED: usize = 4_096;
+
+/// Bytes of a file that holds one.
+pub const MAX_REVOCATION_BYTES: usize = MAX_REVOKED * 80 + 1_024;
+
+/// Names that a seed's name may lead to.
+pub const MAX_SEED_ADDRESSES: usize = 64;
+
+/// How often a seed's name is looked up while the node knows nobody.
+pub const SEED_PAUSE: Duration = Duration::from_secs(2);
+
+/// Time that a look-up of a seed's name may take.
+pub const SEED_DEADLINE: Duration = Duration::from_secs(5);
