@@ -49,6 +49,13 @@ impl RemoteTarget {
         (self.generation != 0).then(|| Generation::from_number(self.generation))
     }
 
+    /// The same actor on this node.
+    #[must_use]
+    pub fn on_node(mut self, node: &str) -> Self {
+        self.node = Some(node.to_owned());
+        self
+    }
+
     /// The same actor in this life alone: a restart makes it stale.
     #[must_use]
     pub fn in_life(mut self, generation: Generation) -> Self {
@@ -227,6 +234,12 @@ pub enum RemoteError {
     /// This build or configuration has no links to other nodes.
     #[error("this node has no links to others, so {target} can't be reached")]
     Unsupported {
+        /// Where the request was to go.
+        target: String,
+    },
+    /// No node that is there offers it.
+    #[error("no node of the cluster that is there and takes work offers {target}")]
+    Unplaced {
         /// Where the request was to go.
         target: String,
     },

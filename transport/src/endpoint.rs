@@ -1,13 +1,15 @@
 //! A node's endpoint: links to all peers behind one port, and what this node offers them.
 
+mod cluster;
 mod congestion;
 mod port;
 mod server;
 mod tuning;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use neuroflow_kernel::{
@@ -16,12 +18,14 @@ use neuroflow_kernel::{
 };
 
 use crate::capability::{Capabilities, Signer};
+use crate::directory::Directory;
 use crate::export::{Allowed, ExportError, Exports};
 use crate::identity::{Authority, CertificateError, Credential, NodeId, Presented, Trust};
 use crate::join::Door;
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{LinkError, LinkStatus, connect};
+use crate::membership::{GossipMeters, Inbox};
 use crate::session::handshake::Hello;
 
 pub use self::server::ListenError;
@@ -46,13 +50,25 @@ pub struct LinksConfig {
     trust: Trust,
     seeds: Vec<SocketAddr>,
     authority: Option<Arc<Authority>>,
+    advertise: Option<SocketAddr>,
+    capacity: u32,
+    build: String,
 }
 
 impl LinksConfig {
     /// Listens at this address, as this node, for those that are trusted; port 0 lets the system
     /// choose.
     pub fn new(listen: SocketAddr, credential: Credential, trust: Trust) -> Self {
-        Self { listen, credential, trust, seeds: Vec::new(), authority: None }
+        Self {
+            listen,
+            credential,
+            trust,
+            seeds: Vec::new(),
+            authority: None,
+            advertise: None,
+            capacity: CAPACITY,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        }
     }
 
     /// A node to dial from the start, and until it answers.
@@ -66,6 +82,28 @@ impl LinksConfig {
     #[must_use]
     pub fn authority(mut self, authority: Authority) -> Self {
         self.authority = Some(Arc::new(authority));
+        self
+    }
+
+    /// Where other nodes reach this one, if that isn't where it listens: behind an address translation.
+    #[must_use]
+    pub fn advertise(mut self, address: SocketAddr) -> Self {
+        self.advertise = Some(address);
+        self
+    }
+
+    /// The node's weight among those that offer the same agent; 100 unless it's set. With 0 nothing is
+    /// placed on it.
+    #[must_use]
+    pub fn capacity(mut self, capacity: u32) -> Self {
+        self.capacity = capacity;
+        self
+    }
+
+    /// What other nodes are told of this one's build.
+    #[must_use]
+    pub fn build(mut self, build: impl Into<String>) -> Self {
+        self.build = build.into();
         self
     }
 
@@ -95,6 +133,15 @@ impl LinksConfig {
             endpoint: RwLock::new(None),
             connections: AtomicU64::new(0),
             firsts: Mutex::default(),
+            advertise: self.advertise,
+            capacity: self.capacity,
+            build: self.build,
+            skills: RwLock::default(),
+            draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            directory: Directory::default(),
+            membership: Inbox::default(),
+            gossip_meters: GossipMeters::default(),
         });
         let watch = crate::watch::WatchService::new(&shared.exports);
         shared.exports.offer(vec![Arc::new(watch), Arc::new(capabilities)]);
@@ -122,6 +169,9 @@ pub enum LinksError {
     Name(#[from] NameError),
 }
 
+/// A node's weight unless it says otherwise.
+const CAPACITY: u32 = 100;
+
 /// Which start of a node this is: another number after each.
 fn incarnation() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
@@ -148,7 +198,18 @@ pub(crate) struct Shared {
     endpoint: RwLock<Option<quinn::Endpoint>>,
     connections: AtomicU64,
     /// The first connection to each peer, so that later ones count as reconnects.
-    firsts: Mutex<std::collections::HashMap<NodeId, u64>>,
+    firsts: Mutex<HashMap<NodeId, u64>>,
+    pub(crate) advertise: Option<SocketAddr>,
+    pub(crate) capacity: u32,
+    pub(crate) build: String,
+    /// What offered agents say that they can do.
+    pub(crate) skills: RwLock<HashMap<String, Vec<String>>>,
+    pub(crate) draining: AtomicBool,
+    /// The node stops, and says so to its peers.
+    pub(crate) leaving: AtomicBool,
+    pub(crate) directory: Directory,
+    pub(crate) membership: Inbox,
+    pub(crate) gossip_meters: GossipMeters,
 }
 
 impl Shared {
@@ -186,7 +247,12 @@ pub(crate) enum ClusterCommand {
     Dial(SocketAddr),
     /// Shuts a node out.
     Revoke(NodeId),
+    /// Runs this beside the links.
+    Run(Work),
 }
+
+/// Something to run.
+pub(crate) struct Work(pub(crate) std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Message for ClusterCommand {
     fn name(&self) -> &'static str {
@@ -194,6 +260,7 @@ impl Message for ClusterCommand {
             Self::Arrived(_) => "arrived",
             Self::Dial(_) => "dial",
             Self::Revoke(_) => "revoke",
+            Self::Run(_) => "run",
         }
     }
 }
@@ -284,7 +351,8 @@ impl Links {
                 .own(target.name())
                 .ok_or_else(|| RemoteError::Unreachable { target: target.to_string() }),
             Some(_) => Ok(Address::remote(Arc::new(self.clone()), target)),
-            None => Err(RemoteError::Unsupported { target: target.to_string() }),
+            // Each address has a key of its own, so that many are spread.
+            None => self.placed(target, &incarnation().to_le_bytes()),
         }
     }
 

@@ -143,6 +143,13 @@ impl Exports {
         self.services.get()?.iter().find_map(|service| service.serve(name, asker))
     }
 
+    /// Messages that wait in the mailboxes of what is offered.
+    pub(crate) fn waiting(&self) -> u32 {
+        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let waiting: usize = exports.values().map(|export| export.actor.waiting()).sum();
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+
     /// What the links do for one another; said once.
     pub(crate) fn offer(&self, services: Vec<Arc<dyn Service>>) {
         // Whoever makes the links says this, and nobody else.
@@ -183,6 +190,11 @@ pub(crate) trait Exported: Send + Sync {
 
     /// Takes these rights back.
     fn revoke(&self) {}
+
+    /// Messages that wait in its mailbox.
+    fn waiting(&self) -> usize {
+        0
+    }
 
     /// This life of it alone; nothing if another is there, or none.
     fn in_life(&self, _life: Generation) -> Option<Arc<dyn Exported>> {
@@ -260,6 +272,10 @@ impl<W: WireRequest> Exported for Typed<W> {
     fn revoke(&self) {
         // An address that wasn't narrowed is never given out.
         let _own = self.0.revoke().is_err();
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.mailbox_depth()
     }
 
     fn in_life(&self, life: Generation) -> Option<Arc<dyn Exported>> {

@@ -44,10 +44,12 @@ pub(crate) enum Kind {
     Lane = 9,
     /// The sender takes no new requests.
     Drain = 10,
+    /// A message between members that a datagram can't carry.
+    Gossip = 11,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Hello,
         Self::Request,
         Self::Notice,
@@ -58,6 +60,7 @@ impl Kind {
         Self::ReplyCredit,
         Self::Lane,
         Self::Drain,
+        Self::Gossip,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -65,7 +68,7 @@ impl Kind {
     }
 
     fn has_archive(self) -> bool {
-        matches!(self, Self::Request | Self::Notice | Self::Reply)
+        matches!(self, Self::Request | Self::Notice | Self::Reply | Self::Gossip)
     }
 
     fn has_name(self) -> bool {

@@ -56,6 +56,9 @@ pub use join::{Guest, Invitation, Invite, InviteError, JoinError, JoinToken, Joi
 pub use keyed::{CallKey, KeyedError};
 pub use life::LifeError;
 
+pub use directory::{Member, MemberState};
+pub use membership::Offer;
+
 pub use endpoint::{Links, LinksConfig, LinksError, ListenError};
 pub use unlinked::Unlinked;
 

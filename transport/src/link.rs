@@ -5,6 +5,7 @@
 //! connections, dials again when one is lost, and says how things stand.
 
 pub(crate) mod connect;
+pub(crate) mod gossip;
 pub(crate) mod lane;
 pub(crate) mod large;
 pub(crate) mod outbox;
@@ -197,9 +198,16 @@ pub(crate) enum CloseCode {
     Violation = 2,
     Incompatible = 3,
     Revoked = 4,
+    Leaving = 5,
 }
 
 impl CloseCode {
+    /// Whether the peer has closed the connection with this code.
+    pub(crate) fn was_said(self, connection: &quinn::Connection) -> bool {
+        matches!(connection.close_reason(), Some(quinn::ConnectionError::ApplicationClosed(close))
+            if close.error_code == quinn::VarInt::from_u32(self as u32))
+    }
+
     pub(crate) fn close(self, connection: &quinn::Connection) {
         connection.close(quinn::VarInt::from_u32(self as u32), b"");
     }

@@ -8,8 +8,11 @@ pub(crate) mod record;
 pub(crate) mod server;
 mod swim;
 
+use std::sync::atomic::AtomicU64;
+use std::sync::{PoisonError, RwLock};
+
 use bytes::Bytes;
-use neuroflow_kernel::Message;
+use neuroflow_kernel::{Address, Header, Message};
 
 use self::gossip::Linked;
 pub use self::record::Offer;
@@ -26,8 +29,40 @@ pub(crate) enum MembershipCommand {
     Received { from: NodeId, bytes: Bytes },
     /// What this node says of itself may have changed.
     Describe,
+    /// Time has passed.
+    Tick,
     /// Asks another node to drain, or to stop draining.
     Drain { node: NodeId, on: bool },
+}
+
+/// The way to the membership's actor, for links that may be there before it is.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox(RwLock<Option<Address<MembershipCommand>>>);
+
+impl Inbox {
+    pub(crate) fn open(&self, address: Address<MembershipCommand>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    }
+
+    /// Tells it, if it has room: news come again, and links are compared every second.
+    pub(crate) fn tell(&self, command: MembershipCommand) {
+        let address = self.0.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(address) = address {
+            let _full = address.try_tell(Header::new(), command).is_err();
+        }
+    }
+}
+
+/// What a node's gossip and placement count.
+#[derive(Debug, Default)]
+pub(crate) struct GossipMeters {
+    pub(crate) sent: AtomicU64,
+    pub(crate) sent_bytes: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) placed_here: AtomicU64,
+    pub(crate) placed_far: AtomicU64,
+    pub(crate) unplaced: AtomicU64,
 }
 
 impl Message for MembershipCommand {
@@ -37,6 +72,7 @@ impl Message for MembershipCommand {
             Self::Unlinked { .. } => "unlinked",
             Self::Received { .. } => "received",
             Self::Describe => "describe",
+            Self::Tick => "tick",
             Self::Drain { .. } => "drain",
         }
     }

@@ -75,7 +75,7 @@ mod tests {
 
     /// As another implementation computes it:
     /// `-100 / ln(((int.from_bytes(sha256(len8 + key + id)[:8], "little") >> 11) + .5) / 2**53)`.
-    const DRAWN: f64 = 366.851121519;
+    const DRAWN: f64 = 366.851_121_519;
 
     proptest! {
         #[test]

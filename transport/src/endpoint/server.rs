@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -13,7 +14,8 @@ use super::{ClusterCommand, Shared, tuning};
 use crate::identity::NodeId;
 use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
 use crate::link::server::LinkServer;
-use crate::link::{LinkCommand, LinkError, connect};
+use crate::link::{CloseCode, LinkCommand, LinkError, connect};
+use crate::membership::server::MembershipServer;
 
 /// Why a node doesn't listen, or its actor `cluster` ends.
 ///
@@ -59,6 +61,12 @@ pub(crate) struct ClusterServer {
     names: HashMap<Name, NodeId>,
 }
 
+/// The name of the membership's actor among the links'.
+const MEMBERSHIP: &str = "membership";
+
+/// Messages that may wait at the membership: a few of each of many peers. What is lost comes again.
+const MEMBERSHIP_MAILBOX: usize = 4_096;
+
 /// Between tries to dial a seed.
 const BACKOFF: Backoff = Backoff { first: REDIAL_MIN, max: REDIAL_MAX };
 
@@ -78,8 +86,9 @@ impl ClusterServer {
         }
         let Some(peer) = self.shared.peers.get(&id) else { return Ok(None) };
         let mut name = peer.subject().name;
-        if self.names.get(&name).is_some_and(|other| *other != id) {
-            // Another node has this name; the id tells them apart.
+        let taken = self.names.get(&name).is_some_and(|other| *other != id);
+        if taken || name.as_str() == MEMBERSHIP {
+            // Another has this name; the id tells them apart.
             name = Name::new(id.to_string()).map_err(StartError::from)?;
         }
         let server = LinkServer::new(Arc::clone(&self.shared), peer);
@@ -117,6 +126,7 @@ impl Actor for ClusterServer {
 
     async fn started(&mut self, context: &mut Context<ClusterCommand>) -> Result<(), ListenError> {
         let shared = Arc::clone(&self.shared);
+        shared.leaving.store(false, Ordering::SeqCst);
         let listen = *shared.listen.lock().unwrap_or_else(PoisonError::into_inner);
         let bind = |source| ListenError::Bind { address: listen, source };
         let server = tuning::server(&shared.presented, &shared.trust, shared.door.as_ref())?;
@@ -137,6 +147,10 @@ impl Actor for ClusterServer {
         for seed in &shared.seeds {
             self.dial(*seed, context);
         }
+        let membership = MembershipServer::new(Arc::clone(&shared), context.address());
+        let name = Name::new(MEMBERSHIP).map_err(StartError::from)?;
+        let spawn = Spawn::default().mailbox(MEMBERSHIP_MAILBOX);
+        context.spawn(name, membership, spawn).await?;
         // Peers of an earlier life.
         for peer in shared.peers.all() {
             if let Some(link) = self.link(peer.id, context).await? {
@@ -161,6 +175,10 @@ impl Actor for ClusterServer {
                     drop(taken.map_err(|SendError { message, .. }| message));
                 }
             }
+            ClusterCommand::Run(work) => {
+                // Dropped, its caller hears that the call is lost.
+                let _full = context.task(work.0).is_err();
+            }
             ClusterCommand::Dial(address) => self.dial(address, context),
             ClusterCommand::Revoke(node) => {
                 if let Some(link) = self.links.get(&node) {
@@ -176,6 +194,12 @@ impl Actor for ClusterServer {
         ended: Ended,
         context: &mut Context<ClusterCommand>,
     ) -> Result<(), ListenError> {
+        if ended.name.as_str() == MEMBERSHIP {
+            let membership = MembershipServer::new(Arc::clone(&self.shared), context.address());
+            let spawn = Spawn::default().mailbox(MEMBERSHIP_MAILBOX);
+            context.spawn(ended.name, membership, spawn).await?;
+            return Ok(());
+        }
         let Some(id) = self.names.get(&ended.name).copied() else { return Ok(()) };
         self.links.remove(&id);
         if self.shared.peers.get(&id).is_none_or(|peer| peer.is_revoked()) {
@@ -188,6 +212,11 @@ impl Actor for ClusterServer {
     }
 
     async fn stopping(&mut self, context: &mut Context<ClusterCommand>) {
+        self.shared.leaving.store(true, Ordering::SeqCst);
+        // Before the streams end, which would tell the peers less.
+        for link in self.shared.peers.all().iter().filter_map(|peer| peer.link()) {
+            CloseCode::Leaving.close(&link.connection);
+        }
         context.stop_children().await;
         if let Some(endpoint) = self.shared.endpoint() {
             endpoint.close(quinn::VarInt::from_u32(0), b"");

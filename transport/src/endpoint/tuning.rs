@@ -15,8 +15,8 @@ use super::server::ListenError;
 use crate::identity::{Presented, Trust, client_config, server_config};
 use crate::join::Door;
 use crate::limits::{
-    CONNECTION_WINDOW_BYTES, IDLE_TIMEOUT, LANES, LARGE_STREAMS, MAX_HANDSHAKES, MAX_PACKET_BYTES,
-    SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, GOSSIP_BUFFER_BYTES, IDLE_TIMEOUT, LANES, LARGE_STREAMS,
+    MAX_HANDSHAKES, MAX_PACKET_BYTES, SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 };
 
 /// Packets are this large before the path is known, as every path carries them.
@@ -74,6 +74,7 @@ fn transport() -> Result<Arc<TransportConfig>, ListenError> {
         .min_mtu(FIRST_PACKET_BYTES)
         .mtu_discovery_config(Some(discovery))
         .initial_rtt(Duration::from_millis(50))
-        .datagram_receive_buffer_size(None);
+        .datagram_receive_buffer_size(Some(GOSSIP_BUFFER_BYTES))
+        .datagram_send_buffer_size(GOSSIP_BUFFER_BYTES);
     Ok(Arc::new(config))
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -32,20 +33,26 @@ fn provider() -> Arc<CryptoProvider> {
 
 /// The certificate that a node presents; it can be replaced while links stand.
 #[derive(Debug)]
-pub(crate) struct Presented(RwLock<Arc<CertifiedKey>>);
+pub(crate) struct Presented(RwLock<(Arc<CertifiedKey>, SystemTime)>);
 
 impl Presented {
     pub(crate) fn new(credential: &Credential) -> Result<Arc<Self>, super::CertificateError> {
-        Ok(Arc::new(Self(RwLock::new(certified(credential)?))))
+        Ok(Arc::new(Self(RwLock::new((certified(credential)?, credential.expires())))))
     }
 
     pub(crate) fn replace(&self, credential: &Credential) -> Result<(), super::CertificateError> {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = certified(credential)?;
+        let replaced = (certified(credential)?, credential.expires());
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = replaced;
         Ok(())
     }
 
     fn get(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    /// When the certificate ends.
+    pub(crate) fn expires(&self) -> SystemTime {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1
     }
 }
 

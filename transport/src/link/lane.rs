@@ -253,7 +253,7 @@ impl LaneTask {
                 self.served.granted(header.id, u64::from(header.sequence), header.budget);
             }
             Kind::Drain => self.lane.outbox().session.drain(),
-            Kind::Hello | Kind::Lane => {
+            Kind::Hello | Kind::Lane | Kind::Gossip => {
                 return Err(FrameError::Misplaced { kind: header.kind as u8 }.into());
             }
         }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::LinkError;
 use super::staged::{Large, padding};
 use crate::frame::{FrameError, FrameHeader, HEADER_BYTES, Kind, padded};
-use crate::limits::{LARGE_KIB, READ_CHUNK_BYTES};
+use crate::limits::{LARGE_KIB, MAX_GOSSIP_BYTES, READ_CHUNK_BYTES};
 use crate::session::Violation;
 
 /// A large message that has arrived.
@@ -41,8 +41,11 @@ pub(crate) async fn receive(
     let mut header = [0; HEADER_BYTES];
     exactly(&mut stream, &mut header).await?;
     let header = FrameHeader::decode(&header)?;
-    if !matches!(header.kind, Kind::Request | Kind::Notice | Kind::Reply) {
+    if !matches!(header.kind, Kind::Request | Kind::Notice | Kind::Reply | Kind::Gossip) {
         return Err(FrameError::Misplaced { kind: header.kind as u8 }.into());
+    }
+    if header.kind == Kind::Gossip && header.archive_bytes > MAX_GOSSIP_BYTES {
+        return Err(FrameError::TooLarge { bytes: header.archive_bytes }.into());
     }
     if header.lane >= lanes {
         return Err(Violation::Lane.into());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use neuroflow_kernel::Moment;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::outbox::Lane;
 use super::{LinkState, LinkStatus, Meters};
@@ -27,6 +27,10 @@ pub(crate) struct Link {
     /// Whether calls are being swept; the sweeper parks when there are none.
     pub(crate) sweeping: AtomicBool,
     pub(crate) sweep: Notify,
+    /// The peer has said that it leaves the cluster.
+    pub(crate) left: AtomicBool,
+    /// Room for gossip that a datagram can't carry.
+    pub(crate) gossip_streams: Arc<Semaphore>,
 }
 
 impl Link {

@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use neuroflow_kernel::{Actor, Address, Backoff, Clock, Context, Header};
 use tokio::sync::{Notify, Semaphore};
 
 use super::connect::{Established, dial};
+use super::gossip::{self, GOSSIP_SINCE};
 use super::lane::{LaneParts, LaneTask};
 use super::large;
 use super::outbox::Lane;
 use super::peer::{Link, Peer};
 use super::{CloseCode, LinkCommand, LinkError};
 use crate::endpoint::Shared;
+use crate::frame::Kind;
+use crate::identity::NodeId;
 use crate::jitter;
-use crate::limits::{LARGE_KIB, REDIAL_MAX, REDIAL_MIN, SWEEP_INTERVAL};
+use crate::limits::{GOSSIP_STREAMS, LARGE_KIB, REDIAL_MAX, REDIAL_MIN, SWEEP_INTERVAL};
+use crate::membership::{self, MembershipCommand};
 
 /// Keeps one link.
 pub(crate) struct LinkServer {
@@ -58,6 +63,8 @@ impl LinkServer {
             since: clock.now(),
             sweeping: AtomicBool::new(false),
             sweep: Notify::new(),
+            left: AtomicBool::new(false),
+            gossip_streams: Arc::new(Semaphore::new(GOSSIP_STREAMS)),
         });
         let own = context.address();
         for (at, (lane, stream)) in lanes.iter().zip(established.lanes).enumerate() {
@@ -84,12 +91,13 @@ impl LinkServer {
                 CloseCode::Shutdown.close(&connection);
             }
         }
-        let large = receive_large(Arc::clone(&link));
+        let large = receive_large(Arc::clone(&link), Arc::clone(&self.shared), self.peer.id);
         let sweep = sweep(Arc::clone(&link), clock.clone());
         if context.task(large).is_err() || context.task(sweep).is_err() {
             CloseCode::Shutdown.close(&connection);
         }
         let address = connection.remote_address();
+        let gossip = Arc::clone(&link);
         let before = self.peer.up(Arc::clone(&link), subject, address);
         drop(claim);
         if self.peer.is_revoked() {
@@ -102,10 +110,24 @@ impl LinkServer {
             self.peer.meters.reconnects.fetch_add(1, Ordering::Relaxed);
         }
         self.tries = 0;
+        if agreed.version >= GOSSIP_SINCE {
+            let gossip = gossip::receive(gossip, Arc::clone(&self.shared), self.peer.id);
+            // Without it the peer counts as dead in time.
+            let _full = context.task(gossip).is_err();
+            let linked = membership::server::linked(&self.peer);
+            self.shared.membership.tell(MembershipCommand::Linked(Box::new(linked)));
+        }
+    }
+
+    /// The membership hears that the link is over.
+    fn over(&self, link: &Link) {
+        let (node, left) = (self.peer.id, link.left.load(Ordering::SeqCst));
+        self.shared.membership.tell(MembershipCommand::Unlinked { node, left });
     }
 
     fn redial(&mut self, context: &mut Context<LinkCommand>) {
-        if self.peer.link().is_some() || self.peer.is_revoked() {
+        let leaving = self.shared.leaving.load(Ordering::SeqCst);
+        if leaving || self.peer.link().is_some() || self.peer.is_revoked() {
             return;
         }
         self.tries = self.tries.saturating_add(1);
@@ -141,7 +163,12 @@ impl Actor for LinkServer {
         match command {
             LinkCommand::Take(established) => self.take(*established, context),
             LinkCommand::Lost(number) => {
+                let link = self.peer.link();
                 if self.peer.down(number) {
+                    if let Some(link) = link {
+                        self.over(&link);
+                    }
+                    // Also when the peer has left: a node that is begun anew may know nobody.
                     self.redial(context);
                 }
             }
@@ -178,6 +205,10 @@ impl Drop for LinkServer {
 
 /// Ends a connection as the reason demands; callers are told at once.
 fn end(link: &Link, why: &LinkError) {
+    // After our own close nothing tells what the peer's was.
+    if CloseCode::Leaving.was_said(&link.connection) {
+        link.left.store(true, Ordering::SeqCst);
+    }
     let code = match why {
         LinkError::Frame(_) | LinkError::Violation(_) => CloseCode::Violation,
         LinkError::Superseded => CloseCode::Superseded,
@@ -195,7 +226,7 @@ async fn tell(own: &Address<LinkCommand>, command: LinkCommand) {
 }
 
 /// Reads the streams of large messages.
-async fn receive_large(link: Arc<Link>) {
+async fn receive_large(link: Arc<Link>, shared: Arc<Shared>, from: NodeId) {
     let room = Semaphore::new(LARGE_KIB as usize);
     let lanes = u8::try_from(link.lanes.len()).unwrap_or(u8::MAX);
     let mut reading = FuturesUnordered::new();
@@ -206,6 +237,10 @@ async fn receive_large(link: Arc<Link>) {
                 Err(_over) => return,
             },
             Some(received) = reading.next() => match received {
+                Ok(received) if received.header.kind == Kind::Gossip => {
+                    let bytes = Bytes::copy_from_slice(received.parcel.as_bytes());
+                    shared.membership.tell(MembershipCommand::Received { from, bytes });
+                }
                 Ok(received) => {
                     if let Some(lane) = link.lanes.get(usize::from(received.header.lane)) {
                         lane.received(received);

@@ -139,6 +139,15 @@ impl Gossip {
         })
     }
 
+    /// The nodes that there are links to.
+    pub(crate) fn links(&self) -> Vec<NodeId> {
+        self.links.keys().copied().collect()
+    }
+
+    pub(crate) fn has_link(&self, node: &NodeId) -> bool {
+        self.links.contains_key(node)
+    }
+
     fn own(&self) -> Identity {
         *self.swim.identity()
     }
@@ -180,15 +189,6 @@ impl Gossip {
         self.load = load;
     }
 
-    /// Whether this node takes nothing more that could be placed elsewhere.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.record.draining
-    }
-
-    pub(crate) fn record(&self) -> &Record {
-        &self.record
-    }
-
     /// There is a link to this node.
     pub(crate) fn linked(&mut self, peer: Linked, now: Moment) {
         let node = peer.node;
@@ -215,13 +215,6 @@ impl Gossip {
             self.settle();
             self.changed = true;
         }
-    }
-
-    /// A node was shut out.
-    pub(crate) fn forget(&mut self, node: NodeId, now: Moment) {
-        self.unlinked(node, true, now);
-        self.heard.remove(&node);
-        self.changed = true;
     }
 
     /// A peer's message has arrived.
@@ -382,8 +375,7 @@ impl Gossip {
         if self.pulse <= now {
             self.pulse = now + PULSE_PERIOD;
             let (start, version, load) = (self.own().start, self.version, self.load);
-            let peers: Vec<NodeId> = self.links.keys().copied().collect();
-            for peer in peers {
+            for peer in self.links() {
                 self.send(peer, &Note::Pulse { start, version, load }, false);
             }
             self.forget_the_dead();
@@ -423,8 +415,9 @@ impl Gossip {
     }
 
     fn introduce_everywhere(&mut self) {
-        let peers: Vec<NodeId> = self.links.keys().copied().collect();
-        peers.into_iter().for_each(|peer| self.introduce(peer));
+        for peer in self.links() {
+            self.introduce(peer);
+        }
     }
 
     fn introduce(&mut self, to: NodeId) {

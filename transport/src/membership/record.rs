@@ -162,7 +162,8 @@ impl Record {
         }
         let mut aligned = AlignedVec::<16>::with_capacity(archive.len());
         aligned.extend_from_slice(archive);
-        let read = rkyv::access::<ArchivedRecord, rkyv::rancor::Error>(&aligned).map_err(invalid)?;
+        let read =
+            rkyv::access::<ArchivedRecord, rkyv::rancor::Error>(&aligned).map_err(invalid)?;
         let fits = |offer: &ArchivedOffer| {
             neuroflow_kernel::Name::new(offer.name.as_str()).is_ok()
                 && offer.skills.len() <= MAX_SKILLS

@@ -253,6 +253,7 @@ pub(crate) fn believe(
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that fails says so")]
 mod tests {
     use proptest::prelude::*;
 
@@ -290,9 +291,11 @@ mod tests {
             Member::alive(node(5, 9)),
             Member::new(node(6, 5), 1, State::Suspect),
         ];
-        let known = |id: &NodeId| [(5, 8), (6, 5)].iter().find_map(|(number, start)| {
-            (*id == NodeId::from([*number; 32])).then_some(*start)
-        });
+        let known = |id: &NodeId| {
+            [(5, 8), (6, 5)]
+                .iter()
+                .find_map(|(number, start)| (*id == NodeId::from([*number; 32])).then_some(*start))
+        };
         let believed = believe(sender.node, &own, &packet(sender, own, &said), known).unwrap();
         assert_eq!(believed.heard, [node(3, 5), node(5, 9)], "unknown, and a later start");
         assert_eq!(members(&believed.packet), [said[3].clone()]);

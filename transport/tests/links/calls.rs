@@ -150,8 +150,8 @@ async fn refusals_have_reasons() {
     let refused = soon(a.far("agent://c/worker").ask(Header::new(), &work)).await.unwrap_err();
     let AskError::Refused(Refusal::Unreachable(error)) = refused else { panic!("{refused:?}") };
     assert!(matches!(*error, RemoteError::Unreachable { .. }));
-    let anywhere = a.links.resolve::<Work>("agent://*/worker");
-    assert!(matches!(anywhere, Err(RemoteError::Unsupported { .. })));
+    let anywhere = a.links.resolve::<Work>("agent://*/nobody");
+    assert!(matches!(anywhere, Err(RemoteError::Unplaced { .. })));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod calls;
 mod capability;
+mod cluster;
 mod hostile;
 mod join;
 mod keyed;

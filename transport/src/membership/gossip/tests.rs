@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, HashSet};
 use super::super::record::tests::record;
 use super::*;
 
+/// Arrival, number, sender, receiver, message.
+type Flying = (Moment, u64, usize, usize, Vec<u8>);
+
 /// A network whose time the test moves.
 struct World {
     now: Moment,
     nodes: BTreeMap<usize, Gossip>,
     /// Messages on their way, by arrival.
-    wire: BinaryHeap<Reverse<(Moment, u64, usize, usize, Vec<u8>)>>,
+    wire: BinaryHeap<Reverse<Flying>>,
     sent: u64,
     bytes: u64,
     random: SmallRng,
@@ -114,7 +117,7 @@ impl World {
                 }
                 Output::Drain { on } => {
                     let gossip = self.nodes.get_mut(&number).unwrap();
-                    let record = Record { draining: on, ..gossip.record().clone() };
+                    let record = Record { draining: on, ..gossip.record.clone() };
                     gossip.describe(record).unwrap();
                     self.flush(number);
                 }
@@ -220,7 +223,7 @@ fn nobody_dies_of_lost_datagrams() {
     let mut world = World::joined(20);
     world.loss = 0.2;
     let all: Vec<usize> = (0..20).collect();
-    let wrong = world.run(Duration::from_secs(120), |world| !world.agree_on(&all));
+    let wrong = world.run(Duration::from_mins(2), |world| !world.agree_on(&all));
     assert_eq!(wrong, None, "somebody was declared dead");
 }
 
@@ -257,11 +260,15 @@ fn two_halves_find_each_other_again() {
     world.cut.extend(pairs.iter().copied());
     let half: Vec<usize> = (0..5).collect();
     assert!(world.run(Duration::from_secs(20), |world| world.agree_on(&half)).is_some());
-    pairs.iter().for_each(|(a, b)| world.unlink(*a, *b, false));
+    for (a, b) in &pairs {
+        world.unlink(*a, *b, false);
+    }
     world.run(Duration::from_secs(30), |_| false);
     world.cut.clear();
     // The links' actors dial again what they have lost.
-    pairs.iter().for_each(|(a, b)| world.link(*a, *b));
+    for (a, b) in &pairs {
+        world.link(*a, *b);
+    }
     let all: Vec<usize> = (0..10).collect();
     assert!(world.run(Duration::from_secs(10), |world| world.agree_on(&all)).is_some());
 }
@@ -287,7 +294,7 @@ fn only_an_operator_drains_others() {
     let asks = |world: &mut World, from: usize| {
         world.nodes.get_mut(&from).unwrap().ask_to_drain(id(2), true).unwrap();
         world.flush(from);
-        world.run(Duration::from_secs(1), |world| world.nodes[&2].is_draining())
+        world.run(Duration::from_secs(1), |world| world.nodes[&2].record.draining)
     };
     assert_eq!(asks(&mut world, 1), None, "it has no role");
     assert!(asks(&mut world, 0).is_some());
@@ -337,12 +344,8 @@ fn a_hostile_member_cannot_take_anothers_name_or_number() {
         }
         Note::Swim(&packet).encode()
     };
-    let header = |src| foca::Header {
-        src,
-        src_incarnation: 0,
-        dst,
-        message: foca::Message::Gossip,
-    };
+    let header =
+        |src| foca::Header { src, src_incarnation: 0, dst, message: foca::Message::Gossip };
     let third = world.nodes[&3].own();
     let now = world.now;
     let victim = world.nodes.get_mut(&2).unwrap();
@@ -369,7 +372,7 @@ fn gossip_of_an_idle_cluster_is_small() {
     let mut world = World::joined(NODES);
     world.run(Duration::from_secs(30), |_| false);
     let (sent, bytes) = (world.sent, world.bytes);
-    world.run(Duration::from_secs(60), |_| false);
+    world.run(Duration::from_mins(1), |_| false);
     let per_node = |sum: u64| sum / (60 * NODES as u64);
     let (sent, bytes) = (per_node(world.sent - sent), per_node(world.bytes - bytes));
     // Four packets of a probe twice a second, and a pulse for each peer every two.

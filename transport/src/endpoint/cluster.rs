@@ -1,0 +1,232 @@
+//! The cluster as a node sees it: its members, what is placed where, and draining.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use neuroflow_kernel::{
+    Address, Clock, Down, Grant, Header, RawParcel, RawReplies, RemoteError, RemotePort,
+    RemoteTarget, Request, StreamError, WireRequest,
+};
+
+use super::{ClusterCommand, Links};
+use crate::directory::Member;
+use crate::export::{Delivery, Exported, Source};
+use crate::identity::NodeId;
+use crate::membership::MembershipCommand;
+use crate::watch;
+
+impl Links {
+    /// The members of the cluster that this node knows, itself included, by name.
+    pub fn members(&self) -> Vec<Member> {
+        self.shared.directory.view().members.clone()
+    }
+
+    /// What an agent that this node offers says that it can do; told to all members.
+    pub fn describe(&self, name: &str, skills: Vec<String>) {
+        let mut described = self.shared.skills.write().unwrap_or_else(PoisonError::into_inner);
+        described.insert(name.to_owned(), skills);
+        drop(described);
+        self.shared.membership.tell(MembershipCommand::Describe);
+    }
+
+    /// From now on nothing is placed on this node, or again. What runs there goes on, and who names
+    /// the node is still served.
+    pub fn set_draining(&self, on: bool) {
+        self.shared.draining.store(on, Ordering::SeqCst);
+        self.shared.membership.tell(MembershipCommand::Describe);
+    }
+
+    /// Whether this node is draining.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::SeqCst)
+    }
+
+    /// Asks another member to drain, or to stop draining. It heeds nodes whose certificate has the role
+    /// `operator`; that it has shows in [`members`](Self::members).
+    ///
+    /// # Errors
+    /// Says that there is no such member, or no link to it.
+    pub fn ask_to_drain(&self, node: &str, on: bool) -> Result<NodeId, RemoteError> {
+        if self.shared.is_own(node) {
+            self.set_draining(on);
+            return Ok(self.shared.id);
+        }
+        let peer = self.shared.peers.named(node).filter(|peer| peer.link().is_some());
+        let peer = peer.ok_or_else(|| RemoteError::Unreachable { target: node.to_owned() })?;
+        self.shared.membership.tell(MembershipCommand::Drain { node: peer.id, on });
+        Ok(peer.id)
+    }
+
+    /// The address of an agent wherever it's placed: among the nodes that are there, don't drain and
+    /// offer it, the first in the order of `key`, by their capacity. The same key leads to the same node
+    /// for as long as that is there; then to the next. This node may be the one.
+    ///
+    /// # Errors
+    /// Says that nobody offers it now.
+    pub fn resolve_for<W: WireRequest>(
+        &self,
+        agent: &str,
+        key: &[u8],
+    ) -> Result<Address<Request<W>>, RemoteError> {
+        let target: RemoteTarget = format!("agent://*/{agent}").parse()?;
+        self.placed(target, key)
+    }
+
+    /// Where an agent is placed for a key: the nodes in order.
+    pub fn placement(&self, agent: &str, key: &[u8]) -> Vec<NodeId> {
+        self.shared.directory.view().place(agent, key)
+    }
+
+    pub(super) fn placed<W: WireRequest>(
+        &self,
+        target: RemoteTarget,
+        key: &[u8],
+    ) -> Result<Address<Request<W>>, RemoteError> {
+        let placed = Placed { links: self.clone(), key: key.into(), order: Mutex::default() };
+        if placed.order(&target).is_empty() {
+            return Err(RemoteError::Unplaced { target: target.to_string() });
+        }
+        Ok(Address::remote(Arc::new(placed), target))
+    }
+}
+
+/// A port whose node the placement chooses, for each message anew.
+struct Placed {
+    links: Links,
+    key: Box<[u8]>,
+    /// The order, and the version of the directory that it's of.
+    order: Mutex<(u64, Arc<[NodeId]>)>,
+}
+
+impl Placed {
+    fn order(&self, target: &RemoteTarget) -> Arc<[NodeId]> {
+        let view = self.links.shared.directory.view();
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if order.0 != view.version || order.1.is_empty() {
+            *order = (view.version, view.place(target.name(), &self.key).into());
+        }
+        Arc::clone(&order.1)
+    }
+
+    /// The first node that can be asked now.
+    fn chosen(&self, target: &RemoteTarget) -> Option<Choice> {
+        let shared = &self.links.shared;
+        self.order(target).iter().find_map(|node| {
+            if *node == shared.id {
+                return shared.exports.owned(target.name()).map(Choice::Own);
+            }
+            let peer = shared.peers.get(node)?;
+            peer.link().map(|_| Choice::Far(named(peer.id, target)))
+        })
+    }
+}
+
+enum Choice {
+    Own(Arc<dyn Exported>),
+    Far(RemoteTarget),
+}
+
+/// The same agent on one node.
+fn named(node: NodeId, target: &RemoteTarget) -> RemoteTarget {
+    target.clone().on_node(&node.to_string())
+}
+
+impl RemotePort for Placed {
+    fn send(
+        &self,
+        target: &RemoteTarget,
+        header: &Header,
+        grant: Option<&Arc<Grant>>,
+        parcel: RawParcel,
+        replies: Arc<dyn RawReplies>,
+    ) -> Result<(), RemoteError> {
+        let meters = &self.links.shared.gossip_meters;
+        let Some(choice) = self.chosen(target) else {
+            meters.unplaced.fetch_add(1, Ordering::Relaxed);
+            return Err(RemoteError::Unplaced { target: target.to_string() });
+        };
+        match choice {
+            Choice::Far(target) => {
+                meters.placed_far.fetch_add(1, Ordering::Relaxed);
+                self.links.send(&target, header, grant, parcel, replies)
+            }
+            Choice::Own(actor) => {
+                meters.placed_here.fetch_add(1, Ordering::Relaxed);
+                let delivery = actor.deliver(header.clone(), parcel, replies.is_wanted());
+                let work = Box::pin(answer(delivery, replies));
+                let pumped = ClusterCommand::Run(crate::endpoint::Work(work));
+                // A full mailbox drops the work, and the caller hears that its call was lost.
+                let unsent = self.links.cluster.try_tell(Header::new(), pumped);
+                unsent.map_err(|_full| RemoteError::Saturated { target: target.to_string() })
+            }
+        }
+    }
+
+    fn ready<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+        bytes: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if let Some(Choice::Far(target)) = self.chosen(target) {
+                self.links.ready(&target, bytes).await;
+            }
+        })
+    }
+
+    fn down<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+        Box::pin(async move {
+            match self.chosen(target) {
+                Some(Choice::Own(actor)) => actor.down().await,
+                Some(Choice::Far(target)) => {
+                    watch::down(Arc::new(self.links.clone()), &target).await
+                }
+                None => Down::new(None, neuroflow_kernel::Fall::Lost),
+            }
+        })
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.links.shared.clock
+    }
+}
+
+/// Hands the replies of an actor of this node to a caller that asked as if it were far.
+async fn answer(delivery: Delivery, replies: Arc<dyn RawReplies>) {
+    let source = match delivery {
+        Delivery::Taken(source) => Ok(source),
+        Delivery::Waiting(waiting) => tokio::select! {
+            taken = waiting => taken,
+            () = replies.closed() => return,
+        },
+        Delivery::Refused(why) => Err(why),
+    };
+    match source {
+        Ok(Some(source)) => pump(source, &*replies).await,
+        Ok(None) => {}
+        Err(why) => replies.fail(why),
+    }
+}
+
+async fn pump(mut source: Box<dyn Source>, replies: &dyn RawReplies) {
+    loop {
+        replies.room().await;
+        let next = tokio::select! {
+            next = std::future::poll_fn(|cx| source.poll_next(cx)) => next,
+            () = replies.closed() => return,
+        };
+        match next {
+            Some(Ok(reply)) => {
+                if replies.deliver(reply).is_err() {
+                    return replies.fail(StreamError::Mismatch);
+                }
+            }
+            Some(Err(why)) => return replies.fail(why),
+            None => return replies.finish(),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A cluster of nodes that know one seed: joins, deaths, leaves, draining, placement, and who is shut out.
+
+use std::collections::HashSet;
+
+use neuroflow_kernel::{AskError, Header, Refusal, RemoteError};
+use neuroflow_transport::{LinksConfig, Member, MemberState};
+
+use crate::world::{Node, Work, World, soon, until};
+
+/// A node that knows one other.
+async fn join(world: &World, name: &str, seed: &Node) -> Node {
+    world.node_with(name, 1_024, |config| config.seed(seed.address())).await
+}
+
+async fn three(world: &World) -> (Node, Node, Node) {
+    let a = world.node("a").await;
+    let b = join(world, "b", &a).await;
+    let c = join(world, "c", &b).await;
+    for node in [&a, &b, &c] {
+        knows(node, &["a", "b", "c"]).await;
+    }
+    (a, b, c)
+}
+
+fn active(node: &Node) -> HashSet<String> {
+    let members = node.links.members();
+    let active = members.iter().filter(|member| member.state.is_active());
+    active.map(|member| member.name.to_string()).collect()
+}
+
+/// Until it counts exactly these as there, and has a link to each.
+async fn knows(node: &Node, names: &[&str]) {
+    let expected: HashSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    until(|| active(node) == expected).await;
+    let own = node.links.name().to_string();
+    for name in names.iter().filter(|name| **name != own) {
+        node.has_link_to(name).await;
+    }
+}
+
+fn member(node: &Node, name: &str) -> Option<Member> {
+    node.links.members().into_iter().find(|member| member.name.as_str() == name)
+}
+
+/// Asks for the answers of one key; says which node has answered.
+async fn answerer<'a>(asker: &Node, key: &[u8], nodes: &[&'a Node]) -> Option<&'a str> {
+    let before: Vec<usize> = nodes.iter().map(|node| node.ledger.begun()).collect();
+    let address = asker.links.resolve_for::<Work>("worker", key).unwrap();
+    let work = Work { replies: 1, ..Work::default() };
+    let mut replies = soon(address.ask(Header::new(), &work)).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+    assert!(soon(replies.next()).await.is_none());
+    let moved = nodes.iter().zip(before).find(|(node, before)| node.ledger.begun() > *before);
+    moved.map(|(node, _)| node.links.name().as_str())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_knows_one_seed_finds_all_and_is_asked_by_all() {
+    let world = World::new();
+    let (a, b, c) = three(&world).await;
+    let seen = member(&c, "a").unwrap();
+    assert_eq!((seen.node, seen.address), (a.links.id(), a.address()));
+    assert!(seen.offers("worker") && !seen.own && seen.capacity == 100);
+    assert_eq!((seen.oldest_protocol, seen.newest_protocol), (1, 2));
+    a.links.describe("worker", vec!["sums".to_owned()]);
+    until(|| member(&b, "a").unwrap().agents[0].skills == ["sums"]).await;
+    let far = a.far("agent://c/worker");
+    let work = Work { replies: 1, ..Work::default() };
+    let mut replies = soon(far.ask(Header::new(), &work)).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+    assert_eq!(c.ledger.begun(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_leads_every_node_to_the_same_one_and_keys_are_spread() {
+    let world = World::new();
+    let (a, b, c) = three(&world).await;
+    let nodes = [&a, &b, &c];
+    let mut chosen = HashSet::new();
+    for key in 0..24_u32 {
+        let key = key.to_le_bytes();
+        let first = answerer(&a, &key, &nodes).await.unwrap();
+        assert_eq!(answerer(&b, &key, &nodes).await.unwrap(), first);
+        assert_eq!(answerer(&c, &key, &nodes).await.unwrap(), first);
+        chosen.insert(first);
+    }
+    assert_eq!(chosen.len(), 3, "24 keys of three nodes");
+    // Without a key as well, each address for itself.
+    let work = Work { replies: 1, ..Work::default() };
+    let any = a.far("agent://*/worker");
+    let mut replies = soon(any.ask(Header::new(), &work)).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_offers_is_refused_by_name() {
+    let world = World::new();
+    let (a, _b, _c) = three(&world).await;
+    let refused = a.links.resolve::<Work>("agent://*/painter").unwrap_err();
+    assert!(matches!(&refused, RemoteError::Unplaced { target } if target.ends_with("painter")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_is_gone_at_once_and_its_keys_move_on() {
+    let world = World::new();
+    let (a, b, c) = three(&world).await;
+    let key = (0..u32::MAX).map(u32::to_le_bytes);
+    let mut of_c = key.filter(|key| a.links.placement("worker", key)[0] == c.links.id());
+    let key = of_c.next().unwrap();
+    let address = a.links.resolve_for::<Work>("worker", &key).unwrap();
+    let next = a.links.placement("worker", &key)[1];
+    c.kernel.stop().await;
+    until(|| member(&a, "c").is_some_and(|member| member.state == MemberState::Left)).await;
+    knows(&a, &["a", "b"]).await;
+    knows(&b, &["a", "b"]).await;
+    assert_eq!(a.links.placement("worker", &key), [next, other(&a, &b, next)]);
+    // The same address follows.
+    let work = Work { replies: 1, ..Work::default() };
+    let mut replies = soon(address.ask(Header::new(), &work)).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+    let serves = if next == a.links.id() { &a } else { &b };
+    assert_eq!(serves.ledger.begun(), 1);
+}
+
+fn other(a: &Node, b: &Node, one: neuroflow_transport::NodeId) -> neuroflow_transport::NodeId {
+    if a.links.id() == one { b.links.id() } else { a.links.id() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draining_node_gets_nothing_placed_and_is_still_asked_by_name() {
+    let world = World::new();
+    let a = world.authority.issue("a", &["operator"], crate::world::HOUR, crate::world::now());
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let a = Node::start(LinksConfig::new(listen, a.unwrap(), world.trust()), 64).await;
+    let b = join(&world, "b", &a).await;
+    knows(&a, &["a", "b"]).await;
+    knows(&b, &["a", "b"]).await;
+    // Without the role it isn't heeded; its own wish is.
+    b.links.ask_to_drain("a", true).unwrap();
+    a.links.ask_to_drain("b", true).unwrap();
+    until(|| member(&a, "b").unwrap().draining && b.links.is_draining()).await;
+    assert!(!a.links.is_draining());
+    for key in 0..16_u32 {
+        assert_eq!(a.links.placement("worker", &key.to_le_bytes()), [a.links.id()]);
+    }
+    let work = Work { replies: 1, ..Work::default() };
+    let mut replies = soon(a.far("agent://b/worker").ask(Header::new(), &work)).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+    a.links.set_draining(true);
+    until(|| a.links.placement("worker", b"key").is_empty()).await;
+    let refused = a.links.resolve_for::<Work>("worker", b"key").unwrap_err();
+    assert!(matches!(refused, RemoteError::Unplaced { .. }));
+    a.links.ask_to_drain("b", false).unwrap();
+    until(|| a.links.placement("worker", b"key") == [b.links.id()]).await;
+    assert!(a.links.ask_to_drain("nobody", true).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weight_zero_is_never_chosen_and_a_full_mailbox_is_no_loss() {
+    let world = World::new();
+    let a = world.node_with("a", 1, |config| config.capacity(0)).await;
+    let b = world.node_with("b", 1, |config| config.seed(a.address()).build("b-1")).await;
+    knows(&a, &["a", "b"]).await;
+    assert_eq!(member(&a, "b").unwrap().build, "b-1");
+    assert_eq!(a.links.placement("worker", b"key"), [b.links.id()]);
+    knows(&b, &["a", "b"]).await;
+    // On the node itself a placed ask waits for room like any other, and times out alike.
+    let address = b.links.resolve_for::<Work>("worker", b"key").unwrap();
+    let wait = Work { wait: true, replies: 1, ..Work::default() };
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(soon(address.ask(Header::new(), &wait)).await.unwrap());
+    }
+    until(|| b.ledger.begun() == 1).await;
+    b.ledger.gate.add_permits(4);
+    for replies in &mut held {
+        assert!(soon(replies.next()).await.unwrap().is_ok());
+        assert!(soon(replies.next()).await.is_none());
+    }
+    // Dropping the stream cancels there as well.
+    b.ledger.gate.forget_permits(4);
+    let replies = soon(address.ask(Header::new(), &wait)).await.unwrap();
+    until(|| b.ledger.begun() == 5).await;
+    drop(replies);
+    until(|| b.ledger.cancelled() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_cluster_places_on_itself() {
+    let world = World::new();
+    let a = world.node("a").await;
+    until(|| !a.links.placement("worker", b"key").is_empty()).await;
+    assert_eq!(answerer(&a, b"key", &[&a]).await, Some("a"));
+    a.links.withdraw("worker");
+    let address = a.far("agent://*/worker");
+    let refused = soon(address.ask(Header::new(), &Work::default())).await.unwrap_err();
+    assert!(matches!(refused, AskError::Refused(Refusal::Unreachable(why))
+        if matches!(*why, RemoteError::Unplaced { .. })));
+}
