@@ -604,6 +604,7 @@ impl NodeBuilder {
                 config.audit = audit.clone();
                 if let Some(mut options) = self.push {
                     options.audit = audit.clone();
+                    options.access = config.door.access.clone();
                     let clock = kernel.clock().clone();
                     let kept = || Arc::new(PushJournal::new(journal.clone(), clock)) as _;
                     options.store.get_or_insert_with(kept);

@@ -35,8 +35,9 @@ use crate::limits::BLOCKING_WAIT;
 pub(crate) use door::{Admitted, Denial};
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub use push::{
-    PushCommand, PushConfig, PushError, PushJournal, PushOptions, PushRecord, PushSecret,
-    PushServer, PushStartError, PushStore, PushStoreError, PushTask, WebhookProblem, push_child,
+    PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
+    PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError, PushTask,
+    WebhookProblem, push_child,
 };
 pub use server::GatewayServer;
 pub use signature::{CardKey, CardKeyError};

@@ -39,9 +39,10 @@ pub use audit::{
 pub use builtin::{Echo, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
-    GatewayServer, Meter, Mount, PushCommand, PushConfig, PushError, PushJournal, PushOptions,
-    PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError, PushTask,
-    RequestId, SecurityScheme, TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
+    GatewayServer, Meter, Mount, PushBasis, PushCommand, PushConfig, PushCreator, PushError,
+    PushJournal, PushOptions, PushRecord, PushSecret, PushServer, PushStartError, PushStore,
+    PushStoreError, PushTask, RequestId, SecurityScheme, TlsError, TlsFiles, WebhookProblem,
+    gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,

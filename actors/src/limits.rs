@@ -243,6 +243,13 @@ pub const KEY_WAITERS: usize = 256;
 /// How often files of tokens, policies and certificates are looked at.
 pub const FILE_POLL: Duration = Duration::from_secs(2);
 
+/// How often an open connection looks at the end of its client's certificate: seldom enough to cost
+/// nothing, and often enough to notice that the wall clock was set.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_mins(1);
+
+/// Time that answers get on a connection whose client's certificate has ended.
+pub const EXPIRED_CONNECTION: Duration = Duration::from_secs(30);
+
 /// Principals whose rates are kept apart; with more of them at once, all share one allowance.
 pub const LIMITED_PRINCIPALS: usize = 10_000;
 

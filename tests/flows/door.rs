@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use neuroflow::actors::{AccessConfig, RulesSource, TlsFiles};
 use neuroflow::{AnyAgent, Echo, GatewayConfig, ManualClock, Node, NodeBuilder};
@@ -17,7 +18,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, Server
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::access::{Files, token};
-use crate::client::{Connection, message, request};
+use crate::client::{Connection, message, request, within};
 use crate::support::{eventually, loopback, pause, start};
 
 fn echo(change: impl FnOnce(&mut GatewayConfig)) -> NodeBuilder {
@@ -123,7 +124,19 @@ impl Ca {
 
     /// Certificate and key as PEM, and both as DER.
     fn issue(&self, name: SanType, common: &str) -> (String, String, Vec<u8>, Vec<u8>) {
+        self.issue_until(name, common, None)
+    }
+
+    fn issue_until(
+        &self,
+        name: SanType,
+        common: &str,
+        ends: Option<Duration>,
+    ) -> (String, String, Vec<u8>, Vec<u8>) {
         let mut params = CertificateParams::default();
+        if let Some(ends) = ends {
+            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + ends;
+        }
         params.subject_alt_names = vec![name];
         params.distinguished_name.push(DnType::CommonName, common);
         let key = KeyPair::generate().expect("a key");
@@ -286,6 +299,69 @@ async fn a_clients_certificate_says_who_asks() {
 }
 
 #[tokio::test]
+async fn a_connection_ends_with_its_clients_certificate() {
+    let mut tls = Tls::fresh();
+    let clients = Ca::fresh();
+    tls.paths.client_ca = Some(tls.files.write("clients", &clients.certificate.pem()));
+    let mut access = AccessConfig::default();
+    access.certificates = true;
+    access.rules =
+        RulesSource::File(tls.files.write("policy", "permit(principal, action, resource);"));
+    let paths = tls.paths.clone();
+    // TLS looks at the machine's time: the node's begins there too, and then moves on.
+    let (time, day) = (ManualClock::new(), Duration::from_hours(24));
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a time");
+    time.advance(now.saturating_sub(ManualClock::WALL_ORIGIN));
+    let builder = echo(|gateway| gateway.door.tls = Some(paths)).access(access);
+    let (node, to) = start(builder.clock(time.clock())).await;
+    let name = SanType::URI("spiffe://example/ci".try_into().expect("a URI"));
+    let (_, _, certificate, key) = clients.issue_until(name, "client", Some(now + day));
+    let identity = Some((certificate, key));
+    let mut first = connect(to, &tls.connector(identity.clone(), &["http/1.1"])).await;
+    assert_eq!(post(&mut first, "").await.0, 200);
+    let mut second = connect(to, &tls.connector(identity, &["h2"])).await;
+    second.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a preface");
+    second.write_all(&frame(4, 0, 0, b"")).await.expect("settings");
+    second.write_all(&frame(6, 0, 0, b"no hurry")).await.expect("a ping");
+    let mut received = Vec::new();
+    // The ping's answer: it's served.
+    while !kinds(&received).contains(&6) {
+        assert!(second.read_buf(&mut received).await.expect("frames") > 0, "it has ended");
+    }
+    assert!(!kinds(&received).contains(&7), "{received:?}");
+    time.advance(day * 2);
+    // It doesn't answer, and so is cut off when its time is over.
+    let goodbye = tokio::select! {
+        end = within(second.read_to_end(&mut received)) => end,
+        () = async { loop { time.advance(Duration::from_secs(30)); pause(20).await; } } => {
+            unreachable!("time goes on")
+        }
+    };
+    // Without a goodbye of TLS there is one of HTTP/2.
+    assert!(goodbye.is_ok() || kinds(&received).contains(&7), "{goodbye:?}");
+    assert!(kinds(&received).contains(&7), "{received:?}");
+    let mut rest = Vec::new();
+    let _end = within(first.read_to_end(&mut rest)).await;
+    assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    node.stop().await;
+}
+
+/// The kinds of the frames that were received as a whole.
+fn kinds(mut received: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let Some(head) = received.first_chunk::<9>() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let length = 9 + usize::try_from(length).expect("a short frame");
+        if received.len() < length {
+            break;
+        }
+        kinds.push(head[3]);
+        received = &received[length..];
+    }
+    kinds
+}
+
+#[tokio::test]
 async fn a_gateway_without_its_certificate_does_not_start() {
     let tls = Tls::fresh();
     let (other, _, _) = Ca::fresh().server();
@@ -340,7 +416,7 @@ async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
     };
     // The server ends the connection: a client that only waits would wait for ever.
     let clock = neuroflow::kernel::Clock::system();
-    let deadline = clock.now() + std::time::Duration::from_secs(30);
+    let deadline = clock.now() + Duration::from_secs(30);
     let both = async { tokio::join!(sending, reading) };
     let ended = clock.before(deadline, both).await;
     let ((), received) = ended.expect("the server cuts the connection off");
@@ -354,7 +430,7 @@ async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
 #[tokio::test]
 async fn a_node_that_is_about_to_stop_says_so_while_it_still_accepts() {
     let time = ManualClock::new();
-    let delay = std::time::Duration::from_secs(5);
+    let delay = Duration::from_secs(5);
     let builder = echo(|gateway| gateway.door.drain_delay = delay).clock(time.clock());
     let (node, to) = start(builder).await;
     let ((), ()) = tokio::join!(node.stop(), async {

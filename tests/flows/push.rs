@@ -18,7 +18,7 @@ use crate::support::{eventually, loopback, marker, pause, start};
 
 /// What a receiver does with a notification; past its script it takes each.
 #[derive(Clone, Debug)]
-enum Receive {
+pub(crate) enum Receive {
     Status(u16),
     Redirect(SocketAddr),
     HangUp,
@@ -27,7 +27,7 @@ enum Receive {
 
 /// A notification as it arrived.
 #[derive(Clone, Debug)]
-struct Notification {
+pub(crate) struct Notification {
     head: String,
     body: Value,
 }
@@ -55,8 +55,8 @@ impl Notification {
 }
 
 /// A webhook on loopback.
-struct Receiver {
-    address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     received: Arc<Mutex<Vec<Notification>>>,
     task: JoinHandle<()>,
 }
@@ -68,7 +68,7 @@ impl Drop for Receiver {
 }
 
 impl Receiver {
-    async fn start(script: &[Receive]) -> Self {
+    pub(crate) async fn start(script: &[Receive]) -> Self {
         Self::on(TcpListener::bind(loopback()).await.expect("a port"), script)
     }
 
@@ -100,7 +100,7 @@ impl Receiver {
         Self { address, received, task }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/hook?a=b", self.address)
     }
 
@@ -108,11 +108,11 @@ impl Receiver {
         self.received.lock().expect("a lock").clone()
     }
 
-    fn told(&self) -> Vec<String> {
+    pub(crate) fn told(&self) -> Vec<String> {
         self.received().iter().map(Notification::told).collect()
     }
 
-    async fn has_been_told(&self, last: &str) {
+    pub(crate) async fn has_been_told(&self, last: &str) {
         eventually(&format!("{last} at the receiver"), || {
             self.told().last().is_some_and(|told| told == last)
         })
@@ -163,7 +163,7 @@ fn pushing(allow_private: bool) -> NodeBuilder {
     node.gateway(loopback()).push_notifications(options)
 }
 
-fn send_to(url: &str, more: Value) -> Value {
+pub(crate) fn send_to(url: &str, more: Value) -> Value {
     let mut config = json!({ "url": url });
     for (name, value) in more.as_object().into_iter().flatten() {
         config[name] = value.clone();

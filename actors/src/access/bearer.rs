@@ -217,6 +217,15 @@ impl Tokens {
         token.starts_with(PREFIX)
     }
 
+    /// Who has a token of this name that is still valid.
+    pub(super) fn holder(&self, name: &str, now: Duration) -> Option<Principal> {
+        let mut entries = self.0.values().flatten();
+        let found = entries.find(|entry| {
+            entry.principal.name() == name && entry.expires.is_none_or(|at| at > now)
+        });
+        found.map(|entry| entry.principal.clone())
+    }
+
     /// Whose token it is. `now` is the time since the Unix epoch.
     pub(super) fn find(&self, token: &str, now: Duration) -> Result<Principal, AuthError> {
         let digest = sha256(token.as_bytes());

@@ -1,6 +1,9 @@
 //! A client's certificate as a principal. That it's valid and from a CA that is trusted, TLS has
 //! checked before.
 
+use std::time::{Duration, UNIX_EPOCH};
+
+use neuroflow_kernel::Clock;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -19,6 +22,8 @@ use crate::limits::GROUPS;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {
     principal: Principal,
+    /// Since the Unix epoch.
+    ends: Duration,
 }
 
 /// Why a certificate names nobody.
@@ -56,7 +61,20 @@ impl PeerCertificate {
         let groups: Vec<String> =
             units.filter_map(|unit| unit.as_str().ok()).take(GROUPS).map(str::to_owned).collect();
         let fingerprint = hex(&sha256(der));
-        Ok(Self { principal: Principal::certificate(name, &fingerprint, groups) })
+        let ends = certificate.validity().not_after.timestamp();
+        let ends = Duration::from_secs(u64::try_from(ends).unwrap_or_default());
+        Ok(Self { principal: Principal::certificate(name, &fingerprint, groups), ends })
+    }
+
+    /// Until when it's valid, since the Unix epoch; the second itself still counts.
+    pub fn ends(&self) -> Duration {
+        self.ends
+    }
+
+    /// Whether its time is over.
+    pub(crate) fn has_ended(&self, clock: &Clock) -> bool {
+        let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.as_secs() > self.ends.as_secs()
     }
 
     /// Whom it names.
@@ -90,6 +108,7 @@ fn name(certificate: &X509Certificate<'_>) -> Result<Option<String>, Certificate
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Credential;
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
     fn certificate(names: Vec<SanType>, common: Option<&str>, unit: Option<&str>) -> Vec<u8> {
@@ -118,6 +137,27 @@ mod tests {
         assert_eq!(read(vec![], None, None), Err(CertificateError::Nameless));
         let fingerprint = both.principal().facts().find(|(name, _)| *name == "fingerprint");
         assert_eq!(fingerprint.unwrap().1.len(), 64);
+    }
+
+    #[tokio::test]
+    async fn one_whose_time_is_over_is_believed_no_more() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "ci");
+        // A manual clock begins with the day before.
+        params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+        let certificate = PeerCertificate::read(&der).unwrap();
+        let time = neuroflow_kernel::ManualClock::new();
+        let config = crate::access::AccessConfig { certificates: true, ..Default::default() };
+        let (_spec, access) = crate::access::access_child(config, &time.clock()).unwrap();
+        let ask = async || {
+            let asked = access.authenticate(Credential::Certificate(&certificate)).await;
+            asked.map(|principal| principal.id().to_owned()).map_err(|error| error.code())
+        };
+        time.advance(Duration::from_hours(24));
+        assert_eq!(ask().await, Ok("certificate:ci".to_owned()), "the last second counts");
+        time.advance(Duration::from_secs(1));
+        assert_eq!(ask().await, Err("certificate_expired"));
     }
 
     #[test]

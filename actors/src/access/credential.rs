@@ -96,6 +96,9 @@ pub enum AuthError {
     /// The certificate names nobody.
     #[error("the client certificate can't be used")]
     Certificate(#[from] super::certificate::CertificateError),
+    /// The certificate's time is over, while its connection was open.
+    #[error("the client certificate has expired; connect again with another")]
+    CertificateExpired,
     /// A kind of credential that isn't taken here.
     #[error("client certificates aren't taken here; send a token")]
     CertificateNotTaken,
@@ -118,6 +121,7 @@ impl AuthError {
             #[cfg(feature = "access")]
             Self::Jwt(error) => error.code(),
             Self::Certificate(_) => "certificate",
+            Self::CertificateExpired => "certificate_expired",
             Self::CertificateNotTaken => "certificate_not_taken",
             Self::NotReady => "not_ready",
         }

@@ -15,7 +15,7 @@ use super::file::{self, Contents};
 use super::keys::Schedule;
 use super::throttle::{Place, Throttle, Throttled};
 use super::{
-    AccessCommand, AccessConfig, AccessError, Principal, Rules, RulesSource, Ruling,
+    AccessCommand, AccessConfig, AccessError, Principal, PrincipalKind, Rules, RulesSource, Ruling,
     TokenFileError, Unrestricted,
 };
 #[cfg(feature = "access")]
@@ -89,6 +89,10 @@ impl Access {
             Credential::None if self.authenticates() => Err(AuthError::Missing),
             Credential::None => Ok(Principal::anonymous()),
             Credential::Certificate(certificate) if self.0.config.certificates => {
+                // TLS has looked at it once, and this connection may have been open for long.
+                if certificate.has_ended(&self.0.clock) {
+                    return Err(AuthError::CertificateExpired);
+                }
                 Ok(certificate.principal().clone())
             }
             // It was sent to a gateway that asks for none: not a reason to refuse.
@@ -141,6 +145,27 @@ impl Access {
         let principal = verified.principal.clone();
         self.0.verified.keep(digest, verified, snapshot.generation, now);
         Ok(principal)
+    }
+
+    /// The principal that was known as this one, as it is now; none if its credentials aren't taken
+    /// any more. What an issuer or a CA has said of it stays as it was: nobody can ask them again.
+    pub(crate) fn known_as(&self, principal: &Principal) -> Option<Principal> {
+        let config = &self.0.config;
+        let is_known = match principal.kind() {
+            PrincipalKind::Token => {
+                let snapshot = self.snapshot().ok()?;
+                return snapshot.tokens.holder(principal.name(), wall(&self.0.clock));
+            }
+            PrincipalKind::Anonymous => !self.authenticates(),
+            PrincipalKind::Certificate => config.certificates,
+            PrincipalKind::User => {
+                let said = principal.facts().find(|(name, _)| *name == "issuer");
+                said.is_some_and(|(_, said)| {
+                    config.issuer.as_ref().is_some_and(|issuer| issuer.url == said)
+                })
+            }
+        };
+        is_known.then(|| principal.clone())
     }
 
     fn snapshot(&self) -> Result<Snapshot, AuthError> {

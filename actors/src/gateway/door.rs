@@ -118,6 +118,7 @@ impl Door {
         self.hosts.check(request.version, &request.uri, &request.headers)?;
         let origin = self.hosts.origin(&self.config.origins, &request.uri, &request.headers)?;
         refuse_encoded(&request.headers)?;
+        refuse_coded(&request.headers)?;
         let peer = request.extensions.get::<Peer>().cloned();
         let (principal, place) = if is_open(&request.method, request.uri.path()) {
             (Principal::anonymous(), None)
@@ -268,6 +269,18 @@ fn refuse_encoded(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if encodings.all(plain) { Ok(()) } else { Err(Refusal::encoding()) }
+}
+
+/// A body is sent in chunks or it isn't: readers differ in what they make of other codings, and of
+/// several. What has a length beside it, the library reads as chunks, and closes the connection.
+fn refuse_coded(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if chunked(only) => Ok(()),
+        _ => Err(Refusal::coding()),
+    }
 }
 
 /// The address that a gateway listens on, and whether with TLS.

@@ -4,6 +4,7 @@
 //! has come is kept with it, so that a node that starts again goes on behind the last event that was
 //! taken. An event may be posted twice then, never left out for that reason.
 
+mod creator;
 mod delivery;
 mod journal;
 mod retry;
@@ -14,13 +15,17 @@ mod webhook;
 use std::fmt;
 use std::sync::Arc;
 
-use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Reply, WireMessage};
+use neuroflow_kernel::{
+    Address, ChildSpec, Message, NameError, ParcelError, RawParcel, Reply, WireMessage,
+};
 use rkyv::{Archive, Serialize};
 
 use super::{GatewayAgent, Meter};
+use crate::access::Access;
 use crate::audit::{Audit, Unrecorded};
 use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES};
 
+pub use creator::{PushBasis, PushCreator};
 pub use journal::PushJournal;
 pub use server::{PushServer, PushStartError};
 pub use store::{PushStore, PushStoreError};
@@ -109,6 +114,8 @@ pub enum PushRecord {
         config: PushConfig,
         /// Whose the task must be.
         caller: Option<String>,
+        /// Who has made it.
+        creator: Box<PushCreator>,
         /// The generation after which its events begin.
         after: u64,
     },
@@ -138,7 +145,11 @@ impl PushRecord {
 
 impl WireMessage for PushRecord {
     const NAME: &'static str = "neuroflow.push.record";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+
+    fn upgrade(old: &RawParcel) -> Result<Self, ParcelError> {
+        creator::upgrade(old)
+    }
 }
 
 /// What lies in the mailbox of the server for push notifications.
@@ -158,6 +169,8 @@ pub enum PushCommand {
         task: PushTask,
         /// Whose the task must be.
         caller: Option<String>,
+        /// Who makes it: its right is asked for again before each notification.
+        creator: Box<PushCreator>,
         /// Where to.
         config: PushConfig,
         /// The generation after which its events begin.
@@ -262,6 +275,8 @@ pub struct PushOptions {
     pub roots: Vec<Vec<u8>>,
     /// Where configurations outlive the node, if they do.
     pub store: Option<Arc<dyn PushStore>>,
+    /// Who says whether a configuration's creator may still be told; without it everybody may.
+    pub access: Option<Access>,
     /// Who counts.
     pub meter: Option<Arc<dyn Meter>>,
     /// Where connections and uses of credentials are noted.

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use axum::{Extension, Router};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::Watcher;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use neuroflow_kernel::Clock;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,8 +20,8 @@ use super::paced::Paced;
 use super::tls::Tls;
 use crate::access::PeerCertificate;
 use crate::limits::{
-    CONNECTION_STREAMS, HEAD_BYTES, HEAD_DEADLINE, HEADER_LINES, PREFACE_PAUSE, RESET_STREAMS,
-    STREAM_KEEP_ALIVE, STREAM_KEEP_ALIVE_ANSWER,
+    CERTIFICATE_LOOK, CONNECTION_STREAMS, EXPIRED_CONNECTION, HEAD_BYTES, HEAD_DEADLINE,
+    HEADER_LINES, PREFACE_PAUSE, RESET_STREAMS, STREAM_KEEP_ALIVE, STREAM_KEEP_ALIVE_ANSWER,
 };
 
 /// The other end of a connection.
@@ -62,15 +63,87 @@ pub(in crate::gateway) async fn serve_connection(
         _ = stopping.changed() => None,
     };
     let Some(Opened { stream, peer, is_http2 }) = opened else { return };
+    let certificate = peer.certificate.clone();
     let service = TowerToHyperService::new(Extension(peer).layer(router));
-    let io = TokioIo::new(Paced::new(stream, clock));
-    let served = if is_http2 {
-        Box::pin(watcher.watch(second().serve_connection(io, service))).await
-    } else {
-        watcher.watch(first().serve_connection(io, service)).await
+    let io = TokioIo::new(Paced::new(stream, clock.clone()));
+    let served = match (certificate, is_http2) {
+        (None, true) => Box::pin(watcher.watch(second().serve_connection(io, service))).await,
+        (None, false) => watcher.watch(first().serve_connection(io, service)).await,
+        (Some(certificate), is_http2) => {
+            let own = GracefulShutdown::new();
+            let ended = ended(certificate, &clock, stopping);
+            let served = if is_http2 {
+                let served = own.watch(second().serve_connection(io, service));
+                Box::pin(until(served, own, ended, &clock)).await
+            } else {
+                let served = own.watch(first().serve_connection(io, service));
+                Box::pin(until(served, own, ended, &clock)).await
+            };
+            // Whoever drains waits for this as for the others.
+            drop(watcher);
+            served
+        }
     };
     if let Err(error) = served {
         tracing::debug!(error = &error as &dyn std::error::Error, "connection ended");
+    }
+}
+
+/// Serves a connection until it ends or is ended: then it takes no new request, and what it answers
+/// gets a little time.
+async fn until<E>(
+    served: impl Future<Output = Result<(), E>>,
+    own: GracefulShutdown,
+    ended: impl Future<Output = End>,
+    clock: &Clock,
+) -> Result<(), E> {
+    let mut served = Box::pin(served);
+    let end = tokio::select! {
+        served = &mut served => return served,
+        end = ended => end,
+    };
+    // Asked to, it says goodbye; it has ended when `served` is through.
+    let mut closing = Box::pin(own.shutdown());
+    let closed = async {
+        tokio::select! {
+            biased;
+            served = &mut served => served,
+            () = &mut closing => (&mut served).await,
+        }
+    };
+    match end {
+        End::Drain => closed.await,
+        End::Expired => {
+            let late = clock.now() + EXPIRED_CONNECTION;
+            clock.before(late, closed).await.unwrap_or(Ok(()))
+        }
+    }
+}
+
+/// Why a connection is ended from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The gateway stops, and waits for what was begun.
+    Drain,
+    /// Its client's certificate isn't valid any more.
+    Expired,
+}
+
+async fn ended(
+    certificate: Arc<PeerCertificate>,
+    clock: &Clock,
+    mut stopping: watch::Receiver<bool>,
+) -> End {
+    let expired = async {
+        while !certificate.has_ended(clock) {
+            let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let left = certificate.ends().saturating_sub(now) + Duration::from_secs(1);
+            clock.sleep(left.min(CERTIFICATE_LOOK)).await;
+        }
+    };
+    tokio::select! {
+        () = expired => End::Expired,
+        _ = stopping.wait_for(|stopping| *stopping) => End::Drain,
     }
 }
 
@@ -166,3 +239,28 @@ async fn speaks_http2(stream: &TcpStream, clock: &Clock) -> Option<bool> {
 }
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use neuroflow_kernel::ManualClock;
+    use std::future::{pending, ready};
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn what_is_answered_on_an_expired_connection_gets_a_little_time_and_a_drain_all_of_it() {
+        let mut cx = Context::from_waker(Waker::noop());
+        for (end, is_cut) in [(End::Expired, true), (End::Drain, false)] {
+            let time = ManualClock::new();
+            let clock = time.clock();
+            let never = pending::<Result<(), ()>>();
+            let mut served = pin!(until(never, GracefulShutdown::new(), ready(end), &clock));
+            assert!(served.as_mut().poll(&mut cx).is_pending());
+            time.advance(EXPIRED_CONNECTION.saturating_sub(Duration::from_millis(1)));
+            assert!(served.as_mut().poll(&mut cx).is_pending());
+            time.advance(Duration::from_millis(1));
+            assert_eq!(served.as_mut().poll(&mut cx) == Poll::Ready(Ok(())), is_cut, "{end:?}");
+        }
+    }
+}

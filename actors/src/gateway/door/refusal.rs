@@ -61,6 +61,11 @@ impl Refusal {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", message)
     }
 
+    pub(super) fn coding() -> Self {
+        let message = "the body must be sent as it is or in chunks: one Transfer-Encoding, chunked";
+        Self::new(StatusCode::BAD_REQUEST, "transfer_encoding", message)
+    }
+
     pub(super) fn code(&self) -> &'static str {
         self.code
     }
@@ -118,6 +123,10 @@ impl Refusal {
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == "transfer_encoding" {
+            // Where its body ends, its sender and others may see otherwise.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if self.code == "content_encoding" {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -8,7 +8,9 @@ use crate::agent::READ;
 use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
-use crate::gateway::push::{PushCommand, PushConfig, PushError, PushSecret, PushTask};
+use crate::gateway::push::{
+    PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushSecret, PushTask,
+};
 use crate::gateway::task_view::TaskView;
 
 impl Visit<'_> {
@@ -32,7 +34,7 @@ impl Visit<'_> {
     ) -> Result<(), A2aError> {
         let Some(config) = config else { return Ok(()) };
         // What the message leads to is all told, however fast the agent was.
-        self.keep(served, task, read(config, INLINE)?, Some(0), INLINE).await
+        self.keep(served, task, read(config, INLINE)?, Some(0)).await
     }
 
     pub(in crate::gateway) async fn create_push(
@@ -44,7 +46,7 @@ impl Visit<'_> {
         let (tenant, task) = (request.tenant.clone(), request.task_id.clone());
         required("taskId", &task)?;
         let config = read(request, "")?;
-        self.keep(served, &task, config.clone(), None, "").await?;
+        self.keep(served, &task, config.clone(), None).await?;
         Ok(written(config, tenant, task))
     }
 
@@ -128,11 +130,11 @@ impl Visit<'_> {
         served: &Served,
         task: &str,
         config: PushConfig,
-        after: Option<u64>,
-        root: &str,
+        inline: Option<u64>,
     ) -> Result<(), A2aError> {
         let push = self.pushes(served)?;
-        let after = if let Some(after) = after {
+        let root = if inline.is_some() { INLINE } else { "" };
+        let after = if let Some(after) = inline {
             after
         } else {
             let view = TaskView::of(&self.read(served, task).await?);
@@ -142,8 +144,15 @@ impl Visit<'_> {
         };
         let agent = served.agent.profile.name.clone();
         let task = PushTask { agent, task: task.to_owned() };
-        let caller = self.owner();
-        let command = |reply| PushCommand::Create { task, caller, config, after, reply };
+        // Who has asked is told as its caller, whatever else it may see.
+        let caller = if inline.is_some() { self.caller() } else { self.owner() };
+        let basis = match (inline, &caller) {
+            (Some(_), _) => PushBasis::Ask,
+            (None, None) if self.caller().is_some() => PushBasis::Supervise,
+            (None, _) => PushBasis::Read,
+        };
+        let creator = Box::new(PushCreator::of(self.admitted.principal(), basis));
+        let command = |reply| PushCommand::Create { task, caller, creator, config, after, reply };
         let kept = push.call(self.soon(), command).await.map_err(unanswered)?;
         kept.map_err(|error| refused(&error, root))
     }

@@ -16,8 +16,10 @@ use super::retry::{Next, decide};
 use super::store::Kept;
 use super::webhook::{Posted, Webhook, post};
 use super::{PushCommand, PushOptions, PushTask};
-use crate::agent::{AgentCommand, TaskEvent, TaskState, follow};
+use crate::access::Action;
+use crate::agent::{TaskEvent, TaskState, follow};
 use crate::audit::{AuditEvent, AuditId, Verdict};
+use crate::gateway::GatewayAgent;
 use crate::gateway::json::{Json, write};
 use crate::gateway::task_view::{state_after, update};
 use crate::limits::{AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_TIMEOUT};
@@ -28,7 +30,7 @@ pub(super) struct Delivery {
     pub(super) task: PushTask,
     pub(super) kept: Kept,
     pub(super) webhook: Webhook,
-    pub(super) agent: Address<AgentCommand>,
+    pub(super) agent: GatewayAgent,
     pub(super) server: Address<PushCommand>,
     pub(super) outbound: Outbound,
     pub(super) options: PushOptions,
@@ -79,6 +81,8 @@ enum Why {
     Refused,
     /// The receiver has missed too many.
     Missed,
+    /// Whoever wanted it may not be told any more.
+    Withdrawn,
 }
 
 impl Why {
@@ -89,6 +93,7 @@ impl Why {
             Self::AgentGone => "agent gone",
             Self::Refused => "refused",
             Self::Missed => "missed too many",
+            Self::Withdrawn => "right withdrawn",
         }
     }
 }
@@ -99,7 +104,7 @@ impl Delivery {
         loop {
             let header = Header::new().within(clock, AGENT_ANSWER);
             let (caller, after) = (self.kept.caller.as_deref(), Some(self.kept.reached));
-            match follow(&self.agent, header, &self.task.task, caller, after).await {
+            match follow(&self.agent.address, header, &self.task.task, caller, after).await {
                 Ok(Some((so_far, to_come))) => {
                     looked = 0;
                     match self.tell_all(so_far, to_come, &mut missed, clock).await {
@@ -156,7 +161,7 @@ impl Delivery {
         if let Some(response) = update(event)
             && let Ok(body) = write(&Json(&response))
         {
-            match self.deliver(generation, body.into(), clock).await {
+            match self.deliver(generation, body.into(), clock).await? {
                 Next::Delivered => *missed = 0,
                 Next::End => return ControlFlow::Break(Why::Refused),
                 Next::Skip | Next::Again(_) => *missed += 1,
@@ -176,11 +181,15 @@ impl Delivery {
         }
     }
 
-    async fn deliver(&self, generation: u64, body: Bytes, clock: &Clock) -> Next {
+    async fn deliver(&self, generation: u64, body: Bytes, clock: &Clock) -> ControlFlow<Why, Next> {
         let begun = clock.now();
         let id = format!("{}/{generation}", self.task.task);
         let config = &self.kept.config;
         for nth in 1.. {
+            if !self.kept.creator.is_told(self.options.access.as_ref(), &self.agent.profile) {
+                self.note_withdrawal();
+                return ControlFlow::Break(Why::Withdrawn);
+            }
             let deadline = clock.now() + PUSH_TIMEOUT;
             let posting = post(&self.outbound, &self.webhook, config, &id, body.clone(), deadline);
             let posted = clock.before(deadline, posting).await;
@@ -189,10 +198,33 @@ impl Delivery {
             self.account(posted, next, nth, body.len());
             match next {
                 Next::Again(pause) => clock.sleep(pause).await,
-                done => return done,
+                done => return ControlFlow::Continue(done),
             }
         }
-        Next::Skip
+        ControlFlow::Continue(Next::Skip)
+    }
+
+    /// Logs, counts and notes that nothing more is posted.
+    fn note_withdrawal(&self) {
+        let principal = self.kept.creator.principal();
+        let (task, config) = (&self.task.task, &self.kept.config.id);
+        tracing::warn!(
+            task,
+            config,
+            principal = principal.id(),
+            "a push configuration is dropped: its creator may not be told of the task any more"
+        );
+        if let Some(meter) = &self.options.meter {
+            meter.push("withdrawn");
+        }
+        let denied = AuditEvent::Authorisation {
+            principal: Some(AuditId::new(principal.id())),
+            action: Action::Read.name(),
+            resource: AuditId::new(format!("push:{task}:{config}")),
+            verdict: Verdict::Denied,
+            reason: "withdrawn",
+        };
+        self.options.audit.note(TraceContext::NONE, denied);
     }
 
     /// Logs, counts and notes an attempt.

@@ -8,8 +8,9 @@ use std::time::UNIX_EPOCH;
 use neuroflow_kernel::{Clock, Parcel};
 use rkyv::Archived;
 
+use super::creator::read_config;
 use super::store::{PushStore, PushStoreError, Storing, fold};
-use super::{PushConfig, PushRecord, PushSecret, PushTask};
+use super::{PushCreator, PushRecord, PushTask};
 use crate::agent::TaskState;
 use crate::journal::{Append, Entry, EntryKind, Journal, TaskHead, TaskLog};
 
@@ -161,17 +162,10 @@ fn records(log: &TaskLog) -> Vec<PushRecord> {
 fn record(archived: &Archived<PushRecord>) -> PushRecord {
     use super::ArchivedPushRecord as Kept;
     match archived {
-        Kept::Config { config, caller, after } => PushRecord::Config {
-            config: PushConfig {
-                id: config.id.to_string(),
-                url: config.url.to_string(),
-                token: config.token.as_ref().map(|token| PushSecret::new(token.0.as_str())),
-                authorization: config.authorization.as_ref().map(|authorization| {
-                    let (scheme, credentials) = (&authorization.0, &authorization.1);
-                    (scheme.to_string(), PushSecret::new(credentials.0.as_str()))
-                }),
-            },
+        Kept::Config { config, caller, creator, after } => PushRecord::Config {
+            config: read_config(config),
             caller: caller.as_ref().map(ToString::to_string),
+            creator: Box::new(PushCreator::read(creator)),
             after: after.to_native(),
         },
         Kept::Reached { id, generation } => {
@@ -185,7 +179,9 @@ fn record(archived: &Archived<PushRecord>) -> PushRecord {
 mod tests {
     use neuroflow_kernel::{ChildSpec, Kernel};
 
+    use super::super::{PushBasis, PushConfig, PushSecret};
     use super::*;
+    use crate::access::Principal;
     use crate::journal::{JournalConfig, JournalPlace, JournalServer, OpenedJournal};
 
     async fn journal(folder: &std::path::Path) -> (Kernel, PushJournal) {
@@ -208,7 +204,14 @@ mod tests {
         config.token = Some(PushSecret::new("token"));
         config.authorization = Some(("Bearer".to_owned(), PushSecret::new("secret")));
         let caller = Some("alice".to_owned());
-        let made = PushRecord::Config { config: config.clone(), caller: caller.clone(), after: 3 };
+        let creator = PushCreator::of(&Principal::token("alice", ["dev"]), PushBasis::Read);
+        let creator = Box::new(creator);
+        let made = PushRecord::Config {
+            config: config.clone(),
+            caller: caller.clone(),
+            creator: creator.clone(),
+            after: 3,
+        };
         let reached = PushRecord::Reached { id: "a".to_owned(), generation: 7 };
         let ended = PushRecord::Ended { id: "a".to_owned() };
 
@@ -229,7 +232,7 @@ mod tests {
         assert_eq!(found, task);
         let kept = fold(records);
         assert_eq!((&kept["a"].config, &kept["a"].caller), (&config, &caller));
-        assert_eq!(kept["a"].reached, 7);
+        assert_eq!((kept["a"].reached, &kept["a"].creator), (7, &creator));
         // It goes on where it was, also in a log that was over.
         store.append(&task, &ended).await.unwrap();
         store.append(&other, &made).await.unwrap();

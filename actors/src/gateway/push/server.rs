@@ -5,17 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Actor, Address, Context, Ended, Ending, Header, Name, Spawn, TraceContext};
+use neuroflow_kernel::{Actor, Context, Ended, Ending, Header, Name, Spawn, TraceContext};
 use neuroflow_sandbox::{Outbound, OutboundError};
 
 use super::delivery::{Begin, Delivery};
 use super::store::{Kept, PushMemory, fold};
 use super::webhook::{Webhook, check};
-use super::{
-    PushCommand, PushConfig, PushError, PushOptions, PushRecord, PushStore, PushStoreError,
-    PushTask,
-};
-use crate::agent::AgentCommand;
+use super::{PushCommand, PushError, PushOptions, PushRecord, PushStore, PushStoreError, PushTask};
 use crate::audit::{AuditEvent, AuditId, Digest, Verdict};
 use crate::gateway::GatewayAgent;
 use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES, PUSH_LIVES};
@@ -31,7 +27,7 @@ use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES, PUSH_LIVES};
 pub struct PushServer {
     options: PushOptions,
     store: Arc<dyn PushStore>,
-    agents: BTreeMap<String, Address<AgentCommand>>,
+    agents: BTreeMap<String, GatewayAgent>,
     outbound: Option<Outbound>,
     tasks: BTreeMap<PushTask, BTreeMap<String, Live>>,
     /// Whose actors they are, by name.
@@ -68,7 +64,7 @@ pub enum PushStartError {
 impl PushServer {
     pub(super) fn new(options: PushOptions, agents: Vec<GatewayAgent>) -> Self {
         let store = options.store.clone().unwrap_or_else(|| Arc::new(PushMemory::default()));
-        let agents = agents.into_iter().map(|agent| (agent.profile.name, agent.address)).collect();
+        let agents = agents.into_iter().map(|agent| (agent.profile.name.clone(), agent)).collect();
         let (tasks, names) = (BTreeMap::new(), BTreeMap::new());
         Self { options, store, agents, outbound: None, tasks, names, started: 0 }
     }
@@ -76,13 +72,12 @@ impl PushServer {
     async fn create(
         &mut self,
         task: PushTask,
-        caller: Option<String>,
-        config: PushConfig,
-        after: u64,
+        kept: Kept,
         context: &mut Context<PushCommand>,
     ) -> Result<(), PushError> {
+        let config = &kept.config;
         let Some(outbound) = &self.outbound else { return Err(PushError::Full) };
-        let webhook = check(&config, outbound)?;
+        let webhook = check(config, outbound)?;
         let configs = self.tasks.get(&task);
         let replaces = configs.is_some_and(|configs| configs.contains_key(&config.id));
         if !replaces && configs.map_or(0, BTreeMap::len) >= PUSH_CONFIGS {
@@ -97,13 +92,16 @@ impl PushServer {
             verdict: Verdict::Allowed,
         };
         self.options.audit.decide(context.onward(), changed).await?;
-        let (kept, by) = (config.clone(), caller.clone());
-        let record = PushRecord::Config { config: kept, caller: by, after };
+        let record = PushRecord::Config {
+            config: config.clone(),
+            caller: kept.caller.clone(),
+            creator: kept.creator.clone(),
+            after: kept.reached,
+        };
         self.store.append(&task, &record).await?;
         if replaces {
             self.kill(&task, &config.id, context).await;
         }
-        let kept = Kept { config, caller, reached: after };
         self.deliver(task, kept, webhook, 1, context).await;
         Ok(())
     }
@@ -242,8 +240,9 @@ impl Actor for PushServer {
     ) -> Result<(), PushStartError> {
         // Who doesn't wait for an answer any more has been served all the same.
         match command {
-            PushCommand::Create { task, caller, config, after, reply } => {
-                let created = self.create(task, caller, config, after, context).await;
+            PushCommand::Create { task, caller, creator, config, after, reply } => {
+                let kept = Kept { config, caller, creator, reached: after };
+                let created = self.create(task, kept, context).await;
                 if let Err(error) = &created {
                     self.note_refusal(error);
                 }

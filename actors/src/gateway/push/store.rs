@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use super::{PushConfig, PushRecord, PushTask};
+use super::{PushConfig, PushCreator, PushRecord, PushTask};
 
 /// The future of something that is kept or read.
 pub(super) type Storing<'a, T> =
@@ -82,6 +82,7 @@ impl PushStore for PushMemory {
 pub(super) struct Kept {
     pub(super) config: PushConfig,
     pub(super) caller: Option<String>,
+    pub(super) creator: Box<PushCreator>,
     /// The generation up to which events were taken.
     pub(super) reached: u64,
 }
@@ -91,9 +92,9 @@ pub(super) fn fold(records: Vec<PushRecord>) -> BTreeMap<String, Kept> {
     let mut kept = BTreeMap::new();
     for record in records {
         match record {
-            PushRecord::Config { config, caller, after } => {
+            PushRecord::Config { config, caller, creator, after } => {
                 let id = config.id.clone();
-                kept.insert(id, Kept { config, caller, reached: after });
+                kept.insert(id, Kept { config, caller, creator, reached: after });
             }
             PushRecord::Reached { id, generation } => {
                 if let Some(kept) = kept.get_mut(&id) {
@@ -110,10 +111,13 @@ pub(super) fn fold(records: Vec<PushRecord>) -> BTreeMap<String, Kept> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PushBasis;
     use super::*;
+    use crate::access::Principal;
 
     fn config(id: &str, url: &str, after: u64) -> PushRecord {
-        PushRecord::Config { config: PushConfig::new(id, url), caller: None, after }
+        let creator = Box::new(PushCreator::of(&Principal::anonymous(), PushBasis::Read));
+        PushRecord::Config { config: PushConfig::new(id, url), caller: None, creator, after }
     }
 
     fn reached(id: &str, generation: u64) -> PushRecord {
