@@ -480,6 +480,8 @@ async fn idle_links(echo: &Address<Request<Ping>>, address: SocketAddr) {
     let key = environment("BENCH_AUTHORITY_KEY");
     let authority = Authority::from_pem(&environment("BENCH_AUTHORITY"), &key).expect("PEM");
     let nothing = Ping { payload: Vec::new() };
+    // What earlier measurements have sent is gone by then.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let resident = async || ask(echo, &nothing).await.get().resident_kib.to_native();
     let before = resident().await;
     let mut nodes = Vec::new();

@@ -44,6 +44,8 @@ pub(crate) struct LaneTask {
     recv: RecvStream,
     decoder: Decoder,
     unread: Bytes,
+    /// Of the frame that is looked at; its place is used again.
+    name: String,
     inbound: Inbound,
     served: Served,
     given: Vec<Given>,
@@ -82,6 +84,7 @@ impl LaneTask {
             recv: parts.recv,
             decoder: parts.decoder,
             unread: parts.unread,
+            name: String::new(),
             served: Served::default(),
             given: Vec::new(),
             staged: Staged::default(),
@@ -116,6 +119,7 @@ impl LaneTask {
 
     /// One turn; says whether there may be more to do.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
+        self.inbound.begin_turn();
         let mut more = self.read(cx)?;
         more |= self.look_into_outbox(cx)?;
         more |= self.inbound.poll(cx, &mut self.served, &mut self.staged)?;
@@ -152,11 +156,13 @@ impl LaneTask {
             let mut input = &bytes[..];
             while let Some(frame) = self.decoder.next(&mut input)? {
                 let (header, parcel) = frame.into_parcel();
-                let name = match header.kind {
-                    Kind::Request | Kind::Notice => self.decoder.name()?.to_owned(),
-                    _ => String::new(),
-                };
+                let mut name = std::mem::take(&mut self.name);
+                name.clear();
+                if matches!(header.kind, Kind::Request | Kind::Notice) {
+                    name.push_str(self.decoder.name()?);
+                }
                 self.arrived(&header, &name, parcel)?;
+                self.name = name;
             }
         }
         Ok(true)

@@ -33,6 +33,9 @@ pub(super) struct Inbound {
     clock: Clock,
     small: Allowance,
     large: Allowance,
+    /// When this turn began, once somebody has asked: a look at the clock costs as much as a frame's
+    /// header.
+    now: Option<Moment>,
     /// Actors that have no room, and what waits for them.
     queues: HashMap<String, Queue>,
 }
@@ -61,8 +64,14 @@ impl Inbound {
             clock,
             small: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
             large: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
+            now: None,
             queues: HashMap::new(),
         }
+    }
+
+    /// The lane's task has work again.
+    pub(super) fn begin_turn(&mut self) {
+        self.now = None;
     }
 
     /// A request or notice of the peer.
@@ -105,13 +114,14 @@ impl Inbound {
     }
 
     /// The header that the actor sees.
-    fn header(&self, frame: &FrameHeader) -> Header {
+    fn header(&mut self, frame: &FrameHeader) -> Header {
         let mut header = Header::new().traced(frame.trace);
         if frame.budget != u64::MAX {
             header = header.budget(Budget::units(frame.budget));
         }
         if let Some(remaining) = frame.remaining {
-            header = header.until(self.clock.now() + remaining);
+            let now = *self.now.get_or_insert_with(|| self.clock.now());
+            header = header.until(now + remaining);
         }
         for _ in 0..frame.hops.min(MAX_HOPS.saturating_add(1)) {
             header = header.forward(ActorId::NOBODY);
