@@ -1,9 +1,9 @@
-//! What a link costs between two processes on loopback, beside UDP, TLS over TCP and Erlang, in one
-//! run: `cargo bench -p neuroflow-transport --bench link`.
+//! What a link costs between two processes on loopback, beside UDP, TLS over TCP, gRPC and Erlang, in
+//! one run: `cargo bench -p neuroflow-transport --bench link`.
 //!
 //! Both ends are pinned with `taskset`, once to one core and once to two, and have a runtime of one
 //! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2), `NEUROFLOW_BENCH_PEERS` and
-//! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,link,erl`) and a link's measurements
+//! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,grpc,link,erl`) and a link's measurements
 //! (`one,many,small,large,behind,idle`).
 #![expect(
     clippy::disallowed_methods,
@@ -11,6 +11,9 @@
     clippy::expect_used,
     reason = "a benchmark starts processes, reads the machine's clock, prints, and may fail"
 )]
+
+#[path = "link/grpc.rs"]
+mod grpc;
 
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
@@ -128,7 +131,7 @@ fn compare() {
     let (server, client) = (issue("server"), issue("client"));
     for (placement, cores) in [("one core", ["0", "0"]), ("two cores", ["0", "1"])] {
         println!("{placement}:");
-        for kind in ["udp", "tls", "link"].into_iter().filter(|kind| is_peer(kind)) {
+        for kind in ["udp", "tls", "grpc", "link"].into_iter().filter(|kind| is_peer(kind)) {
             let start = |core: &str, who: &Credential, arguments: &[&str]| {
                 Command::new("taskset")
                     .args(["-c", core])
@@ -282,6 +285,7 @@ async fn serve(kind: &str) {
                 });
             }
         }
+        "grpc" => grpc::serve().await,
         _ => {
             let (_kernel, links) = node(credential(), 1_024).await;
             say(links.local_address().expect("it listens"));
@@ -326,6 +330,7 @@ async fn measure(kind: &str, address: SocketAddr) {
             });
             percentiles("echo 256 B, one in flight", times.await);
         }
+        "grpc" => grpc::measure(address).await,
         _ => measure_link(address).await,
     }
 }
