@@ -236,7 +236,7 @@ fn in_namespace(namespace: &Namespace, before: &[&str]) -> Command {
     let own = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new("nsenter");
     command.arg(namespace.path()).args(before).arg(own);
-    command.args(["--exact", "process", "--ignored", "--nocapture"]);
+    command.args(["--exact", crate::STAGE, "--nocapture"]);
     command
 }
 
