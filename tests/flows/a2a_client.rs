@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{run_program, shell_node, start};
+use crate::support::{output, run_program, shell_node, start};
 use crate::turns::curious;
 
 /// The client in Python, as the package index has it.
@@ -27,6 +27,54 @@ async fn the_official_client_in_javascript_agrees_over_every_binding() {
     let Some(packages) = found else { return };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/a2a_client.mjs");
     agree(["node", script], ("A2A_PACKAGES", packages)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_client_for_the_command_line_agrees() {
+    let Some(folder) = installed("a2acli", prepared_a2acli).await else { return };
+    let (node, to) = start(shell_node().agent(curious())).await;
+    for binding in ["jsonrpc", "rest"] {
+        let program = folder.join("a2acli").to_string_lossy().into_owned();
+        let card = format!("http://{to}");
+        let run = |arguments: &[&str]| {
+            let with = ["--agent-card", &card, "--transport", binding, "--output", "json"];
+            let command: Vec<String> = [&program as &str]
+                .iter()
+                .chain(arguments)
+                .chain(&with)
+                .map(|text| (*text).to_owned())
+                .collect();
+            tokio::task::spawn_blocking(move || {
+                let command: Vec<&str> = command.iter().map(String::as_str).collect();
+                run_program(&command, &[("NO_PROXY", "*")])
+            })
+        };
+        let json = |said: Result<String, String>| -> serde_json::Value {
+            let said = said.unwrap_or_else(|complaint| panic!("{binding}: {complaint}"));
+            serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+        };
+        let sent = json(run(&["send", "echo to be sent"]).await.expect("it ran"));
+        assert_eq!(output(&sent["task"]).trim_end(), "to be sent", "{sent}");
+        let streamed = run(&["send", "--stream", "echo streamed"]).await.expect("it ran");
+        let streamed = streamed.unwrap_or_else(|complaint| panic!("{binding}: {complaint}"));
+        let last = streamed.lines().last().unwrap_or_default();
+        assert!(last.contains("TASK_STATE_COMPLETED"), "{streamed}");
+        let id = sent["task"]["id"].as_str().expect("an id");
+        let read = json(run(&["task", "get", id]).await.expect("it ran"));
+        assert_eq!(read["id"], id, "{read}");
+        let listed = json(run(&["task", "list"]).await.expect("it ran"));
+        assert!(listed["tasks"].as_array().is_some_and(|tasks| tasks.len() >= 2), "{listed}");
+        let ended = run(&["task", "cancel", id]).await.expect("it ran");
+        assert!(ended.is_err_and(|said| said.contains("TASK_NOT_CANCELABLE")));
+    }
+    node.stop().await;
+}
+
+/// `tools/setup test` builds it.
+fn prepared_a2acli() -> Result<PathBuf, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin");
+    let is_there = folder.join("a2acli").exists();
+    is_there.then_some(folder).ok_or_else(|| "run tools/setup test".to_owned())
 }
 
 /// Runs a client's script once per binding.
