@@ -236,6 +236,7 @@ impl Running {
         let listen = loaded.config.gateway.listen;
         Banner {
             gateway: self.node.gateway().unwrap_or(listen),
+            is_tls: loaded.config.tls.certificate.is_some(),
             public_url: loaded.config.gateway.public_url.clone(),
             metrics,
             socket: self.socket.clone(),

@@ -15,4 +15,5 @@ mod exec;
 mod run;
 mod scene;
 mod serve;
+mod tls;
 mod tree;

@@ -200,7 +200,7 @@ impl Server {
         }
         let address = |name: &str| {
             let line = banner.lines().find(|line| line.trim_start().starts_with(name));
-            let url = line.and_then(|line| line.split("http://").nth(1));
+            let url = line.and_then(|line| line.split("://").nth(1));
             url.and_then(|url| url.split('/').next()?.parse().ok())
         };
         let gateway = address("gateway").expect("where the gateway is");

@@ -86,6 +86,12 @@ async fn throw(seed: u64) -> String {
     format!("{refused} refused, {served} served, {grown} KiB grown")
 }
 
+/// The seed of this run, which `FLOWS_FUZZ_SEED` repeats.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| RandomState::new().build_hasher().finish())
+}
+
 /// Calls as they should be.
 async fn corpus(to: SocketAddr) -> Vec<Value> {
     let task = task_of(rpc(to, "/", "SendMessage", message(json!([{ "text": "x" }]))).await);
@@ -173,7 +179,7 @@ fn broken(dice: &mut Dice, call: &Value, corpus: &[Value]) -> Vec<u8> {
 }
 
 /// Puts something else somewhere into a JSON value.
-fn mutate(dice: &mut Dice, value: &mut Value, depth: usize) {
+pub(crate) fn mutate(dice: &mut Dice, value: &mut Value, depth: usize) {
     let deeper = depth < 8 && dice.below(4) != 0;
     match value {
         Value::Object(members) if deeper && !members.is_empty() => {
@@ -201,7 +207,7 @@ fn mutate(dice: &mut Dice, value: &mut Value, depth: usize) {
     }
 }
 
-fn mutate_bytes(dice: &mut Dice, bytes: &mut Vec<u8>, corpus: &[Value]) {
+pub(crate) fn mutate_bytes(dice: &mut Dice, bytes: &mut Vec<u8>, corpus: &[Value]) {
     let at = dice.below(bytes.len() + 1);
     let end = (at + dice.below(20)).min(bytes.len());
     match dice.below(7) {
@@ -212,7 +218,7 @@ fn mutate_bytes(dice: &mut Dice, bytes: &mut Vec<u8>, corpus: &[Value]) {
             let copy = bytes[at..end].to_vec();
             drop(bytes.splice(at..at, copy));
         }
-        4 => {
+        4 if !corpus.is_empty() => {
             let other = corpus[dice.below(corpus.len())].to_string().into_bytes();
             let from = dice.below(other.len());
             bytes.truncate(at);
@@ -303,7 +309,7 @@ fn resident_kib() -> u64 {
 }
 
 /// Random numbers that a seed repeats (`SplitMix64`).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -313,7 +319,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.roll() % bound.max(1) as u64).unwrap_or_default()
     }
 
@@ -348,7 +354,7 @@ impl Dice {
         ])
     }
 
-    fn path(&mut self) -> String {
+    pub(crate) fn path(&mut self) -> String {
         let pieces =
             ["agents", "echo", "..", ".", "%2e", "%00", "%ff", "", "?", ".well-known", "a:b"];
         let pieces = (0..self.below(5)).map(|_| self.one_of(&pieces)).collect::<Vec<_>>();

@@ -108,7 +108,7 @@ fn answer(response: &Response) -> Value {
         .unwrap_or_else(|error| panic!("{error}: {} {}", response.status, response.text()))
 }
 
-fn error(answer: &Value) -> (i64, &str) {
+pub(crate) fn error(answer: &Value) -> (i64, &str) {
     let error = &answer["error"];
     let code = error["code"].as_i64().unwrap_or_else(|| panic!("no error in {answer}"));
     (code, error["message"].as_str().expect("a message"))

@@ -11,6 +11,8 @@ use crate::config::Endpoint;
 #[derive(Debug)]
 pub(super) struct Banner {
     pub(super) gateway: SocketAddr,
+    /// Whether the gateway speaks TLS.
+    pub(super) is_tls: bool,
     pub(super) public_url: Option<Endpoint>,
     pub(super) metrics: Option<SocketAddr>,
     pub(super) socket: Option<PathBuf>,
@@ -24,14 +26,15 @@ const REQUEST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","params"
 
 impl Banner {
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let gateway = self.gateway;
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let gateway = format!("{scheme}://{}", self.gateway);
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         writeln!(out, "neuroflow {version} is ready (pid {pid}, {:?})", rounded(self.took))?;
-        writeln!(out, "  gateway     http://{gateway}/")?;
+        writeln!(out, "  gateway     {gateway}/")?;
         if let Some(url) = &self.public_url {
             writeln!(out, "  known as    {}", url.as_str())?;
         }
-        writeln!(out, "  agent card  http://{gateway}/.well-known/agent-card.json")?;
+        writeln!(out, "  agent card  {gateway}/.well-known/agent-card.json")?;
         match self.metrics {
             Some(metrics) => writeln!(out, "  metrics     http://{metrics}/metrics")?,
             None => writeln!(out, "  metrics     off")?,
@@ -44,7 +47,7 @@ impl Banner {
         writeln!(out, "Try it:")?;
         writeln!(
             out,
-            "  curl -s http://{gateway}/ -H 'Content-Type: application/json' \
+            "  curl -s {gateway}/ -H 'Content-Type: application/json' \
              -H 'A2A-Version: 1.0' -d '{REQUEST}'"
         )
     }
