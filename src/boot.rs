@@ -94,7 +94,7 @@ impl Node {
         }
     }
 
-    /// Asks an agent of this node, or `agent://<node>/<name>` on another, and waits until its task has
+    /// Asks an agent of this node, or `agent://<node or *>/<name>` of the cluster, and waits until its task has
     /// ended, or waits for its client.
     ///
     /// # Errors
@@ -183,6 +183,19 @@ impl Node {
         match &self.links {
             Some(links) => links.resolve(target),
             None => Err(RemoteError::Unsupported { target: target.to_owned() }),
+        }
+    }
+
+    /// The address of an agent wherever the placement puts it: the same key leads to the same node for as
+    /// long as that is there and takes work, then to the next. `agent://*/<name>` in
+    /// [`resolve`](Self::resolve) is the same with a key of its own.
+    ///
+    /// # Errors
+    /// Says that this node has no links, or that no node offers such an agent now.
+    pub fn resolve_for(&self, agent: &str, key: &str) -> Result<Address<Request<Ask>>, RemoteError> {
+        match &self.links {
+            Some(links) => links.resolve_for(agent, key.as_bytes()),
+            None => Err(RemoteError::Unsupported { target: format!("agent://*/{agent}") }),
         }
     }
 
@@ -653,6 +666,8 @@ async fn join(
     for agent in agents {
         if let Some(asked) = agent.address.accepting(AgentCommand::Ask) {
             links.export(&agent.profile.name, asked, Allowed::Everyone)?;
+            let skills = agent.profile.skills.iter().map(|skill| skill.id.clone()).collect();
+            links.describe(&agent.profile.name, skills);
         }
     }
     kernel.root().start(spec.restart(Restart::Permanent)).await?;

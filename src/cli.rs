@@ -20,6 +20,7 @@ mod token;
 mod tools;
 mod tree;
 
+mod cluster_meter;
 mod meter;
 mod telemetry;
 

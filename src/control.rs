@@ -4,6 +4,7 @@
 //! may use, which the kernel of the operating system says on every connection.
 
 mod client;
+mod cluster;
 mod place;
 mod row;
 mod server;
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 use neuroflow::kernel::{Census, ChildSpec, Message, NameError};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use client::{ControlClientError, ask_tree};
+pub(crate) use client::{ControlClientError, ask, ask_tree};
+pub(crate) use cluster::{Asked, Cluster, LinksSlot, MemberRow};
 pub(crate) use place::default_path;
 pub(crate) use row::{ActorRow, FailureRow, Tree, failures};
 
@@ -25,11 +27,15 @@ use server::ControlServer;
 pub(crate) const VERSION: u16 = 1;
 
 /// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum ControlRequest {
     /// The live tree, and the last failures.
     Tree {},
+    /// The members of the cluster.
+    Cluster {},
+    /// A node is to drain, or to stop draining.
+    Drain { node: String, on: bool },
 }
 
 /// An answer: the version, and what was asked for or why not.
@@ -51,6 +57,8 @@ impl From<Tree> for ControlAnswer {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
     Tree(Tree),
+    Cluster(Cluster),
+    Asked(Asked),
     Error(Fault),
 }
 
@@ -69,6 +77,10 @@ pub(crate) enum FaultCode {
     MalformedRequest,
     /// The request is too long.
     RequestTooLarge,
+    /// The node has no links to others.
+    NoCluster,
+    /// There is no link to a node of this name.
+    UnknownNode,
     /// The peer is neither the node's user nor root.
     Denied,
     /// A word of a later version.
@@ -87,8 +99,13 @@ impl Message for ControlCommand {
 }
 
 /// The control actor as a child named `control`.
-pub(crate) fn child(socket: PathBuf, census: Census) -> Result<ChildSpec, NameError> {
-    let factory = move || ControlServer::new(socket.clone(), census.clone());
+pub(crate) fn child(
+    socket: PathBuf,
+    census: Census,
+    links: LinksSlot,
+) -> Result<ChildSpec, NameError> {
+    let factory =
+        move || ControlServer::new(socket.clone(), census.clone(), std::sync::Arc::clone(&links));
     let (spec, _nobody_sends) = ChildSpec::new("control", factory)?;
     Ok(spec)
 }

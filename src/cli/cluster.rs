@@ -2,6 +2,7 @@
 
 mod invite;
 mod join;
+mod operate;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ enum Action {
     Init(Init),
     Invite(invite::InviteNode),
     Join(join::JoinCluster),
+    Status(operate::Status),
+    Drain(operate::Drain),
 }
 
 /// Makes the authority of a new cluster: the certificate that its nodes trust, and the key that signs
@@ -57,6 +60,9 @@ pub(super) enum ClusterError {
     /// This node didn't join.
     #[error(transparent)]
     Join(#[from] join::JoinClusterError),
+    /// The node can't be asked.
+    #[error(transparent)]
+    Operate(#[from] operate::OperateError),
 }
 
 impl ClusterCommand {
@@ -65,6 +71,8 @@ impl ClusterCommand {
             Action::Init(init) => init,
             Action::Invite(invite) => return invite.run(globals, out),
             Action::Join(join) => return join.run(globals, out),
+            Action::Status(status) => return status.run(globals, out),
+            Action::Drain(drain) => return drain.run(globals, out),
         };
         init.make(globals).map_err(CliError::Cluster)?;
         writeln!(out, "{}", init.dir.join(AUTHORITY).display())?;

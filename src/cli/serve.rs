@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use self::banner::Banner;
 use super::mcp::needs_sandbox;
+use super::cluster_meter;
 use super::meter::{AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
 use super::node::files::{self, FileError};
 use super::signal::{Caught, Signals};
@@ -28,7 +29,7 @@ use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
     Builtin, Loaded, LogPath, Overrides, SocketPath, default_directory, write_effective,
 };
-use crate::control::{self, FailureRow, failures};
+use crate::control::{self, FailureRow, LinksSlot, failures};
 use crate::limits::{CARD_KEY_BYTES, TELEMETRY_SHUTDOWN};
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
@@ -266,8 +267,10 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
         Some(SocketPath::At(path)) => Some(path.clone()),
         None => Some(control::default_path().map_err(ServeError::System)?),
     };
+    let slot = LinksSlot::default();
     if let Some(path) = socket.clone() {
-        builder = builder.first_with(move |census| control::child(path, census));
+        let slot = Arc::clone(&slot);
+        builder = builder.first_with(move |census| control::child(path, census, slot));
     }
     if let Some(audit) = audit(loaded) {
         builder = builder.audit(audit);
@@ -307,6 +310,10 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let builder = builder.gateway_with(gateway).meter(meter, Arc::new(move || sampler.sample()));
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
+    if let Some(links) = node.links() {
+        cluster_meter::register(telemetry.instruments(), links).map_err(ServeError::from)?;
+        let _once = slot.set(links.clone()).is_err();
+    }
     Ok(Running { node, metrics, socket })
 }
 

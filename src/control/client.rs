@@ -61,6 +61,9 @@ pub(crate) enum ControlClientError {
         "the node answers in version {found} of the protocol, this program reads {VERSION}; use the node's own binary"
     )]
     Version { found: u16 },
+    /// The answer is to something else.
+    #[error("the node answers something else; use the node's own binary")]
+    Other,
     /// The node refuses.
     #[error("the node refuses: {}", .0.message)]
     Refused(Fault),
@@ -74,8 +77,20 @@ struct Versioned {
 
 /// Asks the node behind this socket for its tree.
 pub(crate) async fn ask_tree(path: &Path, clock: &Clock) -> Result<Tree, ControlClientError> {
+    match ask(path, clock, &ControlRequest::Tree {}).await? {
+        Outcome::Tree(tree) => Ok(tree),
+        _ => Err(ControlClientError::Other),
+    }
+}
+
+/// Asks the node behind this socket; a refusal is an error.
+pub(crate) async fn ask(
+    path: &Path,
+    clock: &Clock,
+    request: &ControlRequest,
+) -> Result<Outcome, ControlClientError> {
     let deadline = clock.now() + CONTROL_DEADLINE;
-    let answer = clock.before(deadline, exchange(path)).await;
+    let answer = clock.before(deadline, exchange(path, request)).await;
     let bytes = answer
         .map_err(|source| ControlClientError::TimedOut { path: path.to_owned(), source })??;
     let malformed = |source| ControlClientError::Malformed { path: path.to_owned(), source };
@@ -85,12 +100,12 @@ pub(crate) async fn ask_tree(path: &Path, clock: &Clock) -> Result<Tree, Control
     }
     let answer: ControlAnswer = serde_json::from_slice(&bytes).map_err(malformed)?;
     match answer.outcome {
-        Outcome::Tree(tree) => Ok(tree),
         Outcome::Error(fault) => Err(ControlClientError::Refused(fault)),
+        outcome => Ok(outcome),
     }
 }
 
-async fn exchange(path: &Path) -> Result<Vec<u8>, ControlClientError> {
+async fn exchange(path: &Path, request: &ControlRequest) -> Result<Vec<u8>, ControlClientError> {
     let failed = |source: io::Error| {
         let path = path.to_owned();
         match source.kind() {
@@ -106,7 +121,7 @@ async fn exchange(path: &Path) -> Result<Vec<u8>, ControlClientError> {
     if peer != own && peer != 0 && own != 0 {
         return Err(ControlClientError::Foreign { path: path.to_owned(), user: peer });
     }
-    let mut request = serde_json::to_vec(&ControlRequest::Tree {})
+    let mut request = serde_json::to_vec(request)
         .map_err(|source| ControlClientError::Malformed { path: path.to_owned(), source })?;
     request.push(b'\n');
     stream.write_all(&request).await.map_err(failed)?;

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::place::{Files, bind, own_user};
+use super::cluster::{self, LinksSlot};
 use super::{
     ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Step,
     Tree, VERSION,
@@ -23,12 +24,13 @@ use crate::limits::{
 pub(super) struct ControlServer {
     path: PathBuf,
     census: Census,
+    links: LinksSlot,
     files: Option<Files>,
 }
 
 impl ControlServer {
-    pub(super) fn new(path: PathBuf, census: Census) -> Self {
-        Self { path, census, files: None }
+    pub(super) fn new(path: PathBuf, census: Census, links: LinksSlot) -> Self {
+        Self { path, census, links, files: None }
     }
 }
 
@@ -41,8 +43,8 @@ impl Actor for ControlServer {
         let user = own_user().map_err(ControlError::at(Step::Identify, &self.path))?;
         let bound = bind(&self.path, user)?;
         self.files = Some(bound.files);
-        let answerer =
-            Answerer { census: self.census.clone(), clock: context.clock().clone(), user };
+        let (census, links) = (self.census.clone(), Arc::clone(&self.links));
+        let answerer = Answerer { census, links, clock: context.clock().clone(), user };
         let work = serve(bound.listener, Arc::new(answerer));
         context.task(work).map_err(|_refused| ControlError::NoRoom)
     }
@@ -94,6 +96,7 @@ async fn serve(listener: UnixListener, answerer: Arc<Answerer>) {
 /// What every connection needs.
 struct Answerer {
     census: Census,
+    links: LinksSlot,
     clock: Clock,
     user: u32,
 }
@@ -106,6 +109,8 @@ impl Answerer {
                 Ok(ControlRequest::Tree {}) => {
                     Outcome::Tree(Tree::of(&self.census, self.clock.wall()))
                 }
+                Ok(ControlRequest::Cluster {}) => cluster::status(&self.links, self.clock.wall()),
+                Ok(ControlRequest::Drain { node, on }) => cluster::drain(&self.links, &node, on),
                 Err(fault) => Outcome::Error(fault),
             }
         } else {

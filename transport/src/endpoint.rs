@@ -28,6 +28,7 @@ use crate::link::{LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox};
 use crate::session::handshake::Hello;
 
+pub use self::cluster::GossipStatus;
 pub use self::server::ListenError;
 
 /// What a node needs to have links.

@@ -59,7 +59,7 @@ pub use life::LifeError;
 pub use directory::{Member, MemberState};
 pub use membership::Offer;
 
-pub use endpoint::{Links, LinksConfig, LinksError, ListenError};
+pub use endpoint::{GossipStatus, Links, LinksConfig, LinksError, ListenError};
 pub use unlinked::Unlinked;
 
 /// A number in 0..1 that differs between nodes: what failed together mustn't come back together.

@@ -108,6 +108,8 @@ pub struct LinkStatus {
     pub rtt: Option<Duration>,
     /// Packets that were lost on this connection.
     pub lost_packets: u64,
+    /// Calls that wait for their answers.
+    pub open_calls: usize,
     /// Connections that were made after the first.
     pub reconnects: u64,
     /// Messages and replies sent.

@@ -1,7 +1,7 @@
 //! The cluster as a node sees it: its members, what is placed where, and draining.
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use neuroflow_kernel::{
@@ -20,6 +20,21 @@ impl Links {
     /// The members of the cluster that this node knows, itself included, by name.
     pub fn members(&self) -> Vec<Member> {
         self.shared.directory.view().members.clone()
+    }
+
+    /// What this node's gossip and placement have counted.
+    pub fn gossip(&self) -> GossipStatus {
+        let meters = &self.shared.gossip_meters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        GossipStatus {
+            sent: read(&meters.sent),
+            sent_bytes: read(&meters.sent_bytes),
+            received: read(&meters.received),
+            refused: read(&meters.refused),
+            placed_here: read(&meters.placed_here),
+            placed_elsewhere: read(&meters.placed_far),
+            unplaced: read(&meters.unplaced),
+        }
     }
 
     /// What an agent that this node offers says that it can do; told to all members.
@@ -89,6 +104,32 @@ impl Links {
         }
         Ok(Address::remote(Arc::new(placed), target))
     }
+}
+
+/// What a node's gossip and placement have counted.
+///
+/// ```
+/// fn refused(links: &neuroflow_transport::Links) -> bool {
+///     links.gossip().refused > 0
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GossipStatus {
+    /// Messages sent to members.
+    pub sent: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Messages received from members.
+    pub received: u64,
+    /// Of those, messages that were no messages, or said what the sender may not say.
+    pub refused: u64,
+    /// Messages to `agent://*/name` that went to this node's own agent.
+    pub placed_here: u64,
+    /// Messages to `agent://*/name` that went to another node.
+    pub placed_elsewhere: u64,
+    /// Messages to `agent://*/name` that no node was there for.
+    pub unplaced: u64,
 }
 
 /// A port whose node the placement chooses, for each message anew.

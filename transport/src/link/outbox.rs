@@ -113,6 +113,11 @@ impl Lane {
         Ok(first)
     }
 
+    /// Calls that wait for their answers.
+    pub(crate) fn open_calls(&self) -> usize {
+        self.outbox().session.calls.len()
+    }
+
     /// Whether a message of so many bytes may be sent now.
     pub(crate) fn may_send(&self, bytes: usize) -> Result<(), Unsent> {
         let mut outbox = self.outbox();

@@ -170,6 +170,11 @@ impl Peer {
             roles: subject.roles.clone(),
             rtt: stats.as_ref().map(|stats| stats.path.rtt),
             lost_packets: stats.as_ref().map_or(0, |stats| stats.path.lost_packets),
+            open_calls: link
+                .iter()
+                .flat_map(|link| &link.lanes)
+                .map(|lane| lane.open_calls())
+                .sum(),
             reconnects: read(&self.meters.reconnects),
             sent_messages: read(&self.meters.sent_messages),
             sent_bytes: read(&self.meters.sent_bytes),

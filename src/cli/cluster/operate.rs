@@ -1,0 +1,176 @@
+//! `neuroflow cluster status` and `drain`: what a running node says of its cluster, and asks of others.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::ValueHint;
+
+use super::super::{CliError, Globals, SUCCESS, small_runtime};
+use crate::config::{Loaded, Overrides, SocketPath};
+use crate::control::{
+    Cluster, ControlAnswer, ControlClientError, ControlRequest, MemberRow, Outcome, VERSION, ask,
+    default_path,
+};
+
+/// Prints the cluster as a running node sees it: every member with its state and the link to it.
+#[derive(Args, Debug)]
+pub(super) struct Status {
+    #[command(flatten)]
+    socket: NodeSocket,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lets nothing more be placed on a node. What runs there goes on, and who names the node is served.
+///
+/// A node heeds its own socket, and other nodes if their certificate has the role `operator`. `cluster
+/// status` shows whether it has.
+#[derive(Args, Debug)]
+pub(super) struct Drain {
+    /// The node's name or id
+    #[arg(value_name = "NODE")]
+    node: String,
+    /// Let agents be placed on it again
+    #[arg(long)]
+    undo: bool,
+    #[command(flatten)]
+    socket: NodeSocket,
+}
+
+/// Where the running node is asked.
+#[derive(Args, Debug)]
+struct NodeSocket {
+    /// The node's control socket; `control.socket` unless it's given
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    socket: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Overrides,
+}
+
+/// Why a node can't be asked about its cluster.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(in super::super) enum OperateError {
+    /// Our own user can't be found out.
+    #[error("the system refused to say who you are; name the socket with --socket")]
+    System(#[source] io::Error),
+    /// The node has no socket.
+    #[error("control.socket is off, so the node has none; name one with --socket")]
+    Off,
+    /// The node doesn't answer, or refuses.
+    #[error(transparent)]
+    Ask(#[from] ControlClientError),
+    /// The answer is to something else.
+    #[error("the node answers something else; use the node's own binary")]
+    Other,
+}
+
+impl NodeSocket {
+    fn ask(&self, globals: Globals<'_>, request: &ControlRequest) -> Result<Outcome, CliError> {
+        let configured = match &self.socket {
+            Some(socket) => Some(SocketPath::At(socket.clone())),
+            None => Loaded::from_process(globals.source, &self.settings)?.config.control.socket,
+        };
+        let failed = |error: OperateError| CliError::from(super::ClusterError::from(error));
+        let socket = match configured {
+            Some(SocketPath::At(socket)) => socket,
+            Some(SocketPath::Off) => return Err(failed(OperateError::Off)),
+            None => default_path().map_err(OperateError::System).map_err(failed)?,
+        };
+        let asked = small_runtime()?.block_on(ask(&socket, globals.clock, request));
+        asked.map_err(OperateError::from).map_err(failed)
+    }
+}
+
+impl Status {
+    pub(super) fn run(&self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
+        let outcome = self.socket.ask(globals, &ControlRequest::Cluster {})?;
+        let Outcome::Cluster(cluster) = &outcome else {
+            return Err(super::ClusterError::from(OperateError::Other).into());
+        };
+        if self.json {
+            let answer = ControlAnswer { version: VERSION, outcome };
+            writeln!(out, "{}", serde_json::to_string_pretty(&answer).map_err(io::Error::from)?)?;
+        } else {
+            draw(cluster, out)?;
+        }
+        Ok(SUCCESS)
+    }
+}
+
+impl Drain {
+    pub(super) fn run(&self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
+        let request = ControlRequest::Drain { node: self.node.clone(), on: !self.undo };
+        match self.socket.ask(globals, &request)? {
+            Outcome::Asked(asked) => writeln!(out, "asked {} {}", self.node, asked.id)?,
+            _ => return Err(super::ClusterError::from(OperateError::Other).into()),
+        }
+        Ok(SUCCESS)
+    }
+}
+
+const HEADS: [&str; 10] =
+    ["NODE", "STATE", "ADDRESS", "RTT", "LOST", "CALLS", "PROTOCOL", "BUILD", "CERTIFICATE", "AGENTS"];
+
+fn draw(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()> {
+    let rows: Vec<[String; 10]> = cluster.members.iter().map(cells).collect();
+    let mut widths = HEADS.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut line = |cells: &[String; 10]| -> io::Result<()> {
+        let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+        writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    line(&HEADS.map(str::to_owned))?;
+    rows.iter().try_for_each(line)
+}
+
+fn cells(member: &MemberRow) -> [String; 10] {
+    let none = || "-".to_owned();
+    let link = member.link.as_ref();
+    let [oldest, newest] = member.protocols;
+    let name = if member.own { format!("{} (asked)", member.name) } else { member.name.clone() };
+    let state = if member.draining { format!("{}, draining", member.state) } else { member.state.clone() };
+    let rtt = link.and_then(|link| link.rtt_seconds);
+    let agents: Vec<&str> = member.agents.iter().map(|agent| agent.name.as_str()).collect();
+    [
+        name,
+        state,
+        member.address.clone(),
+        rtt.map_or_else(none, |rtt| format!("{:.2?}", Duration::from_secs_f64(rtt.max(0.0)))),
+        link.map_or_else(none, |link| link.lost_packets.to_string()),
+        link.map_or_else(none, |link| link.open_calls.to_string()),
+        format!("{oldest}-{newest}"),
+        member.build.clone(),
+        days(member.certificate_expires_seconds),
+        if agents.is_empty() { none() } else { agents.join(", ") },
+    ]
+}
+
+fn days(seconds: f64) -> String {
+    const DAY: f64 = 86_400.0;
+    const HOUR: f64 = 3_600.0;
+    match seconds {
+        left if left <= 0.0 => "expired".to_owned(),
+        left if left < 2.0 * DAY => format!("{:.0} h", left / HOUR),
+        left => format!("{:.0} d", left / DAY),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_how_long_a_certificate_lasts() {
+        assert_eq!(days(-5.0), "expired");
+        assert_eq!(days(7_200.0), "2 h");
+        assert_eq!(days(90.0 * 86_400.0), "90 d");
+    }
+}

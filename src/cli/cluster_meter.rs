@@ -1,0 +1,145 @@
+//! Links, gossip and placement as metrics, read at every scrape: the transport counts, this file names.
+
+use neuroflow::transport::{LinkStatus, Links};
+use neuroflow_telemetry::{Counter, Gauge, Instruments, Metric, MetricError};
+
+/// A number of each link, by the peer's name.
+type OfLink<I> = (Metric<I, 1>, fn(&LinkStatus) -> f64);
+
+const GAUGES: [OfLink<Gauge>; 3] = [
+    (
+        Metric::gauge("neuroflow_link_up", "Whether there is a link to the peer.", ["peer"]),
+        |link| f64::from(u8::from(link.rtt.is_some())),
+    ),
+    (
+        Metric::gauge("neuroflow_link_rtt_seconds", "Time of a round trip to the peer.", ["peer"]),
+        |link| link.rtt.map_or(0.0, |rtt| rtt.as_secs_f64()),
+    ),
+    (
+        Metric::gauge(
+            "neuroflow_link_open_calls",
+            "Calls to the peer that wait for their answers.",
+            ["peer"],
+        ),
+        |link| number(u64::try_from(link.open_calls).unwrap_or(u64::MAX)),
+    ),
+];
+
+const COUNTERS: [OfLink<Counter>; 8] = [
+    (counter("neuroflow_link_sent_messages_total", "Messages and replies sent."), |link| {
+        number(link.sent_messages)
+    }),
+    (counter("neuroflow_link_sent_bytes_total", "Bytes of frames sent."), |link| {
+        number(link.sent_bytes)
+    }),
+    (counter("neuroflow_link_received_messages_total", "Messages and replies received."), |link| {
+        number(link.received_messages)
+    }),
+    (counter("neuroflow_link_received_bytes_total", "Bytes of archives received."), |link| {
+        number(link.received_bytes)
+    }),
+    (counter("neuroflow_link_copied_bytes_total", "Bytes of archives copied to be sent."), |link| {
+        number(link.copied_bytes)
+    }),
+    (counter("neuroflow_link_credit_waits_total", "Sends that found no credit."), |link| {
+        number(link.credit_waits)
+    }),
+    (counter("neuroflow_link_reconnects_total", "Connections made after the first."), |link| {
+        number(link.reconnects)
+    }),
+    (
+        counter(
+            "neuroflow_link_lost_packets_total",
+            "Packets of the present connection that were lost, and whose content was sent again.",
+        ),
+        |link| number(link.lost_packets),
+    ),
+];
+
+const fn counter(name: &'static str, help: &'static str) -> Metric<Counter, 1> {
+    Metric::counter(name, help, ["peer"])
+}
+
+const MEMBERS: Metric<Gauge, 1> = Metric::gauge(
+    "neuroflow_cluster_members",
+    "Members of the cluster that this node knows, itself included, by state.",
+    ["state"],
+);
+
+const EXPIRY: Metric<Gauge, 1> = Metric::gauge(
+    "neuroflow_node_certificate_expiry_seconds",
+    "When the certificate of a node ends, in seconds since 1970.",
+    ["node"],
+);
+
+const GOSSIP: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_gossip_messages_total",
+    "Messages between members: sent, received, and refused of those.",
+    ["event"],
+);
+
+const GOSSIP_BYTES: Metric<Counter, 0> =
+    Metric::counter("neuroflow_gossip_sent_bytes_total", "Bytes of messages to members.", []);
+
+const PLACEMENTS: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_placements_total",
+    "Messages to agent://*/name, by outcome: placed here, placed on another node, or nowhere.",
+    ["outcome"],
+);
+
+/// Registers the numbers of a node's links.
+pub(super) fn register(instruments: &Instruments, links: &Links) -> Result<(), MetricError> {
+    for (metric, read) in GAUGES {
+        let links = links.clone();
+        instruments.read_gauges(&metric, move || of_links(&links, read))?;
+    }
+    for (metric, read) in COUNTERS {
+        let links = links.clone();
+        instruments.read_counters(&metric, move || of_links(&links, read))?;
+    }
+    let of = links.clone();
+    instruments.read_gauges(&MEMBERS, move || {
+        let mut counts = ["alive", "suspect", "dead", "left", "revoked"].map(|state| (state, 0_u32));
+        for member in of.members() {
+            let state = member.state.as_str();
+            counts.iter_mut().filter(|(name, _)| *name == state).for_each(|(_, count)| *count += 1);
+        }
+        counts.map(|(state, count)| ([state.to_owned()], f64::from(count))).to_vec()
+    })?;
+    let of = links.clone();
+    instruments.read_gauges(&EXPIRY, move || {
+        let expiry = |member: neuroflow::transport::Member| {
+            let since = member.certificate_expires.duration_since(std::time::UNIX_EPOCH);
+            ([member.name.to_string()], since.map_or(0.0, |since| since.as_secs_f64()))
+        };
+        of.members().into_iter().map(expiry).collect()
+    })?;
+    let of = links.clone();
+    instruments.read_counters(&GOSSIP, move || {
+        let gossip = of.gossip();
+        let events =
+            [("sent", gossip.sent), ("received", gossip.received), ("refused", gossip.refused)];
+        events.map(|(event, count)| ([event.to_owned()], number(count))).to_vec()
+    })?;
+    let of = links.clone();
+    instruments.read_counters(&GOSSIP_BYTES, move || vec![([], number(of.gossip().sent_bytes))])?;
+    let of = links.clone();
+    instruments.read_counters(&PLACEMENTS, move || {
+        let gossip = of.gossip();
+        let outcomes = [
+            ("here", gossip.placed_here),
+            ("elsewhere", gossip.placed_elsewhere),
+            ("nowhere", gossip.unplaced),
+        ];
+        outcomes.map(|(outcome, count)| ([outcome.to_owned()], number(count))).to_vec()
+    })
+}
+
+fn of_links(links: &Links, read: fn(&LinkStatus) -> f64) -> Vec<([String; 1], f64)> {
+    links.status().iter().map(|link| ([link.name.to_string()], read(link))).collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a scrape's numbers are floats")]
+fn number(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,154 @@
+//! The cluster as the control socket shows it: one row per member, with the link to it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use neuroflow::transport::{LinkStatus, Links, Member};
+use serde::{Deserialize, Serialize};
+
+use super::{Fault, FaultCode, Outcome};
+
+/// The links of the node, once it has any.
+pub(crate) type LinksSlot = Arc<OnceLock<Links>>;
+
+/// The cluster as one node sees it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Cluster {
+    /// The node that was asked.
+    pub(crate) node: String,
+    pub(crate) members: Vec<MemberRow>,
+}
+
+/// A member, and the link to it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MemberRow {
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) state: String,
+    pub(crate) own: bool,
+    pub(crate) draining: bool,
+    pub(crate) address: String,
+    pub(crate) build: String,
+    /// The oldest and the newest protocol that it speaks.
+    pub(crate) protocols: [u16; 2],
+    pub(crate) capacity: u32,
+    /// Messages that wait at its agents.
+    pub(crate) load: u32,
+    /// Until its certificate ends; negative once it has.
+    pub(crate) certificate_expires_seconds: f64,
+    pub(crate) agents: Vec<AgentRow>,
+    pub(crate) link: Option<LinkRow>,
+}
+
+/// An agent that a member offers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct AgentRow {
+    pub(crate) name: String,
+    pub(crate) skills: Vec<String>,
+}
+
+/// The link to a member.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct LinkRow {
+    pub(crate) state: String,
+    pub(crate) protocol: Option<u16>,
+    pub(crate) rtt_seconds: Option<f64>,
+    pub(crate) lost_packets: u64,
+    /// Calls that wait for their answers.
+    pub(crate) open_calls: usize,
+    pub(crate) reconnects: u64,
+    pub(crate) sent_messages: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_messages: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) credit_waits: u64,
+}
+
+impl Cluster {
+    fn of(links: &Links, now: SystemTime) -> Self {
+        let status = links.status();
+        let row = |member: Member| {
+            let link = status.iter().find(|link| link.node == member.node);
+            MemberRow::of(member, link, now)
+        };
+        let members = links.members().into_iter().map(row).collect();
+        Self { node: links.name().to_string(), members }
+    }
+}
+
+impl MemberRow {
+    fn of(member: Member, link: Option<&LinkStatus>, now: SystemTime) -> Self {
+        let expires = match member.certificate_expires.duration_since(now) {
+            Ok(left) => left.as_secs_f64(),
+            Err(past) => -past.duration().as_secs_f64(),
+        };
+        Self {
+            name: member.name.to_string(),
+            id: member.node.to_string(),
+            state: member.state.as_str().to_owned(),
+            own: member.own,
+            draining: member.draining,
+            address: member.address.to_string(),
+            build: member.build,
+            protocols: [member.oldest_protocol, member.newest_protocol],
+            capacity: member.capacity,
+            load: member.load,
+            certificate_expires_seconds: expires,
+            agents: member
+                .agents
+                .into_iter()
+                .map(|offer| AgentRow { name: offer.name, skills: offer.skills })
+                .collect(),
+            link: link.map(LinkRow::of),
+        }
+    }
+}
+
+impl LinkRow {
+    fn of(link: &LinkStatus) -> Self {
+        Self {
+            state: link.state.as_str().to_owned(),
+            protocol: link.protocol,
+            rtt_seconds: link.rtt.map(|rtt| rtt.as_secs_f64()),
+            lost_packets: link.lost_packets,
+            open_calls: link.open_calls,
+            reconnects: link.reconnects,
+            sent_messages: link.sent_messages,
+            sent_bytes: link.sent_bytes,
+            received_messages: link.received_messages,
+            received_bytes: link.received_bytes,
+            credit_waits: link.credit_waits,
+        }
+    }
+}
+
+/// The cluster, or why there is none.
+pub(super) fn status(slot: &LinksSlot, now: SystemTime) -> Outcome {
+    match slot.get() {
+        Some(links) => Outcome::Cluster(Cluster::of(links, now)),
+        None => Outcome::Error(no_cluster()),
+    }
+}
+
+/// Asks a member to drain, or to stop draining.
+pub(super) fn drain(slot: &LinksSlot, node: &str, on: bool) -> Outcome {
+    let Some(links) = slot.get() else { return Outcome::Error(no_cluster()) };
+    match links.ask_to_drain(node, on) {
+        Ok(id) => Outcome::Asked(Asked { id: id.to_string() }),
+        Err(_unreachable) => {
+            let message = format!("there is no link to a node {node:?}");
+            Outcome::Error(Fault { code: FaultCode::UnknownNode, message })
+        }
+    }
+}
+
+/// Who was asked to do something.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) id: String,
+}
+
+fn no_cluster() -> Fault {
+    let message = "the node has no links to others; set cluster.listen and cluster.identity";
+    Fault { code: FaultCode::NoCluster, message: message.to_owned() }
+}
