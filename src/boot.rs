@@ -192,7 +192,11 @@ impl Node {
     ///
     /// # Errors
     /// Says that this node has no links, or that no node offers such an agent now.
-    pub fn resolve_for(&self, agent: &str, key: &str) -> Result<Address<Request<Ask>>, RemoteError> {
+    pub fn resolve_for(
+        &self,
+        agent: &str,
+        key: &str,
+    ) -> Result<Address<Request<Ask>>, RemoteError> {
         match &self.links {
             Some(links) => links.resolve_for(agent, key.as_bytes()),
             None => Err(RemoteError::Unsupported { target: format!("agent://*/{agent}") }),

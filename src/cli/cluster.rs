@@ -3,6 +3,7 @@
 mod invite;
 mod join;
 mod operate;
+mod revoke;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ enum Action {
     Join(join::JoinCluster),
     Status(operate::Status),
     Drain(operate::Drain),
+    Revoke(revoke::Revoke),
 }
 
 /// Makes the authority of a new cluster: the certificate that its nodes trust, and the key that signs
@@ -60,6 +62,9 @@ pub(super) enum ClusterError {
     /// This node didn't join.
     #[error(transparent)]
     Join(#[from] join::JoinClusterError),
+    /// Nobody is shut out.
+    #[error(transparent)]
+    Revoke(#[from] revoke::RevokeError),
     /// The node can't be asked.
     #[error(transparent)]
     Operate(#[from] operate::OperateError),
@@ -73,6 +78,7 @@ impl ClusterCommand {
             Action::Join(join) => return join.run(globals, out),
             Action::Status(status) => return status.run(globals, out),
             Action::Drain(drain) => return drain.run(globals, out),
+            Action::Revoke(revoke) => return revoke.run(globals, out),
         };
         init.make(globals).map_err(CliError::Cluster)?;
         writeln!(out, "{}", init.dir.join(AUTHORITY).display())?;

@@ -38,9 +38,10 @@ const COUNTERS: [OfLink<Counter>; 8] = [
     (counter("neuroflow_link_received_bytes_total", "Bytes of archives received."), |link| {
         number(link.received_bytes)
     }),
-    (counter("neuroflow_link_copied_bytes_total", "Bytes of archives copied to be sent."), |link| {
-        number(link.copied_bytes)
-    }),
+    (
+        counter("neuroflow_link_copied_bytes_total", "Bytes of archives copied to be sent."),
+        |link| number(link.copied_bytes),
+    ),
     (counter("neuroflow_link_credit_waits_total", "Sends that found no credit."), |link| {
         number(link.credit_waits)
     }),
@@ -99,7 +100,8 @@ pub(super) fn register(instruments: &Instruments, links: &Links) -> Result<(), M
     }
     let of = links.clone();
     instruments.read_gauges(&MEMBERS, move || {
-        let mut counts = ["alive", "suspect", "dead", "left", "revoked"].map(|state| (state, 0_u32));
+        let mut counts =
+            ["alive", "suspect", "dead", "left", "revoked"].map(|state| (state, 0_u32));
         for member in of.members() {
             let state = member.state.as_str();
             counts.iter_mut().filter(|(name, _)| *name == state).for_each(|(_, count)| *count += 1);

@@ -12,7 +12,7 @@ use neuroflow::actors::{
     AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, McpMeter, PushOptions,
 };
 use neuroflow::kernel::{Clock, StartError};
-use neuroflow::transport::{CertificateError, Credential, LinksConfig, Trust};
+use neuroflow::transport::{CertificateError, Credential, LinksConfig, RevocationError, Trust};
 use neuroflow::{AnyAgent, BootError, Echo, McpServer, Meter, Node, NodeBuilder, Python, Shell};
 use neuroflow_telemetry::logs::LogError;
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
@@ -20,8 +20,8 @@ use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryErr
 use tracing::{info, warn};
 
 use self::banner::Banner;
-use super::mcp::needs_sandbox;
 use super::cluster_meter;
+use super::mcp::needs_sandbox;
 use super::meter::{AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
 use super::node::files::{self, FileError};
 use super::signal::{Caught, Signals};
@@ -63,6 +63,9 @@ pub(super) enum ServeError {
     /// The node's identity can't be used.
     #[error("the node's identity can't be used; make one with `neuroflow node init`")]
     Identity(#[from] CertificateError),
+    /// The list of revoked nodes isn't the authority's.
+    #[error("revocations.txt in the folder of the identity can't be taken; copy it anew")]
+    Revocations(#[from] RevocationError),
     /// A metric of the gateway can't be registered.
     #[error("the gateway's metrics can't be registered")]
     Metric(#[from] MetricError),
@@ -114,6 +117,7 @@ impl ServeError {
             | Self::CardKey { .. }
             | Self::NoIdentity
             | Self::IdentityFile(_)
+            | Self::Revocations(_)
             | Self::Identity(_) => USAGE,
             _ => FAILURE,
         }
@@ -325,6 +329,9 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let file = |name: &str| files::read(&folder.join(name));
     let credential = Credential::from_pem(&file(files::CERTIFICATE)?, &file(files::KEY)?)?;
     let trust = Trust::from_pem(&file(files::AUTHORITY)?)?;
+    if folder.join(files::REVOCATIONS).exists() {
+        let _newer = trust.take_revocations(&file(files::REVOCATIONS)?)?;
+    }
     let config = LinksConfig::new(listen, credential, trust);
     Ok(Some(settings.seeds.iter().fold(config, |config, seed| config.seed(*seed))))
 }

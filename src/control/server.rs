@@ -9,8 +9,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::place::{Files, bind, own_user};
 use super::cluster::{self, LinksSlot};
+use super::place::{Files, bind, own_user};
 use super::{
     ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Step,
     Tree, VERSION,

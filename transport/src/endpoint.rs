@@ -20,12 +20,14 @@ use neuroflow_kernel::{
 use crate::capability::{Capabilities, Signer};
 use crate::directory::Directory;
 use crate::export::{Allowed, ExportError, Exports};
-use crate::identity::{Authority, CertificateError, Credential, NodeId, Presented, Trust};
+use crate::identity::{
+    Authority, CertificateError, Credential, NodeId, Presented, RevocationError, Trust,
+};
 use crate::join::Door;
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{LinkError, LinkStatus, connect};
-use crate::membership::{GossipMeters, Inbox};
+use crate::membership::{GossipMeters, Inbox, MembershipCommand};
 use crate::session::handshake::Hello;
 
 pub use self::cluster::GossipStatus;
@@ -248,6 +250,8 @@ pub(crate) enum ClusterCommand {
     Dial(SocketAddr),
     /// Shuts a node out.
     Revoke(NodeId),
+    /// These nodes are on a list that was taken: their links end.
+    Revoked(Vec<NodeId>),
     /// Runs this beside the links.
     Run(Work),
 }
@@ -261,6 +265,7 @@ impl Message for ClusterCommand {
             Self::Arrived(_) => "arrived",
             Self::Dial(_) => "dial",
             Self::Revoke(_) => "revoke",
+            Self::Revoked(_) => "revoked",
             Self::Run(_) => "run",
         }
     }
@@ -404,6 +409,18 @@ impl Links {
             crate::link::CloseCode::Shutdown.close(&link.connection);
         }
         link.is_some()
+    }
+
+    /// Takes a list of nodes that the cluster's authority has shut out, if it's newer than the one before:
+    /// their links end here, and the list goes to all members. Says whether it was newer.
+    ///
+    /// # Errors
+    /// Says what is wrong with the list.
+    pub async fn take_revocations(&self, text: &str) -> Result<bool, RevocationError> {
+        let Some(nodes) = self.shared.trust.take_revocations(text)? else { return Ok(false) };
+        let _ended = self.cluster.tell(Header::new(), ClusterCommand::Revoked(nodes)).await;
+        self.shared.membership.tell(MembershipCommand::Revoked);
+        Ok(true)
     }
 
     /// Presents another certificate of the same key from now on. Links that stand go on.

@@ -5,6 +5,7 @@
 
 mod authority;
 mod certificate;
+mod revocation;
 mod tls;
 mod trust;
 
@@ -13,6 +14,7 @@ use std::fmt;
 pub use self::authority::{Authority, AuthorityError};
 pub(crate) use self::certificate::Subject;
 pub use self::certificate::{CertificateError, Credential};
+pub use self::revocation::{RevocationError, Revocations};
 pub(crate) use self::tls::{
     Presented, client_config, guest_config, is_trusted, peer_name, server_config,
 };

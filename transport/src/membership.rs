@@ -29,6 +29,8 @@ pub(crate) enum MembershipCommand {
     Received { from: NodeId, bytes: Bytes },
     /// What this node says of itself may have changed.
     Describe,
+    /// There is a newer list of nodes that were shut out.
+    Revoked,
     /// Time has passed.
     Tick,
     /// Asks another node to drain, or to stop draining.
@@ -72,6 +74,7 @@ impl Message for MembershipCommand {
             Self::Unlinked { .. } => "unlinked",
             Self::Received { .. } => "received",
             Self::Describe => "describe",
+            Self::Revoked => "revoked",
             Self::Tick => "tick",
             Self::Drain { .. } => "drain",
         }

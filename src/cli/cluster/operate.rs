@@ -112,8 +112,18 @@ impl Drain {
     }
 }
 
-const HEADS: [&str; 10] =
-    ["NODE", "STATE", "ADDRESS", "RTT", "LOST", "CALLS", "PROTOCOL", "BUILD", "CERTIFICATE", "AGENTS"];
+const HEADS: [&str; 10] = [
+    "NODE",
+    "STATE",
+    "ADDRESS",
+    "RTT",
+    "LOST",
+    "CALLS",
+    "PROTOCOL",
+    "BUILD",
+    "CERTIFICATE",
+    "AGENTS",
+];
 
 fn draw(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()> {
     let rows: Vec<[String; 10]> = cluster.members.iter().map(cells).collect();
@@ -136,7 +146,8 @@ fn cells(member: &MemberRow) -> [String; 10] {
     let link = member.link.as_ref();
     let [oldest, newest] = member.protocols;
     let name = if member.own { format!("{} (asked)", member.name) } else { member.name.clone() };
-    let state = if member.draining { format!("{}, draining", member.state) } else { member.state.clone() };
+    let state =
+        if member.draining { format!("{}, draining", member.state) } else { member.state.clone() };
     let rtt = link.and_then(|link| link.rtt_seconds);
     let agents: Vec<&str> = member.agents.iter().map(|agent| agent.name.as_str()).collect();
     [

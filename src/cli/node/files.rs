@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use neuroflow::transport::limits::MAX_PEM_BYTES;
+use neuroflow::transport::limits::{MAX_PEM_BYTES, MAX_REVOCATION_BYTES};
 
 /// The certificate of the cluster's authority.
 pub(in crate::cli) const AUTHORITY: &str = "authority.pem";
@@ -15,6 +15,9 @@ pub(in crate::cli) const AUTHORITY_KEY: &str = "authority-key.pem";
 pub(in crate::cli) const CERTIFICATE: &str = "node.pem";
 /// The node's key.
 pub(in crate::cli) const KEY: &str = "node-key.pem";
+
+/// The nodes that the authority has shut out, signed by it.
+pub(in crate::cli) const REVOCATIONS: &str = "revocations.txt";
 
 /// Why a file isn't read or written.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +43,22 @@ pub(in crate::cli) fn read(path: &Path) -> Result<String, FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     let file = fs::File::open(path).map_err(unreadable)?;
-    file.take(MAX_PEM_BYTES).read_to_string(&mut text).map_err(unreadable)?;
+    let most =
+        if path.ends_with(REVOCATIONS) { MAX_REVOCATION_BYTES as u64 } else { MAX_PEM_BYTES };
+    file.take(most).read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
+}
+
+/// Writes a file in place of the one that is there: all of it, or nothing.
+pub(in crate::cli) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
+    let next = path.with_extension("next");
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&next)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&next, path)
+    };
+    write().map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
 /// Writes a file that isn't there yet, a secret one for its owner's eyes only.

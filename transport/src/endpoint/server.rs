@@ -98,6 +98,12 @@ impl ClusterServer {
         Ok(Some(link))
     }
 
+    fn shut_out(&self, node: &NodeId) {
+        if let Some(link) = self.links.get(node) {
+            let _ended = link.try_tell(Header::new(), LinkCommand::Close).is_err();
+        }
+    }
+
     fn dial(&self, address: SocketAddr, context: &mut Context<ClusterCommand>) {
         let (shared, own) = (Arc::clone(&self.shared), context.address());
         let work = async move {
@@ -180,11 +186,8 @@ impl Actor for ClusterServer {
                 let _full = context.task(work.0).is_err();
             }
             ClusterCommand::Dial(address) => self.dial(address, context),
-            ClusterCommand::Revoke(node) => {
-                if let Some(link) = self.links.get(&node) {
-                    let _ended = link.try_tell(Header::new(), LinkCommand::Close).is_err();
-                }
-            }
+            ClusterCommand::Revoke(node) => self.shut_out(&node),
+            ClusterCommand::Revoked(nodes) => nodes.iter().for_each(|node| self.shut_out(node)),
         }
         Ok(())
     }
@@ -213,6 +216,13 @@ impl Actor for ClusterServer {
 
     async fn stopping(&mut self, context: &mut Context<ClusterCommand>) {
         self.shared.leaving.store(true, Ordering::SeqCst);
+        // From here on this node objects to nothing that is said of it, and lets nobody in.
+        if let Ok(membership) = Name::new(MEMBERSHIP) {
+            let _gone = context.stop_child(&membership).await;
+        }
+        if let Some(endpoint) = self.shared.endpoint() {
+            endpoint.set_server_config(None);
+        }
         // Before the streams end, which would tell the peers less.
         for link in self.shared.peers.all().iter().filter_map(|peer| peer.link()) {
             CloseCode::Leaving.close(&link.connection);

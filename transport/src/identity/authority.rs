@@ -91,6 +91,11 @@ impl Authority {
         Ok(Signed { id, name, certificate_pem: certificate.pem() })
     }
 
+    /// What signs.
+    pub(super) fn signing_key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
     /// The certificate that every node of the cluster trusts.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem

@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::NodeId;
 use super::certificate::CertificateError;
+use super::revocation::{RevocationError, Revocations};
 
 /// The authorities of a cluster, and the nodes that it has shut out. Clones share the list.
 ///
@@ -27,7 +28,14 @@ use super::certificate::CertificateError;
 pub struct Trust {
     pub(super) roots: Arc<RootCertStore>,
     revoked: Arc<RwLock<HashSet<NodeId>>>,
+    /// The authorities' public keys.
+    keys: Arc<[Vec<u8>]>,
+    /// The newest list that one of them has signed.
+    list: Arc<RwLock<Listed>>,
 }
+
+/// A list and its text.
+type Listed = (Revocations, Option<Arc<str>>);
 
 impl Trust {
     /// Trusts what these authorities have signed: one, or two while one replaces the other.
@@ -36,19 +44,57 @@ impl Trust {
     /// Says that the text has no certificate, or one that is no authority's.
     pub fn from_pem(authorities_pem: &str) -> Result<Self, CertificateError> {
         let mut roots = RootCertStore::empty();
+        let mut keys = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(authorities_pem.as_bytes()) {
-            roots.add(certificate?)?;
+            let certificate = certificate?;
+            let (_, read) = x509_parser::parse_x509_certificate(&certificate)?;
+            keys.push(read.public_key().raw.to_vec());
+            roots.add(certificate)?;
         }
         if roots.is_empty() {
             return Err(CertificateError::Empty);
         }
-        Ok(Self { roots: Arc::new(roots), revoked: Arc::default() })
+        Ok(Self {
+            roots: Arc::new(roots),
+            revoked: Arc::default(),
+            keys: keys.into(),
+            list: Arc::default(),
+        })
     }
 
     /// Shuts a node out. Its links are closed by
     /// [`Links::revoke`](crate::Links::revoke), which calls this.
     pub fn revoke(&self, node: NodeId) {
         self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(node);
+    }
+
+    pub(super) fn authority_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.keys.iter().map(Vec::as_slice)
+    }
+
+    /// Shuts out the nodes of a list that one of the authorities has signed, if it's newer than the one
+    /// before. Gives the nodes that it names then, and nothing if it's known already.
+    ///
+    /// # Errors
+    /// Says what is wrong with the list.
+    pub fn take_revocations(&self, text: &str) -> Result<Option<Vec<NodeId>>, RevocationError> {
+        let list = Revocations::verify(text, self)?;
+        let mut newest = self.list.write().unwrap_or_else(PoisonError::into_inner);
+        if newest.1.is_some() && list.serial() <= newest.0.serial() {
+            return Ok(None);
+        }
+        let nodes: Vec<NodeId> = list.nodes().collect();
+        *newest = (list, Some(text.into()));
+        drop(newest);
+        for node in &nodes {
+            self.revoke(*node);
+        }
+        Ok(Some(nodes))
+    }
+
+    /// The newest list that was taken, as it was signed.
+    pub fn revocations(&self) -> Option<Arc<str>> {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).1.clone()
     }
 
     /// Whether a node was shut out.
@@ -63,6 +109,6 @@ impl fmt::Debug for Trust {
         f.debug_struct("Trust")
             .field("authorities", &self.roots.len())
             .field("revoked", &revoked)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

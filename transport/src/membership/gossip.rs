@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use foca::{Config, Foca, Notification, PeriodicParams, Runtime, State, Timer};
@@ -31,6 +32,8 @@ pub(crate) enum Output {
     Send { to: NodeId, bytes: Vec<u8>, reliable: bool },
     /// Dial a node that was heard of.
     Dial { node: NodeId, address: SocketAddr },
+    /// A peer has a list of nodes that were shut out.
+    Revocations(Vec<u8>),
     /// An operator elsewhere wants this node to drain, or to stop draining.
     Drain { on: bool },
 }
@@ -103,6 +106,7 @@ pub(crate) struct Gossip {
     pulse: Moment,
     out: Vec<Output>,
     changed: bool,
+    revocations: Option<Arc<str>>,
 }
 
 impl Gossip {
@@ -136,6 +140,7 @@ impl Gossip {
             pulse: now + first,
             out: Vec::new(),
             changed: true,
+            revocations: None,
         })
     }
 
@@ -183,6 +188,15 @@ impl Gossip {
         Ok(())
     }
 
+    /// There is a newer list of nodes that were shut out: all peers are told.
+    pub(crate) fn revoked(&mut self, list: Arc<str>) {
+        for peer in self.links() {
+            self.send(peer, &Note::Revocations(list.as_bytes()), true);
+        }
+        self.revocations = Some(list);
+        self.changed = true;
+    }
+
     /// What waits at this node's agents.
     pub(crate) fn set_load(&mut self, load: u32) {
         self.changed |= self.load != load;
@@ -196,6 +210,10 @@ impl Gossip {
         self.links.insert(node, peer);
         self.heard.remove(&node);
         self.introduce(node);
+        if let Some(list) = &self.revocations {
+            let bytes = Note::Revocations(list.as_bytes()).encode();
+            self.out.push(Output::Send { to: node, bytes, reliable: true });
+        }
         if let Some(known) = self.known.get(&node) {
             // If one of us counts the other as dead, this is how that is found out and objected to.
             let identity = known.identity(node);
@@ -252,7 +270,8 @@ impl Gossip {
                 }
                 self.out.push(Output::Drain { on });
             }
-            Note::Revocations(_) | Note::Unknown => {}
+            Note::Revocations(list) => self.out.push(Output::Revocations(list.to_vec())),
+            Note::Unknown => {}
         }
         Ok(())
     }

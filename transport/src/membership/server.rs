@@ -130,6 +130,7 @@ impl MembershipServer {
                     let work = dial(Arc::clone(&self.shared), self.cluster.clone(), node, address);
                     let _full = context.task(work).is_err();
                 }
+                Output::Revocations(list) => self.take_revocations(&list, context),
                 Output::Drain { on } => {
                     self.shared.draining.store(on, Ordering::SeqCst);
                     let own = context.address();
@@ -141,6 +142,26 @@ impl MembershipServer {
         if gossip.has_changed() {
             let members = gossip.members().into_iter().map(|member| self.shared.judged(member));
             self.shared.directory.show(members.collect());
+        }
+    }
+}
+
+impl MembershipServer {
+    /// A peer has a list: if it's newer than ours and the authority's, it's ours from now on.
+    fn take_revocations(&mut self, list: &[u8], context: &mut Context<MembershipCommand>) {
+        let taken =
+            std::str::from_utf8(list).ok().map(|text| self.shared.trust.take_revocations(text));
+        match taken {
+            Some(Ok(Some(nodes))) => {
+                let revoking = ClusterCommand::Revoked(nodes);
+                let _full = self.cluster.try_tell(Header::new(), revoking).is_err();
+                let _full =
+                    context.address().try_tell(Header::new(), MembershipCommand::Revoked).is_err();
+            }
+            Some(Ok(None)) => {}
+            _ => {
+                self.shared.gossip_meters.refused.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -227,6 +248,9 @@ impl Actor for MembershipServer {
         let (node, name) = (shared.id, shared.name.clone());
         self.gossip = Some(Gossip::new(node, name, start, shared.record(), seed, now)?);
         shared.membership.open(context.address());
+        if let (Some(gossip), Some(list)) = (&mut self.gossip, self.shared.trust.revocations()) {
+            gossip.revoked(list);
+        }
         self.reconcile(now);
         self.carry_out(context);
         let own = context.address();
@@ -261,6 +285,13 @@ impl Actor for MembershipServer {
             }
             MembershipCommand::Received { from, bytes } => self.received(from, &bytes, now),
             MembershipCommand::Describe => self.describe(),
+            MembershipCommand::Revoked => {
+                if let (Some(gossip), Some(list)) =
+                    (&mut self.gossip, self.shared.trust.revocations())
+                {
+                    gossip.revoked(list);
+                }
+            }
             MembershipCommand::Tick => self.tick(now),
             MembershipCommand::Drain { node, on } => {
                 if let Some(gossip) = &mut self.gossip {

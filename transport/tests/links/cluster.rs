@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use neuroflow_kernel::{AskError, Header, Refusal, RemoteError};
-use neuroflow_transport::{LinksConfig, Member, MemberState};
+use neuroflow_transport::{
+    LinkState, LinksConfig, Member, MemberState, RevocationError, Revocations,
+};
 
 use crate::world::{Node, Work, World, soon, until};
 
@@ -153,6 +155,29 @@ async fn a_draining_node_gets_nothing_placed_and_is_still_asked_by_name() {
     a.links.ask_to_drain("b", false).unwrap();
     until(|| a.links.placement("worker", b"key") == [b.links.id()]).await;
     assert!(a.links.ask_to_drain("nobody", true).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_on_the_authoritys_list_is_shut_out_everywhere_and_for_good() {
+    let world = World::new();
+    let (a, b, c) = three(&world).await;
+    let list = Revocations::default().with(c.links.id()).sign(&world.authority).unwrap();
+    assert!(a.links.take_revocations(&list).await.unwrap());
+    assert!(!a.links.take_revocations(&list).await.unwrap(), "the same again");
+    for node in [&a, &b] {
+        until(|| node.state_of("c") == Some(LinkState::Revoked)).await;
+        until(|| member(node, "c").is_some_and(|it| it.state == MemberState::Revoked)).await;
+        assert!(!node.links.placement("worker", b"key").contains(&c.links.id()));
+    }
+    // Who comes later is told as well, and doesn't let it in either.
+    let d = join(&world, "d", &b).await;
+    until(|| active(&d).len() == 3).await;
+    let refused = soon(d.links.try_dial(c.address())).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let own = world.authority.issue("e", &[], crate::world::HOUR, crate::world::now()).unwrap();
+    let strange = World::new();
+    let forged = Revocations::default().with(own.id()).sign(&strange.authority).unwrap();
+    assert!(matches!(a.links.take_revocations(&forged).await, Err(RevocationError::Stranger)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

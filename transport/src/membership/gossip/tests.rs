@@ -115,6 +115,7 @@ impl World {
                         self.link(number, to);
                     }
                 }
+                Output::Revocations(_) => {}
                 Output::Drain { on } => {
                     let gossip = self.nodes.get_mut(&number).unwrap();
                     let record = Record { draining: on, ..gossip.record.clone() };
