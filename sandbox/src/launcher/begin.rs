@@ -106,6 +106,9 @@ pub(super) async fn launch(
     plan: &[u8],
     terms: &Terms<'_>,
 ) -> Result<Running, Refusal> {
+    if zygote.is_dead() {
+        return Err(Refusal::NotSent);
+    }
     let (theirs, ours) = streams(terms.program).map_err(Refusal::Pipes)?;
     let (report, their_report) = socket::pair().map_err(Refusal::Pipes)?;
     let [input, output, error] = &theirs;

@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Zygote {
     control: OwnedFd,
     process: Child,
+    /// Readable when it's dead. None where the system had none to give.
+    pidfd: Option<OwnedFd>,
     /// What its kernel gives.
     abilities: Abilities,
     offers: Mutex<Offers>,
@@ -70,7 +72,8 @@ impl Zygote {
             .map_err(|source| LauncherError::Spawn { source })?;
         let abilities = Abilities::default();
         let (offers, told) = (Mutex::default(), AtomicUsize::new(0));
-        let mut zygote = Self { control, process, abilities, offers, told };
+        let pidfd = event::pidfd(process.id().cast_signed()).ok();
+        let mut zygote = Self { control, process, pidfd, abilities, offers, told };
         zygote.abilities = zygote.await_hello()?;
         Ok(zygote)
     }
@@ -90,6 +93,17 @@ impl Zygote {
 
     pub(super) fn pid(&self) -> i32 {
         self.process.id().cast_signed()
+    }
+
+    /// Whether it's dead already. Its socket may tell that a little later, when it died while it forked.
+    pub(super) fn is_dead(&self) -> bool {
+        self.waits_for_end(0)
+    }
+
+    fn waits_for_end(&self, milliseconds: i32) -> bool {
+        let ended =
+            self.pidfd.as_ref().map(|pidfd| event::is_readable(pidfd.as_fd(), milliseconds));
+        ended == Some(Ok(true))
     }
 
     pub(super) fn abilities(&self) -> Abilities {
@@ -118,8 +132,7 @@ impl Drop for Zygote {
         // calls fail only if it is gone and reaped.
         socket::hang_up(self.control()).ok();
         let patience = i32::try_from(limits::GOODBYE_WAIT.as_millis()).unwrap_or(i32::MAX);
-        let pidfd = event::pidfd(self.process.id().cast_signed());
-        if !pidfd.is_ok_and(|pidfd| event::is_readable(pidfd.as_fd(), patience) == Ok(true)) {
+        if !self.waits_for_end(patience) {
             self.process.kill().ok();
         }
         self.process.wait().ok();

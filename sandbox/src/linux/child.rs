@@ -26,7 +26,10 @@ use crate::{
     plan::{MAX_PLAN_BINDS, Order, Plan, RESOURCES},
     report::{STAGES, Usage},
     step::Step,
-    zygote::protocol::{MAX_REQUEST, Record, Request},
+    zygote::{
+        entry::CONTROL,
+        protocol::{MAX_REQUEST, Record, Request},
+    },
 };
 
 /// Everything the first process needs, made by the zygote before the fork.
@@ -89,6 +92,7 @@ pub(super) fn conclude(
 /// before the cell was tied to it, this is where the cell notices.
 fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Built, Failure> {
     clock.lap();
+    hang_up(launch.null).at(Step::CloseDescriptors)?;
     credentials::on_parent_death(if launch.plan.minimal { libc::SIGTERM } else { libc::SIGKILL })
         .at(Step::ParentDeath)?;
     let built = if let Some(nest) = &launch.nest {
@@ -288,6 +292,12 @@ fn keep_only_needed(launch: &Launch<'_>) -> SysResult<()> {
         *slot = fd.unsigned_abs();
     }
     close_all_but(&mut needed, launch.null)
+}
+
+/// Lets go of the copy of the zygote's socket to the host, before anything else is done: as long as
+/// anybody has one, a host whose zygote was killed doesn't notice, and sends where nobody reads.
+pub(super) fn hang_up(null: BorrowedFd<'_>) -> SysResult<()> {
+    file::place(null, CONTROL)
 }
 
 /// Closes what isn't needed, with `null` in the places of the streams.

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use super::{
     At, Failure, Point, Prepared,
     build::{Ahead, Nest, enter_groups, fit, settle},
-    child::{self, Clock, LOST, Launch, Work, close_all_but, conclude, look_for},
+    child::{self, Clock, LOST, Launch, Work, close_all_but, conclude, hang_up, look_for},
     landlock, lockdown,
     sys::{
         credentials, event,
@@ -109,6 +109,7 @@ pub(crate) fn run(mut seedling: Seedling<'_>) -> ! {
 /// Everything that needs no plan. Returns the first of Landlock's rules.
 fn grow(seedling: &Seedling<'_>) -> Result<Option<OwnedFd>, Failure> {
     let Seedling { ground, nest, desk, zygote, null, capabilities, .. } = seedling;
+    hang_up(*null).at(Step::CloseDescriptors)?;
     credentials::on_parent_death(libc::SIGKILL).at(Step::ParentDeath)?;
     enter_groups(nest)?;
     let mut needed =

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Read, Write},
     os::fd::AsRawFd,
 };
 
@@ -162,29 +162,36 @@ const SHARE: usize = 24 * MEBIBYTE;
 fn shared_bomb(probe: &Probe) -> Trial {
     let mut children = Vec::new();
     for _ in 0..SHARERS {
+        let (heard, said) = io::pipe().within("pipe2")?;
         match probe.alone.fork().within("clone")? {
-            Some(child) => children.push(child),
-            None => take_share(),
+            Some(child) => children.push((child, heard)),
+            None => take_share(said),
         }
     }
-    for child in children {
-        let status = probe::wait_for(child).within("wait4")?;
-        match process::ending(status) {
-            process::Ending::Exited(0) => {}
-            _ => return Err(Stop::new("wait4", libc::ENOMEM)),
-        }
+    // Each keeps its share until all of them have theirs, however long that takes.
+    let has_share = |heard: &mut io::PipeReader| heard.read_exact(&mut [0]).is_ok();
+    let all = children.iter_mut().all(|(_, heard)| has_share(heard));
+    for (child, _) in children {
+        // One that has no share is dead already.
+        process::kill(child, libc::SIGKILL).ok();
+        probe::wait_for(child).within("wait4")?;
+    }
+    if !all {
+        return Err(Stop::new("wait4", libc::ENOMEM));
     }
     Ok(format!("{SHARERS} processes had 24 MiB each at a time"))
 }
 
-/// Holds the memory until everybody has had time to take theirs.
-fn take_share() -> ! {
+/// Takes the memory, says so, and holds it.
+fn take_share(mut said: io::PipeWriter) -> ! {
     let Ok(mut memory) = Mapping::new(SHARE, libc::PROT_READ | libc::PROT_WRITE) else {
         process::exit(1)
     };
     memory.touch();
-    std::thread::sleep(std::time::Duration::from_millis(700));
-    process::exit(0)
+    if said.write_all(&[1]).is_err() {
+        process::exit(1)
+    }
+    probe::pause()
 }
 
 /// Fills with files that are small enough for the limit of a file's size.
