@@ -41,7 +41,8 @@ impl Following {
                     // Cut off twice without an event in between: it has too many followers.
                     return Err(A2aError::Busy);
                 }
-                self.follow_anew().await?;
+                // Boxed, because it's rare: a stream that waits for days would keep room for it.
+                Box::pin(self.follow_anew()).await?;
                 continue;
             };
             match to_come.next().await {
