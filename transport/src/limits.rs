@@ -81,6 +81,10 @@ pub const IN_FLIGHT_BYTES: u64 = 32 * 1024;
 /// message waits behind a large one.
 pub const QUEUEING: Duration = Duration::from_micros(100);
 
+/// How long a path's best round trip is believed: it may have become another path. Then little is sent
+/// for a round trip, so that the next one is seen without a queue.
+pub const BEST_TRIP_LIFE: Duration = Duration::from_mins(1);
+
 /// Bytes per connection that were written and not acknowledged. As much as the peer lets us write, so
 /// that what large messages have written never keeps a lane from writing; how much of it is in
 /// flight, the congestion window says. Archives are held by reference.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics, CubicConfig};
 use quinn_proto::RttEstimator;
 
-use crate::limits::{IN_FLIGHT_BYTES, QUEUEING};
+use crate::limits::{BEST_TRIP_LIFE, IN_FLIGHT_BYTES, QUEUEING};
 
 /// Makes a controller per connection.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub(super) struct PromptConfig(Arc<CubicConfig>);
 impl ControllerFactory for PromptConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let cubic = Arc::clone(&self.0).build(now, current_mtu);
-        Box::new(Prompt { cubic, bound: Bound::new(), round: now })
+        Box::new(Prompt { cubic, bound: Bound::new(), round: now, epoch: now })
     }
 }
 
@@ -30,6 +30,8 @@ struct Prompt {
     bound: Bound,
     /// When the present round trip began: what was sent later belongs to it.
     round: Instant,
+    /// Since when round trips are compared.
+    epoch: Instant,
 }
 
 impl Controller for Prompt {
@@ -47,8 +49,12 @@ impl Controller for Prompt {
     ) {
         self.bound.sample(now.saturating_duration_since(sent));
         if sent >= self.round {
-            self.bound.end_round(rtt.min(), self.cubic.window(), app_limited);
+            self.bound.end_round(self.cubic.window(), app_limited);
             self.round = now;
+            if now.saturating_duration_since(self.epoch) > BEST_TRIP_LIFE {
+                self.bound.begin_epoch();
+                self.epoch = now;
+            }
         }
         // Cubic doesn't grow by what it didn't decide.
         let bounded = self.bound.bytes < self.cubic.window();
@@ -90,8 +96,8 @@ impl Controller for Prompt {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        let Self { cubic, bound, round } = self;
-        Box::new(Self { cubic: cubic.clone_box(), bound: *bound, round: *round })
+        let Self { cubic, bound, round, epoch } = self;
+        Box::new(Self { cubic: cubic.clone_box(), bound: *bound, round: *round, epoch: *epoch })
     }
 
     fn initial_window(&self) -> u64 {
@@ -109,23 +115,39 @@ struct Bound {
     bytes: u64,
     /// The quickest packet of the present round trip: late acknowledgements aren't queues.
     quickest: Duration,
+    /// The quickest one of this epoch and of the one before.
+    best: [Duration; 2],
     /// It has never fallen, so it's doubled.
     young: bool,
 }
 
 impl Bound {
     fn new() -> Self {
-        Self { bytes: IN_FLIGHT_BYTES, quickest: Duration::MAX, young: true }
+        Self {
+            bytes: IN_FLIGHT_BYTES,
+            quickest: Duration::MAX,
+            best: [Duration::MAX; 2],
+            young: true,
+        }
     }
 
     fn sample(&mut self, took: Duration) {
         self.quickest = self.quickest.min(took);
     }
 
-    /// A round trip is over, on a path whose best one took `least`.
-    fn end_round(&mut self, least: Duration, window: u64, app_limited: bool) {
+    /// What was best before the last epoch counts no more.
+    fn begin_epoch(&mut self) {
+        self.best = [Duration::MAX, self.best[0]];
+        self.bytes = self.bytes.min(IN_FLIGHT_BYTES);
+        self.young = true;
+    }
+
+    /// A round trip is over.
+    fn end_round(&mut self, window: u64, app_limited: bool) {
         let quickest = std::mem::replace(&mut self.quickest, Duration::MAX);
-        let goal = least + QUEUEING.max(least / 4);
+        self.best[0] = self.best[0].min(quickest);
+        let least = self.best[0].min(self.best[1]);
+        let goal = least.saturating_add(QUEUEING.max(least / 4));
         if quickest > goal {
             self.bytes = (self.bytes.min(window) / 4 * 3).max(IN_FLIGHT_BYTES);
             self.young = false;
@@ -144,11 +166,14 @@ mod tests {
     /// bytes a millisecond.
     fn after(rounds: u32, least: Duration, bytes_per_ms: u64) -> u64 {
         let mut bound = Bound::new();
+        // The handshake waits for nobody.
+        bound.sample(least);
+        bound.end_round(u64::MAX, true);
         for _ in 0..rounds {
             let sending = Duration::from_micros(bound.bytes * 1_000 / bytes_per_ms);
             bound.sample(sending.max(least) + Duration::from_millis(25));
             bound.sample(sending.max(least));
-            bound.end_round(least, u64::MAX, false);
+            bound.end_round(u64::MAX, false);
         }
         bound.bytes
     }
@@ -169,11 +194,29 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_has_become_longer_is_filled_after_an_epoch_or_two() {
+        let mut bound = Bound::new();
+        let rounds = |bound: &mut Bound, took: u64| {
+            for _ in 0..12 {
+                bound.sample(Duration::from_millis(took));
+                bound.end_round(10_000_000, false);
+            }
+            bound.bytes
+        };
+        assert!(rounds(&mut bound, 1) > 10_000_000);
+        assert!(rounds(&mut bound, 80) < 1_000_000);
+        bound.begin_epoch();
+        assert_eq!(rounds(&mut bound, 80), IN_FLIGHT_BYTES);
+        bound.begin_epoch();
+        assert!(rounds(&mut bound, 80) > 10_000_000);
+    }
+
+    #[test]
     fn what_nobody_uses_does_not_grow() {
         let mut bound = Bound::new();
         for (window, app_limited) in [(u64::MAX, true), (IN_FLIGHT_BYTES - 1, false)] {
             bound.sample(Duration::from_micros(60));
-            bound.end_round(Duration::from_micros(50), window, app_limited);
+            bound.end_round(window, app_limited);
             assert_eq!(bound.bytes, IN_FLIGHT_BYTES);
         }
     }
