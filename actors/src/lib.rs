@@ -11,6 +11,7 @@ mod gateway;
 mod mcp;
 
 mod journal;
+mod lease;
 mod tools;
 
 pub use access::{
@@ -50,6 +51,7 @@ pub use journal::{
     OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention, TaskHead,
     TaskLog, UrlError,
 };
+pub use lease::{Fence, Holder, LeaseError, Leases, Place, Singleton, SingletonError};
 #[cfg(feature = "mcp")]
 pub use mcp::{
     Breach, HttpError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter,

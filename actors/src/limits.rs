@@ -421,3 +421,18 @@ pub const BODY_SLACK_BYTES: usize = 64 * 1024;
 /// Bytes of a client's own text that an error repeats: enough to find the place, and no way to have
 /// megabytes sent back.
 pub const SHOWN_BYTES: usize = 512;
+
+/// Bytes of the key of a lease.
+pub const LEASE_KEY_BYTES: usize = 100;
+
+/// The shortest term of a lease: three renewals, a statement each, have to fit in.
+pub const LEASE_TERM_MIN: Duration = Duration::from_secs(1);
+
+/// The longest term of a lease: so long nobody has a key whose holder was lost.
+pub const LEASE_TERM_MAX: Duration = Duration::from_hours(1);
+
+/// Between tries to keep a lease while its database is away.
+pub const LEASE_RETRY: Duration = Duration::from_millis(100);
+
+/// Connections to the database of the leases: a statement each per renewal, and those who ask.
+pub const LEASE_CONNECTIONS: u32 = 4;

@@ -10,6 +10,7 @@ mod damage;
 mod database;
 mod disk;
 mod folder;
+mod lease;
 mod room;
 mod scene;
 mod tasks;

@@ -8,5 +8,6 @@ mod hostile;
 mod join;
 mod keyed;
 mod loss;
+mod trace;
 mod watch;
 mod world;

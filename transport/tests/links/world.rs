@@ -250,7 +250,16 @@ pub(crate) async fn all(
     address: &Address<Request<Work>>,
     work: &Work,
 ) -> Result<Vec<u32>, StreamError> {
-    let mut stream = soon(address.ask(Header::new(), work)).await.unwrap();
+    all_with(address, Header::new(), work).await
+}
+
+/// The same, with this header.
+pub(crate) async fn all_with(
+    address: &Address<Request<Work>>,
+    header: Header,
+    work: &Work,
+) -> Result<Vec<u32>, StreamError> {
+    let mut stream = soon(address.ask(header, work)).await.unwrap();
     let mut numbers = Vec::new();
     while let Some(reply) = soon(stream.next()).await {
         numbers.push(reply?.get().number.to_native());

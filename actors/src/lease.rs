@@ -1,0 +1,266 @@
+//! Leases: at most one live instance of an actor per key in the whole cluster.
+//!
+//! Nodes don't agree among themselves: a `PostgreSQL` database does it for them. A lease has a term by the
+//! database's clock; its holder counts from the moment at which it *asked*, by a clock of its own that never
+//! jumps, and so is always done first. What a frozen process does when it thaws, the fence tells stores: a number
+//! that rises with every holder.
+
+mod postgres;
+mod server;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neuroflow_kernel::{Actor, Address, ChildSpec, Clock, Ending, Message, NameError, StartError};
+use tokio::sync::watch;
+
+use self::postgres::Database;
+use self::server::SingletonServer;
+use crate::journal::DatabaseError;
+use crate::limits::{LEASE_KEY_BYTES, LEASE_TERM_MAX, LEASE_TERM_MIN};
+
+/// How often a key has changed hands: what a store compares, to refuse one that was holder before.
+///
+/// ```
+/// use neuroflow_actors::Fence;
+/// fn is_late(seen: Fence, writes: Fence) -> bool {
+///     writes < seen
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fence(u64);
+
+impl Fence {
+    /// The number itself.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Who holds a key.
+///
+/// ```
+/// fn target(holder: &neuroflow_actors::Holder, agent: &str) -> String {
+///     format!("agent://{}/{agent}", holder.node)
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The node, as it calls itself.
+    pub node: String,
+    /// Its fence.
+    pub fence: Fence,
+}
+
+/// The leases of a node; clones are the same.
+///
+/// ```
+/// use neuroflow_actors::{LeaseError, Leases};
+/// let nowhere = Leases::unconfigured();
+/// # #[derive(Debug)] struct Ledger;
+/// # impl neuroflow_kernel::Message for Ledger { fn name(&self) -> &'static str { "ledger" } }
+/// # impl neuroflow_kernel::Actor for Ledger {
+/// #     type Message = Ledger;
+/// #     type Error = std::convert::Infallible;
+/// #     const KIND: &'static str = "ledger";
+/// #     async fn handle(&mut self, _: Ledger, _: &mut neuroflow_kernel::Context<Ledger>)
+/// #         -> Result<(), Self::Error> { Ok(()) }
+/// # }
+/// let refused = nowhere.singleton("ledger", std::time::Duration::from_secs(15), |_fence| Ledger);
+/// assert!(matches!(refused, Err(LeaseError::Unconfigured)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Leases {
+    database: Option<Arc<Database>>,
+}
+
+impl Leases {
+    /// Without a database: every use is refused and says so.
+    pub fn unconfigured() -> Self {
+        Self { database: None }
+    }
+
+    /// In a `PostgreSQL` database, as a node of this name.
+    ///
+    /// # Errors
+    /// Says that the database can't be reached or used.
+    pub async fn open(url: &str, node: &str, clock: Clock) -> Result<Self, LeaseError> {
+        Ok(Self { database: Some(Arc::new(Database::open(url, node, clock).await?)) })
+    }
+
+    /// An actor that lives on one node of the cluster at a time: a child that waits for the key, starts what
+    /// `make` makes once this node holds it, and ends that before another node can hold it. Each node that
+    /// may run it starts such a child. For sharded actors, start one per key when it's asked for, under a
+    /// key such as `orders/17`.
+    ///
+    /// # Errors
+    /// [`LeaseError::Unconfigured`] without a database; else says what is wrong with key or term.
+    pub fn singleton<A: Actor>(
+        &self,
+        key: &str,
+        term: Duration,
+        make: impl Fn(Fence) -> A + Send + Sync + 'static,
+    ) -> Result<(ChildSpec, Singleton<A::Message>), LeaseError> {
+        let database = self.database.clone().ok_or(LeaseError::Unconfigured)?;
+        if key.is_empty() || key.len() > LEASE_KEY_BYTES {
+            return Err(LeaseError::Key { bytes: key.len() });
+        }
+        if !(LEASE_TERM_MIN..=LEASE_TERM_MAX).contains(&term) {
+            return Err(LeaseError::Term { term });
+        }
+        let (held, here) = watch::channel(None);
+        let (held, make) = (Arc::new(held), Arc::new(make));
+        let singleton = Singleton { database: Arc::clone(&database), key: key.to_owned(), here };
+        let key = postgres::Key::new(key);
+        let factory = move || {
+            let (database, held) = (Arc::clone(&database), Arc::clone(&held));
+            SingletonServer::new(database, key.clone(), term, Arc::clone(&make), held)
+        };
+        // Names have no slashes, and a key may.
+        let name = format!("singleton-{}", singleton.key.replace(['/', ' ', ':'], "."));
+        let (spec, _nobody_sends) = ChildSpec::new(&name, factory)?;
+        Ok((spec, singleton))
+    }
+
+    /// Who holds a key now.
+    ///
+    /// # Errors
+    /// [`LeaseError::Unconfigured`] without a database; else says that it can't be asked.
+    pub async fn holder(&self, key: &str) -> Result<Option<Holder>, LeaseError> {
+        let database = self.database.as_ref().ok_or(LeaseError::Unconfigured)?;
+        Ok(database.holder(key).await?)
+    }
+}
+
+/// One key, as its users see it.
+///
+/// ```
+/// use neuroflow_actors::{LeaseError, Place, Singleton};
+/// use neuroflow_kernel::Message;
+/// async fn is_here<M: Message>(ledger: &Singleton<M>) -> Result<bool, LeaseError> {
+///     Ok(matches!(ledger.place().await?, Place::Here(_)))
+/// }
+/// ```
+pub struct Singleton<M: Message> {
+    database: Arc<Database>,
+    key: String,
+    here: watch::Receiver<Option<(Fence, Address<M>)>>,
+}
+
+/// Where the one instance lives.
+///
+/// ```
+/// use neuroflow_actors::Place;
+/// fn is_anywhere<M: neuroflow_kernel::Message>(place: &Place<M>) -> bool {
+///     !matches!(place, Place::Nowhere)
+/// }
+/// ```
+#[non_exhaustive]
+pub enum Place<M: Message> {
+    /// In this process. The address is of this life alone: it ends with the lease.
+    Here(Address<M>),
+    /// On another node.
+    There(Holder),
+    /// Nowhere, right now.
+    Nowhere,
+}
+
+impl<M: Message> fmt::Debug for Singleton<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Singleton").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+impl<M: Message> fmt::Debug for Place<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(address) => f.debug_tuple("Here").field(address).finish(),
+            Self::There(holder) => f.debug_tuple("There").field(holder).finish(),
+            Self::Nowhere => f.write_str("Nowhere"),
+        }
+    }
+}
+
+impl<M: Message> Singleton<M> {
+    /// Where the instance lives now.
+    ///
+    /// # Errors
+    /// Says that the database can't be asked.
+    pub async fn place(&self) -> Result<Place<M>, LeaseError> {
+        let here = self.here.borrow().as_ref().map(|(_, address)| address.clone());
+        if let Some(address) = here {
+            return Ok(Place::Here(address));
+        }
+        Ok(match self.database.holder(&self.key).await? {
+            Some(holder) => Place::There(holder),
+            None => Place::Nowhere,
+        })
+    }
+
+    /// Waits until this node holds the key.
+    pub async fn held(&mut self) -> Option<(Fence, Address<M>)> {
+        let held = self.here.wait_for(Option::is_some).await.ok()?;
+        held.clone()
+    }
+}
+
+/// Why there is no lease.
+///
+/// ```
+/// use neuroflow_actors::LeaseError;
+/// assert!(LeaseError::Unconfigured.to_string().contains("PostgreSQL"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// Nobody who could decide.
+    #[error(
+        "one instance per cluster needs a database that decides who has it, and none is configured: \
+         open the leases with the URL of a PostgreSQL database"
+    )]
+    Unconfigured,
+    /// The database can't be used.
+    #[error("the database of the leases can't be used")]
+    Database(#[from] DatabaseError),
+    /// The key is none, or too long.
+    #[error("a key has 1 to {LEASE_KEY_BYTES} bytes, and this one has {bytes}")]
+    Key {
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// The key makes no name for an actor.
+    #[error("the key makes no name for an actor: letters, digits, and /.:_- are allowed")]
+    Name(#[from] NameError),
+    /// A term that isn't one.
+    #[error("a term is {LEASE_TERM_MIN:?} to {LEASE_TERM_MAX:?}, and this one is {term:?}")]
+    Term {
+        /// As asked for.
+        term: Duration,
+    },
+}
+
+/// Why the keeper of a key ends, and is started anew.
+///
+/// ```
+/// use neuroflow_actors::SingletonError;
+/// use neuroflow_kernel::Ending;
+/// assert!(SingletonError::Ended { ending: Ending::Killed }.to_string().contains("instance"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SingletonError {
+    /// The instance has failed.
+    #[error("the instance has ended")]
+    Ended {
+        /// How.
+        ending: Ending,
+    },
+    /// It can't be started.
+    #[error("the instance can't be started")]
+    Start(#[from] StartError),
+    /// The keeper has no room for its task.
+    #[error("the keeper of the key has no room for a task")]
+    NoRoom,
+}

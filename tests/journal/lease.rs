@@ -1,0 +1,171 @@
+//! One instance per key in the whole cluster, whatever becomes of nodes and of the database.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use neuroflow::actors::{Fence, LeaseError, Leases, Place, Singleton};
+use neuroflow::kernel::{Actor, Address, Context, Header, Kernel, Message, Reply, Restart};
+
+use crate::cluster::Cluster;
+
+/// How many live, and how many ever have at once.
+#[derive(Clone, Default)]
+struct Census {
+    living: Arc<AtomicI64>,
+    most: Arc<AtomicI64>,
+    fences: Arc<AtomicU64>,
+}
+
+/// Counts itself.
+struct Only {
+    census: Census,
+    fence: Fence,
+}
+
+impl Only {
+    fn new(census: &Census, fence: Fence) -> Self {
+        let living = census.living.fetch_add(1, Ordering::SeqCst) + 1;
+        census.most.fetch_max(living, Ordering::SeqCst);
+        census.fences.fetch_max(fence.get(), Ordering::SeqCst);
+        Self { census: census.clone(), fence }
+    }
+}
+
+impl Drop for Only {
+    fn drop(&mut self) {
+        self.census.living.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+enum Do {
+    Fence(Reply<u64>),
+    Panic,
+}
+
+impl Message for Do {
+    fn name(&self) -> &'static str {
+        "do"
+    }
+}
+
+impl Actor for Only {
+    type Message = Do;
+    type Error = Infallible;
+    const KIND: &'static str = "only";
+
+    async fn handle(&mut self, told: Do, _: &mut Context<Do>) -> Result<(), Infallible> {
+        match told {
+            Do::Fence(reply) => {
+                let _gone = reply.send(self.fence.get());
+            }
+            Do::Panic => panic!("told to panic"),
+        }
+        Ok(())
+    }
+}
+
+struct Node {
+    kernel: Kernel,
+    leases: Leases,
+    only: Singleton<Do>,
+}
+
+/// Long enough that a busy machine renews in time.
+const TERM: Duration = Duration::from_secs(6);
+
+impl Node {
+    async fn start(url: &str, name: &str, census: &Census) -> Self {
+        let kernel = Kernel::builder().start().await.expect("a kernel");
+        let leases = Leases::open(url, name, kernel.clock().clone()).await.expect("leases");
+        let census = census.clone();
+        let make = move |fence| Only::new(&census, fence);
+        let (spec, only) = leases.singleton("ledger/1", TERM, make).expect("a singleton");
+        kernel.root().start(spec.restart(Restart::Permanent)).await.expect("started");
+        Self { kernel, leases, only }
+    }
+
+    /// Waits until this node holds the key with a higher fence than this.
+    async fn held_after(&mut self, before: u64) -> (Fence, Address<Do>) {
+        let clock = self.kernel.clock().clone();
+        let deadline = clock.now() + Duration::from_mins(1);
+        loop {
+            let held = clock.before(deadline, self.only.held()).await;
+            let (fence, address) = held.expect("in time").expect("the keeper lives");
+            if fence.get() > before {
+                return (fence, address);
+            }
+            assert!(clock.now() < deadline, "the fence doesn't rise");
+            clock.sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn fence(address: &Address<Do>) -> u64 {
+    address.call(Header::new(), Do::Fence).await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_holds_a_key_and_the_next_one_follows() {
+    let cluster = Cluster::start();
+    let (url, census) = (cluster.url(), Census::default());
+    let mut a = Node::start(&url, "a", &census).await;
+    let (first, address) = a.held_after(0).await;
+    assert_eq!(fence(&address).await, first.get());
+    let mut b = Node::start(&url, "b", &census).await;
+    let place = b.only.place().await.expect("a place");
+    assert!(matches!(place, Place::There(ref holder) if holder.node == "a"), "{place:?}");
+    assert!(matches!(a.only.place().await, Ok(Place::Here(_))));
+    // Longer than a term, with renewals.
+    a.kernel.clock().sleep(TERM + TERM / 6).await;
+    assert_eq!(fence(&address).await, first.get());
+    // One that fails is there again, on the same node, with a higher fence.
+    address.tell(Header::new(), Do::Panic).await.expect("told");
+    address.down().await;
+    let (second, _) = a.held_after(first.get()).await;
+    a.kernel.stop().await;
+    let (third, _) = b.held_after(second.get()).await;
+    let holder = b.leases.holder("ledger/1").await.expect("an answer").expect("a holder");
+    assert_eq!((holder.node.as_str(), holder.fence), ("b", third));
+    // One that is killed gives nothing back; the term ends all the same.
+    drop(b.kernel);
+    let mut c = Node::start(&url, "c", &census).await;
+    c.held_after(third.get()).await;
+    assert_eq!(census.most.load(Ordering::SeqCst), 1);
+    c.kernel.stop().await;
+    assert_eq!(census.living.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_is_gone_before_its_term_is_over_when_the_database_stays_away() {
+    let mut cluster = Cluster::start();
+    let (url, census) = (cluster.url(), Census::default());
+    let mut a = Node::start(&url, "a", &census).await;
+    let (first, address) = a.held_after(0).await;
+    // What is only cut off goes on.
+    cluster.cut_off();
+    a.kernel.clock().sleep(TERM).await;
+    assert_eq!(fence(&address).await, first.get());
+    cluster.halt();
+    let clock = a.kernel.clock().clone();
+    let ended = clock.before(clock.now() + Duration::from_mins(1), address.down()).await;
+    assert!(ended.is_ok() && census.living.load(Ordering::SeqCst) == 0);
+    assert!(a.only.place().await.is_err());
+    cluster.resume();
+    a.held_after(first.get()).await;
+    assert_eq!(census.most.load(Ordering::SeqCst), 1);
+    a.kernel.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_database_it_says_so() {
+    let nowhere = Leases::unconfigured();
+    let census = Census::default();
+    let refused = nowhere.singleton("ledger", TERM, move |fence| Only::new(&census, fence));
+    assert!(matches!(refused, Err(LeaseError::Unconfigured)));
+    assert!(matches!(nowhere.holder("ledger").await, Err(LeaseError::Unconfigured)));
+    let clock = neuroflow::kernel::Clock::system();
+    let away = Leases::open("postgres:///none?host=/nowhere", "a", clock).await;
+    assert!(matches!(away, Err(LeaseError::Database(_))));
+}
