@@ -34,6 +34,7 @@ pub(crate) use load::Loaded;
 pub(crate) use names::Names;
 pub(crate) use place::{JournalUrl, default_directory};
 pub(crate) use print::{write_default, write_effective};
+pub(crate) use seeds::Seed;
 pub(crate) use unit::parse_duration;
 pub(crate) use value::{ByteSize, Endpoint, FilePath, LogPath, MetricsAddress, Ratio, SocketPath};
 
@@ -249,7 +250,7 @@ settings! {
         /// `neuroflow node init` writes them.
         identity: Option<FilePath> = unset("/etc/neuroflow/node"),
         /// Nodes that this one dials when it starts, and until they answer.
-        seeds: Vec<SocketAddr> = preset(""),
+        seeds: Vec<Seed> = preset(""),
     }
 
     /// The socket that `neuroflow tree` asks.

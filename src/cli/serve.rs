@@ -27,7 +27,7 @@ use super::node::files::{self, FileError};
 use super::signal::{Caught, Signals};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
-    Builtin, Loaded, LogPath, Overrides, SocketPath, default_directory, write_effective,
+    Builtin, Loaded, LogPath, Overrides, Seed, SocketPath, default_directory, write_effective,
 };
 use crate::control::{self, FailureRow, LinksSlot, failures};
 use crate::limits::{CARD_KEY_BYTES, TELEMETRY_SHUTDOWN};
@@ -333,7 +333,10 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
         let _newer = trust.take_revocations(&file(files::REVOCATIONS)?)?;
     }
     let config = LinksConfig::new(listen, credential, trust);
-    Ok(Some(settings.seeds.iter().fold(config, |config, seed| config.seed(*seed))))
+    Ok(Some(settings.seeds.iter().fold(config, |config, seed| match seed {
+        Seed::Address(address) => config.seed(*address),
+        Seed::Name(name) => config.seed_name(name),
+    })))
 }
 
 /// The key that cards are signed with.

@@ -1,19 +1,55 @@
-//! The nodes that a node dials when it starts.
+//! The nodes that a node dials when it starts: addresses, and names that stand for some.
 
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
+use std::str::FromStr;
 
-use super::value::{Problem, Raw, Value, distinct};
+use super::value::{Problem, Raw, Value, distinct, quoted};
 
-impl Value for Vec<SocketAddr> {
-    const EXPECTED: &'static str = "a list of addresses with ports such as \"10.0.0.7:7946\"";
+/// A node to dial, or a name whose addresses are looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seed {
+    Address(SocketAddr),
+    Name(String),
+}
+
+impl FromStr for Seed {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        let malformed = match text.parse() {
+            Ok(address) => return Ok(Self::Address(address)),
+            Err(malformed) => malformed,
+        };
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        match text.rsplit_once(':') {
+            Some((host, port))
+                if port.parse::<u16>().is_ok_and(|port| port != 0)
+                    && host.bytes().any(|byte| byte.is_ascii_alphabetic())
+                    && host.strip_suffix('.').unwrap_or(host).split('.').all(label) =>
+            {
+                Ok(Self::Name(text.to_owned()))
+            }
+            _ => Err(malformed),
+        }
+    }
+}
+
+impl Value for Vec<Seed> {
+    const EXPECTED: &'static str = "a list of addresses or names with ports such as \"10.0.0.7:7946\" or \"nodes.example:7946\"";
 
     fn read(raw: &Raw) -> Result<Self, Problem> {
         distinct(raw)
     }
 
     fn toml(&self) -> Option<String> {
-        let seeds: Option<Vec<String>> = self.iter().map(Value::toml).collect();
-        Some(format!("[{}]", seeds?.join(", ")))
+        let seeds = self.iter().map(|seed| match seed {
+            Seed::Address(address) => quoted(&address.to_string()),
+            Seed::Name(name) => quoted(name),
+        });
+        Some(format!("[{}]", seeds.collect::<Vec<_>>().join(", ")))
     }
 }
 
@@ -22,12 +58,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_addresses_is_read_and_written() {
-        let plain = |text: &str| Vec::<SocketAddr>::read(&Raw::Plain(text.to_owned()));
+    fn a_list_of_addresses_and_names_is_read_and_written() {
+        let plain = |text: &str| Vec::<Seed>::read(&Raw::Plain(text.to_owned()));
         assert!(plain("").unwrap().is_empty());
-        let two = plain("10.0.0.7:7946, [::1]:7946").unwrap();
-        assert_eq!(two.toml().unwrap(), "[\"10.0.0.7:7946\", \"[::1]:7946\"]");
+        let three = plain("10.0.0.7:7946, [::1]:7946, nodes.agents.svc:7946").unwrap();
+        let written = "[\"10.0.0.7:7946\", \"[::1]:7946\", \"nodes.agents.svc:7946\"]";
+        assert_eq!(three.toml().unwrap(), written);
         assert!(matches!(plain("[::1]:1,[::1]:1"), Err(Problem::Twice)));
-        assert!(plain("node-b").is_err());
+        for bad in ["node-b", "node-b:0", "node b:1", "10.0.0:1", ":1", "a..b:1"] {
+            assert!(plain(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod cluster;
 mod congestion;
 mod port;
+mod seeds;
 mod server;
 mod tuning;
 
@@ -52,6 +53,7 @@ pub struct LinksConfig {
     credential: Credential,
     trust: Trust,
     seeds: Vec<SocketAddr>,
+    seed_names: Vec<String>,
     authority: Option<Arc<Authority>>,
     advertise: Option<SocketAddr>,
     capacity: u32,
@@ -67,6 +69,7 @@ impl LinksConfig {
             credential,
             trust,
             seeds: Vec::new(),
+            seed_names: Vec::new(),
             authority: None,
             advertise: None,
             capacity: CAPACITY,
@@ -78,6 +81,14 @@ impl LinksConfig {
     #[must_use]
     pub fn seed(mut self, address: SocketAddr) -> Self {
         self.seeds.push(address);
+        self
+    }
+
+    /// A name with a port, such as that of a headless service. While this node has no link, the name is
+    /// looked up (A and AAAA records), and what it stands for is dialled.
+    #[must_use]
+    pub fn seed_name(mut self, name: impl Into<String>) -> Self {
+        self.seed_names.push(name.into());
         self
     }
 
@@ -133,6 +144,7 @@ impl LinksConfig {
             peers: Peers::default(),
             listen: Mutex::new(self.listen),
             seeds: self.seeds,
+            seed_names: self.seed_names,
             endpoint: RwLock::new(None),
             connections: AtomicU64::new(0),
             firsts: Mutex::default(),
@@ -198,6 +210,7 @@ pub(crate) struct Shared {
     /// Where to listen; after the first start the port that it got then.
     pub(crate) listen: Mutex<SocketAddr>,
     pub(crate) seeds: Vec<SocketAddr>,
+    pub(crate) seed_names: Vec<String>,
     endpoint: RwLock<Option<quinn::Endpoint>>,
     connections: AtomicU64,
     /// The first connection to each peer, so that later ones count as reconnects.
