@@ -3,6 +3,8 @@
 //! `foca` finds out who is alive. Around it this keeps the rule that a node counts only once it has proved
 //! itself to us: its record comes over its own link, whose certificate says who it is. What others say of a
 //! node that we don't know leads to a dial, within bounds.
+//!
+//! Long, because every event of the one state machine is here, and what `foca` asks of it beside them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
