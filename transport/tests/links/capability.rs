@@ -288,14 +288,15 @@ async fn a_node_that_began_anew_knows_no_capability_of_before() {
         neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
     };
     let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
-    let at = b.address();
-    a.links.dial(at).await;
+    a.links.dial(b.address()).await;
     a.has_link_to("b").await;
     let held = import(&a, &b.links.grant(&b.worker, a.links.id(), Terms::new(MINUTE)).unwrap());
     assert_eq!(ask(&held).await, Ok(vec![0]));
     b.kernel.stop().await;
     a.has_lost("b").await;
-    let _b = Node::start(config(at), 8).await;
+    // Another port: the old one may be somebody else's by now.
+    let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    b.links.dial(a.address()).await;
     a.has_link_to("b").await;
     assert_eq!(ask(&held).await, Err(StreamError::Stale));
     assert_eq!(soon(held.down()).await, Down::new(None, Fall::Absent));

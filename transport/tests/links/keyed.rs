@@ -79,14 +79,16 @@ async fn a_call_isnt_sent_to_a_node_that_began_anew_while_it_may_have_run() {
         neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
     };
     let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
-    let at = b.address();
-    a.links.dial(at).await;
+    a.links.dial(b.address()).await;
     a.has_link_to("b").await;
     let work = Work { wait: true, ..Work::default() };
     let (answer, b) = tokio::join!(call(&a, B, "one", &work), async {
         until(|| b.ledger.begun() == 1).await;
         b.kernel.stop().await;
-        Node::start(config(at), 8).await
+        // Another port: the old one may be somebody else's by now.
+        let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+        b.links.dial(a.address()).await;
+        b
     });
     let error = answer.unwrap_err();
     assert!(matches!(error, KeyedError::BeganAnew) && error.may_have_run(), "{error}");
