@@ -2,11 +2,12 @@
 //! is granted.
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
-//! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `agents` (a supervisor with one
-//! child per agent), `cluster`, `push`, `access`, `gateway`. They stop in reverse.
+//! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `access`, `agents` (a supervisor
+//! with one child per agent), `cluster`, `push`, `gateway`. They stop in reverse.
 //!
 //! Long, because nothing else may name them all: the builder's settings and what is made of each are here.
 
+mod error;
 #[cfg(feature = "mcp")]
 mod mcp;
 
@@ -18,20 +19,21 @@ use std::time::Duration;
 use neuroflow_actors::{
     ASK, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig,
     AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
-    JournalPlace, JournalServer, Meter, OpenError, OpenedJournal, PushJournal, PushOptions,
-    PythonTool, READ, SchemaError, ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand,
-    Turn, access_child, audit_child, follow, gateway_child, list_tools, push_child,
+    JournalPlace, JournalServer, Meter, OpenedJournal, PushJournal, PushOptions, PythonTool, READ,
+    ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, access_child, audit_child,
+    follow, gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
-use neuroflow_actors::{McpDoor, McpSetupError, McpSource};
+use neuroflow_actors::{McpDoor, McpSource};
 use neuroflow_kernel::{
-    Address, AttenuateError, CallError, Census, ChildSpec, Clock, Header, Intensity, Kernel,
-    NameError, Observer, Parcel, Refusal, RemoteError, Request, Restart, RestartPolicy,
-    Restriction, StartError, StreamError, Supervisor, Unobserved,
+    Address, CallError, Census, ChildSpec, Clock, Header, Intensity, Kernel, NameError, Observer,
+    Parcel, Refusal, RemoteError, Request, Restart, RestartPolicy, Restriction, StreamError,
+    Supervisor, Unobserved,
 };
 use neuroflow_sandbox::{EXEC, SandboxCommand, SandboxServer};
-use neuroflow_transport::{Allowed, ExportError, Links, LinksConfig, LinksError};
+use neuroflow_transport::{Allowed, Links, LinksConfig};
 
+pub use self::error::BootError;
 #[cfg(feature = "mcp")]
 pub use self::mcp::McpServer;
 use crate::outcome::{AskError, TaskOutcome};
@@ -680,40 +682,4 @@ async fn join(
 
 fn policy_of_agents() -> RestartPolicy {
     RestartPolicy { intensity: ROOT_INTENSITY, ..RestartPolicy::default() }
-}
-
-/// Why a node doesn't start.
-///
-/// ```
-/// use neuroflow::{BootError, NameError};
-/// assert!(matches!(BootError::from(NameError::Empty), BootError::Name(_)));
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BootError {
-    /// The journal doesn't open.
-    #[error("the journal can't be opened")]
-    Journal(#[from] OpenError),
-    /// A server or agent has a name that isn't one.
-    #[error("an agent's name isn't valid")]
-    Name(#[from] NameError),
-    /// A server or agent didn't start.
-    #[error("the node didn't start")]
-    Start(#[from] StartError),
-    /// A tool's schema isn't valid.
-    #[error("a tool can't be offered")]
-    Tool(#[from] SchemaError),
-    /// An MCP server can't be used as it's described.
-    #[cfg(feature = "mcp")]
-    #[error("an MCP server can't be used")]
-    Mcp(#[from] McpSetupError),
-    /// A capability can't be narrowed.
-    #[error("a capability can't be granted")]
-    Grant(#[from] AttenuateError),
-    /// There can't be links to other nodes.
-    #[error("there can't be links to other nodes")]
-    Links(#[from] LinksError),
-    /// An agent can't be offered to other nodes.
-    #[error("an agent can't be offered to other nodes")]
-    Export(#[from] ExportError),
 }

@@ -1,0 +1,43 @@
+//! Why a node doesn't start.
+
+#[cfg(feature = "mcp")]
+use neuroflow_actors::McpSetupError;
+use neuroflow_actors::{OpenError, SchemaError};
+use neuroflow_kernel::{AttenuateError, NameError, StartError};
+use neuroflow_transport::{ExportError, LinksError};
+
+/// Why a node doesn't start.
+///
+/// ```
+/// use neuroflow::{BootError, NameError};
+/// assert!(matches!(BootError::from(NameError::Empty), BootError::Name(_)));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// The journal doesn't open.
+    #[error("the journal can't be opened")]
+    Journal(#[from] OpenError),
+    /// A server or agent has a name that isn't one.
+    #[error("an agent's name isn't valid")]
+    Name(#[from] NameError),
+    /// A server or agent didn't start.
+    #[error("the node didn't start")]
+    Start(#[from] StartError),
+    /// A tool's schema isn't valid.
+    #[error("a tool can't be offered")]
+    Tool(#[from] SchemaError),
+    /// An MCP server can't be used as it's described.
+    #[cfg(feature = "mcp")]
+    #[error("an MCP server can't be used")]
+    Mcp(#[from] McpSetupError),
+    /// A capability can't be narrowed.
+    #[error("a capability can't be granted")]
+    Grant(#[from] AttenuateError),
+    /// There can't be links to other nodes.
+    #[error("there can't be links to other nodes")]
+    Links(#[from] LinksError),
+    /// An agent can't be offered to other nodes.
+    #[error("an agent can't be offered to other nodes")]
+    Export(#[from] ExportError),
+}
