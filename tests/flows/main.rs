@@ -32,6 +32,7 @@ mod mcp_fixture;
 mod mcp_server;
 mod mcp_tasks;
 mod mcp_tools;
+mod oidc_provider;
 mod openai;
 mod openapi;
 mod overload;
