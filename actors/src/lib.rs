@@ -54,8 +54,10 @@ pub use journal::{
 pub use lease::{Fence, Holder, LeaseError, Leases, Place, Singleton, SingletonError};
 #[cfg(feature = "mcp")]
 pub use mcp::{
-    Breach, HttpError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter,
-    McpServeError, McpSetupError, McpSource, McpStep, McpTransport, ToolFilter, mcp_routes,
+    Asking, AuthorizationServer, Breach, ClientProof, Consent, ConsentError, Forms, HttpError,
+    McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter, McpServeError,
+    McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError, OAuthGrant, ProofAlgorithm,
+    Registration, ToolFilter, mcp_routes,
 };
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,

@@ -109,6 +109,25 @@ pub const MCP_ROUNDS: usize = 8;
 /// How often an MCP client is told to ask for a task.
 pub const MCP_POLL: Duration = Duration::from_secs(1);
 
+/// Time for one request to an authorization server.
+pub const OAUTH_REQUEST: Duration = Duration::from_secs(10);
+
+/// Time for a token without a person: some look-ups of where to ask, and the asking.
+pub const OAUTH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Time for a token with a person, who reads, thinks and looks for a password.
+pub const CONSENT_DEADLINE: Duration = Duration::from_mins(10);
+
+/// Bytes of an authorization server's answer; the largest is its description.
+pub const OAUTH_BYTES: usize = 256 * 1024;
+
+/// How often one request to an MCP server gets another token: one that is refreshed, one from the
+/// beginning, and one with more scopes.
+pub const OAUTH_RENEWALS: u32 = 3;
+
+/// How long a client's assertion is good: it's used at once, and clocks differ.
+pub const ASSERTION_LIFE: Duration = Duration::from_mins(5);
+
 /// Time for an MCP server over HTTP to take a connection and answer with a head; what follows has
 /// the deadline of the call.
 pub const MCP_HTTP_HEAD: Duration = Duration::from_secs(30);

@@ -11,9 +11,11 @@ mod content;
 mod door;
 mod error;
 mod filter;
+mod form;
 mod http;
 mod lines;
 mod name;
+mod oauth;
 mod session;
 mod setup;
 mod tool;
@@ -32,8 +34,13 @@ pub use client::{McpClient, McpEnded};
 pub use door::{McpDoor, McpExec, McpHandler, McpServeError, mcp_routes};
 pub use error::{McpError, McpStep};
 pub use filter::ToolFilter;
+pub use form::Forms;
 pub use http::HttpError;
 pub use lines::Breach;
+pub use oauth::{
+    Asking, AuthorizationServer, ClientProof, Consent, ConsentError, OAuth, OAuthError, OAuthGrant,
+    ProofAlgorithm, Registration,
+};
 pub use setup::McpSetupError;
 
 /// An MCP server whose tools agents use.
@@ -56,6 +63,8 @@ pub struct McpSource {
     agents: Option<Vec<String>>,
     start: Duration,
     call: Duration,
+    oauth: Option<OAuth>,
+    forms: Forms,
     meter: Arc<dyn McpMeter>,
 }
 
@@ -69,6 +78,8 @@ impl McpSource {
             agents: Some(Vec::new()),
             start: MCP_START,
             call: MCP_CALL,
+            oauth: None,
+            forms: Forms::default(),
             meter: Arc::new(Uncounted),
         }
     }
@@ -105,6 +116,20 @@ impl McpSource {
     #[must_use]
     pub fn call_within(mut self, time: Duration) -> Self {
         self.call = time;
+        self
+    }
+
+    /// How tokens for it are had, if it's reached over HTTP and demands some.
+    #[must_use]
+    pub fn oauth(mut self, oauth: OAuth) -> Self {
+        self.oauth = Some(oauth);
+        self
+    }
+
+    /// What is done with forms that it wants filled in.
+    #[must_use]
+    pub fn forms(mut self, forms: Forms) -> Self {
+        self.forms = forms;
         self
     }
 

@@ -1,6 +1,8 @@
 //! The MCP servers of the file, `[mcp.NAME]`: each a table of its own, so they have neither
 //! variables nor flags. Secrets are read from where the file says, when the servers are set up.
 
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
@@ -8,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow::actors::{McpMeter, McpSource, McpTransport, ToolFilter};
+use neuroflow::actors::{Forms, McpMeter, McpSource, McpTransport, ToolFilter};
 use neuroflow::sandbox::{Network, Profile, ProfileError, Rule};
 use neuroflow::{Level, NameError};
 use serde::Deserialize;
@@ -18,6 +20,7 @@ use super::error::ConfigError;
 use super::unit::{UnitError, parse_duration, parse_size};
 use super::{Builtin, Loaded};
 use crate::limits::SECRET_BYTES;
+use tokens::Tokens;
 
 /// The servers of a file, by name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -50,6 +53,10 @@ struct Server {
     url: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, Text>,
+    /// How tokens for it are had.
+    oauth: Option<Tokens>,
+    /// What is done with its forms: "decline" or "defaults".
+    forms: Option<String>,
     /// The tools that are let in; all if it's not there.
     tools: Option<Vec<String>>,
     /// The agents that may use them, or "*".
@@ -106,6 +113,15 @@ pub(crate) enum McpProblem {
         "cell is {found:?}; it should be \"standard\", \"strict\", \"paranoid\", or \"off\" for none"
     )]
     Cell { found: String },
+    /// Nothing, or too much, that proves who asks.
+    #[error("oauth needs either secret, or key, or refresh_token (with or without secret)")]
+    Proof,
+    /// No algorithm.
+    #[error("oauth.algorithm is {found:?}; it should be \"ES256\", \"ES384\" or \"RS256\"")]
+    Algorithm { found: String },
+    /// No way with forms.
+    #[error("forms is {found:?}; it should be \"decline\" or \"defaults\"")]
+    Forms { found: String },
     /// No time or size.
     #[error("{setting} isn't a whole number with a unit, such as {example:?}")]
     Unit {
@@ -183,6 +199,9 @@ impl Server {
                 if !self.headers.is_empty() {
                     return Err(McpProblem::Beside { setting: "headers", beside: "command" });
                 }
+                if self.oauth.is_some() {
+                    return Err(McpProblem::Beside { setting: "oauth", beside: "command" });
+                }
                 let command = std::iter::once(command).chain(&self.args).cloned();
                 McpTransport::cell(command, self.profile(loaded)?)
             }
@@ -196,6 +215,14 @@ impl Server {
         if let Some(tools) = &self.tools {
             source = source.tools(ToolFilter::only(tools));
         }
+        if let Some(tokens) = &self.oauth {
+            source = source.oauth(tokens.read()?);
+        }
+        source = match self.forms.as_deref() {
+            None | Some("decline") => source,
+            Some("defaults") => source.forms(Forms::Defaults),
+            Some(other) => return Err(McpProblem::Forms { found: other.to_owned() }),
+        };
         if self.agents.is_empty() {
             return Err(McpProblem::Agents);
         }
@@ -280,19 +307,25 @@ fn duration(setting: &'static str, text: Option<&str>) -> Result<Option<Duration
 /// Names with their texts, wherever those are.
 fn texts(table: &str, texts: &BTreeMap<String, Text>) -> Result<Vec<(String, String)>, McpProblem> {
     let read = |(name, text): (&String, &Text)| {
-        let setting = || format!("{table}.{name}");
-        let value = match text {
-            Text::Here(text) => text.clone(),
-            Text::There(Place::Env(variable)) => std::env::var(variable).map_err(|_unset| {
-                McpProblem::Variable { setting: setting(), variable: variable.clone() }
-            })?,
-            Text::There(Place::File(path)) => read_secret(path).map_err(|source| {
-                McpProblem::File { setting: setting(), path: path.clone(), source }
-            })?,
-        };
-        Ok((name.clone(), value))
+        Ok((name.clone(), read_text(&format!("{table}.{name}"), text)?))
     };
     texts.iter().map(read).collect()
+}
+
+/// A text, wherever it is.
+fn read_text(setting: &str, text: &Text) -> Result<String, McpProblem> {
+    let setting = || setting.to_owned();
+    match text {
+        Text::Here(text) => Ok(text.clone()),
+        Text::There(Place::Env(variable)) => std::env::var(variable).map_err(|_unset| {
+            McpProblem::Variable { setting: setting(), variable: variable.clone() }
+        }),
+        Text::There(Place::File(path)) => read_secret(path).map_err(|source| McpProblem::File {
+            setting: setting(),
+            path: path.clone(),
+            source,
+        }),
+    }
 }
 
 /// A file with one secret, without the line break at its end.

@@ -1,16 +1,23 @@
 //! The official conformance suite of the Model Context Protocol, both eras: the library's endpoint as
 //! a server, and the client of agents' tools as a client.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use neuroflow::actors::{McpSource, McpTransport, Mount, ToolListing, mcp_routes};
+use neuroflow::actors::{
+    Asking, AuthorizationServer, ClientProof, Consent, ConsentError, Forms, McpMeter, McpSource,
+    McpTransport, Mount, OAuth, OAuthGrant, ProofAlgorithm, Registration, ToolListing, mcp_routes,
+};
 use neuroflow::sandbox::{Network, Rule};
 use neuroflow::{AnyAgent, Echo, GatewayConfig, Node};
 use serde_json::{Value, json};
 
+use crate::client::Connection;
 use crate::mcp_fixture::Fixture;
 use crate::mcp_tools::caller;
-use crate::support::{loopback, mcp_packages, pause, run_program, start};
+use crate::support::{eventually, loopback, mcp_packages, run_program, start};
 
 /// The versions whose frozen requirements have to be met.
 const VERSIONS: [&str; 2] = ["2026-07-28", "2025-11-25"];
@@ -64,20 +71,19 @@ async fn as_client() {
     let rule = Rule::host("localhost").port(port.expect("a port"));
     let network = Network::allow([rule.allow_private("127.0.0.0/8").allow_private("::1")]);
     let transport = McpTransport::Http { url, headers: Vec::new(), network: Some(network) };
-    let source = McpSource::new("suite", transport).agents(["caller"]);
-    let node =
-        Node::builder().agent(caller("caller")).mcp(source).start().await.expect("it starts");
-    let mut tools = Vec::new();
-    for _ in 0..100 {
-        tools = node.tools().await.expect("the router answers");
-        if !tools.is_empty() {
-            break;
-        }
-        pause(50).await;
-    }
-    // The suite says what to call where that matters.
+    // The suite says what to call where that matters, and who the client is.
     let context = std::env::var("MCP_CONFORMANCE_CONTEXT").unwrap_or_default();
     let context: Value = serde_json::from_str(&context).unwrap_or_default();
+    let oauth = oauth(&context).allow_private(true);
+    let source = McpSource::new("suite", transport).agents(["caller"]).oauth(oauth);
+    let forms = if scenario() == FORMS { Forms::Defaults } else { Forms::Decline };
+    let begun = Arc::new(Begun::default());
+    let source = source.forms(forms).meter(begun.clone());
+    let node =
+        Node::builder().agent(caller("caller")).mcp(source).start().await.expect("it starts");
+    // Some servers have to be refused, and some have no tools.
+    eventually("a session", || begun.0.load(Ordering::Relaxed)).await;
+    let tools = node.tools().await.expect("the router answers");
     let mut calls: Vec<Value> = context["toolCalls"].as_array().cloned().unwrap_or_default();
     for call in &mut calls {
         // An argument that isn't given is left out.
@@ -87,8 +93,14 @@ async fn as_client() {
         call["tool"] = json!(format!("suite__{}", call["name"].as_str().unwrap_or_default()));
     }
     if calls.is_empty() {
-        let call =
-            |tool: &ToolListing| json!({ "tool": tool.name, "arguments": arguments(&tool.schema) });
+        let shown = tools.iter().find(|tool| tool.name == SHOWN).map(|tool| tool.schema.clone());
+        let call = |tool: &ToolListing| {
+            let mut arguments = arguments(&tool.schema);
+            if tool.name == ECHO {
+                arguments["schema"] = shown.clone().into();
+            }
+            json!({ "tool": tool.name, "arguments": arguments })
+        };
         calls = tools.iter().map(call).collect();
     }
     for call in calls {
@@ -97,6 +109,79 @@ async fn as_client() {
         println!("{asked}: {}", outcome.text());
     }
     node.stop().await;
+}
+
+/// Whether there was a session: its tools are there, or it has ended.
+#[derive(Debug, Default)]
+struct Begun(AtomicBool);
+
+impl McpMeter for Begun {
+    fn session(&self, _server: &str, _is_up: bool) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn called(&self, _server: &str, _outcome: &'static str, _took: Duration) {}
+}
+
+/// What the suite looks at.
+fn scenario() -> String {
+    std::env::var("MCP_CONFORMANCE_SCENARIO").unwrap_or_default()
+}
+
+/// A tool that wants to hear the schema of another, as it has come over.
+const ECHO: &str = "suite__json_schema_echo";
+const SHOWN: &str = "suite__json_schema_2020_12_tool";
+
+/// The scenario with a form, whose defaults have to come back.
+const FORMS: &str = "elicitation-sep1034-client-defaults";
+
+/// Who the client under test is, for servers that demand a token.
+fn oauth(context: &Value) -> OAuth {
+    let text = |name: &str| context[name].as_str().map(ToOwned::to_owned);
+    let issuer = text("issuer").map_or(AuthorizationServer::Named, AuthorizationServer::Only);
+    if scenario().starts_with("auth/client-credentials") {
+        let proof = match (text("private_key_pem"), text("signing_algorithm")) {
+            (Some(pem), Some(name)) => {
+                let algorithm = ProofAlgorithm::from_name(&name).expect("one that we know");
+                ClientProof::Key { pem, algorithm }
+            }
+            _ => ClientProof::Secret(text("client_secret").expect("a secret")),
+        };
+        let client = text("client_id").expect("an id");
+        return OAuth::new(issuer, OAuthGrant::ClientCredentials { client, proof });
+    }
+    let registration = match text("client_id") {
+        Some(client) => Registration::Known { client, secret: text("client_secret") },
+        None => Registration::Document {
+            url: "https://conformance-test.local/client-metadata.json".to_owned(),
+        },
+    };
+    OAuth::new(issuer, OAuthGrant::Consent { consent: Arc::new(Browser), registration })
+}
+
+/// A person who consents to everything, and goes where the page says.
+#[derive(Debug)]
+struct Browser;
+
+impl Consent for Browser {
+    fn redirect_uri(&self) -> &'static str {
+        "http://127.0.0.1:7777/callback"
+    }
+
+    fn ask<'a>(&'a self, url: &'a str) -> Asking<'a> {
+        Box::pin(async move {
+            let (place, path) = url.trim_start_matches("http://").split_at(
+                url.trim_start_matches("http://")
+                    .find('/')
+                    .ok_or_else(|| ConsentError::new("no path"))?,
+            );
+            let place = place.replace("localhost", "127.0.0.1");
+            let place = place.parse().map_err(ConsentError::new)?;
+            let page = Connection::open(place).await.get(path).await;
+            let back = page.header("location").map(ToOwned::to_owned);
+            back.ok_or_else(|| ConsentError::new(format!("{}: {}", page.status, page.text())))
+        })
+    }
 }
 
 /// Arguments that fit a schema of the suite.
@@ -114,47 +199,61 @@ fn arguments(schema: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_client_meets_the_requirements_of_both_versions_but_tokens_and_forms() {
+async fn the_client_meets_all_requirements_of_both_versions() {
     let Some((runtime, suite)) = suite() else { return };
     let own = std::env::current_exe().expect("this program has a path");
     let client = format!(
         "{} mcp_conformance::as_client --exact --nocapture --test-threads 1",
         own.display()
     );
-    for (version, scenarios) in CLIENT {
-        for scenario in *scenarios {
-            let (runtime, suite, client) = (runtime.clone(), suite.clone(), client.clone());
-            let run = move || {
-                let (runtime, suite) = (runtime.to_string_lossy(), suite.to_string_lossy());
-                let how = ["client", "--command", &client, "--scenario", scenario];
-                let version = ["--spec-version", version];
-                let command: Vec<&str> =
-                    [&[&*runtime, &*suite][..], &how[..], &version[..]].concat();
-                run_program(&command, &[("NO_PROXY", "*")])
-            };
-            let ran = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
-            assert!(ran.is_ok(), "{version} {scenario}: {ran:?}");
+    for version in VERSIONS {
+        let required = required(&runtime, &suite, version);
+        assert!(required.len() > 10, "{version}: {required:?}");
+        for scenario in required.iter().map(String::as_str).chain(FURTHER) {
+            be_client(&runtime, &suite, &client, (version, scenario)).await;
         }
+    }
+    // What the earliest version had, and later ones gave up.
+    for scenario in EARLIEST {
+        be_client(&runtime, &suite, &client, ("2025-03-26", scenario)).await;
     }
 }
 
-/// What the versions require of clients, less tokens and forms. A node is given its tokens and fetches
-/// none. It has nobody to fill a form in, doesn't say that it had, and declines what comes all the same.
-const CLIENT: &[(&str, &[&str])] = &[
-    (
-        "2026-07-28",
-        &[
-            "tools_call",
-            "request-metadata",
-            "sep-2322-client-request-state",
-            "http-standard-headers",
-            "http-custom-headers",
-            "http-invalid-tool-headers",
-            "json-schema-ref-no-deref",
-        ],
-    ),
-    ("2025-11-25", &["initialize", "tools_call", "sse-retry"]),
+/// The scenarios for clients that a version requires, as the suite lists them.
+fn required(runtime: &Path, suite: &Path, version: &str) -> Vec<String> {
+    let (runtime, suite) = (runtime.to_string_lossy(), suite.to_string_lossy());
+    let list = [&*runtime, &*suite, "list", "--client", "--requirements", version];
+    let said = run_program(&list, &[]).expect("the list");
+    let clients = said.lines().skip_while(|line| !line.starts_with("Client scenarios")).skip(1);
+    let names = clients.map_while(|line| line.trim().strip_prefix("- "));
+    names.map(ToOwned::to_owned).collect()
+}
+
+/// One scenario, with a time for it that a loaded machine doesn't need.
+async fn be_client(runtime: &Path, suite: &Path, client: &str, (version, scenario): (&str, &str)) {
+    let mut command = vec![runtime.to_string_lossy().into_owned(), suite.to_string_lossy().into()];
+    let how =
+        ["client", "--force", "--timeout", "120000", "--command", client, "--scenario", scenario];
+    command.extend(how.map(ToOwned::to_owned));
+    command.extend(["--spec-version", version].map(ToOwned::to_owned));
+    let run = move || {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        run_program(&command, &[("NO_PROXY", "*")])
+    };
+    let ran = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
+    assert!(ran.is_ok(), "{version} {scenario}: {ran:?}");
+}
+
+/// What was added after a version's release, and of the extensions the client's own credentials. Of the others, a node takes part in no exchange of
+/// identities (`auth/enterprise-managed-authorization`, `auth/wif-jwt-bearer`), binds no token to a key
+/// (`auth/dpop`, `auth/dpop-nonce`), and reads no skills from servers (`sep-2640-*`).
+const FURTHER: [&str; 3] = [
+    "auth/client-credentials-jwt",
+    "auth/client-credentials-basic",
+    "json-schema-2020-12-preservation",
 ];
+const EARLIEST: [&str; 2] =
+    ["auth/2025-03-26-oauth-metadata-backcompat", "auth/2025-03-26-oauth-endpoint-fallback"];
 
 /// Required scenarios that failed. Those that aren't scored are listed again at the end, with the reason.
 fn failed(said: &str) -> Vec<String> {

@@ -29,7 +29,9 @@ use sse_stream::{Error as SseError, Sse, SseStream};
 
 use self::body::{Driven, Events, whole};
 pub(super) use self::url::Target;
-use crate::limits::{MCP_HTTP_HEAD, MCP_MESSAGE_BYTES};
+use super::OAuthError;
+use super::oauth::Authorizer;
+use crate::limits::{MCP_HTTP_HEAD, MCP_MESSAGE_BYTES, OAUTH_RENEWALS};
 
 /// Why an MCP server over HTTP isn't reached, or its answer isn't taken.
 ///
@@ -70,6 +72,9 @@ pub enum HttpError {
     /// The request can't be made.
     #[error("the request can't be made")]
     Request(#[from] axum::http::Error),
+    /// The server demands a token, and there is none.
+    #[error("there is no token for the server")]
+    OAuth(#[source] Box<OAuthError>),
 }
 
 impl HttpError {
@@ -84,6 +89,7 @@ impl HttpError {
             Self::TooLarge { .. } => "too_large",
             Self::Message(_) => "message",
             Self::Request(_) => "request",
+            Self::OAuth(error) => error.code(),
         }
     }
 }
@@ -101,6 +107,7 @@ pub(super) struct Client {
     target: Arc<Target>,
     headers: Arc<[(HeaderName, HeaderValue)]>,
     clock: Clock,
+    authorizer: Option<Arc<Authorizer>>,
 }
 
 /// The client, and how the transport uses it.
@@ -120,8 +127,13 @@ pub(super) fn client(
         Ok((parsed, value))
     };
     let headers = headers.iter().map(header).collect::<Result<_, HttpError>>()?;
-    let client =
-        Client { outlet: outlet.clone(), target: Arc::new(target), headers, clock: clock.clone() };
+    let client = Client {
+        outlet: outlet.clone(),
+        target: Arc::new(target),
+        headers,
+        clock: clock.clone(),
+        authorizer: None,
+    };
     let config = StreamableHttpClientTransportConfig::with_uri(url)
         .max_sse_event_size(MCP_MESSAGE_BYTES)
         .max_json_response_size(MCP_MESSAGE_BYTES);
@@ -136,9 +148,43 @@ struct Wish {
     last_event: Option<String>,
     headers: HashMap<HeaderName, HeaderValue>,
     body: Option<Vec<u8>>,
+    token: Option<String>,
 }
 
 impl Client {
+    /// Where it sends requests.
+    pub(super) fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target)
+    }
+
+    /// Has tokens from now on.
+    pub(super) fn authorise(&mut self, authorizer: Authorizer) {
+        self.authorizer = Some(Arc::new(authorizer));
+    }
+
+    /// Makes a request with a token, if the server demands one, and again with another one, if it
+    /// wants another.
+    async fn authorised<T, F>(&self, request: impl Fn(Option<String>) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let Some(authorizer) = &self.authorizer else { return request(None).await };
+        let no_token = |error| failed(HttpError::OAuth(Box::new(error)));
+        for renewal in 0..OAUTH_RENEWALS {
+            let token = Box::pin(authorizer.token()).await.map_err(no_token)?;
+            match request(token.clone()).await {
+                Err(StreamableHttpError::AuthRequired(required)) => {
+                    let challenge = &required.www_authenticate_header;
+                    // Boxed, because it's rare and large.
+                    let renewed = authorizer.renew(token.as_deref(), challenge, renewal == 0);
+                    Box::pin(renewed).await.map_err(no_token)?;
+                }
+                ended => return ended,
+            }
+        }
+        request(Box::pin(authorizer.token()).await.map_err(no_token)?).await
+    }
+
     async fn send(&self, wish: Wish) -> Result<Response<Driven>, HttpError> {
         let target = &self.target;
         let mut request = Request::builder()
@@ -155,14 +201,19 @@ impl Client {
         if let Some(last) = &wish.last_event {
             request = request.header("last-event-id", last);
         }
+        if let Some(token) = &wish.token {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                .map_err(axum::http::Error::from)?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
         for (name, value) in wish.headers.iter().chain(self.headers.iter().map(|(n, v)| (n, v))) {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(Bytes::from(wish.body.unwrap_or_default())))?;
         let path = target.path().split('?').next().unwrap_or_default();
         let exchange = async {
-            let host = target.host().trim_start_matches('[').trim_end_matches(']');
-            let port = target.port();
+            let (host, port) = (target.bare_host(), target.port());
             let stream = self.outlet.connect(wish.method.as_str(), host, port, path).await?;
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -188,15 +239,17 @@ impl Client {
         message: &ClientJsonRpcMessage,
         session: Option<Arc<str>>,
         headers: HashMap<HeaderName, HeaderValue>,
+        token: Option<String>,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let body = serde_json::to_vec(message).map_err(failed)?;
         let had_session = session.is_some();
         let method = Method::POST;
         let accept = "application/json, text/event-stream";
-        let wish = Wish { method, accept, session, last_event: None, headers, body: Some(body) };
+        let (last_event, body) = (None, Some(body));
+        let wish = Wish { method, accept, session, last_event, headers, body, token };
         let (head, body) = self.send(wish).await.map_err(failed)?.into_parts();
         let status = head.status;
-        if let Some(refused) = unauthorised(&head) {
+        if let Some(refused) = self.unauthorised(&head) {
             return Err(refused);
         }
         if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
@@ -233,19 +286,29 @@ impl Client {
             _ => Err(StreamableHttpError::UnexpectedContentType(kind)),
         }
     }
+
+    /// Whether the server demands a token, or another one. Who can have some needs no challenge to
+    /// know where to ask; and one that is forbidden something for another reason than its scopes
+    /// isn't helped by another token.
+    fn unauthorised(&self, head: &Parts) -> Option<Failure> {
+        let challenge = head.headers.get(header::WWW_AUTHENTICATE);
+        let challenge = challenge.and_then(|challenge| challenge.to_str().ok());
+        let can_have = self.authorizer.is_some();
+        let challenge = match head.status {
+            StatusCode::UNAUTHORIZED if can_have => challenge.unwrap_or_default(),
+            StatusCode::FORBIDDEN if can_have => {
+                challenge.filter(|challenge| challenge.contains("insufficient_scope"))?
+            }
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => challenge?,
+            _ => return None,
+        };
+        Some(StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned())))
+    }
 }
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 const SESSION: &str = "mcp-session-id";
-
-fn unauthorised(head: &Parts) -> Option<Failure> {
-    if !matches!(head.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return None;
-    }
-    let challenge = head.headers.get(header::WWW_AUTHENTICATE)?.to_str().ok()?;
-    Some(StreamableHttpError::AuthRequired(AuthRequiredError::new(challenge.to_owned())))
-}
 
 /// What an answer with an error's status is: a protocol's error, a sign of an earlier version, or
 /// neither.
@@ -291,7 +354,8 @@ impl StreamableHttpClient for Client {
         _auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<StreamableHttpPostResponse, Failure> {
-        self.post(&message, session_id, custom_headers).await
+        let post = |token| self.post(&message, session_id.clone(), custom_headers.clone(), token);
+        self.authorised(post).await
     }
 
     async fn delete_session(
@@ -301,6 +365,11 @@ impl StreamableHttpClient for Client {
         _auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<(), Failure> {
+        // A token that isn't good any more isn't replaced to say good-bye.
+        let token = match &self.authorizer {
+            Some(authorizer) => Box::pin(authorizer.token()).await.unwrap_or_default(),
+            None => None,
+        };
         let wish = Wish {
             method: Method::DELETE,
             accept: JSON,
@@ -308,6 +377,7 @@ impl StreamableHttpClient for Client {
             last_event: None,
             headers: custom_headers,
             body: None,
+            token,
         };
         let status = self.send(wish).await.map_err(failed)?.status();
         if status.is_success() {
@@ -324,24 +394,28 @@ impl StreamableHttpClient for Client {
         _auth_header: Option<String>,
         custom_headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
-        let wish = Wish {
-            method: Method::GET,
-            accept: EVENTS,
-            session: session_id,
-            last_event: last_event_id,
-            headers: custom_headers,
-            body: None,
+        let listen = |token| async {
+            let wish = Wish {
+                method: Method::GET,
+                accept: EVENTS,
+                session: session_id.clone(),
+                last_event: last_event_id.clone(),
+                headers: custom_headers.clone(),
+                body: None,
+                token,
+            };
+            let (head, body) = self.send(wish).await.map_err(failed)?.into_parts();
+            if let Some(refused) = self.unauthorised(&head) {
+                return Err(refused);
+            }
+            let kind = head.headers.get(header::CONTENT_TYPE);
+            let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENTS.as_bytes()));
+            if !head.status.is_success() || !is_stream {
+                return Err(StreamableHttpError::ServerDoesNotSupportSse);
+            }
+            let events = Events::new(body, MCP_MESSAGE_BYTES);
+            Ok(SseStream::from_bytes_stream(events).boxed())
         };
-        let (head, body) = self.send(wish).await.map_err(failed)?.into_parts();
-        if let Some(refused) = unauthorised(&head) {
-            return Err(refused);
-        }
-        let kind = head.headers.get(header::CONTENT_TYPE);
-        let is_stream = kind.is_some_and(|kind| kind.as_bytes().starts_with(EVENTS.as_bytes()));
-        if !head.status.is_success() || !is_stream {
-            return Err(StreamableHttpError::ServerDoesNotSupportSse);
-        }
-        let events = Events::new(body, MCP_MESSAGE_BYTES);
-        Ok(SseStream::from_bytes_stream(events).boxed())
+        self.authorised(listen).await
     }
 }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use neuroflow_kernel::{Address, Clock, Header};
 use rmcp::model::{
-    ClientCapabilities, ClientConfig, Implementation, PaginatedRequestParams, ProtocolVersion,
-    ServerNotification, SubscriptionFilter, Tool,
+    ClientConfig, ElicitRequestParams, ElicitResult, ErrorData, Implementation,
+    PaginatedRequestParams, ProtocolVersion, ServerNotification, SubscriptionFilter, Tool,
 };
-use rmcp::service::{ClientLifecycleMode, NotificationContext, Peer, Subscription};
+use rmcp::service::{ClientLifecycleMode, NotificationContext, Peer, RequestContext, Subscription};
 use rmcp::transport::{IntoTransport, StreamableHttpClientTransport};
 use rmcp::{ClientHandler, RoleClient};
 use tokio::sync::{Notify, Semaphore};
 
 use super::setup::Way;
 use super::tool::{McpTool, Server};
-use super::{McpError, McpSource, McpStep, cell, name};
+use super::{Forms, McpError, McpSource, McpStep, cell, name};
 use crate::limits::{
     MCP_CALLS, MCP_DESCRIPTION_BYTES, MCP_PAGES, MCP_RELIST_PAUSE, MCP_SCHEMA_BYTES, MCP_TOOLS,
 };
@@ -86,7 +86,7 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let changed = Arc::new(Notify::new());
-    let ears = Ears { changed: Arc::clone(&changed) };
+    let ears = Ears { changed: Arc::clone(&changed), forms: source.forms };
     let begin = rmcp::service::serve_client_with_lifecycle(ears, transport, lifecycle);
     let begun = clock.before(clock.now() + source.start, begin).await;
     let late = |step| McpError::TimedOut { step, after: source.start };
@@ -99,6 +99,7 @@ where
         peer: peer.clone(),
         places: Semaphore::new(MCP_CALLS),
         call: source.call,
+        forms: source.forms,
         meter: Arc::clone(&source.meter),
     });
     let mut quit = pin!(running.waiting());
@@ -217,12 +218,21 @@ async fn offer(
 /// What we say of ourselves, and what we listen to.
 struct Ears {
     changed: Arc<Notify>,
+    forms: Forms,
 }
 
 impl ClientHandler for Ears {
     fn get_info(&self) -> ClientConfig {
         let we = Implementation::new("neuroflow", env!("CARGO_PKG_VERSION"));
-        ClientConfig::new(ClientCapabilities::default(), we)
+        ClientConfig::new(self.forms.capabilities(), we)
+    }
+
+    async fn create_elicitation(
+        &self,
+        asked: ElicitRequestParams,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        Ok(self.forms.answer(&asked))
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {

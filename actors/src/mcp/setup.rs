@@ -1,11 +1,14 @@
 //! From a description of an MCP server to the way to it: a capability or an outlet.
 
 use neuroflow_kernel::{Address, AttenuateError, Clock, NameError, Restriction};
-use neuroflow_sandbox::{Level, Network, Outlet, OutletError, Rule, SERVE, SandboxCommand};
+use neuroflow_sandbox::{
+    Level, Network, Outbound, Outlet, OutletError, Rule, SERVE, SandboxCommand,
+};
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 
 use super::http::{self, Client, HttpError, Target};
-use super::{McpSource, McpTransport};
+use super::oauth::{Authorizer, Road};
+use super::{McpSource, McpTransport, OAuth, OAuthError};
 
 /// How the actor of a server reaches it.
 #[derive(Clone, Debug)]
@@ -75,6 +78,35 @@ pub enum McpSetupError {
         /// The server.
         server: String,
     },
+    /// Tokens would be sent in clear to another machine.
+    #[error("mcp.{server}.oauth would send tokens in clear; use https:// in mcp.{server}.url")]
+    TokenInClear {
+        /// The server.
+        server: String,
+    },
+    /// A server over standard streams takes no tokens.
+    #[error(
+        "mcp.{server}.oauth is for a server over HTTP; leave it out beside mcp.{server}.command"
+    )]
+    NoTokens {
+        /// The server.
+        server: String,
+    },
+    /// It would be sent two credentials.
+    #[error("mcp.{server} has oauth and a header \"authorization\"; leave one of them out")]
+    TwoCredentials {
+        /// The server.
+        server: String,
+    },
+    /// Its tokens can't be had.
+    #[error("mcp.{server}.oauth can't be used")]
+    OAuth {
+        /// The server.
+        server: String,
+        /// Why.
+        #[source]
+        source: Box<OAuthError>,
+    },
 }
 
 pub(super) fn way(
@@ -85,6 +117,9 @@ pub(super) fn way(
     let server = || source.name.clone();
     match &source.transport {
         McpTransport::Cell { command, profile } => {
+            if source.oauth.is_some() {
+                return Err(McpSetupError::NoTokens { server: server() });
+            }
             if command.first().is_none_or(String::is_empty) {
                 return Err(McpSetupError::NoCommand { server: server() });
             }
@@ -111,16 +146,43 @@ pub(super) fn way(
             let network = network.clone().unwrap_or_else(|| Network::allow([rule(&target)]));
             let outlet = Outlet::new(&network, source.origin(), clock.clone())
                 .map_err(|error| McpSetupError::Network { server: server(), source: error })?;
-            let (client, config) =
+            let (mut client, config) =
                 http::client(url, target, &outlet, headers, clock).map_err(unfit)?;
+            if let Some(oauth) = &source.oauth {
+                check(oauth, &client, headers, &source.name)?;
+                let resource = url.parse().map_err(|_malformed| unfit(HttpError::Url))?;
+                let road = Road {
+                    outlet,
+                    target: client.target(),
+                    outbound: Outbound::new(clock.clone()).allow_private(oauth.allows_private()),
+                    clock: clock.clone(),
+                };
+                client.authorise(Authorizer::new(oauth.clone(), resource, road, clock.clone()));
+            }
             Ok(Way::Http { client, config })
         }
     }
 }
 
+/// Whether tokens can be had and sent as it's described.
+fn check(
+    oauth: &OAuth,
+    client: &Client,
+    headers: &[(String, String)],
+    name: &str,
+) -> Result<(), McpSetupError> {
+    let (server, target) = (name.to_owned(), client.target());
+    if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+        return Err(McpSetupError::TwoCredentials { server });
+    }
+    if !target.is_tls() && !target.is_loopback() && !oauth.allows_private() {
+        return Err(McpSetupError::TokenInClear { server });
+    }
+    oauth.check().map_err(|source| McpSetupError::OAuth { server, source: Box::new(source) })
+}
+
 /// What a URL names, and nothing else.
 fn rule(target: &Target) -> Rule {
-    let host = target.host().trim_start_matches('[').trim_end_matches(']');
-    let rule = Rule::host(host).port(target.port());
+    let rule = Rule::host(target.bare_host()).port(target.port());
     if target.is_tls() { rule.upstream_tls() } else { rule }
 }

@@ -12,7 +12,7 @@ use rmcp::{RoleClient, ServiceError};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use super::{McpMeter, content};
+use super::{Forms, McpMeter, content};
 use crate::limits::{MCP_RESULT_BYTES, MCP_ROUNDS};
 use crate::tools::{Calling, DynTool, ToolContext, ToolError};
 
@@ -23,6 +23,7 @@ pub(super) struct Server {
     pub(super) peer: Peer<RoleClient>,
     pub(super) places: Semaphore,
     pub(super) call: Duration,
+    pub(super) forms: Forms,
     pub(super) meter: Arc<dyn McpMeter>,
 }
 
@@ -70,6 +71,7 @@ impl McpTool {
             match answered.map_err(failure)? {
                 CallToolResponse::Complete(result) => return Ok(result),
                 CallToolResponse::InputRequired(asked) => {
+                    let answers = |asked| answers(asked, self.server.forms);
                     params.input_responses = asked.input_requests.map(answers).transpose()?;
                     params.request_state = asked.request_state;
                 }
@@ -112,11 +114,17 @@ impl McpTool {
     }
 }
 
-/// What is answered to a tool that asks back while nobody is there: a form is declined, and there are
-/// no folders to speak of. Nobody's model is lent to a server.
-fn answers(requests: InputRequests) -> Result<InputResponses, ToolError> {
+/// What is answered to a tool that asks back while nobody is there: to a form what is said of forms, and
+/// there are no folders to speak of. Nobody's model is lent to a server.
+fn answers(requests: InputRequests, forms: Forms) -> Result<InputResponses, ToolError> {
     let answer = |(key, request)| match request {
-        InputRequest::Elicitation(_) => Ok((key, json!({ "action": "decline" }))),
+        InputRequest::Elicitation(form) => {
+            let answer = serde_json::to_value(forms.answer(&form.params));
+            let unwritable = |error| {
+                ToolError::new("mcp_protocol", "the form can't be answered").caused_by(error)
+            };
+            Ok((key, answer.map_err(unwritable)?))
+        }
         InputRequest::ListRoots(_) => Ok((key, json!({ "roots": [] }))),
         _ => Err(input_required()),
     };

@@ -37,12 +37,19 @@ impl Target {
     }
 
     /// Host and port as the URL has them.
-    pub(super) fn authority(&self) -> &str {
+    pub(in crate::mcp) fn authority(&self) -> &str {
         &self.authority
     }
 
-    pub(in crate::mcp) fn host(&self) -> &str {
-        &self.host
+    /// Without the brackets of an IPv6 address.
+    pub(in crate::mcp) fn bare_host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Whether both are of the same scheme, host and port.
+    pub(in crate::mcp) fn is_same_origin(&self, other: &Self) -> bool {
+        let same_host = self.host.eq_ignore_ascii_case(&other.host);
+        same_host && (self.is_tls, self.port) == (other.is_tls, other.port)
     }
 
     pub(in crate::mcp) fn port(&self) -> u16 {
@@ -55,12 +62,11 @@ impl Target {
 
     /// Whether it's this machine, by its address; names can lead anywhere.
     pub(in crate::mcp) fn is_loopback(&self) -> bool {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        self.bare_host().parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     /// With the query.
-    pub(super) fn path(&self) -> &str {
+    pub(in crate::mcp) fn path(&self) -> &str {
         &self.path
     }
 }
@@ -72,10 +78,10 @@ mod tests {
     #[test]
     fn a_url_is_taken_apart() {
         let target = Target::parse("https://mcp.example.com/v1/mcp?a=b").unwrap();
-        assert_eq!((target.host(), target.port()), ("mcp.example.com", 443));
+        assert_eq!((target.bare_host(), target.port()), ("mcp.example.com", 443));
         assert_eq!((target.authority(), target.path()), ("mcp.example.com", "/v1/mcp?a=b"));
         let target = Target::parse("http://127.0.0.1:8931").unwrap();
-        assert_eq!((target.host(), target.port(), target.path()), ("127.0.0.1", 8931, "/"));
+        assert_eq!((target.bare_host(), target.port(), target.path()), ("127.0.0.1", 8931, "/"));
     }
 
     #[test]

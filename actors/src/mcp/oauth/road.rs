@@ -1,0 +1,131 @@
+//! The way of OAuth's requests. Those to the MCP server pass the allow-list that it's reached by; all
+//! others go to public addresses and over TLS, for it's the MCP server that names them.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::http::{HeaderValue, Request, Response, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::rt::TokioIo;
+use neuroflow_kernel::{Clock, Moment};
+use neuroflow_sandbox::{Outbound, OutboundError, OutboundStream, Outlet};
+use rmcp::transport::{OAuthHttpClient, OAuthHttpClientFuture, OAuthHttpRequest};
+
+use crate::limits::{OAUTH_BYTES, OAUTH_REQUEST};
+use crate::mcp::HttpError;
+use crate::mcp::http::Target;
+
+/// Makes the requests; redirects aren't followed.
+#[derive(Debug)]
+pub(in crate::mcp) struct Road {
+    pub(in crate::mcp) outlet: Outlet,
+    pub(in crate::mcp) target: Arc<Target>,
+    pub(in crate::mcp) outbound: Outbound,
+    pub(in crate::mcp) clock: Clock,
+}
+
+/// Why a request isn't answered.
+#[derive(Debug, thiserror::Error)]
+enum RoadError {
+    #[error("{url:?} isn't asked in clear")]
+    InClear { url: String },
+    #[error("no connection to {url:?}")]
+    Connect {
+        url: String,
+        #[source]
+        source: OutboundError,
+    },
+    #[error("the request isn't answered")]
+    Http(#[from] HttpError),
+}
+
+impl Road {
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Vec<u8>>, RoadError> {
+        let by = self.clock.now() + OAUTH_REQUEST;
+        let exchange = self.exchange(request, by);
+        self.clock.before(by, exchange).await.map_err(|_elapsed| HttpError::Late)?
+    }
+
+    async fn connect(
+        &self,
+        url: &str,
+        aim: &Target,
+        method: &str,
+        by: Moment,
+    ) -> Result<Box<dyn OutboundStream>, RoadError> {
+        if aim.is_same_origin(&self.target) {
+            let path = aim.path().split('?').next().unwrap_or_default();
+            let stream = self.outlet.connect(method, aim.bare_host(), aim.port(), path).await;
+            return Ok(Box::new(stream.map_err(HttpError::from)?));
+        }
+        if !aim.is_tls() && self.outbound.is_public_only() {
+            return Err(RoadError::InClear { url: url.to_owned() });
+        }
+        let stream = self.outbound.connect(aim.bare_host(), aim.port(), aim.is_tls(), by).await;
+        stream.map_err(|source| RoadError::Connect { url: url.to_owned(), source })
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Vec<u8>>,
+        by: Moment,
+    ) -> Result<Response<Vec<u8>>, RoadError> {
+        let url = request.uri().to_string();
+        let aim = Target::parse(&url)?;
+        let stream = self.connect(&url, &aim, request.method().as_str(), by).await?;
+        let (mut head, body) = request.into_parts();
+        head.uri = aim.path().parse().map_err(|_malformed| HttpError::Url)?;
+        let host = HeaderValue::from_str(aim.authority()).map_err(|_malformed| HttpError::Url)?;
+        head.headers.insert(header::HOST, host);
+        let request = Request::from_parts(head, Full::new(Bytes::from(body)));
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(HttpError::from)?;
+        let answer = async {
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let limit = OAUTH_BYTES;
+            let body = Limited::new(body, limit).collect().await.map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return HttpError::TooLarge { limit };
+                }
+                match error.downcast::<hyper::Error>() {
+                    Ok(error) => HttpError::Exchange(*error),
+                    Err(_other) => HttpError::TooLarge { limit },
+                }
+            })?;
+            Ok::<_, HttpError>(Response::from_parts(head, body.to_bytes().to_vec()))
+        };
+        // The connection is driven for as long as the answer takes, and then dropped.
+        let (mut connection, mut answer) = (std::pin::pin!(connection), std::pin::pin!(answer));
+        tokio::select! {
+            biased;
+            answer = &mut answer => Ok(answer?),
+            ended = &mut connection => {
+                ended.map_err(HttpError::from)?;
+                Ok(answer.await?)
+            }
+        }
+    }
+}
+
+impl OAuthHttpClient for Road {
+    fn execute(&self, request: OAuthHttpRequest) -> OAuthHttpClientFuture<'_> {
+        Box::pin(async move { Ok(self.send(request.request).await?) })
+    }
+}
+
+impl Road {
+    /// Posts a form; gives status and body.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        form: String,
+    ) -> Result<(u16, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
+        let request = Request::post(url)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+            .body(form.into_bytes())?;
+        let (head, body) = self.send(request).await?.into_parts();
+        Ok((head.status.as_u16(), body))
+    }
+}
