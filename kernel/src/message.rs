@@ -129,6 +129,12 @@ pub trait WireRequest: WireMessage {
     fn rights(_request: &Self::Archived) -> Rights {
         Rights::NONE
     }
+
+    /// What it belongs to, if what belongs together is to be handled in one place: a link that may choose
+    /// the node takes the same one for the same text.
+    fn affinity(_request: &Self::Archived) -> Option<&str> {
+        None
+    }
 }
 
 /// A wire request in a mailbox: the archive and the side that takes the replies.

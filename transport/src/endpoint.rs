@@ -3,6 +3,7 @@
 mod cluster;
 mod congestion;
 mod port;
+mod revocations;
 mod seeds;
 mod server;
 mod tuning;
@@ -10,8 +11,9 @@ mod tuning;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use neuroflow_kernel::{
     Address, ChildSpec, Clock, Header, Message, Name, NameError, RemoteError, RemoteTarget,
@@ -22,15 +24,18 @@ use crate::capability::{Capabilities, Signer};
 use crate::directory::Directory;
 use crate::export::{Allowed, ExportError, Exports};
 use crate::identity::{
-    Authority, CertificateError, Credential, NodeId, Presented, RevocationError, Trust,
+    Authority, CertificateError, Credential, Kept, ListFileError, NodeId, Presented,
+    RevocationError, Trust,
 };
 use crate::join::Door;
+use crate::keyed::pinned::Pins;
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox, MembershipCommand};
 use crate::session::handshake::Hello;
 
+use self::cluster::Choosing;
 pub use self::cluster::GossipStatus;
 pub use self::server::ListenError;
 
@@ -58,6 +63,7 @@ pub struct LinksConfig {
     advertise: Option<SocketAddr>,
     capacity: u32,
     build: String,
+    revocations: Option<PathBuf>,
 }
 
 impl LinksConfig {
@@ -74,6 +80,7 @@ impl LinksConfig {
             advertise: None,
             capacity: CAPACITY,
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            revocations: None,
         }
     }
 
@@ -121,12 +128,30 @@ impl LinksConfig {
         self
     }
 
+    /// Keeps the list of revoked nodes in this file, which needn't be there yet: it's read again when it
+    /// changes, and written when another node knows a newer list. What isn't signed by the cluster's
+    /// authority, or older than what is known, isn't taken.
+    #[must_use]
+    pub fn revocations(mut self, file: impl Into<PathBuf>) -> Self {
+        self.revocations = Some(file.into());
+        self
+    }
+
+    /// The node's name, as its certificate says.
+    pub fn name(&self) -> &Name {
+        self.credential.name()
+    }
+
     /// The actor `cluster`, and the links that it keeps.
     ///
     /// # Errors
-    /// Says that the key can't be used.
+    /// Says that the key or the list of revoked nodes can't be used.
     pub fn child(self, clock: Clock) -> Result<(ChildSpec, Links), LinksError> {
         let presented = Presented::new(&self.credential)?;
+        let kept = match self.revocations {
+            Some(path) => Some(Kept::open(path, &self.trust)?),
+            None => None,
+        };
         let (own, start) = (self.credential.id(), incarnation());
         let capabilities = Capabilities::new(own, start, clock.clone());
         let shared = Arc::new(Shared {
@@ -157,6 +182,8 @@ impl LinksConfig {
             directory: Directory::default(),
             membership: Inbox::default(),
             gossip_meters: GossipMeters::default(),
+            pins: Mutex::default(),
+            kept,
         });
         let watch = crate::watch::WatchService::new(&shared.exports);
         shared.exports.offer(vec![Arc::new(watch), Arc::new(capabilities)]);
@@ -182,6 +209,9 @@ pub enum LinksError {
     /// The actor's name isn't one.
     #[error("the actor's name isn't valid")]
     Name(#[from] NameError),
+    /// The list of revoked nodes can't be used.
+    #[error("the list of revoked nodes can't be used")]
+    Revocations(#[from] ListFileError),
 }
 
 /// A node's weight unless it says otherwise.
@@ -226,6 +256,9 @@ pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) membership: Inbox,
     pub(crate) gossip_meters: GossipMeters,
+    pins: Mutex<Pins>,
+    /// The file that the list of revoked nodes is kept in, if it is.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Shared {
@@ -248,6 +281,18 @@ impl Shared {
     pub(crate) fn first_connection(&self, peer: NodeId, this: u64) -> u64 {
         let mut firsts = self.firsts.lock().unwrap_or_else(PoisonError::into_inner);
         *firsts.entry(peer).or_insert(this)
+    }
+
+    /// There is a newer list of revoked nodes: the members and the file are to have it.
+    pub(crate) fn list_taken(&self) {
+        self.membership.tell(MembershipCommand::Revoked);
+        if let Some(kept) = &self.kept {
+            kept.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn pins(&self) -> MutexGuard<'_, Pins> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_own(&self, node: &str) -> bool {
@@ -371,7 +416,7 @@ impl Links {
                 .ok_or_else(|| RemoteError::Unreachable { target: target.to_string() }),
             Some(_) => Ok(Address::remote(Arc::new(self.clone()), target)),
             // Each address has a key of its own, so that many are spread.
-            None => self.placed(target, &incarnation().to_le_bytes()),
+            None => self.placed(target, &incarnation().to_le_bytes(), Choosing::ByMessage),
         }
     }
 
@@ -431,8 +476,8 @@ impl Links {
     /// Says what is wrong with the list.
     pub async fn take_revocations(&self, text: &str) -> Result<bool, RevocationError> {
         let Some(nodes) = self.shared.trust.take_revocations(text)? else { return Ok(false) };
+        self.shared.list_taken();
         let _ended = self.cluster.tell(Header::new(), ClusterCommand::Revoked(nodes)).await;
-        self.shared.membership.tell(MembershipCommand::Revoked);
         Ok(true)
     }
 

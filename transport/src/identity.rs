@@ -5,6 +5,7 @@
 
 mod authority;
 mod certificate;
+mod kept;
 mod revocation;
 mod tls;
 mod trust;
@@ -14,6 +15,8 @@ use std::fmt;
 pub use self::authority::{Authority, AuthorityError};
 pub(crate) use self::certificate::Subject;
 pub use self::certificate::{CertificateError, Credential};
+pub(crate) use self::kept::Kept;
+pub use self::kept::ListFileError;
 pub use self::revocation::{RevocationError, Revocations};
 pub(crate) use self::tls::{
     Presented, client_config, guest_config, is_trusted, peer_name, server_config,

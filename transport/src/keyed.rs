@@ -2,6 +2,7 @@
 
 mod call;
 mod execution;
+pub(crate) mod pinned;
 
 use std::collections::HashMap;
 use std::fmt;

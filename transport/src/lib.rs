@@ -45,8 +45,8 @@ pub use session::handshake::fuzz as fuzz_handshake;
 pub use session::script::fuzz as fuzz_session;
 
 pub use identity::{
-    Authority, AuthorityError, CertificateError, Credential, NodeId, NodeIdError, RevocationError,
-    Revocations, Trust,
+    Authority, AuthorityError, CertificateError, Credential, ListFileError, NodeId, NodeIdError,
+    RevocationError, Revocations, Trust,
 };
 
 pub use export::{Allowed, ExportError};

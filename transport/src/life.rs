@@ -58,7 +58,8 @@ impl RemotePort for Incarnation {
 }
 
 impl Links {
-    /// The address of the life that an actor of another node is in now. Once that life is over, of
+    /// The address of the life that an actor of another node is in now; with `agent://*/<name>`, of a node
+    /// that the placement chooses now. Once that life is over, of
     /// the actor or of its node, it answers [`Refusal::Stale`](neuroflow_kernel::Refusal::Stale) or
     /// [`StreamError::Stale`](neuroflow_kernel::StreamError::Stale).
     ///
@@ -77,7 +78,7 @@ impl Links {
         &self,
         target: &str,
     ) -> Result<Address<Request<W>>, LifeError> {
-        let target: RemoteTarget = target.parse()?;
+        let target = self.settled(target.parse()?)?;
         let unreachable = || RemoteError::Unreachable { target: target.to_string() };
         if target.node().is_some_and(|node| self.shared.is_own(node)) {
             let own = self.address::<W>(target.clone())?;
@@ -96,6 +97,20 @@ impl Links {
             Err(Fall::Lost) => Err(unreachable().into()),
             Err(_ended) => Err(LifeError::Absent { target }),
         }
+    }
+}
+
+impl Links {
+    /// A target on one node: the placement's choice of this moment, if it names none.
+    fn settled(&self, target: RemoteTarget) -> Result<RemoteTarget, RemoteError> {
+        if target.node().is_some() {
+            return Ok(target);
+        }
+        // Another key each time, so that many are spread.
+        let key = self.shared.clock.now().since(neuroflow_kernel::Moment::ORIGIN).as_nanos();
+        let placed = self.first_placed(&target, &key.to_le_bytes());
+        let node = placed.ok_or_else(|| RemoteError::Unplaced { target: target.to_string() })?;
+        Ok(target.on_node(&node.to_string()))
     }
 }
 

@@ -111,6 +111,9 @@ pub const MAX_HANDSHAKES: usize = 256;
 /// [`KEYED_TIME`]. A peer that makes more in that time waits, for to forget one would be to run it twice.
 pub const KEYED_CALLS: usize = 16_384;
 
+/// Keyed calls of this node to `agent://*/<name>` whose node is remembered: as many as that node knows.
+pub const PINNED_CALLS: usize = KEYED_CALLS;
+
 /// Bytes of answers to one peer's keyed calls that are kept, for when it asks again.
 pub const KEYED_BYTES: usize = 32 * 1024 * 1024;
 
@@ -245,6 +248,9 @@ pub const MAX_REVOKED: usize = 4_096;
 
 /// Bytes of a file that holds one.
 pub const MAX_REVOCATION_BYTES: usize = MAX_REVOKED * 80 + 1_024;
+
+/// How often the file of revoked nodes is looked at: who is shut out is to be so soon.
+pub const REVOCATIONS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Names that a seed's name may lead to.
 pub const MAX_SEED_ADDRESSES: usize = 64;

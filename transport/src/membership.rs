@@ -65,6 +65,7 @@ pub(crate) struct GossipMeters {
     pub(crate) placed_here: AtomicU64,
     pub(crate) placed_far: AtomicU64,
     pub(crate) unplaced: AtomicU64,
+    pub(crate) list_failures: AtomicU64,
 }
 
 impl Message for MembershipCommand {

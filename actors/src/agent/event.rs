@@ -49,6 +49,23 @@ impl Ask {
             metadata: None,
         }
     }
+
+    /// Part of this conversation.
+    #[must_use]
+    pub fn in_context(mut self, context: impl Into<String>) -> Self {
+        self.context = Some(context.into());
+        self
+    }
+
+    /// Part of a conversation of its own, unless it names one or a task: what follows can be sent to where
+    /// this is handled, though only the conversation is known.
+    #[must_use]
+    pub fn named(mut self) -> Self {
+        if self.task.is_none() {
+            self.context.get_or_insert_with(super::record::new_id);
+        }
+        self
+    }
 }
 
 impl WireMessage for Ask {
@@ -58,6 +75,11 @@ impl WireMessage for Ask {
 
 impl WireRequest for Ask {
     type Reply = TaskEvent;
+
+    /// Its conversation.
+    fn affinity(ask: &ArchivedAsk) -> Option<&str> {
+        ask.context.as_deref()
+    }
 }
 
 /// One event of a task. Events are numbered from 1 without a gap.

@@ -1,5 +1,6 @@
 //! The cluster as a node sees it: its members, what is placed where, and draining.
 
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,7 @@ impl Links {
             placed_here: read(&meters.placed_here),
             placed_elsewhere: read(&meters.placed_far),
             unplaced: read(&meters.unplaced),
+            list_failures: read(&meters.list_failures),
         }
     }
 
@@ -85,7 +87,7 @@ impl Links {
         key: &[u8],
     ) -> Result<Address<Request<W>>, RemoteError> {
         let target: RemoteTarget = format!("agent://*/{agent}").parse()?;
-        self.placed(target, key)
+        self.placed(target, key, Choosing::ByKey)
     }
 
     /// Where an agent is placed for a key: the nodes in order.
@@ -97,13 +99,39 @@ impl Links {
         &self,
         target: RemoteTarget,
         key: &[u8],
+        choosing: Choosing,
     ) -> Result<Address<Request<W>>, RemoteError> {
-        let placed = Placed { links: self.clone(), key: key.into(), order: Mutex::default() };
+        let placed = Placed::<W> {
+            links: self.clone(),
+            key: key.into(),
+            choosing,
+            order: Mutex::default(),
+            full: Mutex::default(),
+            request: PhantomData,
+        };
         if placed.order(&target).is_empty() {
             return Err(RemoteError::Unplaced { target: target.to_string() });
         }
         Ok(Address::remote(Arc::new(placed), target))
     }
+
+    /// The first node in the order of a key that can be asked for this now.
+    pub(crate) fn first_placed(&self, target: &RemoteTarget, key: &[u8]) -> Option<NodeId> {
+        let shared = &self.shared;
+        shared.directory.view().place(target.name(), key).into_iter().find(|node| {
+            let is_linked = || shared.peers.get(node).is_some_and(|peer| peer.link().is_some());
+            *node == shared.id || is_linked()
+        })
+    }
+}
+
+/// What decides where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choosing {
+    /// The key alone, which somebody has chosen.
+    ByKey,
+    /// What the message belongs to; the key if it belongs to nothing.
+    ByMessage,
 }
 
 /// What a node's gossip and placement have counted.
@@ -130,17 +158,23 @@ pub struct GossipStatus {
     pub placed_elsewhere: u64,
     /// Messages to `agent://*/name` that no node was there for.
     pub unplaced: u64,
+    /// Looks at the file of revoked nodes at which it couldn't be read or written, or wasn't a list.
+    pub list_failures: u64,
 }
 
 /// A port whose node the placement chooses, for each message anew.
-struct Placed {
+struct Placed<W> {
     links: Links,
     key: Box<[u8]>,
+    choosing: Choosing,
     /// The order, and the version of the directory that it's of.
     order: Mutex<(u64, Arc<[NodeId]>)>,
+    /// Where the last message that wasn't taken was to go: who waits waits for that link.
+    full: Mutex<Option<RemoteTarget>>,
+    request: PhantomData<fn(W)>,
 }
 
-impl Placed {
+impl<W: WireRequest> Placed<W> {
     fn order(&self, target: &RemoteTarget) -> Arc<[NodeId]> {
         let view = self.links.shared.directory.view();
         let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,8 +186,24 @@ impl Placed {
 
     /// The first node that can be asked now.
     fn chosen(&self, target: &RemoteTarget) -> Option<Choice> {
+        self.first(&self.order(target), target)
+    }
+
+    /// The first node that can be asked now, for this message.
+    fn chosen_for(&self, target: &RemoteTarget, parcel: &RawParcel) -> Option<Choice> {
+        if self.choosing == Choosing::ByMessage
+            && let Ok(parcel) = parcel.clone().open::<W>()
+            && let Some(affinity) = W::affinity(parcel.get())
+        {
+            let view = self.links.shared.directory.view();
+            return self.first(&view.place(target.name(), affinity.as_bytes()), target);
+        }
+        self.chosen(target)
+    }
+
+    fn first(&self, order: &[NodeId], target: &RemoteTarget) -> Option<Choice> {
         let shared = &self.links.shared;
-        self.order(target).iter().find_map(|node| {
+        order.iter().find_map(|node| {
             if *node == shared.id {
                 return shared.exports.owned(target.name()).map(Choice::Own);
             }
@@ -173,7 +223,7 @@ fn named(node: NodeId, target: &RemoteTarget) -> RemoteTarget {
     target.clone().on_node(&node.to_string())
 }
 
-impl RemotePort for Placed {
+impl<W: WireRequest> RemotePort for Placed<W> {
     fn send(
         &self,
         target: &RemoteTarget,
@@ -183,14 +233,23 @@ impl RemotePort for Placed {
         replies: Arc<dyn RawReplies>,
     ) -> Result<(), RemoteError> {
         let meters = &self.links.shared.gossip_meters;
-        let Some(choice) = self.chosen(target) else {
+        let Some(choice) = self.chosen_for(target, &parcel) else {
             meters.unplaced.fetch_add(1, Ordering::Relaxed);
             return Err(RemoteError::Unplaced { target: target.to_string() });
         };
         match choice {
             Choice::Far(target) => {
-                meters.placed_far.fetch_add(1, Ordering::Relaxed);
-                self.links.send(&target, header, grant, parcel, replies)
+                let sent = self.links.send(&target, header, grant, parcel, replies);
+                match &sent {
+                    Err(RemoteError::Saturated { .. }) => {
+                        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+                        *full = Some(target);
+                    }
+                    _ => {
+                        meters.placed_far.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                sent
             }
             Choice::Own(actor) => {
                 meters.placed_here.fetch_add(1, Ordering::Relaxed);
@@ -210,7 +269,12 @@ impl RemotePort for Placed {
         bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         Box::pin(async move {
-            if let Some(Choice::Far(target)) = self.chosen(target) {
+            let full = self.full.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let chosen = || match self.chosen(target) {
+                Some(Choice::Far(target)) => Some(target),
+                _ => None,
+            };
+            if let Some(target) = full.or_else(chosen) {
                 self.links.ready(&target, bytes).await;
             }
         })

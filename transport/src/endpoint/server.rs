@@ -10,7 +10,7 @@ use neuroflow_kernel::{
     Actor, Address, Backoff, Context, Ended, Header, Name, SendError, Spawn, StartError,
 };
 
-use super::{ClusterCommand, Shared, seeds, tuning};
+use super::{ClusterCommand, Shared, revocations, seeds, tuning};
 use crate::identity::NodeId;
 use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
 use crate::link::server::LinkServer;
@@ -150,6 +150,10 @@ impl Actor for ClusterServer {
         let _full = context.task(accepting).is_err();
         let forgetting = forget(Arc::clone(&shared));
         let _full = context.task(forgetting).is_err();
+        if shared.kept.is_some() {
+            let keeping = revocations::follow(Arc::clone(&shared), context.address());
+            let _full = context.task(keeping).is_err();
+        }
         for name in &shared.seed_names {
             let following = seeds::follow(Arc::clone(&shared), context.address(), name.clone());
             // As many peers as there may be leave room for this.

@@ -8,11 +8,13 @@ use neuroflow_kernel::{
     limits::CALL_DEADLINE, reply_stream,
 };
 
+use super::pinned::NoPin;
 use super::{CallKey, Origin};
 use crate::endpoint::Links;
 use crate::export::{Delivery, Source};
+use crate::identity::NodeId;
 use crate::jitter;
-use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME};
+use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, PINNED_CALLS};
 use crate::session::retry::{Retry, Step, Tried};
 
 /// One try over one link.
@@ -29,6 +31,11 @@ impl Links {
     /// a finished answer again. It's tried until the header's deadline, or for
     /// [`CALL_DEADLINE`], and never for longer than
     /// [`KEYED_CALL_TIME`](crate::limits::KEYED_CALL_TIME).
+    ///
+    /// With `agent://*/<name>` the placement chooses the node: by what the message belongs to
+    /// ([`WireRequest::affinity`]), else by the key. Where a call may have run is remembered for
+    /// [`KEYED_TIME`](crate::limits::KEYED_TIME): the same key goes there again, or is answered that it may
+    /// have run.
     ///
     /// ```
     /// use neuroflow_kernel::{Header, Parcel, WireRequest};
@@ -51,25 +58,67 @@ impl Links {
         message: &W,
     ) -> Result<Vec<Parcel<W::Reply>>, KeyedError> {
         let target: RemoteTarget = target.parse()?;
-        let node =
-            target.node().ok_or_else(|| RemoteError::Unsupported { target: target.to_string() })?;
         let parcel = Parcel::archive(message)?;
         let now = self.clock().now();
         let deadline = header.deadline().unwrap_or(now + CALL_DEADLINE).min(now + KEYED_CALL_TIME);
         let header = header.until(deadline);
-        if self.shared.is_own(node) {
-            return self.call_own(&target, header, deadline, key, parcel.as_raw().clone()).await;
+        if target.node().is_some() {
+            return self.call_on(&target, header, deadline, None, key, parcel).await;
         }
-        let mut retry = Retry::new(deadline);
+        let place = (target.name().to_owned(), key);
+        let choose = || {
+            let affinity = W::affinity(parcel.get());
+            let by = affinity.map_or_else(|| key.bytes().to_vec(), |text| text.as_bytes().to_vec());
+            self.first_placed(&target, &by).map(|node| (node, self.incarnation_of(node)))
+        };
+        let pinned = self.shared.pins().begin(&place, now, deadline, choose);
+        let pin = match pinned {
+            Ok(pin) => pin,
+            Err(NoPin::Nowhere) => {
+                return Err(RemoteError::Unplaced { target: target.to_string() }.into());
+            }
+            Err(NoPin::Full) => {
+                let why = Refusal::Overloaded { capacity: PINNED_CALLS };
+                return Err(KeyedError::Refused { why, ran_before: false });
+            }
+        };
+        let on = target.on_node(&pin.node.to_string());
+        let ran = if pin.is_known { pin.incarnation } else { None };
+        let called = self.call_on(&on, header, deadline, ran, key, parcel).await;
+        if !pin.is_known && called.as_ref().is_err_and(|error| !error.may_have_run()) {
+            self.shared.pins().remove(&place);
+        }
+        called
+    }
+
+    /// The start that a node is in, as far as its link says.
+    fn incarnation_of(&self, node: NodeId) -> Option<u64> {
+        Some(self.shared.peers.get(&node)?.link()?.incarnation)
+    }
+
+    /// A call to one node, which may have run there in this start of it.
+    async fn call_on<W: WireRequest>(
+        &self,
+        target: &RemoteTarget,
+        header: Header,
+        deadline: Moment,
+        ran: Option<u64>,
+        key: CallKey,
+        parcel: Parcel<W>,
+    ) -> Result<Vec<Parcel<W::Reply>>, KeyedError> {
+        if target.node().is_some_and(|node| self.shared.is_own(node)) {
+            return self.call_own(target, header, deadline, key, parcel.as_raw().clone()).await;
+        }
+        let mut retry = Retry::new(deadline).ran_in(ran);
         loop {
-            let (tried, incarnation, error) = match self.link(&target) {
+            let (tried, incarnation, error) = match self.link(target) {
                 Some((_, link)) if !retry.is_safe_in(link.incarnation) => {
                     return Err(KeyedError::BeganAnew);
                 }
                 Some((peer, link)) => {
                     let incarnation = link.incarnation;
                     let one = Try { links: self, peer, link, key };
-                    match one.ask::<W>(&target, &header, parcel.clone(), deadline).await {
+                    match one.ask::<W>(target, &header, parcel.clone(), deadline).await {
                         Ok(answer) => return Ok(answer),
                         Err(error) => (tried(&error), incarnation, error),
                     }

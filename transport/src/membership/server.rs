@@ -130,7 +130,7 @@ impl MembershipServer {
                     let work = dial(Arc::clone(&self.shared), self.cluster.clone(), node, address);
                     let _full = context.task(work).is_err();
                 }
-                Output::Revocations(list) => self.take_revocations(&list, context),
+                Output::Revocations(list) => self.take_revocations(&list),
                 Output::Drain { on } => {
                     self.shared.draining.store(on, Ordering::SeqCst);
                     let own = context.address();
@@ -148,15 +148,14 @@ impl MembershipServer {
 
 impl MembershipServer {
     /// A peer has a list: if it's newer than ours and the authority's, it's ours from now on.
-    fn take_revocations(&mut self, list: &[u8], context: &mut Context<MembershipCommand>) {
+    fn take_revocations(&mut self, list: &[u8]) {
         let taken =
             std::str::from_utf8(list).ok().map(|text| self.shared.trust.take_revocations(text));
         match taken {
             Some(Ok(Some(nodes))) => {
                 let revoking = ClusterCommand::Revoked(nodes);
                 let _full = self.cluster.try_tell(Header::new(), revoking).is_err();
-                let _full =
-                    context.address().try_tell(Header::new(), MembershipCommand::Revoked).is_err();
+                self.shared.list_taken();
             }
             Some(Ok(None)) => {}
             _ => {

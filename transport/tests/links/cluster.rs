@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use neuroflow_kernel::{AskError, Header, Refusal, RemoteError};
 use neuroflow_transport::{
-    LinkState, LinksConfig, Member, MemberState, RevocationError, Revocations,
+    LinkState, LinksConfig, LinksError, ListFileError, Member, MemberState, RevocationError,
+    Revocations,
 };
 
 use crate::world::{Node, Work, World, soon, until};
@@ -102,6 +103,112 @@ async fn a_key_leads_every_node_to_the_same_one_and_keys_are_spread() {
     let any = a.far("agent://*/worker");
     let mut replies = soon(any.ask(Header::new(), &work)).await.unwrap();
     assert!(soon(replies.next()).await.unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_belongs_together_goes_to_one_node_without_a_key() {
+    let world = World::new();
+    let (a, b, c) = three(&world).await;
+    let nodes = [&a, &b, &c];
+    let mut chosen = HashSet::new();
+    for number in 0..24_u32 {
+        let of = format!("conversation {number}");
+        let expected = a.links.placement("worker", of.as_bytes())[0];
+        let work = Work { replies: 1, of: Some(of), ..Work::default() };
+        for asker in nodes {
+            let before: Vec<usize> = nodes.iter().map(|node| node.ledger.begun()).collect();
+            // Another address each time, with another key of its own.
+            let mut replies =
+                soon(asker.far("agent://*/worker").ask(Header::new(), &work)).await.unwrap();
+            assert!(soon(replies.next()).await.unwrap().is_ok());
+            let moved =
+                nodes.iter().zip(before).find(|(node, before)| node.ledger.begun() > *before);
+            assert_eq!(moved.unwrap().0.links.id(), expected);
+        }
+        chosen.insert(expected);
+    }
+    assert_eq!(chosen.len(), 3, "24 conversations on three nodes");
+    // A key that somebody has chosen counts for more, and a life can be asked for without a node too.
+    let first = a.links.placement("worker", b"key")[0];
+    let before: Vec<usize> = nodes.iter().map(|node| node.ledger.begun()).collect();
+    let other = (0..u32::MAX).map(|number| format!("other {number}"));
+    let mut other = other.filter(|of| a.links.placement("worker", of.as_bytes())[0] != first);
+    let work = Work { replies: 1, of: other.next(), ..Work::default() };
+    let address = a.links.resolve_for::<Work>("worker", b"key").unwrap();
+    let mut replies = soon(address.ask(Header::new(), &work)).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+    let moved = nodes.iter().zip(before).find(|(node, before)| node.ledger.begun() > *before);
+    assert_eq!(moved.unwrap().0.links.id(), first);
+    let life = soon(a.links.this_life::<Work>("agent://*/worker")).await.unwrap();
+    let mut replies =
+        soon(life.ask(Header::new(), &Work { replies: 1, ..Work::default() })).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_is_read_from_its_file_while_the_node_runs_and_kept_in_those_of_others() {
+    let world = World::new();
+    let folder = Folder::new();
+    let keeps = |name: &str, config: LinksConfig| config.revocations(folder.file(name));
+    let a = world.node_with("a", 64, |config| keeps("a", config)).await;
+    let seeded = |config: LinksConfig| config.seed(a.address());
+    let b = world.node_with("b", 64, |config| keeps("b", seeded(config))).await;
+    let c = world.node_with("c", 64, seeded).await;
+    for node in [&a, &b, &c] {
+        knows(node, &["a", "b", "c"]).await;
+    }
+    let lists = Revocations::default().with(c.links.id());
+    let list = lists.sign(&world.authority).unwrap();
+    let strange = Revocations::default().with(b.links.id());
+    std::fs::write(folder.file("a"), strange.sign(&World::new().authority).unwrap()).unwrap();
+    until(|| a.links.gossip().list_failures > 0).await;
+    assert_eq!(a.state_of("b"), Some(LinkState::Up), "nobody believes a stranger's list");
+    std::fs::write(folder.file("a"), &list).unwrap();
+    for node in [&a, &b] {
+        until(|| node.state_of("c") == Some(LinkState::Revoked)).await;
+    }
+    until(|| std::fs::read_to_string(folder.file("b")).is_ok_and(|kept| kept == list)).await;
+    // A node that begins anew knows it before it has heard from anybody.
+    b.kernel.stop().await;
+    let b = world.node_with("b", 64, |config| keeps("b", config)).await;
+    let refused = soon(c.links.try_dial(b.address())).await;
+    assert!(refused.is_err(), "{refused:?}");
+    // An older list is replaced by the newer one.
+    let newer = lists.with(c.links.id()).sign(&world.authority).unwrap();
+    assert!(b.links.take_revocations(&newer).await.unwrap());
+    until(|| std::fs::read_to_string(folder.file("b")).is_ok_and(|kept| kept == newer)).await;
+    std::fs::write(folder.file("b"), &list).unwrap();
+    until(|| std::fs::read_to_string(folder.file("b")).is_ok_and(|kept| kept == newer)).await;
+    // One that was changed by hand is refused at the start.
+    std::fs::write(folder.file("b"), newer.replace("serial 2", "serial 9")).unwrap();
+    let config = LinksConfig::new(a.address(), world.credential("d", &[]), world.trust());
+    let wrong = config.revocations(folder.file("b")).child(a.clock().clone()).unwrap_err();
+    assert!(matches!(wrong, LinksError::Revocations(ListFileError::List { .. })), "{wrong}");
+}
+
+/// A directory of a test's own, removed with everything in it.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let name = format!("neuroflow-links-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).expect("a fresh directory");
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left behind fails no test.
+        let _left = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -99,12 +99,12 @@ async fn a_call_isnt_sent_to_a_node_that_began_anew_while_it_may_have_run() {
 async fn a_call_waits_for_a_node_that_isnt_there_yet() {
     let world = World::new();
     let a = world.node("a").await;
-    let place = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    a.links.dial(place).await;
-    let config =
-        neuroflow_transport::LinksConfig::new(place, world.credential("b", &[]), world.trust());
     let work = Work { replies: 1, ..Work::default() };
-    let (answer, b) = tokio::join!(call(&a, B, "one", &work), Node::start(config, 8));
+    let (answer, b) = tokio::join!(call(&a, B, "one", &work), async {
+        let b = world.node("b").await;
+        b.links.dial(a.address()).await;
+        b
+    });
     assert_eq!(answer.unwrap(), [0]);
     assert_eq!(b.ledger.begun(), 1);
 }
@@ -159,4 +159,35 @@ async fn who_gives_up_cancels_the_run() {
     let again = call(&a, B, "one", &work).await.unwrap_err();
     assert!(matches!(again, KeyedError::Ended { why: StreamError::Interrupted, .. }));
     assert_eq!(b.ledger.begun(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_node_the_same_key_goes_to_the_same_node_or_nobody_can_know() {
+    let world = World::new();
+    // Nothing is placed on the one that asks.
+    let a = world.node_with("a", 8, |config| config.capacity(0)).await;
+    let (b, c) = (world.node("b").await, world.node("c").await);
+    for node in [&b, &c] {
+        a.links.dial(node.address()).await;
+    }
+    until(|| a.links.placement("worker", b"any").len() == 2).await;
+    let work = Work { replies: 1, ..Work::default() };
+    for _ in 0..3 {
+        assert_eq!(call(&a, "agent://*/worker", "one", &work).await.unwrap(), [0]);
+    }
+    let (ran, other) = if b.ledger.begun() == 1 { (b, c) } else { (c, b) };
+    assert_eq!((ran.ledger.begun(), other.ledger.begun()), (1, 0));
+    // A call that surely didn't run isn't bound to anybody.
+    let unknown = call(&a, "agent://*/nobody", "one", &work).await.unwrap_err();
+    assert!(!unknown.may_have_run(), "{unknown}");
+    let gone = ran.links.id();
+    drop(ran.kernel);
+    until(|| a.links.placement("worker", b"any") == [other.links.id()]).await;
+    let header = Header::new().within(a.clock(), Duration::from_millis(300));
+    let again = a.links.call("agent://*/worker", header, CallKey::of("one"), &work);
+    let again = soon(again).await.unwrap_err();
+    assert!(again.may_have_run(), "{again}: {gone:?} isn't there to say");
+    assert_eq!(other.ledger.begun(), 0);
+    assert_eq!(call(&a, "agent://*/worker", "two", &work).await.unwrap(), [0]);
+    assert_eq!(other.ledger.begun(), 1);
 }

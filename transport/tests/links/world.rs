@@ -33,6 +33,8 @@ pub(crate) struct Work {
     pub(crate) secret: bool,
     pub(crate) number: u32,
     pub(crate) payload: Vec<u8>,
+    /// What it belongs to.
+    pub(crate) of: Option<String>,
 }
 
 #[derive(rkyv::Archive, rkyv::Serialize)]
@@ -61,6 +63,10 @@ impl WireRequest for Work {
 
     fn rights(work: &ArchivedWork) -> Rights {
         if work.secret { SECRET } else { Rights::NONE }
+    }
+
+    fn affinity(work: &ArchivedWork) -> Option<&str> {
+        work.of.as_deref()
     }
 }
 

@@ -1,0 +1,39 @@
+//! The file of revoked nodes while the node runs: looked at again and again, and written when others know more.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use neuroflow_kernel::{Address, Header};
+
+use super::{ClusterCommand, Shared};
+use crate::identity::Kept;
+use crate::limits::REVOCATIONS_PAUSE;
+
+/// Keeps the file and what is known the same, the newer one in both.
+pub(super) async fn follow(shared: Arc<Shared>, own: Address<ClusterCommand>) {
+    let Some(kept) = &shared.kept else { return };
+    let failed = || shared.gossip_meters.list_failures.fetch_add(1, Ordering::Relaxed);
+    loop {
+        match look(kept, &shared).await {
+            Some(nodes) if nodes.is_empty() => {}
+            Some(nodes) => {
+                shared.list_taken();
+                if own.tell(Header::new(), ClusterCommand::Revoked(nodes)).await.is_err() {
+                    return;
+                }
+            }
+            None => {
+                failed();
+            }
+        }
+        let at = shared.clock.now() + REVOCATIONS_PAUSE;
+        let _pause_is_over = shared.clock.before(at, kept.changed.notified()).await.is_err();
+    }
+}
+
+/// The nodes that the file newly names; nothing if it can't be read or written, or isn't a list.
+async fn look(kept: &Kept, shared: &Shared) -> Option<Vec<crate::identity::NodeId>> {
+    let (file, trust) = (kept.file.clone(), shared.trust.clone());
+    // A disk may take its time.
+    tokio::task::spawn_blocking(move || file.reconcile(&trust)).await.ok()?.ok()
+}
