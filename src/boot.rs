@@ -10,6 +10,7 @@
 mod error;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod sole;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,9 +20,9 @@ use std::time::Duration;
 use neuroflow_actors::{
     ASK, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig,
     AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
-    JournalPlace, JournalServer, Meter, OpenedJournal, PushJournal, PushOptions, PythonTool, READ,
-    ToolEntry, ToolGrant, ToolListing, ToolServer, ToolsCommand, Turn, access_child, audit_child,
-    follow, gateway_child, list_tools, push_child,
+    JournalPlace, JournalServer, LeasesConfig, MakeServer, Meter, OpenedJournal, PushJournal,
+    PushOptions, PythonTool, READ, SoleAgent, ToolEntry, ToolGrant, ToolListing, ToolServer,
+    ToolsCommand, Turn, access_child, audit_child, follow, gateway_child, list_tools, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpDoor, McpSource};
@@ -69,6 +70,7 @@ pub struct Node {
     door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
     links: Option<Links>,
+    sole: Vec<(String, Address<Request<Ask>>)>,
     audit: Audit,
 }
 
@@ -86,6 +88,8 @@ impl Node {
             gateway: None,
             access: None,
             cluster: None,
+            leases: None,
+            sole: Vec::new(),
             observer: Arc::new(Unobserved),
             clock: Clock::system(),
             first: Vec::new(),
@@ -118,7 +122,12 @@ impl Node {
         ask: Ask,
         header: Header,
     ) -> Result<TaskOutcome, AskError> {
-        let far = agent.starts_with("agent://").then(|| self.resolve(agent)).transpose()?;
+        let far = match self.sole.iter().find(|(name, _)| name == agent) {
+            Some((_, sole)) => Some(sole.clone()),
+            None => agent.starts_with("agent://").then(|| self.resolve(agent)).transpose()?,
+        };
+        // Where a conversation goes is settled by its name, so the first request has to have one.
+        let ask = if far.is_some() { ask.named() } else { ask };
         let near = if far.is_some() { None } else { Some(self.agent(agent)?) };
         let parcel = Parcel::archive(&ask).map_err(AskError::Archive)?;
         let request = |replies| Request { parcel, replies };
@@ -190,7 +199,8 @@ impl Node {
 
     /// The address of an agent wherever the placement puts it: the same key leads to the same node for as
     /// long as that is there and takes work, then to the next. `agent://*/<name>` in
-    /// [`resolve`](Self::resolve) is the same with a key of its own.
+    /// [`resolve`](Self::resolve) is the same with the conversation of each request as the key, and one of
+    /// its own for requests that name none.
     ///
     /// # Errors
     /// Says that this node has no links, or that no node offers such an agent now.
@@ -295,6 +305,8 @@ pub struct NodeBuilder {
     gateway: Option<GatewayConfig>,
     access: Option<AccessConfig>,
     cluster: Option<LinksConfig>,
+    leases: Option<LeasesConfig>,
+    sole: Vec<SoleAgent>,
     observer: Arc<dyn Observer>,
     clock: Clock,
     first: Vec<First>,
@@ -380,6 +392,23 @@ impl NodeBuilder {
     #[must_use]
     pub fn cluster(mut self, config: LinksConfig) -> Self {
         self.cluster = Some(config);
+        self
+    }
+
+    /// Who decides on which node an agent lives of which there's only one.
+    #[must_use]
+    pub fn leases(mut self, leases: LeasesConfig) -> Self {
+        self.leases = Some(leases);
+        self
+    }
+
+    /// An agent of which there's one instance in the cluster, or one per conversation. Each node that may
+    /// have it says so; whichever is asked takes the request to where it lives. Needs
+    /// [`cluster`](Self::cluster) and [`leases`](Self::leases). The gateway doesn't serve it, for it serves
+    /// agents of its own node.
+    #[must_use]
+    pub fn sole(mut self, agent: SoleAgent) -> Self {
+        self.sole.push(agent);
         self
     }
 
@@ -484,6 +513,7 @@ impl NodeBuilder {
                 door: parts.door,
                 gateway: parts.gateway,
                 links: parts.links,
+                sole: parts.sole,
                 audit,
             }),
             Err(error) => {
@@ -515,6 +545,8 @@ impl NodeBuilder {
         kernel.root().start(spec.restart(Restart::Permanent)).await?;
         let journal = Journal::new(journal);
         let (shared, mut owned) = (self.tools, Vec::new());
+        let every: Vec<AnyAgent> =
+            self.agents.iter().chain(self.sole.iter().map(SoleAgent::agent)).cloned().collect();
         #[cfg(feature = "mcp")]
         let level = self.sandbox.as_ref().map(|server| server.profile().level());
         let sandbox = match self.sandbox {
@@ -531,7 +563,7 @@ impl NodeBuilder {
                     let narrowed = Restriction::new().rights(EXEC).policy(profile.clone());
                     sandbox.attenuate(narrowed)
                 };
-                for agent in &self.agents {
+                for agent in &every {
                     for name in agent.shared_tools() {
                         let tool = match name.as_str() {
                             ExecTool::NAME => AnyTool::new(ExecTool::new(own()?, level)),
@@ -554,7 +586,7 @@ impl NodeBuilder {
 
         let shared = shared.into_iter().map(|tool| ToolEntry { owner: None, tool });
         let mut entries: Vec<ToolEntry> = shared.chain(owned).collect();
-        for agent in &self.agents {
+        for agent in &every {
             let owner = Some(agent.profile().name);
             let own = agent.tools().into_iter();
             entries.extend(own.map(|tool| ToolEntry { owner: owner.clone(), tool }));
@@ -582,15 +614,20 @@ impl NodeBuilder {
         let (supervisor, spec) = Supervisor::spec("agents", policy_of_agents(), Vec::new())?;
         kernel.root().start(spec).await?;
         let mut agents = Vec::new();
-        for agent in self.agents {
-            let profile = agent.profile();
-            let grant = ToolGrant { owner: profile.name.clone(), shared: agent.shared_tools() };
+        let made_with = |agent: &AnyAgent| -> Result<MakeServer, BootError> {
+            let owner = agent.profile().name;
+            let grant = ToolGrant { owner, shared: agent.shared_tools() };
             let tools = tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
             let (journal, access) = (journal.clone(), access.clone());
-            let server = move || {
-                let server = AgentServer::new(agent.clone(), Some(tools.clone()), journal.clone());
-                server.access(access.clone())
-            };
+            Ok(Arc::new(move |agent, conversation| {
+                let server = AgentServer::new(agent, Some(tools.clone()), journal.clone());
+                server.access(access.clone()).conversation(conversation)
+            }))
+        };
+        for agent in self.agents {
+            let profile = agent.profile();
+            let make = made_with(&agent)?;
+            let server = move || make(agent.clone(), None);
             let (spec, address) = ChildSpec::new(&profile.name, server)?;
             supervisor.start(spec).await?;
             let rights = ASK.union(READ).union(CANCEL);
@@ -610,6 +647,12 @@ impl NodeBuilder {
             Some(config) => Some(join(config, &agents, kernel).await?),
             None => None,
         };
+        let soles = self.sole.into_iter().map(|agent| {
+            let make = made_with(agent.agent())?;
+            Ok((agent, make))
+        });
+        let soles = soles.collect::<Result<Vec<_>, BootError>>()?;
+        let sole = sole::start(soles, self.leases, links.as_ref(), &supervisor, kernel).await?;
 
         let gateway = match self.gateway {
             Some(mut config) => {
@@ -647,6 +690,7 @@ impl NodeBuilder {
             door,
             gateway,
             links,
+            sole,
         })
     }
 }
@@ -660,6 +704,7 @@ struct Parts {
     door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
     links: Option<Links>,
+    sole: Vec<(String, Address<Request<Ask>>)>,
 }
 
 /// Starts the links and offers the agents over them: others may ask them, and nothing else.

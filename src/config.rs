@@ -7,6 +7,7 @@
 
 mod access;
 mod choice;
+mod cluster;
 mod error;
 mod flags;
 mod load;
@@ -28,6 +29,7 @@ use neuroflow::actors::SyncPolicy;
 use neuroflow_telemetry::logs::LogFormat;
 
 pub(crate) use choice::{Builtin, level, levels};
+pub(crate) use cluster::LeasesPlace;
 pub(crate) use error::ConfigError;
 pub(crate) use flags::{Overrides, Source};
 pub(crate) use load::Loaded;
@@ -251,6 +253,28 @@ settings! {
         identity: Option<FilePath> = unset("/etc/neuroflow/node"),
         /// Nodes that this one dials when it starts, and until they answer.
         seeds: Vec<Seed> = preset(""),
+        /// Where other nodes reach this one, if that isn't where it listens: behind an address translation.
+        advertise: Option<SocketAddr> = unset("203.0.113.7:7946"),
+        /// This node's weight among those that offer the same agent; with 0 nothing is placed on it.
+        capacity: u32 = preset("100"),
+        /// The folder with the cluster's authority, as `neuroflow cluster init` writes it. With it this
+        /// node signs new ones, which `neuroflow cluster invite` lets it invite.
+        authority: Option<FilePath> = unset("/etc/neuroflow/authority"),
+        /// The list of nodes that are shut out; unless it's set, revocations.txt in the folder of the
+        /// identity. Read again when it changes, and written when another node knows a newer one.
+        revocations: Option<FilePath> = unset("/var/lib/neuroflow/revocations.txt"),
+        /// Who decides on which node an agent lives of which there's only one: a PostgreSQL database, by
+        /// its URL, or "journal" for the journal's own.
+        leases: Option<LeasesPlace> = unset("journal"),
+        /// For how long a node has such an agent unless it says so again: so long nobody has it after its
+        /// node was lost.
+        lease_term: Duration = preset("15s"),
+        /// Agents that come with the binary of which there's one in the cluster, on one of the nodes that
+        /// say so here: "shell", "echo", "python". They are asked as `agent://*/NAME`, and the gateway
+        /// doesn't serve them.
+        singletons: Option<Vec<Builtin>> = unset("python"),
+        /// The same with one instance for each conversation, spread over the nodes that say so.
+        sharded: Option<Vec<Builtin>> = unset("python"),
     }
 
     /// The socket that `neuroflow tree` asks.

@@ -16,7 +16,7 @@ use neuroflow::kernel::{Census, ChildSpec, Message, NameError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{ControlClientError, ask, ask_tree};
-pub(crate) use cluster::{Asked, Cluster, LinksSlot, MemberRow};
+pub(crate) use cluster::{Asked, Cluster, Invited, LinksSlot, MemberRow, Token};
 pub(crate) use place::default_path;
 pub(crate) use row::{ActorRow, FailureRow, Tree, failures};
 
@@ -36,6 +36,8 @@ pub(crate) enum ControlRequest {
     Cluster {},
     /// A node is to drain, or to stop draining.
     Drain { node: String, on: bool },
+    /// A new node of this name may join.
+    Invite(Invited),
 }
 
 /// An answer: the version, and what was asked for or why not.
@@ -59,6 +61,7 @@ pub(crate) enum Outcome {
     Tree(Tree),
     Cluster(Cluster),
     Asked(Asked),
+    Token(Token),
     Error(Fault),
 }
 
@@ -81,6 +84,8 @@ pub(crate) enum FaultCode {
     NoCluster,
     /// There is no link to a node of this name.
     UnknownNode,
+    /// The node can't invite others, or not this one.
+    NotInvited,
     /// The peer is neither the node's user nor root.
     Denied,
     /// A word of a later version.

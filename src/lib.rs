@@ -10,9 +10,9 @@ pub use outcome::{AskError, TaskOutcome};
 
 pub use neuroflow_actors::{
     Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, AnyTool, Artifact, Ask,
-    Content, Echo, ExecTool, GatewayConfig, Incoming, InvokeError, Meter, Part, Python, PythonTool,
-    Refused, Role, Shell, Skill, TaskContext, TaskState, Tool, ToolContext, ToolError, ToolResult,
-    Turn,
+    Content, Echo, ExecTool, GatewayConfig, Incoming, InvokeError, LeasesConfig, Meter, Part,
+    Python, PythonTool, Refused, Role, Shell, Skill, SoleAgent, TaskContext, TaskState, Tool,
+    ToolContext, ToolError, ToolResult, Turn,
 };
 pub use neuroflow_kernel::{
     Budget, Clock, Header, Kernel, ManualClock, Name, NameError, Observer, Restriction, Rights,

@@ -6,7 +6,7 @@
 mod define;
 mod effect;
 mod event;
-mod history;
+pub(crate) mod history;
 mod live;
 mod profile;
 pub(crate) mod read;
@@ -157,6 +157,11 @@ pub enum AgentCommand {
         /// Its end, if it has told none.
         change: Change,
     },
+    /// How many tasks live. It comes from whoever has started the agent's actor.
+    Live {
+        /// The answer.
+        reply: Reply<usize>,
+    },
     /// Messages that came while the task didn't wait for one; the next time there are none. It comes
     /// from the task's actor.
     Unread {
@@ -168,7 +173,7 @@ pub enum AgentCommand {
 }
 
 /// No outside capability has this right: it's for the agent's own children.
-const PROGRESS: Rights = Rights::bit(31);
+pub(crate) const PROGRESS: Rights = Rights::bit(31);
 
 impl Message for AgentCommand {
     fn name(&self) -> &'static str {
@@ -180,6 +185,7 @@ impl Message for AgentCommand {
             Self::Cancel { .. } => "cancel",
             Self::Progress { .. } => "progress",
             Self::Wait { .. } => "wait",
+            Self::Live { .. } => "live",
             Self::Unread { .. } => "unread",
             Self::Keep { .. } => "keep",
             Self::Landed { .. } => "landed",
@@ -195,6 +201,7 @@ impl Message for AgentCommand {
             Self::Cancel { .. } => CANCEL,
             Self::Progress { .. }
             | Self::Wait { .. }
+            | Self::Live { .. }
             | Self::Unread { .. }
             | Self::Keep { .. }
             | Self::Landed { .. }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use self::postgres::Database;
 use self::server::SingletonServer;
 use crate::journal::DatabaseError;
-use crate::limits::{LEASE_KEY_BYTES, LEASE_TERM_MAX, LEASE_TERM_MIN};
+use crate::limits::{LEASE_KEY_BYTES, LEASE_TERM, LEASE_TERM_MAX, LEASE_TERM_MIN};
 
 /// How often a key has changed hands: what a store compares, to refuse one that was holder before.
 ///
@@ -52,6 +52,54 @@ pub struct Holder {
     pub node: String,
     /// Its fence.
     pub fence: Fence,
+}
+
+/// Where the leases of a cluster are, and for how long one lasts.
+///
+/// ```
+/// use std::time::Duration;
+/// let leases = neuroflow_actors::LeasesConfig::new("postgres://me:secret@db/leases")
+///     .term(Duration::from_secs(10));
+/// assert!(!format!("{leases:?}").contains("secret"));
+/// ```
+#[derive(Clone)]
+pub struct LeasesConfig {
+    url: String,
+    term: Duration,
+}
+
+impl LeasesConfig {
+    /// In this `PostgreSQL` database, for [`LEASE_TERM`](crate::limits::LEASE_TERM).
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), term: LEASE_TERM }
+    }
+
+    /// For this time: so long an instance isn't there after its node was lost.
+    #[must_use]
+    pub fn term(mut self, term: Duration) -> Self {
+        self.term = term;
+        self
+    }
+
+    /// For how long a lease lasts.
+    pub fn lasts(&self) -> Duration {
+        self.term
+    }
+
+    /// Opens them as a node of this name.
+    ///
+    /// # Errors
+    /// Says that the database can't be reached or used.
+    pub async fn open(&self, node: &str, clock: Clock) -> Result<Leases, LeaseError> {
+        Leases::open(&self.url, node, clock).await
+    }
+}
+
+impl fmt::Debug for LeasesConfig {
+    /// Without the URL, which may have a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeasesConfig").field("term", &self.term).finish_non_exhaustive()
+    }
 }
 
 /// The leases of a node; clones are the same.
@@ -103,13 +151,7 @@ impl Leases {
         term: Duration,
         make: impl Fn(Fence) -> A + Send + Sync + 'static,
     ) -> Result<(ChildSpec, Singleton<A::Message>), LeaseError> {
-        let database = self.database.clone().ok_or(LeaseError::Unconfigured)?;
-        if key.is_empty() || key.len() > LEASE_KEY_BYTES {
-            return Err(LeaseError::Key { bytes: key.len() });
-        }
-        if !(LEASE_TERM_MIN..=LEASE_TERM_MAX).contains(&term) {
-            return Err(LeaseError::Term { term });
-        }
+        let database = self.check(key, term)?;
         let (held, here) = watch::channel(None);
         let (held, make) = (Arc::new(held), Arc::new(make));
         let singleton = Singleton { database: Arc::clone(&database), key: key.to_owned(), here };
@@ -122,6 +164,23 @@ impl Leases {
         let name = format!("singleton-{}", singleton.key.replace(['/', ' ', ':'], "."));
         let (spec, _nobody_sends) = ChildSpec::new(&name, factory)?;
         Ok((spec, singleton))
+    }
+
+    /// Whether such a key can be held for such a term.
+    fn check(&self, key: &str, term: Duration) -> Result<Arc<Database>, LeaseError> {
+        let database = self.database.clone().ok_or(LeaseError::Unconfigured)?;
+        if key.is_empty() || key.len() > LEASE_KEY_BYTES {
+            return Err(LeaseError::Key { bytes: key.len() });
+        }
+        if !(LEASE_TERM_MIN..=LEASE_TERM_MAX).contains(&term) {
+            return Err(LeaseError::Term { term });
+        }
+        Ok(database)
+    }
+
+    /// The same, for whoever makes keys later.
+    pub(crate) fn allow(&self, key: &str, term: Duration) -> Result<(), LeaseError> {
+        self.check(key, term).map(drop)
     }
 
     /// Who holds a key now.
@@ -183,14 +242,25 @@ impl<M: Message> fmt::Debug for Place<M> {
     }
 }
 
+impl<M: Message> Clone for Singleton<M> {
+    fn clone(&self) -> Self {
+        let (database, key) = (Arc::clone(&self.database), self.key.clone());
+        Self { database, key, here: self.here.clone() }
+    }
+}
+
 impl<M: Message> Singleton<M> {
+    /// The instance, if it's in this process now.
+    pub fn here(&self) -> Option<(Fence, Address<M>)> {
+        self.here.borrow().clone()
+    }
+
     /// Where the instance lives now.
     ///
     /// # Errors
     /// Says that the database can't be asked.
     pub async fn place(&self) -> Result<Place<M>, LeaseError> {
-        let here = self.here.borrow().as_ref().map(|(_, address)| address.clone());
-        if let Some(address) = here {
+        if let Some((_, address)) = self.here() {
             return Ok(Place::Here(address));
         }
         Ok(match self.database.holder(&self.key).await? {

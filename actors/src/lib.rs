@@ -12,6 +12,7 @@ mod mcp;
 
 mod journal;
 mod lease;
+mod sole;
 mod tools;
 
 pub use access::{
@@ -51,7 +52,9 @@ pub use journal::{
     OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention, TaskHead,
     TaskLog, UrlError,
 };
-pub use lease::{Fence, Holder, LeaseError, Leases, Place, Singleton, SingletonError};
+pub use lease::{
+    Fence, Holder, LeaseError, Leases, LeasesConfig, Place, Singleton, SingletonError,
+};
 #[cfg(feature = "mcp")]
 pub use mcp::{
     Asking, AuthorizationServer, Breach, ClientProof, Consent, ConsentError, Forms, HttpError,
@@ -59,6 +62,7 @@ pub use mcp::{
     McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError, OAuthGrant, ProofAlgorithm,
     Registration, ToolFilter, mcp_routes,
 };
+pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, sole_child};
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
     Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, Tool, ToolContext,

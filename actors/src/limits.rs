@@ -444,6 +444,28 @@ pub const SHOWN_BYTES: usize = 512;
 /// Bytes of the key of a lease.
 pub const LEASE_KEY_BYTES: usize = 100;
 
+/// How long a lease lasts unless its maker says otherwise: so long nobody has what a lost node had, and five
+/// times longer than a database usually needs to come back.
+pub const LEASE_TERM: Duration = Duration::from_secs(15);
+
+/// Conversations of a sharded agent that live on one node: each renews a lease three times per term.
+pub const SOLE_KEPT: usize = 1_024;
+
+/// How long an instance of a sharded agent without tasks is kept for the next request of its conversation.
+pub const SOLE_IDLE: Duration = Duration::from_mins(10);
+
+/// How long a request waits for this node to get a key, before it looks anew who has it.
+pub const SOLE_LOOK: Duration = Duration::from_millis(500);
+
+/// Requests for one agent that are on their way to its instances: half of the tasks that an actor may have.
+pub const SOLE_ERRANDS: usize = 2_048;
+
+/// Between tries to take a request to where the instance lives.
+pub const SOLE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time that an instance gets to say how many tasks it has.
+pub const SOLE_ANSWER: Duration = Duration::from_secs(1);
+
 /// The shortest term of a lease: three renewals, a statement each, have to fit in.
 pub const LEASE_TERM_MIN: Duration = Duration::from_secs(1);
 

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "mcp")]
 use neuroflow_actors::McpSetupError;
-use neuroflow_actors::{OpenError, SchemaError};
+use neuroflow_actors::{LeaseError, OpenError, SchemaError};
 use neuroflow_kernel::{AttenuateError, NameError, StartError};
 use neuroflow_transport::{ExportError, LinksError};
 
@@ -37,6 +37,17 @@ pub enum BootError {
     /// There can't be links to other nodes.
     #[error("there can't be links to other nodes")]
     Links(#[from] LinksError),
+    /// There's to be one of an agent in the cluster, and no cluster.
+    #[error(
+        "there's to be one {agent:?} in the cluster, and this node has no links: give it `cluster`"
+    )]
+    Alone {
+        /// The agent.
+        agent: String,
+    },
+    /// Nobody decides where the one instance of an agent lives.
+    #[error("an agent of which there's only one can't be served")]
+    Leases(#[from] LeaseError),
     /// An agent can't be offered to other nodes.
     #[error("an agent can't be offered to other nodes")]
     Export(#[from] ExportError),

@@ -12,8 +12,12 @@ use neuroflow::actors::{
     AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, McpMeter, PushOptions,
 };
 use neuroflow::kernel::{Clock, StartError};
-use neuroflow::transport::{CertificateError, Credential, LinksConfig, RevocationError, Trust};
-use neuroflow::{AnyAgent, BootError, Echo, McpServer, Meter, Node, NodeBuilder, Python, Shell};
+use neuroflow::transport::{
+    Authority, AuthorityError, CertificateError, Credential, LinksConfig, Trust,
+};
+use neuroflow::{
+    AnyAgent, BootError, Echo, McpServer, Meter, Node, NodeBuilder, Python, Shell, SoleAgent,
+};
 use neuroflow_telemetry::logs::LogError;
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
 use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
@@ -63,9 +67,14 @@ pub(super) enum ServeError {
     /// The node's identity can't be used.
     #[error("the node's identity can't be used; make one with `neuroflow node init`")]
     Identity(#[from] CertificateError),
-    /// The list of revoked nodes isn't the authority's.
-    #[error("revocations.txt in the folder of the identity can't be taken; copy it anew")]
-    Revocations(#[from] RevocationError),
+    /// The cluster's authority can't be used.
+    #[error("the cluster's authority can't be used; change cluster.authority")]
+    Authority(#[from] AuthorityError),
+    /// It's another cluster's.
+    #[error(
+        "the authority in {} isn't the one that this node trusts; change cluster.authority", path.display()
+    )]
+    OtherAuthority { path: PathBuf },
     /// A metric of the gateway can't be registered.
     #[error("the gateway's metrics can't be registered")]
     Metric(#[from] MetricError),
@@ -117,7 +126,9 @@ impl ServeError {
             | Self::CardKey { .. }
             | Self::NoIdentity
             | Self::IdentityFile(_)
-            | Self::Revocations(_)
+            | Self::Authority(_)
+            | Self::OtherAuthority { .. }
+            | Self::Boot(BootError::Links(_))
             | Self::Identity(_) => USAGE,
             _ => FAILURE,
         }
@@ -128,6 +139,12 @@ impl ServeError {
 fn advice(error: &BootError) -> &'static str {
     if matches!(error, BootError::Journal(_)) {
         return "change journal.url, or what is named below";
+    }
+    if matches!(error, BootError::Links(_)) {
+        return "change cluster.identity or cluster.revocations, or what is named below";
+    }
+    if matches!(error, BootError::Leases(_)) {
+        return "change cluster.leases, or what is named below";
     }
     let BootError::Start(StartError::Failed { path, .. }) = error else { return "try again" };
     match path.to_string().as_str() {
@@ -280,7 +297,7 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
         builder = builder.audit(audit);
     }
     builder = builder.journal(journal(loaded)?);
-    if needs_sandbox(loaded) {
+    if needs_sandbox(loaded) || sole(loaded).any(|agent| !agent.agent().shared_tools().is_empty()) {
         let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
         builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
     }
@@ -303,6 +320,10 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     if let Some(links) = links(loaded)? {
         builder = builder.cluster(links);
     }
+    if let Some(leases) = loaded.leases() {
+        builder = builder.leases(leases);
+    }
+    builder = sole(loaded).fold(builder, NodeBuilder::sole);
     let meter = GatewayMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
     let sampler = telemetry.sampler();
     let meter: Arc<dyn Meter> = Arc::new(meter);
@@ -321,6 +342,15 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     Ok(Running { node, metrics, socket })
 }
 
+/// The agents of which there's one in the cluster, or one per conversation.
+fn sole(loaded: &Loaded) -> impl Iterator<Item = SoleAgent> {
+    let cluster = &loaded.config.cluster;
+    let singletons = cluster.singletons.iter().flatten();
+    let sharded = cluster.sharded.iter().flatten();
+    let singletons = singletons.map(|agent| SoleAgent::singleton(builtin(*agent)));
+    singletons.chain(sharded.map(|agent| SoleAgent::sharded(builtin(*agent))))
+}
+
 /// The links to other nodes, if there are to be any.
 fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let settings = &loaded.config.cluster;
@@ -328,11 +358,24 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let folder = settings.identity.as_ref().ok_or(ServeError::NoIdentity)?.path();
     let file = |name: &str| files::read(&folder.join(name));
     let credential = Credential::from_pem(&file(files::CERTIFICATE)?, &file(files::KEY)?)?;
-    let trust = Trust::from_pem(&file(files::AUTHORITY)?)?;
-    if folder.join(files::REVOCATIONS).exists() {
-        let _newer = trust.take_revocations(&file(files::REVOCATIONS)?)?;
+    let trusted = file(files::AUTHORITY)?;
+    let trust = Trust::from_pem(&trusted)?;
+    let kept = settings.revocations.as_ref().map(|file| file.path().to_owned());
+    let mut config = LinksConfig::new(listen, credential, trust)
+        .capacity(settings.capacity)
+        .revocations(kept.unwrap_or_else(|| folder.join(files::REVOCATIONS)));
+    if let Some(address) = settings.advertise {
+        config = config.advertise(address);
     }
-    let config = LinksConfig::new(listen, credential, trust);
+    if let Some(folder) = &settings.authority {
+        let path = folder.path().to_owned();
+        let certificate = files::read(&path.join(files::AUTHORITY))?;
+        if !trusted.contains(certificate.trim()) {
+            return Err(ServeError::OtherAuthority { path });
+        }
+        let key = files::read(&path.join(files::AUTHORITY_KEY))?;
+        config = config.authority(Authority::from_pem(&certificate, &key)?);
+    }
     Ok(Some(settings.seeds.iter().fold(config, |config, seed| match seed {
         Seed::Address(address) => config.seed(*address),
         Seed::Name(name) => config.seed_name(name),

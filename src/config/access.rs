@@ -20,6 +20,7 @@ impl Config {
     /// Refuses to let other machines in whom nobody checks, or whose tokens anybody could read.
     pub(crate) fn check_exposure(&self, loaded: &Loaded) -> Result<(), ConfigError> {
         self.check_together()?;
+        self.check_cluster(loaded)?;
         if self.gateway.allow_remote_without_authentication {
             return Ok(());
         }

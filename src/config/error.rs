@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use neuroflow::sandbox::ProfileError;
 
@@ -100,6 +101,26 @@ pub(crate) enum ConfigError {
          gateway.allow_remote_without_authentication = true"
     )]
     RemoteMetrics { address: SocketAddr, origin: Origin },
+    /// Nobody can dial it.
+    #[error(
+        "cluster.advertise is {address} ({origin}), which nobody can dial; set it to the address and port \
+         that other nodes reach this one at, or leave it out"
+    )]
+    Advertise { address: SocketAddr, origin: Origin },
+    /// The journal isn't where leases can be.
+    #[error(
+        "cluster.leases is \"journal\" ({origin}), and journal.url isn't a PostgreSQL database, which \
+         alone can decide for many nodes; set cluster.leases or journal.url to the URL of one"
+    )]
+    LeasesOfJournal { origin: Origin },
+    /// A lease can't last so long, or so short.
+    #[error("cluster.lease_term is {term:?} ({origin}); set it to {least:?} to {most:?}")]
+    LeaseTerm { term: Duration, least: Duration, most: Duration, origin: Origin },
+    /// One agent is to be there in two ways.
+    #[error(
+        "the agent {agent:?} is in {one} ({origin}) and in {other}; take it out of one of them"
+    )]
+    AgentTwice { agent: &'static str, one: &'static str, other: &'static str, origin: Origin },
     /// One setting means nothing without another.
     #[error("{key} needs {needed}; set both or none")]
     Incomplete { key: &'static str, needed: &'static str },

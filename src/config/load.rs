@@ -414,4 +414,37 @@ mod tests {
         assert!(check("[auth]\nissuer = \"https://i.example\"").contains("auth.audience"));
         assert!(check("[auth]\ntokens = \"t\"").contains("policy.file"));
     }
+
+    #[test]
+    fn what_a_cluster_cannot_have_is_named_with_its_remedy() {
+        let check = |cluster: &str| {
+            let loaded = load(&format!("[cluster]\n{cluster}"), &[]).unwrap();
+            loaded.config.check_exposure(&loaded).map_err(|error| error.to_string())
+        };
+        let refused = |cluster: &str| check(cluster).unwrap_err();
+        assert!(refused("advertise = \"10.0.0.7:7946\"").contains("needs cluster.listen"));
+        assert!(refused("authority = \"a\"").contains("needs cluster.listen"));
+        let on = |more: &str| format!("listen = \"127.0.0.1:0\"\n{more}");
+        assert!(check(&on("advertise = \"10.0.0.7:7946\"\ncapacity = 0")).is_ok());
+        for nowhere in ["0.0.0.0:7946", "[::]:7946", "10.0.0.7:0"] {
+            let said = refused(&on(&format!("advertise = \"{nowhere}\"")));
+            assert!(
+                said.contains("cluster.advertise is") && said.contains("test.toml:3"),
+                "{said}"
+            );
+        }
+        assert!(refused(&on("leases = \"journal\"")).contains("journal.url"));
+        let leases = "leases = \"postgres://me:secret@db/x\"";
+        assert!(check(&on(leases)).is_ok());
+        let short = refused(&on(&format!("{leases}\nlease_term = \"10ms\"")));
+        assert!(short.contains("cluster.lease_term") && short.contains("1s"), "{short}");
+        assert!(refused(&on("singletons = [\"python\"]")).contains("needs cluster.leases"));
+        let twice = refused(&on(&format!("{leases}\nsharded = [\"echo\"]")));
+        assert!(twice.contains("agents.enabled") && twice.contains("cluster.sharded"), "{twice}");
+        assert!(check(&on(&format!("{leases}\nsharded = [\"python\"]"))).is_ok());
+        let file = load("[cluster]\nleases = \"file:///x\"", &[]).unwrap_err().to_string();
+        assert!(file.contains("cluster.leases is"), "{file}");
+        let shown = load(&format!("[cluster]\n{leases}"), &[]).unwrap();
+        assert!(!shown.config.toml("cluster.leases").unwrap().contains("secret"));
+    }
 }

@@ -1,9 +1,10 @@
 //! The cluster as the control socket shows it: one row per member, with the link to it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use neuroflow::transport::{LinkStatus, Links, Member};
+use neuroflow::transport::{Invite, InviteError, LinkStatus, Links, Member};
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, FaultCode, Outcome};
@@ -146,6 +147,50 @@ pub(super) fn drain(slot: &LinksSlot, node: &str, on: bool) -> Outcome {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Asked {
     pub(crate) id: String,
+}
+
+/// Who is to join, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Invited {
+    pub(crate) node: String,
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
+    /// Where the new node reaches this one, if not where it listens.
+    #[serde(default)]
+    pub(crate) reach: Option<SocketAddr>,
+    /// How long the invitation lasts, and how long the certificate is valid.
+    pub(crate) within_seconds: u64,
+    pub(crate) valid_seconds: u64,
+}
+
+/// What the new node needs to join.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Token {
+    pub(crate) token: String,
+}
+
+/// Lets a new node join.
+pub(super) fn invite(slot: &LinksSlot, invited: &Invited) -> Outcome {
+    let Some(links) = slot.get() else { return Outcome::Error(no_cluster()) };
+    let invite = Invite::new(&invited.node)
+        .valid(Duration::from_secs(invited.within_seconds))
+        .certificate_life(Duration::from_secs(invited.valid_seconds));
+    let invite = invited.roles.iter().fold(invite, |invite, role| invite.role(role));
+    match links.invite(invited.reach.into_iter().fold(invite, Invite::reach)) {
+        Ok(invitation) => Outcome::Token(Token { token: invitation.token().to_string() }),
+        Err(error) => {
+            let message = match &error {
+                InviteError::NoAuthority => {
+                    "the node doesn't have the cluster's authority; set cluster.authority, or invite \
+                     where it is with --authority and --listen"
+                        .to_owned()
+                }
+                error => error.to_string(),
+            };
+            Outcome::Error(Fault { code: FaultCode::NotInvited, message })
+        }
+    }
 }
 
 fn no_cluster() -> Fault {

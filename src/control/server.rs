@@ -111,6 +111,7 @@ impl Answerer {
                 }
                 Ok(ControlRequest::Cluster {}) => cluster::status(&self.links, self.clock.wall()),
                 Ok(ControlRequest::Drain { node, on }) => cluster::drain(&self.links, &node, on),
+                Ok(ControlRequest::Invite(invited)) => cluster::invite(&self.links, &invited),
                 Err(fault) => Outcome::Error(fault),
             }
         } else {

@@ -13,5 +13,6 @@ mod folder;
 mod lease;
 mod room;
 mod scene;
+mod sole;
 mod tasks;
 mod unsure;

@@ -101,7 +101,7 @@ impl Record {
 }
 
 /// Tells whoever asked why nothing comes of it.
-pub(super) fn refuse(request: Request<Ask>, refusal: AskRefusal, at_ms: u64) {
+pub(crate) fn refuse(request: Request<Ask>, refusal: AskRefusal, at_ms: u64) {
     let ask = request.parcel.get();
     let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
     let (task, context) = (text(ask.task.as_deref()), text(ask.context.as_deref()));

@@ -47,6 +47,8 @@ pub struct AgentServer {
     /// Whom to ask what may be used by those for whom tasks are run again.
     access: Option<Access>,
     history: History,
+    /// The only conversation whose tasks are its own, if there are others like it on this node.
+    conversation: Option<String>,
     live: HashMap<String, Live>,
     /// What can't be begun before something else has ended.
     deferred: VecDeque<Deferred>,
@@ -74,6 +76,7 @@ impl AgentServer {
             tools,
             access: None,
             history,
+            conversation: None,
             live: HashMap::new(),
             deferred: VecDeque::new(),
         }
@@ -84,6 +87,13 @@ impl AgentServer {
     #[must_use]
     pub fn access(mut self, access: Option<Access>) -> Self {
         self.access = access;
+        self
+    }
+
+    /// For this conversation only: others go on with the tasks of theirs.
+    #[must_use]
+    pub fn conversation(mut self, conversation: Option<String>) -> Self {
+        self.conversation = conversation;
         self
     }
 
@@ -236,6 +246,9 @@ impl Actor for AgentServer {
     /// Goes on with what an earlier life has left.
     async fn started(&mut self, context: &mut Context<AgentCommand>) -> Result<(), ReadError> {
         for head in self.history.journal.unfinished(&self.history.agent).await? {
+            if self.conversation.as_ref().is_some_and(|own| *own != head.context) {
+                continue;
+            }
             if let Some(log) = self.history.journal.read(&head.agent, &head.task).await? {
                 self.recover(log, context).await;
             }
@@ -287,6 +300,9 @@ impl Actor for AgentServer {
                     }
                 }
                 self.flush(&task, context);
+            }
+            AgentCommand::Live { reply } => {
+                let _gone = reply.send(self.live.len());
             }
             AgentCommand::Landed { task, result } => self.landed(&task, result, context).await,
             AgentCommand::Reread { task, log } => self.end_stranded(&task, log, context),

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -17,24 +17,27 @@ use neuroflow::transport::{
 use super::super::node::files::{AUTHORITY, AUTHORITY_KEY, FileError, read};
 use super::super::{CliError, Globals, SUCCESS, small_runtime};
 use super::ClusterError;
+use super::operate::{NodeSocket, OperateError};
 use crate::config::parse_duration;
+use crate::control::{ControlRequest, Invited, Outcome, Token};
 
-/// Invites one node: prints a token, and waits until `neuroflow cluster join` has brought it.
+/// Invites one node: prints a token for `neuroflow cluster join`, which is a secret until it's used.
 ///
-/// Run it where the authority's key is. It opens a port for as long as the invitation lasts, and signs the
-/// certificate of the first node that brings the token; that node's key never leaves it. Then it ends. The
-/// token is a secret until then.
+/// Asks the running node on this machine, which has to have the cluster's authority (`cluster.authority`). Or
+/// run it where the authority's key is, with --authority and --listen: then it opens a port of its own for as
+/// long as the invitation lasts, waits for the node that brings the token, and ends. That node's key never
+/// leaves it.
 #[derive(Args, Debug)]
 pub(super) struct InviteNode {
     /// The new node's name
     #[arg(value_name = "NAME")]
     name: String,
     /// The folder of the cluster's authority, as `neuroflow cluster init` writes it
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    authority: PathBuf,
-    /// Where to listen: a UDP port
-    #[arg(long, value_name = "ADDRESS")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "listen")]
+    authority: Option<PathBuf>,
+    /// Where to listen, without a running node: a UDP port
+    #[arg(long, value_name = "ADDRESS", requires = "authority")]
+    listen: Option<SocketAddr>,
     /// Where the new node reaches that, if it's another address
     #[arg(long, value_name = "ADDRESS")]
     reach: Option<SocketAddr>,
@@ -47,6 +50,8 @@ pub(super) struct InviteNode {
     /// How long the certificate is valid, such as 720h; 90 days unless it's given
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     valid: Option<Duration>,
+    #[command(flatten)]
+    socket: NodeSocket,
 }
 
 /// Why nobody was invited, or nobody came.
@@ -81,9 +86,13 @@ pub(in crate::cli) enum InviteNodeError {
 
 impl InviteNode {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
+        let (Some(authority), Some(listen)) = (&self.authority, self.listen) else {
+            return self.ask(globals, out);
+        };
         let failed = |error| CliError::Cluster(ClusterError::Invite(error));
         small_runtime()?.block_on(async {
-            let (kernel, invitation) = self.open(globals).await.map_err(failed)?;
+            let opened = self.open(authority, listen, globals).await;
+            let (kernel, invitation) = opened.map_err(failed)?;
             writeln!(out, "{}", invitation.token())?;
             out.flush()?;
             let guest = invitation.accepted().await;
@@ -101,13 +110,34 @@ impl InviteNode {
         self.within.unwrap_or(INVITE_LIFE)
     }
 
-    async fn open(&self, globals: Globals<'_>) -> Result<(Kernel, Invitation), InviteNodeError> {
-        let certificate = read(&self.authority.join(AUTHORITY))?;
-        let key = read(&self.authority.join(AUTHORITY_KEY))?;
+    /// Lets the running node invite.
+    fn ask(&self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
+        let request = ControlRequest::Invite(Invited {
+            node: self.name.clone(),
+            roles: self.roles.clone(),
+            reach: self.reach,
+            within_seconds: self.within().as_secs(),
+            valid_seconds: self.valid.unwrap_or(CERTIFICATE_LIFE).as_secs(),
+        });
+        match self.socket.ask(globals, &request)? {
+            Outcome::Token(Token { token }) => writeln!(out, "{token}")?,
+            _ => return Err(ClusterError::from(OperateError::Other).into()),
+        }
+        Ok(SUCCESS)
+    }
+
+    async fn open(
+        &self,
+        folder: &Path,
+        listen: SocketAddr,
+        globals: Globals<'_>,
+    ) -> Result<(Kernel, Invitation), InviteNodeError> {
+        let certificate = read(&folder.join(AUTHORITY))?;
+        let key = read(&folder.join(AUTHORITY_KEY))?;
         let authority = Authority::from_pem(&certificate, &key)?;
         // The certificate that it shows is of nobody's but this invitation, and ends with it.
         let own = authority.issue("invitation", &[], self.within(), globals.clock.wall())?;
-        let config = LinksConfig::new(self.listen, own, Trust::from_pem(&certificate)?);
+        let config = LinksConfig::new(listen, own, Trust::from_pem(&certificate)?);
         let kernel = Kernel::builder().clock(globals.clock.clone()).start().await?;
         let (spec, links) = config.authority(authority).child(kernel.clock().clone())?;
         kernel.root().start(spec).await?;

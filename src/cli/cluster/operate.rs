@@ -42,7 +42,7 @@ pub(super) struct Drain {
 
 /// Where the running node is asked.
 #[derive(Args, Debug)]
-struct NodeSocket {
+pub(super) struct NodeSocket {
     /// The node's control socket; `control.socket` unless it's given
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     socket: Option<PathBuf>,
@@ -69,7 +69,11 @@ pub(in super::super) enum OperateError {
 }
 
 impl NodeSocket {
-    fn ask(&self, globals: Globals<'_>, request: &ControlRequest) -> Result<Outcome, CliError> {
+    pub(super) fn ask(
+        &self,
+        globals: Globals<'_>,
+        request: &ControlRequest,
+    ) -> Result<Outcome, CliError> {
         let configured = match &self.socket {
             Some(socket) => Some(SocketPath::At(socket.clone())),
             None => Loaded::from_process(globals.source, &self.settings)?.config.control.socket,

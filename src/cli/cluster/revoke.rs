@@ -15,8 +15,9 @@ use super::super::{CliError, Globals, SUCCESS};
 
 /// Shuts a node out for good: signs the next list of revoked nodes.
 ///
-/// Writes revocations.txt beside the authority. Copy it into the identity folder of any node and start that
-/// node anew: it tells all others. A node that is on the list loses its links and gets no new ones.
+/// Writes revocations.txt beside the authority. Copy it into the identity folder of any node, or name that
+/// folder: the node takes it within a second, tells all others, and each keeps it. A node that is on the list
+/// loses its links and gets no new ones.
 #[derive(Args, Debug)]
 pub(super) struct Revoke {
     /// The node's id, as `node init` and `cluster status --json` print it
@@ -25,6 +26,9 @@ pub(super) struct Revoke {
     /// The folder of the cluster's authority
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     authority: PathBuf,
+    /// The folder with the identity of a node on this machine, to put the list there too
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    identity: Option<PathBuf>,
 }
 
 /// Why nobody is shut out.
@@ -59,17 +63,26 @@ impl Revoke {
         let certificate = read(&self.authority.join(AUTHORITY))?;
         let key = read(&self.authority.join(AUTHORITY_KEY))?;
         let authority = Authority::from_pem(&certificate, &key)?;
-        let path = self.authority.join(REVOCATIONS);
-        let before = if path.exists() {
-            Revocations::verify(&read(&path)?, &Trust::from_pem(&certificate)?)?
-        } else {
-            Revocations::default()
-        };
+        let trust = Trust::from_pem(&certificate)?;
+        let folders = [Some(&self.authority), self.identity.as_ref()];
+        let paths: Vec<PathBuf> =
+            folders.into_iter().flatten().map(|folder| folder.join(REVOCATIONS)).collect();
+        // The node may have heard of a newer one, signed where the authority's key was then.
+        let mut before = Revocations::default();
+        for path in paths.iter().filter(|path| path.exists()) {
+            let list = Revocations::verify(&read(path)?, &trust)?;
+            if list.serial() > before.serial() {
+                before = list;
+            }
+        }
         let list = self.nodes.iter().fold(before, |list, node| list.with(*node));
         if list.nodes().count() > MAX_REVOKED {
             return Err(RevokeError::Full);
         }
-        replace(&path, &list.sign(&authority)?)?;
+        let text = list.sign(&authority)?;
+        for path in &paths {
+            replace(path, &text)?;
+        }
         Ok(list)
     }
 }

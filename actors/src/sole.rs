@@ -1,0 +1,221 @@
+//! An agent that lives once: one instance in the whole cluster, or one per conversation.
+//!
+//! Every node that may run it has an actor that takes requests for it. That one finds out by the lease who
+//! has the instance, and takes them there: to its own child, or to the same actor on another node. If nobody
+//! has it, this node takes the key and starts it.
+
+mod server;
+
+use std::fmt;
+use std::sync::Arc;
+
+use neuroflow_kernel::{Address, ChildSpec, Message, RemoteError, Reply, Request, Rights};
+use ring::digest::{SHA256, digest};
+
+use self::server::{SoleServer, Way};
+use crate::agent::{ASK, AgentCommand, AgentServer, AnyAgent, Ask, PROGRESS};
+use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
+
+/// An agent that lives once.
+///
+/// ```
+/// use neuroflow_actors::{AnyAgent, Echo, SoleAgent};
+/// let everywhere_the_same = SoleAgent::singleton(AnyAgent::new(Echo));
+/// let per_conversation = SoleAgent::sharded(AnyAgent::new(Echo));
+/// assert_eq!(everywhere_the_same.agent().profile().name, per_conversation.agent().profile().name);
+/// ```
+#[derive(Clone)]
+pub struct SoleAgent {
+    agent: AnyAgent,
+    make: Option<Make>,
+    per: Per,
+}
+
+type Make = Arc<dyn Fn(&str) -> AnyAgent + Send + Sync>;
+
+/// Of what there's one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Per {
+    Cluster,
+    Conversation,
+}
+
+impl SoleAgent {
+    /// One instance in the cluster. It's started as soon as a node can have it, without being asked.
+    pub fn singleton(agent: AnyAgent) -> Self {
+        Self { agent, make: None, per: Per::Cluster }
+    }
+
+    /// One instance per conversation. It's started when it's asked, and ends when it has been idle for
+    /// [`SOLE_IDLE`](crate::limits::SOLE_IDLE).
+    pub fn sharded(agent: AnyAgent) -> Self {
+        Self { agent, make: None, per: Per::Conversation }
+    }
+
+    /// What makes the instance of a conversation, so that each has a state of its own. All of them have the
+    /// profile and the tools of the agent that [`sharded`](Self::sharded) was given.
+    #[must_use]
+    pub fn made_by(mut self, make: impl Fn(&str) -> AnyAgent + Send + Sync + 'static) -> Self {
+        self.make = Some(Arc::new(make));
+        self
+    }
+
+    /// The agent whose profile and tools all instances have.
+    pub fn agent(&self) -> &AnyAgent {
+        &self.agent
+    }
+
+    /// An instance.
+    fn instance(&self, conversation: Option<&str>) -> AnyAgent {
+        match (&self.make, conversation) {
+            (Some(make), Some(conversation)) => make(conversation),
+            _ => self.agent.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for SoleAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoleAgent").field("agent", &self.agent).field("per", &self.per).finish()
+    }
+}
+
+/// What an agent that lives once needs of its node.
+pub struct SoleParts {
+    /// The leases, and how long one lasts.
+    pub leases: (Leases, LeasesConfig),
+    /// This node, as the leases know it.
+    pub node: String,
+    /// The way to the agent of this name on the node that the leases name.
+    pub far: Far,
+    /// What makes the actor of an instance, for one conversation if there's one per conversation.
+    pub server: MakeServer,
+}
+
+/// The way to an agent on another node: the node, and the agent's name.
+pub type Far = Arc<dyn Fn(&str, &str) -> Result<Address<Request<Ask>>, RemoteError> + Send + Sync>;
+
+/// What makes the actor of an instance.
+pub type MakeServer = Arc<dyn Fn(AnyAgent, Option<String>) -> AgentServer + Send + Sync>;
+
+impl fmt::Debug for SoleParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoleParts").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// What lies in the mailbox of the actor that takes requests for an agent that lives once.
+///
+/// ```
+/// use neuroflow_actors::SoleCommand;
+/// use neuroflow_kernel::Message;
+/// fn label(command: &SoleCommand) -> &'static str {
+///     command.name()
+/// }
+/// ```
+#[derive(Debug)]
+pub enum SoleCommand {
+    /// Ask the agent, wherever it lives. Needs [`ASK`].
+    Ask(Request<Ask>),
+    /// Nobody has this key: this node is to try. It comes from the actor's own tasks.
+    Keep {
+        /// The key.
+        shard: Shard,
+        /// Where the key is, once this node has it; nothing if there is no room.
+        reply: Reply<Option<Singleton<AgentCommand>>>,
+    },
+    /// What is idle may end. It comes from the actor itself.
+    Sweep,
+}
+
+impl Message for SoleCommand {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ask(_) => "ask",
+            Self::Keep { .. } => "keep",
+            Self::Sweep => "sweep",
+        }
+    }
+
+    fn required_rights(&self) -> Rights {
+        match self {
+            Self::Ask(_) => ASK,
+            Self::Keep { .. } | Self::Sweep => PROGRESS,
+        }
+    }
+}
+
+/// One instance: its key among the leases, and its conversation.
+///
+/// ```
+/// fn is_singleton(shard: &neuroflow_actors::Shard) -> bool {
+///     shard.conversation.is_none()
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shard {
+    /// The key.
+    pub key: String,
+    /// The conversation, if there is an instance for each.
+    pub conversation: Option<String>,
+}
+
+impl Shard {
+    /// The key has the conversation's hash, for clients may name theirs as they like.
+    fn of(agent: &str, conversation: Option<&str>) -> Self {
+        let mut key = format!("agent/{agent}");
+        if let Some(conversation) = conversation {
+            key.push('/');
+            let hash = digest(&SHA256, conversation.as_bytes());
+            for byte in hash.as_ref().iter().take(SHARD_BYTES) {
+                key.push_str(&format!("{byte:02x}"));
+            }
+        }
+        Self { key, conversation: conversation.map(str::to_owned) }
+    }
+}
+
+/// Bytes of a conversation's hash that are in its key: two don't meet by chance.
+const SHARD_BYTES: usize = 16;
+
+/// The actor that takes requests for an agent that lives once, as a child, and its address.
+///
+/// # Errors
+/// Says that there are no leases, or what is wrong with the term or the agent's name.
+pub fn sole_child(
+    agent: SoleAgent,
+    parts: SoleParts,
+) -> Result<(ChildSpec, Address<SoleCommand>), LeaseError> {
+    let name = agent.agent.profile().name;
+    let (leases, config) = parts.leases;
+    // What is wrong with all keys is said now, not when somebody asks.
+    let longest = Shard::of(&name, (agent.per == Per::Conversation).then_some(""));
+    leases.allow(&longest.key, config.lasts())?;
+    let way = Arc::new(Way {
+        name: name.clone(),
+        leases,
+        term: config.lasts(),
+        node: parts.node,
+        far: parts.far,
+    });
+    let server = parts.server;
+    let make = move || SoleServer::new(agent.clone(), Arc::clone(&way), Arc::clone(&server));
+    Ok(ChildSpec::new(&name, make)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conversation_has_one_key_whatever_it_is_called() {
+        let one = Shard::of("echo", Some("a conversation / with any text"));
+        assert_eq!(one, Shard::of("echo", Some("a conversation / with any text")));
+        assert_ne!(one.key, Shard::of("echo", Some("another")).key);
+        assert_ne!(one.key, Shard::of("shell", one.conversation.as_deref()).key);
+        assert_eq!(one.key.len(), "agent/echo/".len() + 2 * SHARD_BYTES);
+        assert!(neuroflow_kernel::Name::new(one.key.replace('/', ".")).is_ok());
+        assert_eq!(Shard::of("echo", None).key, "agent/echo");
+    }
+}

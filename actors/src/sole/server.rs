@@ -1,0 +1,318 @@
+//! Takes requests to where the instance lives, and starts it here if it lives nowhere.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use neuroflow_kernel::{
+    Actor, Address, CallError, ChildSpec, Clock, Context, Header, Moment, Name, Parcel, Request,
+    Restart, RestartPolicy, StreamError, Supervisor,
+};
+
+use super::{Far, MakeServer, Per, Shard, SoleAgent, SoleCommand};
+use crate::agent::history::refuse;
+use crate::agent::{AgentCommand, Ask, AskRefusal, read};
+use crate::lease::{Leases, Singleton};
+use crate::limits::{SOLE_ANSWER, SOLE_ERRANDS, SOLE_IDLE, SOLE_KEPT, SOLE_LOOK, SOLE_PAUSE};
+
+/// What leads to instances.
+pub(super) struct Way {
+    pub(super) name: String,
+    pub(super) leases: Leases,
+    pub(super) term: Duration,
+    pub(super) node: String,
+    pub(super) far: Far,
+}
+
+pub(super) struct SoleServer {
+    agent: SoleAgent,
+    way: Arc<Way>,
+    server: MakeServer,
+    keepers: Option<Supervisor>,
+    kept: HashMap<String, Kept>,
+    /// As many references as there are requests on their way, and one.
+    errands: Arc<()>,
+}
+
+/// A key that this node has, or tries to get.
+struct Kept {
+    keeper: Singleton<AgentCommand>,
+    child: Name,
+    used: Moment,
+}
+
+impl SoleServer {
+    pub(super) fn new(agent: SoleAgent, way: Arc<Way>, server: MakeServer) -> Self {
+        Self { agent, way, server, keepers: None, kept: HashMap::new(), errands: Arc::default() }
+    }
+
+    /// Which instance a request is for; it names its conversation from then on.
+    fn shard(&self, request: Request<Ask>) -> Result<(Shard, Request<Ask>), Unfit> {
+        let Request { parcel, replies } = request;
+        if self.agent.per == Per::Cluster {
+            return Ok((Shard::of(&self.way.name, None), Request { parcel, replies }));
+        }
+        if let Some(conversation) = parcel.get().context.as_deref() {
+            let shard = Shard::of(&self.way.name, Some(conversation));
+            return Ok((shard, Request { parcel, replies }));
+        }
+        if parcel.get().task.is_some() {
+            // Whose task it is only its conversation tells.
+            return Err(Unfit::Refused(AskRefusal::UnknownTask, Request { parcel, replies }));
+        }
+        let ask = read::ask(parcel.get()).named();
+        let shard = Shard::of(&self.way.name, ask.context.as_deref());
+        match Parcel::archive(&ask) {
+            Ok(parcel) => Ok((shard, Request { parcel, replies })),
+            Err(_too_long) => {
+                replies.fail(StreamError::Mismatch);
+                Err(Unfit::Ended)
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request<Ask>, context: &mut Context<SoleCommand>) {
+        let at_ms = now_ms(context.clock());
+        let (shard, mut request) = match self.shard(request) {
+            Ok(found) => found,
+            Err(Unfit::Refused(refusal, request)) => return refuse(request, refusal, at_ms),
+            Err(Unfit::Ended) => return,
+        };
+        let header = context.onward();
+        if let Some(kept) = self.kept.get_mut(&shard.key) {
+            kept.used = context.clock().now();
+            if let Some((_, here)) = kept.keeper.here() {
+                match hand_over(&here, header.clone(), request) {
+                    Ok(()) => return,
+                    Err(Some(back)) => request = back,
+                    Err(None) => return,
+                }
+            }
+        }
+        if Arc::strong_count(&self.errands) > SOLE_ERRANDS {
+            return refuse(request, AskRefusal::Busy, at_ms);
+        }
+        let errand = Errand {
+            way: Arc::clone(&self.way),
+            own: context.address(),
+            clock: context.clock().clone(),
+            shard,
+            header,
+            _counted: Arc::clone(&self.errands),
+        };
+        // There is room: fewer are on their way than an actor may have tasks.
+        let _full = context.task(errand.run(request)).is_err();
+    }
+
+    /// Starts to try for a key.
+    async fn keep(
+        &mut self,
+        shard: Shard,
+        context: &Context<SoleCommand>,
+    ) -> Option<Singleton<AgentCommand>> {
+        let now = context.clock().now();
+        if let Some(kept) = self.kept.get_mut(&shard.key) {
+            kept.used = now;
+            return Some(kept.keeper.clone());
+        }
+        if self.kept.len() >= SOLE_KEPT {
+            tracing::warn!(agent = %context.path(), "as many conversations live here as may");
+            return None;
+        }
+        let (agent, server) = (self.agent.clone(), Arc::clone(&self.server));
+        let conversation = shard.conversation.clone();
+        let make =
+            move |_fence| server(agent.instance(conversation.as_deref()), conversation.clone());
+        let (spec, keeper) = match self.way.leases.singleton(&shard.key, self.way.term, make) {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "no key for an agent");
+                return None;
+            }
+        };
+        let child = spec.name().clone();
+        if !self.start(spec).await {
+            return None;
+        }
+        let kept = Kept { keeper: keeper.clone(), child, used: now };
+        self.kept.insert(shard.key, kept);
+        Some(keeper)
+    }
+
+    async fn start(&self, spec: ChildSpec) -> bool {
+        let Some(keepers) = &self.keepers else { return false };
+        match keepers.start(spec.restart(Restart::Permanent)).await {
+            Ok(()) => true,
+            // The one before it hasn't ended yet, for one.
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "no keeper of a key");
+                false
+            }
+        }
+    }
+
+    /// Ends instances that nobody has asked for long, and tries for keys that others have.
+    async fn sweep(&mut self, context: &mut Context<SoleCommand>) {
+        let now = context.clock().now();
+        let mut over = Vec::new();
+        for (key, kept) in &self.kept {
+            let unused = now.since(kept.used);
+            let is_over = match kept.keeper.here() {
+                Some((_, here)) => unused > SOLE_IDLE && is_idle(&here, context.clock()).await,
+                None => unused > 2 * self.way.term,
+            };
+            if is_over {
+                over.push(key.clone());
+            }
+        }
+        for key in over {
+            let (Some(kept), Some(keepers)) = (self.kept.remove(&key), self.keepers.clone()) else {
+                continue;
+            };
+            let ending = async move {
+                let _ended = keepers.stop_child(&kept.child).await.is_err();
+            };
+            let _full = context.task(ending).is_err();
+        }
+    }
+}
+
+/// Why a request isn't taken anywhere.
+enum Unfit {
+    Refused(AskRefusal, Request<Ask>),
+    /// It was told already.
+    Ended,
+}
+
+async fn is_idle(instance: &Address<AgentCommand>, clock: &Clock) -> bool {
+    let header = Header::new().within(clock, SOLE_ANSWER);
+    let live: Result<usize, CallError> =
+        instance.call(header, |reply| AgentCommand::Live { reply }).await;
+    live.is_ok_and(|live| live == 0)
+}
+
+/// Gives the request back if the instance doesn't take it now.
+fn hand_over(
+    instance: &Address<AgentCommand>,
+    header: Header,
+    request: Request<Ask>,
+) -> Result<(), Option<Request<Ask>>> {
+    instance.try_tell(header, AgentCommand::Ask(request)).map_err(|unsent| match unsent.message {
+        AgentCommand::Ask(request) => Some(request),
+        _ => None,
+    })
+}
+
+fn now_ms(clock: &Clock) -> u64 {
+    let wall = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One request on its way.
+struct Errand {
+    way: Arc<Way>,
+    own: Address<SoleCommand>,
+    clock: Clock,
+    shard: Shard,
+    header: Header,
+    _counted: Arc<()>,
+}
+
+impl Errand {
+    /// Tries until an instance has taken the request, its caller has gone, or the time is over: that of the
+    /// request, and at most what a lost node's lease needs to end and another to begin.
+    async fn run(self, mut request: Request<Ask>) {
+        let most = self.clock.now() + 2 * self.way.term + SOLE_LOOK;
+        let until = self.header.deadline().map_or(most, |deadline| deadline.min(most));
+        while self.clock.now() < until && !request.replies.is_closed() {
+            match self.step(request, until).await {
+                Some(back) => request = back,
+                None => return,
+            }
+            self.clock.sleep(SOLE_PAUSE).await;
+        }
+        // It was surely not handled.
+        request.replies.fail(StreamError::Overloaded);
+    }
+
+    /// One try; gives the request back if it wasn't taken.
+    async fn step(&self, request: Request<Ask>, until: Moment) -> Option<Request<Ask>> {
+        match self.way.leases.holder(&self.shard.key).await {
+            Ok(Some(holder)) if holder.node != self.way.node => {
+                match (self.way.far)(&holder.node, &self.way.name) {
+                    Ok(there) => {
+                        let sent = there.try_tell(self.header.clone(), request);
+                        sent.err().map(|unsent| unsent.message)
+                    }
+                    // It may be lost, and its lease will end.
+                    Err(_unreachable) => Some(request),
+                }
+            }
+            Ok(_here_or_nowhere) => self.here(request, until).await,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(agent = self.way.name, error, "the leases can't be asked");
+                Some(request)
+            }
+        }
+    }
+
+    async fn here(&self, request: Request<Ask>, until: Moment) -> Option<Request<Ask>> {
+        let shard = self.shard.clone();
+        let header = Header::new().until(until);
+        let keep = self.own.call(header, |reply| SoleCommand::Keep { shard, reply }).await;
+        let Ok(Some(mut keeper)) = keep else { return Some(request) };
+        let at = until.min(self.clock.now() + SOLE_LOOK);
+        match self.clock.before(at, keeper.held()).await {
+            Ok(Some((_, instance))) => {
+                hand_over(&instance, self.header.clone(), request).err().flatten()
+            }
+            _ => Some(request),
+        }
+    }
+}
+
+impl Actor for SoleServer {
+    type Message = SoleCommand;
+    type Error = Infallible;
+    const KIND: &'static str = "sole";
+
+    async fn started(&mut self, context: &mut Context<SoleCommand>) -> Result<(), Infallible> {
+        if let Ok(name) = Name::new("keys") {
+            self.keepers = context.supervise(name, RestartPolicy::default(), Vec::new()).await.ok();
+        }
+        if self.agent.per == Per::Cluster {
+            // Without being asked, so that there is one, and another when that is lost.
+            self.keep(Shard::of(&self.way.name, None), context).await;
+            return Ok(());
+        }
+        let (own, clock, term) = (context.address(), context.clock().clone(), self.way.term);
+        let sweeping = async move {
+            loop {
+                clock.sleep(term).await;
+                if own.tell(Header::new(), SoleCommand::Sweep).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _full = context.task(sweeping).is_err();
+        Ok(())
+    }
+
+    async fn handle(
+        &mut self,
+        command: SoleCommand,
+        context: &mut Context<SoleCommand>,
+    ) -> Result<(), Infallible> {
+        match command {
+            SoleCommand::Ask(request) => self.ask(request, context),
+            SoleCommand::Keep { shard, reply } => {
+                let keeper = self.keep(shard, context).await;
+                let _gone = reply.send(keeper);
+            }
+            SoleCommand::Sweep => self.sweep(context).await,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! Starts the agents of which there's only one in the cluster, or one per conversation.
+
+use std::sync::Arc;
+
+use neuroflow_actors::{
+    ASK, Ask, Far, Leases, LeasesConfig, MakeServer, SoleAgent, SoleCommand, SoleParts, sole_child,
+};
+use neuroflow_kernel::{Address, Kernel, Request, Restart, Restriction, Supervisor};
+use neuroflow_transport::{Allowed, Links};
+
+use super::BootError;
+
+/// Starts them below the other agents, and offers them to other nodes by their names.
+pub(super) async fn start(
+    agents: Vec<(SoleAgent, MakeServer)>,
+    config: Option<LeasesConfig>,
+    links: Option<&Links>,
+    supervisor: &Supervisor,
+    kernel: &Kernel,
+) -> Result<Vec<(String, Address<Request<Ask>>)>, BootError> {
+    let Some((first, _)) = agents.first() else { return Ok(Vec::new()) };
+    let Some(links) = links else {
+        return Err(BootError::Alone { agent: first.agent().profile().name });
+    };
+    // The id, as two nodes may have one name.
+    let node = links.id().to_string();
+    let leases = match &config {
+        Some(config) => config.open(&node, kernel.clock().clone()).await?,
+        None => Leases::unconfigured(),
+    };
+    let config = config.unwrap_or_else(|| LeasesConfig::new(""));
+    let mut started = Vec::new();
+    for (agent, server) in agents {
+        let profile = agent.agent().profile();
+        let ways = links.clone();
+        let far: Far = Arc::new(move |node, name| ways.resolve(&format!("agent://{node}/{name}")));
+        let (leases, node) = ((leases.clone(), config.clone()), node.clone());
+        let (spec, address) = sole_child(agent, SoleParts { leases, node, far, server })?;
+        supervisor.start(spec.restart(Restart::Permanent)).await?;
+        let address = address.attenuate(Restriction::new().rights(ASK))?;
+        let Some(asked) = address.accepting(SoleCommand::Ask) else { continue };
+        links.export(&profile.name, asked.clone(), Allowed::Everyone)?;
+        links.describe(&profile.name, profile.skills.iter().map(|it| it.id.clone()).collect());
+        started.push((profile.name, asked));
+    }
+    Ok(started)
+}

@@ -1,0 +1,262 @@
+//! Agents of which there's one in the cluster, or one per conversation, whatever becomes of their nodes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use neuroflow::actors::{LeaseError, TaskContext};
+use neuroflow::transport::{Authority, LinksConfig, Trust};
+use neuroflow::{
+    Agent, AgentError, AgentProfile, Answer, AnyAgent, Ask, BootError, Clock, Header, Incoming,
+    LeasesConfig, Node, SoleAgent, Turn,
+};
+
+use crate::cluster::Cluster;
+
+/// How many instances of each conversation live, and how many ever have at once.
+#[derive(Clone, Default)]
+struct Census(Arc<Mutex<HashMap<String, (i64, i64)>>>);
+
+impl Census {
+    fn add(&self, conversation: &str, change: i64) {
+        let mut counts = self.0.lock().expect("nobody panics here");
+        let (living, most) = counts.entry(conversation.to_owned()).or_default();
+        *living += change;
+        *most = (*most).max(*living);
+    }
+
+    fn of(&self, conversation: &str) -> (i64, i64) {
+        self.0.lock().expect("nobody panics here").get(conversation).copied().unwrap_or_default()
+    }
+}
+
+/// Says on which node it lives, and how often it has been asked.
+struct Counter {
+    node: &'static str,
+    name: &'static str,
+    asked: AtomicU32,
+    alive: Option<(Census, String)>,
+}
+
+impl Counter {
+    fn new(node: &'static str, name: &'static str) -> Self {
+        Self { node, name, asked: AtomicU32::new(0), alive: None }
+    }
+
+    fn of(node: &'static str, census: &Census, conversation: &str) -> Self {
+        census.add(conversation, 1);
+        let mut counter = Self::new(node, "counter");
+        counter.alive = Some((census.clone(), conversation.to_owned()));
+        counter
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        if let Some((census, conversation)) = &self.alive {
+            census.add(conversation, -1);
+        }
+    }
+}
+
+impl Agent for Counter {
+    fn profile(&self) -> AgentProfile {
+        AgentProfile::new(self.name, "Counts.")
+    }
+
+    async fn run(&self, _: Incoming, _: TaskContext) -> Result<Answer, AgentError> {
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        Ok(Answer::text(format!("{} {asked}", self.node)))
+    }
+}
+
+/// Long enough that a busy machine renews in time.
+const TERM: Duration = Duration::from_secs(6);
+
+struct World {
+    authority: Authority,
+    census: Census,
+}
+
+impl World {
+    fn new() -> Self {
+        let authority = Authority::create("test", Clock::system().wall()).expect("an authority");
+        Self { authority, census: Census::default() }
+    }
+
+    fn links(&self, name: &str) -> LinksConfig {
+        let (hour, now) = (Duration::from_hours(1), Clock::system().wall());
+        let credential = self.authority.issue(name, &[], hour, now).expect("a certificate");
+        let trust = Trust::from_pem(self.authority.certificate_pem()).expect("an authority");
+        LinksConfig::new("127.0.0.1:0".parse().expect("an address"), credential, trust)
+    }
+
+    /// A node that may have the ledger, and counters.
+    async fn node(&self, name: &'static str, url: &str, seed: Option<&Node>) -> Node {
+        let census = self.census.clone();
+        let counters = SoleAgent::sharded(AnyAgent::new(Counter::new(name, "counter")));
+        let counters = counters
+            .made_by(move |conversation| AnyAgent::new(Counter::of(name, &census, conversation)));
+        let seed = seed.and_then(|seed| seed.links()?.local_address());
+        let links = seed.into_iter().fold(self.links(name), LinksConfig::seed);
+        let node = Node::builder()
+            .cluster(links)
+            .leases(LeasesConfig::new(url).term(TERM))
+            .sole(SoleAgent::singleton(AnyAgent::new(Counter::new(name, "ledger"))))
+            .sole(counters);
+        node.start().await.expect("it starts")
+    }
+
+    async fn three(&self, url: &str) -> [Node; 3] {
+        let a = self.node("a", url, None).await;
+        let b = self.node("b", url, Some(&a)).await;
+        let c = self.node("c", url, Some(&a)).await;
+        for node in [&a, &b, &c] {
+            until(|| links_up(node) == 2).await;
+        }
+        [a, b, c]
+    }
+}
+
+fn links_up(node: &Node) -> usize {
+    let status = node.links().map(|links| links.status()).unwrap_or_default();
+    status.iter().filter(|link| link.state == neuroflow::transport::LinkState::Up).count()
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let clock = Clock::system();
+    let at = clock.now() + Duration::from_mins(1);
+    while !condition() {
+        assert!(clock.now() < at, "it never became true");
+        clock.sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The node that answers, and the how manieth request this is to the instance there.
+async fn ask(node: &Node, target: &str, conversation: Option<&str>) -> (String, u32) {
+    let clock = node.kernel().clock().clone();
+    let at = clock.now() + Duration::from_mins(2);
+    loop {
+        let ask = Ask::new(Turn::user("?"));
+        let ask = conversation.into_iter().fold(ask, Ask::in_context);
+        // What was lost with a node is asked again: this test is about who answers.
+        if let Ok(outcome) = node.ask_with(target, ask, Header::new().until(at)).await
+            && let Some((node, number)) = outcome.text().split_once(' ')
+        {
+            return (node.to_owned(), number.parse().expect("a number"));
+        }
+        assert!(clock.now() < at, "nobody answers");
+        clock.sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_singleton_is_found_from_everywhere_and_lives_on_when_its_node_dies() {
+    let database = Cluster::start();
+    let world = World::new();
+    let mut nodes: Vec<Node> = world.three(&database.url()).await.into();
+    let mut number = 0;
+    let (first, _) = ask(&nodes[0], "ledger", None).await;
+    for node in &nodes {
+        for target in ["ledger", "agent://*/ledger", "agent://b/ledger"] {
+            let (at, told) = ask(node, target, Some("any")).await;
+            assert_eq!(at, first, "{target}");
+            assert!(told > number, "one instance counts");
+            number = told;
+        }
+    }
+    // Killed, it gives nothing back: its term has to end.
+    let name = |node: &Node| node.links().map(|links| links.name().to_string());
+    let at = nodes.iter().position(|node| name(node).as_ref() == Some(&first));
+    drop(nodes.remove(at.expect("it's one of them")));
+    let (second, told) = ask(&nodes[0], "ledger", None).await;
+    assert!(second != first && told == 1, "{second} after {first}");
+    assert_eq!(ask(&nodes[1], "ledger", None).await, (second.clone(), 2));
+    // Stopped, it does.
+    let at = nodes.iter().position(|node| name(node).as_ref() == Some(&second));
+    nodes.remove(at.expect("it's one of them")).stop().await;
+    let (third, told) = ask(&nodes[0], "agent://*/ledger", None).await;
+    assert!(third != second && told == 1, "{third} after {second}");
+    nodes.remove(0).stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_has_one_instance_wherever_it_is_asked_from() {
+    let database = Cluster::start();
+    let world = World::new();
+    let mut nodes: Vec<Node> = world.three(&database.url()).await.into();
+    let conversations: Vec<String> = (0..8).map(|number| format!("talk / {number}")).collect();
+    let mut lives: HashMap<String, Vec<&String>> = HashMap::new();
+    for conversation in &conversations {
+        let (first, told) = ask(&nodes[0], "agent://*/counter", Some(conversation)).await;
+        assert_eq!(told, 1);
+        // By the placement, by the own node, and by one that it may not live on.
+        let ways = [(1, "agent://*/counter"), (2, "counter"), (0, "agent://b/counter")];
+        for (number, (node, target)) in ways.into_iter().enumerate() {
+            let expected = u32::try_from(number).expect("a few") + 2;
+            let told = ask(&nodes[node], target, Some(conversation)).await;
+            assert_eq!(told, (first.clone(), expected), "{target} {conversation}");
+        }
+        lives.entry(first).or_default().push(conversation);
+    }
+    assert!(lives.len() > 1, "8 conversations live on more nodes than one: {lives:?}");
+    // One without a name has one from its first request on, and so an instance.
+    let (_, told) = ask(&nodes[0], "agent://*/counter", None).await;
+    assert_eq!(told, 1);
+    // The conversations of a node that dies begin anew elsewhere when they are asked; the others don't.
+    let victim = nodes.remove(1);
+    let gone = lives.remove("b").unwrap_or_default();
+    drop(victim);
+    for conversation in gone {
+        let (next, told) = ask(&nodes[0], "agent://*/counter", Some(conversation)).await;
+        assert!(next != "b" && told == 1, "{conversation}");
+        assert_eq!(ask(&nodes[1], "counter", Some(conversation)).await, (next, 2));
+    }
+    for (node, conversations) in lives {
+        for conversation in conversations {
+            let told = ask(&nodes[0], "agent://*/counter", Some(conversation)).await;
+            assert_eq!(told, (node.clone(), 5), "{conversation}");
+        }
+    }
+    for conversation in &conversations {
+        assert_eq!(world.census.of(conversation).1, 1, "never two of {conversation}");
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+    until(|| conversations.iter().all(|it| world.census.of(it).0 == 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_whose_lease_cannot_be_kept_ends_and_comes_back() {
+    let mut database = Cluster::start();
+    let world = World::new();
+    let node = world.node("a", &database.url(), None).await;
+    assert_eq!(ask(&node, "counter", Some("one")).await.1, 1);
+    assert_eq!(world.census.of("one"), (1, 1));
+    database.halt();
+    until(|| world.census.of("one").0 == 0).await;
+    let header = Header::new().within(node.kernel().clock(), Duration::from_secs(1));
+    let ask_now = Ask::new(Turn::user("?")).in_context("one");
+    let refused = node.ask_with("counter", ask_now, header).await;
+    assert!(refused.is_err(), "nobody may answer: {refused:?}");
+    database.resume();
+    assert_eq!(ask(&node, "counter", Some("one")).await.1, 1, "another instance");
+    assert_eq!(world.census.of("one"), (1, 1));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn without_leases_or_a_cluster_it_says_so() {
+    let world = World::new();
+    let ledger = || SoleAgent::singleton(AnyAgent::new(Counter::new("a", "ledger")));
+    let unconfigured = Node::builder().cluster(world.links("a")).sole(ledger()).start().await;
+    assert!(
+        matches!(unconfigured, Err(BootError::Leases(LeaseError::Unconfigured))),
+        "{unconfigured:?}"
+    );
+    let alone = Node::builder().leases(LeasesConfig::new("postgres:///none")).sole(ledger());
+    let alone = alone.start().await;
+    assert!(matches!(alone, Err(BootError::Alone { ref agent }) if agent == "ledger"), "{alone:?}");
+}
