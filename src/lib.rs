@@ -46,6 +46,11 @@ struct DurabilityGuide;
 #[doc = include_str!("../docs/guides/gateway.md")]
 struct GatewayGuide;
 
+/// The examples of the guide to clusters.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guides/cluster.md")]
+struct ClusterGuide;
+
 /// The examples of the guide to the Model Context Protocol.
 #[cfg(all(doctest, feature = "mcp"))]
 #[doc = include_str!("../docs/guides/mcp.md")]

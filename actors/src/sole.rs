@@ -6,7 +6,7 @@
 
 mod server;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use neuroflow_kernel::{Address, ChildSpec, Message, RemoteError, Reply, Request, Rights};
@@ -76,11 +76,30 @@ impl SoleAgent {
 
 impl fmt::Debug for SoleAgent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SoleAgent").field("agent", &self.agent).field("per", &self.per).finish()
+        f.debug_struct("SoleAgent")
+            .field("agent", &self.agent)
+            .field("per", &self.per)
+            .finish_non_exhaustive()
     }
 }
 
 /// What an agent that lives once needs of its node.
+///
+/// ```
+/// use std::sync::Arc;
+/// use neuroflow_actors::{AgentServer, Journal, Leases, LeasesConfig, SoleParts};
+/// use neuroflow_kernel::RemoteError;
+/// fn alone(leases: Leases, config: LeasesConfig, journal: Journal) -> SoleParts {
+///     SoleParts {
+///         leases: (leases, config),
+///         node: "a".to_owned(),
+///         far: Arc::new(|node, _name| Err(RemoteError::Unreachable { target: node.to_owned() })),
+///         server: Arc::new(move |agent, talk| {
+///             AgentServer::new(agent, None, journal.clone()).conversation(talk)
+///         }),
+///     }
+/// }
+/// ```
 pub struct SoleParts {
     /// The leases, and how long one lasts.
     pub leases: (Leases, LeasesConfig),
@@ -169,7 +188,8 @@ impl Shard {
             key.push('/');
             let hash = digest(&SHA256, conversation.as_bytes());
             for byte in hash.as_ref().iter().take(SHARD_BYTES) {
-                key.push_str(&format!("{byte:02x}"));
+                // Writing to a text doesn't fail.
+                let _written = write!(key, "{byte:02x}").is_ok();
             }
         }
         Self { key, conversation: conversation.map(str::to_owned) }
@@ -180,6 +200,13 @@ impl Shard {
 const SHARD_BYTES: usize = 16;
 
 /// The actor that takes requests for an agent that lives once, as a child, and its address.
+///
+/// ```
+/// use neuroflow_actors::{AnyAgent, Echo, LeaseError, SoleAgent, SoleParts, sole_child};
+/// fn spec(parts: SoleParts) -> Result<neuroflow_kernel::ChildSpec, LeaseError> {
+///     Ok(sole_child(SoleAgent::singleton(AnyAgent::new(Echo)), parts)?.0)
+/// }
+/// ```
 ///
 /// # Errors
 /// Says that there are no leases, or what is wrong with the term or the agent's name.

@@ -82,6 +82,12 @@ const GOSSIP: Metric<Counter, 1> = Metric::counter(
 const GOSSIP_BYTES: Metric<Counter, 0> =
     Metric::counter("neuroflow_gossip_sent_bytes_total", "Bytes of messages to members.", []);
 
+const LIST_FAILURES: Metric<Counter, 0> = Metric::counter(
+    "neuroflow_revocation_file_failures_total",
+    "Looks at the file of revoked nodes at which it couldn't be read or written, or wasn't a list.",
+    [],
+);
+
 const PLACEMENTS: Metric<Counter, 1> = Metric::counter(
     "neuroflow_placements_total",
     "Messages to agent://*/name, by outcome: placed here, placed on another node, or nowhere.",
@@ -125,6 +131,9 @@ pub(super) fn register(instruments: &Instruments, links: &Links) -> Result<(), M
     })?;
     let of = links.clone();
     instruments.read_counters(&GOSSIP_BYTES, move || vec![([], number(of.gossip().sent_bytes))])?;
+    let of = links.clone();
+    instruments
+        .read_counters(&LIST_FAILURES, move || vec![([], number(of.gossip().list_failures))])?;
     let of = links.clone();
     instruments.read_counters(&PLACEMENTS, move || {
         let gossip = of.gossip();

@@ -1,9 +1,9 @@
 //! `cluster init`, `invite` and `join`, `node init`, and a node that has links.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use crate::scene::{Scratch, Server, mode};
+use crate::scene::{Scratch, Server, get, mode};
 
 #[test]
 fn a_cluster_and_its_nodes_are_made_and_serve() {
@@ -88,4 +88,170 @@ fn an_invitation_that_nobody_takes_ends_and_so_does_its_token() {
     nonsense.failed_with(1, &["isn't a token", "nfj1."]);
     let invite = ["cluster", "invite", "c", "--authority", "nowhere", "--listen", "127.0.0.1:0"];
     scratch.output(&invite).failed_with(1, &["nowhere/authority.pem"]);
+}
+
+/// A node that serves with this identity, at a port of its own.
+fn serve(scratch: &Scratch, identity: &std::path::Path, more: &[&str]) -> Server {
+    let identity = format!("--cluster-identity={}", identity.display());
+    Server::start(scratch, &[&["--cluster-listen=127.0.0.1:0", &identity], more].concat())
+}
+
+/// Waits until the node's status satisfies this.
+fn status(
+    scratch: &Scratch,
+    server: &Server,
+    holds: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let socket = server.socket.display().to_string();
+    for _ in 0..600 {
+        let ran = scratch.output(&["cluster", "status", "--json", "--socket", &socket]);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let status: serde_json::Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        if holds(&status["cluster"]) {
+            return status["cluster"].clone();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("the cluster's status never became that");
+}
+
+fn member<'a>(cluster: &'a serde_json::Value, name: &str) -> Option<&'a serde_json::Value> {
+    cluster["members"].as_array()?.iter().find(|member| member["name"] == name)
+}
+
+#[test]
+fn a_running_node_invites_and_shuts_out_without_a_restart() {
+    let (scratch, second, third) = (Scratch::new(), Scratch::new(), Scratch::new());
+    assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", "ca"]).code, 0);
+    for node in ["a", "b"] {
+        let made = scratch.output(&["node", "init", node, "--authority", "ca", "--dir", node]);
+        assert_eq!(made.code, 0, "{}", made.stderr);
+    }
+    let authority = format!("--cluster-authority={}", scratch.path("ca").display());
+    let more = [&authority, "--cluster-capacity=7"];
+    let a = serve(&scratch, &scratch.path("a"), &more);
+    let own = status(&scratch, &a, |cluster| member(cluster, "a").is_some());
+    let own = member(&own, "a").expect("itself");
+    assert_eq!(own["capacity"], 7);
+    check_metrics(&a);
+    let address = own["address"].as_str().expect("an address").to_owned();
+    let seeds = format!("--cluster-seeds={address}");
+
+    let b = serve(&second, &scratch.path("b"), &[&seeds]);
+    let socket = a.socket.display().to_string();
+    let unable = b.socket.display().to_string();
+    let unable = scratch.output(&["cluster", "invite", "c", "--socket", &unable]);
+    unable.failed_with(1, &["cluster.authority", "--authority"]);
+    let invited = scratch.output(&["cluster", "invite", "c", "--role", "x", "--socket", &socket]);
+    assert_eq!(invited.code, 0, "{}", invited.stderr);
+    let joined = scratch.output(&["cluster", "join", invited.stdout.trim(), "--dir", "c"]);
+    assert_eq!(joined.code, 0, "{}", joined.stderr);
+    let id = joined.stdout.split_whitespace().nth(1).expect("an id").to_owned();
+    let c = serve(&third, &scratch.path("c"), &[&seeds]);
+    for server in [&a, &b] {
+        status(&scratch, server, |it| member(it, "c").is_some_and(|c| c["state"] == "alive"));
+    }
+
+    let (ca, identity) = (scratch.path("ca"), scratch.path("a"));
+    let (ca, identity) = (ca.to_str().expect("a path"), identity.to_str().expect("a path"));
+    let revoke = ["cluster", "revoke", &id, "--authority", ca, "--identity", identity];
+    let revoked = scratch.output(&revoke);
+    assert_eq!(revoked.code, 0, "{}", revoked.stderr);
+    for server in [&a, &b] {
+        status(&scratch, server, |it| member(it, "c").is_some_and(|c| c["state"] == "revoked"));
+    }
+    // The other node has heard of it, and keeps it over a restart, with nobody there to tell it.
+    let list = std::fs::read_to_string(scratch.path("a/revocations.txt")).expect("a list");
+    let kept = || std::fs::read_to_string(scratch.path("b/revocations.txt"));
+    for _ in 0..600 {
+        if kept().is_ok_and(|kept| kept == list) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(kept().expect("it's kept"), list);
+    drop((a, b));
+    let b = serve(&second, &scratch.path("b"), &[]);
+    let alone = status(&scratch, &b, |cluster| member(cluster, "b").is_some());
+    let address = member(&alone, "b").expect("itself")["address"].as_str().expect("one").to_owned();
+    drop(c);
+    let seeds = format!("--cluster-seeds={address}");
+    let c = serve(&third, &scratch.path("c"), &[&seeds]);
+    let d = scratch.output(&["node", "init", "d", "--authority", "ca", "--dir", "d"]);
+    assert_eq!(d.code, 0, "{}", d.stderr);
+    let fourth = Scratch::new();
+    let _d = serve(&fourth, &scratch.path("d"), &[&seeds]);
+    let seen = status(&scratch, &b, |it| member(it, "d").is_some_and(|d| d["state"] == "alive"));
+    assert!(member(&seen, "c").is_none_or(|c| c["state"] == "revoked"), "{seen}");
+    drop(c);
+    // A list that isn't the authority's is refused at the start.
+    let forged = list.replace("serial 1", "serial 8");
+    std::fs::write(scratch.path("a/revocations.txt"), forged).expect("a file");
+    let identity = format!("--cluster-identity={}", scratch.path("a").display());
+    let refused = scratch.output(&["serve", "--cluster-listen=127.0.0.1:0", &identity]);
+    refused.failed_with(2, &["cluster.revocations", "a/revocations.txt"]);
+}
+
+#[test]
+fn settings_of_the_cluster_that_do_not_fit_are_named() {
+    let scratch = Scratch::new();
+    for (flag, texts) in [
+        ("--cluster-advertise=10.0.0.7:7946", ["cluster.advertise", "cluster.listen"]),
+        ("--cluster-singletons=python", ["cluster.singletons", "cluster.leases"]),
+        ("--cluster-leases=file:///x", ["cluster.leases", "postgres://"]),
+    ] {
+        scratch.output(&["serve", flag]).failed_with(2, &texts);
+    }
+    for cluster in ["ca", "other"] {
+        assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", cluster]).code, 0);
+    }
+    let made = scratch.output(&["node", "init", "a", "--authority", "ca", "--dir", "a"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let on = ["serve", "--cluster-listen=127.0.0.1:0", "--cluster-identity=a"];
+    let nowhere = [&on[..], &["--cluster-advertise=0.0.0.0:7946"]].concat();
+    scratch.output(&nowhere).failed_with(2, &["cluster.advertise", "nobody can dial"]);
+    let strange = [&on[..], &["--cluster-authority=other"]].concat();
+    scratch.output(&strange).failed_with(2, &["cluster.authority", "other"]);
+    let away = ["--cluster-leases=postgres:///x?host=/nowhere", "--cluster-sharded=python"];
+    let gone = scratch.output(&[&on[..], &away].concat());
+    gone.failed_with(1, &["cluster.leases"]);
+}
+
+/// The cluster's metrics are there, and Prometheus's own tool finds nothing wrong with any.
+#[expect(clippy::print_stderr, reason = "who runs the tests is told what was left out")]
+fn check_metrics(server: &Server) {
+    let (status, text) = get(server.metrics, "/metrics");
+    assert_eq!(status, 200, "{text}");
+    for name in [
+        "neuroflow_cluster_members",
+        "neuroflow_node_certificate_expiry_seconds",
+        "neuroflow_gossip_messages_total",
+        "neuroflow_gossip_sent_bytes_total",
+        "neuroflow_revocation_file_failures_total",
+        "neuroflow_placements_total",
+    ] {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name} isn't in {text}");
+    }
+    let promtool = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut promtool = match promtool {
+        Ok(promtool) => promtool,
+        Err(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
+            panic!("promtool can't be run ({missing}): run `make test`, which installs it")
+        }
+        Err(missing) => {
+            eprintln!("SKIPPED: promtool can't be run ({missing}); `make test` installs it");
+            return;
+        }
+    };
+    let mut input = promtool.stdin.take().expect("a pipe");
+    input.write_all(text.as_bytes()).expect("it reads");
+    drop(input);
+    let said = promtool.wait_with_output().expect("its end");
+    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(said.status.success() && out.is_empty() && err.is_empty(), "{out}{err}\n{text}");
 }

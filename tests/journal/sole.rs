@@ -120,7 +120,7 @@ impl World {
 }
 
 fn links_up(node: &Node) -> usize {
-    let status = node.links().map(|links| links.status()).unwrap_or_default();
+    let status = node.links().map(neuroflow::transport::Links::status).unwrap_or_default();
     status.iter().filter(|link| link.state == neuroflow::transport::LinkState::Up).count()
 }
 

@@ -11,6 +11,12 @@ mod issuer;
 mod signature;
 mod token;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::token::fuzz;
+#[cfg(test)]
+pub(crate) use self::token::tests::seeds;
+
 use std::fmt;
 use std::time::Duration;
 

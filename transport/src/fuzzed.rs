@@ -9,6 +9,9 @@ use crate::session::script;
 /// Damaged copies of each seed.
 const ROUNDS: u32 = 5_000;
 
+/// Where each copy may be signed or verified, which takes a hundred times as long.
+const ROUNDS_OF_SIGNATURES: u32 = 500;
+
 /// A xorshift generator: the same seed gives the same bytes, so a failure repeats.
 struct Noise(u64);
 
@@ -44,10 +47,14 @@ fn damaged(clean: &[u8], noise: &mut Noise) -> Vec<u8> {
 
 /// Each seed as it is, and damaged.
 fn replay(seeds: &[Vec<u8>], target: impl Fn(&[u8])) {
+    replay_rounds(seeds, ROUNDS, target);
+}
+
+fn replay_rounds(seeds: &[Vec<u8>], rounds: u32, target: impl Fn(&[u8])) {
     let mut noise = Noise(0x9E37_79B9_7F4A_7C15);
     for seed in seeds {
         target(seed);
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             target(&damaged(seed, &mut noise));
         }
     }
@@ -103,4 +110,16 @@ fn link_session() {
         [call, some.concat()].concat(),
     ];
     replay(&seeds, script::fuzz);
+}
+
+#[test]
+fn link_capability() {
+    let seeds = crate::capability::seeds();
+    replay_rounds(&seeds, ROUNDS_OF_SIGNATURES, crate::capability::fuzz);
+}
+
+#[test]
+fn link_join() {
+    let seeds = crate::join::seeds();
+    replay_rounds(&seeds, ROUNDS_OF_SIGNATURES, crate::join::fuzz);
 }

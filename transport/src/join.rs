@@ -20,6 +20,11 @@ pub use self::client::{Joined, join};
 pub(crate) use self::door::{Door, serve};
 pub use self::door::{Guest, Invitation};
 pub(crate) use self::wire::ALPN;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use self::wire::fuzz;
+#[cfg(test)]
+pub(crate) use self::wire::seeds;
 use crate::identity::{AuthorityError, CertificateError, NodeId};
 use crate::limits::{INVITE_LIFE, MAX_INVITES};
 

@@ -52,7 +52,13 @@ pub use identity::{
 pub use export::{Allowed, ExportError};
 pub use link::{LinkError, LinkState, LinkStatus};
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use capability::fuzz as fuzz_capability;
 pub use capability::{CapabilityError, CapabilityId, CapabilityToken, Terms};
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub use join::fuzz as fuzz_join;
 pub use join::{Guest, Invitation, Invite, InviteError, JoinError, JoinToken, Joined, join};
 pub use keyed::{CallKey, KeyedError};
 pub use life::LifeError;

@@ -84,9 +84,8 @@ impl SoleServer {
             kept.used = context.clock().now();
             if let Some((_, here)) = kept.keeper.here() {
                 match hand_over(&here, header.clone(), request) {
-                    Ok(()) => return,
                     Err(Some(back)) => request = back,
-                    Err(None) => return,
+                    Ok(()) | Err(None) => return,
                 }
             }
         }

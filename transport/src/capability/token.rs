@@ -289,5 +289,36 @@ impl Token {
     }
 }
 
+/// What the fuzzer calls: an archive of a token as a peer may present it, or its text. Whatever is read gives the
+/// same text again, and proves nothing without its signatures.
+///
+/// ```sh
+/// cargo +nightly fuzz run link_capability
+/// ```
+///
+/// # Panics
+/// When a token that was read isn't read again, or what isn't signed is believed.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let raw = RawParcel::new(MessageId::of(Chain::NAME), Chain::VERSION, bytes);
+    let archived = raw.open::<Chain>().ok().and_then(|chain| Token::from_parcel(chain).ok());
+    let text = std::str::from_utf8(bytes).ok().and_then(|text| Token::from_text(text).ok());
+    for token in archived.into_iter().chain(text) {
+        let again = Token::from_text(&token.to_text()).map(|again| again.last.clone());
+        assert_eq!(again.ok().as_ref(), Some(&token.last), "a token is its text");
+        let (issuer, holder) = (token.first.issuer, token.last.holder);
+        let proved = token.verify(issuer, token.first.incarnation, holder, 0);
+        if let Ok(blocks) = proved {
+            assert!(blocks.windows(2).all(|pair| match pair {
+                [(_, parent), (_, child)] => child.is_within(parent),
+                _ => true,
+            }));
+            // Nobody but who has the issuer's key makes these: here that's the seeds' maker alone.
+            let own = blocks.first().map(|(_, grant)| grant.issuer);
+            assert_eq!(own, Some(issuer));
+        }
+    }
+}
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

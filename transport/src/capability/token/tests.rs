@@ -51,6 +51,16 @@ fn issued(nodes: &Nodes) -> Token {
     Token::issue(&signer(&nodes.issuer), grant(nodes, 1)).unwrap()
 }
 
+/// Tokens as they travel, for damage: archives and a text, one block and two.
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
+    let nodes = nodes();
+    let (one, mut next) = (issued(&nodes), grant(&nodes, 2));
+    next.holder = nodes.thief.id();
+    let two = issued(&nodes).derive(&signer(&nodes.holder), next).unwrap();
+    let archive = |token: &Token| token.parcel().as_raw().as_bytes().to_vec();
+    vec![archive(&one), archive(&two), two.to_text().into_bytes()]
+}
+
 fn verify(nodes: &Nodes, token: &Token, presenter: &Credential) -> Result<usize, CapabilityError> {
     let verified = token.verify(nodes.issuer.id(), START, presenter.id(), NOW);
     verified.map(|blocks| blocks.len())
