@@ -4,7 +4,7 @@
 //! Both ends are pinned with `taskset`, once to one core and once to two, and have a runtime of one
 //! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2), `NEUROFLOW_BENCH_PEERS` and
 //! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,grpc,link,erl`) and a link's measurements
-//! (`one,many,small,large,behind,idle`).
+//! (`one,many,small,large,behind,idle`), `NEUROFLOW_BENCH_CORES` the placement (`one,two`).
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -18,6 +18,7 @@ mod grpc;
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -129,8 +130,11 @@ fn compare() {
     let day = Duration::from_hours(24);
     let issue = |name| authority.issue(name, &[], day, SystemTime::now()).expect("a node");
     let (server, client) = (issue("server"), issue("client"));
-    for (placement, cores) in [("one core", ["0", "0"]), ("two cores", ["0", "1"])] {
-        println!("{placement}:");
+    for (placement, cores) in [("one", ["0", "0"]), ("two", ["0", "1"])] {
+        if !listed("NEUROFLOW_BENCH_CORES", placement) {
+            continue;
+        }
+        println!("{placement} {}:", if placement == "one" { "core" } else { "cores" });
         for kind in ["udp", "tls", "grpc", "link"].into_iter().filter(|kind| is_peer(kind)) {
             let start = |core: &str, who: &Credential, arguments: &[&str]| {
                 Command::new("taskset")
@@ -163,8 +167,12 @@ fn compare() {
 }
 
 fn is_peer(kind: &str) -> bool {
-    std::env::var("NEUROFLOW_BENCH_PEERS")
-        .map_or(true, |peers| peers.split(',').any(|name| name == kind))
+    listed("NEUROFLOW_BENCH_PEERS", kind)
+}
+
+/// Whether this variable isn't set, or names this.
+fn listed(variable: &str, what: &str) -> bool {
+    std::env::var(variable).map_or(true, |list| list.split(',').any(|name| name == what))
 }
 
 fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
@@ -349,6 +357,28 @@ async fn timed(mut round: impl AsyncFnMut()) -> Vec<Duration> {
     times
 }
 
+/// The same as a task, as callers are: what the runtime itself waits for is woken by way of the system
+/// if a task of its own wakes it.
+async fn timed_task<F>(mut round: impl FnMut() -> F + Send + 'static) -> Vec<Duration>
+where
+    F: Future<Output = ()> + Send,
+{
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        for _ in 0..1_000 {
+            round().await;
+        }
+        let (until, mut times) = (Instant::now() + seconds(), Vec::new());
+        while Instant::now() < until {
+            let start = Instant::now();
+            round().await;
+            times.push(start.elapsed());
+        }
+        times
+    });
+    tasks.join_all().await.pop().unwrap_or_default()
+}
+
 fn percentiles(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |share: usize| times[(times.len() * share / 1_000).min(times.len() - 1)];
@@ -358,6 +388,17 @@ fn percentiles(what: &str, mut times: Vec<Duration>) {
 async fn ask(echo: &Address<Request<Ping>>, ping: &Ping) -> Parcel<Pong> {
     let mut stream = echo.ask(Header::new(), ping).await.expect("taken");
     stream.next().await.expect("an answer").expect("an answer")
+}
+
+/// Asks of 256 bytes, one at a time.
+fn asks(
+    echo: &Address<Request<Ping>>,
+) -> impl FnMut() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static {
+    let (echo, small) = (echo.clone(), Arc::new(Ping { payload: vec![7; SIZE] }));
+    move || {
+        let (echo, small) = (echo.clone(), Arc::clone(&small));
+        Box::pin(async move { drop(ask(&echo, &small).await) })
+    }
 }
 
 async fn measure_link(address: SocketAddr) {
@@ -370,11 +411,8 @@ async fn measure_link(address: SocketAddr) {
     // Path discovery has found the largest packet by then.
     clock.sleep(Duration::from_millis(300)).await;
     let echo = links.resolve::<Ping>("agent://server/echo").expect("a name");
-    let small = Ping { payload: vec![7; SIZE] };
-
     if wanted("one") {
-        let times = timed(async || drop(ask(&echo, &small).await));
-        percentiles("ask 256 B, one in flight", times.await);
+        percentiles("ask 256 B, one in flight", timed_task(asks(&echo)).await);
     }
     if wanted("many") {
         many_in_flight(&echo).await;
@@ -386,7 +424,7 @@ async fn measure_link(address: SocketAddr) {
         one_way_large(&echo, &links, &clock).await;
     }
     if wanted("behind") {
-        behind_a_transfer(&echo, &small, &links).await;
+        behind_a_transfer(&echo, &links).await;
     }
     if wanted("idle") {
         idle_links(&echo, address).await;
@@ -394,10 +432,8 @@ async fn measure_link(address: SocketAddr) {
     kernel.stop().await;
 }
 
-/// Whether `NEUROFLOW_BENCH_ONLY` says nothing of measurements, or names this one.
 fn wanted(measurement: &str) -> bool {
-    std::env::var("NEUROFLOW_BENCH_ONLY")
-        .map_or(true, |only| only.split(',').any(|name| name == measurement))
+    listed("NEUROFLOW_BENCH_ONLY", measurement)
 }
 
 async fn many_in_flight(echo: &Address<Request<Ping>>) {
@@ -458,7 +494,7 @@ fn rate_of(count: u64, since: Instant) -> f64 {
 }
 
 /// Small asks while 16 MiB messages follow one another.
-async fn behind_a_transfer(echo: &Address<Request<Ping>>, small: &Ping, links: &Links) {
+async fn behind_a_transfer(echo: &Address<Request<Ping>>, links: &Links) {
     let lost = links.status()[0].lost_packets;
     let huge = Parcel::archive(&Ping { payload: vec![7; 16 * MIB] }).expect("small enough");
     let transfer = {
@@ -473,7 +509,7 @@ async fn behind_a_transfer(echo: &Address<Request<Ping>>, small: &Ping, links: &
     };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(transfer);
-    let times = timed(async || drop(ask(echo, small).await)).await;
+    let times = timed_task(asks(echo)).await;
     tasks.shutdown().await;
     percentiles("ask 256 B behind 16 MiB  ", times);
     println!("  packets lost meanwhile  {}", links.status()[0].lost_packets - lost);

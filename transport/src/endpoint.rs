@@ -6,6 +6,7 @@ mod port;
 mod revocations;
 mod seeds;
 mod server;
+mod socket;
 mod tuning;
 
 use std::collections::HashMap;

@@ -17,7 +17,7 @@ use tonic::transport::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{SIZE, environment, percentiles, say, seconds, timed};
+use crate::{SIZE, environment, percentiles, say, seconds, timed_task};
 
 const PATH: &str = "/bench.Echo/Ask";
 
@@ -108,7 +108,11 @@ pub(crate) async fn measure(address: SocketAddr) {
     let endpoint = Endpoint::from_shared(format!("https://{address}")).expect("an address");
     let channel = endpoint.tls_config(tls).expect("an authority").connect().await;
     let channel = channel.expect("a connection");
-    let times = timed(async || ask(&channel).await);
+    let asking = channel.clone();
+    let times = timed_task(move || {
+        let channel = asking.clone();
+        async move { ask(&channel).await }
+    });
     percentiles("unary 256 B, one in flight", times.await);
 
     let mut tasks = tokio::task::JoinSet::new();

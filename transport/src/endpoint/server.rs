@@ -10,6 +10,7 @@ use neuroflow_kernel::{
     Actor, Address, Backoff, Context, Ended, Header, Name, SendError, Spawn, StartError,
 };
 
+use super::socket::Ground;
 use super::{ClusterCommand, Shared, revocations, seeds, tuning};
 use crate::identity::NodeId;
 use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
@@ -138,9 +139,9 @@ impl Actor for ClusterServer {
         let server = tuning::server(&shared.presented, &shared.trust, shared.door.as_ref())?;
         let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
         tuning::socket(&socket);
-        let runtime = quinn::default_runtime()
-            .ok_or_else(|| bind(std::io::Error::other("there is no tokio runtime")))?;
-        let mut endpoint = quinn::Endpoint::new(tuning::endpoint()?, Some(server), socket, runtime)
+        socket.set_nonblocking(true).map_err(bind)?;
+        let ground = Arc::new(Ground);
+        let mut endpoint = quinn::Endpoint::new(tuning::endpoint()?, Some(server), socket, ground)
             .map_err(bind)?;
         endpoint.set_default_client_config(tuning::client(&shared.presented, &shared.trust)?);
         let bound = endpoint.local_addr().map_err(bind)?;
