@@ -38,7 +38,7 @@ async fn a_link_comes_back_when_its_node_does() {
     let config = |listen: std::net::SocketAddr| {
         neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
     };
-    let b = crate::world::Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let b = crate::world::Node::start(config(quiet_place(1)), 8).await;
     let at = b.address();
     a.links.dial(at).await;
     a.has_link_to("b").await;
@@ -46,23 +46,34 @@ async fn a_link_comes_back_when_its_node_does() {
     assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
     b.kernel.stop().await;
     a.has_lost("b").await;
+    until(|| std::net::UdpSocket::bind(at).is_ok()).await;
     let b = crate::world::Node::start(config(at), 8).await;
     a.has_link_to("b").await;
     assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
     assert_eq!(b.ledger.begun(), 1);
-    assert_eq!(a.links.status()[0].reconnects, 1);
+    assert!(a.links.status()[0].reconnects >= 1);
 }
 
 #[tokio::test]
 async fn a_seed_is_dialled_until_it_is_there() {
     let world = World::new();
-    let place = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = tokio::net::UdpSocket::bind(quiet_place(2)).await.unwrap();
+    let place = nobody.local_addr().unwrap();
     let a = world.node_with("a", 8, |config| config.seed(place)).await;
-    a.clock().sleep(std::time::Duration::from_millis(100)).await;
+    // It has dialled, and nobody has answered.
+    soon(nobody.recv(&mut [0; 2_048])).await.unwrap();
+    drop(nobody);
     let credential = world.credential("b", &[]);
     let config = neuroflow_transport::LinksConfig::new(place, credential, world.trust());
     let _b = crate::world::Node::start(config, 8).await;
     a.has_link_to("b").await;
+}
+
+/// An address of this machine that no other test or program listens at, so that a port there is still
+/// free when it's needed again.
+fn quiet_place(nth: u8) -> std::net::SocketAddr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    std::net::SocketAddr::from(([127, 100 + nth, high, low.clamp(1, 254)], 0))
 }
 
 #[tokio::test]
