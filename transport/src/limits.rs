@@ -36,6 +36,16 @@ pub const LANE_HIGH_WATER_BYTES: usize = 1024 * 1024;
 /// loses its link.
 pub const LANE_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
+/// Bytes of messages that are handed to a lane's stream before it's asked again what is urgent.
+pub const WRITE_STEP_BYTES: usize = 64 * 1024;
+
+/// Bytes of what overtakes messages before these get their turn: some hundred cancellations.
+pub const URGENT_STEP_BYTES: usize = 16 * 1024;
+
+/// Cancellations that a lane remembers of requests that haven't arrived: large ones, which have streams of
+/// their own. As many as a peer may have under way, and those whose answer crossed the cancellation.
+pub const EARLY_CANCELS: usize = 1_024;
+
 /// Large messages that a peer may be sending at once: with more of them each only comes later, and
 /// what has arrived of those that find no room would hold up all.
 pub const LARGE_STREAMS: u32 = 8;

@@ -6,6 +6,7 @@
 pub(crate) mod calls;
 pub(crate) mod handshake;
 pub(crate) mod keyed;
+pub(crate) mod order;
 pub(crate) mod retry;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod script;
@@ -24,6 +25,8 @@ pub(crate) struct Session<C, P> {
     large: Window,
     pub(crate) calls: Calls<C, P>,
     draining: bool,
+    /// Requests and notices that were put into the lane's queue.
+    queued: u64,
 }
 
 /// Small messages and large ones have credit of their own, so that a small one never waits for the
@@ -65,6 +68,7 @@ impl<C, P> Session<C, P> {
             large: Window::new(messages, bytes),
             calls: Calls::new(LANE_CALLS),
             draining: false,
+            queued: 0,
         }
     }
 
@@ -90,6 +94,15 @@ impl<C, P> Session<C, P> {
         self.may_send(class)?;
         self.window(class).sent(bytes);
         Ok(())
+    }
+
+    /// The message was put into the lane's queue, where nothing of its own may overtake it; `id` is 0 of one
+    /// that isn't answered.
+    pub(crate) fn queued(&mut self, id: u64) {
+        self.queued = self.queued.saturating_add(1);
+        if let Some(call) = self.calls.get(id) {
+            call.place = self.queued;
+        }
     }
 
     /// Whether a message of this class may be sent now.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use neuroflow_kernel::{
-    Address, Down, Fall, Generation, Header, Parcel, RawParcel, RemotePort, RemoteTarget, Request,
-    StreamError, WireMessage, WireRequest, reply_stream,
+    Address, Down, Fall, Generation, Header, MessageId, Parcel, RawParcel, RemotePort,
+    RemoteTarget, Request, StreamError, WireMessage, WireRequest, reply_stream,
 };
 
 use crate::export::{Asker, Delivery, Exported, Exports, Service, Source};
@@ -19,6 +19,13 @@ use crate::limits::PEER_WATCHES;
 
 /// The name under which watches are asked for.
 const NAME: &str = "neuroflow.watch";
+
+/// Whether a message is of watches, which no other message may hold up.
+pub(crate) fn is_urgent(message: MessageId) -> bool {
+    const WATCH: MessageId = MessageId::of("neuroflow.watch");
+    const WATCHED: MessageId = MessageId::of("neuroflow.watched");
+    message == WATCH || message == WATCHED
+}
 
 /// Asks to be told of an actor's end.
 #[derive(Debug, rkyv::Archive, rkyv::Serialize)]

@@ -25,10 +25,13 @@ use super::staged::Staged;
 use super::{LinkError, Meters};
 use crate::frame::{Decoder, FrameError, FrameHeader, Kind};
 use crate::limits::{
-    LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES, SMALL_MESSAGE_BYTES,
+    COPY_BYTES, LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES,
+    SMALL_MESSAGE_BYTES,
 };
 use crate::session::calls::{Call, Item};
+use crate::session::order::Order;
 use crate::session::{Class, Violation};
+use crate::watch;
 
 /// A caller that has no room for a reply: ready when it has, with the call's id.
 type Room = Pin<Box<dyn Future<Output = u64> + Send>>;
@@ -50,6 +53,7 @@ pub(crate) struct LaneTask {
     served: Served,
     given: Vec<Given>,
     staged: Staged,
+    order: Order<Bytes>,
     writing: VecDeque<Bytes>,
     unwritten: usize,
     rooms: FuturesUnordered<Room>,
@@ -88,6 +92,7 @@ impl LaneTask {
             served: Served::default(),
             given: Vec::new(),
             staged: Staged::default(),
+            order: Order::new(),
             writing: VecDeque::new(),
             unwritten: 0,
             rooms: FuturesUnordered::new(),
@@ -175,7 +180,8 @@ impl LaneTask {
         }
         let (received, large) =
             (std::mem::take(&mut outbox.large), std::mem::take(&mut outbox.staged.large));
-        self.unwritten += outbox.staged.take(&mut self.writing);
+        outbox.session.calls.left = self.order.requests();
+        self.unwritten += outbox.staged.take(&mut self.order, true);
         match &mut outbox.task {
             Some(waker) => waker.clone_from(cx.waker()),
             empty => *empty = Some(cx.waker().clone()),
@@ -208,11 +214,17 @@ impl LaneTask {
             self.large.push(Box::pin(large::send(self.connection.clone(), message)));
             cx.waker().wake_by_ref();
         }
-        self.unwritten += self.staged.take(&mut self.writing);
+        self.unwritten += self.staged.take(&mut self.order, false);
         if self.unwritten > LANE_LIMIT_BYTES {
             return Err(Violation::Unread.into());
         }
-        while !self.writing.is_empty() {
+        loop {
+            if self.writing.is_empty() {
+                self.order.next(&mut self.writing);
+                if self.writing.is_empty() {
+                    return Ok(false);
+                }
+            }
             let chunks = self.writing.make_contiguous();
             let written = pin!(self.send.write_chunks(chunks)).poll(cx);
             match written {
@@ -224,7 +236,6 @@ impl LaneTask {
                 Poll::Pending => return Ok(false),
             }
         }
-        Ok(false)
     }
 
     fn arrived(
@@ -246,8 +257,9 @@ impl LaneTask {
             }
             Kind::End => self.reply(header.id, header.sequence, None, Some(header.code))?,
             Kind::Cancel => {
-                self.served.cancel(header.id);
-                self.inbound.cancel(header.id);
+                if !self.served.cancel(header.id) {
+                    self.inbound.cancel(header.id);
+                }
             }
             Kind::Credit => {
                 let class = Class::from_number(header.sequence).ok_or(FrameError::Reserved)?;
@@ -310,7 +322,11 @@ fn stage(staged: &mut Staged, given: Given, lane: u8, meters: &Meters) {
             last: end.is_some(),
             ..FrameHeader::of_parcel(Kind::Reply, id, &parcel)
         };
-        staged.push_parcel(header, "", parcel, meters);
+        if watch::is_urgent(parcel.message()) && parcel.as_bytes().len() <= COPY_BYTES {
+            staged.push_urgent_parcel(header, "", &parcel, meters);
+        } else {
+            staged.push_parcel(header, "", parcel, meters);
+        }
     } else {
         let code = end.unwrap_or_default();
         staged.push(&FrameHeader { sequence, code, ..FrameHeader::new(Kind::End, id) });

@@ -11,8 +11,10 @@ use super::large::Received;
 use super::staged::Staged;
 use crate::frame::{FrameHeader, Kind};
 use crate::keyed::CallKey;
-use crate::session::calls::Over;
+use crate::limits::COPY_BYTES;
+use crate::session::calls::{Over, Swept};
 use crate::session::{Class, Hold, Session};
+use crate::watch;
 
 /// Whoever waits for replies.
 type Caller = Arc<dyn RawReplies>;
@@ -103,7 +105,14 @@ impl Lane {
             generation: sending.generation,
             ..FrameHeader::of_parcel(kind, id, &parcel)
         };
-        outbox.staged.push_parcel(frame, sending.name, parcel, &self.meters);
+        if watch::is_urgent(parcel.message()) && bytes <= COPY_BYTES {
+            outbox.staged.push_urgent_parcel(frame, sending.name, &parcel, &self.meters);
+        } else {
+            if Class::of(bytes) == Class::Small {
+                outbox.session.queued(id);
+            }
+            outbox.staged.push_parcel(frame, sending.name, parcel, &self.meters);
+        }
         let first = id != 0 && outbox.session.calls.len() == 1;
         let task = outbox.task.take();
         drop(outbox);
@@ -144,7 +153,7 @@ impl Lane {
     /// Tells the peer that no new requests are taken.
     pub(crate) fn stage_drain(&self) {
         let mut outbox = self.outbox();
-        outbox.staged.push(&FrameHeader::new(Kind::Drain, 0));
+        outbox.staged.push_urgent(&FrameHeader::new(Kind::Drain, 0));
         let task = outbox.task.take();
         drop(outbox);
         if let Some(task) = task {
@@ -156,13 +165,18 @@ impl Lane {
     pub(crate) fn sweep(&self, now: Moment) -> bool {
         let mut outbox = self.outbox();
         let over = outbox.session.calls.sweep(now, |caller| caller.is_closed());
-        for (id, _, _) in &over {
-            outbox.staged.push(&FrameHeader::new(Kind::Cancel, *id));
+        for Swept { id, queued, .. } in &over {
+            let cancel = FrameHeader::new(Kind::Cancel, *id);
+            if *queued {
+                outbox.staged.push(&cancel);
+            } else {
+                outbox.staged.push_urgent(&cancel);
+            }
         }
         let task = if over.is_empty() { None } else { outbox.task.take() };
         let left = outbox.session.calls.len() > 0;
         drop(outbox);
-        for (_, caller, why) in over {
+        for Swept { caller, why, .. } in over {
             if why == Over::Late {
                 caller.fail(StreamError::DeadlineExceeded);
             }

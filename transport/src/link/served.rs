@@ -117,14 +117,14 @@ impl Served {
         Ok(())
     }
 
-    /// The caller has gone: dropping the source tells the actor.
-    pub(super) fn cancel(&mut self, id: u64) {
-        if let Some(index) = self.by_id.remove(&id) {
-            if let Some(answering) = &mut self.places[index].answering {
-                answering.source.cancelled();
-            }
-            self.clear(index);
+    /// The caller has gone: dropping the source tells the actor. Says whether there was such a call.
+    pub(super) fn cancel(&mut self, id: u64) -> bool {
+        let Some(index) = self.by_id.remove(&id) else { return false };
+        if let Some(answering) = &mut self.places[index].answering {
+            answering.source.cancelled();
         }
+        self.clear(index);
+        true
     }
 
     fn clear(&mut self, index: usize) {
@@ -286,7 +286,7 @@ mod tests {
         assert!(look(&mut served).is_empty());
         waker.lock().unwrap().take().unwrap().wake();
         assert_eq!(look(&mut served), [(1, true, None)]);
-        served.cancel(7);
+        assert!(served.cancel(7) && !served.cancel(7));
         assert_eq!(served.len(), 0);
         waker.lock().unwrap().take().unwrap().wake();
         assert!(look(&mut served).is_empty());

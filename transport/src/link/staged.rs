@@ -1,6 +1,5 @@
 //! Bytes on their way to a lane: small frames share a buffer, larger archives lie beside it.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -9,13 +8,17 @@ use neuroflow_kernel::RawParcel;
 use super::Meters;
 use crate::frame::{FrameHeader, ZEROS, padded};
 use crate::limits::{COPY_BYTES, SMALL_MESSAGE_BYTES};
+use crate::session::order::{Order, Piece};
 
-/// What waits to be written, in order.
+/// What waits to be written, in order, and what overtakes it.
 #[derive(Default)]
 pub(super) struct Staged {
-    chunks: VecDeque<Bytes>,
+    urgent: BytesMut,
+    chunks: Vec<Piece<Bytes>>,
     buffer: BytesMut,
     chunked: usize,
+    /// Messages that begin in `buffer`.
+    begun: u64,
     /// Messages for streams of their own.
     pub(super) large: Vec<Large>,
 }
@@ -40,13 +43,35 @@ const BUFFER_BYTES: usize = 4 * 1024;
 
 impl Staged {
     pub(super) fn bytes(&self) -> usize {
-        self.chunked + self.buffer.len()
+        self.urgent.len() + self.chunked + self.buffer.len()
     }
 
     /// A frame without name or archive.
     pub(super) fn push(&mut self, header: &FrameHeader) {
         self.reserve(crate::frame::HEADER_BYTES);
         self.buffer.put_slice(&header.encode());
+    }
+
+    /// The same, ahead of all messages.
+    pub(super) fn push_urgent(&mut self, header: &FrameHeader) {
+        self.urgent.put_slice(&header.encode());
+    }
+
+    /// A small message that goes ahead of all others.
+    pub(super) fn push_urgent_parcel(
+        &mut self,
+        mut header: FrameHeader,
+        name: &str,
+        parcel: &RawParcel,
+        meters: &Meters,
+    ) {
+        let bytes = parcel.as_bytes();
+        header.name_bytes = name.len();
+        count(&header, meters);
+        put(&mut self.urgent, &header, name);
+        self.urgent.put_slice(bytes);
+        self.urgent.put_slice(padding(bytes.len()));
+        meters.copied_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 
     pub(super) fn push_parcel(
@@ -58,8 +83,7 @@ impl Staged {
     ) {
         let bytes = parcel.as_bytes().len();
         header.name_bytes = name.len();
-        meters.sent_messages.fetch_add(1, Ordering::Relaxed);
-        meters.sent_bytes.fetch_add(header.frame_bytes() as u64, Ordering::Relaxed);
+        count(&header, meters);
         if bytes > SMALL_MESSAGE_BYTES {
             let mut head = BytesMut::with_capacity(crate::frame::HEADER_BYTES + padded(name.len()));
             put(&mut head, &header, name);
@@ -67,19 +91,25 @@ impl Staged {
             self.large.push(Large { head: head.freeze(), body });
             return;
         }
+        self.begun += 1;
         if bytes > COPY_BYTES {
             self.reserve(crate::frame::HEADER_BYTES + padded(name.len()));
             put(&mut self.buffer, &header, name);
-            self.close_buffer();
-            self.chunked += bytes;
-            self.chunks.push_back(Bytes::from_owner(Owner(parcel)));
+            self.close_buffer(false);
+            let pad = Bytes::from_static(padding(bytes));
+            self.chunked += bytes + pad.len();
+            let body = Bytes::from_owner(Owner(parcel));
+            self.chunks.push(Piece { bytes: body, requests: 0, whole: pad.is_empty() });
+            if !pad.is_empty() {
+                self.chunks.push(Piece { bytes: pad, requests: 0, whole: true });
+            }
         } else {
             self.reserve(header.frame_bytes());
             put(&mut self.buffer, &header, name);
             self.buffer.put_slice(parcel.as_bytes());
+            self.buffer.put_slice(padding(bytes));
             meters.copied_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        self.buffer.put_slice(padding(bytes));
     }
 
     fn reserve(&mut self, bytes: usize) {
@@ -88,20 +118,37 @@ impl Staged {
         }
     }
 
-    fn close_buffer(&mut self) {
+    /// Ends the shared buffer; `whole` says that a frame ends there too.
+    fn close_buffer(&mut self, whole: bool) {
         if !self.buffer.is_empty() {
-            let chunk = self.buffer.split().freeze();
-            self.chunked += chunk.len();
-            self.chunks.push_back(chunk);
+            let bytes = self.buffer.split().freeze();
+            self.chunked += bytes.len();
+            let requests = std::mem::take(&mut self.begun);
+            self.chunks.push(Piece { bytes, requests, whole });
         }
     }
 
-    /// Moves all that is to be written to the end of `writing`; says how many bytes that is.
-    pub(super) fn take(&mut self, writing: &mut VecDeque<Bytes>) -> usize {
-        self.close_buffer();
-        writing.append(&mut self.chunks);
-        std::mem::take(&mut self.chunked)
+    /// Moves all that is to be written to the end of `order`; says how many bytes that is. Messages are
+    /// counted there if they are `requests`.
+    pub(super) fn take(&mut self, order: &mut Order<Bytes>, requests: bool) -> usize {
+        self.close_buffer(true);
+        let urgent = self.urgent.len();
+        if urgent > 0 {
+            order.push_urgent(self.urgent.split().freeze());
+        }
+        for mut piece in self.chunks.drain(..) {
+            if !requests {
+                piece.requests = 0;
+            }
+            order.push(piece);
+        }
+        urgent + std::mem::take(&mut self.chunked)
     }
+}
+
+fn count(header: &FrameHeader, meters: &Meters) {
+    meters.sent_messages.fetch_add(1, Ordering::Relaxed);
+    meters.sent_bytes.fetch_add(header.frame_bytes() as u64, Ordering::Relaxed);
 }
 
 fn put(buffer: &mut BytesMut, header: &FrameHeader, name: &str) {
@@ -119,6 +166,8 @@ pub(super) fn padding(bytes: usize) -> &'static [u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use neuroflow_kernel::MessageId;
 
     use super::*;
@@ -135,16 +184,20 @@ mod tests {
             staged.push_parcel(header, "echo", parcel, &meters);
             staged.push(&FrameHeader::new(Kind::Cancel, 9));
         }
+        staged.push_urgent(&FrameHeader::new(Kind::Credit, 3));
         let total = staged.bytes();
-        let mut writing = VecDeque::new();
-        assert_eq!(staged.take(&mut writing), total);
+        let (mut order, mut writing) = (Order::new(), VecDeque::new());
+        assert_eq!(staged.take(&mut order, true), total);
         assert_eq!(staged.bytes(), 0);
+        order.next(&mut writing);
+        assert_eq!(order.requests(), sizes.len() as u64);
         let copied = meters.copied_bytes.load(Ordering::Relaxed);
         assert_eq!(copied, (1 + 256 + COPY_BYTES + 7) as u64);
 
         let stream: Vec<u8> = writing.into_iter().flatten().collect();
         assert_eq!(stream.len(), total);
         let (mut decoder, mut rest) = (Decoder::new(SMALL_MESSAGE_BYTES), stream.as_slice());
+        assert_eq!(decoder.next(&mut rest).unwrap().unwrap().header.kind, Kind::Credit);
         for size in sizes {
             let frame = decoder.next(&mut rest).unwrap().unwrap();
             assert_eq!((frame.header.id, frame.archive.len()), (size as u64, size));

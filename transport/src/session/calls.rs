@@ -20,6 +20,8 @@ pub(crate) struct Calls<C, P> {
     limit: usize,
     /// The life before the first one of a new place.
     unborn: u32,
+    /// Requests and notices that have left the lane's queue.
+    pub(crate) left: u64,
 }
 
 #[derive(Debug)]
@@ -32,6 +34,8 @@ struct Place<C, P> {
 #[derive(Debug)]
 pub(crate) struct Call<C, P> {
     pub(crate) caller: C,
+    /// Which message of the lane's queue it is; 0 if it isn't in there.
+    pub(crate) place: u64,
     deadline: Option<Moment>,
     /// The number of the next reply for the caller.
     due: u32,
@@ -52,6 +56,16 @@ pub(crate) struct Item<P> {
     pub(crate) end: Option<u8>,
 }
 
+/// A call that a sweep has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Swept<C> {
+    pub(crate) id: u64,
+    pub(crate) caller: C,
+    pub(crate) why: Over,
+    /// Its request still waits in the lane's queue, and its cancellation mustn't overtake it.
+    pub(crate) queued: bool,
+}
+
 /// Why a sweep ends a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
@@ -63,7 +77,7 @@ pub(crate) enum Over {
 
 impl<C, P> Calls<C, P> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), limit, unborn: 0 }
+        Self { places: Vec::new(), free: Vec::new(), limit, unborn: 0, left: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -74,6 +88,7 @@ impl<C, P> Calls<C, P> {
     pub(crate) fn insert(&mut self, caller: C, deadline: Option<Moment>) -> Result<u64, C> {
         let call = Call {
             caller,
+            place: 0,
             deadline,
             due: 0,
             end: None,
@@ -124,7 +139,7 @@ impl<C, P> Calls<C, P> {
     }
 
     /// Takes out the calls that are over without an answer.
-    pub(crate) fn sweep(&mut self, now: Moment, gone: impl Fn(&C) -> bool) -> Vec<(u64, C, Over)> {
+    pub(crate) fn sweep(&mut self, now: Moment, gone: impl Fn(&C) -> bool) -> Vec<Swept<C>> {
         if self.len() == 0 {
             return Vec::new();
         }
@@ -138,9 +153,11 @@ impl<C, P> Calls<C, P> {
             } else {
                 continue;
             };
-            over.push((u64::from(place.life) << 32 | index as u64, why));
+            let queued = call.place > self.left;
+            over.push((u64::from(place.life) << 32 | index as u64, why, queued));
         }
-        let take = |(id, why)| self.remove(id).map(|caller| (id, caller, why));
+        let take =
+            |(id, why, queued)| self.remove(id).map(|caller| Swept { id, caller, why, queued });
         over.into_iter().filter_map(take).collect()
     }
 
@@ -275,8 +292,13 @@ mod tests {
         calls.insert("stays", None).unwrap();
         let late = calls.insert("late", Some(at)).unwrap();
         let gone = calls.insert("gone", None).unwrap();
+        calls.get(late).unwrap().place = 1;
+        calls.get(gone).unwrap().place = 2;
+        calls.left = 1;
         let over = calls.sweep(at, |caller| *caller == "gone");
-        assert_eq!(over, [(late, "late", Over::Late), (gone, "gone", Over::Gone)]);
+        let late = Swept { id: late, caller: "late", why: Over::Late, queued: false };
+        let gone = Swept { id: gone, caller: "gone", why: Over::Gone, queued: true };
+        assert_eq!(over, [late, gone]);
         assert_eq!(calls.len(), 1);
     }
 

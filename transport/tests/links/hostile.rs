@@ -298,6 +298,43 @@ async fn a_request_that_comes_again_while_it_is_served_is_a_violation() {
 }
 
 #[tokio::test]
+async fn a_large_request_that_its_cancellation_overtook_does_not_run() {
+    let world = World::new();
+    let b = world.node("b").await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    let request = |id: u8, payload: usize| {
+        let work = Work { number: u32::from(id), payload: vec![7; payload], ..Work::default() };
+        let work = neuroflow_kernel::Parcel::archive(&work).unwrap();
+        let bytes = work.as_raw().as_bytes();
+        let mut request = frame(
+            2,
+            &[
+                (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
+                (12, &6_u16.to_le_bytes()),
+                (14, &1_u16.to_le_bytes()),
+                (16, &[id]),
+                (24, &work.as_raw().message().get().to_le_bytes()),
+            ],
+        );
+        request.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
+        request.extend_from_slice(bytes);
+        request.resize(request.len().next_multiple_of(16), 0);
+        request
+    };
+    let cancel = frame(6, &[(16, &[5])]);
+    send.write_all(&[hello(1, 1, 100), cancel, request(4, 0)].concat()).await.unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    for id in [5, 6] {
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&request(id, 40_000)).await.unwrap();
+        stream.finish().unwrap();
+    }
+    until(|| b.ledger.begun() == 2).await;
+    assert_eq!(*b.ledger.numbers.lock().unwrap(), [4, 6]);
+}
+
+#[tokio::test]
 async fn a_certificate_from_a_clock_that_is_ahead_is_good_within_minutes() {
     let world = World::new();
     let a = world.node("a").await;

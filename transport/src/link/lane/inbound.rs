@@ -18,7 +18,7 @@ use crate::export::{Asker, Delivery, Exports, Waiting};
 use crate::frame::{FrameHeader, Kind};
 use crate::identity::Subject;
 use crate::keyed::{CallKey, Origin};
-use crate::limits::{LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
+use crate::limits::{EARLY_CANCELS, LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
 use crate::link::outbox::Outbox;
 use crate::link::served::{Served, refusal};
 use crate::link::staged::Staged;
@@ -38,6 +38,8 @@ pub(super) struct Inbound {
     now: Option<Moment>,
     /// Actors that have no room, and what waits for them.
     queues: HashMap<String, Queue>,
+    /// Ids that were cancelled and aren't known: a large request is overtaken by its cancellation.
+    early: VecDeque<u64>,
 }
 
 struct Queue {
@@ -66,6 +68,7 @@ impl Inbound {
             large: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
             now: None,
             queues: HashMap::new(),
+            early: VecDeque::new(),
         }
     }
 
@@ -90,9 +93,16 @@ impl Inbound {
             generation: frame.generation,
             key: frame.key,
         };
-        self.allowance(Class::of(message.bytes)).arrived(message.bytes)?;
+        let class = Class::of(message.bytes);
+        self.allowance(class).arrived(message.bytes)?;
         if message.wanted && served.has(message.id) {
             return Err(Violation::Number);
+        }
+        if class == Class::Large
+            && let Some(at) = self.early.iter().position(|id| message.wanted && *id == message.id)
+        {
+            self.early.remove(at);
+            return self.settle(message, Ok(None), served, staged);
         }
         let header = self.header(frame);
         if let Some(queue) = self.queues.get_mut(name) {
@@ -189,7 +199,7 @@ impl Inbound {
         }
         let class = Class::of(message.bytes);
         if let Some((messages, bytes)) = self.allowance(class).taken(message.bytes) {
-            staged.push(&FrameHeader {
+            staged.push_urgent(&FrameHeader {
                 sequence: class as u32,
                 budget: bytes,
                 ..FrameHeader::new(Kind::Credit, messages)
@@ -247,6 +257,10 @@ impl Inbound {
                 return;
             }
         }
+        if self.early.len() >= EARLY_CANCELS {
+            self.early.pop_front();
+        }
+        self.early.push_back(id);
     }
 }
 
@@ -283,7 +297,7 @@ pub(super) fn hand_over(
                     caller.fail(StreamError::Mismatch);
                 }
                 if item.end.is_none() {
-                    staged.push(&FrameHeader::new(Kind::Cancel, id));
+                    staged.push_urgent(&FrameHeader::new(Kind::Cancel, id));
                 }
                 return;
             }
@@ -303,7 +317,7 @@ pub(super) fn hand_over(
         let grant = call.taken(item.bytes);
         let next = call.next();
         if let Some((messages, bytes)) = grant {
-            staged.push(&FrameHeader {
+            staged.push_urgent(&FrameHeader {
                 sequence: u32::try_from(messages).unwrap_or(u32::MAX),
                 budget: bytes,
                 ..FrameHeader::new(Kind::ReplyCredit, id)
