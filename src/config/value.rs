@@ -79,7 +79,7 @@ pub(crate) enum Problem {
     #[error("it doesn't begin with http:// or https:// and a host")]
     Url,
     /// Not the place of a journal.
-    #[error("{0}")]
+    #[error(transparent)]
     Journal(#[from] neuroflow::actors::UrlError),
     /// Not one of a few words.
     #[error("it's none of those")]

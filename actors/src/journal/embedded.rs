@@ -31,6 +31,8 @@ pub(super) struct Embedded {
     pub(super) catalog: RwLock<Catalog>,
     pub(super) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
     pub(super) writer: Mutex<Writer>,
+    /// Shared by whoever works on it on a thread of its own.
+    pub(super) work: Arc<tokio::sync::RwLock<()>>,
     /// Held while the journal is open, and released by the system when the process ends.
     _lock: File,
 }
@@ -117,6 +119,7 @@ impl Embedded {
             catalog: RwLock::new(catalog),
             segments: RwLock::new(segments),
             writer: Mutex::new(Writer { segment: current, end, broken: None, buffer: Vec::new() }),
+            work: Arc::default(),
             _lock: lock,
         };
         Ok((journal, findings))

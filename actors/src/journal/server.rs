@@ -184,12 +184,14 @@ impl Actor for JournalServer {
         Ok(())
     }
 
-    /// What was taken is brought to the disk, and the index is written for the next start.
+    /// What was taken is brought to the disk, the index is written for the next start, and nothing works
+    /// on the directory any longer.
     async fn stopping(&mut self, _: &mut Context<JournalCommand>) {
         if let Some(Line { queue, over }) = self.line.take() {
             drop(queue);
             let _ended = over.await;
         }
         self.store.snapshot().await;
+        self.store.settle().await;
     }
 }

@@ -175,8 +175,7 @@ impl Store {
                 }
             }
             Self::Embedded(embedded) => {
-                let embedded = Arc::clone(embedded);
-                blocking(move || {
+                at_work(embedded, move |embedded| {
                     let (appends, replies) = split(batch);
                     answer(replies, embedded.commit(&appends));
                 })
@@ -197,8 +196,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.read(&agent, &task)),
             Self::Embedded(embedded) => {
-                let embedded = Arc::clone(embedded);
-                blocking(move || embedded.read(&agent, &task)).await
+                at_work(embedded, move |embedded| embedded.read(&agent, &task)).await
             }
             Self::Postgres(postgres) => postgres.read(&agent, &task).await,
         }
@@ -212,8 +210,9 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.tasks().page(&agent, &query)),
             Self::Embedded(embedded) => {
-                let embedded = Arc::clone(embedded);
-                blocking(move || Ok(embedded.catalog().index.page(&agent, &query))).await
+                let page =
+                    move |embedded: &Embedded| Ok(embedded.catalog().index.page(&agent, &query));
+                at_work(embedded, page).await
             }
             Self::Postgres(postgres) => postgres.heads(&agent, &query).await,
         }
@@ -251,8 +250,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.remove(&tasks)),
             Self::Embedded(embedded) => {
-                let embedded = Arc::clone(embedded);
-                blocking(move || embedded.remove(&tasks)).await
+                at_work(embedded, move |embedded| embedded.remove(&tasks)).await
             }
             Self::Postgres(postgres) => postgres.remove(&tasks).await,
         }
@@ -295,8 +293,7 @@ impl Store {
     pub(super) async fn tidy(&self, indexed: &mut u32) -> Result<(), AppendError> {
         let Self::Embedded(embedded) = self else { return Ok(()) };
         loop {
-            let step = Arc::clone(embedded);
-            if !blocking(move || step.reclaim()).await? {
+            if !at_work(embedded, Embedded::reclaim).await? {
                 break;
             }
         }
@@ -311,8 +308,7 @@ impl Store {
     /// Writes the index; without it the next start takes longer, and nothing else.
     pub(super) async fn snapshot(&self) {
         let Self::Embedded(embedded) = self else { return };
-        let embedded = Arc::clone(embedded);
-        blocking(move || {
+        at_work(embedded, |embedded| {
             if let Err(error) = embedded.snapshot() {
                 tracing::warn!(
                     folder = %embedded.folder().display(),
@@ -323,6 +319,29 @@ impl Store {
         })
         .await;
     }
+
+    /// Waits until no thread works on it: one that was begun goes on when who waits for it is ended.
+    pub(super) async fn settle(&self) {
+        let Self::Embedded(embedded) = self else { return };
+        drop(embedded.work.write().await);
+    }
+}
+
+/// Works on a directory, on a thread that may block. [`Store::settle`] waits for its end.
+async fn at_work<T: Send + 'static>(
+    embedded: &Arc<Embedded>,
+    work: impl FnOnce(&Embedded) -> T + Send + 'static,
+) -> T {
+    let here = Arc::clone(&embedded.work).read_owned().await;
+    let embedded = Arc::clone(embedded);
+    blocking(move || {
+        let done = work(&embedded);
+        // The directory isn't kept locked by this thread when the work counts as over.
+        drop(embedded);
+        drop(here);
+        done
+    })
+    .await
 }
 
 fn split(batch: Vec<Waiting>) -> (Vec<Append>, Vec<Reply<Result<(), AppendError>>>) {
