@@ -281,7 +281,7 @@ impl Actor for AgentServer {
             }
             AgentCommand::Wait { task, state, turn, reply } => {
                 let at_ms = now_ms(context);
-                if let Some(live) = self.live.get_mut(&task) {
+                if let Some(live) = self.live.get_mut(&task).filter(|live| !live.stranded) {
                     live.wait((state, turn), reply, at_ms);
                 }
                 self.flush(&task, context);

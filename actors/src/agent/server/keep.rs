@@ -23,7 +23,9 @@ impl AgentServer {
     ) {
         let at_ms = now_ms(context);
         let Some(live) = self.live.get_mut(task) else { return };
-        if live.stranded && origin == Origin::Agent {
+        // What the journal has of it is looked up; only then is it known where its end belongs. A task
+        // that ends meanwhile changes nothing of that.
+        if live.stranded {
             return;
         }
         live.append(change, origin, at_ms);
