@@ -1,9 +1,9 @@
-//! What a link costs between two processes on loopback, beside UDP, TLS over TCP, gRPC and Erlang, in
-//! one run: `cargo bench -p neuroflow-transport --bench link`.
+//! What a link costs between two processes on loopback, beside UDP, TLS over TCP, gRPC, `ractor_cluster`
+//! and Erlang, in one run: `cargo bench -p neuroflow-transport --bench link`.
 //!
 //! Both ends are pinned with `taskset`, once to one core and once to two, and have a runtime of one
 //! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2), `NEUROFLOW_BENCH_PEERS` and
-//! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,grpc,link,erl`) and a link's measurements
+//! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,grpc,link,ractor,erl`) and a link's measurements
 //! (`one,many,small,large,behind,idle`), `NEUROFLOW_BENCH_CORES` the placement (`one,two`).
 #![expect(
     clippy::disallowed_methods,
@@ -160,6 +160,9 @@ fn compare() {
                 let _ended = child.wait();
             }
         }
+        if is_peer("ractor") {
+            ractor_cluster(cores);
+        }
         if is_peer("erl") {
             erlang(cores);
         }
@@ -178,6 +181,33 @@ fn listed(variable: &str, what: &str) -> bool {
 fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     let output = child.stdout.take().expect("it's piped");
     BufReader::new(output).lines().map_while(Result::ok)
+}
+
+/// Actors of `ractor_cluster`, if `tools/setup bench` has built the program in `benches/ractor_cluster`.
+fn ractor_cluster(cores: [&str; 2]) {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/bin/ractor-cluster-peer");
+    let start = |core: &str, arguments: &[&str]| {
+        Command::new("taskset")
+            .args(["-c", core, program])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("taskset is there")
+    };
+    if !std::path::Path::new(program).exists() {
+        println!("  ractor isn't installed: tools/setup bench");
+        return;
+    }
+    let mut serving = start(cores[1], &["serve"]);
+    let address = lines(&mut serving).next().expect("the server says where it is");
+    let mut measuring = start(cores[0], &["measure", &address]);
+    for line in lines(&mut measuring) {
+        println!("  ractor {line}");
+    }
+    let _killed = serving.kill();
+    for child in [&mut serving, &mut measuring] {
+        let _ended = child.wait();
+    }
 }
 
 /// `gen_server:call` between two Erlang nodes, if there is an `erl`.
