@@ -16,7 +16,7 @@ use neuroflow::kernel::{Census, ChildSpec, Message, NameError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{ControlClientError, ask, ask_tree};
-pub(crate) use cluster::{Asked, Cluster, Invited, LinksSlot, MemberRow, Token};
+pub(crate) use cluster::{Asked, Cluster, Invited, LinksSlot, MemberRow, SeedRow, Token};
 pub(crate) use place::default_path;
 pub(crate) use row::{ActorRow, FailureRow, Tree, failures};
 

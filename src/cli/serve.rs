@@ -379,6 +379,7 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     Ok(Some(settings.seeds.iter().fold(config, |config, seed| match seed {
         Seed::Address(address) => config.seed(*address),
         Seed::Name(name) => config.seed_name(name),
+        Seed::Service(service) => config.seed_service(service.clone()),
     })))
 }
 

@@ -1,21 +1,30 @@
 //! The nodes that a node dials when it starts: addresses, and names that stand for some.
 
-use std::net::{AddrParseError, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
+
+use neuroflow::transport::ServiceName;
 
 use super::value::{Problem, Raw, Value, distinct, quoted};
 
-/// A node to dial, or a name whose addresses are looked up.
+/// A node to dial, or a name that is looked up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seed {
     Address(SocketAddr),
     Name(String),
+    Service(ServiceName),
 }
 
-impl FromStr for Seed {
-    type Err = AddrParseError;
+/// What the names of services begin with.
+const SERVICE: &str = "srv:";
 
-    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+impl FromStr for Seed {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        if let Some(service) = text.strip_prefix(SERVICE) {
+            return Ok(Self::Service(service.parse()?));
+        }
         let malformed = match text.parse() {
             Ok(address) => return Ok(Self::Address(address)),
             Err(malformed) => malformed,
@@ -32,13 +41,13 @@ impl FromStr for Seed {
             {
                 Ok(Self::Name(text.to_owned()))
             }
-            _ => Err(malformed),
+            _ => Err(malformed.into()),
         }
     }
 }
 
 impl Value for Vec<Seed> {
-    const EXPECTED: &'static str = "a list of addresses or names with ports such as \"10.0.0.7:7946\" or \"nodes.example:7946\"";
+    const EXPECTED: &'static str = "a list of addresses or names with ports such as \"10.0.0.7:7946\" or \"nodes.example:7946\", or of services such as \"srv:agents.example\"";
 
     fn read(raw: &Raw) -> Result<Self, Problem> {
         distinct(raw)
@@ -48,6 +57,7 @@ impl Value for Vec<Seed> {
         let seeds = self.iter().map(|seed| match seed {
             Seed::Address(address) => quoted(&address.to_string()),
             Seed::Name(name) => quoted(name),
+            Seed::Service(service) => quoted(&format!("{SERVICE}{service}")),
         });
         Some(format!("[{}]", seeds.collect::<Vec<_>>().join(", ")))
     }
@@ -65,6 +75,15 @@ mod tests {
         let written = "[\"10.0.0.7:7946\", \"[::1]:7946\", \"nodes.agents.svc:7946\"]";
         assert_eq!(three.toml().unwrap(), written);
         assert!(matches!(plain("[::1]:1,[::1]:1"), Err(Problem::Twice)));
+        let services = plain("srv:agents.example, srv:_links._udp.agents.example.").unwrap();
+        let written =
+            "[\"srv:_neuroflow._udp.agents.example\", \"srv:_links._udp.agents.example.\"]";
+        assert_eq!(services.toml().unwrap(), written);
+        let twice = plain("srv:agents.example, srv:_neuroflow._udp.agents.example");
+        assert!(matches!(twice, Err(Problem::Twice)));
+        for bad in ["srv:", "srv:_neuroflow._udp", "srv:agents.example:7946"] {
+            assert!(matches!(plain(bad), Err(Problem::Service(_))), "{bad}");
+        }
         for bad in ["node-b", "node-b:0", "node b:1", "10.0.0:1", ":1", "a..b:1"] {
             assert!(plain(bad).is_err(), "{bad}");
         }

@@ -78,6 +78,9 @@ pub(crate) enum Problem {
     /// Not a URL.
     #[error("it doesn't begin with http:// or https:// and a host")]
     Url,
+    /// Not the name of a service.
+    #[error(transparent)]
+    Service(#[from] neuroflow::transport::ServiceNameError),
     /// Not the place of a journal.
     #[error(transparent)]
     Journal(#[from] neuroflow::actors::UrlError),

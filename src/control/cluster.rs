@@ -1,10 +1,11 @@
 //! The cluster as the control socket shows it: one row per member, with the link to it.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use neuroflow::transport::{Invite, InviteError, LinkStatus, Links, Member};
+use neuroflow::transport::{Invite, InviteError, LinkStatus, Links, Member, SeedStatus};
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, FaultCode, Outcome};
@@ -18,6 +19,17 @@ pub(crate) struct Cluster {
     /// The node that was asked.
     pub(crate) node: String,
     pub(crate) members: Vec<MemberRow>,
+    /// Its seeds that are names.
+    #[serde(default)]
+    pub(crate) seeds: Vec<SeedRow>,
+}
+
+/// A seed that is a name.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct SeedRow {
+    pub(crate) name: String,
+    /// Why it has led to no link the last time that it was needed.
+    pub(crate) failure: Option<String>,
 }
 
 /// A member, and the link to it.
@@ -73,7 +85,19 @@ impl Cluster {
             MemberRow::of(member, link, now)
         };
         let members = links.members().into_iter().map(row).collect();
-        Self { node: links.name().to_string(), members }
+        let seeds = links.seeds().into_iter().map(SeedRow::of).collect();
+        Self { node: links.name().to_string(), members, seeds }
+    }
+}
+
+impl SeedRow {
+    fn of(seed: SeedStatus) -> Self {
+        let failure = seed.failure.map(|failure| {
+            let first: &dyn Error = failure.as_ref();
+            let behind = std::iter::successors(first.source(), |error| (*error).source());
+            behind.fold(first.to_string(), |said, cause| format!("{said}: {cause}"))
+        });
+        Self { name: seed.name, failure }
     }
 }
 

@@ -210,6 +210,8 @@ fn settings_of_the_cluster_that_do_not_fit_are_named() {
     let on = ["serve", "--cluster-listen=127.0.0.1:0", "--cluster-identity=a"];
     let nowhere = [&on[..], &["--cluster-advertise=0.0.0.0:7946"]].concat();
     scratch.output(&nowhere).failed_with(2, &["cluster.advertise", "nobody can dial"]);
+    let unnamed = [&on[..], &["--cluster-seeds=srv:agents.example:7946"]].concat();
+    scratch.output(&unnamed).failed_with(2, &["cluster.seeds", "example:7946"]);
     let strange = [&on[..], &["--cluster-authority=other"]].concat();
     scratch.output(&strange).failed_with(2, &["cluster.authority", "other"]);
     let away = ["--cluster-leases=postgres:///x?host=/nowhere", "--cluster-sharded=python"];

@@ -34,6 +34,7 @@ use crate::limits::HANDSHAKE_DEADLINE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox, MembershipCommand};
+use crate::seed::{NamedSeed, SeedStatus, ServiceName, Sought};
 use crate::session::handshake::Hello;
 
 use self::cluster::Choosing;
@@ -59,7 +60,8 @@ pub struct LinksConfig {
     credential: Credential,
     trust: Trust,
     seeds: Vec<SocketAddr>,
-    seed_names: Vec<String>,
+    named: Vec<Sought>,
+    name_servers: Vec<SocketAddr>,
     authority: Option<Arc<Authority>>,
     advertise: Option<SocketAddr>,
     capacity: u32,
@@ -76,7 +78,8 @@ impl LinksConfig {
             credential,
             trust,
             seeds: Vec::new(),
-            seed_names: Vec::new(),
+            named: Vec::new(),
+            name_servers: Vec::new(),
             authority: None,
             advertise: None,
             capacity: CAPACITY,
@@ -96,7 +99,23 @@ impl LinksConfig {
     /// looked up (A and AAAA records), and what it stands for is dialled.
     #[must_use]
     pub fn seed_name(mut self, name: impl Into<String>) -> Self {
-        self.seed_names.push(name.into());
+        self.named.push(Sought::Host(name.into()));
+        self
+    }
+
+    /// A service, whose nodes and their ports are found by SRV records. While this node has no link, they are
+    /// looked up, and those of the lowest priority number are dialled, all at once; if none of them answers,
+    /// those of the next.
+    #[must_use]
+    pub fn seed_service(mut self, service: ServiceName) -> Self {
+        self.named.push(Sought::Service(service));
+        self
+    }
+
+    /// Name servers to ask for services and what they lead to, instead of those that the system has.
+    #[must_use]
+    pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.name_servers.extend(servers);
         self
     }
 
@@ -170,7 +189,8 @@ impl LinksConfig {
             peers: Peers::default(),
             listen: Mutex::new(self.listen),
             seeds: self.seeds,
-            seed_names: self.seed_names,
+            named: self.named.into_iter().map(NamedSeed::new).collect(),
+            name_servers: self.name_servers,
             endpoint: RwLock::new(None),
             connections: AtomicU64::new(0),
             firsts: Mutex::default(),
@@ -241,7 +261,9 @@ pub(crate) struct Shared {
     /// Where to listen; after the first start the port that it got then.
     pub(crate) listen: Mutex<SocketAddr>,
     pub(crate) seeds: Vec<SocketAddr>,
-    pub(crate) seed_names: Vec<String>,
+    pub(crate) named: Vec<NamedSeed>,
+    /// Whom to ask for services; nobody: those that the system has.
+    pub(crate) name_servers: Vec<SocketAddr>,
     endpoint: RwLock<Option<quinn::Endpoint>>,
     connections: AtomicU64,
     /// The first connection to each peer, so that later ones count as reconnects.
@@ -508,6 +530,11 @@ impl Links {
         let mut status: Vec<LinkStatus> = peers.iter().map(|peer| peer.status()).collect();
         status.sort_by(|a, b| (&a.name, a.node).cmp(&(&b.name, b.node)));
         status
+    }
+
+    /// The seeds that are names, and what came of them the last time that they were needed.
+    pub fn seeds(&self) -> Vec<SeedStatus> {
+        self.shared.named.iter().map(NamedSeed::status).collect()
     }
 
     pub(crate) fn link(

@@ -26,6 +26,7 @@ mod life;
 mod watch;
 
 mod endpoint;
+mod seed;
 mod unlinked;
 
 #[cfg(test)]
@@ -67,6 +68,7 @@ pub use directory::{Member, MemberState};
 pub use membership::Offer;
 
 pub use endpoint::{GossipStatus, Links, LinksConfig, LinksError, ListenError};
+pub use seed::{SeedError, SeedStatus, ServiceName, ServiceNameError};
 pub use unlinked::Unlinked;
 
 /// A number in 0..1 that differs between nodes: what failed together mustn't come back together.

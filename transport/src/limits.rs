@@ -262,11 +262,16 @@ pub const MAX_REVOCATION_BYTES: usize = MAX_REVOKED * 80 + 1_024;
 /// How often the file of revoked nodes is looked at: who is shut out is to be so soon.
 pub const REVOCATIONS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Names that a seed's name may lead to.
+/// Addresses that a seed's name may lead to, and service records of one name that are heeded: one that answers
+/// is enough.
 pub const MAX_SEED_ADDRESSES: usize = 64;
 
 /// How often a seed's name is looked up while the node knows nobody.
 pub const SEED_PAUSE: Duration = Duration::from_secs(2);
 
-/// Time that a look-up of a seed's name may take.
+/// Time that a look-up of a seed's name may take, with those that a service record leads to.
 pub const SEED_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Time that a name server has for one answer, if the system gives it more: the next one is asked while there is
+/// time left of the look-up's.
+pub const SEED_TRY: Duration = Duration::from_secs(2);

@@ -10,8 +10,8 @@ use clap::builder::ValueHint;
 use super::super::{CliError, Globals, SUCCESS, small_runtime};
 use crate::config::{Loaded, Overrides, SocketPath};
 use crate::control::{
-    Cluster, ControlAnswer, ControlClientError, ControlRequest, MemberRow, Outcome, VERSION, ask,
-    default_path,
+    Cluster, ControlAnswer, ControlClientError, ControlRequest, MemberRow, Outcome, SeedRow,
+    VERSION, ask, default_path,
 };
 
 /// Prints the cluster as a running node sees it: every member with its state and the link to it.
@@ -142,7 +142,9 @@ fn draw(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     line(&HEADS.map(str::to_owned))?;
-    rows.iter().try_for_each(line)
+    rows.iter().try_for_each(&mut line)?;
+    let failed = |seed: &SeedRow| Some(format!("seed {}: {}", seed.name, seed.failure.as_ref()?));
+    cluster.seeds.iter().filter_map(failed).try_for_each(|said| writeln!(out, "{said}"))
 }
 
 fn cells(member: &MemberRow) -> [String; 10] {

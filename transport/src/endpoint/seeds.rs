@@ -1,40 +1,218 @@
-//! Seeds by name: looked up by the system's resolver for as long as this node has no link.
+//! Seeds by name: looked up and dialled for as long as this node has no link.
+//!
+//! A host's addresses come from the system's resolver. It has no call for service records, so these, and the
+//! hosts that they name, are asked for by a resolver of our own, made anew each time: name servers that have
+//! changed since are heeded, and no answer is kept longer than it's of use.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::rdata::SRV;
+use hickory_resolver::proto::rr::{Name, RData};
 use neuroflow_kernel::{Address, Header};
 
 use super::{ClusterCommand, Shared};
-use crate::limits::{MAX_SEED_ADDRESSES, SEED_DEADLINE, SEED_PAUSE};
-use crate::link::connect;
+use crate::limits::{MAX_SEED_ADDRESSES, SEED_DEADLINE, SEED_PAUSE, SEED_TRY};
+use crate::link::{LinkError, connect};
+use crate::seed::{SeedError, ServiceName, Sought};
 
-/// Dials what a name stands for, again and again while there is no link.
-pub(super) async fn follow(shared: Arc<Shared>, own: Address<ClusterCommand>, name: String) {
+/// Dials what the `nth` name stands for, again and again while there is no link.
+pub(super) async fn follow(shared: Arc<Shared>, own: Address<ClusterCommand>, nth: usize) {
+    let Some(seed) = shared.named.get(nth) else { return };
     loop {
         let is_alone = shared.peers.all().iter().all(|peer| peer.link().is_none());
         if is_alone {
-            let addresses = look_up(&shared, &name).await;
-            let dials = addresses.into_iter().map(|address| connect::dial(&shared, address, None));
-            let mut dials: FuturesUnordered<_> = dials.collect();
-            while let Some(dialled) = dials.next().await {
-                if let Ok(established) = dialled {
-                    let arrived = ClusterCommand::Arrived(Box::new(established));
-                    if own.tell(Header::new(), arrived).await.is_err() {
-                        return;
-                    }
-                }
-            }
+            let at = shared.clock.now() + SEED_DEADLINE;
+            let found = shared.clock.before(at, look_up(&shared, &seed.sought)).await;
+            seed.came_to(match found.unwrap_or(Err(SeedError::TimedOut)) {
+                Ok(turns) => dial(&shared, &own, turns).await,
+                Err(error) => Err(error),
+            });
         }
         shared.clock.sleep(SEED_PAUSE).await;
     }
 }
 
-async fn look_up(shared: &Shared, name: &str) -> Vec<SocketAddr> {
-    let at = shared.clock.now() + SEED_DEADLINE;
-    let found = shared.clock.before(at, tokio::net::lookup_host(name)).await;
-    // A name that isn't there yet may be later.
-    let Ok(Ok(addresses)) = found else { return Vec::new() };
-    addresses.take(MAX_SEED_ADDRESSES).collect()
+/// Dials all addresses of a turn at once, and those of the next if none of them led to a link.
+async fn dial(
+    shared: &Shared,
+    own: &Address<ClusterCommand>,
+    turns: Vec<Vec<SocketAddr>>,
+) -> Result<(), SeedError> {
+    let (mut addresses, mut last) = (0, None);
+    for turn in turns {
+        addresses += turn.len();
+        let dials = turn.into_iter().map(|address| connect::dial(shared, address, None));
+        let mut dials: FuturesUnordered<_> = dials.collect();
+        let mut is_linked = false;
+        while let Some(dialled) = dials.next().await {
+            match dialled {
+                Ok(established) => {
+                    is_linked = true;
+                    let arrived = ClusterCommand::Arrived(Box::new(established));
+                    // An error says that the actor has ended, and this task is about to.
+                    let _ended = own.tell(Header::new(), arrived).await.is_err();
+                }
+                // The peer's own dial stands, or is about to.
+                Err(LinkError::Linked | LinkError::Superseded) => is_linked = true,
+                // A name may stand for this node too, and says nothing of others by that.
+                Err(error) => last = Some(error),
+            }
+        }
+        if is_linked {
+            return Ok(());
+        }
+    }
+    match last {
+        Some(source) => Err(SeedError::Unanswered { addresses, source }),
+        None => Ok(()),
+    }
+}
+
+/// The addresses of a name, in turns.
+async fn look_up(shared: &Shared, sought: &Sought) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
+    match sought {
+        Sought::Host(host) => {
+            let found = tokio::net::lookup_host(host).await.map_err(SeedError::Host)?;
+            Ok(vec![found.take(MAX_SEED_ADDRESSES).collect()])
+        }
+        Sought::Service(service) => {
+            let resolver = resolver(&shared.name_servers).map_err(SeedError::Servers)?;
+            of_service(&resolver, service).await
+        }
+    }
+}
+
+fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
+    let mut builder = if servers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let server = |server: &SocketAddr| {
+            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            let at = connections.map(|mut connection| {
+                connection.port = server.port();
+                connection
+            });
+            NameServerConfig::new(server.ip(), true, at.into())
+        };
+        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    options.timeout = options.timeout.min(SEED_TRY);
+    options.cache_size = 0;
+    options.positive_max_ttl = Some(Duration::ZERO);
+    options.negative_max_ttl = Some(Duration::ZERO);
+    builder.build()
+}
+
+async fn of_service(
+    resolver: &TokioResolver,
+    service: &ServiceName,
+) -> Result<Vec<Vec<SocketAddr>>, SeedError> {
+    let answer = resolver.srv_lookup(service.as_str()).await.map_err(|error| {
+        if error.is_no_records_found() { SeedError::Absent } else { SeedError::Service(error) }
+    })?;
+    let records = answer.answers().iter().filter_map(|record| match &record.data {
+        RData::SRV(record) => Some(record),
+        _ => None,
+    });
+    let mut turns = Vec::new();
+    let mut room = MAX_SEED_ADDRESSES;
+    for hosts in in_turns(records)? {
+        let found = hosts.into_iter().map(async |(host, port)| {
+            let found = resolver.lookup_ip(host).await;
+            // A host without an address is like a node that isn't there yet.
+            let found = found.map(|found| found.iter().collect::<Vec<_>>()).unwrap_or_default();
+            found.into_iter().map(move |ip| SocketAddr::new(ip, port)).collect::<Vec<_>>()
+        });
+        let mut turn: Vec<SocketAddr> = join_all(found).await.concat();
+        turn.truncate(room);
+        room -= turn.len();
+        if !turn.is_empty() {
+            turns.push(turn);
+        }
+    }
+    if turns.is_empty() { Err(SeedError::Hosts) } else { Ok(turns) }
+}
+
+/// The hosts of service records: those of one priority are one turn. Of too many, the heaviest are taken;
+/// else weights don't matter, since all of a turn are dialled.
+fn in_turns<'a>(
+    records: impl Iterator<Item = &'a SRV>,
+) -> Result<Vec<Vec<(Name, u16)>>, SeedError> {
+    let mut records: Vec<&SRV> = records.filter(|record| record.port != 0).collect();
+    if records.iter().any(|record| record.target.is_root()) {
+        records.retain(|record| !record.target.is_root());
+        if records.is_empty() {
+            return Err(SeedError::Withheld);
+        }
+    }
+    records.sort_by_key(|record| (record.priority, std::cmp::Reverse(record.weight)));
+    records.truncate(MAX_SEED_ADDRESSES);
+    let mut turns: BTreeMap<u16, Vec<(Name, u16)>> = BTreeMap::new();
+    for record in records {
+        let mut host = record.target.clone();
+        // Not to be looked for below the domains that the system searches.
+        host.set_fqdn(true);
+        turns.entry(record.priority).or_default().push((host, record.port));
+    }
+    if turns.is_empty() { Err(SeedError::Absent) } else { Ok(turns.into_values().collect()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(priority: u16, weight: u16, port: u16, target: &str) -> SRV {
+        SRV::new(priority, weight, port, Name::from_ascii(target).unwrap())
+    }
+
+    fn turns(records: &[SRV]) -> Vec<Vec<(String, u16)>> {
+        let turns = in_turns(records.iter()).unwrap().into_iter();
+        let shown = |(host, port): (Name, u16)| (host.to_string(), port);
+        turns.map(|turn| turn.into_iter().map(shown).collect()).collect()
+    }
+
+    #[test]
+    fn hosts_come_by_priority_and_of_one_priority_at_once() {
+        let records = [
+            record(20, 9, 1, "spare.example."),
+            record(10, 1, 2, "a.example."),
+            record(10, 5, 3, "b.example"),
+            record(10, 5, 0, "no.port.example."),
+        ];
+        let expected = [
+            vec![("b.example.".to_owned(), 3), ("a.example.".to_owned(), 2)],
+            vec![("spare.example.".to_owned(), 1)],
+        ];
+        assert_eq!(turns(&records), expected);
+    }
+
+    #[test]
+    fn a_service_that_isnt_offered_and_one_that_isnt_there_are_told_apart() {
+        let withheld = [record(0, 0, 1, ".")];
+        assert!(matches!(in_turns(withheld.iter()), Err(SeedError::Withheld)));
+        assert!(matches!(in_turns([].iter()), Err(SeedError::Absent)));
+        let both = [record(0, 0, 1, "."), record(1, 0, 1, "a.example.")];
+        assert_eq!(turns(&both), [[("a.example.".to_owned(), 1)]]);
+    }
+
+    #[test]
+    fn of_too_many_the_first_and_heaviest_are_taken() {
+        let records: Vec<SRV> =
+            (0..200).map(|n| record(n / 100, n, 7, &format!("n{n}.example."))).collect();
+        let taken = turns(&records);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].len(), MAX_SEED_ADDRESSES);
+        assert_eq!(taken[0][0].0, "n99.example.");
+    }
 }

@@ -155,8 +155,8 @@ impl Actor for ClusterServer {
             let keeping = revocations::follow(Arc::clone(&shared), context.address());
             let _full = context.task(keeping).is_err();
         }
-        for name in &shared.seed_names {
-            let following = seeds::follow(Arc::clone(&shared), context.address(), name.clone());
+        for nth in 0..shared.named.len() {
+            let following = seeds::follow(Arc::clone(&shared), context.address(), nth);
             // As many peers as there may be leave room for this.
             let _full = context.task(following).is_err();
         }

@@ -8,6 +8,7 @@ mod hostile;
 mod join;
 mod keyed;
 mod loss;
+mod service;
 mod trace;
 mod watch;
 mod world;
