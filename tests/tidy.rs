@@ -520,7 +520,7 @@ fn licences_are_allowed() {
         .collect();
     #[expect(clippy::disallowed_methods, reason = "asks cargo what the tree is made of")]
     let output = std::process::Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root())
         .output()
         .expect("cargo runs");

@@ -25,6 +25,9 @@ pub(crate) const DOORS: u16 = 7_000;
 /// What no quiet machine needs.
 const LONG: Duration = Duration::from_secs(40);
 
+/// Who is kept from running for longer may be taken for dead.
+const STALLED_MS: u64 = 500;
+
 /// Memory that a node may grow by, whatever happens to it.
 const GROWTH_KIB: u64 = 96 * 1024;
 
@@ -268,6 +271,36 @@ impl Node {
 
     pub(crate) fn has_lost(&mut self, node: &str) {
         until(&format!("the loss of {node}"), || !self.is_up(node));
+    }
+
+    /// Whether it counts this one as there.
+    pub(crate) fn counts(&mut self, node: &str) -> bool {
+        self.program.numbers(&format!("member {node}"))["active"] == 1
+    }
+
+    /// What it says of this one's membership, in lower case.
+    pub(crate) fn state_of(&mut self, node: &str) -> String {
+        self.program.tell(&format!("membership {node}"))
+    }
+
+    /// How often this one was there and then wasn't.
+    pub(crate) fn went(&mut self, node: &str) -> u64 {
+        self.program.numbers(&format!("member {node}"))["went"]
+    }
+
+    /// Whether the machine has kept it from running for so long that it may be taken for dead.
+    pub(crate) fn was_stalled(&mut self) -> bool {
+        self.program.numbers("stall")["ms"] > STALLED_MS
+    }
+
+    /// An actor of this node watches that one, each time by a watch of its own.
+    pub(crate) fn watch(&mut self, target: &str) {
+        self.program.tell(&format!("watch {target}"));
+    }
+
+    /// How the watches of this one have ended, as a number for each reason, and how many there were.
+    pub(crate) fn falls(&mut self, target: &str) -> Said {
+        self.program.numbers(&format!("falls {target}"))
     }
 
     /// So many callers that ask an actor again and again.

@@ -41,7 +41,7 @@ impl Stall {
         stall
     }
 
-    fn worst(&self) -> Duration {
+    pub(crate) fn worst(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::Relaxed))
     }
 }

@@ -10,10 +10,12 @@
 mod hosts;
 mod load;
 mod node;
+mod observer;
 mod paths;
 mod wire;
 
 mod losses;
+mod members;
 mod twins;
 
 /// The test that each process on the hosts is told to run: it plays its role instead.

@@ -11,6 +11,7 @@ use neuroflow_kernel::{
 use neuroflow_transport::{Allowed, Credential, LinkState, Links, LinksConfig, Trust};
 
 use crate::load::{Loads, Stall};
+use crate::observer::Observer;
 
 /// A call with a number that no other has.
 #[derive(rkyv::Archive, rkyv::Serialize)]
@@ -105,7 +106,9 @@ pub(crate) async fn run() {
     links.export("silent", silent, Allowed::Everyone).expect("a name");
     kernel.root().start(spec).await.expect("a socket");
     say("up");
-    let mut loads = Loads::new(clock.clone(), links.clone(), Stall::watch());
+    let stall = Stall::watch();
+    let observer = Observer::start(&kernel, links.clone()).await;
+    let mut loads = Loads::new(clock.clone(), links.clone(), stall.clone());
     let ends = clock.now() + LIFE;
     while let Ok(Some(line)) = clock.before(ends, line()).await {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -115,6 +118,11 @@ pub(crate) async fn run() {
                 "done".to_owned()
             }
             ["state", node] => state(&links, node),
+            ["member", node] => observer.member(node),
+            ["stall"] => format!("ms={}", stall.worst().as_millis()),
+            ["membership", node] => observer.state(node).to_owned(),
+            ["watch", target] => observer.watch(target).await,
+            ["falls", target] => observer.falls(target),
             ["memory"] => format!("kib={}", resident_kib()),
             ["ask", load, target, callers, deadline] => {
                 let callers = callers.parse().expect("a number");
