@@ -23,6 +23,7 @@ mod memory;
 mod policy;
 mod principal;
 mod server;
+mod standing;
 mod throttle;
 
 use std::fmt;
@@ -50,6 +51,7 @@ pub use throttle::{Limits, Throttled};
 
 pub(crate) use file::{read as read_file, sha256};
 pub(crate) use principal::PrincipalRecord;
+pub(crate) use standing::{Change, Identified, Proof, Standing};
 pub(crate) use throttle::Place;
 
 /// Something that a principal may be allowed to do.

@@ -355,14 +355,14 @@ async fn who_asks_too_much_is_told_when_to_come_back() {
 }
 
 /// An issuer on loopback, with one key.
-struct TestIssuer {
+pub(crate) struct TestIssuer {
     url: String,
     private: Vec<u8>,
     public: Vec<u8>,
 }
 
 impl TestIssuer {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let random = SystemRandom::new();
         let private = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random);
         let private = private.expect("a key").as_ref().to_vec();
@@ -379,7 +379,7 @@ impl TestIssuer {
         Self { url, private, public }
     }
 
-    fn config(&self, policy: &Path) -> AccessConfig {
+    pub(crate) fn config(&self, policy: &Path) -> AccessConfig {
         let mut config = AccessConfig::default();
         let mut issuer = Issuer::new(&self.url, "neuroflow");
         issuer.allow_private = true;
@@ -403,7 +403,7 @@ impl TestIssuer {
         claims
     }
 
-    fn sign(&self, kid: Option<&str>, change: &Value) -> String {
+    pub(crate) fn sign(&self, kid: Option<&str>, change: &Value) -> String {
         let mut header = Header::new(Algorithm::ES256);
         header.kid = kid.map(str::to_owned);
         let key = EncodingKey::from_ec_der(&self.private);

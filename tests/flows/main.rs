@@ -42,6 +42,7 @@ mod rights_again;
 mod shutdown;
 mod smuggling;
 mod streams;
+mod streams_end;
 mod supervision;
 mod telemetry;
 mod tools;

@@ -306,6 +306,32 @@ impl Updates {
         }
     }
 
+    /// The error that it ends with, after whatever comes before.
+    pub(crate) async fn fault(&mut self) -> Fault {
+        let mut error = match self {
+            Self::Sse(binding, events) => loop {
+                let (_, data) = events.next().await.expect("an error");
+                if data.get("error").is_none() {
+                    continue;
+                }
+                let code = data["error"]["code"].as_u64().and_then(|code| code.try_into().ok());
+                let (status, headers) = (code.unwrap_or(200), Vec::new());
+                let response = Response { status, headers, body: data.to_string().into_bytes() };
+                let read = if *binding == Binding::Rpc { rpc_result } else { rest_result };
+                break read(&response).expect_err("an error");
+            },
+            Self::Grpc(stream) => loop {
+                match within(stream.message()).await {
+                    Ok(update) => drop(update.expect("an error")),
+                    Err(status) => break fault(&status),
+                }
+            },
+        };
+        let field = error.field.take();
+        assert_eq!(field, None, "an end is no field's fault");
+        error
+    }
+
     /// All that is left.
     pub(crate) async fn rest(&mut self) -> Vec<Value> {
         let mut updates = Vec::new();

@@ -226,16 +226,19 @@ impl Tokens {
         found.map(|entry| entry.principal.clone())
     }
 
-    /// Whose token it is. `now` is the time since the Unix epoch.
-    pub(super) fn find(&self, token: &str, now: Duration) -> Result<Principal, AuthError> {
-        let digest = sha256(token.as_bytes());
+    /// Whose token has this digest, and when it ends. `now` is the time since the Unix epoch.
+    pub(super) fn at(
+        &self,
+        digest: &[u8; 32],
+        now: Duration,
+    ) -> Result<(&Principal, Option<Duration>), AuthError> {
         // A digest's first bytes say nothing of the token, so this look-up may take its time.
-        let candidates = self.0.get(&index(&digest)).map(Vec::as_slice).unwrap_or_default();
-        let found = candidates.iter().find(|entry| same(&entry.digest, &digest));
+        let candidates = self.0.get(&index(digest)).map(Vec::as_slice).unwrap_or_default();
+        let found = candidates.iter().find(|entry| same(&entry.digest, digest));
         let entry = found.ok_or(AuthError::UnknownToken)?;
         match entry.expires {
             Some(at) if at <= now => Err(AuthError::Expired),
-            _ => Ok(entry.principal.clone()),
+            _ => Ok((&entry.principal, entry.expires)),
         }
     }
 }
@@ -306,6 +309,10 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
+    fn find(tokens: &Tokens, token: &str, now: Duration) -> Result<Principal, AuthError> {
+        tokens.at(&sha256(token.as_bytes()), now).map(|(principal, _)| principal.clone())
+    }
+
     fn fresh(name: &str, groups: &[&str], expires: Option<u64>) -> FreshToken {
         let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
         let expires = expires.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
@@ -319,12 +326,12 @@ mod tests {
         let (a, b) = (fresh("a", &["x", "y"], None), fresh("b", &[], None));
         let file = format!("# tokens\n\n{}  # the first\n{}\n", a.line(), b.line());
         let tokens = Tokens::parse(file.as_bytes()).unwrap();
-        let found = tokens.find(a.secret(), NOW).unwrap();
+        let found = find(&tokens, a.secret(), NOW).unwrap();
         assert_eq!((found.id(), found.groups()), ("token:a", &["x".into(), "y".into()][..]));
-        assert_eq!(tokens.find(b.secret(), NOW).unwrap().id(), "token:b");
+        assert_eq!(find(&tokens, b.secret(), NOW).unwrap().id(), "token:b");
         let other = fresh("a", &[], None);
-        assert!(matches!(tokens.find(other.secret(), NOW), Err(AuthError::UnknownToken)));
-        assert!(matches!(tokens.find(a.line(), NOW), Err(AuthError::UnknownToken)));
+        assert!(matches!(find(&tokens, other.secret(), NOW), Err(AuthError::UnknownToken)));
+        assert!(matches!(find(&tokens, a.line(), NOW), Err(AuthError::UnknownToken)));
         assert!(!file.contains(a.secret()));
     }
 
@@ -332,8 +339,8 @@ mod tests {
     fn a_token_ends_when_its_line_says_so() {
         let token = fresh("a", &[], Some(NOW.as_secs()));
         let tokens = Tokens::parse(token.line().as_bytes()).unwrap();
-        assert!(tokens.find(token.secret(), NOW.saturating_sub(Duration::from_secs(1))).is_ok());
-        assert!(matches!(tokens.find(token.secret(), NOW), Err(AuthError::Expired)));
+        assert!(find(&tokens, token.secret(), NOW.saturating_sub(Duration::from_secs(1))).is_ok());
+        assert!(matches!(find(&tokens, token.secret(), NOW), Err(AuthError::Expired)));
     }
 
     #[test]

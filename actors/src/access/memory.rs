@@ -5,7 +5,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::jwt::Verified;
-use super::principal::Principal;
 use crate::limits::VERIFIED_TOKENS;
 
 /// By the SHA-256 of the token, so that no token lies in memory for longer than its request.
@@ -25,11 +24,11 @@ impl Memory {
         digest: &[u8; 32],
         now: Duration,
         generation: u64,
-    ) -> Option<Principal> {
+    ) -> Option<Verified> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = known.get(digest)?;
         let holds = known.generation == generation && now < known.verified.until;
-        holds.then(|| known.verified.principal.clone())
+        holds.then(|| known.verified.clone())
     }
 
     pub(super) fn keep(
@@ -53,6 +52,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Principal;
 
     #[test]
     fn a_token_is_known_until_it_ends_or_the_keys_change() {

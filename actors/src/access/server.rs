@@ -15,8 +15,8 @@ use super::file::{self, Contents};
 use super::keys::Schedule;
 use super::throttle::{Place, Throttle, Throttled};
 use super::{
-    AccessCommand, AccessConfig, AccessError, Principal, PrincipalKind, Rules, RulesSource, Ruling,
-    TokenFileError, Unrestricted,
+    AccessCommand, AccessConfig, AccessError, Identified, Principal, PrincipalKind, Proof, Rules,
+    RulesSource, Ruling, Standing, TokenFileError, Unrestricted,
 };
 #[cfg(feature = "access")]
 use super::{jwks, jwt, memory};
@@ -31,7 +31,15 @@ pub(super) struct Snapshot {
     #[cfg(feature = "access")]
     pub(super) keys: Arc<jwks::KeySet>,
     /// Counts the changes.
-    generation: u64,
+    pub(super) generation: u64,
+}
+
+impl Snapshot {
+    /// Whether a token of this node is there, and still this principal's.
+    pub(super) fn has(&self, token: &[u8; 32], principal: &Principal) -> bool {
+        // Its end in time is waited for by whoever asks.
+        self.tokens.at(token, Duration::ZERO).is_ok_and(|(holder, _)| holder == principal)
+    }
 }
 
 /// Says who asks and what they may do; cheap to clone.
@@ -85,9 +93,25 @@ impl Access {
     /// # Errors
     /// Says why that isn't known.
     pub async fn authenticate(&self, credential: Credential<'_>) -> Result<Principal, AuthError> {
+        Ok(self.identify(credential).await?.principal)
+    }
+
+    /// The same, with what is remembered of the credential.
+    pub(crate) async fn identify(
+        &self,
+        credential: Credential<'_>,
+    ) -> Result<Identified, AuthError> {
+        let plain = |principal| Identified { principal, proof: Proof::default() };
+        match credential {
+            Credential::Bearer(token) if self.authenticates() => self.bearer(token).await,
+            other => self.without_token(&other).map(plain),
+        }
+    }
+
+    fn without_token(&self, credential: &Credential<'_>) -> Result<Principal, AuthError> {
         match credential {
             Credential::None if self.authenticates() => Err(AuthError::Missing),
-            Credential::None => Ok(Principal::anonymous()),
+            Credential::None | Credential::Bearer(_) => Ok(Principal::anonymous()),
             Credential::Certificate(certificate) if self.0.config.certificates => {
                 // TLS has looked at it once, and this connection may have been open for long.
                 if certificate.has_ended(&self.0.clock) {
@@ -98,22 +122,32 @@ impl Access {
             // It was sent to a gateway that asks for none: not a reason to refuse.
             Credential::Certificate(_) if !self.authenticates() => Ok(Principal::anonymous()),
             Credential::Certificate(_) => Err(AuthError::CertificateNotTaken),
-            Credential::Bearer(token) => self.bearer(token).await,
         }
     }
 
-    async fn bearer(&self, token: &str) -> Result<Principal, AuthError> {
-        if !self.authenticates() {
-            return Ok(Principal::anonymous());
-        }
+    /// Watches over a credential, for what goes on after its request.
+    pub(crate) fn standing(
+        &self,
+        identified: Identified,
+        rules: Option<Arc<dyn Rules>>,
+    ) -> Standing {
+        Standing::new(identified, rules, self.0.current.clone(), self.0.clock.clone())
+    }
+
+    async fn bearer(&self, token: &str) -> Result<Identified, AuthError> {
         let snapshot = self.snapshot()?;
         let now = wall(&self.0.clock);
         if Tokens::is_ours(token) {
-            return snapshot.tokens.find(token, now);
+            let digest = file::sha256(token.as_bytes());
+            let (principal, until) = snapshot.tokens.at(&digest, now)?;
+            let proof = Proof { until, token: Some(digest) };
+            return Ok(Identified { principal: principal.clone(), proof });
         }
         #[cfg(feature = "access")]
         if self.0.config.issuer.is_some() && jwt::is_jwt(token) {
-            return self.jwt(token, now, snapshot).await;
+            let jwt::Verified { principal, until } = self.jwt(token, now, snapshot).await?;
+            let proof = Proof { until: Some(until), token: None };
+            return Ok(Identified { principal, proof });
         }
         Err(AuthError::UnknownToken)
     }
@@ -124,7 +158,7 @@ impl Access {
         token: &str,
         now: Duration,
         snapshot: Snapshot,
-    ) -> Result<Principal, AuthError> {
+    ) -> Result<jwt::Verified, AuthError> {
         let Some(issuer) = &self.0.config.issuer else { return Err(AuthError::UnknownToken) };
         let digest = file::sha256(token.as_bytes());
         if let Some(known) = self.0.verified.find(&digest, now, snapshot.generation) {
@@ -142,9 +176,8 @@ impl Access {
             }
             judged => judged?,
         };
-        let principal = verified.principal.clone();
-        self.0.verified.keep(digest, verified, snapshot.generation, now);
-        Ok(principal)
+        self.0.verified.keep(digest, verified.clone(), snapshot.generation, now);
+        Ok(verified)
     }
 
     /// The principal that was known as this one, as it is now; none if its credentials aren't taken
@@ -178,7 +211,7 @@ impl Access {
     }
 }
 
-fn wall(clock: &Clock) -> Duration {
+pub(super) fn wall(clock: &Clock) -> Duration {
     clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

@@ -25,7 +25,7 @@ use axum::response::Response;
 use neuroflow_kernel::{Clock, Header};
 
 use super::SecurityScheme;
-use crate::access::{Access, AccessMeter, AuthError, Credential, Principal};
+use crate::access::{Access, AccessMeter, AuthError, Credential, Identified, Principal, Proof};
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
 
 pub(crate) use admitted::{Admitted, Denial};
@@ -120,23 +120,25 @@ impl Door {
         refuse_encoded(&request.headers)?;
         refuse_coded(&request.headers)?;
         let peer = request.extensions.get::<Peer>().cloned();
-        let (principal, place) = if is_open(&request.method, request.uri.path()) {
-            (Principal::anonymous(), None)
+        let (identified, place) = if is_open(&request.method, request.uri.path()) {
+            (anonymous(), None)
         } else {
-            let principal = self.authenticate(request, peer.as_ref()).await?;
+            let identified = self.authenticate(request, peer.as_ref()).await?;
             let place = match &self.config.access {
-                Some(access) => access.admit(&principal).inspect_err(|_throttled| {
+                Some(access) => access.admit(&identified.principal).inspect_err(|_throttled| {
                     access.config().meter.throttled();
                 })?,
                 None => None,
             };
-            (principal, place)
+            (identified, place)
         };
         let rules = match &self.config.access {
             Some(access) => Some(access.rules().map_err(|error| Refusal::unauthenticated(&error))?),
             None => None,
         };
-        let admitted = Admitted::new(principal, rules, Arc::clone(&self.grants), id.clone());
+        let access = self.config.access.clone();
+        let admitted =
+            Admitted::new(identified, access, rules, Arc::clone(&self.grants), id.clone());
         Ok(Entry { admitted, origin, place })
     }
 
@@ -144,8 +146,8 @@ impl Door {
         &self,
         request: &Parts,
         peer: Option<&Peer>,
-    ) -> Result<Principal, Refusal> {
-        let Some(access) = &self.config.access else { return Ok(Principal::anonymous()) };
+    ) -> Result<Identified, Refusal> {
+        let Some(access) = &self.config.access else { return Ok(anonymous()) };
         let certificate = peer.and_then(Peer::certificate);
         let values = request.headers.get_all(header::AUTHORIZATION).iter();
         let values: Option<Vec<&str>> = values.map(|value| value.to_str().ok()).collect();
@@ -157,11 +159,11 @@ impl Door {
             _ => "bearer",
         };
         let judged = match read {
-            Ok(credential) => access.authenticate(credential).await,
+            Ok(credential) => access.identify(credential).await,
             Err(error) => Err(error),
         };
         let (principal, outcome) = match &judged {
-            Ok(principal) => (Some(AuditId::new(principal.id())), "ok"),
+            Ok(known) => (Some(AuditId::new(known.principal.id())), "ok"),
             Err(error) => (None, error.code()),
         };
         access.config().meter.authentication(outcome);
@@ -182,6 +184,10 @@ impl Door {
         }
         judged.map_err(|error| Refusal::unauthenticated(&error))
     }
+}
+
+fn anonymous() -> Identified {
+    Identified { principal: Principal::anonymous(), proof: Proof::default() }
 }
 
 /// Time that a decision may wait for the audit log.

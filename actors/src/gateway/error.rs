@@ -35,6 +35,8 @@ pub(super) enum A2aError {
     VersionNotSupported { found: String },
     #[error("only who has proved who they are may do that")]
     AuthenticationRequired,
+    #[error("the credential that this was opened with isn't good any more; bring a fresh one")]
+    CredentialEnded,
     #[error("you may not {} with this agent; who decides that is its node's policy", action.name())]
     Forbidden { action: Action },
     #[error("the body isn't JSON: {source}")]
@@ -75,6 +77,7 @@ impl A2aError {
             | Self::BodyTimedOut
             | Self::BodyCutOff
             | Self::AuthenticationRequired
+            | Self::CredentialEnded
             | Self::Forbidden { .. } => -32600,
             Self::MethodNotFound { .. } => -32601,
             Self::InvalidParams { .. } | Self::AgentNotFound { .. } => -32602,
@@ -112,7 +115,7 @@ impl A2aError {
         match self {
             Self::BodyTooLarge { .. } => 413,
             Self::BodyTimedOut => 408,
-            Self::AuthenticationRequired => 401,
+            Self::AuthenticationRequired | Self::CredentialEnded => 401,
             Self::Forbidden { .. } => 403,
             Self::TaskNotFound { .. }
             | Self::PushConfigNotFound { .. }
@@ -137,7 +140,7 @@ impl A2aError {
             | Self::ExtendedAgentCardNotConfigured
             | Self::ExtensionSupportRequired { .. }
             | Self::VersionNotSupported { .. } => Code::FailedPrecondition,
-            Self::AuthenticationRequired => Code::Unauthenticated,
+            Self::AuthenticationRequired | Self::CredentialEnded => Code::Unauthenticated,
             Self::Forbidden { .. } => Code::PermissionDenied,
             Self::MethodNotFound { .. } => Code::Unimplemented,
             Self::Busy | Self::Unavailable { .. } => Code::Unavailable,
@@ -161,6 +164,7 @@ impl A2aError {
             Self::ExtendedAgentCardNotConfigured => "EXTENDED_AGENT_CARD_NOT_CONFIGURED",
             Self::ExtensionSupportRequired { .. } => "EXTENSION_SUPPORT_REQUIRED",
             Self::VersionNotSupported { .. } => "VERSION_NOT_SUPPORTED",
+            Self::CredentialEnded => "UNAUTHENTICATED",
             _ => return None,
         })
     }

@@ -5,6 +5,7 @@ mod chat;
 mod following;
 mod push;
 mod send;
+mod standing;
 mod tasks;
 
 use std::sync::{Arc, OnceLock};

@@ -6,7 +6,9 @@ use neuroflow_kernel::Rights;
 
 use super::grants::{Entrance, Grants};
 use super::request_id::RequestId;
-use crate::access::{Action, Principal, PrincipalKind, Rules, Target};
+use crate::access::{
+    Access, Action, Identified, Principal, PrincipalKind, Proof, Rules, Standing, Target,
+};
 use crate::agent::{ASK, CANCEL, READ};
 use crate::gateway::GatewayAgent;
 
@@ -14,6 +16,8 @@ use crate::gateway::GatewayAgent;
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
     principal: Principal,
+    /// What the principal has proved itself with, and to whom; none where nobody has to.
+    proof: Option<(Access, Proof)>,
     /// None where everybody may do everything.
     rules: Option<(Arc<dyn Rules>, u64)>,
     grants: Arc<Grants>,
@@ -31,12 +35,28 @@ pub(crate) enum Denial {
 
 impl Admitted {
     pub(super) fn new(
-        principal: Principal,
+        identified: Identified,
+        access: Option<Access>,
         rules: Option<(Arc<dyn Rules>, u64)>,
         grants: Arc<Grants>,
         request: RequestId,
     ) -> Self {
-        Self { principal, rules, grants, request }
+        let Identified { principal, proof } = identified;
+        let proof = access.filter(Access::authenticates).map(|access| (access, proof));
+        Self { principal, proof, rules, grants, request }
+    }
+
+    /// Watches over what the principal has proved itself with; none where nobody has to.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        let (access, proof) = self.proof.as_ref()?;
+        let (principal, proof) = (self.principal.clone(), proof.clone());
+        let rules = self.rules.as_ref().map(|(rules, _)| Arc::clone(rules));
+        Some(access.standing(Identified { principal, proof }, rules))
+    }
+
+    /// From now on these rules count.
+    pub(crate) fn now_under(&mut self, rules: Arc<dyn Rules>, generation: u64) {
+        self.rules = Some((rules, generation));
     }
 
     /// Whose request it is.

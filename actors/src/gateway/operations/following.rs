@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use a2a_pb::protojson as pb;
 use neuroflow_kernel::{Address, Clock, Header, Parcel, ReplyStream};
 
+use super::standing::Allowed;
 use super::unanswered;
 use crate::agent::{AgentCommand, TaskEvent, TaskState, follow};
 use crate::gateway::error::A2aError;
@@ -114,39 +115,75 @@ pub(in crate::gateway) struct Updates {
     following: Following,
     end: End,
     over: bool,
+    /// What it needs to go on; none if it needs nothing.
+    allowed: Option<Box<Allowed>>,
 }
 
 impl Updates {
-    pub(super) fn new(first: Option<Update>, following: Following, end: End, over: bool) -> Self {
-        Self { first, following, end, over }
+    pub(super) fn new(
+        first: Option<Update>,
+        following: Following,
+        end: End,
+        allowed: Option<Box<Allowed>>,
+    ) -> Self {
+        Self { first, following, end, over: false, allowed }
+    }
+
+    /// That nothing comes after the first.
+    pub(super) fn over_if(mut self, over: bool) -> Self {
+        self.over = over;
+        self
     }
 
     /// The next update; none at the end. Dropping the future loses none.
     pub(in crate::gateway) async fn next(&mut self) -> Result<Option<Update>, A2aError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
+        let Self { first, following, end, over, allowed } = self;
+        if first.is_none() && *over {
+            return Ok(None);
         }
-        while !self.over {
-            let event = match self.following.next().await {
-                Ok(Some(event)) => event,
-                Ok(None) => {
-                    self.over = true;
-                    break;
-                }
-                Err(error) => {
-                    self.over = true;
-                    return Err(error);
-                }
-            };
-            let event = event.get();
-            self.over = state_after(event).is_some_and(|state| self.end.is_at(state));
-            if let Some(response) = update(event) {
-                let generation = event.generation.to_native();
-                return Ok(Some(Update { generation, response }));
+        let Some(allowed) = allowed else { return advance(first, following, *end, over).await };
+        let lost = {
+            let update = advance(first, following, *end, over);
+            tokio::select! {
+                biased;
+                lost = allowed.lost() => lost,
+                update = update => return update,
             }
-        }
-        Ok(None)
+        };
+        (*first, *over) = (None, true);
+        Err(lost)
     }
+}
+
+async fn advance(
+    first: &mut Option<Update>,
+    following: &mut Following,
+    end: End,
+    over: &mut bool,
+) -> Result<Option<Update>, A2aError> {
+    if let Some(first) = first.take() {
+        return Ok(Some(first));
+    }
+    while !*over {
+        let event = match following.next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => {
+                *over = true;
+                break;
+            }
+            Err(error) => {
+                *over = true;
+                return Err(error);
+            }
+        };
+        let event = event.get();
+        *over = state_after(event).is_some_and(|state| end.is_at(state));
+        if let Some(response) = update(event) {
+            let generation = event.generation.to_native();
+            return Ok(Some(Update { generation, response }));
+        }
+    }
+    Ok(None)
 }
 
 impl std::fmt::Debug for Updates {

@@ -59,7 +59,8 @@ impl Visit<'_> {
         let taken = self.take(served, request, self.header.clone()).await?;
         let first = Update::snapshot(&taken.view, taken.history);
         let over = End::ClientsTurn.is_at(taken.view.state());
-        Ok(Updates::new(Some(first), taken.following, End::ClientsTurn, over))
+        let allowed = self.allowed(served, ASK);
+        Ok(Updates::new(Some(first), taken.following, End::ClientsTurn, allowed).over_if(over))
     }
 
     async fn take(

@@ -130,7 +130,7 @@ impl Visit<'_> {
             to_come: Some(to_come),
         };
         let first = self.last_event.is_none().then(|| Update::snapshot(&view, None));
-        Ok(Updates::new(first, following, End::TasksEnd, false))
+        Ok(Updates::new(first, following, End::TasksEnd, self.allowed(served, READ)))
     }
 
     /// Ends the task and everything that works for it.
