@@ -31,6 +31,8 @@ mod unlinked;
 
 #[cfg(test)]
 mod fuzzed;
+#[cfg(test)]
+mod simulation;
 
 pub use frame::FrameError;
 #[cfg(any(test, fuzzing))]

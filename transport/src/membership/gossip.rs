@@ -7,7 +7,7 @@
 //! Long, because every event of the one state machine is here, and what `foca` asks of it beside them.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
@@ -102,9 +102,10 @@ pub(crate) struct Gossip {
     archive: Vec<u8>,
     version: u64,
     load: u32,
-    links: HashMap<NodeId, Linked>,
-    known: HashMap<NodeId, Known>,
-    heard: HashMap<NodeId, Heard>,
+    // In order, so that the same events lead to the same packets.
+    links: BTreeMap<NodeId, Linked>,
+    known: BTreeMap<NodeId, Known>,
+    heard: BTreeMap<NodeId, Heard>,
     pulse: Moment,
     out: Vec<Output>,
     changed: bool,
@@ -136,9 +137,9 @@ impl Gossip {
             archive,
             version: 1,
             load: 0,
-            links: HashMap::new(),
-            known: HashMap::new(),
-            heard: HashMap::new(),
+            links: BTreeMap::new(),
+            known: BTreeMap::new(),
+            heard: BTreeMap::new(),
             pulse: now + first,
             out: Vec::new(),
             changed: true,

@@ -198,9 +198,10 @@ impl<C, P> Call<C, P> {
         if item.end.is_some() {
             self.end = Some(sequence);
         }
-        // Whoever has begun to answer is trusted to go on: a stream outlives the wait for its start.
-        self.deadline = None;
         if sequence == self.due && !self.blocked {
+            // Whoever has begun to answer is trusted to go on: a stream outlives the wait for its start. What is
+            // ahead of its turn begins nothing, for what it waits for may be lost with the link.
+            self.deadline = None;
             self.due += 1;
             return Ok(Some(item));
         }
@@ -300,6 +301,18 @@ mod tests {
         let gone = Swept { id: gone, caller: "gone", why: Over::Gone, queued: true };
         assert_eq!(over, [late, gone]);
         assert_eq!(calls.len(), 1);
+    }
+
+    #[test]
+    fn what_is_ahead_of_its_turn_begins_no_answer() {
+        let at = Moment::ORIGIN + std::time::Duration::from_secs(1);
+        for (first, late) in [(1, true), (0, false)] {
+            let mut calls: Calls<&str, u32> = Calls::new(4);
+            let id = calls.insert("caller", Some(at)).unwrap();
+            let given = calls.get(id).unwrap().arrived(first, reply(first)).unwrap();
+            assert_eq!(given.is_none(), late);
+            assert_eq!(calls.sweep(at, |_| false).len(), usize::from(late));
+        }
     }
 
     #[test]
