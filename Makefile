@@ -38,6 +38,6 @@ bench: ## Measure, print one table, write JSON. ARGS="--only NAME --iterations N
 	cargo bench --bench link
 
 bench-smoke: ## Run every benchmark once: that it works, not how fast
-	cargo bench --bench micro -- --sample-count 1 --sample-size 1
-	cargo bench --bench suite -- --iterations 1
-	NEUROFLOW_BENCH_SECONDS=1 cargo bench --bench link
+	cargo bench --profile smoke --bench micro -- --sample-count 1 --sample-size 1
+	cargo bench --profile smoke --bench suite -- --iterations 1
+	NEUROFLOW_BENCH_SECONDS=1 cargo bench --profile smoke --bench link
