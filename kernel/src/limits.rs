@@ -71,5 +71,9 @@ pub const MAX_SPAN_ATTRIBUTES: usize = 32;
 /// and hostile bytes must not choose how deep the stack grows.
 pub const MAX_ARCHIVE_DEPTH: usize = 128;
 
+/// Bytes that a buffer begins with into which a message is archived: an event of an agent is a few
+/// hundred long, and a buffer that grows is copied each time.
+pub const ARCHIVE_ROOM: usize = 384;
+
 /// Bytes of a message archive unless its type says otherwise.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;

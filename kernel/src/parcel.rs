@@ -12,7 +12,7 @@ use rkyv::validation::Validator;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::validation::shared::SharedValidator;
 
-use crate::limits::MAX_ARCHIVE_DEPTH;
+use crate::limits::{ARCHIVE_ROOM, MAX_ARCHIVE_DEPTH};
 use crate::message::WireMessage;
 
 /// The identity of a message type on the wire: the FNV-1a hash of its name.
@@ -59,8 +59,11 @@ impl From<u64> for MessageId {
 /// assert!(claimed.open::<Ping>().is_err());
 /// ```
 #[derive(Clone)]
-pub struct RawParcel {
-    bytes: Arc<AlignedVec>,
+pub struct RawParcel(Arc<Claimed>);
+
+/// Behind one pointer: a queue has room for many parcels, and is mostly empty.
+struct Claimed {
+    bytes: AlignedVec,
     message: MessageId,
     version: u16,
 }
@@ -75,22 +78,22 @@ impl RawParcel {
 
     /// Takes a buffer that a link received into, without a copy.
     pub fn from_aligned(message: MessageId, version: u16, bytes: AlignedVec) -> Self {
-        Self { bytes: Arc::new(bytes), message, version }
+        Self(Arc::new(Claimed { bytes, message, version }))
     }
 
     /// The bytes of the archive.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// The claimed type.
     pub fn message(&self) -> MessageId {
-        self.message
+        self.0.message
     }
 
     /// The claimed version.
     pub fn version(&self) -> u16 {
-        self.version
+        self.0.version
     }
 
     /// Validates the archive as an `M`: once, at the boundary. An older version is upgraded.
@@ -98,20 +101,20 @@ impl RawParcel {
     /// # Errors
     /// Says whether the type, the version, the size or the bytes are wrong.
     pub fn open<M: WireMessage>(self) -> Result<Parcel<M>, ParcelError> {
-        if self.message != MessageId::of(M::NAME) {
-            return Err(ParcelError::Type { expected: M::NAME, found: self.message });
+        if self.0.message != MessageId::of(M::NAME) {
+            return Err(ParcelError::Type { expected: M::NAME, found: self.0.message });
         }
-        if self.bytes.len() > M::SIZE_LIMIT {
-            return Err(ParcelError::too_large::<M>(self.bytes.len()));
+        if self.0.bytes.len() > M::SIZE_LIMIT {
+            return Err(ParcelError::too_large::<M>(self.0.bytes.len()));
         }
-        if self.version < M::VERSION {
+        if self.0.version < M::VERSION {
             return Parcel::archive(&M::upgrade(&self)?);
         }
-        if self.version > M::VERSION {
+        if self.0.version > M::VERSION {
             return Err(ParcelError::Version {
                 name: M::NAME,
                 known: M::VERSION,
-                found: self.version,
+                found: self.0.version,
             });
         }
         self.validate::<M>()?;
@@ -127,9 +130,9 @@ impl RawParcel {
     }
 
     fn validate<M: WireMessage>(&self) -> Result<&M::Archived, ParcelError> {
-        let archive = ArchiveValidator::with_max_depth(&self.bytes, MAX_DEPTH);
+        let archive = ArchiveValidator::with_max_depth(&self.0.bytes, MAX_DEPTH);
         let mut context = Validator::new(archive, SharedValidator::new());
-        rkyv::api::access_with_context::<M::Archived, _, rancor::Error>(&self.bytes, &mut context)
+        rkyv::api::access_with_context::<M::Archived, _, rancor::Error>(&self.0.bytes, &mut context)
             .map_err(|source| ParcelError::Invalid { name: M::NAME, source })
     }
 }
@@ -137,9 +140,9 @@ impl RawParcel {
 impl fmt::Debug for RawParcel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RawParcel")
-            .field("message", &self.message)
-            .field("version", &self.version)
-            .field("bytes", &self.bytes.len())
+            .field("message", &self.0.message)
+            .field("version", &self.0.version)
+            .field("bytes", &self.0.bytes.len())
             .finish()
     }
 }
@@ -168,7 +171,9 @@ impl<M: WireMessage> Parcel<M> {
     /// # Errors
     /// [`ParcelError::TooLarge`] past the type's limit.
     pub fn archive(message: &M) -> Result<Self, ParcelError> {
-        let bytes = rkyv::to_bytes::<rancor::Error>(message)
+        // Most messages fit in, and so their buffer doesn't grow.
+        let buffer = AlignedVec::with_capacity(ARCHIVE_ROOM);
+        let bytes = rkyv::api::high::to_bytes_in::<_, rancor::Error>(message, buffer)
             .map_err(|source| ParcelError::Invalid { name: M::NAME, source })?;
         if bytes.len() > M::SIZE_LIMIT {
             return Err(ParcelError::too_large::<M>(bytes.len()));
@@ -181,7 +186,7 @@ impl<M: WireMessage> Parcel<M> {
     pub fn get(&self) -> &M::Archived {
         // SAFETY: by the type's invariant the buffer holds a valid, aligned archive of `M` whose
         // root is at its end, which is where `access_unchecked` looks.
-        unsafe { rkyv::access_unchecked::<M::Archived>(&self.raw.bytes) }
+        unsafe { rkyv::access_unchecked::<M::Archived>(&self.raw.0.bytes) }
     }
 
     /// The untyped parcel, for a link or a journal.
