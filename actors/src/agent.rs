@@ -109,8 +109,8 @@ pub enum AgentCommand {
     Progress {
         /// Its id.
         task: String,
-        /// What has changed.
-        change: Change,
+        /// What has changed since the last time, in order; nothing if it only says that it works.
+        changes: Vec<Change>,
     },
     /// A task waits for its client's next message. It comes from the task's actor.
     Wait {
@@ -134,14 +134,9 @@ pub enum AgentCommand {
         /// The answer.
         reply: Reply<Result<(), AppendError>>,
     },
-    /// The journal has taken what it was given of a task, or not. It comes from the agent's actor
-    /// itself.
-    Landed {
-        /// The task.
-        task: String,
-        /// Whether it did.
-        result: Result<(), AppendError>,
-    },
+    /// The journal has taken what it was given of these tasks, or not. It comes from the agent's
+    /// actor itself.
+    Landed(Vec<(String, Result<(), AppendError>)>),
     /// What the journal has of a task that it didn't take something of. It comes from the agent's
     /// actor itself.
     Reread {
@@ -188,7 +183,7 @@ impl Message for AgentCommand {
             Self::Live { .. } => "live",
             Self::Unread { .. } => "unread",
             Self::Keep { .. } => "keep",
-            Self::Landed { .. } => "landed",
+            Self::Landed(_) => "landed",
             Self::Reread { .. } => "reread",
             Self::Gone { .. } => "gone",
         }
@@ -204,7 +199,7 @@ impl Message for AgentCommand {
             | Self::Live { .. }
             | Self::Unread { .. }
             | Self::Keep { .. }
-            | Self::Landed { .. }
+            | Self::Landed(_)
             | Self::Reread { .. }
             | Self::Gone { .. } => PROGRESS,
         }

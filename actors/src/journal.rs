@@ -291,12 +291,12 @@ impl std::fmt::Debug for JournalPlace {
 /// ```
 #[derive(Debug)]
 pub enum JournalCommand {
-    /// Append to a task. Answered once it's durable. Needs [`APPEND`].
+    /// Append to tasks. Answered once that's durable, each by itself. Needs [`APPEND`].
     Append {
-        /// What.
-        append: Append,
-        /// The answer.
-        reply: Reply<Result<(), AppendError>>,
+        /// What, in order.
+        appends: Vec<Append>,
+        /// What became of each.
+        reply: Reply<Vec<Result<(), AppendError>>>,
     },
     /// A task's log; none if there is no such task. Needs [`READ_LOG`].
     Read {
@@ -384,10 +384,19 @@ impl Journal {
     /// # Errors
     /// Says why nothing was appended, or that it isn't known.
     pub async fn append(&self, append: Append) -> Result<(), AppendError> {
-        self.address
-            .call(Header::new(), |reply| JournalCommand::Append { append, reply })
-            .await
-            .map_err(AppendError::from)?
+        let result = self.append_all(vec![append]).await.pop();
+        result.unwrap_or(Err(AppendError::Closed { source: None }))
+    }
+
+    /// Appends to several tasks, as [`append`](Self::append) does to each: one may be refused and the
+    /// next one taken. The answers are in the order of what was given.
+    pub async fn append_all(&self, appends: Vec<Append>) -> Vec<Result<(), AppendError>> {
+        let count = appends.len();
+        let append = |reply| JournalCommand::Append { appends, reply };
+        match self.address.call(Header::new(), append).await {
+            Ok(results) => results,
+            Err(error) => vec![Err(error.into()); count],
+        }
     }
 
     /// A task's log; none if there is no such task.

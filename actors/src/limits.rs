@@ -318,6 +318,19 @@ pub const JOURNAL_QUEUE: usize = 8_192;
 /// Appends of one commit. Past a few hundred the cost of a flush is shared well enough.
 pub const JOURNAL_BATCH: usize = 2_048;
 
+/// Calls to the journal that an agent may have under way, each with all that its tasks have by then.
+/// One is enough while the journal answers; where an answer stays out, the others aren't held up.
+pub const JOURNAL_CALLS: usize = 16;
+
+/// A commit that takes no longer than this is quick: the way to another thread and back takes as long.
+pub const JOURNAL_QUICK: Duration = Duration::from_micros(50);
+
+/// So many quick commits one after another are a quick disk, which may be waited for where one stands.
+pub const JOURNAL_QUICK_COMMITS: u32 = 64;
+
+/// Bytes that a quick disk takes in that time: more of them aren't waited for where one stands.
+pub const JOURNAL_QUICK_BYTES: usize = 128 * 1024;
+
 /// Bytes of one commit: what a disk takes in a few milliseconds.
 pub const JOURNAL_BATCH_BYTES: usize = 8 * 1024 * 1024;
 

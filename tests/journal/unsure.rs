@@ -47,7 +47,7 @@ impl Actor for Unsure {
         command: JournalCommand,
         context: &mut Context<JournalCommand>,
     ) -> Result<(), Infallible> {
-        let JournalCommand::Append { append, reply } = command else {
+        let JournalCommand::Append { appends, reply } = command else {
             let _told = self.journal.address().tell(Header::new(), command).await;
             return Ok(());
         };
@@ -59,9 +59,9 @@ impl Actor for Unsure {
                 Some(Fate::After(gate)) => gate.acquire().await.expect("it's open").forget(),
                 Some(Fate::Unsaid) | None => {}
             }
-            let result = journal.append(append).await;
+            let results = journal.append_all(appends).await;
             if !matches!(fate, Some(Fate::Unsaid)) {
-                let _gone = reply.send(result);
+                let _gone = reply.send(results);
             }
         };
         assert!(context.task(work).is_ok(), "there is room");
@@ -76,6 +76,8 @@ struct Scene {
     journal: Journal,
     fates: Fates,
     runs: Arc<AtomicUsize>,
+    /// Whoever holds this keeps the agent from greeting.
+    floor: Arc<Semaphore>,
 }
 
 impl Scene {
@@ -92,11 +94,14 @@ impl Scene {
         let (spec, address) = ChildSpec::new("unsure", unsure).expect("a name");
         kernel.root().start(spec).await.expect("it starts");
         let runs = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&runs);
+        let floor = Arc::new(Semaphore::new(1));
+        let (counted, turn) = (Arc::clone(&runs), Arc::clone(&floor));
         let greeter = AgentBuilder::new("greeter", "Greets.").on_ask(move |_, context| {
             counted.fetch_add(1, Ordering::SeqCst);
+            let turn = Arc::clone(&turn);
             async move {
                 let name = context.ask_user(Turn::agent("who?")).await?;
+                let _turn = turn.acquire().await.expect("it's open");
                 Ok(Answer::text(format!("hello {}", name.text())))
             }
         });
@@ -104,7 +109,7 @@ impl Scene {
         let server = move || AgentServer::new(greeter.clone(), None, on.clone());
         let (spec, agent) = ChildSpec::new("greeter", server).expect("a name");
         kernel.root().start(spec).await.expect("it starts");
-        Self { kernel, agent, journal, fates, runs }
+        Self { kernel, agent, journal, fates, runs, floor }
     }
 
     fn next(&self, fate: Fate) {
@@ -178,8 +183,11 @@ async fn a_message_is_acknowledged_by_its_own_event_and_no_earlier_one() {
     // The first answer is on its way to the journal when the second message comes.
     scene.next(Fate::After(Arc::clone(&gate)));
     scene.next(Fate::After(Arc::clone(&gate)));
+    // The task doesn't end before the agent has both.
+    let floor = scene.floor.acquire().await.expect("it's open");
     let mut answer = scene.ask(Some(&task), "Ann").await;
     let mut remark = scene.ask(Some(&task), "and Bob").await;
+    drop(floor);
     gate.add_permits(1);
     assert_eq!(text(next(&mut answer).await), "4 continued Ann");
     assert_eq!(text(next(&mut answer).await), "5 working");

@@ -50,6 +50,8 @@ pub(super) struct Live {
     /// Whoever cancelled it, until the journal has that.
     cancels: Vec<Reply<Result<TaskEvents, CancelError>>>,
     /// Events that the journal has.
+    durable: usize,
+    /// Those of them that followers have heard of.
     told: usize,
     /// Entries that the journal has.
     entries: u64,
@@ -87,6 +89,7 @@ impl Live {
             unread: Vec::new(),
             replay: Replay::default(),
             cancels: Vec::new(),
+            durable: 0,
             told: 0,
             entries: 0,
             pending: Pending::default(),
@@ -109,8 +112,8 @@ impl Live {
     /// A task as the journal has it.
     pub(super) fn restored(record: Record, entries: u64, mut replay: Replay) -> Self {
         let unread = std::mem::take(&mut replay.unread);
-        let told = record.events().len();
-        Self { unread, replay, told, entries, ..Self::new(record) }
+        let durable = record.events().len();
+        Self { unread, replay, durable, told: durable, entries, ..Self::new(record) }
     }
 
     /// Adds an event, which nobody sees before it's durable. An agent that says too much is at
@@ -209,11 +212,15 @@ impl Live {
         Some(Append { head, entries })
     }
 
-    /// The journal has what was on its way: followers see it. Says whether the task has ended.
+    /// The journal has what was on its way: followers see it, but for the beginning of a task, which
+    /// they see with what the task says at once. Says whether the task has ended.
     pub(super) fn landed(&mut self) -> bool {
         let Some(Flight { entries, events, kept }) = self.flight.take() else { return false };
         self.entries += entries;
-        self.tell(events);
+        self.durable += events;
+        if self.run.is_none() {
+            self.tell();
+        }
         for reply in kept {
             let _gone = reply.send(Ok(()));
         }
@@ -226,11 +233,10 @@ impl Live {
             && self.pending.entries.is_empty()
     }
 
-    /// These many events more are durable.
-    fn tell(&mut self, events: usize) {
-        let seen = self.told;
-        self.told += events;
-        for event in self.record.events().get(seen..self.told).unwrap_or_default() {
+    /// Followers hear of all that is durable.
+    pub(super) fn tell(&mut self) {
+        let seen = std::mem::replace(&mut self.told, self.durable);
+        for event in self.record.events().get(seen..self.durable).unwrap_or_default() {
             let number = event.get().generation.to_native();
             let joins = |(at, _): &mut (u64, Follower)| *at <= number;
             self.followers.extend(self.joining.extract_if(.., joins).map(|(_, joined)| joined));
@@ -245,6 +251,7 @@ impl Live {
 
     /// The journal didn't take it: whoever waits for it is told.
     pub(super) fn lost(&mut self, error: &AppendError) {
+        self.tell();
         let waiting = std::mem::take(&mut self.pending).kept;
         let flying = self.flight.take().into_iter().flat_map(|flight| flight.kept);
         for reply in waiting.into_iter().chain(flying) {
@@ -257,20 +264,20 @@ impl Live {
 
     /// What the journal has of it, after something wasn't known to be there.
     pub(super) fn found(&mut self, record: Record, entries: u64) {
-        let seen = self.told.min(record.events().len());
-        let news = record.events().len() - seen;
-        (self.record, self.entries, self.told) = (record, entries, seen);
-        self.tell(news);
+        self.durable = record.events().len();
+        self.told = self.told.min(self.durable);
+        (self.record, self.entries) = (record, entries);
+        self.tell();
     }
 
     /// Whether anything of it is durable.
     pub(super) fn is_known(&self) -> bool {
-        self.told > 0
+        self.durable > 0
     }
 
     /// The durable events after this generation.
     pub(super) fn events_after(&self, generation: Option<u64>) -> TaskEvents {
-        let durable = self.record.events().get(..self.told).unwrap_or_default();
+        let durable = self.record.events().get(..self.durable).unwrap_or_default();
         let seen = generation.unwrap_or(0);
         durable.iter().filter(|event| event.get().generation > seen).cloned().collect()
     }
@@ -305,7 +312,8 @@ impl Live {
 
     /// Tells the events of the last append.
     pub(super) fn last_landed(&mut self, events: usize) {
-        self.tell(events);
+        self.durable += events;
+        self.tell();
     }
 
     /// Lets go of followers that have gone, before the list would grow.

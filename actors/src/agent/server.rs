@@ -6,6 +6,7 @@
 
 mod again;
 mod clients;
+mod courier;
 mod keep;
 
 use std::collections::{HashMap, VecDeque};
@@ -22,12 +23,13 @@ use super::history::{History, failure, refuse};
 use super::live::{Live, Origin, Run, effect};
 use super::record::{Record, new_id};
 use super::task::{Begin, TaskActor, TaskParts};
-use super::{AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, Change, read};
+use super::{AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, Change, TaskState, read};
 use crate::access::{Access, CallerGrant};
 use crate::journal::{Journal, ReadError, TaskHead};
 use crate::limits::LIVE_TASKS;
 use crate::tools::ToolsCommand;
 use clients::answered;
+use courier::Courier;
 
 /// An agent as an actor.
 ///
@@ -49,6 +51,8 @@ pub struct AgentServer {
     history: History,
     /// The only conversation whose tasks are its own, if there are others like it on this node.
     conversation: Option<String>,
+    /// Brings appends to the journal, once this life has started.
+    courier: Option<Courier>,
     live: HashMap<String, Live>,
     /// What can't be begun before something else has ended.
     deferred: VecDeque<Deferred>,
@@ -77,6 +81,7 @@ impl AgentServer {
             access: None,
             history,
             conversation: None,
+            courier: None,
             live: HashMap::new(),
             deferred: VecDeque::new(),
         }
@@ -153,7 +158,8 @@ impl AgentServer {
         Ok(())
     }
 
-    /// Starts the actor of a task.
+    /// Starts the actor of a task. That it works isn't sent to the journal yet: the actor tells at
+    /// once what its function has to say by then, if only that it's at work.
     async fn run(&mut self, task: &str, run: Run, context: &mut Context<AgentCommand>) {
         let Run { ask, tools, effects, header } = run;
         let parts = TaskParts {
@@ -174,13 +180,17 @@ impl AgentServer {
         };
         match started {
             Ok(actor) => {
+                if let Some(live) = self.live.get_mut(task) {
+                    let working = Change::Status { state: TaskState::Working, turn: None };
+                    live.append(working, Origin::Agent, now_ms(context));
+                }
                 // A fresh actor with room for one message takes it.
                 let _taken = actor.try_tell(header, Begin(ask));
             }
             Err(error) => {
                 tracing::error!(%task, error = &error as &dyn std::error::Error, "task not started");
                 let end = failure("the task could not be started", "not_started");
-                self.append(task, end, Origin::Node, context);
+                self.append(task, end, context);
             }
         }
     }
@@ -245,6 +255,7 @@ impl Actor for AgentServer {
 
     /// Goes on with what an earlier life has left.
     async fn started(&mut self, context: &mut Context<AgentCommand>) -> Result<(), ReadError> {
+        self.courier = Courier::begin(self.history.journal.clone(), context);
         for head in self.history.journal.unfinished(&self.history.agent).await? {
             if self.conversation.as_ref().is_some_and(|own| *own != head.context) {
                 continue;
@@ -304,14 +315,14 @@ impl Actor for AgentServer {
             AgentCommand::Live { reply } => {
                 let _gone = reply.send(self.live.len());
             }
-            AgentCommand::Landed { task, result } => self.landed(&task, result, context).await,
+            AgentCommand::Landed(landed) => {
+                for (task, result) in landed {
+                    self.landed(&task, result, context).await;
+                }
+            }
             AgentCommand::Reread { task, log } => self.end_stranded(&task, log, context),
-            AgentCommand::Progress { task, change } => {
-                self.append(&task, change, Origin::Agent, context);
-            }
-            AgentCommand::Gone { task, change } => {
-                self.append(&task, change, Origin::Node, context);
-            }
+            AgentCommand::Progress { task, changes } => self.progress(&task, changes, context),
+            AgentCommand::Gone { task, change } => self.append(&task, change, context),
         }
         self.begin_deferred(context);
         Ok(())
@@ -321,6 +332,10 @@ impl Actor for AgentServer {
     /// another, that took as long as all of their times together. Tasks that may be run again are
     /// left for the next start.
     async fn stopping(&mut self, context: &mut Context<AgentCommand>) {
+        let rest = match self.courier.take() {
+            Some(courier) => courier.end().await,
+            None => Vec::new(),
+        };
         let mut ends = Vec::new();
         for (task, mut live) in std::mem::take(&mut self.live) {
             if let Ok(name) = Name::new(&task) {
@@ -349,7 +364,13 @@ impl Actor for AgentServer {
                 }
             });
         }
-        join_all(ends).await;
+        let before = async {
+            if !rest.is_empty() {
+                // Whatever becomes of them, the appends that come after them tell.
+                let _told = self.history.journal.append_all(rest).await;
+            }
+        };
+        tokio::join!(biased; before, join_all(ends));
     }
 
     async fn child_ended(
@@ -361,9 +382,12 @@ impl Actor for AgentServer {
             Ending::Failed(_) => failure("the agent failed unexpectedly", "failed"),
             _ => failure("the agent ended without an answer", "unanswered"),
         };
+        let task = ended.name.as_str().to_owned();
+        if self.live.get(&task).is_none_or(|live| live.record.state().is_terminal()) {
+            return Ok(());
+        }
         // The end of a child overtakes what it has sent. So this waits behind that, and changes
         // nothing if the task has told its own end.
-        let task = ended.name.as_str().to_owned();
         let gone = AgentCommand::Gone { task, change };
         let me = context.address();
         if let Err(refused) = me.try_tell(Header::new(), gone) {

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use neuroflow_kernel::{
     Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SpanKind, Tracer,
@@ -81,13 +84,21 @@ impl Actor for TaskActor {
             tracer: self.parts.tracer.clone(),
             effects: Arc::new(Mutex::new(std::mem::take(&mut self.parts.effects))),
         };
-        task.tell(Change::Status { state: TaskState::Working, turn: None }).await?;
         let run = self.parts.agent.run(Incoming::new(begin.0), task.clone());
+        let run = async {
+            let mut run = pin!(run);
+            let first = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
+            if let Poll::Ready(end) = first {
+                return end;
+            }
+            // The journal waits for this, to have what is said at once together with the beginning.
+            task.tell(Vec::new()).await?;
+            run.await
+        };
+        let mut changes = Vec::new();
         let end = match task.work.limit(clock, run).await {
             Some(Ok(answer)) => {
-                for artifact in answer.artifacts {
-                    task.tell(artifact.into()).await?;
-                }
+                changes.extend(answer.artifacts.into_iter().map(Change::from));
                 let state = match answer.conclusion {
                     Conclusion::Completed => TaskState::Completed,
                     Conclusion::Rejected => TaskState::Rejected,
@@ -105,7 +116,8 @@ impl Actor for TaskActor {
                 Change::Status { state: TaskState::Failed, turn }
             }
         };
-        task.tell(end).await?;
+        changes.push(end);
+        task.tell(changes).await?;
         context.stop();
         Ok(())
     }
@@ -187,7 +199,7 @@ impl TaskContext {
     /// Says why the agent's actor doesn't take it.
     pub async fn say(&self, text: impl Into<String>) -> Result<(), AgentError> {
         let turn = Some(Turn::agent(text));
-        Ok(self.tell(Change::Status { state: TaskState::Working, turn }).await?)
+        Ok(self.tell(vec![Change::Status { state: TaskState::Working, turn }]).await?)
     }
 
     /// Hands out something that the task has produced.
@@ -195,7 +207,7 @@ impl TaskContext {
     /// # Errors
     /// Says why the agent's actor doesn't take it.
     pub async fn produce(&self, artifact: Artifact) -> Result<(), AgentError> {
-        Ok(self.tell(artifact.into()).await?)
+        Ok(self.tell(vec![artifact.into()]).await?)
     }
 
     /// Hands out a piece of an artifact. The pieces of one have the same id.
@@ -214,7 +226,7 @@ impl TaskContext {
     /// Says why the agent's actor doesn't take it.
     pub async fn artifact_chunk(&self, piece: Artifact, chunk: Chunk) -> Result<(), AgentError> {
         let (append, last) = (chunk != Chunk::First, chunk == Chunk::Last);
-        Ok(self.tell(Change::Artifact { artifact: piece, append, last }).await?)
+        Ok(self.tell(vec![Change::Artifact { artifact: piece, append, last }]).await?)
     }
 
     /// Asks the client something and waits for its next message to this task, which is
@@ -295,8 +307,8 @@ impl TaskContext {
         result
     }
 
-    async fn tell(&self, change: Change) -> Result<(), neuroflow_kernel::Refusal> {
-        let progress = AgentCommand::Progress { task: self.task.clone(), change };
+    async fn tell(&self, changes: Vec<Change>) -> Result<(), neuroflow_kernel::Refusal> {
+        let progress = AgentCommand::Progress { task: self.task.clone(), changes };
         let header = Header::new().traced(self.header.trace());
         self.server.tell(header, progress).await.map_err(|refused| refused.reason)
     }

@@ -3,12 +3,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use neuroflow_kernel::{Actor, Clock, Context};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::retention::AgeGuard;
-use super::store::{OpenedJournal, Store, Waiting, times};
+use super::store::{OpenedJournal, Pace, Settled, Store, Waiting, times};
 use super::{AppendError, JournalCommand, JournalConfig};
 use crate::limits::{
     JOURNAL_BATCH, JOURNAL_BATCH_BYTES, JOURNAL_DEADLINE, JOURNAL_QUEUE, RETENTION_SWEEP,
@@ -35,35 +36,60 @@ pub struct JournalServer {
     store: Arc<Store>,
     config: JournalConfig,
     line: Option<Line>,
+    /// Kept until the end, once no thread works on the store any longer.
+    settled: Option<Settled>,
 }
 
 /// The way to the commits, and their end.
 #[derive(Debug)]
 struct Line {
     queue: mpsc::Sender<Waiting>,
+    shared: Arc<Shared>,
     over: oneshot::Receiver<()>,
+}
+
+/// What the line and whoever puts something into it know of each other.
+#[derive(Debug)]
+struct Shared {
+    pace: Arc<Pace>,
+    /// Those in the line, and in the commit that is under way: nobody may overtake them.
+    waiting: AtomicUsize,
+    /// More is kept than should wait for the next look.
+    due: Notify,
 }
 
 impl JournalServer {
     /// Serves an open journal.
     pub fn new(opened: OpenedJournal) -> Self {
         let OpenedJournal { store, config, .. } = opened;
-        Self { store, config, line: None }
+        Self { store, config, line: None, settled: None }
     }
 
-    fn append(&self, waiting: Waiting) {
-        let refused = match &self.line {
-            Some(line) => line.queue.try_send(waiting).err(),
-            None => return,
-        };
-        if let Some(refused) = refused {
+    fn append(&self, waiting: Waiting, clock: &Clock) {
+        let Some(Line { queue, shared, .. }) = &self.line else { return };
+        let mut waiting = waiting;
+        if shared.waiting.load(Ordering::Acquire) == 0
+            && self.store.is_quick(&shared.pace, waiting.bytes())
+        {
+            let given_back = self.store.commit_here(vec![waiting], &shared.pace, clock);
+            if self.store.is_urgent(&self.config) {
+                shared.due.notify_one();
+            }
+            match given_back.and_then(|mut batch| batch.pop()) {
+                Some(given_back) => waiting = given_back,
+                None => return,
+            }
+        }
+        shared.waiting.fetch_add(1, Ordering::AcqRel);
+        if let Err(refused) = queue.try_send(waiting) {
+            shared.waiting.fetch_sub(1, Ordering::AcqRel);
             let (waiting, error) = match refused {
                 mpsc::error::TrySendError::Full(waiting) => (waiting, AppendError::Overloaded),
                 mpsc::error::TrySendError::Closed(waiting) => {
                     (waiting, AppendError::Closed { source: None })
                 }
             };
-            let _gone = waiting.reply.send(Err(error));
+            waiting.refuse(&error);
         }
     }
 }
@@ -73,25 +99,28 @@ async fn commit(
     store: Arc<Store>,
     (config, clock): (JournalConfig, Clock),
     mut queue: mpsc::Receiver<Waiting>,
-    due: Arc<Notify>,
+    shared: Arc<Shared>,
     over: oneshot::Sender<()>,
 ) {
     while let Some(first) = queue.recv().await {
-        let mut bytes = first.bytes();
+        let (mut appends, mut bytes) = (first.appends.len(), first.bytes());
         let mut batch = vec![first];
-        while batch.len() < JOURNAL_BATCH && bytes < JOURNAL_BATCH_BYTES {
+        while appends < JOURNAL_BATCH && bytes < JOURNAL_BATCH_BYTES {
             let Ok(next) = queue.try_recv() else { break };
+            appends += next.appends.len();
             bytes += next.bytes();
             batch.push(next);
         }
+        let taken = batch.len();
         // A commit may take long; what has waited for it too long mustn't be there in the end.
         let now = clock.now();
         for late in batch.extract_if(.., |waiting| waiting.until <= now) {
-            let _gone = late.reply.send(Err(AppendError::Overloaded));
+            late.refuse(&AppendError::Overloaded);
         }
-        store.commit(batch).await;
+        store.commit(batch, &shared.pace, &clock).await;
+        shared.waiting.fetch_sub(taken, Ordering::AcqRel);
         if store.is_urgent(&config) {
-            due.notify_one();
+            shared.due.notify_one();
         }
     }
     // Nobody waits for it unless the actor stops in good order.
@@ -99,13 +128,13 @@ async fn commit(
 }
 
 /// Removes what isn't kept any longer, from time to time and when it's urgent.
-async fn sweep(store: Arc<Store>, config: JournalConfig, clock: Clock, due: Arc<Notify>) {
+async fn sweep(store: Arc<Store>, config: JournalConfig, clock: Clock, shared: Arc<Shared>) {
     let mut guard = AgeGuard::default();
     let mut indexed = 0;
     loop {
         tokio::select! {
             () = clock.sleep(RETENTION_SWEEP) => {}
-            () = due.notified() => {}
+            () = shared.due.notified() => {}
         }
         let (wall, steady) = times(&clock);
         let limit = guard.limit_ms(config.retention.age, wall, steady).unwrap_or_else(|jump| {
@@ -135,15 +164,19 @@ impl Actor for JournalServer {
     async fn started(&mut self, context: &mut Context<JournalCommand>) -> Result<(), Infallible> {
         let (queue, appends) = mpsc::channel(JOURNAL_QUEUE);
         let (end, over) = oneshot::channel();
-        let due = Arc::new(Notify::new());
+        let shared = Arc::new(Shared {
+            pace: Arc::default(),
+            waiting: AtomicUsize::new(0),
+            due: Notify::new(),
+        });
         let (store, config) = (Arc::clone(&self.store), self.config.clone());
         // A fresh actor has room for two tasks.
         let with = (config, context.clock().clone());
-        let _begun = context.task(commit(store, with, appends, Arc::clone(&due), end)).is_ok();
+        let _begun = context.task(commit(store, with, appends, Arc::clone(&shared), end)).is_ok();
         let (store, config) = (Arc::clone(&self.store), self.config.clone());
         let clock = context.clock().clone();
-        let _begun = context.task(sweep(store, config, clock, due)).is_ok();
-        self.line = Some(Line { queue, over });
+        let _begun = context.task(sweep(store, config, clock, Arc::clone(&shared))).is_ok();
+        self.line = Some(Line { queue, shared, over });
         Ok(())
     }
 
@@ -155,9 +188,9 @@ impl Actor for JournalServer {
         let store = Arc::clone(&self.store);
         // A task that is refused drops its reply, and so tells the caller.
         let _refused = match command {
-            JournalCommand::Append { append, reply } => {
+            JournalCommand::Append { appends, reply } => {
                 let until = context.clock().now() + JOURNAL_DEADLINE;
-                self.append(Waiting { append, reply, until });
+                self.append(Waiting { appends, reply, until }, context.clock());
                 return Ok(());
             }
             JournalCommand::Read { agent, task, reply } => context
@@ -187,11 +220,11 @@ impl Actor for JournalServer {
     /// What was taken is brought to the disk, the index is written for the next start, and nothing works
     /// on the directory any longer.
     async fn stopping(&mut self, _: &mut Context<JournalCommand>) {
-        if let Some(Line { queue, over }) = self.line.take() {
+        if let Some(Line { queue, over, .. }) = self.line.take() {
             drop(queue);
             let _ended = over.await;
         }
         self.store.snapshot().await;
-        self.store.settle().await;
+        self.settled = self.store.settle().await;
     }
 }

@@ -1,9 +1,11 @@
 //! The three ways to keep a journal, behind one face; blocking work goes to threads that may block.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use neuroflow_kernel::{Clock, Moment, Reply};
+use tokio::sync::OwnedRwLockWriteGuard;
 
 use super::codec::fits;
 use super::embedded::Embedded;
@@ -14,7 +16,10 @@ use super::{
     ReadError, TaskHead, TaskLog,
 };
 use crate::agent::TaskQuery;
-use crate::limits::{JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_RECORD_BYTES, RETENTION_STEP};
+use crate::limits::{
+    JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_QUICK, JOURNAL_QUICK_BYTES,
+    JOURNAL_QUICK_COMMITS, JOURNAL_RECORD_BYTES, RETENTION_STEP,
+};
 
 /// What was found when a journal was opened.
 ///
@@ -142,18 +147,26 @@ impl OpenedJournal {
     }
 }
 
-/// An append, and who waits for it.
+/// Appends, and who waits for them.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) append: Append,
-    pub(super) reply: Reply<Result<(), AppendError>>,
-    /// When whoever waits for it gives up: it isn't begun after that.
+    pub(super) appends: Vec<Append>,
+    pub(super) reply: Results,
+    /// When whoever waits for them gives up: they aren't begun after that.
     pub(super) until: Moment,
 }
 
+type Results = Reply<Vec<Result<(), AppendError>>>;
+
 impl Waiting {
     pub(super) fn bytes(&self) -> usize {
-        self.append.entries.iter().map(|entry| entry.parcel.as_bytes().len()).sum()
+        let entries = self.appends.iter().flat_map(|append| &append.entries);
+        entries.map(|entry| entry.parcel.as_bytes().len()).sum()
+    }
+
+    /// None of them is taken.
+    pub(super) fn refuse(self, error: &AppendError) {
+        let _gone = self.reply.send(vec![Err(error.clone()); self.appends.len()]);
     }
 }
 
@@ -166,20 +179,47 @@ pub(super) enum Store {
 }
 
 impl Store {
-    /// Appends what fits, and tells everybody.
-    pub(super) async fn commit(&self, batch: Vec<Waiting>) {
+    /// Whether a commit of so many bytes is done sooner than it's handed to another thread.
+    pub(super) fn is_quick(&self, pace: &Pace, bytes: usize) -> bool {
+        let quick = match self {
+            Self::Memory(_) => true,
+            Self::Embedded(_) => pace.is_quick(),
+            Self::Postgres(_) => false,
+        };
+        quick && bytes <= JOURNAL_QUICK_BYTES
+    }
+
+    /// Appends what fits, and tells everybody, right here. What would have to be waited for is given
+    /// back.
+    pub(super) fn commit_here(
+        &self,
+        batch: Vec<Waiting>,
+        pace: &Pace,
+        clock: &Clock,
+    ) -> Option<Vec<Waiting>> {
         match self {
             Self::Memory(memory) => {
-                for Waiting { append, reply, .. } in batch {
-                    let _gone = reply.send(memory.append(append));
+                for Waiting { appends, reply, .. } in batch {
+                    let appends = appends.into_iter();
+                    let _gone = reply.send(appends.map(|append| memory.append(append)).collect());
                 }
+                None
             }
             Self::Embedded(embedded) => {
-                at_work(embedded, move |embedded| {
-                    let (appends, replies) = split(batch);
-                    answer(replies, embedded.commit(&appends));
-                })
-                .await;
+                commit_to(embedded, batch, pace, clock);
+                None
+            }
+            Self::Postgres(_) => Some(batch),
+        }
+    }
+
+    /// Appends what fits, and tells everybody.
+    pub(super) async fn commit(&self, batch: Vec<Waiting>, pace: &Arc<Pace>, clock: &Clock) {
+        match self {
+            Self::Memory(_) => drop(self.commit_here(batch, pace, clock)),
+            Self::Embedded(embedded) => {
+                let (pace, clock) = (Arc::clone(pace), clock.clone());
+                at_work(embedded, move |embedded| commit_to(embedded, batch, &pace, &clock)).await;
             }
             Self::Postgres(postgres) => {
                 let (appends, replies) = split(batch);
@@ -321,10 +361,21 @@ impl Store {
     }
 
     /// Waits until no thread works on it: one that was begun goes on when who waits for it is ended.
-    pub(super) async fn settle(&self) {
-        let Self::Embedded(embedded) = self else { return };
-        drop(embedded.work.write().await);
+    /// No other begins while what this gives is kept.
+    pub(super) async fn settle(&self) -> Option<Settled> {
+        let Self::Embedded(embedded) = self else { return None };
+        Some(Arc::clone(&embedded.work).write_owned().await)
     }
+}
+
+pub(super) type Settled = OwnedRwLockWriteGuard<()>;
+
+fn commit_to(embedded: &Embedded, batch: Vec<Waiting>, pace: &Pace, clock: &Clock) {
+    let begun = clock.now();
+    let (appends, replies) = split(batch);
+    let answers = embedded.commit(&appends);
+    pace.took(clock.now().since(begun));
+    answer(replies, answers);
 }
 
 /// Works on a directory, on a thread that may block. [`Store::settle`] waits for its end.
@@ -344,14 +395,46 @@ async fn at_work<T: Send + 'static>(
     .await
 }
 
-fn split(batch: Vec<Waiting>) -> (Vec<Append>, Vec<Reply<Result<(), AppendError>>>) {
-    batch.into_iter().map(|Waiting { append, reply, .. }| (append, reply)).unzip()
+/// How long commits take. Where that's less than the way to another thread and back, they are done
+/// where they are asked for: a disk that isn't one, or whose flushes nobody waits for.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Commits since the last one that took longer.
+    quick: AtomicU32,
 }
 
-fn answer(replies: Vec<Reply<Result<(), AppendError>>>, answers: Vec<Result<(), AppendError>>) {
-    for (reply, answer) in replies.into_iter().zip(answers) {
+impl Pace {
+    fn is_quick(&self) -> bool {
+        self.quick.load(Ordering::Relaxed) >= JOURNAL_QUICK_COMMITS
+    }
+
+    fn took(&self, time: Duration) {
+        // One commit at a time: nothing is lost between the look and the change.
+        let quick = self.quick.load(Ordering::Relaxed).saturating_add(1);
+        self.quick.store(if time <= JOURNAL_QUICK { quick } else { 0 }, Ordering::Relaxed);
+    }
+}
+
+/// All appends in one list, and who waits for how many of them.
+fn split(batch: Vec<Waiting>) -> (Vec<Append>, Vec<(usize, Results)>) {
+    let mut all = Vec::new();
+    let mut replies = Vec::with_capacity(batch.len());
+    for Waiting { mut appends, reply, .. } in batch {
+        replies.push((appends.len(), reply));
+        if all.is_empty() {
+            all = appends;
+        } else {
+            all.append(&mut appends);
+        }
+    }
+    (all, replies)
+}
+
+fn answer(replies: Vec<(usize, Results)>, answers: Vec<Result<(), AppendError>>) {
+    let mut answers = answers.into_iter();
+    for (count, reply) in replies {
         // Whoever has gone reads the task to know.
-        let _gone = reply.send(answer);
+        let _gone = reply.send(answers.by_ref().take(count).collect());
     }
 }
 
@@ -396,4 +479,21 @@ pub(super) fn check(append: &Append) -> Result<(), AppendError> {
 pub(super) fn times(clock: &Clock) -> (Duration, Duration) {
     let wall = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (wall, Duration::from_nanos(clock.now().nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_commit_ends_a_quick_pace() {
+        let pace = Pace::default();
+        for _ in 0..JOURNAL_QUICK_COMMITS {
+            assert!(!pace.is_quick());
+            pace.took(JOURNAL_QUICK);
+        }
+        assert!(pace.is_quick());
+        pace.took(JOURNAL_QUICK * 2);
+        assert!(!pace.is_quick());
+    }
 }

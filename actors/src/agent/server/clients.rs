@@ -81,6 +81,8 @@ impl AgentServer {
             let _gone = reply.send(None);
             return;
         }
+        // Those who followed before are told first: what this one reads now isn't told again.
+        live.tell();
         let so_far = live.events_after(after);
         live.prune();
         if live.followed() < TASK_FOLLOWERS {
@@ -146,7 +148,7 @@ impl AgentServer {
         }
         live.cancel(reply);
         let end = Change::Status { state: TaskState::Canceled, turn: None };
-        self.append(&task, end, Origin::Node, context);
+        self.append(&task, end, context);
     }
 }
 

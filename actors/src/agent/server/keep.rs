@@ -3,6 +3,7 @@
 
 use neuroflow_kernel::{Context, Header, Name};
 
+use super::courier::Flight;
 use super::{AgentServer, names, now_ms, unreadable};
 use crate::agent::history::{failure, refused};
 use crate::agent::live::{Live, Origin};
@@ -13,12 +14,11 @@ use crate::journal::{AppendError, ReadError, TaskLog};
 use crate::limits::{JOURNAL_RETRY, JOURNAL_SETTLED};
 
 impl AgentServer {
-    /// Adds an event to a live task.
+    /// Adds an event that the node makes to a live task.
     pub(super) fn append(
         &mut self,
         task: &str,
         change: Change,
-        origin: Origin,
         context: &mut Context<AgentCommand>,
     ) {
         let at_ms = now_ms(context);
@@ -28,7 +28,29 @@ impl AgentServer {
         if live.stranded {
             return;
         }
-        live.append(change, origin, at_ms);
+        live.append(change, Origin::Node, at_ms);
+        self.flush(task, context);
+    }
+
+    /// Adds the events that a task's own function has made, all in one append.
+    pub(super) fn progress(
+        &mut self,
+        task: &str,
+        changes: Vec<Change>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        let at_ms = now_ms(context);
+        let Some(live) = self.live.get_mut(task) else { return };
+        if live.stranded {
+            return;
+        }
+        if changes.is_empty() {
+            // What it will say takes longer, and so its beginning is told now.
+            live.tell();
+        }
+        for change in changes {
+            live.append(change, Origin::Agent, at_ms);
+        }
         self.flush(task, context);
     }
 
@@ -36,12 +58,17 @@ impl AgentServer {
     pub(super) fn flush(&mut self, task: &str, context: &mut Context<AgentCommand>) {
         let append = self.live.get_mut(task).and_then(|live| live.take_off(&self.profile.name));
         let Some(append) = append else { return };
-        let (journal, me, task) =
-            (self.history.journal.clone(), context.address(), task.to_owned());
+        let flight = Flight { task: task.to_owned(), append };
+        let refused = match &self.courier {
+            Some(courier) => courier.send(flight),
+            None => Some(flight),
+        };
+        let Some(Flight { task, append }) = refused else { return };
+        let (journal, me) = (self.history.journal.clone(), context.address());
         let flight = async move {
-            let result = journal.append(append).await;
+            let landed = AgentCommand::Landed(vec![(task, journal.append(append).await)]);
             // The only error left is that this agent has ended itself.
-            let _ended = me.tell(Header::new(), AgentCommand::Landed { task, result }).await;
+            let _ended = me.tell(Header::new(), landed).await;
         };
         self.beside(flight, context);
     }
@@ -56,9 +83,9 @@ impl AgentServer {
         let Err(error) = result else {
             let over = live.landed();
             if let Some(run) = live.run.take() {
+                // What it says at once goes with what is there already: see `TaskActor`.
                 self.run(task, run, context).await;
-            }
-            if !over {
+            } else if !over {
                 self.flush(task, context);
             } else if let Some(live) = self.live.remove(task) {
                 live.finish();
