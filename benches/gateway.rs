@@ -1,12 +1,14 @@
 //! `SendMessage` to the agent `echo` through a real node, beside a bare axum handler of the same
 //! shape: it parses the same JSON and answers a task of the same size, and does nothing else. Then
-//! streams.
+//! streams, and a node with all that production has.
 //!
-//! Both servers and the clients share this machine's cores; each server has a runtime of its own,
+//! All servers and the clients share this machine's cores; each server has a runtime of its own,
 //! and the clients a thread of their own.
 
 mod bare;
 mod client;
+mod durable;
+mod official;
 mod streams;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +22,20 @@ use self::client::Clients;
 use crate::counting::Counting;
 use crate::support::{Aim, Arguments, Figure, Samples, Unit, WORKERS};
 
-pub(crate) const FIGURES: &[&str] = &[ONE, MANY, RATE, streams::FIRST, streams::OPEN];
+pub(crate) const FIGURES: &[&str] = &[
+    ONE,
+    MANY,
+    RATE,
+    streams::FIRST,
+    streams::OPEN,
+    streams::ALL,
+    durable::ONE,
+    durable::MANY,
+    durable::RATE,
+    durable::DISK_ONE,
+    durable::DISK_RATE,
+    durable::MEMORY,
+];
 
 const ONE: &str = "gateway/latency-1";
 const MANY: &str = "gateway/latency-64";
@@ -40,17 +55,18 @@ const BARE: &str = "bare axum";
 pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
     let wants = |figures: &[&str]| figures.iter().any(|figure| arguments.wants(figure));
     let mut figures = streams::measure(arguments);
+    figures.extend(durable::measure(arguments));
     if !wants(&[ONE, MANY, RATE]) {
         return figures;
     }
     let servers = Servers::start();
     if wants(&[ONE]) {
-        let [ours, bare] = rounds(&servers, 1, ONE_REQUESTS, arguments.iterations);
+        let [ours, bare] = rounds(servers.all(), 1, ONE_REQUESTS, arguments.iterations);
         let figure = Figure::new(ONE, ONE_AIM, &ours.latencies);
         figures.push(figure.beside(BARE, &bare.latencies));
     }
     if wants(&[MANY, RATE]) {
-        let [ours, bare] = rounds(&servers, CONNECTIONS, MANY_REQUESTS, arguments.iterations);
+        let [ours, bare] = rounds(servers.all(), CONNECTIONS, MANY_REQUESTS, arguments.iterations);
         if wants(&[MANY]) {
             let figure = Figure::new(MANY, Aim::None, &ours.latencies);
             figures.push(figure.beside(BARE, &bare.latencies));
@@ -70,13 +86,20 @@ struct Reached {
     rates: Samples,
 }
 
-/// Rounds of requests to both servers in turn; the first round warms up and isn't counted.
-fn rounds(
-    servers: &Servers,
+/// A server, and the token that it wants.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    address: SocketAddr,
+    token: Option<&'a str>,
+}
+
+/// Rounds of requests to all servers in turn; the first round warms up and isn't counted.
+fn rounds<const SERVERS: usize>(
+    servers: [At<'_>; SERVERS],
     connections: usize,
     requests: usize,
     iterations: usize,
-) -> [Reached; 2] {
+) -> [Reached; SERVERS] {
     let mut reached = std::array::from_fn(|_| Reached {
         latencies: Samples::new(Unit::Nanoseconds),
         rates: Samples::new(Unit::PerSecond),
@@ -84,8 +107,8 @@ fn rounds(
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     runtime.block_on(async {
         let mut clients = Vec::new();
-        for address in [servers.ours, servers.bare] {
-            clients.push(Clients::connect(address, connections).await);
+        for At { address, token } in servers {
+            clients.push(Clients::connect(address, connections, token).await);
         }
         for round in 0..=iterations {
             for turn in 0..clients.len() {
@@ -128,6 +151,10 @@ impl Servers {
         let ours = node.gateway().expect("the node has a gateway");
         let bare = bare_runtime.block_on(bare::serve());
         Self { ours, bare, node, node_runtime, bare_runtime, observer }
+    }
+
+    fn all(&self) -> [At<'static>; 2] {
+        [self.ours, self.bare].map(|address| At { address, token: None })
     }
 
     fn stop(self) {

@@ -50,7 +50,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
         for _ in 0..arguments.iterations.min(IDLES) {
             let (node, _took) = Node::start(binary);
             std::thread::sleep(SETTLED);
-            let bytes = resident_bytes(&node.process.id().to_string());
+            let bytes = node.resident_bytes();
             idle.push(u32::try_from(bytes).map(f64::from).expect("less than 4 GiB"));
             node.stop();
         }
@@ -60,22 +60,28 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
 }
 
 /// `neuroflow serve` with everything that's on by default.
-struct Node {
+pub(crate) struct Node {
     process: Child,
+    gateway: SocketAddr,
 }
 
 impl Node {
     fn start(binary: &str) -> (Self, Duration) {
+        Self::start_with(binary, &["--journal-url", "memory"])
+    }
+
+    /// With more settings, as options.
+    pub(crate) fn start_with(binary: &str, settings: &[&str]) -> (Self, Duration) {
         let [gateway, metrics] = free_ports();
         let mut command = Command::new(binary);
         command.arg("serve").env_clear();
         command.args(["--gateway-listen", &gateway.to_string()]);
         command.args(["--telemetry-metrics-listen", &metrics.to_string()]);
         command.args(["--control-socket", "off", "--log-filter", "error"]);
-        command.args(["--journal-url", "memory"]);
+        command.args(settings);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let begun = Instant::now();
-        let mut node = Self { process: command.spawn().expect("the binary starts") };
+        let mut node = Self { process: command.spawn().expect("the binary starts"), gateway };
         while !is_ready(gateway) {
             let ended = node.process.try_wait().expect("a child can be waited for");
             assert!(ended.is_none(), "the node ended before it was ready: {ended:?}");
@@ -85,7 +91,17 @@ impl Node {
         (node, begun.elapsed())
     }
 
-    fn stop(mut self) {
+    /// Where its gateway listens.
+    pub(crate) fn gateway(&self) -> SocketAddr {
+        self.gateway
+    }
+
+    /// Its resident memory.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        resident_bytes(&self.process.id().to_string())
+    }
+
+    pub(crate) fn stop(mut self) {
         let process = self.process.id().to_string();
         let asked = Command::new("kill").args(["-TERM", &process]).status();
         assert!(asked.expect("kill is there").success(), "the node is asked to stop");

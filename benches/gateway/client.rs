@@ -14,12 +14,15 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    pub(super) async fn connect(address: SocketAddr, count: usize) -> Self {
+    pub(super) async fn connect(address: SocketAddr, count: usize, token: Option<&str>) -> Self {
+        let authorization =
+            token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
         let mut clients = Vec::with_capacity(count);
         for number in 0..count {
             let stream = TcpStream::connect(address).await.expect("the server accepts");
             stream.set_nodelay(true).expect("a TCP socket");
-            clients.push(Client { stream, number, sent: 0, answer: Vec::new() });
+            let authorization = authorization.clone();
+            clients.push(Client { stream, number, authorization, sent: 0, answer: Vec::new() });
         }
         Self { clients }
     }
@@ -53,6 +56,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Client {
     stream: TcpStream,
     number: usize,
+    /// The header with the token, or nothing.
+    authorization: String,
     sent: usize,
     answer: Vec<u8>,
 }
@@ -63,7 +68,7 @@ impl Client {
         for _ in 0..count {
             self.sent += 1;
             let text = format!("message {} of client {}", self.sent, self.number);
-            let request = request(self.sent, &text);
+            let request = request(self.sent, &text, &self.authorization);
             let begun = Instant::now();
             self.stream.write_all(&request).await.expect("the server reads");
             let body = self.read().await;
@@ -98,7 +103,7 @@ fn content_length(head: &str) -> usize {
     length.expect("the answer says how long it is")
 }
 
-fn request(id: usize, text: &str) -> Vec<u8> {
+fn request(id: usize, text: &str, authorization: &str) -> Vec<u8> {
     let body = format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"SendMessage\",\"params\":{{\"message\":\
          {{\"messageId\":\"message-{id}\",\"role\":\"ROLE_USER\",\"parts\":[{{\"text\":\"{text}\"}}]\
@@ -106,7 +111,7 @@ fn request(id: usize, text: &str) -> Vec<u8> {
     );
     let head = format!(
         "POST / HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n\
-         a2a-version: 1.0\r\ncontent-length: {}\r\n\r\n",
+         a2a-version: 1.0\r\n{authorization}content-length: {}\r\n\r\n",
         body.len(),
     );
     [head, body].concat().into_bytes()

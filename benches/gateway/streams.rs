@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, Node};
 use tokio::runtime::Builder;
+use tokio::sync::watch;
 
 use crate::support::{Aim, Arguments, Figure, Samples, Unit, WORKERS, resident_bytes};
 
 pub(super) const FIRST: &str = "gateway/first-event";
 pub(super) const OPEN: &str = "gateway/stream-memory";
+pub(super) const ALL: &str = "gateway/event-to-all";
 
 const FIRST_AIM: Aim = Aim::AtMost(1_000_000.0);
 const OPEN_AIM: Aim = Aim::AtMost(20.0 * 1024.0);
@@ -22,12 +24,20 @@ const SMOKE_STREAMS: usize = 1_000;
 const SPARE: usize = 1_000;
 
 pub(super) fn measure(arguments: &Arguments) -> Vec<Figure> {
-    if !arguments.wants(FIRST) && !arguments.wants(OPEN) {
+    let many = arguments.wants(OPEN) || arguments.wants(ALL);
+    if !arguments.wants(FIRST) && !many {
         return Vec::new();
     }
-    let waits = AgentBuilder::new("waits", "Waits.").on_ask(|_, _| async {
-        std::future::pending::<()>().await;
-        Ok(Answer::done())
+    let (word, words) = watch::channel(0_usize);
+    let waits = AgentBuilder::new("waits", "Says what it hears.").on_ask(move |_, context| {
+        let mut words = words.clone();
+        async move {
+            while words.changed().await.is_ok() {
+                let word = *words.borrow_and_update();
+                context.say(format!("word {word}")).await?;
+            }
+            Ok(Answer::done())
+        }
     });
     let mut builder = Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKERS).enable_all().build().expect("a runtime starts");
@@ -39,8 +49,14 @@ pub(super) fn measure(arguments: &Arguments) -> Vec<Figure> {
     if arguments.wants(FIRST) {
         figures.push(Figure::new(FIRST, FIRST_AIM, &first_events(to, arguments.iterations)));
     }
-    if arguments.wants(OPEN) {
-        figures.push(Figure::new(OPEN, OPEN_AIM, &open_streams(to, arguments.iterations)));
+    if many {
+        let (open, all) = open_streams(to, arguments.iterations, &word);
+        if arguments.wants(OPEN) {
+            figures.push(Figure::new(OPEN, OPEN_AIM, &open));
+        }
+        if arguments.wants(ALL) {
+            figures.push(Figure::new(ALL, Aim::None, &all));
+        }
     }
     // Open streams are cut off.
     runtime.block_on(node.stop_within(Duration::from_secs(1)));
@@ -76,9 +92,13 @@ fn first_events(to: SocketAddr, iterations: usize) -> Samples {
 
 const REQUESTS: usize = 10;
 
-/// Resident memory of one more stream, all of them open at once. The clients are plain sockets of
-/// this process, which have no memory of their own.
-fn open_streams(to: SocketAddr, iterations: usize) -> Samples {
+/// Resident memory of one more stream, all of them open at once, and the time until all of them have
+/// the next event. The clients are plain sockets of this process, which have no memory of their own.
+fn open_streams(
+    to: SocketAddr,
+    iterations: usize,
+    word: &watch::Sender<usize>,
+) -> (Samples, Samples) {
     let begin = request(
         "/agents/waits",
         r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"wait"}]},"configuration":{"returnImmediately":true}}}"#,
@@ -110,11 +130,25 @@ fn open_streams(to: SocketAddr, iterations: usize) -> Samples {
     let grown = resident_bytes("self").saturating_sub(before);
     let each = u32::try_from(grown).map(f64::from).expect("less than 4 GiB")
         / f64::from(u32::try_from(count).expect("a small count"));
-    let mut samples = Samples::new(Unit::Bytes);
-    samples.push(each);
-    samples
+    let mut memory = Samples::new(Unit::Bytes);
+    memory.push(each);
+    println!("{OPEN}: {count} streams are open");
+    let mut all = Samples::new(Unit::Nanoseconds);
+    for round in 1..=WORDS {
+        let end = format!("\"word {round}\"");
+        let begun = Instant::now();
+        word.send_replace(round);
+        // Each of them, or the run ends here.
+        for stream in &mut open {
+            read_until(stream, &mut Vec::new(), end.as_bytes());
+        }
+        all.took(begun.elapsed(), 1);
+    }
+    (memory, all)
 }
 
+/// Events that go to all streams.
+const WORDS: usize = 5;
 const WARM: usize = 100;
 
 /// A stream whose first event has come.

@@ -47,6 +47,13 @@ impl Arguments {
         self.only.is_empty() || self.only.iter().any(covers)
     }
 
+    /// Whether the figure was asked for by its own name: some take minutes, and aren't for every run.
+    /// A smoke test has them all.
+    pub(crate) fn names(&self, figure: &str) -> bool {
+        let smoke = self.iterations == 1 && self.wants(figure);
+        smoke || self.only.iter().any(|only| only == figure)
+    }
+
     /// What was asked for and isn't among the figures.
     pub(crate) fn unknown(&self, known: &[&str]) -> Option<&str> {
         let names = |only: &&String| {
