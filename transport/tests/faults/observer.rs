@@ -127,6 +127,7 @@ impl Observer {
     pub(crate) fn falls(&self, target: &str) -> String {
         let falls = self.falls.lock().unwrap();
         let counts = falls.get(target).into_iter().flatten();
-        counts.map(|(fall, count)| format!("{fall}={count} ")).collect()
+        let pairs: Vec<String> = counts.map(|(fall, count)| format!("{fall}={count}")).collect();
+        pairs.join(" ")
     }
 }
