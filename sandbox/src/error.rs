@@ -145,9 +145,13 @@ pub enum LaunchError {
         /// Its name.
         name: &'static str,
     },
-    /// The zygote died while the cell was starting. The next launch starts another zygote.
-    #[error("the zygote died while the cell was starting")]
+    /// The zygote died while the cell was starting, and the program may have run. The next launch starts
+    /// another zygote.
+    #[error("the zygote died while the cell was starting, and the program may have run")]
     LauncherLost,
+    /// The zygote died before the program can have run, and so did the one after it.
+    #[error("two zygotes in a row died before the program could run")]
+    LauncherGone,
     /// The wall time was over before the program ran.
     #[error("the wall time was over before the program ran; give it more")]
     Overdue,
@@ -198,6 +202,7 @@ impl LaunchError {
             Self::TooManyPools { .. } => "too-many-pools",
             Self::NoInterpreter { .. } => "no-interpreter",
             Self::LauncherLost => "launcher-lost",
+            Self::LauncherGone => "launcher-gone",
             Self::Overdue => "overdue",
             Self::Killed => "killed",
             Self::TooManyRestarts { .. } => "too-many-restarts",
@@ -210,7 +215,29 @@ impl LaunchError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Pipes { .. } | Self::TooManyCells { .. } | Self::LauncherLost | Self::Killed
+            Self::Pipes { .. }
+                | Self::TooManyCells { .. }
+                | Self::LauncherLost
+                | Self::LauncherGone
+                | Self::Killed
+        )
+    }
+
+    /// Whether the program may have run all the same, at least in part: whoever would have told was ended
+    /// before. After every other error nothing has run, and the launch can be repeated without doubt.
+    ///
+    /// ```
+    /// use neuroflow_sandbox::LaunchError;
+    /// assert!(LaunchError::LauncherLost.is_unknown() && !LaunchError::LauncherGone.is_unknown());
+    /// ```
+    pub fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::LauncherLost
+                | Self::Overdue
+                | Self::Killed
+                | Self::Pipes { .. }
+                | Self::Unreadable
         )
     }
 }

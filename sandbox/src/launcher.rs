@@ -1,6 +1,7 @@
 //! Starts cells. Owns the zygotes, and gets new ones when they die.
 
 mod begin;
+mod claim;
 mod draft;
 mod host;
 mod offers;
@@ -24,7 +25,9 @@ use crate::{
     zygote::entry::Kind,
 };
 use begin::{Refusal, Terms};
+pub(crate) use claim::Claim;
 use draft::{Draft, Filters};
+use offers::Offer;
 use seat::Seat;
 pub(crate) use seat::Zygote;
 use warm::Pools;
@@ -137,7 +140,7 @@ impl Launcher {
                     return Ok(Some(cell));
                 }
                 // It died while it waited, and has run nothing; there may be another.
-                Err(Refusal::NotSent) => {}
+                Err(Refusal::NotSent | Refusal::Unserved) => {}
                 // So has a fork that didn't come into its cell. What is the program's own fault will
                 // show without a fork too.
                 Err(Refusal::Failed(failure)) if forks => {
@@ -272,10 +275,13 @@ impl Launcher {
 
     /// A prepared cell for the profile, if there is one, with an interpreter's fork in it or without.
     fn offer(&self, profile: &Profile, forks: bool) -> Result<Option<Offered>, LaunchError> {
-        let Some((key, degraded)) = self.shared.pools.key(profile, forks) else { return Ok(None) };
+        let Some(pool) = self.shared.pools.of(profile, forks) else { return Ok(None) };
         let (zygote, _) = self.shared.cells.zygote()?;
         self.shared.pools.tell(&zygote)?;
-        Ok(zygote.offer(key, forks).map(|offer| (zygote, offer, degraded)))
+        let Some(offer) = zygote.offer(pool.key, forks) else { return Ok(None) };
+        // Only a process that is made ahead is watched from its order on.
+        let is_urgent = offer.is_urgent || !(pool.ahead || forks);
+        Ok(Some((zygote, Offer { is_urgent, ..offer }, pool.degraded)))
     }
 
     /// What this host's kernel gives.
@@ -300,9 +306,10 @@ impl Launcher {
     ) -> Result<Running, LaunchError> {
         let seat =
             if profile.level == Level::Minimal { &self.shared.minimal } else { &self.shared.cells };
+        let mut is_repeated = false;
         loop {
             let (zygote, restarted) = seat.zygote()?;
-            let Draft { plan, degraded } = self.draft(&zygote, profile, None)?;
+            let Draft { plan, degraded, .. } = self.draft(&zygote, profile, None)?;
             let terms = Terms { profile, program, degraded, order };
             match begin::launch(&zygote, &plan, &terms).await {
                 Ok(cell) => {
@@ -315,8 +322,18 @@ impl Launcher {
                     tracing::warn!(restarted, "the zygote is gone, starting another");
                     seat.vacate(&zygote);
                 }
+                // It was sent, and came to nothing. What takes a second zygote along may be in the
+                // request.
+                Err(Refusal::Unserved) if !is_repeated => {
+                    tracing::warn!(
+                        restarted,
+                        "the zygote has died over a launch, starting another"
+                    );
+                    is_repeated = true;
+                    seat.vacate(&zygote);
+                }
                 Err(refusal) => {
-                    if matches!(refusal, Refusal::Lost) {
+                    if matches!(refusal, Refusal::Lost | Refusal::Unserved) {
                         seat.vacate(&zygote);
                     }
                     return Err(refusal.into_error(&plan, &host::facts(), program));
@@ -329,7 +346,7 @@ impl Launcher {
 const PYTHON: &str = "python3";
 
 /// A prepared cell, whose it is, and what it does without.
-type Offered = (Arc<Zygote>, offers::Offer, Vec<Layer>);
+type Offered = (Arc<Zygote>, Offer, Vec<Layer>);
 
 /// What a wait status says, for the report.
 pub(crate) fn ending(status: i32) -> crate::report::End {

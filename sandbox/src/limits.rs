@@ -179,6 +179,10 @@ pub const POOL_PATIENCE: Duration = Duration::from_secs(10);
 /// in each other's way.
 pub const REFILL_PAUSE: Duration = Duration::from_millis(5);
 
+/// Prepared cells that are left when the zygote is woken by a claim at once, rather than when the host
+/// has time: the next burst would find none.
+pub const FEW_OFFERS: usize = 1;
+
 /// How long after the end of the last cell the zygote begins to fill its stocks: the host has heard
 /// of the end by then, and may have asked for the next cell.
 pub const REST_PAUSE: Duration = Duration::from_millis(1);

@@ -1,9 +1,10 @@
 //! What the zygote and the first process of a cell do, in terms of Linux.
 //!
 //! Everything below `child` runs between clone and exec: it locks nothing, and ends in `exec` or
-//! `_exit`. The program's own process (`payload`) shares memory with the first one meanwhile, and so
-//! allocates nothing either.
+//! `_exit`. The program's own process (`payload`, `ahead`) shares memory with the first one meanwhile,
+//! which stands still.
 
+mod ahead;
 pub(crate) mod build;
 pub(crate) mod cgroup;
 pub(crate) mod child;
@@ -11,6 +12,7 @@ mod identity;
 pub(crate) mod joint;
 mod keeper;
 mod landlock;
+mod later;
 mod lockdown;
 mod namespace;
 pub(crate) mod nest;

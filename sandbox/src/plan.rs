@@ -41,6 +41,8 @@ pub(crate) struct Means<'a> {
     pub(crate) filter: Option<&'a [u8]>,
     /// Whether the filter only watches.
     pub(crate) learn: bool,
+    /// Whether the filter leaves room for a program's process that is made ahead.
+    pub(crate) ahead: bool,
     /// The modules of the interpreter whose fork the program will be.
     pub(crate) interpreter: Option<&'a str>,
 }
@@ -207,6 +209,7 @@ fn flags(profile: &Profile, means: &Means<'_>) -> u16 {
         (bare, view::BARE_PROC),
         (means.groups, view::GROUPS),
         (means.learn, view::LEARN),
+        (means.ahead, view::AHEAD),
     ];
     rows.into_iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag)
 }

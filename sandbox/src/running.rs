@@ -18,7 +18,7 @@ pub use self::input::CellInput;
 pub use crate::output::{Collected, Output};
 use crate::{
     egress::{self, Egress, Policy, Tally},
-    launcher::Zygote,
+    launcher::{Claim, Zygote},
     level::{Boundary, Layer, Level},
     limits,
     linux::sys::{
@@ -70,6 +70,8 @@ pub struct Running {
     overlay: Option<Overlay>,
     /// The proxy that holds the network's allow-list.
     proxy: Option<Egressing>,
+    /// What the zygote is to look at when there is time.
+    claim: Option<Claim>,
     /// The zygote lives as long as one of its cells.
     _zygote: Arc<Zygote>,
 }
@@ -126,6 +128,7 @@ impl Running {
                 .zip(profile.project())
                 .map(|(upper, project)| Overlay::new(upper, project)),
             proxy,
+            claim: parts.claim,
             _zygote: parts.zygote,
         })
     }
@@ -176,7 +179,7 @@ impl Running {
             if self.state.has_ended() || self.report.is_none() {
                 Poll::Ready(())
             } else {
-                Poll::Pending
+                self.rest()
             }
         })
         .await;
@@ -293,11 +296,7 @@ impl Running {
                 return Poll::Ready(Some(output));
             }
         }
-        if self.stdout.is_none() && self.stderr.is_none() {
-            Poll::Ready(None)
-        } else {
-            Poll::Pending
-        }
+        if self.stdout.is_none() && self.stderr.is_none() { Poll::Ready(None) } else { self.rest() }
     }
 
     /// `Ready(None)` when the stream is closed.
@@ -352,7 +351,17 @@ impl Running {
         self.poll_proxy(context);
         self.poll_input(context);
         self.poll_records(context);
-        if self.report.is_none() { Poll::Ready(()) } else { Poll::Pending }
+        if self.report.is_none() { Poll::Ready(()) } else { self.rest() }
+    }
+
+    /// There is nothing to do but to wait, so there is time for the zygote. The end wakes it anyway.
+    fn rest<T>(&mut self) -> Poll<T> {
+        if let Some(mut claim) = self.claim.take()
+            && !self.state.has_ended()
+        {
+            claim.wake();
+        }
+        Poll::Pending
     }
 
     /// Lets the proxy go on.
@@ -441,6 +450,7 @@ pub(crate) struct Parts {
     pub(crate) degraded: Vec<Layer>,
     pub(crate) prepared: bool,
     pub(crate) forked: bool,
+    pub(crate) claim: Option<Claim>,
     pub(crate) zygote: Arc<Zygote>,
 }
 

@@ -132,11 +132,16 @@ async fn many_cells_at_once() {
     }
 }
 
+pub(crate) fn kill(pid: i32) {
+    signal(pid, "KILL");
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the tests' way to send a signal without unsafe code"
 )]
-pub(crate) fn kill(pid: i32) {
-    let status = std::process::Command::new("kill").arg("-KILL").arg(pid.to_string()).status();
+pub(crate) fn signal(pid: i32, name: &str) {
+    let status =
+        std::process::Command::new("kill").args(["-s", name]).arg(pid.to_string()).status();
     assert!(status.expect("kill").success());
 }

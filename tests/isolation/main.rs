@@ -15,6 +15,7 @@ mod levels;
 mod lifecycle;
 mod limits;
 mod network;
+mod once;
 mod overlay;
 mod pool;
 mod privileges;

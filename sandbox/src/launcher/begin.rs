@@ -12,7 +12,7 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::{offers::Offer, seat::Zygote};
+use super::{claim::Claim, offers::Offer, seat::Zygote};
 use crate::{
     diagnosis::{Facts, diagnose},
     errno::Errno,
@@ -41,6 +41,9 @@ use crate::{
 pub(super) enum Refusal {
     /// The zygote was gone before the request went out.
     NotSent,
+    /// The zygote went while the request was with it, or the prepared cell did, and before a program can
+    /// have run.
+    Unserved,
     /// The zygote went while the request was with it.
     Lost,
     /// The wall time was over before the program ran; the zygote is well.
@@ -56,7 +59,8 @@ impl Refusal {
     /// The public error, with names instead of numbers.
     pub(super) fn into_error(self, plan: &[u8], facts: &Facts, program: &Program) -> LaunchError {
         let Failure { step, errno, detail } = match self {
-            Self::NotSent | Self::Lost => return LaunchError::LauncherLost,
+            Self::NotSent | Self::Unserved => return LaunchError::LauncherGone,
+            Self::Lost => return LaunchError::LauncherLost,
             Self::Overdue => return LaunchError::Overdue,
             Self::Killed => return LaunchError::Killed,
             Self::Pipes(source) => return LaunchError::Pipes { source },
@@ -130,7 +134,7 @@ pub(super) async fn launch(
     // While the cell is at work.
     let ours = ours.watched().map_err(Refusal::Pipes)?;
     let begun = first_answers(&report, Known::default(), terms.profile).await?;
-    finish(zygote, report, ours, begun, terms, Origin::Made)
+    finish(zygote, report, ours, begun, terms, Origin::Made, None)
 }
 
 /// Gives a prepared cell its order, and waits until its program runs.
@@ -139,8 +143,9 @@ pub(super) async fn claim(
     offer: Offer,
     terms: &Terms<'_>,
 ) -> Result<Running, Refusal> {
-    let Offer { cell, report, pidfd, egress } = offer;
+    let Offer { cell, report, pidfd, egress, is_urgent } = offer;
     let (theirs, ours) = streams(terms.program).map_err(Refusal::Pipes)?;
+    let mut claim = Claim::make(zygote, cell, terms.profile).await?;
     let [input, output, error] = &theirs;
     let [input, output, error] = [input.as_fd(), output.as_fd(), error.as_fd()];
     let gone = |_errno| Refusal::NotSent;
@@ -158,15 +163,15 @@ pub(super) async fn claim(
     drop(theirs);
     // From here on the cell ends when this future does.
     let process = Process::new(pidfd, terms.profile.level);
-    let wall = u32::try_from(terms.profile.wall_time.as_millis()).unwrap_or(u32::MAX);
-    let claimed = Request::Claimed { cell, milliseconds: wall };
-    send(zygote, [&claimed.header(), &[]], &[]).await?;
+    if is_urgent {
+        claim.wake();
+    }
     let report = watch(report, Interest::READABLE).map_err(Refusal::Pipes)?;
     let ours = ours.watched().map_err(Refusal::Pipes)?;
     let known = Known { process: Some(process), egress, overlay: None };
     let begun = first_answers(&report, known, terms.profile).await?;
     let origin = if begun.joined { Origin::Joined } else { Origin::Prepared };
-    finish(zygote, report, ours, begun, terms, origin)
+    finish(zygote, report, ours, begun, terms, origin, Some(claim))
 }
 
 /// Where a cell comes from.
@@ -185,6 +190,7 @@ fn finish(
     begun: Begun,
     terms: &Terms<'_>,
     origin: Origin,
+    claim: Option<Claim>,
 ) -> Result<Running, Refusal> {
     let Streams { stdin, stdout, stderr } = ours;
     let Begun { process, stages, heard, egress, overlay, .. } = begun;
@@ -198,6 +204,7 @@ fn finish(
         heard,
         egress,
         overlay,
+        claim,
         zygote: Arc::clone(zygote),
         degraded: terms.degraded.clone(),
         prepared: origin != Origin::Made,
@@ -249,14 +256,29 @@ async fn first_answers(
 ) -> Result<Begun, Refusal> {
     let Known { mut process, mut egress, mut overlay } = known;
     let (mut started, mut heard, mut joined) = (None, Vec::new(), false);
+    // A prepared cell takes its order without a word.
+    let mut is_certain = process.is_none();
     loop {
-        let (record, [first, second]) = next_record(report).await?;
+        let (record, [first, second]) = match next_record(report).await {
+            // Something is always said before a program runs.
+            Err(Refusal::Lost) if is_certain => return Err(Refusal::Unserved),
+            heard => heard?,
+        };
+        is_certain = false;
         match (record, first) {
             (Record::Launched, Some(pidfd)) => {
                 process = Some(Process::new(pidfd, profile.level));
                 egress = second;
             }
             (Record::Joined, _) => joined = true,
+            (Record::Built, _) => {}
+            (Record::Unused, _) => return Err(Refusal::Unserved),
+            // The first process has found its zygote dead.
+            (Record::Failed { step: Step::ParentDeath, errno, .. }, _)
+                if errno.raw() == libc::ESRCH =>
+            {
+                return Err(Refusal::Unserved);
+            }
             (Record::Overlay, Some(upper)) => overlay = Some(upper),
             (Record::Started { stages }, _) => started = Some(Stages::from_nanoseconds(stages)),
             (Record::Ran { stages, status, usage }, _) => {
@@ -292,7 +314,12 @@ async fn next_record(report: &AsyncFd<OwnedFd>) -> Result<(Record, [Option<Owned
     let mut bytes = [0; RECORD];
     let received = report
         .async_io(Interest::READABLE, |socket| {
-            Ok(socket::receive(socket.as_fd(), &mut bytes, Wait::No)?)
+            let mut receive = || socket::receive(socket.as_fd(), &mut bytes, Wait::No);
+            match receive() {
+                // The other side went without having read all. What it said before comes after that.
+                Err(errno) if errno.raw() == libc::ECONNRESET => Ok(receive()?),
+                other => Ok(other?),
+            }
         })
         .await;
     match received {
@@ -308,7 +335,7 @@ async fn next_record(report: &AsyncFd<OwnedFd>) -> Result<(Record, [Option<Owned
 }
 
 /// Sends a request; waits while the zygote has too many before it.
-async fn send(
+pub(super) async fn send(
     zygote: &Zygote,
     parts: [&[u8]; 2],
     passed: &[std::os::fd::BorrowedFd<'_>],
@@ -410,8 +437,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_said_before_an_order_went_unread_is_heard() {
+        let (ours, theirs) = socket::pair().unwrap();
+        socket::send(ours.as_fd(), [b"order", b""], &[], Wait::No).unwrap();
+        socket::send(theirs.as_fd(), [&Record::Unused.encode(), &[]], &[], Wait::No).unwrap();
+        drop(theirs);
+        let report = watch(ours, Interest::READABLE).unwrap();
+        assert!(matches!(next_record(&report).await, Ok((Record::Unused, _))));
+        assert!(matches!(next_record(&report).await, Err(Refusal::Lost)));
+    }
+
+    #[tokio::test]
     async fn silence_and_nonsense_are_told_apart() {
+        // Once something was said, a program may have run.
         assert!(matches!(answers(&[Record::Launched]).await, Err(Refusal::Lost)));
+        assert!(matches!(answers(&[Record::Built]).await, Err(Refusal::Lost)));
+        assert!(matches!(answers(&[]).await, Err(Refusal::Unserved)));
+        assert!(matches!(answers(&[Record::Unused]).await, Err(Refusal::Unserved)));
+        let orphaned = Record::Failed {
+            step: Step::ParentDeath,
+            errno: Errno::from_raw(libc::ESRCH),
+            detail: 0,
+        };
+        assert!(matches!(answers(&[Record::Built, orphaned]).await, Err(Refusal::Unserved)));
         assert!(matches!(
             answers(&[Record::Probed { errno: None }]).await,
             Err(Refusal::Unreadable)

@@ -22,6 +22,8 @@ use crate::{
 pub(super) struct Draft {
     pub(super) plan: Vec<u8>,
     pub(super) degraded: Vec<Layer>,
+    /// Whether the program's process of a prepared cell is there before its order.
+    pub(super) ahead: bool,
 }
 
 impl Draft {
@@ -44,19 +46,21 @@ impl Draft {
         let gives =
             |layer: Layer| profile.level.layers().contains(&layer) && !degraded.contains(&layer);
         let filter = if gives(Layer::Seccomp) { Some(filters.of(profile)?) } else { None };
+        let ahead = filter.as_ref().is_none_or(|(_, ahead)| *ahead);
         let modules = interpreter.map(Interpreter::joined);
         let means = Means {
             landlock: if gives(Layer::Landlock) { abilities.landlock } else { 0 },
             groups: gives(Layer::Cgroup),
-            filter: filter.as_ref().map(Filter::program),
+            filter: filter.as_ref().map(|(filter, _)| filter.program()),
             learn: profile.learn,
+            ahead,
             interpreter: modules.as_deref(),
         };
         let plan = plan::plan(profile, &means)?;
         if !degraded.is_empty() {
             tracing::warn!(level = %profile.level, ?degraded, "a cell does without layers of its level");
         }
-        Ok(Self { plan, degraded })
+        Ok(Self { plan, degraded, ahead })
     }
 }
 
@@ -104,13 +108,14 @@ impl Filters {
         Ok(Self { cache: Cache::in_directory(path)?, ..Self::default() })
     }
 
-    fn of(&self, profile: &Profile) -> Result<Filter, LaunchError> {
+    /// The filter, and whether it leaves room for a program's process that is made ahead.
+    fn of(&self, profile: &Profile) -> Result<(Filter, bool), LaunchError> {
         if profile.learn {
             if let Some(filter) = self.learning.get() {
-                return Ok(filter.clone());
+                return Ok((filter.clone(), false));
             }
             let filter = seccomp::compile::learning()?;
-            return Ok(self.learning.get_or_init(|| filter).clone());
+            return Ok((self.learning.get_or_init(|| filter).clone(), false));
         }
         let inet = profile.has_loopback() || profile.has_egress();
         let options = FilterOptions { inet, deny: Deny::Notify };
@@ -118,7 +123,7 @@ impl Filters {
             Some(own) => SeccompProfile::clone(own),
             None => self.builtin(profile.level)?,
         };
-        Ok(self.cache.filter(&list, options)?)
+        Ok((self.cache.filter(&list, options)?, list.has_room_ahead()))
     }
 
     fn builtin(&self, level: Level) -> Result<SeccompProfile, LaunchError> {

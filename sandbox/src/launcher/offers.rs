@@ -21,6 +21,8 @@ pub(super) struct Offer {
     pub(super) report: OwnedFd,
     pub(super) pidfd: OwnedFd,
     pub(super) egress: Option<OwnedFd>,
+    /// Whether the zygote should hear at once that it is used.
+    pub(super) is_urgent: bool,
 }
 
 /// The offers that have arrived, oldest first. Their number is bounded by the pools' sizes.
@@ -50,7 +52,8 @@ impl Offers {
             from += rest.position(|(known, offer)| *known == key && is_ready(offer))?;
             let (_, offer) = self.waiting.remove(from)?;
             if lives(&offer) {
-                return Some(offer);
+                let left = self.waiting.iter().filter(|(known, _)| *known == key).count();
+                return Some(Offer { is_urgent: left <= limits::FEW_OFFERS, ..offer });
             }
         }
     }
@@ -66,7 +69,8 @@ impl Offers {
             if let Some(Record::Prepared { key, cell }) = Record::parse(&bytes)
                 && let [Some(report), Some(pidfd), egress, None, None] = received.passed
             {
-                self.waiting.push_back((key, Offer { cell, report, pidfd, egress }));
+                let offer = Offer { cell, report, pidfd, egress, is_urgent: false };
+                self.waiting.push_back((key, offer));
             }
         }
     }

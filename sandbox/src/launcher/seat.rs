@@ -19,7 +19,7 @@ use crate::{
     },
     zygote::{
         entry::{self, Kind},
-        protocol::{RECORD, Record},
+        protocol::{RECORD, Record, Request},
     },
 };
 
@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Zygote {
     control: OwnedFd,
+    /// Where it is told which of its prepared cells are used.
+    claims: OwnedFd,
     process: Child,
     /// Readable when it's dead. None where the system had none to give.
     pidfd: Option<OwnedFd>,
@@ -55,8 +57,8 @@ impl Zygote {
         if !entry::is_linked() {
             return Err(LauncherError::Silent);
         }
-        let (control, theirs) =
-            socket::pair().map_err(|source| LauncherError::Socket { source })?;
+        let pair = || socket::pair().map_err(|source| LauncherError::Socket { source });
+        let ((control, theirs), (claims, their_claims)) = (pair()?, pair()?);
         #[expect(
             clippy::disallowed_methods,
             reason = "the one place where a process starts outside of a cell"
@@ -73,8 +75,11 @@ impl Zygote {
         let abilities = Abilities::default();
         let (offers, told) = (Mutex::default(), AtomicUsize::new(0));
         let pidfd = event::pidfd(process.id().cast_signed()).ok();
-        let mut zygote = Self { control, process, pidfd, abilities, offers, told };
+        let mut zygote = Self { control, claims, process, pidfd, abilities, offers, told };
         zygote.abilities = zygote.await_hello()?;
+        let (header, beside) = (Request::Heed.header(), [their_claims.as_fd()]);
+        socket::send(zygote.control(), [&header, &[]], &beside, Wait::No)
+            .map_err(|source| LauncherError::Socket { source })?;
         Ok(zygote)
     }
 
@@ -118,6 +123,10 @@ impl Zygote {
     pub(super) fn offer(&self, key: u16, announced: bool) -> Option<Offer> {
         let mut offers = self.offers.lock().unwrap_or_else(PoisonError::into_inner);
         offers.take(self.control(), key, announced)
+    }
+
+    pub(super) fn claims(&self) -> BorrowedFd<'_> {
+        self.claims.as_fd()
     }
 
     pub(super) fn control(&self) -> BorrowedFd<'_> {

@@ -29,6 +29,17 @@ pub struct Warm {
     pub most: u16,
 }
 
+/// What a launch wants to know of a pool.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its number.
+    pub(super) key: u16,
+    /// What its cells do without.
+    pub(super) degraded: Vec<Layer>,
+    /// Whether the program's process is there before its order.
+    pub(super) ahead: bool,
+}
+
 /// The pools of a launcher.
 #[derive(Debug, Default)]
 pub(super) struct Pools {
@@ -79,15 +90,14 @@ impl Pools {
         Ok(())
     }
 
-    /// The pool for a profile, with an interpreter's forks in its cells or without, and what its
-    /// cells do without.
-    pub(super) fn key(&self, profile: &Profile, forks: bool) -> Option<(u16, Vec<Layer>)> {
+    /// The pool for a profile, with an interpreter's forks in its cells or without.
+    pub(super) fn of(&self, profile: &Profile, forks: bool) -> Option<Found> {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         let at = pools
             .iter()
             .position(|entry| entry.interpreter.is_some() == forks && entry.profile == *profile)?;
-        let degraded = pools.get(at)?.draft.degraded.clone();
-        u16::try_from(at).ok().map(|key| (key, degraded))
+        let Draft { degraded, ahead, .. } = &pools.get(at)?.draft;
+        Some(Found { key: u16::try_from(at).ok()?, degraded: degraded.clone(), ahead: *ahead })
     }
 
     /// Tells a zygote of the pools that it hasn't heard of.

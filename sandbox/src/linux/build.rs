@@ -73,6 +73,8 @@ pub(super) struct Built {
     pub(super) listener: Option<OwnedFd>,
     /// An interpreter's fork that is coming.
     pub(super) guest: Option<Guest>,
+    /// By which the first process sees that the program's has become the program, if that is made ahead.
+    pub(super) lifeline: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// What was done before the plan was known.
@@ -122,7 +124,7 @@ pub(super) fn fit(
     let guest = ticket
         .zip(launch.interpreter)
         .map(|(ticket, invitation)| ticket.redeem(invitation, &terms, rules.as_ref()));
-    Ok(Built { listener, guest: guest.transpose()? })
+    Ok(Built { listener, guest: guest.transpose()?, lifeline: None })
 }
 
 /// Puts this process, and with it the program, under the filter. Returns what tells of refused calls.

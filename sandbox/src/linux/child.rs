@@ -11,8 +11,8 @@ use std::{
 use super::{
     At, Failure, Prepared,
     build::{Ahead, Built, Nest, enter_groups, fit, settle},
-    joint::{Guest, Invitation},
-    keeper, lockdown,
+    joint::Invitation,
+    keeper, later, lockdown,
     payload::Payload,
     sys::{
         Result as SysResult, credentials, event, file,
@@ -26,10 +26,7 @@ use crate::{
     plan::{MAX_PLAN_BINDS, Order, Plan, RESOURCES},
     report::{STAGES, Usage},
     step::Step,
-    zygote::{
-        entry::CONTROL,
-        protocol::{MAX_REQUEST, Record, Request},
-    },
+    zygote::{entry::CONTROL, protocol::Record},
 };
 
 /// Everything the first process needs, made by the zygote before the fork.
@@ -85,6 +82,11 @@ pub(super) fn conclude(
             send(launch.report.as_fd(), Record::Failed { step, errno, detail })
         }
     };
+    // The host has been told. Taking the cell apart takes longer than the host needs to hear it. A filter
+    // that doesn't let the program's process be made ahead may not know this call either.
+    if launch.plan.ahead {
+        process::yield_processor();
+    }
     process::exit(code)
 }
 
@@ -99,18 +101,28 @@ fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Built, Failure> {
         enter_groups(nest)?;
         keep_only_needed(launch).at(Step::CloseDescriptors)?;
         let is_invited = launch.interpreter.is_some();
+        // Under the filter there may be no making one.
+        let is_ahead = launch.plan.ahead && !is_invited && matches!(launch.work, Work::Later);
+        let lifeline = is_ahead.then(file::pipe).transpose().at(Step::StartProcess)?;
         let ticket = settle(nest, launch.plan.ground(), is_invited, clock)?;
-        fit(launch, Ahead::Nothing { ticket }, nest.privileged, clock)?
+        let built = fit(launch, Ahead::Nothing { ticket }, nest.privileged, clock)?;
+        Built { lifeline, ..built }
     } else {
         keep_only_needed(launch).at(Step::CloseDescriptors)?;
         credentials::start_session().at(Step::StartSession)?;
         event::hold_signals().at(Step::ResetSignals)?;
         credentials::adopt_orphans().at(Step::AdoptOrphans)?;
         lockdown::forbid_privileges()?;
-        Built { listener: None, guest: None }
+        Built { listener: None, guest: None, lifeline: None }
     };
     look_for(launch.zygote)?;
     clock.lap();
+    if matches!(launch.work, Work::Now { .. }) && send(launch.report.as_fd(), Record::Built) == LOST
+    {
+        // The zygote may die without having said that there is this process; and a host that has heard of
+        // nothing may try again.
+        return Err(Errno::from_raw(libc::EPIPE)).at(Step::StartProcess);
+    }
     Ok(built)
 }
 
@@ -124,106 +136,18 @@ pub(super) fn look_for(zygote: BorrowedFd<'_>) -> Result<(), Failure> {
 
 /// Takes the order and carries it out.
 fn work(launch: &mut Launch<'_>, built: Built, clock: &mut Clock) -> Result<i32, Failure> {
-    let Launch { plan, work, stack, report, ceilings, .. } = launch;
-    let report = report.as_fd();
-    let Built { listener, guest } = built;
-    if let Some(guest) = guest {
-        // Nobody but the guest will ever be asked about, and it has a listener of its own.
-        drop(listener);
-        return receive_guest(&guest, report, clock);
-    }
-    match mem::replace(work, Work::Later) {
+    match mem::replace(&mut launch.work, Work::Later) {
         Work::Now { order, streams } => {
+            let Launch { plan, stack, report, ceilings, .. } = launch;
             let payload = Payload::new(plan, order, *ceilings);
-            begin(&payload, streams, stack, report, listener, clock)
+            begin(&payload, streams, stack, report.as_fd(), built.listener, clock)
         }
-        Work::Later => {
-            let mut datagram = vec![0; MAX_REQUEST];
-            stack.warm_up();
-            let Some((length, passed)) = await_order(report, &mut datagram)? else {
-                return Ok(LOST);
-            };
-            let [Some(input), Some(output), Some(error), file, None] = passed else {
-                return Err(Errno::from_raw(libc::EBADF)).at(Step::ReadPlan);
-            };
-            let mut long = Vec::new();
-            let order = match (Request::parse(datagram.get(..length).unwrap_or_default()), file) {
-                (Some(Request::Run { order }), None) => order,
-                (Some(Request::RunFromFile { length }), Some(file)) => {
-                    long.resize(length, 0);
-                    file::read_sealed(file.as_fd(), &mut long).at(Step::ReadPlan)?;
-                    &long
-                }
-                _ => return Err(Errno::from_raw(libc::EINVAL)).at(Step::ReadPlan),
-            };
-            let order =
-                Order::parse(order).ok_or(Errno::from_raw(libc::EINVAL)).at(Step::ReadPlan)?;
-            clock.skip();
-            let payload = Payload::new(plan, order, *ceilings);
-            begin(&payload, [input, output, error], stack, report, listener, clock)
-        }
+        Work::Later => later::carry_out(launch, built, clock),
     }
-}
-
-type Passed = [Option<OwnedFd>; socket::MAX_PASSED];
-
-/// `None` when the host has let go of a cell that it never used.
-fn await_order(
-    report: BorrowedFd<'_>,
-    datagram: &mut [u8],
-) -> Result<Option<(usize, Passed)>, Failure> {
-    loop {
-        match socket::receive(report, datagram, Wait::Yes) {
-            Ok(received) if received.length == 0 => return Ok(None),
-            Ok(received) => return Ok(Some((received.length, received.passed))),
-            Err(errno) if errno.raw() == libc::EINTR => {}
-            Err(errno) if errno.raw() == libc::ECONNRESET => return Ok(None),
-            Err(errno) => return Err(errno).at(Step::ReadPlan),
-        }
-    }
-}
-
-/// Waits for the guest and then for its order, hands that over, and stays until the guest has ended.
-fn receive_guest(guest: &Guest, report: BorrowedFd<'_>, clock: &mut Clock) -> Result<i32, Failure> {
-    let signals = event::child_signals().at(Step::ResetSignals)?;
-    let arrived = guest.arrive()?;
-    let kept = [report.as_raw_fd(), guest.socket.as_raw_fd(), signals.as_raw_fd()];
-    let kept = kept.into_iter().chain(arrived.listener.as_ref().map(AsRawFd::as_raw_fd));
-    let mut needed = [u32::MAX; 4];
-    for (slot, fd) in needed.iter_mut().zip(kept) {
-        *slot = fd.unsigned_abs();
-    }
-    close_gaps(&mut needed, 0).at(Step::CloseDescriptors)?;
-    send(report, Record::Joined);
-    let mut warden = Warden::new(arrived.pid, signals, arrived.listener, false);
-    let mut datagram = vec![0; MAX_REQUEST];
-    let ready = event::wait_for_either(report, Some(guest.socket.as_fd())).at(Step::ReadPlan)?;
-    if let (_, true) = ready {
-        // It died while it waited.
-        return Ok(LOST);
-    }
-    let Some((length, passed)) = await_order(report, &mut datagram)? else { return Ok(LOST) };
-    clock.skip();
-    let request = datagram.get(..length).unwrap_or_default();
-    let count = passed.iter().flatten().count();
-    match Request::parse(request) {
-        Some(Request::Run { .. }) if count == 3 => {}
-        Some(Request::RunFromFile { .. }) if count == 4 => {}
-        _ => return Err(Errno::from_raw(libc::EINVAL)).at(Step::ReadPlan),
-    }
-    let copies: Vec<BorrowedFd<'_>> = passed.iter().flatten().map(AsFd::as_fd).collect();
-    guest.order(request, &copies)?;
-    // Only the program may hold its streams, or they would not end with it.
-    drop(passed);
-    warden.attend(guest.socket.as_fd(), report).at(Step::JoinCell)?;
-    guest.began()?;
-    clock.finish();
-    send(report, Record::Started { stages: clock.stages });
-    Ok(warden.watch(report))
 }
 
 /// Starts the program, and stays until it has ended.
-fn begin(
+pub(super) fn begin(
     payload: &Payload<'_>,
     streams: [OwnedFd; 3],
     stack: &mut Stack,
@@ -231,6 +155,7 @@ fn begin(
     listener: Option<OwnedFd>,
     clock: &mut Clock,
 ) -> Result<i32, Failure> {
+    let begun = clock.last;
     for (stream, number) in streams.iter().zip(0..) {
         file::place(stream.as_fd(), number).at(Step::PlaceStreams)?;
     }
@@ -238,13 +163,11 @@ fn begin(
     let signals =
         (!payload.plan.minimal).then(event::child_signals).transpose().at(Step::ResetSignals)?;
     // What is done before the program starts needn't be done while somebody waits for its start.
-    let kept = [Some(report.as_raw_fd()), listener.as_ref().map(AsRawFd::as_raw_fd)];
-    let kept = kept.into_iter().chain([signals.as_ref().map(AsRawFd::as_raw_fd)]);
-    let mut needed = [u32::MAX; 3];
-    for (slot, fd) in needed.iter_mut().zip(kept) {
-        *slot = fd.map_or(u32::MAX, i32::unsigned_abs);
-    }
-    close_gaps(&mut needed, FIRST_FREE.unsigned_abs()).at(Step::CloseDescriptors)?;
+    keep_only([
+        Some(report),
+        listener.as_ref().map(AsFd::as_fd),
+        signals.as_ref().map(AsFd::as_fd),
+    ])?;
     let program = if payload.order.rehearse { None } else { Some(payload.start(stack)?) };
     clock.finish();
     let taken = program.as_ref().and_then(|program| program.listener);
@@ -258,16 +181,46 @@ fn begin(
         send(report, Record::Started { stages });
         return Ok(keeper::keep(program.pid, report));
     };
-    // Where the program was loaded on this process's processor, it may have run to its end meanwhile.
-    if let Some((status, usage)) = warden::reap(program.pid).at(Step::StartProcess)? {
-        return Ok(send(report, Record::Ran { stages, status, usage }));
-    }
-    send(report, Record::Started { stages });
     let watched = match taken {
         Some(fd) => Some(file::inherited(fd).at(Step::LoadFilter)?),
         None => listener,
     };
-    Ok(Warden::new(program.pid, signals, watched, payload.plan.learn).watch(report))
+    let warden = || {
+        let warden = Warden::new(program.pid, signals, watched, payload.plan.learn);
+        warden.until(begun, payload.order.wall_nanoseconds)
+    };
+    accompany(program.pid, warden, report, stages)
+}
+
+/// Tells that the program runs, and stays until it has ended.
+pub(super) fn accompany(
+    program: i32,
+    warden: impl FnOnce() -> Warden,
+    report: BorrowedFd<'_>,
+    stages: [u64; STAGES],
+) -> Result<i32, Failure> {
+    // Where the program was loaded on this process's processor, it may have run to its end meanwhile.
+    if let Some((status, usage)) = warden::reap(program).at(Step::StartProcess)? {
+        return Ok(send(report, Record::Ran { stages, status, usage }));
+    }
+    send(report, Record::Started { stages });
+    Ok(warden().watch(report))
+}
+
+/// Closes everything else but the streams.
+pub(super) fn keep_only<const KEPT: usize>(
+    kept: [Option<BorrowedFd<'_>>; KEPT],
+) -> Result<(), Failure> {
+    keep_from(FIRST_FREE.unsigned_abs(), kept)
+}
+
+/// Closes everything else from `first` on.
+pub(super) fn keep_from<const KEPT: usize>(
+    first: u32,
+    kept: [Option<BorrowedFd<'_>>; KEPT],
+) -> Result<(), Failure> {
+    let mut needed = kept.map(|fd| fd.map_or(u32::MAX, |fd| fd.as_raw_fd().unsigned_abs()));
+    close_gaps(&mut needed, first).at(Step::CloseDescriptors)
 }
 
 /// The fork copied the zygote's whole table, other cells' reports among it. The places of the
@@ -329,8 +282,12 @@ pub(super) fn send(report: BorrowedFd<'_>, record: Record) -> i32 {
     }
 }
 
-/// Exit status of a first process that could not report; the zygote reports its end in any case.
+/// Exit status of a first process that could not report, or had nothing to; the zygote reports its end in
+/// any case.
 pub(super) const LOST: i32 = 1;
+
+/// Exit status of a first process that has ended its cell because the wall time was over.
+pub(crate) const OVERDUE: i32 = 2;
 
 /// The number after the streams'.
 const FIRST_FREE: i32 = 3;
@@ -362,12 +319,22 @@ impl Clock {
     }
 
     /// What has passed since belongs to no stage.
-    fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         self.last = event::now();
     }
 
+    /// The last stage has begun then, and ends.
+    pub(super) fn began(&mut self, at: u64) {
+        self.last = at;
+        self.finish();
+    }
+
+    pub(super) fn stages(&self) -> [u64; STAGES] {
+        self.stages
+    }
+
     /// The last stage ends.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.next = STAGES - 1;
         self.lap();
     }

@@ -1,5 +1,5 @@
 //! The program's own process, between its start and exec. It shares the first process's memory
-//! meanwhile, and allocates nothing.
+//! meanwhile, and allocates nothing, unless it was made ahead ([`super::ahead`]).
 
 use std::{
     os::fd::IntoRawFd,
@@ -46,23 +46,43 @@ impl<'a> Payload<'a> {
 
     /// Starts the program; returns when it is loaded.
     pub(super) fn start(&self, stack: &mut Stack) -> Result<Program, Failure> {
-        let task = Task {
-            payload: self,
-            failed: AtomicU32::new(0),
-            errno: AtomicU32::new(0),
-            detail: AtomicU32::new(0),
-            listener: AtomicI32::new(-1),
-        };
+        let task =
+            Task { payload: self, verdict: Verdict::default(), listener: AtomicI32::new(-1) };
         // A filter that the program takes by itself leaves its listener in the common table.
         let sharing = if self.plan.learn { Sharing::MemoryAndFiles } else { Sharing::Memory };
         let pid = process::spawn_sharing(stack, run, &task, sharing).at(Step::StartProcess)?;
-        match task.failure() {
+        match task.verdict.failure() {
             None => {
                 let listener = task.listener.load(Ordering::Acquire);
                 Ok(Program { pid, listener: (listener >= 0).then_some(listener) })
             }
             Some(failure) => Err(failure),
         }
+    }
+
+    pub(super) fn enter_directory(&self) -> Result<(), Failure> {
+        for entry in self.order.entries() {
+            if let Entry::StartDirectory { path } = entry {
+                file::enter(path).at(Step::EnterDirectory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries one path after the other, as a shell does: what isn't there is skipped, what can't be
+    /// entered is remembered, everything else is the answer.
+    pub(super) fn execute(&self) -> Errno {
+        let mut answer = Errno::from_raw(libc::ENOENT);
+        for entry in self.order.entries() {
+            let Entry::Candidate { path } = entry else { continue };
+            let errno = process::execute(path, &self.arguments, &self.environment);
+            match errno.raw() {
+                libc::ENOENT | libc::ENOTDIR => {}
+                libc::EACCES => answer = errno,
+                _ => return errno,
+            }
+        }
+        answer
     }
 }
 
@@ -74,24 +94,29 @@ pub(super) struct Program {
     pub(super) listener: Option<i32>,
 }
 
-/// Where the process says why it could not become the program: its parent stands still meanwhile.
 #[derive(Debug)]
 struct Task<'a> {
     payload: &'a Payload<'a>,
-    failed: AtomicU32,
-    errno: AtomicU32,
-    detail: AtomicU32,
+    verdict: Verdict,
     listener: AtomicI32,
 }
 
-impl Task<'_> {
-    fn fail(&self, failure: Failure) {
+/// Where the process says why it could not become the program: its parent stands still meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    failed: AtomicU32,
+    errno: AtomicU32,
+    detail: AtomicU32,
+}
+
+impl Verdict {
+    pub(super) fn fail(&self, failure: Failure) {
         self.errno.store(failure.errno.raw().cast_unsigned(), Ordering::Relaxed);
         self.detail.store(failure.detail, Ordering::Relaxed);
         self.failed.store(failure.step.number().into(), Ordering::Release);
     }
 
-    fn failure(&self) -> Option<Failure> {
+    pub(super) fn failure(&self) -> Option<Failure> {
         let step =
             u16::try_from(self.failed.load(Ordering::Acquire)).ok().and_then(Step::from_number)?;
         let errno = Errno::from_raw(self.errno.load(Ordering::Relaxed).cast_signed());
@@ -100,8 +125,8 @@ impl Task<'_> {
 }
 
 extern "C" fn run(task: &Task<'_>) -> std::ffi::c_int {
-    task.fail(match prepare(task.payload).and_then(|()| watch(task)) {
-        Ok(()) => Failure { step: Step::Execute, errno: execute(task.payload), detail: 0 },
+    task.verdict.fail(match prepare(task.payload).and_then(|()| watch(task)) {
+        Ok(()) => Failure { step: Step::Execute, errno: task.payload.execute(), detail: 0 },
         Err(failure) => failure,
     });
     NOT_STARTED
@@ -122,41 +147,35 @@ fn watch(task: &Task<'_>) -> Result<(), Failure> {
 }
 
 fn prepare(payload: &Payload<'_>) -> Result<(), Failure> {
+    detach()?;
+    limit(&payload.plan, &payload.ceilings, |_| true)?;
+    payload.enter_directory()
+}
+
+/// Away from the process that made this one, except that it dies with it.
+pub(super) fn detach() -> Result<(), Failure> {
     credentials::on_parent_death(libc::SIGKILL).at(Step::ParentDeath)?;
     credentials::start_session().at(Step::StartSession)?;
     event::reset_signals().at(Step::ResetSignals)?;
-    file::close_on_exec(3).at(Step::CloseDescriptors)?;
-    let limits = Resource::ALL.into_iter().zip(payload.plan.resources).zip(payload.ceilings);
-    for (index, ((resource, wanted), ceiling)) in limits.enumerate() {
+    file::close_on_exec(3).at(Step::CloseDescriptors)
+}
+
+/// Sets the `wanted` ones of the plan's limits.
+pub(super) fn limit(
+    plan: &Plan<'_>,
+    ceilings: &[u64; RESOURCES],
+    wanted: impl Fn(Resource) -> bool,
+) -> Result<(), Failure> {
+    let limits = Resource::ALL.into_iter().zip(plan.resources).zip(ceilings);
+    for (index, ((resource, value), ceiling)) in limits.enumerate() {
         // To leave a limit alone is to leave its soft value alone too.
-        if wanted != INHERIT {
-            credentials::set_limit(resource, wanted.min(ceiling))
+        if value != INHERIT && wanted(resource) {
+            credentials::set_limit(resource, value.min(*ceiling))
                 .at_index(Step::LimitResource, index)?;
-        }
-    }
-    for entry in payload.order.entries() {
-        if let Entry::StartDirectory { path } = entry {
-            file::enter(path).at(Step::EnterDirectory)?;
         }
     }
     Ok(())
 }
 
-/// Tries one path after the other, as a shell does: what isn't there is skipped, what can't be
-/// entered is remembered, everything else is the answer.
-fn execute(payload: &Payload<'_>) -> Errno {
-    let mut answer = Errno::from_raw(libc::ENOENT);
-    for entry in payload.order.entries() {
-        let Entry::Candidate { path } = entry else { continue };
-        let errno = process::execute(path, &payload.arguments, &payload.environment);
-        match errno.raw() {
-            libc::ENOENT | libc::ENOTDIR => {}
-            libc::EACCES => answer = errno,
-            _ => return errno,
-        }
-    }
-    answer
-}
-
 /// Nobody reads this status: the failure itself is in the task.
-const NOT_STARTED: i32 = 127;
+pub(super) const NOT_STARTED: i32 = 127;

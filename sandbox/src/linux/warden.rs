@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{
-    child::{LOST, send},
+    child::{LOST, OVERDUE, send},
     sys::{
         Result, event, file, process,
         seccomp::{self, Answer},
@@ -22,6 +22,8 @@ pub(super) struct Warden {
     signals: OwnedFd,
     listener: Option<OwnedFd>,
     learn: bool,
+    /// When this process ends the cell, if nobody has by then.
+    last_moment: Option<u64>,
     refused: Refused,
 }
 
@@ -33,7 +35,13 @@ impl Warden {
         learn: bool,
     ) -> Self {
         let refused = Refused { counts: [0; CALLS], seen: [0; SEEN] };
-        Self { program, signals, listener, learn, refused }
+        Self { program, signals, listener, learn, last_moment: None, refused }
+    }
+
+    /// Ends the cell `wall` nanoseconds after `at`. The zygote does that too, unless it hasn't heard yet
+    /// that the cell has begun.
+    pub(super) fn until(self, at: u64, wall: u64) -> Self {
+        Self { last_moment: Some(at.saturating_add(wall)), ..self }
     }
 
     /// Returns when the program has ended. Then this process ends, and the kernel ends the rest.
@@ -47,7 +55,13 @@ impl Warden {
                 }
                 Err(_no_children) => return LOST,
             }
-            let ready = event::wait_for_either(self.signals.as_fd(), self.listener());
+            // A program that gives this process enough to do doesn't gain time by it.
+            if self.patience() == 0 {
+                self.refused.tell(report);
+                return OVERDUE;
+            }
+            let ready =
+                event::wait_for_either(self.signals.as_fd(), self.listener(), self.patience());
             match ready {
                 Ok((signal, call)) => {
                     if signal {
@@ -64,17 +78,25 @@ impl Warden {
         }
     }
 
-    /// Answers for the filter until the guest has something to say.
-    pub(super) fn attend(&mut self, guest: BorrowedFd<'_>, report: BorrowedFd<'_>) -> Result<()> {
-        loop {
-            match event::wait_for_either(guest, self.listener()) {
+    /// Answers for the filter until the guest has something to say. False when the wall time is over
+    /// before.
+    pub(super) fn attend(&mut self, guest: BorrowedFd<'_>, report: BorrowedFd<'_>) -> Result<bool> {
+        while self.patience() != 0 {
+            match event::wait_for_either(guest, self.listener(), self.patience()) {
                 Ok((_, true)) => self.answer(report),
-                Ok((true, _)) => return Ok(()),
+                Ok((true, _)) => return Ok(true),
                 Ok(_) => {}
                 Err(errno) if errno.raw() == libc::EINTR => {}
                 Err(errno) => return Err(errno),
             }
         }
+        Ok(false)
+    }
+
+    /// Milliseconds until the last moment; 0 when it has come.
+    fn patience(&self) -> i32 {
+        let rest = self.last_moment.map(|last| last.saturating_sub(event::now()));
+        rest.map_or(-1, |rest| i32::try_from(rest.div_ceil(1_000_000)).unwrap_or(i32::MAX))
     }
 
     fn listener(&self) -> Option<BorrowedFd<'_>> {

@@ -33,6 +33,9 @@ pub(crate) struct Plan<'a> {
     pub(crate) landlock: u32,
     /// Denied calls are carried out all the same, and reported.
     pub(crate) learn: bool,
+    /// The filter, where there is one, leaves room for a program's process that is made before its order
+    /// comes.
+    pub(crate) ahead: bool,
     /// Values in the order of [`super::Resource::ALL`].
     pub(crate) resources: [u64; RESOURCES],
     pub(crate) group_limits: GroupLimits,
@@ -145,6 +148,7 @@ impl<'a> Plan<'a> {
             groups: has(GROUPS),
             landlock,
             learn: has(LEARN),
+            ahead: has(AHEAD),
             resources,
             group_limits: GroupLimits::from_words(words),
             entries: reader,
@@ -324,7 +328,8 @@ pub(super) const BARE_PROC: u16 = 1 << 5;
 pub(super) const GROUPS: u16 = 1 << 6;
 pub(super) const LEARN: u16 = 1 << 7;
 pub(super) const NO_EXECUTE: u16 = 1 << 8;
-const ALL_FLAGS: u16 = (1 << 9) - 1;
+pub(super) const AHEAD: u16 = 1 << 9;
+const ALL_FLAGS: u16 = (1 << 10) - 1;
 pub(super) const REHEARSE: u16 = 1;
 pub(super) const WRITABLE: u8 = 1;
 pub(super) const DIRECTORY: u8 = 1;

@@ -338,6 +338,27 @@ fn the_first_process_can_do_its_work_under_every_profile() {
 }
 
 #[test]
+fn no_list_is_widened_for_a_process_that_is_made_ahead() {
+    let text = "version = 1\nname = \"nothing\"";
+    let small = SeccompProfile::parse(text).expect("an empty list");
+    assert!(!small.has_room_ahead());
+    let program = Program::of(&compile(&small, asking(true)).expect("a filter"));
+    let ahead = [("clone", 0x111), ("sched_yield", 0), ("pipe2", 0), ("brk", 0), ("mmap", 0)];
+    for (name, first) in ahead {
+        let verdict = program.answer(&Call::of(number(name), [first, 0, 3, 0x22, 0, 0]));
+        assert_eq!(verdict, Verdict::Notify, "{name}");
+    }
+    for level in LEVELS {
+        assert!(builtin(level).has_room_ahead(), "{level}");
+        for lacking in [" \"sched_yield\",", " \"munmap\",", " \"brk\","] {
+            let text = builtin(level).text().replacen(lacking, "", 1);
+            let without = SeccompProfile::parse(&text).expect("a list");
+            assert!(!without.has_room_ahead(), "{level}: {lacking}");
+        }
+    }
+}
+
+#[test]
 fn learning_asks_about_all_but_the_start_and_the_end() {
     let program = Program::of(&learning().expect("a filter"));
     for number in NUMBERS {

@@ -83,6 +83,11 @@ impl Cells {
         Some(pool)
     }
 
+    /// Whether a cell waits under this process id; it belongs to no pool any more then.
+    pub(super) fn give_up(&mut self, pid: i32) -> bool {
+        self.cells.get_mut(&pid).is_some_and(|cell| cell.pool.take().is_some())
+    }
+
     /// Whether a cell has this id outside. There are more ids than there can be cells.
     pub(super) fn has_id(&self, id: u32) -> bool {
         self.cells.values().any(|cell| cell.host_id == Some(id))
@@ -163,5 +168,9 @@ mod tests {
         assert!(cells.any_busy());
         assert_eq!(cells.claim(1, 8), None);
         assert_eq!(cells.take_overdue(7), [1]);
+        assert!(!cells.give_up(1), "it is used");
+        cells.insert(2, Cell { pool: Some(4), ..Cell::new(false) });
+        assert!(cells.give_up(2));
+        assert_eq!(cells.claim(2, 7), None);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     interpreters::Interpreters,
     nursery::Nursery,
     pools::Pools,
-    protocol::{Cause, MAX_REQUEST, Pool, Record, Request},
+    protocol::{Cause, MAX_REQUEST, Pool, REQUEST_HEADER, Record, Request},
     seedlings, start,
     stock::{Due, Stock},
 };
@@ -23,11 +23,13 @@ use crate::{
     linux::{
         Failure, Identity,
         cgroup::Group,
-        sweep,
+        child, sweep,
         sys::{
             self, credentials,
             event::{self, BATCH, Interest, Poller},
-            file, landlock, process, seccomp,
+            file, landlock,
+            process::{self, Ending},
+            seccomp,
             socket::{self, Received, Wait},
         },
     },
@@ -39,6 +41,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Zygote {
     control: OwnedFd,
+    /// Where the host says which prepared cells it uses. Nobody waits at it: to be woken beside a program
+    /// that begins is felt there, on a machine with few processors.
+    claims: Option<OwnedFd>,
     signals: OwnedFd,
     poller: Poller,
     pub(super) pidfd: OwnedFd,
@@ -108,6 +113,7 @@ fn settle(kind: Kind) -> sys::Result<Zygote> {
     };
     let zygote = Zygote {
         control: file::inherited(CONTROL)?,
+        claims: None,
         signals: event::child_signals()?,
         poller: Poller::new()?,
         pidfd: event::own_pidfd()?,
@@ -223,15 +229,7 @@ impl Zygote {
             None => self.pools.sated(event::now()),
         };
         if let Some(key) = key {
-            let surplus = usize::from(self.pools.surplus(key));
-            let pids: Vec<i32> = self.cells.waiting_in(key).take(surplus).collect();
-            for pid in pids {
-                if let Some(cell) = self.cells.get_mut(pid) {
-                    cell.pool = None;
-                }
-                self.pools.released(key);
-                self.abandon(pid);
-            }
+            self.release(key);
         }
         if self.until_rest(event::now()) > 0 {
             return false;
@@ -258,6 +256,24 @@ impl Zygote {
         }
         self.unrested = 0;
         false
+    }
+
+    /// Gives up the cells that wait beyond what their pool should have.
+    fn release(&mut self, key: u16) {
+        self.hear_claims();
+        let surplus = usize::from(self.pools.surplus(key));
+        let pids: Vec<i32> = self.cells.waiting_in(key).take(surplus).collect();
+        for pid in pids {
+            // From here on the host can't give it an order, and says of an earlier one before it does.
+            if let Some(report) = self.cells.get_mut(pid).and_then(|cell| cell.report.as_ref()) {
+                socket::refuse_more(report.as_fd()).ok();
+            }
+            self.hear_claims();
+            if self.cells.give_up(pid) {
+                self.pools.released(key);
+                self.abandon(pid);
+            }
+        }
     }
 
     /// Brings the stock of first processes nearer to what it should be. Whether it did.
@@ -309,6 +325,8 @@ impl Zygote {
     }
 
     fn prepare_cell(&mut self, key: u16, plan: &[u8]) {
+        // A claim goes by the process id, which may come round again.
+        self.hear_claims();
         let started = match Plan::parse(plan) {
             Some(plan) if self.cells.len() < limits::MAX_CELLS => start::waiting(self, plan),
             _ => return self.pools.failed(key),
@@ -348,6 +366,24 @@ impl Zygote {
         if watched.is_err() {
             // Without the watch nobody would notice that the host has lost interest.
             self.abandon(pid);
+        }
+    }
+
+    /// Takes what the host has said of prepared cells.
+    fn hear_claims(&mut self) {
+        let mut bytes = [0; REQUEST_HEADER];
+        // The socket holds fewer.
+        for _ in 0..limits::MAX_CELLS {
+            let heard = self
+                .claims
+                .as_ref()
+                .map(|claims| socket::receive(claims.as_fd(), &mut bytes, Wait::No));
+            if !matches!(heard, Some(Ok(received)) if received.length > 0) {
+                return;
+            }
+            if let Some(Request::Claimed { cell, milliseconds }) = Request::parse(&bytes) {
+                self.claimed(cell, milliseconds);
+            }
         }
     }
 
@@ -399,6 +435,11 @@ impl Zygote {
             Some(Request::Probe { namespaces }) => start::probe(namespaces, passed),
             Some(Request::Prepare { pool, plan }) => self.keep(pool, plan),
             Some(Request::Claimed { cell, milliseconds }) => self.claimed(cell, milliseconds),
+            Some(Request::Heed) => {
+                let [claims, ..] = passed;
+                self.claims = claims.or_else(|| self.claims.take());
+                self.hear_claims();
+            }
             // Those are for cells.
             Some(Request::Run { .. } | Request::RunFromFile { .. } | Request::Become { .. })
             | None => {}
@@ -464,6 +505,8 @@ impl Zygote {
                 Err(errno) if errno.raw() == libc::ECHILD => return Ok(()),
                 Err(errno) => return Err(errno),
             };
+            // One that was used isn't stillborn.
+            self.hear_claims();
             let Some(mut cell) = self.cells.remove(ended.pid) else {
                 self.interpreters.ended(ended.pid, event::now());
                 orphans = true;
@@ -486,6 +529,12 @@ impl Zygote {
             let groups = group.as_ref().map_or_else(GroupUsage::default, Group::usage);
             let cause = match cell.cause {
                 Cause::None if groups.oom_kills.is_some_and(|kills| kills > 0) => Cause::Memory,
+                Cause::None
+                    if !cell.minimal
+                        && process::ending(ended.status) == Ending::Exited(child::OVERDUE) =>
+                {
+                    Cause::WallTime
+                }
                 known => known,
             };
             if let Some(report) = &cell.report {

@@ -17,8 +17,8 @@ use crate::{
     step::Step,
 };
 
-/// What is asked for: the first five of the zygote, then two of a prepared cell; the last one the
-/// zygote asks of a first process in its stock.
+/// What is asked for: most of it of the zygote, to run something of a prepared cell; to become a cell
+/// the zygote asks of a first process in its stock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
     /// Start a cell. Plan and order follow in the datagram. Descriptors: input, output, error,
@@ -30,7 +30,8 @@ pub(crate) enum Request<'a> {
     Probe { namespaces: u64 },
     /// Keep cells with this plan ready. The plan follows in the datagram.
     Prepare { pool: Pool, plan: &'a [u8] },
-    /// A prepared cell was given an order, and has this much time.
+    /// A prepared cell is about to be given an order, and has this much time (on the socket for claims,
+    /// where nobody waits for it).
     Claimed { cell: u32, milliseconds: u32 },
     /// Run this. Descriptors: input, output, error.
     Run { order: &'a [u8] },
@@ -40,6 +41,8 @@ pub(crate) enum Request<'a> {
     /// and order follow in the datagram. Descriptors: input, output, error, report, and the plan's
     /// binds.
     Become { begun: u64, plan: &'a [u8], order: &'a [u8] },
+    /// There are claims. Said first, it brings the socket that they come on.
+    Heed,
 }
 
 /// How many cells of a plan are kept ready.
@@ -71,6 +74,7 @@ impl<'a> Request<'a> {
             Self::Run { .. } => (6, 0),
             Self::RunFromFile { length } => (7, short(length).into()),
             Self::Become { plan, .. } => (8, short(plan.len()).into()),
+            Self::Heed => (9, 0),
         };
         let mut bytes = [0; REQUEST_HEADER];
         let mut writer = Writer::new(&mut bytes);
@@ -124,6 +128,7 @@ impl<'a> Request<'a> {
                     order,
                 })
             }
+            9 if argument == 0 && body.is_empty() => Some(Self::Heed),
             _ => None,
         }
     }
@@ -158,6 +163,10 @@ pub(crate) enum Record {
     /// A cell of the pool with this key is being built (sent on the control socket). Beside it come
     /// its report socket and its pidfd.
     Prepared { key: u16, cell: u32 },
+    /// The cell stands around its first process, which is about to start the program.
+    Built,
+    /// A cell that was made ahead has ended without an order, or without having read it.
+    Unused,
     /// The upper directory of the cell's overlay comes beside the record.
     Overlay,
     /// The filter has refused a call (when learning: seen one) that often.
@@ -248,6 +257,8 @@ impl Record {
             }
             Self::Overlay => 9,
             Self::Joined => 12,
+            Self::Built => 14,
+            Self::Unused => 15,
             Self::Seen { number, arguments: [a, b, c, d, e, f] } => {
                 fill(&mut words, [number.into(), a, b, c, d, e, f]);
                 11
@@ -336,6 +347,8 @@ impl Record {
             }
             9 => Some(Self::Overlay),
             12 => Some(Self::Joined),
+            14 => Some(Self::Built),
+            15 => Some(Self::Unused),
             10 => Some(Self::Denied {
                 number: u32::try_from(first).ok()?,
                 count: u32::try_from(second).ok()?,
@@ -454,6 +467,8 @@ mod tests {
             Record::Prepared { key: 3, cell: 9 },
             Record::Overlay,
             Record::Joined,
+            Record::Built,
+            Record::Unused,
             Record::Seen { number: 16, arguments: [1, 2, 3, 4, 5, u64::MAX] },
             Record::Denied { number: 101, count: 7 },
             Record::Started { stages: std::array::from_fn(|index| index as u64) },
@@ -490,6 +505,7 @@ mod tests {
             Request::Run { order: b"de" },
             Request::RunFromFile { length: 5 },
             Request::Become { begun: 77, plan: b"abc", order: b"de" },
+            Request::Heed,
         ];
         for request in requests {
             let mut datagram = request.header().to_vec();

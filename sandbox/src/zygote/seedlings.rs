@@ -102,16 +102,19 @@ pub(super) fn from_stock(
     let streams = [input, output, error, report].into_iter();
     let handed: Vec<BorrowedFd<'_>> =
         streams.chain(mounts.iter().flatten()).map(AsFd::as_fd).collect();
+    let beside = [Some(pidfd.as_fd()), egress.as_ref().map(AsFd::as_fd)];
+    let beside: Vec<BorrowedFd<'_>> = beside.into_iter().flatten().collect();
+    // Before the order goes out: a host that has heard of nothing knows that nothing has run. Where it
+    // can't be told, the socket's end ends the process, and the next one is told of in its place.
+    if socket::send(report.as_fd(), [&Record::Launched.encode()], &beside, Wait::No).is_err() {
+        return Err(passed);
+    }
     let header = Request::Become { begun, plan, order }.header();
     let parts = [&header[..], &begun.to_le_bytes(), plan, order];
     if socket::send(socket.as_fd(), parts, &handed, Wait::No).is_err() {
-        // It is dead, and its end will be seen.
+        // It is dead, and its end will be seen. The next one takes its place with the host.
         return Err(passed);
     }
-    let beside = [Some(pidfd.as_fd()), egress.as_ref().map(AsFd::as_fd)];
-    let beside: Vec<BorrowedFd<'_>> = beside.into_iter().flatten().collect();
-    // If the host is gone the poller says so at once, and the cell ends.
-    socket::send(report.as_fd(), [&Record::Launched.encode()], &beside, Wait::No).ok();
     let [.., report, _] = passed;
     cell.report = report;
     cell.deadline = Some(begun.saturating_add(wall));

@@ -195,6 +195,30 @@ pub(crate) fn counter() -> Result<OwnedFd> {
     Ok(own(check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?))
 }
 
+/// A descriptor that is readable when a moment has come; none has yet.
+pub(crate) fn timer() -> Result<OwnedFd> {
+    let flags = libc::TFD_CLOEXEC | libc::TFD_NONBLOCK;
+    // SAFETY: makes a descriptor.
+    Ok(own(check(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })?))
+}
+
+/// Sets the moment, in nanoseconds of the monotonic clock.
+pub(crate) fn set_timer(timer: BorrowedFd<'_>, at: u64) -> Result<()> {
+    const SECOND: u64 = 1_000_000_000;
+    // Nothing at all would switch it off.
+    let at = at.max(1);
+    let moment = libc::timespec {
+        tv_sec: i64::try_from(at / SECOND).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(at % SECOND).unwrap_or_default(),
+    };
+    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let setting = libc::itimerspec { it_interval: never, it_value: moment };
+    let (fd, none) = (timer.as_raw_fd(), ptr::null_mut());
+    // SAFETY: the setting is live for the call, and the old one isn't asked for.
+    check(unsafe { libc::timerfd_settime(fd, libc::TFD_TIMER_ABSTIME, &raw const setting, none) })?;
+    Ok(())
+}
+
 /// Whether the process behind a pidfd has ended; for sockets, whether there is something to read.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>, milliseconds: i32) -> Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -203,17 +227,19 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>, milliseconds: i32) -> Result<bool>
     Ok(ready > 0)
 }
 
-/// Waits until one of the two has something to read; says which.
+/// Waits until one of the two has something to read; says which. Neither has when that takes longer
+/// than these `milliseconds`; a negative number waits for ever.
 pub(crate) fn wait_for_either(
     first: BorrowedFd<'_>,
     second: Option<BorrowedFd<'_>>,
+    milliseconds: i32,
 ) -> Result<(bool, bool)> {
     let entry = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     // A negative descriptor is passed over.
     let second = second.map_or(-1, |fd| fd.as_raw_fd());
     let mut polls = [entry(first.as_raw_fd()), entry(second)];
     // SAFETY: two live entries are announced as two.
-    check(unsafe { libc::poll(polls.as_mut_ptr(), 2, -1) })?;
+    check(unsafe { libc::poll(polls.as_mut_ptr(), 2, milliseconds) })?;
     let [first, second] = polls;
     Ok((first.revents != 0, second.revents & libc::POLLIN != 0))
 }
@@ -229,3 +255,22 @@ pub(crate) fn signal(process: BorrowedFd<'_>, signal: i32) -> Result<()> {
 }
 
 const LAST_SIGNAL: i32 = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_timer_is_over_when_its_moment_has_come() {
+        let timer = timer().unwrap();
+        assert_eq!(is_readable(timer.as_fd(), 0), Ok(false));
+        set_timer(timer.as_fd(), u64::MAX).unwrap();
+        assert_eq!(is_readable(timer.as_fd(), 0), Ok(false));
+        for past in [0, 1, now()] {
+            set_timer(timer.as_fd(), past).unwrap();
+            assert_eq!(is_readable(timer.as_fd(), -1), Ok(true));
+        }
+    }
+}

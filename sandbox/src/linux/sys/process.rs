@@ -6,12 +6,12 @@ use std::{
     ffi::{CStr, c_char, c_int, c_void},
     marker::PhantomData,
     mem::MaybeUninit,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     ptr,
     time::Duration,
 };
 
-use super::{Result, check, file::own, last};
+use super::{Result, check, event, file::own, last};
 use crate::{errno::Errno, report::Usage};
 
 /// Which side of a fork runs.
@@ -136,16 +136,60 @@ pub(crate) fn spawn_sharing<A: Sync>(
     argument: &A,
     sharing: Sharing,
 ) -> Result<i32> {
+    let files = if sharing == Sharing::MemoryAndFiles { libc::CLONE_FILES } else { 0 };
+    // SAFETY: with CLONE_VFORK this process stands still until the other one has left its memory.
+    unsafe { clone_sharing(stack, body, argument, libc::CLONE_VFORK | files) }
+}
+
+/// As [`spawn_sharing`], for a process that has to wait before it executes anything. The kernel counts
+/// who stands still for a vfork as busy, so this process waits for the end of a `lifeline`, a pipe: no
+/// other process may have its ends. If the `timer` is over first, it exits with the status beside it.
+///
+/// `body` may allocate: nobody else uses the memory.
+pub(crate) fn spawn_waiting<A: Sync>(
+    stack: &mut Stack,
+    body: extern "C" fn(&A) -> c_int,
+    argument: &A,
+    lifeline: (OwnedFd, OwnedFd),
+    (timer, status): (BorrowedFd<'_>, c_int),
+) -> Result<i32> {
+    let (end, held) = lifeline;
+    // SAFETY: from here until the lifeline's end this process only closes, waits and exits, and touches
+    // nothing but its own stack below the argument; the other process holds the lifeline until it
+    // executes a program or ends, as the pipe's ends close at exec.
+    let pid = unsafe { clone_sharing(stack, body, argument, 0) }?;
+    drop(held);
+    loop {
+        match event::wait_for_either(end.as_fd(), Some(timer), -1) {
+            Ok((true, _)) => return Ok(pid),
+            Ok((false, true)) => exit(status),
+            // An interrupted wait begins anew.
+            _ => {}
+        }
+    }
+}
+
+/// Starts a process in this one's memory.
+///
+/// # Safety
+///
+/// Until the process has executed a program or ended, the caller touches nothing of that memory but the
+/// part of its own stack that `argument` isn't in.
+unsafe fn clone_sharing<A: Sync>(
+    stack: &mut Stack,
+    body: extern "C" fn(&A) -> c_int,
+    argument: &A,
+    flags: c_int,
+) -> Result<i32> {
     let top = stack.0.as_mut_ptr_range().end;
     // SAFETY: only the argument's type changes, from a reference to the `void *` that C passes on;
     // both are one thin pointer, as `A` is sized.
     let entry = unsafe {
         std::mem::transmute::<extern "C" fn(&A) -> c_int, extern "C" fn(*mut c_void) -> c_int>(body)
     };
-    let files = if sharing == Sharing::MemoryAndFiles { libc::CLONE_FILES } else { 0 };
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | files;
-    // SAFETY: the stack is exclusively borrowed and aligned to 16; with CLONE_VFORK this process
-    // stands still, so the argument outlives its use and nobody else touches the shared memory.
+    let flags = libc::CLONE_VM | libc::SIGCHLD | flags;
+    // SAFETY: the stack is exclusively borrowed and aligned to 16; the caller promises that nobody else
+    // touches the shared memory, and waits, so that the argument outlives its use.
     check(unsafe {
         libc::clone(entry, top.cast(), flags, ptr::from_ref(argument).cast_mut().cast())
     })
@@ -222,6 +266,12 @@ pub(crate) fn kill(pid: i32, signal: c_int) -> Result<()> {
     // SAFETY: sending a signal touches no memory.
     check(unsafe { libc::kill(pid, signal) })?;
     Ok(())
+}
+
+/// Lets whoever else wants this processor have it first.
+pub(crate) fn yield_processor() {
+    // SAFETY: touches no memory, and can't fail.
+    unsafe { libc::sched_yield() };
 }
 
 /// Ends the process at once: no destructor, no handler of the host program runs.

@@ -185,6 +185,14 @@ pub(crate) fn hang_up(socket: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Takes nothing more than what is there, whoever else holds a copy of the descriptor: who sends more
+/// is told so.
+pub(crate) fn refuse_more(socket: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) })?;
+    Ok(())
+}
+
 /// Switches the loopback device of the calling process's network namespace on.
 pub(crate) fn raise_loopback() -> Result<()> {
     // SAFETY: makes a descriptor.
@@ -283,6 +291,20 @@ mod tests {
         send(left.as_fd(), [b"abc", b""], &[left.as_fd()], Wait::No).unwrap();
         let refused = receive(right.as_fd(), &mut [0; 2], Wait::No).unwrap_err();
         assert_eq!(refused.raw(), libc::EMSGSIZE);
+    }
+
+    #[test]
+    fn what_was_sent_before_more_was_refused_arrives() {
+        let (left, right) = pair().unwrap();
+        send(left.as_fd(), [b"ab", b""], &[], Wait::No).unwrap();
+        refuse_more(right.as_fd()).unwrap();
+        let refused = send(left.as_fd(), [b"c", b""], &[], Wait::No).unwrap_err();
+        assert_eq!(refused.raw(), libc::EPIPE);
+        let mut buffer = [0; 8];
+        assert_eq!(receive(right.as_fd(), &mut buffer, Wait::Yes).unwrap().length, 2);
+        assert_eq!(receive(right.as_fd(), &mut buffer, Wait::Yes).unwrap().length, 0);
+        send(right.as_fd(), [b"d", b""], &[], Wait::No).unwrap();
+        assert_eq!(receive(left.as_fd(), &mut buffer, Wait::Yes).unwrap().length, 1);
     }
 
     #[test]
