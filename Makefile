@@ -36,8 +36,10 @@ bench: ## Measure, print one table, write JSON. ARGS="--only NAME --iterations N
 	cargo bench --bench micro
 	cargo bench --bench suite -- $(ARGS)
 	cargo bench --bench link
+	cargo bench --bench cluster
 
 bench-smoke: ## Run every benchmark once: that it works, not how fast
 	cargo bench --profile smoke --bench micro -- --sample-count 1 --sample-size 1
 	cargo bench --profile smoke --bench suite -- --iterations 1
 	NEUROFLOW_BENCH_SECONDS=1 cargo bench --profile smoke --bench link
+	NEUROFLOW_BENCH_SECONDS=1 NEUROFLOW_BENCH_NODES=8 cargo bench --profile smoke --bench cluster
