@@ -57,7 +57,8 @@ pub(super) fn measure(arguments: &Arguments) -> Vec<Figure> {
         figures.extend(beside_the_sdks(&std::env::temp_dir(), &names, false, arguments.iterations));
     }
     if arguments.names(MEMORY) {
-        figures.push(flat(memory, arguments.iterations));
+        let smoke = arguments.iterations == 1;
+        figures.push(flat(memory, if smoke { SMOKE_TASKS } else { arguments.tasks }));
     }
     figures.retain(|figure| arguments.wants(&figure.name));
     figures
@@ -111,8 +112,7 @@ fn beside_the_sdks(place: &Path, names: &Names, aims: bool, iterations: usize) -
 
 /// Tasks of which a node keeps so many, and what it has then of memory and of the disk: each part is a
 /// sample, and past the warm-up none may grow beyond its bound.
-fn flat(place: &Path, iterations: usize) -> Figure {
-    let tasks = if iterations == 1 { SMOKE_TASKS } else { TASKS };
+fn flat(place: &Path, tasks: usize) -> Figure {
     let kept = tasks / 20;
     let node = Durable::start(place, &["--journal-retain-tasks", &kept.to_string()]);
     let clients = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
@@ -150,7 +150,7 @@ fn flat(place: &Path, iterations: usize) -> Figure {
 
 /// The index of the tasks that are kept is complete after these.
 const WARM_PARTS: usize = 2;
-/// What an allocator may scatter. A byte of each task that was forgotten would be a million.
+/// What an allocator may scatter.
 const GROWTH_BYTES: u64 = 12 * 1024 * 1024;
 /// A task on the disk: its four events with their heads, and half as much again.
 const TASK_DISK_BYTES: u64 = 2_048;
@@ -161,7 +161,6 @@ fn count_of(bytes: u64) -> f64 {
     u32::try_from(bytes).map(f64::from).expect("less than 4 GiB")
 }
 
-const TASKS: usize = 1_000_000;
 const SMOKE_TASKS: usize = 12_800;
 const PARTS: usize = 10;
 /// So that no round takes longer than a client's patience.

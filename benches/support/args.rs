@@ -8,6 +8,7 @@ pub(crate) const USAGE: &str = "\
 usage: cargo bench --bench suite -- [OPTIONS]
 
   --iterations N    rounds of each figure (default 200); 1 is a smoke test
+  --tasks N         tasks of gateway/durable-memory (default 200000)
   --only NAME       a group (kernel) or a figure (kernel/call); may be given several times
   --json PATH       write machine, commit and every figure's quantiles there
   --compare PATH    exit with 1 if a figure is worse than in that file
@@ -30,6 +31,7 @@ pub(crate) enum Order {
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) iterations: usize,
+    pub(crate) tasks: usize,
     pub(crate) json: Option<PathBuf>,
     pub(crate) compare: Option<PathBuf>,
     pub(crate) tolerance: f64,
@@ -72,6 +74,7 @@ impl Order {
     pub(crate) fn read(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut run = Arguments {
             iterations: ITERATIONS,
+            tasks: TASKS,
             json: None,
             compare: None,
             tolerance: TOLERANCE,
@@ -84,6 +87,7 @@ impl Order {
                 "--bench" => {}
                 "--help" => return Ok(Self::Help),
                 "--iterations" => run.iterations = positive(&argument, &value()?)?,
+                "--tasks" => run.tasks = positive(&argument, &value()?)?,
                 "--only" => run.only.push(value()?),
                 "--json" => run.json = Some(value()?.into()),
                 "--compare" => run.compare = Some(value()?.into()),
@@ -112,6 +116,9 @@ pub(crate) fn child_arguments(what: &str, count: usize) -> [String; 3] {
 
 /// Enough for a p99 that two runs agree on, and a full run in a few minutes.
 const ITERATIONS: usize = 200;
+
+/// So many that a byte kept of each would show, in less than a minute.
+const TASKS: usize = 200_000;
 
 fn positive(argument: &str, text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
