@@ -21,8 +21,9 @@ use neuroflow_actors::{
     ASK, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit, AuditConfig,
     AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
     JournalPlace, JournalServer, LeasesConfig, MakeServer, Meter, OpenedJournal, PushJournal,
-    PushOptions, PythonTool, READ, SoleAgent, ToolEntry, ToolGrant, ToolListing, ToolServer,
-    ToolsCommand, Turn, access_child, audit_child, follow, gateway_child, list_tools, push_child,
+    PushOptions, PythonTool, READ, READ_LOG, SoleAgent, ToolEntry, ToolGrant, ToolListing,
+    ToolServer, ToolsCommand, Turn, access_child, audit_child, follow, gateway_child, list_tools,
+    push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpDoor, McpSource};
@@ -71,6 +72,7 @@ pub struct Node {
     gateway: Option<SocketAddr>,
     links: Option<Links>,
     sole: Vec<(String, Address<Request<Ask>>)>,
+    journal: Journal,
     audit: Audit,
 }
 
@@ -228,6 +230,11 @@ impl Node {
     /// A view of the live tree.
     pub fn census(&self) -> Census {
         self.kernel.census()
+    }
+
+    /// The journal of the node's tasks, to be read.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// A capability to the sandbox, if there is one: the owner's, which can be narrowed.
@@ -514,6 +521,7 @@ impl NodeBuilder {
                 gateway: parts.gateway,
                 links: parts.links,
                 sole: parts.sole,
+                journal: parts.journal,
                 audit,
             }),
             Err(error) => {
@@ -543,6 +551,7 @@ impl NodeBuilder {
         let (spec, journal) =
             ChildSpec::new("journal", move || JournalServer::new(opened.clone()))?;
         kernel.root().start(spec.restart(Restart::Permanent)).await?;
+        let reading = journal.attenuate(Restriction::new().rights(READ_LOG))?;
         let journal = Journal::new(journal);
         let (shared, mut owned) = (self.tools, Vec::new());
         let every: Vec<AnyAgent> =
@@ -691,6 +700,7 @@ impl NodeBuilder {
             gateway,
             links,
             sole,
+            journal: Journal::new(reading),
         })
     }
 }
@@ -705,6 +715,7 @@ struct Parts {
     gateway: Option<SocketAddr>,
     links: Option<Links>,
     sole: Vec<(String, Address<Request<Ask>>)>,
+    journal: Journal,
 }
 
 /// Starts the links and offers the agents over them: others may ask them, and nothing else.

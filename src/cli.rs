@@ -79,7 +79,7 @@ const SHOWN_SECTIONS: [(&str, &[&str]); 7] = [
     ("run", &["sandbox", "agents", "log"]),
     ("exec", &["sandbox", "log"]),
     ("tree", &["control"]),
-    ("tasks", &["journal"]),
+    ("tasks", &["journal", "control"]),
     ("doctor", &["sandbox"]),
 ];
 

@@ -8,9 +8,11 @@ mod cluster;
 mod place;
 mod row;
 mod server;
+mod tasks;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use neuroflow::kernel::{Census, ChildSpec, Message, NameError};
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,11 @@ pub(crate) use client::{ControlClientError, ask, ask_tree};
 pub(crate) use cluster::{Asked, Cluster, Invited, LinksSlot, MemberRow, SeedRow, Token};
 pub(crate) use place::default_path;
 pub(crate) use row::{ActorRow, FailureRow, Tree, failures};
+
+pub(crate) use tasks::{
+    JournalSlot, LogPart, NodeJournal, Place, TaskPage, TasksAsked, TasksFound, Wanted, name, page,
+    part, query,
+};
 
 use crate::limits::SOCKET_PATH_BYTES;
 use server::ControlServer;
@@ -38,6 +45,8 @@ pub(crate) enum ControlRequest {
     Drain { node: String, on: bool },
     /// A new node of this name may join.
     Invite(Invited),
+    /// What the node's journal has of its tasks.
+    Tasks(TasksAsked),
 }
 
 /// An answer: the version, and what was asked for or why not.
@@ -62,6 +71,7 @@ pub(crate) enum Outcome {
     Cluster(Cluster),
     Asked(Asked),
     Token(Token),
+    Tasks(TasksFound),
     Error(Fault),
 }
 
@@ -86,6 +96,12 @@ pub(crate) enum FaultCode {
     UnknownNode,
     /// The node can't invite others, or not this one.
     NotInvited,
+    /// The node has no journal yet.
+    NoJournal,
+    /// The node's journal is another one.
+    OtherJournal,
+    /// The journal can't be read.
+    Unreadable,
     /// The peer is neither the node's user nor root.
     Denied,
     /// A word of a later version.
@@ -108,9 +124,12 @@ pub(crate) fn child(
     socket: PathBuf,
     census: Census,
     links: LinksSlot,
+    journal: JournalSlot,
 ) -> Result<ChildSpec, NameError> {
-    let factory =
-        move || ControlServer::new(socket.clone(), census.clone(), std::sync::Arc::clone(&links));
+    let factory = move || {
+        let (links, journal) = (Arc::clone(&links), Arc::clone(&journal));
+        ControlServer::new(socket.clone(), census.clone(), links, journal)
+    };
     let (spec, _nobody_sends) = ChildSpec::new("control", factory)?;
     Ok(spec)
 }

@@ -6,12 +6,24 @@ use std::time::Duration;
 /// whatever the path turns out to be.
 pub(crate) const CONFIG_BYTES: u64 = 1024 * 1024;
 
-/// Bytes of one request to the control socket: the longest has twenty.
-pub(crate) const CONTROL_REQUEST_BYTES: usize = 4 * 1024;
+/// Bytes of one request to the control socket: the longest names a journal, by a path of up to 4 KiB,
+/// and three ids of up to 512 bytes, in JSON.
+pub(crate) const CONTROL_REQUEST_BYTES: usize = 16 * 1024;
 
 /// Bytes of one answer of the control socket, as its client bounds it: the actors and post-mortems
 /// below, at the longest paths that there can be, stay far under it.
 pub(crate) const CONTROL_ANSWER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Tasks in one answer of the control socket: as many as the journal has on a page.
+pub(crate) const CONTROL_TASKS: usize = 1_000;
+
+/// Bytes of a task's log in one answer, less its last line: an entry, which has 4 MiB, is twice as long
+/// where bytes are written as digits, and a control character becomes seven in JSON within JSON.
+pub(crate) const CONTROL_LOG_BYTES: usize = 4 * 1024 * 1024;
+
+/// Looks at what has changed while all tasks are exported: one is enough unless tasks change in just
+/// the moments between two pages.
+pub(crate) const EXPORT_LOOKS: usize = 8;
 
 /// Connections that the control socket serves at once; others wait in its backlog. It's for people
 /// and their scripts.

@@ -316,6 +316,11 @@ pub enum JournalCommand {
         /// The answer.
         reply: Reply<Result<HeadPage, ReadError>>,
     },
+    /// The agents that have tasks. Needs [`READ_LOG`].
+    Agents {
+        /// The answer.
+        reply: Reply<Result<Vec<String>, ReadError>>,
+    },
     /// The tasks of an agent that haven't ended, oldest first. Needs [`READ_LOG`].
     Unfinished {
         /// The agent.
@@ -340,6 +345,7 @@ impl Message for JournalCommand {
             Self::Append { .. } => "append",
             Self::Read { .. } => "read",
             Self::Heads { .. } => "heads",
+            Self::Agents { .. } => "agents",
             Self::Unfinished { .. } => "unfinished",
             Self::Remove { .. } => "remove",
         }
@@ -348,7 +354,10 @@ impl Message for JournalCommand {
     fn required_rights(&self) -> Rights {
         match self {
             Self::Append { .. } => APPEND,
-            Self::Read { .. } | Self::Heads { .. } | Self::Unfinished { .. } => READ_LOG,
+            Self::Read { .. }
+            | Self::Heads { .. }
+            | Self::Agents { .. }
+            | Self::Unfinished { .. } => READ_LOG,
             Self::Remove { .. } => REMOVE,
         }
     }
@@ -419,6 +428,14 @@ impl Journal {
         self.address
             .call(Header::new(), |reply| JournalCommand::Heads { agent, query, reply })
             .await?
+    }
+
+    /// The agents that have tasks.
+    ///
+    /// # Errors
+    /// Says why they can't be read.
+    pub async fn agents(&self) -> Result<Vec<String>, ReadError> {
+        self.address.call(Header::new(), |reply| JournalCommand::Agents { reply }).await?
     }
 
     /// The tasks of an agent that haven't ended, oldest first.

@@ -33,7 +33,7 @@ use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
     Builtin, Loaded, LogPath, Overrides, Seed, SocketPath, default_directory, write_effective,
 };
-use crate::control::{self, FailureRow, LinksSlot, failures};
+use crate::control::{self, FailureRow, JournalSlot, LinksSlot, NodeJournal, failures};
 use crate::limits::{CARD_KEY_BYTES, TELEMETRY_SHUTDOWN};
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
@@ -288,15 +288,17 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
         Some(SocketPath::At(path)) => Some(path.clone()),
         None => Some(control::default_path().map_err(ServeError::System)?),
     };
-    let slot = LinksSlot::default();
+    let (slot, tasks) = (LinksSlot::default(), JournalSlot::default());
     if let Some(path) = socket.clone() {
-        let slot = Arc::clone(&slot);
-        builder = builder.first_with(move |census| control::child(path, census, slot));
+        let (slot, tasks) = (Arc::clone(&slot), Arc::clone(&tasks));
+        builder = builder.first_with(move |census| control::child(path, census, slot, tasks));
     }
     if let Some(audit) = audit(loaded) {
         builder = builder.audit(audit);
     }
-    builder = builder.journal(journal(loaded)?);
+    let journal = journal(loaded)?;
+    let place = control::name(&journal.place);
+    builder = builder.journal(journal);
     if needs_sandbox(loaded) || sole(loaded).any(|agent| !agent.agent().shared_tools().is_empty()) {
         let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
         builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
@@ -335,6 +337,7 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let builder = builder.gateway_with(gateway).meter(meter, Arc::new(move || sampler.sample()));
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
+    let _once = tasks.set(NodeJournal::new(node.journal().clone(), place)).is_err();
     if let Some(links) = node.links() {
         cluster_meter::register(telemetry.instruments(), links).map_err(ServeError::from)?;
         let _once = slot.set(links.clone()).is_err();

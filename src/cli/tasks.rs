@@ -1,23 +1,24 @@
-//! `neuroflow tasks`: what the journal of a stopped node, or of a database, has of its tasks.
+//! `neuroflow tasks`: what the journal of a node, or of a database, has of its tasks.
 
-mod print;
+mod source;
 
-use std::io::Write;
+use std::collections::HashSet;
+use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-use neuroflow::TaskState;
-use neuroflow::actors::{
-    JournalConfig, JournalPlace, OpenError, OpenedJournal, ReadError, TaskHead, TaskQuery,
-};
-use neuroflow::kernel::Clock;
+use neuroflow::actors::{JournalPlace, OpenError, ReadError};
 
+use self::source::Source;
 use super::{CliError, Globals, SUCCESS, small_runtime};
 use crate::config::{JournalUrl, Loaded, Overrides, default_directory};
+use crate::control::{ControlClientError, Place, TaskPage, Wanted};
+use crate::limits::{CONTROL_TASKS, EXPORT_LOOKS};
+use crate::task_text;
 
 /// Looks at the tasks in the journal.
 ///
-/// A directory belongs to the node that runs on it: stop that first, or ask it over its gateway. A
-/// database can be looked at while its nodes run.
+/// Whether its node runs or not: a directory belongs to the node that runs on it, which is then asked by
+/// its control socket.
 #[derive(Args, Debug)]
 pub(super) struct TasksCommand {
     #[command(subcommand)]
@@ -81,18 +82,39 @@ pub(super) enum TasksError {
     /// Nobody says where the journal is.
     #[error("nobody says where the journal is; name it with --journal-url")]
     Nowhere,
-    /// Memory can't be looked at from outside.
+    /// Memory is its process's, and that isn't found.
     #[error(
-        "journal.url is \"memory\", which nobody else can look at; name another with --journal-url"
+        "journal.url is \"memory\", which only its running node can show; name that one's control \
+         socket with --control-socket, or another journal with --journal-url"
     )]
-    Memory,
+    Memory {
+        #[source]
+        source: Option<ControlClientError>,
+    },
+    /// Its node runs, and isn't found.
+    #[error(
+        "another node has the journal {place}, and can't be asked; name its control socket with \
+         --control-socket, or stop it"
+    )]
+    Held {
+        place: String,
+        #[source]
+        source: Option<ControlClientError>,
+    },
+    /// The node doesn't answer, or refuses.
+    #[error(transparent)]
+    Ask(#[from] ControlClientError),
+    /// The answer is to something else.
+    #[error("the node answers something else; use the node's own binary")]
+    Other,
+    /// Our own user can't be found out.
+    #[error("the system refused to say who you are; name the socket with --control-socket")]
+    System(#[source] io::Error),
     /// There is no such directory.
     #[error("there is no journal at {place}; name another with --journal-url")]
     Absent { place: String },
     /// It can't be opened.
-    #[error(
-        "the journal can't be looked at; if its node runs, stop it, or ask it over its gateway"
-    )]
+    #[error("the journal can't be looked at")]
     Open(#[from] OpenError),
     /// It can't be read.
     #[error("the journal can't be read")]
@@ -101,7 +123,7 @@ pub(super) enum TasksError {
     #[error("there is no task {task:?} in the journal; `neuroflow tasks list` lists them")]
     UnknownTask { task: String },
     /// There is no such state.
-    #[error("there is no state {state:?}; write one of {}", print::states())]
+    #[error("there is no state {state:?}; write one of {}", task_text::states())]
     UnknownState { state: String },
 }
 
@@ -111,71 +133,55 @@ impl TasksCommand {
         let url = loaded.config.journal.url.as_ref().map(JournalUrl::place).cloned();
         let place = url.or_else(|| default_directory().map(JournalPlace::Directory));
         let place = place.ok_or(TasksError::Nowhere)?;
-        small_runtime()?.block_on(self.action.run(place, globals.clock, out))
-    }
-}
-
-impl Action {
-    async fn run(
-        self,
-        place: JournalPlace,
-        clock: &Clock,
-        out: &mut dyn Write,
-    ) -> Result<u8, CliError> {
-        match &place {
-            JournalPlace::Memory => return Err(TasksError::Memory.into()),
-            // Opening it would make it.
-            JournalPlace::Directory(path) if !path.join("format").exists() => {
-                return Err(TasksError::Absent { place: path.display().to_string() }.into());
+        let socket = loaded.config.control.socket;
+        small_runtime()?.block_on(async {
+            let journal = Source::find(place, socket, globals.clock).await?;
+            match self.action {
+                Action::List(list) => list.run(&journal, out).await?,
+                Action::Show(show) => show.run(&journal, out).await?,
+                Action::Export(export) => export.run(&journal, out).await?,
             }
-            _ => {}
-        }
-        let mut config = JournalConfig::new(place);
-        // Nobody's tasks are ours.
-        config.node = format!("neuroflow-tasks-{}", std::process::id());
-        let journal = OpenedJournal::open(config, clock.clone()).await;
-        let journal = journal.map_err(TasksError::from)?;
-        match self {
-            Self::List(list) => list.run(&journal, out).await?,
-            Self::Show(show) => show.run(&journal, out).await?,
-            Self::Export(export) => export.run(&journal, out).await?,
-        }
-        Ok(SUCCESS)
+            Ok(SUCCESS)
+        })
     }
 }
 
 /// The agents that are asked for.
-async fn agents(
-    journal: &OpenedJournal,
-    wanted: Option<String>,
-) -> Result<Vec<String>, TasksError> {
+async fn agents(journal: &Source, wanted: Option<String>) -> Result<Vec<String>, TasksError> {
     match wanted {
         Some(agent) => Ok(vec![agent]),
-        None => Ok(journal.agents().await?),
+        None => journal.agents().await,
     }
 }
 
 impl List {
-    async fn run(self, journal: &OpenedJournal, out: &mut dyn Write) -> Result<(), CliError> {
-        let named = |state: String| {
-            let found = print::state(&state);
-            found.ok_or(TasksError::UnknownState { state })
-        };
-        let state: Option<TaskState> = self.state.map(named).transpose()?;
-        for agent in agents(journal, self.agent).await? {
-            let mut query = TaskQuery::first(self.limit);
-            query.state = state;
-            query.context.clone_from(&self.context);
-            let page = journal.heads(&agent, query).await.map_err(TasksError::from)?;
-            for head in &page.heads {
-                if self.json {
-                    writeln!(out, "{}", print::head_json(head))?;
-                } else {
-                    print::head(out, head)?;
+    async fn run(self, journal: &Source, out: &mut dyn Write) -> Result<(), CliError> {
+        if let Some(state) = self.state.as_ref().filter(|state| task_text::state(state).is_none()) {
+            return Err(TasksError::UnknownState { state: state.clone() }.into());
+        }
+        for agent in agents(journal, self.agent.clone()).await? {
+            let (mut written, mut after) = (0, None);
+            let total = loop {
+                let wanted = Wanted::Page {
+                    agent: agent.clone(),
+                    state: self.state.clone(),
+                    context: self.context.clone(),
+                    since_ms: None,
+                    after,
+                    limit: self.limit.saturating_sub(written),
+                };
+                let TaskPage { rows, total, next } = journal.page(wanted, self.json).await?;
+                for row in &rows {
+                    writeln!(out, "{}", row.line)?;
                 }
-            }
-            if !self.json && page.total > page.heads.len() {
-                let more = page.total - page.heads.len();
+                written += rows.len();
+                after = next;
+                if after.is_none() || written >= self.limit {
+                    break total;
+                }
+            };
+            if !self.json && total > written {
+                let more = total - written;
                 writeln!(out, "  and {more} more of {agent}; raise --limit")?;
             }
         }
@@ -183,11 +189,34 @@ impl List {
     }
 }
 
+/// Writes a task's log. Says whether there is such a task.
+async fn write_log(
+    journal: &Source,
+    (agent, task): (&str, &str),
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<bool, CliError> {
+    let mut from = 0;
+    loop {
+        let Some(part) = journal.log(agent, task, (json, from)).await? else {
+            // Whatever was written of it is the whole, if it has been removed since.
+            return Ok(from > 0);
+        };
+        for line in &part.lines {
+            writeln!(out, "{line}")?;
+        }
+        match part.next {
+            Some(next) => from = next,
+            None => return Ok(true),
+        }
+    }
+}
+
 impl Show {
-    async fn run(self, journal: &OpenedJournal, out: &mut dyn Write) -> Result<(), CliError> {
+    async fn run(self, journal: &Source, out: &mut dyn Write) -> Result<(), CliError> {
         for agent in agents(journal, self.agent).await? {
-            if let Some(log) = journal.read(&agent, &self.task).await.map_err(TasksError::from)? {
-                return Ok(print::log(out, &log, self.json)?);
+            if write_log(journal, (&agent, &self.task), self.json, out).await? {
+                return Ok(());
             }
         }
         Err(TasksError::UnknownTask { task: self.task }.into())
@@ -195,19 +224,15 @@ impl Show {
 }
 
 impl Export {
-    async fn run(self, journal: &OpenedJournal, out: &mut dyn Write) -> Result<(), CliError> {
+    async fn run(self, journal: &Source, out: &mut dyn Write) -> Result<(), CliError> {
         for agent in agents(journal, self.agent).await? {
-            let mut query = TaskQuery::first(PAGE);
-            loop {
-                let page = journal.heads(&agent, query.clone()).await.map_err(TasksError::from)?;
-                for TaskHead { task, .. } in &page.heads {
-                    let log = journal.read(&agent, task).await.map_err(TasksError::from)?;
-                    if let Some(log) = log {
-                        print::log(out, &log, true)?;
-                    }
-                }
-                query.after = page.next;
-                if query.after.is_none() {
+            // A task that changes moves to the front, which has been passed by then: what has changed
+            // since is looked at again.
+            let (mut seen, mut since) = (HashSet::new(), None);
+            for _ in 0..EXPORT_LOOKS {
+                let known = seen.len();
+                since = export(journal, &agent, since, &mut seen, out).await?.or(since);
+                if known > 0 && known == seen.len() || seen.is_empty() {
                     break;
                 }
             }
@@ -216,5 +241,36 @@ impl Export {
     }
 }
 
-/// Tasks that are listed at once while all are written.
-const PAGE: usize = 1_000;
+/// Writes the logs of an agent's tasks that have changed since, and aren't written yet. Says when the
+/// last change was.
+async fn export(
+    journal: &Source,
+    agent: &str,
+    since_ms: Option<u64>,
+    seen: &mut HashSet<String>,
+    out: &mut dyn Write,
+) -> Result<Option<u64>, CliError> {
+    let (mut last, mut after): (Option<u64>, Option<Place>) = (None, None);
+    loop {
+        let wanted = Wanted::Page {
+            agent: agent.to_owned(),
+            state: None,
+            context: None,
+            since_ms,
+            after,
+            limit: CONTROL_TASKS,
+        };
+        let page = journal.page(wanted, true).await?;
+        last = last.or_else(|| page.rows.first().map(|row| row.changed_ms));
+        for row in page.rows {
+            if !seen.contains(&row.task) {
+                write_log(journal, (agent, &row.task), true, out).await?;
+                seen.insert(row.task);
+            }
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(last);
+        }
+    }
+}

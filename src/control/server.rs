@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use super::cluster::{self, LinksSlot};
 use super::place::{Files, bind, own_user};
+use super::tasks::{self, JournalSlot};
 use super::{
     ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Step,
     Tree, VERSION,
@@ -25,12 +26,18 @@ pub(super) struct ControlServer {
     path: PathBuf,
     census: Census,
     links: LinksSlot,
+    journal: JournalSlot,
     files: Option<Files>,
 }
 
 impl ControlServer {
-    pub(super) fn new(path: PathBuf, census: Census, links: LinksSlot) -> Self {
-        Self { path, census, links, files: None }
+    pub(super) fn new(
+        path: PathBuf,
+        census: Census,
+        links: LinksSlot,
+        journal: JournalSlot,
+    ) -> Self {
+        Self { path, census, links, journal, files: None }
     }
 }
 
@@ -44,7 +51,13 @@ impl Actor for ControlServer {
         let bound = bind(&self.path, user)?;
         self.files = Some(bound.files);
         let (census, links) = (self.census.clone(), Arc::clone(&self.links));
-        let answerer = Answerer { census, links, clock: context.clock().clone(), user };
+        let answerer = Answerer {
+            census,
+            links,
+            journal: Arc::clone(&self.journal),
+            clock: context.clock().clone(),
+            user,
+        };
         let work = serve(bound.listener, Arc::new(answerer));
         context.task(work).map_err(|_refused| ControlError::NoRoom)
     }
@@ -97,6 +110,7 @@ async fn serve(listener: UnixListener, answerer: Arc<Answerer>) {
 struct Answerer {
     census: Census,
     links: LinksSlot,
+    journal: JournalSlot,
     clock: Clock,
     user: u32,
 }
@@ -112,6 +126,7 @@ impl Answerer {
                 Ok(ControlRequest::Cluster {}) => cluster::status(&self.links, self.clock.wall()),
                 Ok(ControlRequest::Drain { node, on }) => cluster::drain(&self.links, &node, on),
                 Ok(ControlRequest::Invite(invited)) => cluster::invite(&self.links, &invited),
+                Ok(ControlRequest::Tasks(asked)) => tasks::answer(&self.journal, asked).await,
                 Err(fault) => Outcome::Error(fault),
             }
         } else {

@@ -203,6 +203,11 @@ impl Actor for JournalServer {
                     let _gone = reply.send(store.heads(agent, query).await);
                 })
                 .is_err(),
+            JournalCommand::Agents { reply } => context
+                .task(async move {
+                    let _gone = reply.send(store.agents().await);
+                })
+                .is_err(),
             JournalCommand::Unfinished { agent, reply } => context
                 .task(async move {
                     let _gone = reply.send(store.unfinished(agent).await);

@@ -118,11 +118,7 @@ impl OpenedJournal {
     /// # Errors
     /// Says why they can't be read.
     pub async fn agents(&self) -> Result<Vec<String>, ReadError> {
-        match &*self.store {
-            Store::Memory(memory) => Ok(memory.tasks().agents()),
-            Store::Embedded(embedded) => Ok(embedded.catalog().index.agents()),
-            Store::Postgres(postgres) => postgres.agents().await,
-        }
+        self.store.agents().await
     }
 
     /// A page of tasks, as [`Journal::heads`](super::Journal::heads) gives it.
@@ -255,6 +251,14 @@ impl Store {
                 at_work(embedded, page).await
             }
             Self::Postgres(postgres) => postgres.heads(&agent, &query).await,
+        }
+    }
+
+    pub(super) async fn agents(&self) -> Result<Vec<String>, ReadError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.tasks().agents()),
+            Self::Embedded(embedded) => Ok(embedded.catalog().index.agents()),
+            Self::Postgres(postgres) => postgres.agents().await,
         }
     }
 

@@ -1,7 +1,6 @@
 //! Tasks and their entries, for people and as JSON.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
 
 use neuroflow::TaskState;
 use neuroflow::actors::{
@@ -22,12 +21,12 @@ const STATES: [TaskState; 8] = [
 ];
 
 /// The state of this name.
-pub(super) fn state(name: &str) -> Option<TaskState> {
+pub(crate) fn state(name: &str) -> Option<TaskState> {
     STATES.into_iter().find(|state| word(*state) == name)
 }
 
 /// All names of states.
-pub(super) fn states() -> String {
+pub(crate) fn states() -> String {
     STATES.map(word).join(", ")
 }
 
@@ -40,52 +39,42 @@ fn word(state: TaskState) -> &'static str {
 }
 
 /// A task in one line.
-pub(super) fn head(out: &mut dyn Write, head: &TaskHead) -> io::Result<()> {
+pub(crate) fn head(head: &TaskHead, as_json: bool) -> String {
     let (when, state) = (time(head.changed_ms), word(head.state));
-    writeln!(
-        out,
-        "{when}  {state:<14}  {:<16}  {}  ({} events)",
-        head.agent, head.task, head.generation
-    )
-}
-
-pub(super) fn head_json(head: &TaskHead) -> Value {
-    json!({
-        "agent": head.agent, "task": head.task, "context": head.context, "caller": head.caller,
-        "state": word(head.state), "changed": time(head.changed_ms),
-        "events": head.generation, "entries": head.entries,
-    })
+    if as_json {
+        let line = json!({
+            "agent": head.agent, "task": head.task, "context": head.context,
+            "caller": head.caller, "state": state, "changed": when,
+            "events": head.generation, "entries": head.entries,
+        });
+        return line.to_string();
+    }
+    format!("{when}  {state:<14}  {:<16}  {}  ({} events)", head.agent, head.task, head.generation)
 }
 
 /// A task's log, one entry per line.
-pub(super) fn log(out: &mut dyn Write, log: &TaskLog, as_json: bool) -> io::Result<()> {
-    if !as_json {
-        head(out, &log.head)?;
-    }
-    for entry in &log.entries {
+pub(crate) fn log(log: &TaskLog, as_json: bool) -> Vec<String> {
+    let (agent, task) = (&log.head.agent, &log.head.task);
+    let first = (!as_json).then(|| head(&log.head, false));
+    let entries = log.entries.iter().map(|entry| {
         let mut value = json!({
-            "agent": log.head.agent, "task": log.head.task, "kind": kind(entry.kind),
+            "agent": agent, "task": task, "kind": kind(entry.kind),
             "key": entry.key, "version": entry.parcel.version(),
         });
         for (key, content) in content(entry) {
             value[key] = content;
         }
+        if as_json { value.to_string() } else { format!("  {}", line(entry, &value)) }
+    });
+    let damages = log.damage.iter().map(|damage| {
+        let damage = damage.to_string();
         if as_json {
-            writeln!(out, "{value}")?;
+            json!({ "agent": agent, "task": task, "damage": damage }).to_string()
         } else {
-            writeln!(out, "  {}", line(entry, &value))?;
+            format!("  damaged: {damage}")
         }
-    }
-    for damage in &log.damage {
-        if as_json {
-            let (agent, task) = (&log.head.agent, &log.head.task);
-            let damage = damage.to_string();
-            writeln!(out, "{}", json!({ "agent": agent, "task": task, "damage": damage }))?;
-        } else {
-            writeln!(out, "  damaged: {damage}")?;
-        }
-    }
-    Ok(())
+    });
+    first.into_iter().chain(entries).chain(damages).collect()
 }
 
 fn line(entry: &Entry, value: &Value) -> String {
