@@ -38,7 +38,7 @@ fn a_request_that_is_none_is_answered_and_harms_nobody() {
     let server = Server::start(&scratch, &["--agents-enabled=echo"]);
     let answer = ask(&server, b"{\"command\":\"stop\"}\n");
     assert_eq!(answer["error"]["code"], "malformed_request");
-    let answer = ask(&server, &[b'x'; 16 * 1024 + 1]);
+    let answer = ask(&server, &vec![b'x'; 16 * 1024 + 1]);
     assert_eq!(answer["error"]["code"], "request_too_large");
     // Connections that say nothing take no place from those that do for long.
     let _silent: Vec<UnixStream> =

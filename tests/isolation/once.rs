@@ -325,7 +325,7 @@ async fn role_shrinking() {
         return;
     }
     let launcher = Launcher::start().expect("a zygote");
-    let profile = standard().wall_time(Duration::from_secs(60)).build().expect("a profile");
+    let profile = standard().wall_time(Duration::from_mins(1)).build().expect("a profile");
     launcher.keep_warm(&profile, Warm { least: 4, most: 8 }).expect("a pool");
     let zygote = own_zygote("cells");
     // It grows as it is drained.
