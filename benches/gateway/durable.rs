@@ -110,27 +110,31 @@ fn beside_the_sdks(place: &Path, names: &Names, aims: bool, iterations: usize) -
     figures
 }
 
-/// Tasks of which a node keeps so many, and what it has then of memory and of the disk: each part is a
-/// sample, and past the warm-up none may grow beyond its bound.
+/// Tasks of which a node keeps so many, and what it has then of memory and of the disk: the least of each
+/// part is a sample, and past the warm-up none may grow beyond its bound.
 fn flat(place: &Path, tasks: usize) -> Figure {
     let kept = tasks / 20;
     let node = Durable::start(place, &["--journal-retain-tasks", &kept.to_string()]);
     let clients = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let mut samples = Samples::new(Unit::Bytes);
-    let (mut warm, mut done) = (0, 0);
+    let (mut warm, mut done) = (0_u64, 0);
     clients.block_on(async {
         let mut clients = Clients::connect(node.address(), CONNECTIONS, Some(&node.token)).await;
         let begun = Instant::now();
         for part in 1..=PARTS {
             let each = tasks.div_ceil(PARTS * CONNECTIONS * ROUNDS_OF_A_PART);
+            let (mut memory, mut peak) = (u64::MAX, 0);
             for _ in 0..ROUNDS_OF_A_PART {
                 done += clients.ask(each).await.1.len();
+                let resident = node.node.resident_bytes();
+                (memory, peak) = (memory.min(resident), peak.max(resident));
             }
-            let (memory, disk) = (node.node.resident_bytes(), node.journal_bytes());
+            let disk = node.journal_bytes();
             println!(
-                "{MEMORY}: {done} tasks after {:.1?}: {} of memory, {} of the journal",
+                "{MEMORY}: {done} tasks after {:.1?}: {} to {} of memory, {} of the journal",
                 begun.elapsed(),
                 Unit::Bytes.show(count_of(memory)),
+                Unit::Bytes.show(count_of(peak)),
                 Unit::Bytes.show(count_of(disk)),
             );
             if part <= WARM_PARTS {
@@ -139,6 +143,7 @@ fn flat(place: &Path, tasks: usize) -> Figure {
             }
             samples.push(count_of(memory));
             assert!(memory <= warm + GROWTH_BYTES, "{memory} bytes of memory, {warm} when warm");
+            assert!(peak <= warm + PEAK_BYTES, "{peak} bytes of memory, {warm} when warm");
             let bound = kept as u64 * TASK_DISK_BYTES + SEGMENTS_BYTES;
             assert!(disk <= bound, "{disk} bytes of the journal, for {kept} tasks that are kept");
         }
@@ -150,6 +155,8 @@ fn flat(place: &Path, tasks: usize) -> Figure {
 
 /// The index of the tasks that are kept is complete after these.
 const WARM_PARTS: usize = 2;
+/// What comes and goes within a part.
+const PEAK_BYTES: u64 = 64 * 1024 * 1024;
 /// What an allocator may scatter.
 const GROWTH_BYTES: u64 = 12 * 1024 * 1024;
 /// A task on the disk: its four events with their heads, and half as much again.
