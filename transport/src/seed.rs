@@ -206,7 +206,7 @@ mod tests {
             ("_a.example.org", ServiceNameError::Form),
             ("_a._udp", ServiceNameError::Form),
             ("_a._udp.", ServiceNameError::Form),
-            ("", ServiceNameError::Label { label: String::new() }),
+            ("", ServiceNameError::Form),
             ("_a._udp..b", ServiceNameError::Label { label: String::new() }),
             ("_._udp.b", ServiceNameError::Label { label: "_".to_owned() }),
             ("a b", ServiceNameError::Label { label: "a b".to_owned() }),
