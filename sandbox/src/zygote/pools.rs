@@ -89,11 +89,12 @@ impl Pools {
         Some((hungry.pool.key, &hungry.plan))
     }
 
-    /// Nanoseconds until a pool that has just given a cell away may be filled up. `None` if none
-    /// waits for that.
-    pub(super) fn until_hungry(&self, now: u64) -> Option<u64> {
+    /// Nanoseconds until [`hungry`](Self::hungry) has something. None if it won't by waiting. Zero too:
+    /// time has gone on since it was asked.
+    pub(super) fn until_hungry(&self, ready: impl Fn(usize) -> bool, now: u64) -> Option<u64> {
         let lacking = self.pools.iter().filter(|state| state.lacks_cells());
-        lacking.map(|state| state.until_refill(now)).filter(|rest| *rest > 0).min()
+        let able = lacking.filter(|state| state.interpreter.is_none_or(&ready));
+        able.map(|state| state.until_refill(now)).min()
     }
 
     /// The interpreter that the pool's cells need.
@@ -217,11 +218,16 @@ mod tests {
     fn a_claimed_cell_begins_in_peace_unless_few_are_left() {
         let mut pools = pools(4, 4);
         fill(&mut pools);
-        assert_eq!(pools.until_hungry(0), None);
+        assert_eq!(pools.until_hungry(|_| true, 0), None);
         pools.claimed(1, 100);
         assert!(pools.hungry(|_| true, 100).is_none());
         let peace = u64::try_from(limits::REFILL_PAUSE.as_nanos()).unwrap();
-        assert_eq!(pools.until_hungry(100), Some(peace));
+        assert_eq!(pools.until_hungry(|_| true, 100), Some(peace));
+        assert_eq!(
+            pools.until_hungry(|_| true, 101 + peace),
+            Some(0),
+            "it may have come meanwhile"
+        );
         assert!(pools.hungry(|_| true, 100 + peace).is_some());
         pools.claimed(1, 100);
         assert!(pools.hungry(|_| true, 100).is_some(), "half of them are gone");
@@ -260,6 +266,14 @@ mod tests {
         assert_eq!(fill(&mut pools), 0);
         pools.keep(Pool { key: 1, least: 1, most: 1 }, b"plan", None, 0);
         assert_eq!(fill(&mut pools), 1, "somebody asked again");
+    }
+
+    #[test]
+    fn a_pool_without_its_interpreter_waits_for_nothing_else() {
+        let mut pools = Pools::default();
+        assert!(pools.keep(Pool { key: 1, least: 1, most: 1 }, b"", Some(3), 0));
+        assert_eq!(pools.until_hungry(|_| false, 9), None);
+        assert_eq!(pools.until_hungry(|at| at == 3, 9), Some(0));
     }
 
     #[test]

@@ -192,7 +192,8 @@ impl Zygote {
     fn patience(&self) -> Option<u64> {
         let now = event::now();
         let deadline = self.cells.until_next_deadline(now);
-        let pool = [self.pools.until_sated(now), self.pools.until_hungry(now)];
+        let hungry = self.pools.until_hungry(|at| self.interpreters.is_ready(at), now);
+        let pool = [self.pools.until_sated(now), hungry];
         let tidying = self.untidy.then_some(TIDY_PAUSE);
         let rest = (self.unrested > 0).then(|| self.until_rest(now));
         let interpreter = self.interpreters.until_due(now);
