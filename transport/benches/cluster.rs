@@ -135,7 +135,8 @@ async fn measure() {
     tokio::time::sleep(watched).await;
     let took = s(spent().saturating_sub(before)) / s(start.elapsed());
     let share = took / f64::from(u32::try_from(nodes.len()).expect("few nodes"));
-    assert!(agree(&names) && linked(), "an idle cluster stays together");
+    // On a machine with much else to do somebody may just be suspected.
+    until("that the idle cluster is together", || agree(&names) && linked()).await;
     println!("idle: {:.2} % of a core per node, with {} links each", share * 100.0, count - 2);
     println!("idle: {} KiB per node", resident_kib() / nodes.len() as u64);
     for node in nodes {
