@@ -54,16 +54,13 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
     let mut figures = Vec::new();
     let interleaved = [COLD_EXIT, COLD_GONE, UNSTOCKED, WARM_EXIT, WARM_GONE, LARGE_HOST, EXEC];
     if interleaved.into_iter().any(wants) {
-        let bwrap = Command::new("bwrap").arg("--version").stdout(Stdio::null()).status().is_ok();
-        if !bwrap {
-            println!("bwrap isn't installed, so cells are measured beside a bare process only");
-        }
+        let bwrap = has_bwrap();
         let iterations = arguments.iterations;
         let all = on_workers(async move { rounds(iterations, bwrap).await });
         let unstocked = wants(UNSTOCKED).then(|| on_workers(unstocked(iterations)));
         let large = wants(LARGE_HOST).then(|| on_workers(large_host(iterations)));
-        let of_cold = |name, samples| {
-            let figure = Figure::new(name, Aim::Ratio(0.35), samples);
+        let of_cold = |name, aim, samples| {
+            let figure = Figure::new(name, aim, samples);
             let figure = if bwrap { figure.beside(BWRAP, &all.wrapped) } else { figure };
             figure.beside(BARE, &all.bare)
         };
@@ -72,9 +69,9 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
             if bwrap { figure.beside(BWRAP, &all.wrapped) } else { figure }
         };
         let made = [
-            of_cold(COLD_EXIT, &all.cold.exit),
-            of_cold(COLD_GONE, &all.cold.gone),
-            of_warm(WARM_EXIT, Aim::Ratio(1.2), &all.warm.exit),
+            of_cold(COLD_EXIT, Aim::Ratios { p50: 0.35, p99: 0.4 }, &all.cold.exit),
+            of_cold(COLD_GONE, Aim::None, &all.cold.gone),
+            of_warm(WARM_EXIT, Aim::Ratios { p50: 1.2, p99: 1.3 }, &all.warm.exit),
             of_warm(WARM_GONE, Aim::None, &all.warm.gone),
             of_warm(EXEC, Aim::None, &all.exec),
         ];
@@ -90,6 +87,14 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
     }
     figures.extend(load::measure(arguments));
     figures
+}
+
+fn has_bwrap() -> bool {
+    let bwrap = Command::new("bwrap").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if !bwrap {
+        println!("bwrap isn't installed, so cells are measured beside a bare process only");
+    }
+    bwrap
 }
 
 /// The two moments of a cell.

@@ -1,10 +1,12 @@
 //! Many cells: how many in a second, how many at once, and what a waiting one costs.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use neuroflow::sandbox::{End, Launcher, Level, Profile, Program, Running, Warm};
 
+use super::{BARE, BWRAP, PROGRAM};
 use crate::support::{Aim, Arguments, Figure, Samples, Unit, on_workers};
 
 pub(crate) const COLD_RATE: &str = "cell/rate-cold";
@@ -20,9 +22,12 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
     let mut latency = None;
     for (name, warm) in [(COLD_RATE, false), (WARM_RATE, true)] {
         if arguments.wants(name) || (warm && arguments.wants(LATENCY)) {
-            let (rate, times) = on_workers(rate(seconds, warm));
-            figures.push(Figure::new(name, Aim::AtLeast(550.0), &rate));
-            latency = Some(times);
+            let bwrap = super::has_bwrap();
+            let rates = on_workers(rate(seconds, warm, bwrap));
+            let figure = Figure::new(name, Aim::AtLeast(550.0), &rates.ours);
+            let figure = figure.beside(BARE, &rates.bare);
+            figures.push(if bwrap { figure.beside(BWRAP, &rates.wrapped) } else { figure });
+            latency = Some(rates.times);
         }
     }
     if let Some(times) = latency.filter(|_| arguments.wants(LATENCY)) {
@@ -40,13 +45,22 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
 
 /// A minute, each second of it a sample.
 const RATE_SECONDS: u64 = 60;
+/// After so many of them the peers have their turn.
+const OURS_A_TURN: u64 = 10;
 /// Cells in flight: two for each of two processors, so that none waits for the other's wake-ups.
 const IN_FLIGHT: usize = 4;
 const POOL: Warm = Warm { least: 8, most: 16 };
 /// Its socket, its process, and where its egress would be.
 const DESCRIPTORS_OF_A_CELL: usize = 3;
 
-async fn rate(seconds: u64, warm: bool) -> (Samples, Samples) {
+struct Rates {
+    ours: Samples,
+    times: Samples,
+    bare: Samples,
+    wrapped: Samples,
+}
+
+async fn rate(seconds: u64, warm: bool, bwrap: bool) -> Rates {
     let launcher = Launcher::start().expect("the zygote starts");
     let profile = Profile::builder(Level::Strict).build().expect("a profile of defaults");
     if warm {
@@ -57,8 +71,10 @@ async fn rate(seconds: u64, warm: bool) -> (Samples, Samples) {
     let open = || fs::read_dir("/proc/self/fd").expect("own descriptors").count();
     run(&launcher, &profile).await;
     let before = open();
-    let (mut rate, mut times) = (Samples::new(Unit::PerSecond), Samples::new(Unit::Nanoseconds));
-    for _ in 0..seconds {
+    let per_second = || Samples::new(Unit::PerSecond);
+    let (ours, times) = (per_second(), Samples::new(Unit::Nanoseconds));
+    let mut rates = Rates { ours, times, bare: per_second(), wrapped: per_second() };
+    for second in 0..seconds {
         let begun = Instant::now();
         let workers: Vec<_> = (0..IN_FLIGHT)
             .map(|_| {
@@ -77,18 +93,48 @@ async fn rate(seconds: u64, warm: bool) -> (Samples, Samples) {
         let mut cells = 0;
         for worker in workers {
             for took in worker.await.expect("every cell ran") {
-                times.took(took, 1);
+                rates.times.took(took, 1);
                 cells += 1;
             }
         }
-        rate.took(begun.elapsed(), cells);
+        rates.ours.took(begun.elapsed(), cells);
+        if second % OURS_A_TURN == 0 {
+            let (took, programs) = of_peers(|| Command::new(PROGRAM)).await;
+            rates.bare.took(took, programs);
+            if bwrap {
+                let (took, programs) = of_peers(super::wrapped).await;
+                rates.wrapped.took(took, programs);
+            }
+        }
     }
     assert!(open() <= before + IN_FLIGHT + waiting, "no descriptor is left");
-    (rate, times)
+    rates
+}
+
+/// A second of programs, as many in flight as cells.
+async fn of_peers(command: fn() -> Command) -> (Duration, usize) {
+    let begun = Instant::now();
+    let workers: Vec<_> = (0..IN_FLIGHT)
+        .map(|_| {
+            tokio::task::spawn_blocking(move || {
+                let mut programs = 0;
+                while begun.elapsed() < Duration::from_secs(1) {
+                    super::run(&mut command());
+                    programs += 1;
+                }
+                programs
+            })
+        })
+        .collect();
+    let mut programs = 0;
+    for worker in workers {
+        programs += worker.await.expect("every program ran");
+    }
+    (begun.elapsed(), programs)
 }
 
 async fn run(launcher: &Launcher, profile: &Profile) {
-    let cell = launcher.launch(profile, &Program::new("/bin/true")).await;
+    let cell = launcher.launch(profile, &Program::new(PROGRAM)).await;
     let report = cell.expect("the host gives level strict").finish().await;
     assert_eq!(report.end, End::Exited(0), "the program ran");
 }

@@ -71,7 +71,7 @@ struct Names {
 }
 
 fn beside_the_sdks(place: &Path, names: &Names, aims: bool, iterations: usize) -> Vec<Figure> {
-    let node = Durable::start(place, &[]);
+    let node = Durable::start(place, "echo", &[]);
     let runtime = runtime();
     let rust = At { address: runtime.block_on(official::rust::serve()), token: None };
     let python = if aims { Python::start() } else { None };
@@ -114,7 +114,7 @@ fn beside_the_sdks(place: &Path, names: &Names, aims: bool, iterations: usize) -
 /// part is a sample, and past the warm-up none may grow beyond its bound.
 fn flat(place: &Path, tasks: usize) -> Figure {
     let kept = tasks / 20;
-    let node = Durable::start(place, &["--journal-retain-tasks", &kept.to_string()]);
+    let node = Durable::start(place, "echo", &["--journal-retain-tasks", &kept.to_string()]);
     let clients = Builder::new_current_thread().enable_all().build().expect("a runtime starts");
     let mut samples = Samples::new(Unit::Bytes);
     let (mut warm, mut done) = (0_u64, 0);
@@ -126,7 +126,7 @@ fn flat(place: &Path, tasks: usize) -> Figure {
             let (mut memory, mut peak) = (u64::MAX, 0);
             for _ in 0..ROUNDS_OF_A_PART {
                 done += clients.ask(each).await.1.len();
-                let resident = node.node.resident_bytes();
+                let resident = node.resident_bytes();
                 (memory, peak) = (memory.min(resident), peak.max(resident));
             }
             let disk = node.journal_bytes();
@@ -174,7 +174,7 @@ const PARTS: usize = 10;
 const ROUNDS_OF_A_PART: usize = 10;
 
 /// The binary, its collector, and its files.
-struct Durable {
+pub(super) struct Durable {
     node: Node,
     token: String,
     collector: Collector,
@@ -182,7 +182,8 @@ struct Durable {
 }
 
 impl Durable {
-    fn start(place: &Path, more: &[&str]) -> Self {
+    /// With one agent, and more settings as options.
+    pub(super) fn start(place: &Path, agent: &str, more: &[&str]) -> Self {
         let folder = place.join(format!("neuroflow-gateway-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a directory can be made");
         let name = TokenName::new("bench").expect("a name");
@@ -197,7 +198,7 @@ impl Durable {
         let journal = format!("file://{}", folder.join("journal").display());
         let collector = Collector::start();
         let endpoint = format!("http://{}", collector.address);
-        let mut settings = vec!["--journal-url", &journal, "--agents-enabled", "echo"];
+        let mut settings = vec!["--journal-url", &journal, "--agents-enabled", agent];
         settings.extend(["--auth-tokens", &tokens, "--policy-file", &policies]);
         settings.extend(["--telemetry-otlp-endpoint", &endpoint]);
         settings.extend(more);
@@ -206,8 +207,16 @@ impl Durable {
         Self { node, token, collector, folder }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.node.gateway()
+    }
+
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub(super) fn resident_bytes(&self) -> u64 {
+        self.node.resident_bytes()
     }
 
     fn at(&self) -> At<'_> {
@@ -220,7 +229,7 @@ impl Durable {
     }
 
     /// Says whether the journal and the traces were really there.
-    fn stop(self) {
+    pub(super) fn stop(self) {
         let Self { node, collector, folder, .. } = self;
         node.stop();
         assert_ne!(collector.bytes.load(Ordering::Relaxed), 0, "the collector got traces");
@@ -236,10 +245,13 @@ fn journal_bytes(folder: &Path) -> u64 {
     journal.flatten().filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
 }
 
-/// Of two, so that there is something to decide.
+/// Of three, so that there is something to decide.
 const POLICIES: &str = r#"
 @id("bench")
-permit(principal == Token::"bench", action in [Action::"ask", Action::"read"], resource in Agent::"echo");
+permit(principal == Token::"bench", action in [Action::"ask", Action::"read", Action::"cancel"],
+    resource is Agent);
+@id("tools")
+permit(principal == Token::"bench", action in [Action::"call_tool", Action::"run_level"], resource);
 @id("nobody")
 forbid(principal == Token::"nobody", action, resource);
 "#;

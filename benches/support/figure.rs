@@ -12,6 +12,8 @@ use super::quantile::{Quantiles, Samples, Unit};
 pub(crate) enum Aim {
     /// At most so many times the first peer's cost.
     Ratio(f64),
+    /// The same, and what all but the worst hundredth reach as well.
+    Ratios { p50: f64, p99: f64 },
     /// At most so much more than the first peer.
     Beyond(f64),
     /// At most this.
@@ -40,6 +42,8 @@ pub(crate) struct Peer {
     pub(crate) quantiles: Quantiles,
     /// How many times its cost ours is.
     pub(crate) ratio: f64,
+    /// The same of what all but the worst hundredth reach.
+    pub(crate) tail_ratio: f64,
 }
 
 impl Figure {
@@ -52,17 +56,21 @@ impl Figure {
         assert_eq!(samples.unit(), self.unit, "a peer is measured in the same unit");
         let quantiles = samples.quantiles();
         let ratio = self.unit.cost(self.ours.p50, quantiles.p50);
-        self.peers.push(Peer { name: name.to_owned(), quantiles, ratio });
+        let tail_ratio = self.unit.cost(self.ours.p99, quantiles.p99);
+        self.peers.push(Peer { name: name.to_owned(), quantiles, ratio, tail_ratio });
         self
     }
 
-    /// Whether the median reaches the aim; nothing if there is none.
+    /// Whether the aim is reached, by the median unless it says more; nothing if there is none.
     pub(crate) fn is_met(&self) -> Option<bool> {
         let ours = self.ours.p50;
         let peer = self.peers.first();
         match self.aim {
             Aim::None => None,
             Aim::Ratio(limit) => peer.map(|peer| peer.ratio <= limit),
+            Aim::Ratios { p50, p99 } => {
+                peer.map(|peer| peer.ratio <= p50 && peer.tail_ratio <= p99)
+            }
             Aim::Beyond(limit) => peer.map(|peer| ours - peer.quantiles.p50 <= limit),
             Aim::AtMost(limit) => Some(ours <= limit),
             Aim::AtLeast(limit) => Some(ours >= limit),
@@ -74,6 +82,7 @@ impl Figure {
         match self.aim {
             Aim::None => String::new(),
             Aim::Ratio(limit) => format!("≤ {limit} × peer"),
+            Aim::Ratios { p50, p99 } => format!("≤ {p50} × peer, p99 ≤ {p99} ×"),
             Aim::Beyond(limit) => format!("≤ peer + {}", self.unit.show(limit)),
             Aim::AtMost(limit) => format!("≤ {}", self.unit.show(limit)),
             Aim::AtLeast(limit) => format!("≥ {}", self.unit.show(limit)),

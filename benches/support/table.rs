@@ -18,6 +18,7 @@ pub(crate) fn print(figures: &[Figure]) {
             verdict.to_owned(),
             String::new(),
             String::new(),
+            String::new(),
             show(figure.ours.p50),
             show(figure.ours.p99),
         ]);
@@ -28,6 +29,7 @@ pub(crate) fn print(figures: &[Figure]) {
                 String::new(),
                 peer.name.clone(),
                 format!("{:.2}", peer.ratio),
+                format!("{:.2}", peer.tail_ratio),
                 show(peer.quantiles.p50),
                 show(peer.quantiles.p99),
             ]
@@ -42,11 +44,13 @@ pub(crate) fn print(figures: &[Figure]) {
         });
         println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
-    println!("ratio: how many times the peer's cost ours is, by the medians; above 1 is dearer.");
+    println!(
+        "ratio: how many times the peer's cost ours is, by the medians and by p99; above 1 is dearer."
+    );
     println!("p99: what all but the worst hundredth of the samples reach.");
 }
 
-const COLUMNS: usize = 7;
-const HEAD: [&str; COLUMNS] = ["figure", "aim", "", "peer", "ratio", "p50", "p99"];
+const COLUMNS: usize = 8;
+const HEAD: [&str; COLUMNS] = ["figure", "aim", "", "peer", "ratio", "of p99", "p50", "p99"];
 /// From this column on numbers are aligned to the right.
 const FIRST_NUMBER: usize = 4;
