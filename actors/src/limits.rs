@@ -322,11 +322,16 @@ pub const JOURNAL_BATCH: usize = 2_048;
 /// One is enough while the journal answers; where an answer stays out, the others aren't held up.
 pub const JOURNAL_CALLS: usize = 16;
 
-/// A commit that takes no longer than this is quick: the way to another thread and back takes as long.
+/// A disk whose commits take no longer than this on average is quick, and may be waited for where one
+/// stands: the way to another thread and back takes as long.
 pub const JOURNAL_QUICK: Duration = Duration::from_micros(50);
 
-/// So many quick commits one after another are a quick disk, which may be waited for where one stands.
-pub const JOURNAL_QUICK_COMMITS: u32 = 64;
+/// What one commit counts at most in that average: an interruption by another program ends a quick pace for
+/// some commits only, and a disk that is slow throughout is known by a few.
+pub const JOURNAL_SLOW: Duration = Duration::from_millis(1);
+
+/// Commits that the average goes back, about.
+pub const JOURNAL_PACE_COMMITS: u32 = 16;
 
 /// Bytes that a quick disk takes in that time: more of them aren't waited for where one stands.
 pub const JOURNAL_QUICK_BYTES: usize = 128 * 1024;

@@ -1,7 +1,7 @@
 //! The three ways to keep a journal, behind one face; blocking work goes to threads that may block.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use neuroflow_kernel::{Clock, Moment, Reply};
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::agent::TaskQuery;
 use crate::limits::{
-    JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_QUICK, JOURNAL_QUICK_BYTES,
-    JOURNAL_QUICK_COMMITS, JOURNAL_RECORD_BYTES, RETENTION_STEP,
+    JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_PACE_COMMITS, JOURNAL_QUICK, JOURNAL_QUICK_BYTES,
+    JOURNAL_RECORD_BYTES, JOURNAL_SLOW, RETENTION_STEP,
 };
 
 /// What was found when a journal was opened.
@@ -401,22 +401,35 @@ async fn at_work<T: Send + 'static>(
 
 /// How long commits take. Where that's less than the way to another thread and back, they are done
 /// where they are asked for: a disk that isn't one, or whose flushes nobody waits for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
-    /// Commits since the last one that took longer.
-    quick: AtomicU32,
+    /// A running average, in nanoseconds.
+    mean: AtomicU64,
+}
+
+impl Default for Pace {
+    /// A disk is slow until it shows that it isn't.
+    fn default() -> Self {
+        Self { mean: AtomicU64::new(nanos(JOURNAL_SLOW)) }
+    }
 }
 
 impl Pace {
     fn is_quick(&self) -> bool {
-        self.quick.load(Ordering::Relaxed) >= JOURNAL_QUICK_COMMITS
+        self.mean.load(Ordering::Relaxed) <= nanos(JOURNAL_QUICK)
     }
 
     fn took(&self, time: Duration) {
         // One commit at a time: nothing is lost between the look and the change.
-        let quick = self.quick.load(Ordering::Relaxed).saturating_add(1);
-        self.quick.store(if time <= JOURNAL_QUICK { quick } else { 0 }, Ordering::Relaxed);
+        let mean = self.mean.load(Ordering::Relaxed);
+        let others = mean * u64::from(JOURNAL_PACE_COMMITS - 1);
+        let mean = (others + nanos(time.min(JOURNAL_SLOW))) / u64::from(JOURNAL_PACE_COMMITS);
+        self.mean.store(mean, Ordering::Relaxed);
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// All appends in one list, and who waits for how many of them.
@@ -489,15 +502,26 @@ pub(super) fn times(clock: &Clock) -> (Duration, Duration) {
 mod tests {
     use super::*;
 
+    /// Commits of `time` until the pace is what is asked for.
+    fn until(pace: &Pace, quick: bool, time: Duration) -> usize {
+        (0..1_000).take_while(|_| pace.is_quick() != quick).map(|_| pace.took(time)).count()
+    }
+
     #[test]
-    fn one_slow_commit_ends_a_quick_pace() {
+    fn a_disk_is_quick_by_its_average_and_an_interruption_is_soon_forgotten() {
+        let (quick, slow) = (JOURNAL_QUICK / 3, JOURNAL_SLOW * 20);
         let pace = Pace::default();
-        for _ in 0..JOURNAL_QUICK_COMMITS {
-            assert!(!pace.is_quick());
-            pace.took(JOURNAL_QUICK);
+        assert!(!pace.is_quick(), "nothing is known yet");
+        assert!((30..70).contains(&until(&pace, true, quick)));
+        for _ in 0..1_000 {
+            pace.took(quick);
         }
-        assert!(pace.is_quick());
-        pace.took(JOURNAL_QUICK * 2);
-        assert!(!pace.is_quick());
+        pace.took(JOURNAL_QUICK * 4);
+        assert!(pace.is_quick(), "a short interruption");
+        pace.took(slow);
+        assert!(!pace.is_quick(), "a long one");
+        assert!(until(&pace, true, quick) < 16);
+        assert!(until(&pace, false, slow) <= 1, "a disk that is slow from now on");
+        assert_eq!(until(&pace, true, JOURNAL_QUICK * 2), 1_000);
     }
 }
