@@ -36,8 +36,8 @@ pub(crate) use door::{Admitted, Denial};
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub use push::{
     PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
-    PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError, PushTask,
-    WebhookProblem, push_child,
+    PushPlace, PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError,
+    PushTask, WebhookProblem, push_child,
 };
 pub use server::GatewayServer;
 pub use signature::{CardKey, CardKeyError};

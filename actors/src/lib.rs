@@ -42,9 +42,9 @@ pub use builtin::{Echo, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
     GatewayServer, Meter, Mount, PushBasis, PushCommand, PushConfig, PushCreator, PushError,
-    PushJournal, PushOptions, PushRecord, PushSecret, PushServer, PushStartError, PushStore,
-    PushStoreError, PushTask, RequestId, SecurityScheme, TlsError, TlsFiles, WebhookProblem,
-    gateway_child, push_child,
+    PushJournal, PushOptions, PushPlace, PushRecord, PushSecret, PushServer, PushStartError,
+    PushStore, PushStoreError, PushTask, RequestId, SecurityScheme, TlsError, TlsFiles,
+    WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,

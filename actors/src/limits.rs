@@ -200,6 +200,17 @@ pub const AUDIT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// starts, which takes a fraction of a second.
 pub const AUDIT_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// Refusals of one peer that the audit log has one by one before [`REFUSALS_COUNTED`] is over: enough to
+/// see what somebody tried.
+pub const LISTED_REFUSALS: u64 = 5;
+
+/// How often the audit log is told how many more there were.
+pub const REFUSALS_COUNTED: Duration = Duration::from_mins(1);
+
+/// Peers whose refusals are told apart meanwhile: with what is recorded of each, some 2 MiB a minute at
+/// the very most.
+pub const REFUSED_PEERS: usize = 1_024;
+
 /// Bytes of one line of an audit log: no event is near it.
 pub const AUDIT_LINE_BYTES: usize = 16 * 1024;
 
@@ -380,6 +391,10 @@ pub const DATABASE_CONNECTIONS: u32 = 8;
 /// Time that one statement, or connecting, may take.
 pub const DATABASE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Time for the tables and their indexes at a start: an index that an earlier build didn't make is built
+/// over all tasks that are there, some millions of them.
+pub const DATABASE_PREPARE: Duration = Duration::from_mins(5);
+
 /// The longest wait before connecting to a database again.
 pub const DATABASE_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -414,6 +429,10 @@ pub const PUSH_MISSED: u32 = 3;
 
 /// Lives of a delivery's actor: one that panics on the same event again isn't started for ever.
 pub const PUSH_LIVES: u32 = 3;
+
+/// How long a configuration is kept on a node that doesn't have its agent: whoever has left that out by
+/// mistake has put it back by then, and nobody else can end it.
+pub const PUSH_ORPHANED: Duration = Duration::from_hours(1);
 
 /// How often a delivery looks for its task while the agent doesn't answer.
 pub const PUSH_FOLLOW_ATTEMPTS: u32 = 20;

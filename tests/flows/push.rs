@@ -3,17 +3,21 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use neuroflow::actors::{JournalConfig, JournalPlace, PushOptions};
+use neuroflow::actors::{
+    JournalConfig, JournalPlace, PushOptions, PushRecord, PushStore, PushStoreError, PushTask,
+};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, ManualClock, Node, NodeBuilder, Turn};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::client::{Connection, message, rpc, send_text, task_of};
+use crate::client::{Connection, message, request, rpc, send_text, task_of};
+use crate::protocol::{Binding, Peer};
 use crate::support::{eventually, loopback, marker, pause, start};
 
 /// What a receiver does with a notification; past its script it takes each.
@@ -295,6 +299,7 @@ async fn private_addresses_are_refused_unless_they_are_allowed() {
             text.starts_with(&format!("{field} leads where this node doesn't connect to")),
             "{text}"
         );
+        assert_eq!(total(gateway, "/").await, 0, "nothing has begun");
     }
     // What a name leads to is known when it's connected to, and looked at then.
     let url = format!("http://localhost:{port}/");
@@ -312,6 +317,150 @@ async fn private_addresses_are_refused_unless_they_are_allowed() {
         assert!(turn < 500, "it's still there: {listed}");
         pause(10).await;
     }
+    assert!(receiver.received().is_empty());
+    node.stop().await;
+}
+
+/// How many tasks there are.
+async fn total(to: SocketAddr, path: &str) -> i64 {
+    let listed = rpc(to, path, "ListTasks", json!({})).await;
+    listed["result"]["totalSize"].as_i64().unwrap_or_else(|| panic!("{listed}"))
+}
+
+#[tokio::test]
+async fn a_message_whose_webhook_is_refused_begins_nothing_in_any_binding() {
+    let (node, gateway) = start(pushing(false)).await;
+    let fine = "https://example.org/";
+    let root = "configuration.taskPushNotificationConfig.";
+    for (url, more, field) in [
+        ("", json!({}), "url"),
+        ("http://127.0.0.1/", json!({}), "url"),
+        ("ftp://example.org/", json!({}), "url"),
+        ("https://user:secret@example.org/", json!({}), "url"),
+        (fine, json!({ "token": "a\nb" }), "token"),
+        (fine, json!({ "id": "a\u{0}b" }), "id"),
+        (
+            fine,
+            json!({ "authentication": { "scheme": "Bea rer", "credentials": "x" } }),
+            "authentication.scheme",
+        ),
+        (
+            fine,
+            json!({ "authentication": { "scheme": "Bearer", "credentials": "x\ry" } }),
+            "authentication.credentials",
+        ),
+    ] {
+        for binding in Binding::ALL {
+            let peer = Peer::new(binding, gateway, None);
+            for operation in ["SendMessage", "SendStreamingMessage"] {
+                let params = send_to(url, more.clone());
+                let fault = match operation {
+                    "SendMessage" => peer.call(operation, params).await.err(),
+                    _ => peer.stream(operation, params).await.err(),
+                };
+                let fault = fault.unwrap_or_else(|| panic!("{binding:?} {field} isn't refused"));
+                assert_eq!(fault.reason, "INVALID_PARAMS", "{fault:?}");
+                assert_eq!(fault.field, Some(format!("{root}{field}")), "{fault:?}");
+            }
+        }
+    }
+    assert_eq!(total(gateway, "/").await, 0, "nothing has begun");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn where_there_is_no_place_left_the_message_is_not_taken() {
+    let mut options = PushOptions::default();
+    options.allow_private = true;
+    options.deliveries = 1;
+    let node = Node::builder().agent(waiter()).gateway(loopback());
+    let (node, gateway) = start(node.push_notifications(options)).await;
+    let receiver = Receiver::start(&[]).await;
+    let sent = rpc(gateway, "/", "SendMessage", send_to(&receiver.url(), json!({ "id": "a" })));
+    let task = task_of(sent.await)["id"].as_str().expect("an id").to_owned();
+    for _again in 0..3 {
+        let mut connection = Connection::open(gateway).await;
+        let params = send_to(&receiver.url(), json!({}));
+        let full = connection.post("/", &request("SendMessage", params)).await;
+        assert_eq!((full.status, full.header("retry-after")), (503, Some("1")), "{}", full.text());
+    }
+    assert_eq!(total(gateway, "/").await, 1, "a client that obeys doesn't run it twice");
+    // One that takes the place of another needs none.
+    let config = json!({ "taskId": task, "id": "a", "url": receiver.url() });
+    let replaced = rpc(gateway, "/", "CreateTaskPushNotificationConfig", config).await;
+    assert!(replaced.get("error").is_none(), "{replaced}");
+    // With the task its place is free again, and so is that of a message that was refused.
+    let mut more = message(json!([{ "text": "on" }]));
+    more["message"]["taskId"] = json!(task);
+    rpc(gateway, "/", "SendMessage", more).await;
+    let mut refused = send_to(&receiver.url(), json!({}));
+    refused["message"]["taskId"] = json!(task);
+    for turn in 0.. {
+        let answer = rpc_of(gateway, refused.clone()).await;
+        if answer["error"]["code"] == -32004 {
+            break;
+        }
+        assert!(turn < 500, "the place isn't free again: {answer}");
+        pause(10).await;
+    }
+    for turn in 0.. {
+        let sent = rpc_of(gateway, send_to(&receiver.url(), json!({}))).await;
+        if sent.get("result").is_some() {
+            break;
+        }
+        assert!(turn < 500, "the place isn't free again: {sent}");
+        pause(10).await;
+    }
+    assert_eq!(total(gateway, "/").await, 2);
+    node.stop().await;
+}
+
+/// A `SendMessage` that may be refused with a status of its own.
+async fn rpc_of(to: SocketAddr, params: Value) -> Value {
+    Connection::open(to).await.post("/", &request("SendMessage", params)).await.json()
+}
+
+/// Keeps nothing.
+#[derive(Debug)]
+struct NoStore;
+
+type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
+
+impl PushStore for NoStore {
+    fn append<'a>(&'a self, _: &'a PushTask, _: &'a PushRecord) -> Stored<'a, ()> {
+        let full = std::io::Error::other("full");
+        Box::pin(std::future::ready(Err(PushStoreError::Failed(full.into()))))
+    }
+
+    fn load(&self) -> Stored<'_, Vec<(PushTask, Vec<PushRecord>)>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_has_begun_is_answered_though_its_webhook_is_not_kept() {
+    let mut options = PushOptions::default();
+    options.allow_private = true;
+    options.store = Some(Arc::new(NoStore));
+    let node = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
+    let (node, gateway) = start(node.push_notifications(options)).await;
+    let receiver = Receiver::start(&[]).await;
+    let note = json!({ "neuroflow": { "pushNotification": "not_kept" } });
+    for binding in Binding::ALL {
+        let peer = Peer::new(binding, gateway, None);
+        let sent = peer.call("SendMessage", send_to(&receiver.url(), json!({}))).await;
+        let task = sent.expect("a task")["task"].take();
+        assert_eq!(task["status"]["state"], "TASK_STATE_COMPLETED", "{task}");
+        assert_eq!(task["metadata"], note, "{binding:?}");
+        let streamed = peer.stream("SendStreamingMessage", send_to(&receiver.url(), json!({})));
+        let mut streamed = streamed.await.unwrap_or_else(|fault| panic!("{fault:?}"));
+        let first = streamed.next().await.expect("the task");
+        assert_eq!(first["task"]["metadata"], note, "{binding:?}");
+        streamed.rest().await;
+        let sent = peer.call("SendMessage", message(json!([{ "text": "go" }]))).await;
+        assert_eq!(sent.expect("a task")["task"].get("metadata"), None);
+    }
+    assert_eq!(total(gateway, "/").await, 9);
     assert!(receiver.received().is_empty());
     node.stop().await;
 }

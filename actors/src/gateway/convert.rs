@@ -46,6 +46,10 @@ pub(super) fn client_id(field: &str, id: &str) -> Result<(), A2aError> {
         let problem = format!("has {} bytes; {CLIENT_ID_BYTES} are allowed", id.len());
         return Err(A2aError::invalid(field, problem));
     }
+    // Not every database takes each of them in a text.
+    if id.chars().any(char::is_control) {
+        return Err(A2aError::invalid(field, "has a control character; send it without"));
+    }
     Ok(())
 }
 

@@ -16,9 +16,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, ChildSpec, Message, NameError, ParcelError, RawParcel, Reply, WireMessage,
+    Address, ChildSpec, Message, NameError, ParcelError, RawParcel, Reply, StartError, WireMessage,
 };
 use rkyv::{Archive, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{GatewayAgent, Meter};
 use crate::access::Access;
@@ -152,6 +153,22 @@ impl WireMessage for PushRecord {
     }
 }
 
+/// Room for one more configuration of the node, until it's dropped.
+///
+/// ```
+/// use neuroflow_actors::{PushCommand, PushConfig};
+/// use neuroflow_kernel::{Address, CallError, Header};
+/// async fn has_room(push: &Address<PushCommand>, config: PushConfig) -> Result<bool, CallError> {
+///     let (agent, task) = ("echo".to_owned(), None);
+///     let place = |reply| PushCommand::Reserve { agent, task, config, reply };
+///     Ok(push.call(Header::new(), place).await?.is_ok())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct PushPlace {
+    _permit: OwnedSemaphorePermit,
+}
+
 /// What lies in the mailbox of the server for push notifications.
 ///
 /// ```
@@ -163,6 +180,18 @@ impl WireMessage for PushRecord {
 /// ```
 #[derive(Debug)]
 pub enum PushCommand {
+    /// Check a configuration as if it were to be kept, and hold a place for it: for who has something to
+    /// do before, which isn't undone if it then isn't kept.
+    Reserve {
+        /// The agent whose task it's for.
+        agent: String,
+        /// The task, if there is one yet.
+        task: Option<String>,
+        /// Where to.
+        config: PushConfig,
+        /// The place; none is needed for one that replaces another.
+        reply: Reply<Result<Option<PushPlace>, PushError>>,
+    },
     /// Keep a configuration; one with the same id is replaced.
     Create {
         /// Whose events.
@@ -175,7 +204,9 @@ pub enum PushCommand {
         config: PushConfig,
         /// The generation after which its events begin.
         after: u64,
-        /// The answer.
+        /// The place that is held for it; without one, a free one is taken.
+        place: Option<PushPlace>,
+        /// The answer, once its deliveries have begun.
         reply: Reply<Result<(), PushError>>,
     },
     /// The configurations of a task, ordered by id.
@@ -217,6 +248,7 @@ pub enum PushCommand {
 impl Message for PushCommand {
     fn name(&self) -> &'static str {
         match self {
+            Self::Reserve { .. } => "reserve",
             Self::Create { .. } => "create",
             Self::List { .. } => "list",
             Self::Delete { .. } => "delete",
@@ -249,8 +281,17 @@ pub enum PushError {
     #[error("the task has {PUSH_CONFIGS} configurations already; delete one")]
     TooMany,
     /// The node has as many as it may.
-    #[error("the node follows {PUSH_DELIVERIES} tasks for others already; try again later")]
+    #[error("the node follows as many tasks for others as it may; try again later")]
     Full,
+    /// The agent isn't among those whose tasks are followed.
+    #[error("there is no agent {agent:?} whose tasks are followed here")]
+    UnknownAgent {
+        /// Its name.
+        agent: String,
+    },
+    /// The actor that would deliver doesn't start.
+    #[error("the deliveries can't be started")]
+    Start(#[from] StartError),
     /// It can't be kept.
     #[error("the configuration can't be kept")]
     Store(#[from] PushStoreError),
@@ -265,7 +306,7 @@ pub enum PushError {
 /// use neuroflow_actors::PushOptions;
 /// assert!(!PushOptions::default().allow_private);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PushOptions {
     /// Whether webhooks may have loopback and private addresses: for tests, and for receivers in one's
@@ -273,6 +314,8 @@ pub struct PushOptions {
     pub allow_private: bool,
     /// Certificates (DER) to trust in place of the system's.
     pub roots: Vec<Vec<u8>>,
+    /// Configurations that the node has at once.
+    pub deliveries: usize,
     /// Where configurations outlive the node, if they do.
     pub store: Option<Arc<dyn PushStore>>,
     /// Who says whether a configuration's creator may still be told; without it everybody may.
@@ -281,6 +324,20 @@ pub struct PushOptions {
     pub meter: Option<Arc<dyn Meter>>,
     /// Where connections and uses of credentials are noted.
     pub audit: Audit,
+}
+
+impl Default for PushOptions {
+    fn default() -> Self {
+        Self {
+            allow_private: false,
+            roots: Vec::new(),
+            deliveries: PUSH_DELIVERIES,
+            store: None,
+            access: None,
+            meter: None,
+            audit: Audit::default(),
+        }
+    }
 }
 
 /// The server for push notifications as a child, and the way to it.
@@ -298,6 +355,7 @@ pub fn push_child(
     options: PushOptions,
     agents: Vec<GatewayAgent>,
 ) -> Result<(ChildSpec, Address<PushCommand>), NameError> {
-    let factory = move || PushServer::new(options.clone(), agents.clone());
+    let places = Arc::new(Semaphore::new(options.deliveries.min(Semaphore::MAX_PERMITS)));
+    let factory = move || PushServer::new(options.clone(), agents.clone(), Arc::clone(&places));
     ChildSpec::new("push", factory)
 }

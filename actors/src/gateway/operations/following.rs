@@ -89,6 +89,14 @@ impl Update {
         let response = pb::StreamResponse { payload: Some(payload) };
         Self { generation: view.generation(), response }
     }
+
+    /// With this as the metadata of the task that it shows.
+    pub(super) fn noting(mut self, note: Option<pbjson_types::Struct>) -> Self {
+        if let Some(pb::stream_response::Payload::Task(task)) = &mut self.response.payload {
+            task.metadata = note;
+        }
+        self
+    }
 }
 
 /// When a stream of updates ends, besides with its task.

@@ -9,32 +9,53 @@ use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
 use crate::gateway::push::{
-    PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushSecret, PushTask,
+    PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushPlace, PushSecret, PushTask,
 };
 use crate::gateway::task_view::TaskView;
 
 impl Visit<'_> {
-    /// Checks a configuration that comes with a message, before the message is sent.
-    pub(super) fn check_inline_push(
+    /// Has a configuration that comes with a message checked, and a place held for it, before the
+    /// message is sent: what is refused has begun nothing.
+    pub(super) async fn reserve_inline_push(
         &self,
         served: &Served,
-        config: Option<&pb::TaskPushNotificationConfig>,
-    ) -> Result<(), A2aError> {
-        let Some(config) = config else { return Ok(()) };
-        self.pushes(served)?;
-        read(config.clone(), INLINE).map(|_config| ())
+        task: Option<&str>,
+        config: Option<pb::TaskPushNotificationConfig>,
+    ) -> Result<Option<ReservedPush>, A2aError> {
+        let Some(config) = config else { return Ok(None) };
+        let push = self.pushes(served)?;
+        let config = read(config, INLINE)?;
+        let agent = served.agent.profile.name.clone();
+        let (named, checked) = (task.map(str::to_owned), config.clone());
+        let command = |reply| PushCommand::Reserve { agent, task: named, config: checked, reply };
+        let place = match push.call(self.soon(), command).await.map_err(unanswered)? {
+            Ok(place) => place,
+            Err(error) => {
+                // How many a task has is told to who may see the task.
+                if let (PushError::TooMany, Some(task)) = (&error, task) {
+                    self.read(served, task).await?;
+                }
+                return Err(refused(&error, INLINE));
+            }
+        };
+        Ok(Some(ReservedPush { config, place }))
     }
 
-    /// Keeps a configuration that came with a message, for the task that it is about.
-    pub(super) async fn register_inline_push(
+    /// Keeps a configuration that came with a message, for the task that it is about. Says whether
+    /// that was done: the message is taken, and its client must learn of the task, come what may.
+    pub(super) async fn keep_inline_push(
         &self,
         served: &Served,
         task: &str,
-        config: Option<pb::TaskPushNotificationConfig>,
-    ) -> Result<(), A2aError> {
-        let Some(config) = config else { return Ok(()) };
-        // What the message leads to is all told, however fast the agent was.
-        self.keep(served, task, read(config, INLINE)?, Some(0)).await
+        reserved: Option<ReservedPush>,
+    ) -> bool {
+        let Some(ReservedPush { config, place }) = reserved else { return true };
+        let kept = self.keep(served, task, config, Wish::WithMessage(place)).await;
+        if let Err(error) = &kept {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, task, "a push configuration isn't kept, though its message is");
+        }
+        kept.is_ok()
     }
 
     pub(in crate::gateway) async fn create_push(
@@ -46,7 +67,7 @@ impl Visit<'_> {
         let (tenant, task) = (request.tenant.clone(), request.task_id.clone());
         required("taskId", &task)?;
         let config = read(request, "")?;
-        self.keep(served, &task, config.clone(), None).await?;
+        self.keep(served, &task, config.clone(), Wish::OfItsOwn).await?;
         Ok(written(config, tenant, task))
     }
 
@@ -130,32 +151,44 @@ impl Visit<'_> {
         served: &Served,
         task: &str,
         config: PushConfig,
-        inline: Option<u64>,
+        wish: Wish,
     ) -> Result<(), A2aError> {
         let push = self.pushes(served)?;
-        let root = if inline.is_some() { INLINE } else { "" };
-        let after = if let Some(after) = inline {
-            after
-        } else {
-            let view = TaskView::of(&self.read(served, task).await?);
-            // Who asks to be told of a task that has just ended is told of its end.
-            let ended = u64::from(view.state().is_terminal());
-            view.generation().saturating_sub(ended)
+        let (root, caller, basis, after, place) = match wish {
+            // What the message leads to is all told, however fast the agent was; and to who has asked
+            // as its caller, whatever else that may see.
+            Wish::WithMessage(place) => (INLINE, self.caller(), PushBasis::Ask, 0, place),
+            Wish::OfItsOwn => {
+                let view = TaskView::of(&self.read(served, task).await?);
+                // Who asks to be told of a task that has just ended is told of its end.
+                let ended = u64::from(view.state().is_terminal());
+                let owner = self.owner();
+                let sees_all = owner.is_none() && self.caller().is_some();
+                let basis = if sees_all { PushBasis::Supervise } else { PushBasis::Read };
+                ("", owner, basis, view.generation().saturating_sub(ended), None)
+            }
         };
         let agent = served.agent.profile.name.clone();
         let task = PushTask { agent, task: task.to_owned() };
-        // Who has asked is told as its caller, whatever else it may see.
-        let caller = if inline.is_some() { self.caller() } else { self.owner() };
-        let basis = match (inline, &caller) {
-            (Some(_), _) => PushBasis::Ask,
-            (None, None) if self.caller().is_some() => PushBasis::Supervise,
-            (None, _) => PushBasis::Read,
-        };
         let creator = Box::new(PushCreator::of(self.admitted.principal(), basis));
-        let command = |reply| PushCommand::Create { task, caller, creator, config, after, reply };
+        let command =
+            |reply| PushCommand::Create { task, caller, creator, config, after, place, reply };
         let kept = push.call(self.soon(), command).await.map_err(unanswered)?;
         kept.map_err(|error| refused(&error, root))
     }
+}
+
+/// A configuration that came with a message, checked, and its place.
+pub(super) struct ReservedPush {
+    config: PushConfig,
+    place: Option<PushPlace>,
+}
+
+/// How a client has asked for a configuration.
+enum Wish {
+    /// With the message; a place is held for it unless it replaces another.
+    WithMessage(Option<PushPlace>),
+    OfItsOwn,
 }
 
 /// Where a configuration is that comes with a message.
@@ -169,6 +202,9 @@ fn refused(error: &PushError, root: &str) -> A2aError {
         }
         PushError::TooMany => A2aError::invalid(format!("{root}taskId"), error.to_string()),
         PushError::Full => A2aError::Busy,
+        PushError::UnknownAgent { .. } | PushError::Start(_) => {
+            A2aError::Unavailable { code: "push_delivery" }
+        }
         PushError::Store(_) => A2aError::Unavailable { code: "push_store" },
         PushError::Audit(_) => A2aError::Unavailable { code: "unrecorded" },
     }

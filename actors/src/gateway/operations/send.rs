@@ -22,6 +22,8 @@ struct Taken {
     following: Following,
     history: Option<usize>,
     immediately: bool,
+    /// What the answer has to say beside the task.
+    note: Option<pbjson_types::Struct>,
 }
 
 impl Visit<'_> {
@@ -42,7 +44,8 @@ impl Visit<'_> {
                 Ok(Ok(None)) | Err(_) => break,
             }
         }
-        let task = taken.view.into_task(taken.history);
+        let mut task = taken.view.into_task(taken.history);
+        task.metadata = taken.note;
         let payload = pb::send_message_response::Payload::Task(task);
         Ok(pb::SendMessageResponse { payload: Some(payload) })
     }
@@ -57,7 +60,7 @@ impl Visit<'_> {
             return Err(A2aError::UnsupportedOperation { operation: "streaming" });
         }
         let taken = self.take(served, request, self.header.clone()).await?;
-        let first = Update::snapshot(&taken.view, taken.history);
+        let first = Update::snapshot(&taken.view, taken.history).noting(taken.note);
         let over = End::ClientsTurn.is_at(taken.view.state());
         let allowed = self.allowed(served, ASK);
         Ok(Updates::new(Some(first), taken.following, End::ClientsTurn, allowed).over_if(over))
@@ -71,7 +74,6 @@ impl Visit<'_> {
     ) -> Result<Taken, A2aError> {
         let configuration = request.configuration.unwrap_or_default();
         let history = history_length("configuration.historyLength", configuration.history_length)?;
-        self.check_inline_push(served, configuration.task_push_notification_config.as_ref())?;
         let modes = configuration.accepted_output_modes;
         check_output(&served.agent.profile, &modes)?;
         let Some(message) = request.message else {
@@ -97,6 +99,8 @@ impl Visit<'_> {
         let parcel = Parcel::archive(&ask)
             .map_err(|error| A2aError::invalid("message", error.to_string()))?;
 
+        let push = configuration.task_push_notification_config;
+        let push = self.reserve_inline_push(served, task.as_deref(), push).await?;
         let command = |replies| AgentCommand::Ask(Request { parcel, replies });
         let address = &self.address(served);
         let mut events =
@@ -133,11 +137,21 @@ impl Visit<'_> {
             ready,
             to_come: Some(events),
         };
-        self.register_inline_push(served, view.id(), configuration.task_push_notification_config)
-            .await?;
+        let is_told = self.keep_inline_push(served, view.id(), push).await;
+        let note = (!is_told).then(unpushed);
         let immediately = configuration.return_immediately;
-        Ok(Taken { view, following, history, immediately })
+        Ok(Taken { view, following, history, immediately, note })
     }
+}
+
+/// That the task is there, and its push configuration isn't.
+fn unpushed() -> pbjson_types::Struct {
+    let with = |name: &str, kind| {
+        let value = pbjson_types::Value { kind: Some(kind) };
+        pbjson_types::Struct { fields: [(name.to_owned(), value)].into() }
+    };
+    let said = with("pushNotification", Kind::StringValue("not_kept".to_owned()));
+    with("neuroflow", Kind::StructValue(said))
 }
 
 /// The skill that a message asks for by name, in its metadata: the protocol has no field for it.

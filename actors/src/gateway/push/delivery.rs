@@ -22,7 +22,9 @@ use crate::audit::{AuditEvent, AuditId, Verdict};
 use crate::gateway::GatewayAgent;
 use crate::gateway::json::{Json, write};
 use crate::gateway::task_view::{state_after, update};
-use crate::limits::{AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_TIMEOUT};
+use crate::limits::{
+    AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_ORPHANED, PUSH_TIMEOUT,
+};
 
 /// What a delivery is started with.
 #[derive(Clone, Debug)]
@@ -30,7 +32,8 @@ pub(super) struct Delivery {
     pub(super) task: PushTask,
     pub(super) kept: Kept,
     pub(super) webhook: Webhook,
-    pub(super) agent: GatewayAgent,
+    /// None for an agent that isn't on this node.
+    pub(super) agent: Option<GatewayAgent>,
     pub(super) server: Address<PushCommand>,
     pub(super) outbound: Outbound,
     pub(super) options: PushOptions,
@@ -56,7 +59,10 @@ impl Actor for Delivery {
         context: &mut Context<Begin>,
     ) -> Result<(), Infallible> {
         let clock = context.clock().clone();
-        let why = self.run(&clock).await;
+        let why = match self.agent.clone() {
+            Some(agent) => self.run(&agent, &clock).await,
+            None => self.wait_for_nobody(&clock).await,
+        };
         tracing::debug!(
             task = self.task.task,
             config = self.kept.config.id,
@@ -99,15 +105,29 @@ impl Why {
 }
 
 impl Delivery {
-    async fn run(&mut self, clock: &Clock) -> Why {
+    /// The agent may be put back by a restart, which goes on from here.
+    async fn wait_for_nobody(&self, clock: &Clock) -> Why {
+        let (agent, task, config) = (&self.task.agent, &self.task.task, &self.kept.config.id);
+        tracing::warn!(
+            agent,
+            task,
+            config,
+            "push notifications of an agent that isn't here; they end in {PUSH_ORPHANED:?}"
+        );
+        clock.sleep(PUSH_ORPHANED).await;
+        Why::AgentGone
+    }
+
+    async fn run(&mut self, agent: &GatewayAgent, clock: &Clock) -> Why {
         let (mut missed, mut looked) = (0, 0);
         loop {
             let header = Header::new().within(clock, AGENT_ANSWER);
             let (caller, after) = (self.kept.caller.as_deref(), Some(self.kept.reached));
-            match follow(&self.agent.address, header, &self.task.task, caller, after).await {
+            match follow(&agent.address, header, &self.task.task, caller, after).await {
                 Ok(Some((so_far, to_come))) => {
                     looked = 0;
-                    match self.tell_all(so_far, to_come, &mut missed, clock).await {
+                    let told = self.tell_all(agent, (so_far, to_come), &mut missed, clock);
+                    match told.await {
                         ControlFlow::Break(why) => return why,
                         // Cut off for being slow: the rest lies with the task.
                         ControlFlow::Continue(()) => {}
@@ -127,17 +147,17 @@ impl Delivery {
 
     async fn tell_all(
         &mut self,
-        so_far: Vec<Parcel<TaskEvent>>,
-        mut to_come: ReplyStream<Parcel<TaskEvent>>,
+        agent: &GatewayAgent,
+        (so_far, mut to_come): (Vec<Parcel<TaskEvent>>, ReplyStream<Parcel<TaskEvent>>),
         missed: &mut u32,
         clock: &Clock,
     ) -> ControlFlow<Why> {
         for event in so_far {
-            self.tell(&event, missed, clock).await?;
+            self.tell(agent, &event, missed, clock).await?;
         }
         loop {
             match to_come.next().await {
-                Some(Ok(event)) => self.tell(&event, missed, clock).await?,
+                Some(Ok(event)) => self.tell(agent, &event, missed, clock).await?,
                 Some(Err(_cut_off)) => return ControlFlow::Continue(()),
                 None => return ControlFlow::Break(Why::TaskEnded),
             }
@@ -147,6 +167,7 @@ impl Delivery {
     /// Posts an event, and keeps that it was.
     async fn tell(
         &mut self,
+        agent: &GatewayAgent,
         event: &Parcel<TaskEvent>,
         missed: &mut u32,
         clock: &Clock,
@@ -161,7 +182,7 @@ impl Delivery {
         if let Some(response) = update(event)
             && let Ok(body) = write(&Json(&response))
         {
-            match self.deliver(generation, body.into(), clock).await? {
+            match self.deliver(agent, (generation, body.into()), clock).await? {
                 Next::Delivered => *missed = 0,
                 Next::End => return ControlFlow::Break(Why::Refused),
                 Next::Skip | Next::Again(_) => *missed += 1,
@@ -181,12 +202,17 @@ impl Delivery {
         }
     }
 
-    async fn deliver(&self, generation: u64, body: Bytes, clock: &Clock) -> ControlFlow<Why, Next> {
+    async fn deliver(
+        &self,
+        agent: &GatewayAgent,
+        (generation, body): (u64, Bytes),
+        clock: &Clock,
+    ) -> ControlFlow<Why, Next> {
         let begun = clock.now();
         let id = format!("{}/{generation}", self.task.task);
         let config = &self.kept.config;
         for nth in 1.. {
-            if !self.kept.creator.is_told(self.options.access.as_ref(), &self.agent.profile) {
+            if !self.kept.creator.is_told(self.options.access.as_ref(), &agent.profile) {
                 self.note_withdrawal();
                 return ControlFlow::Break(Why::Withdrawn);
             }

@@ -5,16 +5,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Actor, Context, Ended, Ending, Header, Name, Spawn, TraceContext};
+use neuroflow_kernel::{
+    Actor, Context, Ended, Ending, Header, Name, Spawn, StartError, TraceContext,
+};
 use neuroflow_sandbox::{Outbound, OutboundError};
+use tokio::sync::Semaphore;
 
 use super::delivery::{Begin, Delivery};
 use super::store::{Kept, PushMemory, fold};
 use super::webhook::{Webhook, check};
-use super::{PushCommand, PushError, PushOptions, PushRecord, PushStore, PushStoreError, PushTask};
+use super::{
+    PushCommand, PushConfig, PushError, PushOptions, PushPlace, PushRecord, PushStore,
+    PushStoreError, PushTask,
+};
 use crate::audit::{AuditEvent, AuditId, Digest, Verdict};
 use crate::gateway::GatewayAgent;
-use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES, PUSH_LIVES};
+use crate::limits::{PUSH_CONFIGS, PUSH_LIVES};
 
 /// The server for push notifications as an actor. Made by [`push_child`](super::push_child).
 ///
@@ -29,6 +35,8 @@ pub struct PushServer {
     store: Arc<dyn PushStore>,
     agents: BTreeMap<String, GatewayAgent>,
     outbound: Option<Outbound>,
+    /// For as many configurations as there may be, over all lives of this actor.
+    places: Arc<Semaphore>,
     tasks: BTreeMap<PushTask, BTreeMap<String, Live>>,
     /// Whose actors they are, by name.
     names: BTreeMap<Name, (PushTask, String)>,
@@ -41,6 +49,17 @@ struct Live {
     kept: Kept,
     actor: Name,
     lives: u32,
+    /// None for one that was kept when there might be more.
+    place: Option<PushPlace>,
+}
+
+/// A configuration whose deliveries are to begin.
+#[derive(Debug)]
+struct Due {
+    kept: Kept,
+    webhook: Webhook,
+    lives: u32,
+    place: Option<PushPlace>,
 }
 
 /// Why the server doesn't start.
@@ -59,31 +78,74 @@ pub enum PushStartError {
     /// A certificate to trust is none.
     #[error("a certificate to trust for webhooks can't be used")]
     Trust(#[from] OutboundError),
+    /// The deliveries of a configuration that was kept don't begin.
+    #[error("the deliveries of a push configuration that was kept can't be started")]
+    Delivery(#[from] StartError),
 }
 
 impl PushServer {
-    pub(super) fn new(options: PushOptions, agents: Vec<GatewayAgent>) -> Self {
+    pub(super) fn new(
+        options: PushOptions,
+        agents: Vec<GatewayAgent>,
+        places: Arc<Semaphore>,
+    ) -> Self {
         let store = options.store.clone().unwrap_or_else(|| Arc::new(PushMemory::default()));
         let agents = agents.into_iter().map(|agent| (agent.profile.name.clone(), agent)).collect();
         let (tasks, names) = (BTreeMap::new(), BTreeMap::new());
-        Self { options, store, agents, outbound: None, tasks, names, started: 0 }
+        Self { options, store, agents, outbound: None, places, tasks, names, started: 0 }
+    }
+
+    /// Checks all that can be checked of a configuration before it's kept. Says whether it would
+    /// replace another.
+    fn check(
+        &self,
+        agent: &str,
+        task: Option<&PushTask>,
+        config: &PushConfig,
+    ) -> Result<(Webhook, bool), PushError> {
+        let Some(outbound) = &self.outbound else { return Err(PushError::Full) };
+        let webhook = check(config, outbound)?;
+        if !self.agents.contains_key(agent) {
+            return Err(PushError::UnknownAgent { agent: agent.to_owned() });
+        }
+        let configs = task.and_then(|task| self.tasks.get(task));
+        let replaces = configs.is_some_and(|configs| configs.contains_key(&config.id));
+        if !replaces && configs.map_or(0, BTreeMap::len) >= PUSH_CONFIGS {
+            return Err(PushError::TooMany);
+        }
+        Ok((webhook, replaces))
+    }
+
+    /// A place that nobody has.
+    fn free(&self) -> Option<PushPlace> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(PushPlace { _permit: permit })
+    }
+
+    fn reserve(
+        &self,
+        agent: &str,
+        task: Option<String>,
+        config: &PushConfig,
+    ) -> Result<Option<PushPlace>, PushError> {
+        let task = task.map(|task| PushTask { agent: agent.to_owned(), task });
+        match self.check(agent, task.as_ref(), config)? {
+            (_, true) => Ok(None),
+            (_, false) => self.free().map(Some).ok_or(PushError::Full),
+        }
     }
 
     async fn create(
         &mut self,
         task: PushTask,
         kept: Kept,
+        place: Option<PushPlace>,
         context: &mut Context<PushCommand>,
     ) -> Result<(), PushError> {
         let config = &kept.config;
-        let Some(outbound) = &self.outbound else { return Err(PushError::Full) };
-        let webhook = check(config, outbound)?;
-        let configs = self.tasks.get(&task);
-        let replaces = configs.is_some_and(|configs| configs.contains_key(&config.id));
-        if !replaces && configs.map_or(0, BTreeMap::len) >= PUSH_CONFIGS {
-            return Err(PushError::TooMany);
-        }
-        if !replaces && self.names.len() >= PUSH_DELIVERIES {
+        let (webhook, replaces) = self.check(&task.agent, Some(&task), config)?;
+        let place = place.or_else(|| if replaces { None } else { self.free() });
+        if place.is_none() && !replaces {
             return Err(PushError::Full);
         }
         let changed = AuditEvent::ConfigChanged {
@@ -99,10 +161,15 @@ impl PushServer {
             after: kept.reached,
         };
         self.store.append(&task, &record).await?;
-        if replaces {
-            self.kill(&task, &config.id, context).await;
+        let former = if replaces { self.kill(&task, &config.id, context).await } else { None };
+        let place = place.or_else(|| former.and_then(|former| former.place));
+        let id = config.id.clone();
+        let due = Due { kept, webhook, lives: 1, place };
+        if let Err(error) = self.deliver(task.clone(), due, context).await {
+            // Who hears that it isn't there must not be told of anything after the next start.
+            self.forget(&task, &id).await;
+            return Err(error.into());
         }
-        self.deliver(task, kept, webhook, 1, context).await;
         Ok(())
     }
 
@@ -110,41 +177,35 @@ impl PushServer {
     async fn deliver(
         &mut self,
         task: PushTask,
-        kept: Kept,
-        webhook: Webhook,
-        lives: u32,
+        due: Due,
         context: &mut Context<PushCommand>,
-    ) {
-        let (Some(agent), Some(outbound)) = (self.agents.get(&task.agent), &self.outbound) else {
-            tracing::warn!(agent = task.agent, "push notifications of an agent that isn't here");
-            return;
-        };
+    ) -> Result<(), StartError> {
+        let Due { kept, webhook, lives, place } = due;
+        let agent = self.agents.get(&task.agent).cloned();
         self.started += 1;
-        let Ok(name) = Name::new(format!("delivery-{}", self.started)) else { return };
+        let name = Name::new(format!("delivery-{}", self.started))?;
         let id = kept.config.id.clone();
         let delivery = Delivery {
             task: task.clone(),
             kept: kept.clone(),
             webhook,
-            agent: agent.clone(),
+            agent,
             server: context.address(),
-            outbound: outbound.clone(),
+            // There is one since the start of this actor.
+            outbound: self
+                .outbound
+                .clone()
+                .unwrap_or_else(|| Outbound::new(context.clock().clone())),
             options: self.options.clone(),
         };
         let options = Spawn::default().mailbox(1).stop_within(DELIVERY_KILL);
-        match context.spawn(name.clone(), delivery, options).await {
-            Ok(actor) => {
-                // A fresh actor with room for one message takes it.
-                let _taken = actor.try_tell(Header::new(), Begin);
-                self.names.insert(name.clone(), (task.clone(), id.clone()));
-                let live = Live { kept, actor: name, lives };
-                self.tasks.entry(task).or_default().insert(id, live);
-            }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, "a push delivery can't be started");
-            }
-        }
+        let actor = context.spawn(name.clone(), delivery, options).await?;
+        // A fresh actor with room for one message takes it.
+        let _taken = actor.try_tell(Header::new(), Begin);
+        self.names.insert(name.clone(), (task.clone(), id.clone()));
+        let live = Live { kept, actor: name, lives, place };
+        self.tasks.entry(task).or_default().insert(id, live);
+        Ok(())
     }
 
     fn remove(&mut self, task: &PushTask, id: &str) -> Option<Live> {
@@ -164,10 +225,10 @@ impl PushServer {
         task: &PushTask,
         id: &str,
         context: &mut Context<PushCommand>,
-    ) -> bool {
-        let Some(live) = self.remove(task, id) else { return false };
+    ) -> Option<Live> {
+        let live = self.remove(task, id)?;
         context.kill_child(&live.actor).await;
-        true
+        Some(live)
     }
 
     async fn delete(
@@ -179,8 +240,14 @@ impl PushServer {
         if !self.tasks.get(task).is_some_and(|configs| configs.contains_key(id)) {
             return Ok(false);
         }
+        let changed = AuditEvent::ConfigChanged {
+            part: "push_deleted",
+            digest: Digest::of(format!("{} {id}", task.task).as_bytes()),
+            verdict: Verdict::Allowed,
+        };
+        self.options.audit.decide(context.onward(), changed).await?;
         self.store.append(task, &PushRecord::Ended { id: id.to_owned() }).await?;
-        Ok(self.kill(task, id, context).await)
+        Ok(self.kill(task, id, context).await.is_some())
     }
 
     async fn reached(&mut self, task: &PushTask, id: &str, generation: u64) {
@@ -195,9 +262,13 @@ impl PushServer {
     }
 
     async fn over(&mut self, task: &PushTask, id: &str) {
-        if self.remove(task, id).is_none() {
-            return;
+        if self.remove(task, id).is_some() {
+            self.forget(task, id).await;
         }
+    }
+
+    /// Keeps that there is no such configuration any more.
+    async fn forget(&self, task: &PushTask, id: &str) {
         let record = PushRecord::Ended { id: id.to_owned() };
         if let Err(error) = self.store.append(task, &record).await {
             // The next start finds the task's end delivered, and comes to the same.
@@ -222,10 +293,20 @@ impl Actor for PushServer {
         for (task, records) in self.store.load().await? {
             for kept in fold(records).into_values() {
                 match Webhook::parse(&kept.config.url) {
-                    Ok(webhook) => self.deliver(task.clone(), kept, webhook, 1, context).await,
+                    Ok(webhook) => {
+                        let place = self.free();
+                        let due = Due { kept, webhook, lives: 1, place };
+                        self.deliver(task.clone(), due, context).await?;
+                    }
                     Err(error) => {
-                        let error = &error as &dyn std::error::Error;
-                        tracing::warn!(error, "a push configuration that was kept isn't valid");
+                        let (task_id, id) = (&task.task, &kept.config.id);
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            task = task_id,
+                            config = id,
+                            "a push configuration that was kept isn't valid, and is dropped"
+                        );
+                        self.forget(&task, id).await;
                     }
                 }
             }
@@ -240,9 +321,16 @@ impl Actor for PushServer {
     ) -> Result<(), PushStartError> {
         // Who doesn't wait for an answer any more has been served all the same.
         match command {
-            PushCommand::Create { task, caller, creator, config, after, reply } => {
+            PushCommand::Reserve { agent, task, config, reply } => {
+                let reserved = self.reserve(&agent, task, &config);
+                if let Err(error) = &reserved {
+                    self.note_refusal(error);
+                }
+                let _gone = reply.send(reserved);
+            }
+            PushCommand::Create { task, caller, creator, config, after, place, reply } => {
                 let kept = Kept { config, caller, creator, reached: after };
-                let created = self.create(task, kept, context).await;
+                let created = self.create(task, kept, place, context).await;
                 if let Err(error) = &created {
                     self.note_refusal(error);
                 }
@@ -275,11 +363,22 @@ impl Actor for PushServer {
         if !matches!(ended.ending, Ending::Failed(_)) {
             return Ok(());
         }
-        if let Some(live) = self.remove(&task, &id)
-            && live.lives < PUSH_LIVES
-            && let Ok(webhook) = Webhook::parse(&live.kept.config.url)
-        {
-            self.deliver(task, live.kept, webhook, live.lives + 1, context).await;
+        let Some(live) = self.remove(&task, &id) else { return Ok(()) };
+        let Live { kept, lives, place, .. } = live;
+        let begun = match Webhook::parse(&kept.config.url) {
+            Ok(webhook) if lives < PUSH_LIVES => {
+                let due = Due { kept, webhook, lives: lives + 1, place };
+                self.deliver(task.clone(), due, context).await.is_ok()
+            }
+            _ => false,
+        };
+        if !begun {
+            tracing::warn!(
+                task = task.task,
+                config = id,
+                "a push configuration is dropped: its delivery fails again and again"
+            );
+            self.forget(&task, &id).await;
         }
         Ok(())
     }
@@ -300,5 +399,96 @@ impl PushServer {
             };
             self.options.audit.note(TraceContext::NONE, event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use neuroflow_kernel::{Address, Clock, Kernel, ManualClock};
+
+    use super::super::{PushBasis, PushCreator, push_child};
+    use super::*;
+    use crate::access::Principal;
+
+    fn kept_elsewhere() -> (PushTask, PushRecord) {
+        let task = PushTask { agent: "gone".to_owned(), task: "t".to_owned() };
+        let record = PushRecord::Config {
+            config: PushConfig::new("c", "https://example.org/"),
+            caller: None,
+            creator: Box::new(PushCreator::of(&Principal::anonymous(), PushBasis::Read)),
+            after: 0,
+        };
+        (task, record)
+    }
+
+    async fn started(
+        time: &ManualClock,
+        store: &Arc<PushMemory>,
+    ) -> (Kernel, Address<PushCommand>) {
+        let kernel = Kernel::builder().clock(time.clock()).start().await.unwrap();
+        let store: Arc<dyn PushStore> = Arc::clone(store) as _;
+        let options = PushOptions { store: Some(store), ..PushOptions::default() };
+        let (spec, push) = push_child(options, Vec::new()).unwrap();
+        kernel.root().start(spec).await.unwrap();
+        (kernel, push)
+    }
+
+    async fn listed(push: &Address<PushCommand>, task: &PushTask) -> usize {
+        let task = task.clone();
+        let list = |reply| PushCommand::List { task, reply };
+        push.call(Header::new(), list).await.unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_for_an_agent_that_is_gone_is_listed_and_deleted() {
+        let (task, record) = kept_elsewhere();
+        let store = Arc::new(PushMemory::default());
+        store.append(&task, &record).await.unwrap();
+        let (kernel, push) = started(&ManualClock::new(), &store).await;
+        assert_eq!(listed(&push, &task).await, 1);
+        let (of, id) = (task.clone(), "c".to_owned());
+        let delete = |reply| PushCommand::Delete { task: of, id, reply };
+        assert!(push.call(Header::new(), delete).await.unwrap().unwrap());
+        assert_eq!(listed(&push, &task).await, 0);
+        assert!(store.load().await.unwrap().is_empty());
+        kernel.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_was_kept_for_an_agent_that_stays_away_ends() {
+        let (task, record) = kept_elsewhere();
+        let (time, store) = (ManualClock::new(), Arc::new(PushMemory::default()));
+        store.append(&task, &record).await.unwrap();
+        let (kernel, push) = started(&time, &store).await;
+        assert_eq!(listed(&push, &task).await, 1);
+        for _ in 0..1_000 {
+            if store.load().await.unwrap().is_empty() {
+                break;
+            }
+            time.advance(Duration::from_mins(1));
+            Clock::system().sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(listed(&push, &task).await, 0);
+        assert!(store.load().await.unwrap().is_empty());
+        kernel.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_nobody_can_deliver_is_refused_and_not_kept() {
+        let store = Arc::new(PushMemory::default());
+        let (kernel, push) = started(&ManualClock::new(), &store).await;
+        let (task, record) = kept_elsewhere();
+        let PushRecord::Config { config, caller, creator, after } = record else { unreachable!() };
+        let (agent, checked) = (task.agent.clone(), config.clone());
+        let reserve = |reply| PushCommand::Reserve { agent, task: None, config: checked, reply };
+        let reserved = push.call(Header::new(), reserve).await.unwrap();
+        assert!(matches!(reserved, Err(PushError::UnknownAgent { .. })), "{reserved:?}");
+        let place = None;
+        let create =
+            |reply| PushCommand::Create { task, caller, creator, config, after, place, reply };
+        let created = push.call(Header::new(), create).await.unwrap();
+        assert!(matches!(created, Err(PushError::UnknownAgent { .. })), "{created:?}");
+        assert!(store.load().await.unwrap().is_empty());
+        kernel.stop().await;
     }
 }
