@@ -316,7 +316,8 @@ pub enum JournalCommand {
         /// The answer.
         reply: Reply<Result<HeadPage, ReadError>>,
     },
-    /// The agents that have tasks. Needs [`READ_LOG`].
+    /// The agents that have tasks; not the node itself, which keeps what it has to know of them under
+    /// names with a slash. Needs [`READ_LOG`].
     Agents {
         /// The answer.
         reply: Reply<Result<Vec<String>, ReadError>>,

@@ -94,6 +94,14 @@ async fn serves(config: JournalConfig) {
     let open = journal.unfinished("echo").await.expect("listed");
     assert_eq!(open.iter().map(|head| head.task.as_str()).collect::<Vec<_>>(), ["a"]);
 
+    // What the node itself keeps is no agent's.
+    let mut own = head("echo/a", TaskState::Working, 0);
+    own.agent = "/push".to_owned();
+    let append = Append { head: own, entries: vec![event("a", 1, "own")] };
+    journal.append(append).await.expect("appended");
+    assert_eq!(journal.agents().await.expect("listed"), ["echo"]);
+    assert_eq!(journal.unfinished("/push").await.expect("listed").len(), 1);
+
     // Only what has ended is removed.
     assert!(!journal.remove("echo", "a").await.expect("asked"));
     assert!(journal.remove("echo", "many-1").await.expect("removed"));

@@ -104,7 +104,7 @@ fn ask_until_killed(gateway: SocketAddr, client: usize, told: &Told, over: &Atom
 }
 
 /// One JSON-RPC call on a connection of its own; nothing if the node goes away meanwhile.
-fn call(gateway: SocketAddr, method: &str, params: &Value) -> Option<Value> {
+pub(crate) fn call(gateway: SocketAddr, method: &str, params: &Value) -> Option<Value> {
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
     let mut stream = TcpStream::connect(gateway).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
@@ -122,9 +122,9 @@ fn call(gateway: SocketAddr, method: &str, params: &Value) -> Option<Value> {
 }
 
 /// A node that is killed, never stopped.
-struct Killable {
+pub(crate) struct Killable {
     process: Child,
-    gateway: SocketAddr,
+    pub(crate) gateway: SocketAddr,
 }
 
 impl Killable {
@@ -136,11 +136,12 @@ impl Killable {
         Self::start_at(&format!("file://{}", folder.join("journal").display()), socket)
     }
 
-    fn start_at(journal: &str, socket: &str) -> Self {
+    pub(crate) fn start_at(journal: &str, socket: &str) -> Self {
         let mut process = neuroflow(&["serve", "--gateway-listen", "127.0.0.1:0"]);
         process.args(["--telemetry-metrics-listen", "off", "--control-socket", socket]);
         process.args(["--agents-enabled", "echo", "--log-filter", "error"]);
         process.args(["--journal-url", journal]);
+        process.env("NEUROFLOW_GATEWAY_PUSH_ALLOW_PRIVATE", "true");
         process.stdout(Stdio::piped());
         let mut process = process.spawn().expect("the built binary starts");
         let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
@@ -152,14 +153,14 @@ impl Killable {
         Self { process, gateway }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().expect("it still runs");
         self.process.wait().expect("a child can be waited for");
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the built node is what is killed")]
-fn neuroflow(arguments: &[&str]) -> Command {
+pub(crate) fn neuroflow(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_neuroflow"));
     command.args(arguments).stdin(Stdio::null()).current_dir("/");
     for (name, _) in std::env::vars_os() {

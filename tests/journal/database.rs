@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use neuroflow::TaskState;
-use neuroflow::actors::{AppendError, DamageKind, OpenError};
+use neuroflow::actors::{Append, AppendError, DamageKind, OpenError};
 
 use crate::cluster::Cluster;
-use crate::scene::{Scene, say, texts};
+use crate::scene::{Scene, event, head, say, texts};
 
 /// One writer per task, each appending until told to stop; gives how many entries each was told of.
 async fn write_while(scene: &Scene, disturb: impl Future<Output = ()>) -> Vec<(String, u64)> {
@@ -89,6 +89,62 @@ async fn tables_of_another_version_are_refused_and_left_as_they_are() {
     assert!(matches!(refused, OpenError::UnknownFormat { found: 7, known: 1, .. }), "{refused}");
     let made = cluster.query("SELECT to_regclass('neuroflow_entry') IS NULL").expect("asked");
     assert_eq!(made, "t", "nothing was made in tables that aren't ours");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_refuses_costs_nobody_elses_task_anything() {
+    let cluster = Cluster::start();
+    let scene = Scene::open(cluster.config("one")).await.expect("it opens");
+    let holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory'";
+    let before = cluster.query(holder).expect("asked");
+    let append = |number: u64| {
+        let task = format!("t{number:02}");
+        let entries = vec![event(&task, 1, "hello")];
+        Append { head: head(&task, TaskState::Working, 0), entries }
+    };
+    let mut appends: Vec<Append> = (0..40).map(append).collect();
+    // No text of the server's may have that in it.
+    appends[17].head.context = "a\0b".to_owned();
+    appends[30].entries[0].key = "a\0b".to_owned();
+    // What follows it in the same task goes with it, and what is another's doesn't.
+    let mut follows = appends[17].clone();
+    (follows.head.entries, follows.entries) = (1, vec![event("t17", 2, "hello")]);
+    appends.push(follows);
+    let mut follows = append(3);
+    (follows.head.entries, follows.entries) = (1, vec![event("t03", 2, "hello")]);
+    appends.push(follows);
+    let answers = scene.journal.append_all(appends).await;
+    for (at, answer) in answers.iter().enumerate() {
+        match answer {
+            Ok(()) => assert!(![17, 30, 40].contains(&at), "{at} is taken"),
+            Err(AppendError::Database { unknown: false, .. }) => {
+                assert!([17, 30, 40].contains(&at), "{at} is refused");
+            }
+            Err(other) => panic!("{at}: {other}"),
+        }
+    }
+    assert_eq!(texts(&scene.journal, "t03").await, ["1", "2"]);
+    assert!(scene.journal.read("echo", "t17").await.expect("read").is_none());
+    say(&scene.journal, "t17", 0, TaskState::Working).await.expect("it's as if it had never been");
+    assert_eq!(cluster.query(holder).expect("asked"), before, "by the same connection");
+    scene.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_ended_tasks_are_found_without_a_look_at_all() {
+    let cluster = Cluster::start();
+    Scene::open(cluster.config("one")).await.expect("it opens").stop().await;
+    let many = "INSERT INTO neuroflow_task
+                SELECT 'echo', 't' || n, 'c', NULL, 3, true, n, 1, 1, 100, 'one'
+                FROM generate_series(1, 20000) AS n";
+    cluster.query(many).expect("inserted");
+    cluster.query("VACUUM ANALYZE neuroflow_task").expect("analysed");
+    let plan = "EXPLAIN SELECT agent, task, at_ms, bytes FROM neuroflow_task WHERE ended
+                ORDER BY at_ms, task LIMIT 2048";
+    let plan = cluster.query(plan).expect("explained");
+    assert!(plan.contains("neuroflow_task_ended") && !plan.contains("Sort"), "{plan}");
+    let scene = Scene::open(cluster.config("one")).await.expect("what is there is left as it is");
+    scene.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,6 +11,7 @@ mod database;
 mod disk;
 mod folder;
 mod lease;
+mod postgres;
 mod room;
 mod scene;
 mod sole;

@@ -12,6 +12,7 @@ use neuroflow::kernel::{Address, Parcel, Request};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Ask, Header, Node, TaskState, Turn};
 use tokio::sync::Semaphore;
 
+use crate::cluster::Cluster;
 use crate::folder::Folder;
 use crate::scene::config;
 
@@ -54,7 +55,11 @@ impl Work {
 }
 
 async fn node(agent: AnyAgent, folder: &Path) -> Node {
-    let node = Node::builder().agent(agent).journal(config(folder));
+    node_on(agent, config(folder)).await
+}
+
+async fn node_on(agent: AnyAgent, config: JournalConfig) -> Node {
+    let node = Node::builder().agent(agent).journal(config);
     node.start().await.expect("the node starts")
 }
 
@@ -129,15 +134,26 @@ async fn answer(agent: &Agent, task: &str, text: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resumable_task_goes_on_and_does_nothing_twice() {
     let folder = Folder::new();
+    goes_on(config(folder.path())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_database_a_resumable_task_goes_on_as_well() {
+    let cluster = Cluster::start();
+    goes_on(cluster.config("one")).await;
+}
+
+/// A resumable task over the ends of four nodes.
+async fn goes_on(config: JournalConfig) {
     let work = Work::new();
-    let first = node(work.agent(true), folder.path()).await;
+    let first = node_on(work.agent(true), config.clone()).await;
     let agent = address(&first);
     let task = begin(&agent, "order").await;
     until(&agent, &task, "paid 1").await;
     first.stop().await;
 
     // Again, and stopped again while it waits for its client.
-    let second = node(work.agent(true), folder.path()).await;
+    let second = node_on(work.agent(true), config.clone()).await;
     let agent = address(&second);
     work.gate.add_permits(10);
     let seen = until(&agent, &task, "who?").await;
@@ -151,7 +167,7 @@ async fn a_resumable_task_goes_on_and_does_nothing_twice() {
     assert_eq!(seen, expected);
     second.stop().await;
 
-    let third = node(work.agent(true), folder.path()).await;
+    let third = node_on(work.agent(true), config.clone()).await;
     let agent = address(&third);
     let state = told(events(&agent, &task).await.last().expect("events").get());
     assert_eq!(state, "5 waiting for input who?");
@@ -164,7 +180,7 @@ async fn a_resumable_task_goes_on_and_does_nothing_twice() {
     third.stop().await;
 
     // What has ended stays as it is.
-    let fourth = node(work.agent(true), folder.path()).await;
+    let fourth = node_on(work.agent(true), config.clone()).await;
     let agent = address(&fourth);
     let kept: Vec<String> = events(&agent, &task).await.iter().map(|e| told(e.get())).collect();
     assert_eq!(kept, seen);

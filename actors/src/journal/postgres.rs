@@ -3,6 +3,7 @@
 //! One connection commits. It also holds the lock of this node's name, so that nobody else takes
 //! this node's unfinished tasks for its own; reads have a pool beside it.
 
+mod commit;
 mod schema;
 mod write;
 
@@ -15,13 +16,12 @@ use tokio::sync::Mutex;
 
 use super::codec::{entry_kind, state_code, state_of};
 use super::{
-    Append, AppendError, DamageKind, DatabaseError, Entry, HeadPage, JournalDamage, OpenError,
-    ReadError, Retention, TaskHead, TaskLog,
+    AppendError, DamageKind, DatabaseError, Entry, HeadPage, JournalDamage, OpenError, ReadError,
+    Retention, TaskHead, TaskLog,
 };
 use crate::agent::{TaskCursor, TaskQuery};
 use crate::limits::{
-    DATABASE_BACKOFF, DATABASE_CONNECTIONS, DATABASE_DEADLINE, JOURNAL_DEADLINE, JOURNAL_PAGE,
-    RETENTION_STEP,
+    DATABASE_CONNECTIONS, DATABASE_DEADLINE, DATABASE_PREPARE, JOURNAL_PAGE, RETENTION_STEP,
 };
 
 /// A journal in a database.
@@ -50,7 +50,7 @@ impl Postgres {
         let node = node.to_owned();
         let journal = Self { options, pool, node, clock, writer: Mutex::new(None) };
         let mut writer = journal.connect().await?;
-        let prepared = journal.in_time(schema::prepare(&mut writer)).await?;
+        let prepared = journal.within(DATABASE_PREPARE, schema::prepare(&mut writer)).await?;
         if let Some(found) = prepared {
             let (place, known) = ("the database".to_owned(), schema::VERSION);
             return Err(OpenError::UnknownFormat { place, found, known });
@@ -75,64 +75,18 @@ impl Postgres {
         &self,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, DatabaseError> {
-        let deadline = self.clock.now() + DATABASE_DEADLINE;
-        match self.clock.before(deadline, work).await {
-            Ok(done) => Ok(done?),
-            Err(_elapsed) => Err(DatabaseError::TimedOut { after: DATABASE_DEADLINE }),
-        }
+        self.within(DATABASE_DEADLINE, work).await
     }
 
-    /// Appends all that fit in one transaction. A connection that breaks is made anew, with longer
-    /// and longer waits, until nobody waits for the appends any more.
-    pub(super) async fn commit(&self, batch: &[Append]) -> Vec<Result<(), AppendError>> {
-        let mut writer = self.writer.lock().await;
-        let deadline = self.clock.now() + JOURNAL_DEADLINE;
-        let (mut wait, mut again) = (FIRST_BACKOFF, false);
-        loop {
-            let committed = self.attempt(&mut writer, batch, again).await;
-            let error = match committed {
-                Ok(answers) => return answers,
-                Err(error) => error,
-            };
-            let late = self.clock.now() + wait >= deadline;
-            if late || !is_passing(&error) {
-                // What the server itself refuses it has undone; an attempt before that is another
-                // matter.
-                let refused = matches!(error, DatabaseError::Sql(sqlx::Error::Database(_)));
-                let (source, unknown) = (std::sync::Arc::new(error), again || !refused);
-                return vec![Err(AppendError::Database { source, unknown }); batch.len()];
-            }
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                ?wait,
-                "the journal's database went away; connecting again"
-            );
-            self.clock.sleep(wait).await;
-            wait = (wait * 2).min(DATABASE_BACKOFF);
-            again = true;
-        }
-    }
-
-    async fn attempt(
+    async fn within<T>(
         &self,
-        writer: &mut Option<PgConnection>,
-        batch: &[Append],
-        again: bool,
-    ) -> Result<Vec<Result<(), AppendError>>, DatabaseError> {
-        // Out of its place while it's in use: what is dropped in the middle isn't used again.
-        let mut connection = if let Some(connection) = writer.take() {
-            connection
-        } else {
-            let mut connection = self.connect().await?;
-            if !self.in_time(schema::claim(&mut connection, &self.node)).await? {
-                return Err(DatabaseError::TimedOut { after: DATABASE_DEADLINE });
-            }
-            connection
-        };
-        let committed = write::commit(&mut connection, &self.node, batch, again);
-        let answers = self.in_time(committed).await?;
-        *writer = Some(connection);
-        Ok(answers)
+        after: Duration,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, DatabaseError> {
+        match self.clock.before(self.clock.now() + after, work).await {
+            Ok(done) => Ok(done?),
+            Err(_elapsed) => Err(DatabaseError::TimedOut { after }),
+        }
     }
 
     pub(super) async fn read(&self, agent: &str, task: &str) -> Result<Option<TaskLog>, ReadError> {
@@ -287,28 +241,6 @@ impl Postgres {
             due.push((row.try_get("agent").map_err(sql)?, row.try_get("task").map_err(sql)?));
         }
         Ok(due)
-    }
-}
-
-/// Whether a new connection may help.
-fn is_passing(error: &DatabaseError) -> bool {
-    match error {
-        DatabaseError::TimedOut { .. } => true,
-        DatabaseError::Sql(sqlx::Error::Database(error)) => {
-            // Connection exceptions, an operator's intervention, a server that can't take more, and
-            // transactions that were in each other's way.
-            let code = error.code().unwrap_or_default();
-            ["08", "57P", "53", "40"].iter().any(|class| code.starts_with(class))
-        }
-        DatabaseError::Sql(error) => matches!(
-            error,
-            sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::Protocol(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::WorkerCrashed
-        ),
-        DatabaseError::Row { .. } => false,
     }
 }
 

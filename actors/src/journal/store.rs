@@ -255,11 +255,14 @@ impl Store {
     }
 
     pub(super) async fn agents(&self) -> Result<Vec<String>, ReadError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.tasks().agents()),
-            Self::Embedded(embedded) => Ok(embedded.catalog().index.agents()),
-            Self::Postgres(postgres) => postgres.agents().await,
-        }
+        let mut agents = match self {
+            Self::Memory(memory) => memory.tasks().agents(),
+            Self::Embedded(embedded) => embedded.catalog().index.agents(),
+            Self::Postgres(postgres) => postgres.agents().await?,
+        };
+        // What the node itself keeps lies under names that no agent can have.
+        agents.retain(|name| !name.contains('/'));
+        Ok(agents)
     }
 
     pub(super) async fn unfinished(&self, agent: String) -> Result<Vec<TaskHead>, ReadError> {

@@ -48,7 +48,7 @@ pub(super) async fn claim(connection: &mut PgConnection, node: &str) -> Result<b
 }
 
 /// Text is compared by its bytes, as the other journals do.
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS neuroflow_journal (
        one boolean PRIMARY KEY DEFAULT true CHECK (one),
        version bigint NOT NULL
@@ -81,4 +81,7 @@ const TABLES: [&str; 5] = [
      )"#,
     "CREATE INDEX IF NOT EXISTS neuroflow_task_order ON neuroflow_task (agent, at_ms, task)",
     "CREATE INDEX IF NOT EXISTS neuroflow_task_open ON neuroflow_task (agent, node) WHERE NOT ended",
+    // What retention looks at, which every node does all the time: the oldest, how many, how many bytes.
+    "CREATE INDEX IF NOT EXISTS neuroflow_task_ended ON neuroflow_task (at_ms, task) INCLUDE (bytes)
+       WHERE ended",
 ];

@@ -1,0 +1,99 @@
+//! The built node on a PostgreSQL server, from the outside: killed, started anew, and looked at.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, now};
+use crate::crash::{Killable, call, neuroflow};
+
+/// A port that nobody listens on.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// Takes each notification, until one says that the task has ended; gives what they said.
+fn receive(at: SocketAddr) -> Vec<Value> {
+    let listener = TcpListener::bind(at).expect("the port is still free");
+    listener.set_nonblocking(true).expect("a socket");
+    let (mut told, begun) = (Vec::new(), now());
+    loop {
+        assert!(begun.elapsed() < Duration::from_mins(2), "the webhook is told {told:?}");
+        let Ok((mut stream, _)) = listener.accept() else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        stream.set_nonblocking(false).expect("a socket");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let mut bytes = Vec::new();
+        let body = loop {
+            let mut more = [0; 4_096];
+            let Ok(read @ 1..) = stream.read(&mut more) else { break None };
+            bytes.extend_from_slice(&more[..read]);
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if let Some((_, body)) = text.split_once("\r\n\r\n")
+                && let Ok(body) = serde_json::from_str::<Value>(body)
+            {
+                break Some(body);
+            }
+        };
+        // Who was killed in the middle tells it again.
+        let Some(body) = body else { continue };
+        let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        let over = body["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED";
+        told.push(body);
+        if over {
+            return told;
+        }
+    }
+}
+
+#[test]
+fn a_killed_node_has_its_tasks_and_tells_its_webhooks_when_it_is_back() {
+    let cluster = Cluster::start();
+    let node = Killable::start_at(&cluster.url(), "off");
+    let hook = free_port();
+    let params = json!({
+        "message": {
+            "messageId": "1", "contextId": "c-1", "role": "ROLE_USER",
+            "parts": [{ "text": "hello" }],
+        },
+        "configuration": { "taskPushNotificationConfig": { "url": format!("http://{hook}/") } },
+    });
+    let answer = call(node.gateway, "SendMessage", &params).expect("an answer");
+    let task = answer["result"]["task"].clone();
+    assert_eq!(task["status"]["state"], "TASK_STATE_COMPLETED", "{answer}");
+    let id = task["id"].as_str().expect("an id");
+    // A message that the server couldn't keep isn't taken, and nothing is lost for it.
+    let mut poisoned = params.clone();
+    poisoned["message"]["contextId"] = json!("a\0b");
+    let refused = call(node.gateway, "SendMessage", &poisoned).expect("an answer");
+    assert_eq!(refused["error"]["code"], -32602, "{refused}");
+    node.kill();
+
+    let node = Killable::start_at(&cluster.url(), "off");
+    let told = receive(hook);
+    assert!(told.iter().all(|update| !update.to_string().contains("a\\u0000b")), "{told:?}");
+    let found = call(node.gateway, "GetTask", &json!({ "id": id })).expect("an answer");
+    assert_eq!(found["result"], task);
+    let listed = call(node.gateway, "ListTasks", &json!({})).expect("an answer");
+    assert_eq!(listed["result"]["totalSize"], 1, "{listed}");
+
+    // Beside the node and after it, without what the node keeps for itself.
+    let look = |action: &[&str]| {
+        let mut tasks = neuroflow(&["tasks", "--journal-url", &cluster.url()]);
+        let output = tasks.args(action).output().expect("the built binary");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let actions: [&[&str]; 3] = [&["list"], &["show", id], &["export"]];
+    let beside = actions.map(look);
+    for said in &beside {
+        assert!(said.contains(id) && !said.contains("/push"), "{said}");
+    }
+    node.kill();
+    assert_eq!(actions.map(look), beside);
+}
