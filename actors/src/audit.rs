@@ -85,6 +85,23 @@ pub enum AuditEvent {
         /// Why, in one of the program's own words.
         reason: &'static str,
     },
+    /// A request wasn't let in, whoever it's from.
+    RequestRefused {
+        /// Who, if that was asked.
+        principal: Option<AuditId>,
+        /// Where from.
+        peer: Option<IpAddr>,
+        /// Why, in one of the program's own words.
+        reason: &'static str,
+    },
+    /// More requests weren't let in, for want of a credential or otherwise, than are in the log one by
+    /// one.
+    RefusalsUnlisted {
+        /// Where from; nowhere in particular for those of too many peers at once.
+        peer: Option<IpAddr>,
+        /// How many since the last such record, or the start.
+        requests: u64,
+    },
     /// A capability was used.
     CapabilityUse {
         /// Whose it is.
@@ -174,6 +191,8 @@ impl AuditEvent {
             Self::NodeStopped => "node_stopped",
             Self::Authentication { .. } => "authentication",
             Self::Authorisation { .. } => "authorisation",
+            Self::RequestRefused { .. } => "request_refused",
+            Self::RefusalsUnlisted { .. } => "refusals_unlisted",
             Self::CapabilityUse { .. } => "capability_use",
             Self::CellStarted { .. } => "cell_started",
             Self::CellEnded { .. } => "cell_ended",

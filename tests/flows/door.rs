@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow::actors::{AccessConfig, RulesSource, TlsFiles};
+use neuroflow::actors::{AccessConfig, AuditConfig, RulesSource, TlsFiles};
 use neuroflow::{AnyAgent, Echo, GatewayConfig, ManualClock, Node, NodeBuilder};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use serde_json::json;
@@ -17,7 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-use crate::access::{Files, token};
+use crate::access::{Files, audited, token};
 use crate::client::{Connection, message, request, within};
 use crate::support::{eventually, loopback, pause, start};
 
@@ -227,7 +227,14 @@ fn peer(stream: &TlsStream<TcpStream>) -> Vec<u8> {
 async fn a_changed_certificate_is_shown_to_new_connections_and_ends_no_old_one() {
     let tls = Tls::fresh();
     let paths = tls.paths.clone();
-    let (node, to) = start(echo(|gateway| gateway.door.tls = Some(paths))).await;
+    let log = tls.files.path().join("audit.log");
+    let builder = echo(|gateway| gateway.door.tls = Some(paths));
+    let (node, to) = start(builder.audit(AuditConfig::new(&log))).await;
+    let verdicts = || -> Vec<String> {
+        let changes = audited(&log, "config_changed").into_iter();
+        let changes = changes.filter(|event| event["part"] == "certificate");
+        changes.map(|event| event["verdict"].as_str().expect("a verdict").to_owned()).collect()
+    };
     let connector = tls.connector(None, &["http/1.1"]);
     let mut old = connect(to, &connector).await;
     assert_eq!(post(&mut old, "").await.0, 200);
@@ -245,8 +252,13 @@ async fn a_changed_certificate_is_shown_to_new_connections_and_ends_no_old_one()
     assert_eq!(peer(&connect(to, &connector).await), der);
     assert_ne!(before, der);
     assert_eq!(post(&mut old, "").await.0, 200);
+    // While only one of the two files was there, they may have been looked at.
+    eventually("the change in the log", || verdicts().last().is_some_and(|it| it == "allowed"))
+        .await;
+    let taken = verdicts().len();
     tls.files.write("key", "no key");
-    pause(2_500).await;
+    eventually("the refusal in the log", || verdicts().len() > taken).await;
+    assert_eq!(verdicts()[taken..], ["denied"]);
     let mut still = connect(to, &connector).await;
     assert_eq!((peer(&still), post(&mut still, "").await.0), (der, 200));
     // HTTP/2 is offered, and plain requests get no further.

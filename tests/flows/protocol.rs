@@ -116,6 +116,27 @@ impl Peer {
         }
     }
 
+    /// What the answer to a message says of the extensions that are in force: a header of HTTP, or
+    /// metadata of gRPC.
+    pub(crate) async fn activated(&self, params: Value) -> Option<String> {
+        let operation = "SendMessage";
+        let request = match self.binding {
+            Binding::Rpc => self.rpc_request(operation, &params),
+            Binding::Rest => self.rest_request(operation, params),
+            Binding::Grpc => {
+                type Codec = ProstCodec<pb::SendMessageRequest, pb::SendMessageResponse>;
+                let mut grpc = self.channel().await;
+                let path = format!("/lf.a2a.v1.A2AService/{operation}").parse().expect("a path");
+                let request = self.grpc_request::<pb::SendMessageRequest>(params);
+                let answer = within(grpc.unary(request, path, Codec::default())).await;
+                let answer = answer.expect("an answer");
+                let value = answer.metadata().get("a2a-extensions");
+                return value.map(|value| value.to_str().expect("text").to_owned());
+            }
+        };
+        self.exchange(&request).await.header("a2a-extensions").map(str::to_owned)
+    }
+
     async fn exchange(&self, request: &[u8]) -> Response {
         let mut connection = Connection::open(self.to).await;
         connection.send(request).await.expect("the request is sent");
@@ -127,20 +148,29 @@ impl Peer {
     }
 
     fn headers(&self) -> Vec<(&str, &str)> {
-        let has_version = self.headers.iter().any(|(name, _)| *name == "a2a-version");
         let mut headers: Vec<_> =
             self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        if !has_version {
-            // What isn't sent is sent under a name that nobody reads.
-            headers.push(("A2A-Version", "0.3"));
+        if !self.headers.iter().any(|(name, _)| *name == "a2a-version") {
+            // Otherwise it would be sent as usual.
+            headers.push(("a2a-version", ""));
         }
         headers
+    }
+
+    /// The bytes of a POST, without the version if that isn't to be sent.
+    fn post(&self, path: &str, body: &Value) -> Vec<u8> {
+        let mut request = post(path, &self.headers(), body.to_string().as_bytes());
+        let line = b"a2a-version: \r\n";
+        if let Some(at) = request.windows(line.len()).position(|bytes| bytes == line) {
+            request.drain(at..at + line.len());
+        }
+        request
     }
 
     fn rpc_request(&self, operation: &str, params: &Value) -> Vec<u8> {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": operation, "params": params });
         let path = self.agent.map_or("/".to_owned(), |agent| format!("/agents/{agent}"));
-        post(&path, &self.headers(), body.to_string().as_bytes())
+        self.post(&path, &body)
     }
 
     fn rest_request(&self, operation: &str, mut params: Value) -> Vec<u8> {
@@ -174,7 +204,7 @@ impl Peer {
         }
         let path = format!("{}{tenant}{path}", self.prefix());
         if method == "POST" {
-            return post(&path, &self.headers(), params.to_string().as_bytes());
+            return self.post(&path, &params);
         }
         let empty = Map::new();
         let query: Vec<String> = params
@@ -188,7 +218,7 @@ impl Peer {
             .collect();
         let mut head =
             format!("{method} {path}?{} HTTP/1.1\r\nhost: localhost\r\n", query.join("&"));
-        for (name, value) in self.headers() {
+        for (name, value) in self.headers().into_iter().filter(|(_, value)| !value.is_empty()) {
             head.extend([name, ": ", value, "\r\n"]);
         }
         head.push_str("\r\n");
@@ -388,7 +418,8 @@ fn details(details: &Value) -> (Option<String>, Option<String>) {
 fn fault(status: &tonic::Status) -> Fault {
     let details = status.get_error_details();
     let info = details.error_info().expect("an ErrorInfo");
-    assert_eq!(info.domain, "a2a-protocol.org");
+    // The protocol's own, or the door's, which is in front of it.
+    assert!(["a2a-protocol.org", "neuroflow"].contains(&info.domain.as_str()), "{info:?}");
     let violations = details.bad_request().map(|bad| &bad.field_violations);
     let field = violations.and_then(|all| all.first()).map(|first| first.field.clone());
     let code = i64::from(i32::from(status.code()));

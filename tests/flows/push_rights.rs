@@ -8,7 +8,7 @@ use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, NodeBuilder, Turn};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::access::{Files, token};
+use crate::access::{Files, audited, token};
 use crate::client::{message, task_of};
 use crate::protocol::{Binding, Peer};
 use crate::push::{Receiver, send_to};
@@ -106,7 +106,14 @@ async fn who_may_read_no_more_is_told_no_more() {
     seen.has_been_told("late").await;
     until_configs(&boss, &task, &["seen"]).await;
     assert!(read.told().is_empty(), "{:?}", read.told());
+    let delete = json!({ "taskId": task, "id": "seen" });
+    boss.call("DeleteTaskPushNotificationConfig", delete).await.expect("it's deleted");
     node.stop().await;
+    let parts = |part: &str| {
+        let changes = audited(&log, "config_changed").into_iter();
+        changes.filter(|event| event["part"] == part).count()
+    };
+    assert_eq!((parts("push"), parts("push_deleted")), (2, 1));
     let log = std::fs::read_to_string(&log).expect("an audit log");
     let noted: Vec<&str> = log.lines().filter(|line| line.contains("\"withdrawn\"")).collect();
     assert_eq!(noted.len(), 1, "{noted:?}");

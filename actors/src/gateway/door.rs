@@ -11,8 +11,9 @@ mod paced;
 mod refusal;
 mod request_id;
 mod tls;
+mod unlisted;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +23,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use neuroflow_kernel::{Clock, Header};
+use neuroflow_kernel::{Clock, Header, TraceContext};
 
 use super::SecurityScheme;
-use crate::access::{Access, AccessMeter, AuthError, Credential, Identified, Principal, Proof};
+use crate::access::{
+    Access, AccessMeter, AuthError, Credential, Identified, Principal, PrincipalKind, Proof,
+};
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
+use crate::limits::REFUSALS_COUNTED;
 
 pub(crate) use admitted::{Admitted, Denial};
 pub(super) use connection::{Peer, serve_connection};
@@ -36,6 +40,7 @@ pub(super) use refusal::Refusal;
 pub use request_id::RequestId;
 pub(super) use tls::Tls;
 pub use tls::{TlsError, TlsFiles};
+use unlisted::Unlisted;
 
 /// What the door of a gateway is made of.
 ///
@@ -68,6 +73,7 @@ pub(super) struct Door {
     config: DoorConfig,
     hosts: Hosts,
     grants: Arc<Grants>,
+    unlisted: Unlisted,
     clock: Clock,
 }
 
@@ -88,7 +94,7 @@ impl Door {
     pub(super) fn new(config: DoorConfig, hosts: Hosts, clock: Clock) -> Arc<Self> {
         let meter = meter(config.access.as_ref());
         let grants = Arc::new(Grants::new(meter, config.audit.clone()));
-        Arc::new(Self { config, hosts, grants, clock })
+        Arc::new(Self { config, hosts, grants, unlisted: Unlisted::default(), clock })
     }
 
     /// How clients can prove who they are, for the cards.
@@ -127,6 +133,7 @@ impl Door {
             let place = match &self.config.access {
                 Some(access) => access.admit(&identified.principal).inspect_err(|_throttled| {
                     access.config().meter.throttled();
+                    self.note_refusal(peer.as_ref(), Some(&identified.principal), "throttled");
                 })?,
                 None => None,
             };
@@ -156,6 +163,8 @@ impl Door {
         let scheme = match &read {
             Ok(Credential::Certificate(_)) => "mtls",
             Ok(Credential::None) => "none",
+            // Three parts between dots: no token of ours has one in it.
+            Ok(Credential::Bearer(token)) if token.contains('.') => "jwt",
             _ => "bearer",
         };
         let judged = match read {
@@ -167,12 +176,13 @@ impl Door {
             Err(error) => (None, error.code()),
         };
         access.config().meter.authentication(outcome);
-        if access.authenticates() {
+        let address = peer.map(|peer| peer.address().ip());
+        if access.authenticates() && (judged.is_ok() || self.lists(address)) {
             let verdict = if judged.is_ok() { Verdict::Allowed } else { Verdict::Denied };
             let event = AuditEvent::Authentication {
                 scheme,
                 principal,
-                peer: peer.map(|peer| peer.address().ip()),
+                peer: address,
                 verdict,
                 reason: outcome,
             };
@@ -183,6 +193,46 @@ impl Door {
             }
         }
         judged.map_err(|error| Refusal::unauthenticated(&error))
+    }
+}
+
+impl Door {
+    /// Whether one more refusal is recorded by itself.
+    fn lists(&self, peer: Option<IpAddr>) -> bool {
+        self.config.audit.is_on() && self.unlisted.lists(peer)
+    }
+
+    /// Records that a request isn't let in, unless its peer has had enough of that.
+    fn note_refusal(
+        &self,
+        peer: Option<&Peer>,
+        principal: Option<&Principal>,
+        reason: &'static str,
+    ) {
+        let peer = peer.map(|peer| peer.address().ip());
+        if !self.lists(peer) {
+            return;
+        }
+        let named = principal.filter(|known| known.kind() != PrincipalKind::Anonymous);
+        let principal = named.map(|known| AuditId::new(known.id()));
+        let refused = AuditEvent::RequestRefused { principal, peer, reason };
+        self.config.audit.note(TraceContext::NONE, refused);
+    }
+
+    /// Records how many requests were refused that aren't recorded by themselves.
+    pub(super) fn note_unlisted(&self) {
+        for (peer, requests) in self.unlisted.take() {
+            let unlisted = AuditEvent::RefusalsUnlisted { peer, requests };
+            self.config.audit.note(TraceContext::NONE, unlisted);
+        }
+    }
+
+    /// Does so from time to time.
+    pub(super) async fn account(self: Arc<Self>) {
+        while self.config.audit.is_on() {
+            self.clock.sleep(REFUSALS_COUNTED).await;
+            self.note_unlisted();
+        }
     }
 }
 
@@ -230,6 +280,9 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
                 path = head.uri.path(),
                 "request refused"
             );
+            if matches!(refusal.code(), "host" | "origin") {
+                door.note_refusal(head.extensions.get::<Peer>(), None, refusal.code());
+            }
             refusal.into_response(shape)
         }
     };

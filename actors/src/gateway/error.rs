@@ -164,15 +164,16 @@ impl A2aError {
             Self::ExtendedAgentCardNotConfigured => "EXTENDED_AGENT_CARD_NOT_CONFIGURED",
             Self::ExtensionSupportRequired { .. } => "EXTENSION_SUPPORT_REQUIRED",
             Self::VersionNotSupported { .. } => "VERSION_NOT_SUPPORTED",
-            Self::CredentialEnded => "UNAUTHENTICATED",
+            // What no code of JSON-RPC says.
+            Self::AuthenticationRequired | Self::CredentialEnded => "UNAUTHENTICATED",
+            Self::Forbidden { .. } => "PERMISSION_DENIED",
             _ => return None,
         })
     }
 
     /// The reason where no code of JSON-RPC says it: clients tell errors apart by it.
     fn reason_without_code(&self) -> &'static str {
-        let forbidden = matches!(self, Self::Forbidden { .. }).then_some("PERMISSION_DENIED");
-        self.reason().or(forbidden).unwrap_or(match self.code() {
+        self.reason().unwrap_or(match self.code() {
             -32700 | -32600 => "INVALID_REQUEST",
             -32601 => "METHOD_NOT_FOUND",
             -32602 => "INVALID_PARAMS",

@@ -34,6 +34,7 @@ pub struct GatewayServer {
 /// What the stop needs.
 struct Running {
     shared: Arc<Shared>,
+    door: Arc<Door>,
     drain: oneshot::Sender<()>,
     drained: oneshot::Receiver<()>,
 }
@@ -86,17 +87,19 @@ impl Actor for GatewayServer {
         let cancel = cancel_abandoned(abandoned, clock.clone());
         if let Some(tls) = tls.clone() {
             // A fresh actor has room for these few tasks.
-            let _started = context.task(tls.refresh(clock.clone(), door.meter()));
+            let audit = self.config.door.audit.clone();
+            let _started = context.task(tls.refresh(clock.clone(), door.meter(), audit));
         }
+        let _started = context.task(Arc::clone(&door).account());
         let (drain, draining) = oneshot::channel();
         let (end, drained) = oneshot::channel();
-        let router = door.around(router(Arc::clone(&shared), address));
+        let router = Arc::clone(&door).around(router(Arc::clone(&shared), address));
         let work = serve(Listening { listener, tls, router, clock }, draining, end);
         if context.task(cancel).is_err() || context.task(work).is_err() {
             // A fresh actor has no other task.
             return Err(GatewayError::NoAgents);
         }
-        self.running = Some(Running { shared, drain, drained });
+        self.running = Some(Running { shared, door, drain, drained });
         self.bound.send_replace(Some(address));
         Ok(())
     }
@@ -119,6 +122,7 @@ impl Actor for GatewayServer {
             // Either end may be gone already, and then there is nothing left to drain.
             let _gone = running.drain.send(());
             let _gone = running.drained.await;
+            running.door.note_unlisted();
         }
     }
 }

@@ -1,8 +1,13 @@
 //! What the door says no with, in the words of the binding that was spoken to.
 
+use std::collections::HashMap;
+
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::access::{AuthError, Throttled};
 
@@ -79,12 +84,12 @@ impl Refusal {
         let info = json!([{
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
             "reason": name,
-            "domain": "neuroflow",
+            "domain": DOMAIN,
             "metadata": { "code": self.code },
         }]);
         let message = &self.message;
         let body = match shape {
-            Shape::Grpc => return self.grpc(number),
+            Shape::Grpc => return self.grpc(number, name),
             Shape::JsonRpc => json!({
                 "jsonrpc": "2.0", "id": null,
                 "error": { "code": -32600, "message": message, "data": info },
@@ -102,16 +107,14 @@ impl Refusal {
         response
     }
 
-    /// An answer without messages: status and text are among its headers.
-    fn grpc(&self, number: u16) -> Response {
-        let mut response = StatusCode::OK.into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(number));
-        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.message)) {
-            headers.insert("grpc-message", message);
-        }
-        self.write(headers);
+    /// An answer without messages: status, text and details are among its headers.
+    fn grpc(&self, number: i32, reason: &str) -> Response {
+        let mut details = ErrorDetails::new();
+        let code = ("code".to_owned(), self.code.to_owned());
+        details.set_error_info(reason, DOMAIN, HashMap::from([code]));
+        let status = Status::with_error_details(Code::from(number), &self.message, details);
+        let mut response = status.into_http::<tonic::body::Body>().map(Body::new);
+        self.write(response.headers_mut());
         response
     }
 
@@ -167,7 +170,7 @@ impl Shape {
 }
 
 /// Number and name of the status in `google.rpc.Code`.
-fn google_rpc(status: StatusCode) -> (u16, &'static str) {
+fn google_rpc(status: StatusCode) -> (i32, &'static str) {
     match status.as_u16() {
         401 => (16, "UNAUTHENTICATED"),
         403 => (7, "PERMISSION_DENIED"),
@@ -188,19 +191,7 @@ fn openai(status: StatusCode) -> &'static str {
     }
 }
 
-/// As gRPC wants it: printable ASCII but `%` as it is, and other bytes by their numbers.
-fn percent_encoded(text: &str) -> String {
-    use std::fmt::Write;
-    text.bytes().fold(String::with_capacity(text.len()), |mut encoded, byte| {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string doesn't fail.
-            let _written = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
-}
+const DOMAIN: &str = "neuroflow";
 
 #[cfg(test)]
 mod tests {
@@ -230,8 +221,12 @@ mod tests {
         let response = Refusal::unauthenticated(&AuthError::Missing).into_response(Shape::Grpc);
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "16");
-        assert_eq!(response.headers()["grpc-message"], "a credential is needed");
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!(status.message(), "a credential is needed");
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), ("UNAUTHENTICATED", DOMAIN));
+        assert_eq!(info.metadata["code"], "missing");
         assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"neuroflow\"");
-        assert_eq!(percent_encoded("5 % ü"), "5 %25 %C3%BC");
     }
 }

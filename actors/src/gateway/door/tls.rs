@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use neuroflow_kernel::Clock;
+use neuroflow_kernel::{Clock, TraceContext};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -13,6 +13,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::watch;
 
 use crate::access::{AccessMeter, FileError, read_file};
+use crate::audit::{Audit, AuditEvent, Digest, Verdict};
 use crate::limits::FILE_POLL;
 
 /// The files of a TLS listener, all of them PEM.
@@ -115,13 +116,23 @@ impl Tls {
     }
 
     /// Looks at the files again and again. Those that can't be used change nothing.
-    pub(in crate::gateway) async fn refresh(mut self, clock: Clock, meter: Arc<dyn AccessMeter>) {
+    pub(in crate::gateway) async fn refresh(
+        mut self,
+        clock: Clock,
+        meter: Arc<dyn AccessMeter>,
+        audit: Audit,
+    ) {
+        let changed = |digest, verdict| {
+            let changed = AuditEvent::ConfigChanged { part: "certificate", digest, verdict };
+            audit.note(TraceContext::NONE, changed);
+        };
         let mut refused = None;
         loop {
             clock.sleep(FILE_POLL).await;
             match read(self.files.clone()).await {
                 Ok((_, digest)) if digest == self.digest => {}
                 Ok((config, digest)) => {
+                    changed(Digest::from(digest), Verdict::Allowed);
                     self.digest = digest;
                     refused = None;
                     self.sender.send_replace(config);
@@ -133,6 +144,8 @@ impl Tls {
                     let text = error.to_string();
                     if refused.as_ref() != Some(&text) {
                         meter.reload("certificate", false);
+                        // What can't be read has no digest.
+                        changed(Digest::ZERO, Verdict::Denied);
                         let error = &error as &dyn std::error::Error;
                         tracing::error!(error, "the changed certificate isn't taken over");
                     }
