@@ -4,7 +4,7 @@ use neuroflow::actors::{Chunk, Extension};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Artifact, Echo, Node, Turn};
 use serde_json::{Value, json};
 
-use crate::client::message;
+use crate::client::{Connection, message, post};
 use crate::protocol::{Binding, Fault, Peer};
 use crate::support::{loopback, start};
 use crate::turns::curious;
@@ -351,6 +351,10 @@ async fn extensions_that_both_speak_are_in_force() {
         let done = peer.call("SendMessage", text("hi")).await.expect("a task");
         let text = &done["task"]["artifacts"][0]["parts"][0]["text"];
         assert_eq!(text, "https://example.org/ext/needed", "{binding:?}");
+        let said = peer.activated(crate::bindings::text("hi")).await;
+        assert_eq!(said.as_deref(), Some("https://example.org/ext/needed"), "{binding:?}");
+        let plain = Peer::new(binding, to, None).with("a2a-extensions", known);
+        assert_eq!(plain.activated(crate::bindings::text("hi")).await, None, "{binding:?}");
         let refused = peer.stream("SendStreamingMessage", crate::bindings::text("hi")).await;
         let fault = refused.err().expect("it doesn't stream");
         assert_eq!(fault.reason, "UNSUPPORTED_OPERATION");
@@ -382,6 +386,104 @@ async fn a_tenant_names_an_agent_and_anything_else_is_refused() {
             let fault = fault.expect_err("the path names another");
             assert_eq!(fault.field.as_deref(), Some("tenant"), "{fault:?}");
         }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_id_with_a_control_character_is_refused_by_its_name() {
+    let (node, to) = start(node()).await;
+    for binding in Binding::ALL {
+        let root = Peer::new(binding, to, None);
+        for control in ["\0", "\n", "\u{7f}", "\u{85}"] {
+            let id = format!("a{control}b");
+            for field in ["contextId", "taskId", "messageId"] {
+                let mut ask = text("hello");
+                ask["message"][field] = json!(id);
+                let fault = root.call("SendMessage", ask).await.expect_err("it's refused");
+                assert_eq!(fault.reason, "INVALID_PARAMS", "{binding:?} {fault:?}");
+                assert_eq!(fault.field, Some(format!("message.{field}")), "{binding:?}");
+            }
+        }
+        let listed = root.call("ListTasks", json!({})).await.expect("a page");
+        assert_eq!(listed.get("tasks").map_or(0, |tasks| tasks.as_array().map_or(0, Vec::len)), 0);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_tenant_of_the_query_or_of_an_optional_body_counts_as_well() {
+    let (node, to) = start(node()).await;
+    let narrator = Peer::new(Binding::Rest, to, Some("narrator"));
+    let task = id(&narrator.call("SendMessage", text("go")).await.expect("a task"));
+    let mut connection = Connection::open(to).await;
+    let version = "A2A-Version=1.0";
+    for (path, status) in [
+        (format!("/tasks/{task}?{version}&tenant=narrator"), 200),
+        (format!("/tasks/{task}?{version}"), 404),
+        (format!("/tasks/{task}?{version}&tenant=echo"), 404),
+        (format!("/narrator/tasks/{task}?{version}&tenant=narrator"), 200),
+        (format!("/narrator/tasks/{task}?{version}&tenant=echo"), 400),
+        (format!("/agents/narrator/tasks/{task}?{version}&tenant=narrator"), 200),
+        (format!("/agents/narrator/tasks/{task}?{version}&tenant=echo"), 400),
+        (format!("/tasks/{task}?{version}&tenant=narrator&tenant=narrator"), 400),
+        (format!("/tasks/{task}?{version}&tenant=nobody"), 400),
+    ] {
+        let answer = connection.get(&path).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text());
+    }
+    let listed = connection.get(&format!("/tasks?{version}&tenant=narrator")).await.json();
+    assert_eq!((&listed["totalSize"], &listed["tasks"][0]["id"]), (&json!(1), &json!(task)));
+    assert_eq!(connection.get(&format!("/tasks?{version}")).await.json()["totalSize"], 0);
+
+    // A message has its tenant in its body; one in the query must be the same.
+    let mut ask = text("go");
+    let send = |ask: &Value, query: &str| {
+        post(&format!("/message:send?{query}"), &[], ask.to_string().as_bytes())
+    };
+    for (body, query, status) in [
+        ("", "tenant=narrator", 200),
+        ("narrator", "tenant=narrator", 200),
+        ("narrator", "tenant=echo", 400),
+    ] {
+        ask["tenant"] = json!(body);
+        connection.send(&send(&ask, query)).await.expect("it's sent");
+        let answer = connection.receive().await.expect("an answer");
+        assert_eq!(answer.status, status, "{body:?} {query}: {}", answer.text());
+        if status == 200 {
+            assert_eq!(answer.json()["task"]["artifacts"][0]["name"], "story");
+        }
+    }
+
+    // A subscription may have a body, and what that says counts.
+    let mut ask = text("go");
+    ask["configuration"] = json!({ "returnImmediately": true });
+    let sleeper = Peer::new(Binding::Rest, to, Some("sleeper"));
+    let task = id(&sleeper.call("SendMessage", ask).await.expect("a task"));
+    let subscribe = |query: &str, body: Value| {
+        let path = format!("/tasks/{task}:subscribe?{query}");
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        post(&path, &[], body.as_bytes())
+    };
+    for request in [
+        subscribe("", json!({ "tenant": "sleeper" })),
+        subscribe("", json!({ "tenant": "sleeper", "id": task })),
+        subscribe("tenant=sleeper", Value::Null),
+        subscribe("tenant=sleeper", json!({ "tenant": "sleeper" })),
+    ] {
+        let stream = Connection::open(to).await.events(&request).await;
+        let mut stream = stream.unwrap_or_else(|answer| panic!("{}", answer.text()));
+        let (_, first) = stream.next().await.expect("the task");
+        assert_eq!(first["task"]["id"], task);
+    }
+    for (request, status) in [
+        (subscribe("", Value::Null), 404),
+        (subscribe("", json!({ "tenant": "sleeper", "id": "other" })), 400),
+        (subscribe("tenant=echo", json!({ "tenant": "sleeper" })), 400),
+        (subscribe("", json!({ "tenant": 7 })), 400),
+    ] {
+        let refused = Connection::open(to).await.events(&request).await.err().expect("refused");
+        assert_eq!(refused.status, status, "{}", refused.text());
     }
     node.stop().await;
 }

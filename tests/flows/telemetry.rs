@@ -274,3 +274,48 @@ async fn the_meter_hears_of_every_call() {
     );
     node.stop().await;
 }
+
+#[tokio::test]
+async fn chat_completions_are_counted_and_traced_as_whatever_they_come_to() {
+    let seen = Arc::<Seen>::default();
+    let failing = AgentBuilder::new("failing", "Fails.").on_ask(|_, _| async move {
+        Err::<Answer, _>(neuroflow::AgentError::failed("on purpose"))
+    });
+    let node = Node::builder().agent(neuroflow::AnyAgent::new(neuroflow::Echo)).agent(failing);
+    let node = node.gateway(loopback()).observer(seen.clone());
+    let (node, to) = start(node.meter(seen.clone(), Arc::new(|| true))).await;
+    let mut connection = Connection::open(to).await;
+    let ask = |model: &str| {
+        let messages = json!([{ "role": "user", "content": "hi" }]);
+        json!({ "model": model, "messages": messages }).to_string()
+    };
+    let path = "/v1/chat/completions";
+    for body in [ask("echo"), ask("failing"), ask("none"), "{".to_owned(), "{}".to_owned()] {
+        connection.post(path, body.as_bytes()).await;
+    }
+    connection.get("/v1/models/none").await;
+    let operation = "CreateChatCompletion";
+    assert_eq!(
+        *locked(&seen.requests),
+        [
+            (operation, 200, None),
+            (operation, 422, Some(-32603)),
+            (operation, 404, Some(-32602)),
+            (operation, 400, Some(-32700)),
+            (operation, 400, Some(-32602)),
+            ("GetModel", 404, Some(-32602)),
+        ]
+    );
+    let ended = || {
+        let spans = locked(&seen.spans);
+        spans.iter().filter(|span| span.name == operation).cloned().collect::<Vec<Span>>()
+    };
+    eventually("the spans of all completions", || ended().len() == 5).await;
+    let spans = ended();
+    has(&spans[0], "gen_ai.agent.name", "echo");
+    has(&spans[1], "gen_ai.agent.name", "failing");
+    let errors: Vec<_> = spans.iter().map(|span| span.error.is_some()).collect();
+    assert_eq!(errors, [false, true, true, true, true]);
+    assert!(spans[2..].iter().all(|span| attribute(span, "gen_ai.agent.name").is_none()));
+    node.stop().await;
+}

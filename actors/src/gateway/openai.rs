@@ -92,6 +92,16 @@ impl ChatError {
         }
     }
 
+    /// What JSON-RPC would say, for those who count.
+    fn rpc_code(&self) -> i32 {
+        match self {
+            Self::Json { .. } => -32700,
+            Self::Invalid { .. } | Self::UnknownModel { .. } => -32602,
+            Self::Ended { .. } | Self::AuthRequired | Self::TimedOut => -32603,
+            Self::Gateway(error) => error.code(),
+        }
+    }
+
     fn to_json(&self) -> Value {
         let kind = match self.status() {
             StatusCode::UNPROCESSABLE_ENTITY => "agent_error",
@@ -132,13 +142,13 @@ async fn model(
     let sees = |served: &Served| {
         head.extensions.get::<Admitted>().is_some_and(|admitted| admitted.sees(&served.agent))
     };
-    let (status, body) = if shared.served(&model).is_some_and(sees) {
-        (StatusCode::OK, described(&model, shared.started_s()))
+    let (status, body, error) = if shared.served(&model).is_some_and(sees) {
+        (StatusCode::OK, described(&model, shared.started_s()), None)
     } else {
         let error = ChatError::UnknownModel { model };
-        (error.status(), error.to_json())
+        (error.status(), error.to_json(), Some(error.rpc_code()))
     };
-    observed.end(None, status.as_u16(), None);
+    observed.end(None, status.as_u16(), error);
     answer_json(status, body.to_string())
 }
 
@@ -150,13 +160,16 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
     let (head, body) = request.into_parts();
     let mut observed = Observed::begin(&shared, &head);
     observed.operation("CreateChatCompletion");
+    let mut agent = None;
     let completed = async {
         let body = read_body(&shared, body).await?;
         let request = ChatRequest::read(&body)?;
         let turn = request.turn()?;
         let place = Place { agent: Some(&request.model), tenant: None };
         let visit = observed.visit(&shared, place, &head)?;
-        let following = visit.begin(turn).await.map_err(|error| match error {
+        let begun = visit.begin(turn).await;
+        agent = visit.entered().map(|served| served.agent.profile.name.clone());
+        let following = begun.map_err(|error| match error {
             A2aError::AgentNotFound { agent, .. } => ChatError::UnknownModel { model: agent },
             other => other.into(),
         })?;
@@ -167,12 +180,15 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         let completion = work.whole().await?;
         Ok(answer_json(StatusCode::OK, completion.to_string()))
     };
-    let completed = completed.await;
-    let mut response = completed.unwrap_or_else(|error: ChatError| {
-        answer_json(error.status(), error.to_json().to_string())
-    });
+    let completed: Result<Response, ChatError> = completed.await;
+    let error = completed.as_ref().err().map(ChatError::rpc_code);
+    let mut response =
+        completed.unwrap_or_else(|error| answer_json(error.status(), error.to_json().to_string()));
     retry_after(&mut response);
-    observed.end(None, response.status().as_u16(), None);
+    if let Some(agent) = agent {
+        observed.span.set("gen_ai.agent.name", agent);
+    }
+    observed.end(None, response.status().as_u16(), error);
     response
 }
 

@@ -147,6 +147,18 @@ pub(super) fn cancel(id: &str, body: &[u8]) -> Result<pb::CancelTaskRequest, A2a
     Ok(request)
 }
 
+/// Reads the body of a subscription, which may be empty; what it names must be what the path does.
+pub(super) fn subscribe(id: &str, body: &[u8]) -> Result<pb::SubscribeToTaskRequest, A2aError> {
+    let mut request: pb::SubscribeToTaskRequest = if body.is_empty() {
+        pb::SubscribeToTaskRequest::default()
+    } else {
+        json::read(body, "body")?
+    };
+    same("id", &request.id, id)?;
+    id.clone_into(&mut request.id);
+    Ok(request)
+}
+
 /// Reads the body of a configuration; what it names must be what the path does.
 pub(super) fn push(task: &str, body: &[u8]) -> Result<pb::TaskPushNotificationConfig, A2aError> {
     let mut request: pb::TaskPushNotificationConfig = json::read(body, "body")?;
@@ -186,6 +198,36 @@ impl Query<'_> {
             }
         }
         json::read(json!(object).to_string().as_bytes(), "query")
+    }
+}
+
+/// The tenant that a query names. By the protocol's definition that is a parameter of every operation
+/// without a body; of the others it's read too, because leaving it out would answer for another agent.
+#[derive(Debug, Default)]
+pub(super) struct Tenant(String);
+
+impl Tenant {
+    pub(super) fn read(query: Option<&str>) -> Result<Self, A2aError> {
+        let query = query.unwrap_or_default();
+        // Most have none.
+        if query.is_empty() {
+            return Ok(Self::default());
+        }
+        let request: pb::GetExtendedAgentCardRequest =
+            Query(query).read(&[("tenant", Kind::Text)])?;
+        Ok(Self(request.tenant))
+    }
+
+    /// Puts it into a request, which must not name another.
+    pub(super) fn put_in(self, tenant: &mut String) -> Result<(), A2aError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        if !tenant.is_empty() && *tenant != self.0 {
+            return Err(A2aError::invalid("tenant", "isn't the tenant of the query"));
+        }
+        *tenant = self.0;
+        Ok(())
     }
 }
 
@@ -309,6 +351,22 @@ mod tests {
         }
         let wrong = route("PUT", "/tasks/a:cancel", None).unwrap_err();
         assert_eq!(wrong, Unrouted::Method { allow: "POST" });
+    }
+
+    #[test]
+    fn a_tenant_of_the_query_is_no_others() {
+        let read = |query: &str, mut tenant: String| {
+            let named = Tenant::read(Some(query)).unwrap();
+            named.put_in(&mut tenant).map(|()| tenant).map_err(|error| error.to_string())
+        };
+        let text = str::to_owned;
+        assert_eq!(read("", text("echo")), Ok(text("echo")));
+        assert_eq!(read("a=b&tenant=echo", text("")), Ok(text("echo")));
+        assert_eq!(read("tenant=ec%68o", text("echo")), Ok(text("echo")));
+        assert_eq!(read("a=tenant", text("")), Ok(text("")));
+        let refused = read("tenant=echo", text("shell")).unwrap_err();
+        assert!(refused.starts_with("tenant "), "{refused}");
+        assert!(Tenant::read(Some("tenant=a&tenant=b")).is_err());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
 use crate::gateway::error::A2aError;
 use crate::gateway::json::{self, Json};
 use crate::gateway::operations::{Updates, Visit};
-use crate::gateway::rest::{self, Call, Route, Unrouted};
+use crate::gateway::rest::{self, Call, Route, Tenant, Unrouted};
 use crate::gateway::sse::{self, Envelope};
 
 enum Answer {
@@ -73,47 +73,80 @@ async fn serve<'v>(
     }
     let body = if route.call.takes_body() { read_body(shared, body).await? } else { Bytes::new() };
     check_version(head)?;
+    let tenant = Tenant::read(head.uri.query())?;
     let visit = visit.insert(observed.visit(shared, route.place(), head)?);
-    dispatch(visit, &route.call, &body).await
+    dispatch(visit, &route.call, tenant, &body).await
 }
 
-async fn dispatch(visit: &Visit<'_>, call: &Call<'_>, body: &[u8]) -> Result<Answer, A2aError> {
+async fn dispatch(
+    visit: &Visit<'_>,
+    call: &Call<'_>,
+    tenant: Tenant,
+    body: &[u8],
+) -> Result<Answer, A2aError> {
     match call {
-        Call::Send => whole(&Json(&visit.send(json::read(body, "body")?).await?)),
-        Call::Stream => stream(visit.send_streaming(json::read(body, "body")?).await?),
-        Call::List(query) => whole(&Json(&visit.list(query.read(rest::LIST)?).await?)),
+        Call::Send => {
+            let mut request: pb::SendMessageRequest = json::read(body, "body")?;
+            tenant.put_in(&mut request.tenant)?;
+            whole(&Json(&visit.send(request).await?))
+        }
+        Call::Stream => {
+            let mut request: pb::SendMessageRequest = json::read(body, "body")?;
+            tenant.put_in(&mut request.tenant)?;
+            stream(visit.send_streaming(request).await?)
+        }
+        Call::List(query) => {
+            let mut request: pb::ListTasksRequest = query.read(rest::LIST)?;
+            tenant.put_in(&mut request.tenant)?;
+            whole(&Json(&visit.list(request).await?))
+        }
         Call::Get(id, query) => {
             let mut request: pb::GetTaskRequest = query.read(rest::GET)?;
+            tenant.put_in(&mut request.tenant)?;
             request.id.clone_from(id);
             whole(&Json(&visit.get(request).await?))
         }
-        Call::Cancel(id) => whole(&Json(&visit.cancel(rest::cancel(id, body)?).await?)),
+        Call::Cancel(id) => {
+            let mut request = rest::cancel(id, body)?;
+            tenant.put_in(&mut request.tenant)?;
+            whole(&Json(&visit.cancel(request).await?))
+        }
         Call::Subscribe(id) => {
-            let request = pb::SubscribeToTaskRequest { id: id.clone(), ..Default::default() };
+            let mut request = rest::subscribe(id, body)?;
+            tenant.put_in(&mut request.tenant)?;
             stream(visit.subscribe(request).await?)
         }
-        Call::CreatePush(task) => whole(&visit.create_push(rest::push(task, body)?).await?),
+        Call::CreatePush(task) => {
+            let mut request = rest::push(task, body)?;
+            tenant.put_in(&mut request.tenant)?;
+            whole(&visit.create_push(request).await?)
+        }
         Call::GetPush(task, id) => {
             let (task_id, id) = (task.clone(), id.clone());
-            let tenant = String::new();
-            let request = pb::GetTaskPushNotificationConfigRequest { tenant, task_id, id };
+            let mut request =
+                pb::GetTaskPushNotificationConfigRequest { task_id, id, ..Default::default() };
+            tenant.put_in(&mut request.tenant)?;
             whole(&visit.get_push(request).await?)
         }
         Call::ListPush(task, query) => {
             let mut request: pb::ListTaskPushNotificationConfigsRequest =
                 query.read(rest::LIST_PUSH)?;
+            tenant.put_in(&mut request.tenant)?;
             request.task_id.clone_from(task);
             whole(&visit.list_push(request).await?)
         }
         Call::DeletePush(task, id) => {
             let (task_id, id) = (task.clone(), id.clone());
-            let tenant = String::new();
-            let request = pb::DeleteTaskPushNotificationConfigRequest { tenant, task_id, id };
+            let mut request =
+                pb::DeleteTaskPushNotificationConfigRequest { task_id, id, ..Default::default() };
+            tenant.put_in(&mut request.tenant)?;
             visit.delete_push(request).await?;
             whole(&json!({}))
         }
         Call::ExtendedCard => {
-            whole(&visit.extended_card(&pb::GetExtendedAgentCardRequest::default())?)
+            let mut request = pb::GetExtendedAgentCardRequest::default();
+            tenant.put_in(&mut request.tenant)?;
+            whole(&visit.extended_card(&request)?)
         }
     }
 }
