@@ -7,6 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests start the built binary")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod access;
 mod audit;
 mod cluster;
 mod config;
@@ -15,5 +16,6 @@ mod exec;
 mod run;
 mod scene;
 mod serve;
+mod tasks;
 mod tls;
 mod tree;
