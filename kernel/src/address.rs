@@ -19,7 +19,7 @@ use crate::message::{Message, Request, WireRequest};
 use crate::monitor::{Down, Fall};
 use crate::name::Path;
 use crate::parcel::Parcel;
-use crate::remote::RemoteRoute;
+use crate::remote::{RemoteRoute, Untaken};
 use crate::reply::{Answer, Reply, ReplySink, ReplyStream, reply_pair, reply_stream};
 use crate::slot::{MappedSlot, Resolve, await_room};
 
@@ -349,14 +349,15 @@ impl<M: Message> Address<M> {
             Target::Life(inbox) => inbox,
             Target::Name(_, Some(inbox)) => inbox,
             Target::Name(_, None) => {
-                return Err(Unsent { header, message, reason: target.absence() });
+                return Err(Unsent { header, message, reason: target.absence(), near: None });
             }
             Target::Remote(route) => {
                 let sent = route.try_send(header.clone(), self.grant.as_ref(), message);
-                return sent.map_err(|SendError { message, reason }| Unsent {
+                return sent.map_err(|Untaken { message, reason, near }| Unsent {
                     header,
                     message,
                     reason,
+                    near,
                 });
             }
         };
@@ -367,9 +368,9 @@ impl<M: Message> Address<M> {
             }
             // A name outlives the life that ended just now.
             Err(Refusal::Stale { .. }) if matches!(target, Target::Name(..)) => {
-                Err(Unsent { header, message, reason: target.absence() })
+                Err(Unsent { header, message, reason: target.absence(), near: None })
             }
-            Err(reason) => Err(Unsent { header, message, reason }),
+            Err(reason) => Err(Unsent { header, message, reason, near: None }),
         }
     }
 
@@ -382,6 +383,17 @@ impl<M: Message> Address<M> {
         mut unsent: Unsent<M>,
     ) -> Result<(), Unsent<M>> {
         loop {
+            if let Some(near) = unsent.near.take() {
+                // It's for an actor of this process, whose mailbox it waits for like any other message.
+                let Unsent { header, message, .. } = unsent;
+                let sent = near.tell(header.clone(), message).await;
+                return sent.map_err(|SendError { message, reason }| Unsent {
+                    header,
+                    message,
+                    reason,
+                    near: None,
+                });
+            }
             let weight = target.weight(&unsent.message);
             match clock.before(deadline, target.room(weight)).await {
                 Ok(Ok(Some(inbox))) => {
@@ -509,6 +521,8 @@ struct Unsent<M> {
     header: Header,
     message: M,
     reason: Refusal,
+    /// The actor that the placement has chosen, if it lives in this process.
+    near: Option<Arc<Address<M>>>,
 }
 
 impl<M> Unsent<M> {

@@ -73,7 +73,7 @@ pub use event::{
     SpanKind, SpanValue, Subject, Timing, Tracer, TrailEntry, Unobserved,
 };
 pub use monitor::{Down, Fall, Monitor, MonitorRefused};
-pub use remote::{DeliverError, RawReplies, RemoteError, RemotePort, RemoteTarget};
+pub use remote::{Chosen, DeliverError, RawReplies, RemoteError, RemotePort, RemoteTarget};
 
 pub use core::ActorInfo;
 pub use kernel::{Census, Kernel, KernelBuilder};

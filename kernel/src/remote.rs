@@ -1,5 +1,6 @@
 //! The port for links: how an address leads to an actor on another node.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -95,6 +96,22 @@ impl fmt::Display for RemoteTarget {
     }
 }
 
+/// Where a port sends a message whose address leaves it the choice.
+///
+/// ```
+/// use neuroflow_kernel::{Chosen, RemoteTarget};
+/// let target: RemoteTarget = "agent://*/echo".parse()?;
+/// assert!(matches!(Chosen::There(target.on_node("a")), Chosen::There(_)));
+/// # Ok::<(), neuroflow_kernel::RemoteError>(())
+/// ```
+#[derive(Debug)]
+pub enum Chosen {
+    /// To an actor of this process: its `Address<Request<W>>`. The message goes straight into its mailbox.
+    Here(Arc<dyn Any + Send + Sync>),
+    /// To this actor on another node, by [`RemotePort::send`].
+    There(RemoteTarget),
+}
+
 /// What a link must provide.
 ///
 /// `send` is called with bytes that are already archived; the link puts them on the wire as they
@@ -110,6 +127,11 @@ impl fmt::Display for RemoteTarget {
 /// }
 /// ```
 pub trait RemotePort: Send + Sync + 'static {
+    /// Chooses where a message goes, once for each try to send it; nothing if the target says it.
+    fn choose(&self, _target: &RemoteTarget, _parcel: &RawParcel) -> Option<Chosen> {
+        None
+    }
+
     /// Puts a request on the wire if the link's credit allows it now.
     ///
     /// # Errors
@@ -251,6 +273,14 @@ pub enum RemoteError {
     },
 }
 
+/// A message that a way to a remote actor hasn't taken.
+pub(crate) struct Untaken<M> {
+    pub(crate) message: M,
+    pub(crate) reason: Refusal,
+    /// The actor that it was for, if that lives in this process.
+    pub(crate) near: Option<Arc<Address<M>>>,
+}
+
 /// A typed way to a remote actor.
 pub(crate) trait RemoteRoute<M>: Send + Sync {
     fn try_send(
@@ -258,7 +288,7 @@ pub(crate) trait RemoteRoute<M>: Send + Sync {
         header: Header,
         grant: Option<&Arc<Grant>>,
         message: M,
-    ) -> Result<(), SendError<M>>;
+    ) -> Result<(), Untaken<M>>;
     /// Bytes that the message has on the wire.
     fn weight(&self, message: &M) -> usize;
     fn ready<'a>(&'a self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
@@ -285,11 +315,17 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         header: Header,
         grant: Option<&Arc<Grant>>,
         message: Request<W>,
-    ) -> Result<(), SendError<Request<W>>> {
+    ) -> Result<(), Untaken<Request<W>>> {
+        let chosen = match self.port.choose(&self.target, message.parcel.as_raw()) {
+            Some(Chosen::Here(actor)) => return here(actor, header, message),
+            Some(Chosen::There(target)) => Some(target),
+            None => None,
+        };
+        let target = chosen.as_ref().unwrap_or(&self.target);
         let Request { parcel, replies } = message;
         let replies = Arc::new(TypedReplies::<W::Reply>(replies));
         let raw = Arc::clone(&replies) as Arc<dyn RawReplies>;
-        match self.port.send(&self.target, &header, grant, parcel.as_raw().clone(), raw) {
+        match self.port.send(target, &header, grant, parcel.as_raw().clone(), raw) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let reason = match &error {
@@ -300,15 +336,11 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
                     _ => Refusal::Unreachable(Arc::new(error)),
                 };
                 // The port let go of its half, so this one is the last.
-                match Arc::try_unwrap(replies) {
-                    Ok(TypedReplies(replies)) => {
-                        Err(SendError { message: Request { parcel, replies }, reason })
-                    }
-                    Err(_kept) => {
-                        let (replies, _stream) = crate::reply::reply_stream();
-                        Err(SendError { message: Request { parcel, replies }, reason })
-                    }
-                }
+                let replies = match Arc::try_unwrap(replies) {
+                    Ok(TypedReplies(replies)) => replies,
+                    Err(_kept) => crate::reply::reply_stream().0,
+                };
+                Err(Untaken { message: Request { parcel, replies }, reason, near: None })
             }
         }
     }
@@ -331,6 +363,23 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
 
     fn target(&self) -> &RemoteTarget {
         &self.target
+    }
+}
+
+/// Sends to an actor of this process.
+fn here<W: WireRequest>(
+    actor: Arc<dyn Any + Send + Sync>,
+    header: Header,
+    message: Request<W>,
+) -> Result<(), Untaken<Request<W>>> {
+    let Ok(near) = actor.downcast::<Address<Request<W>>>() else {
+        // As an actor of another node would say it.
+        message.replies.mark_failed(StreamError::Mismatch);
+        return Ok(());
+    };
+    match near.try_tell(header, message) {
+        Ok(()) => Ok(()),
+        Err(SendError { message, reason }) => Err(Untaken { message, reason, near: Some(near) }),
     }
 }
 

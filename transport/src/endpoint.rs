@@ -333,12 +333,7 @@ pub(crate) enum ClusterCommand {
     Revoke(NodeId),
     /// These nodes are on a list that was taken: their links end.
     Revoked(Vec<NodeId>),
-    /// Runs this beside the links.
-    Run(Work),
 }
-
-/// Something to run.
-pub(crate) struct Work(pub(crate) std::pin::Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Message for ClusterCommand {
     fn name(&self) -> &'static str {
@@ -347,7 +342,6 @@ impl Message for ClusterCommand {
             Self::Dial(_) => "dial",
             Self::Revoke(_) => "revoke",
             Self::Revoked(_) => "revoked",
-            Self::Run(_) => "run",
         }
     }
 }

@@ -162,6 +162,12 @@ impl Exports {
         exports.get(name).map(|export| Arc::clone(&export.actor))
     }
 
+    /// The address of this name as it was exported, whatever it takes, for this node's own use.
+    pub(crate) fn typed(&self, name: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        exports.get(name).map(|export| Arc::clone(&export.typed))
+    }
+
     /// The address of this name, for this node's own use.
     pub(crate) fn own<W: WireRequest>(&self, name: &str) -> Option<Address<Request<W>>> {
         let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);

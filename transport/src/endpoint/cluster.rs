@@ -1,18 +1,18 @@
 //! The cluster as a node sees it: its members, what is placed where, and draining.
 
+use std::any::Any;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use neuroflow_kernel::{
-    Address, Clock, Down, Grant, Header, RawParcel, RawReplies, RemoteError, RemotePort,
-    RemoteTarget, Request, StreamError, WireRequest,
+    Address, Chosen, Clock, Down, Fall, Grant, Header, RawParcel, RawReplies, RemoteError,
+    RemotePort, RemoteTarget, Request, WireRequest,
 };
 
-use super::{ClusterCommand, Links};
+use super::Links;
 use crate::directory::Member;
-use crate::export::{Delivery, Exported, Source};
 use crate::identity::NodeId;
 use crate::membership::MembershipCommand;
 use crate::watch;
@@ -205,7 +205,7 @@ impl<W: WireRequest> Placed<W> {
         let shared = &self.links.shared;
         order.iter().find_map(|node| {
             if *node == shared.id {
-                return shared.exports.owned(target.name()).map(Choice::Own);
+                return shared.exports.typed(target.name()).map(Choice::Own);
             }
             let peer = shared.peers.get(node)?;
             peer.link().map(|_| Choice::Far(named(peer.id, target)))
@@ -214,7 +214,8 @@ impl<W: WireRequest> Placed<W> {
 }
 
 enum Choice {
-    Own(Arc<dyn Exported>),
+    /// An actor of this node, by its address.
+    Own(Arc<dyn Any + Send + Sync>),
     Far(RemoteTarget),
 }
 
@@ -224,6 +225,17 @@ fn named(node: NodeId, target: &RemoteTarget) -> RemoteTarget {
 }
 
 impl<W: WireRequest> RemotePort for Placed<W> {
+    fn choose(&self, target: &RemoteTarget, parcel: &RawParcel) -> Option<Chosen> {
+        match self.chosen_for(target, parcel)? {
+            Choice::Own(actor) => {
+                let meters = &self.links.shared.gossip_meters;
+                meters.placed_here.fetch_add(1, Ordering::Relaxed);
+                Some(Chosen::Here(actor))
+            }
+            Choice::Far(target) => Some(Chosen::There(target)),
+        }
+    }
+
     fn send(
         &self,
         target: &RemoteTarget,
@@ -233,34 +245,18 @@ impl<W: WireRequest> RemotePort for Placed<W> {
         replies: Arc<dyn RawReplies>,
     ) -> Result<(), RemoteError> {
         let meters = &self.links.shared.gossip_meters;
-        let Some(choice) = self.chosen_for(target, &parcel) else {
+        if target.node().is_none() {
             meters.unplaced.fetch_add(1, Ordering::Relaxed);
             return Err(RemoteError::Unplaced { target: target.to_string() });
-        };
-        match choice {
-            Choice::Far(target) => {
-                let sent = self.links.send(&target, header, grant, parcel, replies);
-                match &sent {
-                    Err(RemoteError::Saturated { .. }) => {
-                        let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-                        *full = Some(target);
-                    }
-                    _ => {
-                        meters.placed_far.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                sent
-            }
-            Choice::Own(actor) => {
-                meters.placed_here.fetch_add(1, Ordering::Relaxed);
-                let delivery = actor.deliver(header.clone(), parcel, replies.is_wanted());
-                let work = Box::pin(answer(delivery, replies));
-                let pumped = ClusterCommand::Run(crate::endpoint::Work(work));
-                // A full mailbox drops the work, and the caller hears that its call was lost.
-                let unsent = self.links.cluster.try_tell(Header::new(), pumped);
-                unsent.map_err(|_full| RemoteError::Saturated { target: target.to_string() })
-            }
         }
+        let sent = self.links.send(target, header, grant, parcel, replies);
+        if let Err(RemoteError::Saturated { .. }) = &sent {
+            let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+            *full = Some(target.clone());
+        } else {
+            meters.placed_far.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
     }
 
     fn ready<'a>(
@@ -286,52 +282,19 @@ impl<W: WireRequest> RemotePort for Placed<W> {
     ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
         Box::pin(async move {
             match self.chosen(target) {
-                Some(Choice::Own(actor)) => actor.down().await,
+                Some(Choice::Own(actor)) => match actor.downcast::<Address<Request<W>>>() {
+                    Ok(actor) => actor.down().await,
+                    Err(_takes_something_else) => Down::new(None, Fall::Absent),
+                },
                 Some(Choice::Far(target)) => {
                     watch::down(Arc::new(self.links.clone()), &target).await
                 }
-                None => Down::new(None, neuroflow_kernel::Fall::Lost),
+                None => Down::new(None, Fall::Lost),
             }
         })
     }
 
     fn clock(&self) -> &Clock {
         &self.links.shared.clock
-    }
-}
-
-/// Hands the replies of an actor of this node to a caller that asked as if it were far.
-async fn answer(delivery: Delivery, replies: Arc<dyn RawReplies>) {
-    let source = match delivery {
-        Delivery::Taken(source) => Ok(source),
-        Delivery::Waiting(waiting) => tokio::select! {
-            taken = waiting => taken,
-            () = replies.closed() => return,
-        },
-        Delivery::Refused(why) => Err(why),
-    };
-    match source {
-        Ok(Some(source)) => pump(source, &*replies).await,
-        Ok(None) => {}
-        Err(why) => replies.fail(why),
-    }
-}
-
-async fn pump(mut source: Box<dyn Source>, replies: &dyn RawReplies) {
-    loop {
-        replies.room().await;
-        let next = tokio::select! {
-            next = std::future::poll_fn(|cx| source.poll_next(cx)) => next,
-            () = replies.closed() => return,
-        };
-        match next {
-            Some(Ok(reply)) => {
-                if replies.deliver(reply).is_err() {
-                    return replies.fail(StreamError::Mismatch);
-                }
-            }
-            Some(Err(why)) => return replies.fail(why),
-            None => return replies.finish(),
-        }
     }
 }

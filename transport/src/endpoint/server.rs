@@ -13,6 +13,7 @@ use neuroflow_kernel::{
 use super::socket::Ground;
 use super::{ClusterCommand, Shared, revocations, seeds, tuning};
 use crate::identity::NodeId;
+use crate::jitter;
 use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
 use crate::link::server::LinkServer;
 use crate::link::{CloseCode, LinkCommand, LinkError, connect};
@@ -118,7 +119,7 @@ impl ClusterServer {
                     Err(LinkError::Linked | LinkError::Oneself) => return,
                     Err(_later) => {}
                 }
-                shared.clock.sleep(BACKOFF.delay(nth, 0.5)).await;
+                shared.clock.sleep(BACKOFF.delay(nth, jitter())).await;
             }
         };
         // As many peers as there may be leave room for this.
@@ -190,10 +191,6 @@ impl Actor for ClusterServer {
                     // Dropping a connection closes it, and the peer dials again.
                     drop(taken.map_err(|SendError { message, .. }| message));
                 }
-            }
-            ClusterCommand::Run(work) => {
-                // Dropped, its caller hears that the call is lost.
-                let _full = context.task(work.0).is_err();
             }
             ClusterCommand::Dial(address) => self.dial(address, context),
             ClusterCommand::Revoke(node) => self.shut_out(&node),

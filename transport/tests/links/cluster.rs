@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use neuroflow_kernel::{AskError, Header, Refusal, RemoteError};
+use neuroflow_kernel::{AskError, Header, Refusal, RemoteError, StreamError};
 use neuroflow_transport::{
     LinkState, LinksConfig, LinksError, ListFileError, Member, MemberState, RevocationError,
     Revocations,
@@ -309,15 +309,19 @@ async fn weight_zero_is_never_chosen_and_a_full_mailbox_is_no_loss() {
     // On the node itself a placed ask waits for room like any other, and times out alike.
     let address = b.links.resolve_for::<Work>("worker", b"key").unwrap();
     let wait = Work { wait: true, replies: 1, ..Work::default() };
-    let mut held = Vec::new();
+    let mut held = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        held.push(soon(address.ask(Header::new(), &wait)).await.unwrap());
+        let asked = address.ask(Header::new(), &wait);
+        held.spawn(async move {
+            let mut replies = soon(asked).await.unwrap();
+            assert!(soon(replies.next()).await.unwrap().is_ok());
+            assert!(soon(replies.next()).await.is_none());
+        });
     }
     until(|| b.ledger.begun() == 1).await;
     b.ledger.gate.add_permits(4);
-    for replies in &mut held {
-        assert!(soon(replies.next()).await.unwrap().is_ok());
-        assert!(soon(replies.next()).await.is_none());
+    while let Some(answered) = held.join_next().await {
+        answered.unwrap();
     }
     // Dropping the stream cancels there as well.
     b.ledger.gate.forget_permits(4);
@@ -338,4 +342,28 @@ async fn a_node_without_cluster_places_on_itself() {
     let refused = soon(address.ask(Header::new(), &Work::default())).await.unwrap_err();
     assert!(matches!(refused, AskError::Refused(Refusal::Unreachable(why))
         if matches!(*why, RemoteError::Unplaced { .. })));
+}
+
+#[tokio::test]
+async fn what_is_placed_on_the_node_itself_is_delivered_once_however_much_comes_at_once() {
+    const NOTICES: u32 = 4_000;
+    let world = World::new();
+    // All is sent before any actor has its turn: no mailbox behind the address but the worker's counts.
+    let a = world.node_with("a", 16, |config| config).await;
+    until(|| !a.links.placement("worker", b"key").is_empty()).await;
+    let address = a.links.resolve_for::<Work>("worker", b"key").unwrap();
+    for number in 0..NOTICES {
+        let work = Work { number, ..Work::default() };
+        soon(address.notify(Header::new(), &work)).await.unwrap();
+    }
+    until(|| a.ledger.begun() >= NOTICES as usize).await;
+    let work = Work { number: NOTICES, replies: 1, ..Work::default() };
+    let mut replies = soon(address.ask(Header::new(), &work)).await.unwrap();
+    assert!(soon(replies.next()).await.unwrap().is_ok());
+    assert_eq!(*a.ledger.numbers.lock().unwrap(), (0..=NOTICES).collect::<Vec<_>>());
+    assert_eq!(a.links.gossip().placed_here, u64::from(NOTICES) + 1);
+    // An actor that takes other messages says so, as it would on another node.
+    let other = a.links.resolve_for::<crate::world::Other>("worker", b"key").unwrap();
+    let mut replies = soon(other.ask(Header::new(), &crate::world::Other)).await.unwrap();
+    assert!(matches!(soon(replies.next()).await, Some(Err(StreamError::Mismatch))));
 }
