@@ -32,7 +32,7 @@ use crate::join::Door;
 use crate::keyed::pinned::Pins;
 use crate::limits::HANDSHAKE_DEADLINE;
 use crate::link::peer::{Link, Peers};
-use crate::link::{LinkError, LinkStatus, connect};
+use crate::link::{CloseCode, LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox, MembershipCommand};
 use crate::seed::{NamedSeed, SeedStatus, ServiceName, Sought};
 use crate::session::handshake::Hello;
@@ -306,11 +306,39 @@ impl Shared {
         *firsts.entry(peer).or_insert(this)
     }
 
-    /// There is a newer list of revoked nodes: the members and the file are to have it.
-    pub(crate) fn list_taken(&self) {
+    /// Takes a list of revoked nodes, if it's newer: their links end, and the members and the file are to
+    /// have it. Says whether it was newer.
+    pub(crate) fn take_list(&self, text: &str) -> Result<bool, RevocationError> {
+        let Some(nodes) = self.trust.take_revocations(text)? else { return Ok(false) };
+        self.list_taken(&nodes);
+        Ok(true)
+    }
+
+    /// There is a newer list of revoked nodes, with these on it.
+    pub(crate) fn list_taken(&self, nodes: &[NodeId]) {
+        nodes.iter().for_each(|node| self.shut_out(node));
         self.membership.tell(MembershipCommand::Revoked);
         if let Some(kept) = &self.kept {
             kept.changed.notify_one();
+        }
+    }
+
+    /// Ends the link to a node that isn't trusted any more, here and now: no mailbox is in between that
+    /// could be full. Its actor hears of the end and goes.
+    pub(crate) fn shut_out(&self, node: &NodeId) {
+        let Some(peer) = self.peers.get(node) else { return };
+        if let Some(link) = peer.revoke() {
+            CloseCode::Revoked.close(&link.connection);
+            link.lanes.iter().for_each(|lane| lane.close());
+        }
+    }
+
+    /// Ends links that shouldn't stand: to nodes that were shut out by other ways than a list.
+    pub(crate) fn end_unwelcome(&self) {
+        for peer in self.peers.all() {
+            if self.trust.is_revoked(&peer.id) && !peer.is_revoked() {
+                self.shut_out(&peer.id);
+            }
         }
     }
 
@@ -329,10 +357,6 @@ pub(crate) enum ClusterCommand {
     Arrived(Box<connect::Established>),
     /// Dials a node until it answers.
     Dial(SocketAddr),
-    /// Shuts a node out.
-    Revoke(NodeId),
-    /// These nodes are on a list that was taken: their links end.
-    Revoked(Vec<NodeId>),
 }
 
 impl Message for ClusterCommand {
@@ -340,8 +364,6 @@ impl Message for ClusterCommand {
         match self {
             Self::Arrived(_) => "arrived",
             Self::Dial(_) => "dial",
-            Self::Revoke(_) => "revoke",
-            Self::Revoked(_) => "revoked",
         }
     }
 }
@@ -471,9 +493,9 @@ impl Links {
     }
 
     /// Shuts a node out: its links end, and it gets no new one.
-    pub async fn revoke(&self, node: NodeId) {
+    pub fn revoke(&self, node: NodeId) {
         self.shared.trust.revoke(node);
-        let _ended = self.cluster.tell(Header::new(), ClusterCommand::Revoke(node)).await;
+        self.shared.shut_out(&node);
     }
 
     /// Ends the link to a node, which is then dialled anew. What was asked over it is lost. Says whether
@@ -481,7 +503,7 @@ impl Links {
     pub fn reconnect(&self, node: NodeId) -> bool {
         let link = self.shared.peers.get(&node).and_then(|peer| peer.link());
         if let Some(link) = &link {
-            crate::link::CloseCode::Shutdown.close(&link.connection);
+            CloseCode::Shutdown.close(&link.connection);
         }
         link.is_some()
     }
@@ -491,11 +513,8 @@ impl Links {
     ///
     /// # Errors
     /// Says what is wrong with the list.
-    pub async fn take_revocations(&self, text: &str) -> Result<bool, RevocationError> {
-        let Some(nodes) = self.shared.trust.take_revocations(text)? else { return Ok(false) };
-        self.shared.list_taken();
-        let _ended = self.cluster.tell(Header::new(), ClusterCommand::Revoked(nodes)).await;
-        Ok(true)
+    pub fn take_revocations(&self, text: &str) -> Result<bool, RevocationError> {
+        self.shared.take_list(text)
     }
 
     /// Presents another certificate of the same key from now on. Links that stand go on.

@@ -37,8 +37,6 @@ pub(crate) enum LinkCommand {
     Lost(u64),
     /// A try to dial has failed; the next one follows.
     Redial,
-    /// The peer was shut out: the link ends, and isn't dialled again.
-    Close,
 }
 
 impl Message for LinkCommand {
@@ -47,7 +45,6 @@ impl Message for LinkCommand {
             Self::Take(_) => "take",
             Self::Lost(_) => "lost",
             Self::Redial => "redial",
-            Self::Close => "close",
         }
     }
 }

@@ -3,25 +3,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use neuroflow_kernel::{Address, Header};
-
-use super::{ClusterCommand, Shared};
+use super::Shared;
 use crate::identity::Kept;
 use crate::limits::REVOCATIONS_PAUSE;
 
 /// Keeps the file and what is known the same, the newer one in both.
-pub(super) async fn follow(shared: Arc<Shared>, own: Address<ClusterCommand>) {
+pub(super) async fn follow(shared: Arc<Shared>) {
     let Some(kept) = &shared.kept else { return };
     let failed = || shared.gossip_meters.list_failures.fetch_add(1, Ordering::Relaxed);
     loop {
         match look(kept, &shared).await {
             Some(nodes) if nodes.is_empty() => {}
-            Some(nodes) => {
-                shared.list_taken();
-                if own.tell(Header::new(), ClusterCommand::Revoked(nodes)).await.is_err() {
-                    return;
-                }
-            }
+            Some(nodes) => shared.list_taken(&nodes),
             None => {
                 failed();
             }

@@ -100,12 +100,6 @@ impl ClusterServer {
         Ok(Some(link))
     }
 
-    fn shut_out(&self, node: &NodeId) {
-        if let Some(link) = self.links.get(node) {
-            let _ended = link.try_tell(Header::new(), LinkCommand::Close).is_err();
-        }
-    }
-
     fn dial(&self, address: SocketAddr, context: &mut Context<ClusterCommand>) {
         let (shared, own) = (Arc::clone(&self.shared), context.address());
         let work = async move {
@@ -153,7 +147,7 @@ impl Actor for ClusterServer {
         let forgetting = forget(Arc::clone(&shared));
         let _full = context.task(forgetting).is_err();
         if shared.kept.is_some() {
-            let keeping = revocations::follow(Arc::clone(&shared), context.address());
+            let keeping = revocations::follow(Arc::clone(&shared));
             let _full = context.task(keeping).is_err();
         }
         for nth in 0..shared.named.len() {
@@ -185,7 +179,9 @@ impl Actor for ClusterServer {
         match command {
             ClusterCommand::Arrived(established) => {
                 let id = established.subject.id;
-                if let Some(link) = self.link(id, context).await? {
+                if self.shared.trust.is_revoked(&id) {
+                    CloseCode::Revoked.close(&established.connection);
+                } else if let Some(link) = self.link(id, context).await? {
                     let take = LinkCommand::Take(established);
                     let taken = link.try_tell(Header::new(), take);
                     // Dropping a connection closes it, and the peer dials again.
@@ -193,8 +189,6 @@ impl Actor for ClusterServer {
                 }
             }
             ClusterCommand::Dial(address) => self.dial(address, context),
-            ClusterCommand::Revoke(node) => self.shut_out(&node),
-            ClusterCommand::Revoked(nodes) => nodes.iter().for_each(|node| self.shut_out(node)),
         }
         Ok(())
     }

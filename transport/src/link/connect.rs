@@ -189,8 +189,10 @@ fn meet(shared: &Shared, connection: &Connection) -> Result<(Subject, Arc<Peer>)
         CloseCode::Superseded.close(connection);
         return Err(LinkError::Oneself);
     }
-    let known = shared.peers.meet(&subject, connection.remote_address());
-    let Some(peer) = known.filter(|peer| !peer.is_revoked()) else {
+    // Once more than in the handshake, which may have begun before the node was shut out.
+    let is_welcome = !shared.trust.is_revoked(&subject.id);
+    let known = is_welcome.then(|| shared.peers.meet(&subject, connection.remote_address()));
+    let Some(peer) = known.flatten().filter(|peer| !peer.is_revoked()) else {
         CloseCode::Revoked.close(connection);
         return Err(quinn::ConnectionError::LocallyClosed.into());
     };

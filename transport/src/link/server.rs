@@ -100,8 +100,10 @@ impl LinkServer {
         let gossip = Arc::clone(&link);
         let before = self.peer.up(Arc::clone(&link), subject, address);
         drop(claim);
-        if self.peer.is_revoked() {
+        // After the link was shown: whoever shuts the peer out looks for links after the list is there.
+        if self.peer.is_revoked() || self.shared.trust.is_revoked(&self.peer.id) {
             CloseCode::Revoked.close(&connection);
+            self.shared.shut_out(&self.peer.id);
         }
         if let Some(before) = before {
             end(&before, &LinkError::Superseded);
@@ -173,13 +175,9 @@ impl Actor for LinkServer {
                 }
             }
             LinkCommand::Redial => self.redial(context),
-            LinkCommand::Close => {
-                if let Some(link) = self.peer.revoke() {
-                    CloseCode::Revoked.close(&link.connection);
-                    link.lanes.iter().for_each(|lane| lane.close());
-                }
-                context.stop();
-            }
+        }
+        if self.peer.is_revoked() && self.peer.link().is_none() {
+            context.stop();
         }
         Ok(())
     }

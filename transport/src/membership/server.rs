@@ -52,6 +52,7 @@ impl MembershipServer {
     fn tick(&mut self, now: Moment) {
         if now.since(self.reconciled) >= RECONCILE {
             self.reconciled = now;
+            self.shared.end_unwelcome();
             self.reconcile(now);
             self.describe();
         }
@@ -149,18 +150,9 @@ impl MembershipServer {
 impl MembershipServer {
     /// A peer has a list: if it's newer than ours and the authority's, it's ours from now on.
     fn take_revocations(&mut self, list: &[u8]) {
-        let taken =
-            std::str::from_utf8(list).ok().map(|text| self.shared.trust.take_revocations(text));
-        match taken {
-            Some(Ok(Some(nodes))) => {
-                let revoking = ClusterCommand::Revoked(nodes);
-                let _full = self.cluster.try_tell(Header::new(), revoking).is_err();
-                self.shared.list_taken();
-            }
-            Some(Ok(None)) => {}
-            _ => {
-                self.shared.gossip_meters.refused.fetch_add(1, Ordering::Relaxed);
-            }
+        let taken = std::str::from_utf8(list).ok().map(|text| self.shared.take_list(text));
+        if !matches!(taken, Some(Ok(_))) {
+            self.shared.gossip_meters.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -386,3 +386,33 @@ async fn a_peer_that_never_reads_is_cut_off_or_waits_and_others_go_on() {
     let after = all(&far, &Work { replies: 1, ..Work::default() }).await;
     assert!(matches!(after, Ok(_) | Err(StreamError::Overloaded)), "{after:?}");
 }
+
+#[tokio::test]
+async fn a_node_that_is_shut_out_in_mid_handshake_gets_no_link() {
+    let world = World::new();
+    let b = world.node("b").await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    // It has proved who it is, and hasn't said anything yet: there is no link that could be ended.
+    until(|| b.state_of("intruder") == Some(LinkState::Down)).await;
+    let id = b.links.status()[0].node;
+    b.links.revoke(id);
+    send.write_all(&hello(1, 1, 100)).await.unwrap();
+    assert_eq!(code(&soon(connection.closed()).await), Some(4));
+    assert_eq!(b.state_of("intruder"), Some(LinkState::Revoked));
+}
+
+#[tokio::test]
+async fn whoever_is_shut_out_by_whatever_way_loses_the_link() {
+    let world = World::new();
+    let trust = world.trust();
+    let credential = world.credential("a", &[]);
+    let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), credential, trust.clone());
+    let (a, b) = (Node::start(config, 8).await, world.node("b").await);
+    a.links.try_dial(b.address()).await.unwrap();
+    a.has_link_to("b").await;
+    // Past the links, which nobody tells.
+    trust.revoke(b.links.id());
+    until(|| a.state_of("b") == Some(LinkState::Revoked)).await;
+    assert!(b.links.try_dial(a.address()).await.is_err());
+}

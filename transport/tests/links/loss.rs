@@ -99,7 +99,7 @@ async fn a_revoked_node_loses_its_link_and_gets_no_other() {
     let waiting = Work { wait: true, ..Work::default() };
     let mut stream = soon(b.far("agent://a/worker").ask(Header::new(), &waiting)).await.unwrap();
     until(|| a.ledger.begun() == 1).await;
-    a.links.revoke(b.links.id()).await;
+    a.links.revoke(b.links.id());
     assert!(matches!(soon(stream.next()).await, Some(Err(StreamError::Lost))));
     assert!(b.links.try_dial(a.address()).await.is_err());
     assert_eq!(a.state_of("b"), Some(LinkState::Revoked));

@@ -130,7 +130,7 @@ async fn the_loss_of_a_node_or_of_the_link_is_told_once() {
     b.has_link_to("a").await;
     watch(&watcher, &a.far("agent://c/worker")).await;
     is_watched(&a, "agent://c/worker").await;
-    b.links.revoke(a.links.id()).await;
+    b.links.revoke(a.links.id());
     until(|| heard.lock().unwrap().len() == 2).await;
     assert_eq!(heard.lock().unwrap()[1].fall, Fall::Lost);
     panics(&b).await;
