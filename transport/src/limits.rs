@@ -219,6 +219,14 @@ pub const MAX_RECORD_BYTES: usize = 64 * 1024;
 /// What doesn't fit into a datagram goes on a stream of its own.
 pub const MAX_GOSSIP_BYTES: usize = 128 * 1024;
 
+/// Bytes of a message between members that carries a list of revoked nodes: its kind, and the longest list.
+pub const MAX_LIST_BYTES: usize = MAX_REVOCATION_BYTES + 1;
+
+/// How long a peer has to send the list of revoked nodes that it was asked for before another one is asked: some
+/// round trips of a slow path. The same one isn't asked again before four times as long, so that who only says
+/// that it has one keeps nobody from the list.
+pub const LIST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Streams of gossip that one link reads at a time, and that a node sends at a time to one peer.
 pub const GOSSIP_STREAMS: usize = 4;
 

@@ -29,7 +29,7 @@ pub(crate) enum MembershipCommand {
     Received { from: NodeId, bytes: Bytes },
     /// What this node says of itself may have changed.
     Describe,
-    /// There is a newer list of nodes that were shut out.
+    /// There is a newer list of nodes that were shut out. If this is lost, the list is told of later, by a pulse.
     Revoked,
     /// Time has passed.
     Tick,

@@ -62,7 +62,7 @@ impl Trust {
         })
     }
 
-    /// Shuts a node out. Its links are closed by
+    /// Shuts a node out. Its links end within a second, and at once by
     /// [`Links::revoke`](crate::Links::revoke), which calls this.
     pub fn revoke(&self, node: NodeId) {
         self.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(node);
@@ -95,6 +95,12 @@ impl Trust {
     /// The newest list that was taken, as it was signed.
     pub fn revocations(&self) -> Option<Arc<str>> {
         self.list.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// The newest list that was taken, and its serial.
+    pub(crate) fn newest_list(&self) -> Option<(u64, Arc<str>)> {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        Some((list.0.serial(), list.1.clone()?))
     }
 
     /// Whether a node was shut out.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use neuroflow_kernel::Clock;
@@ -11,10 +12,11 @@ use super::LinkError;
 use super::peer::Link;
 use super::staged::padding;
 use crate::endpoint::Shared;
-use crate::frame::{FrameHeader, Kind};
+use crate::frame::{FrameError, FrameHeader, Kind};
 use crate::identity::NodeId;
-use crate::limits::{HANDSHAKE_DEADLINE, MAX_GOSSIP_BYTES};
+use crate::limits::{HANDSHAKE_DEADLINE, MAX_GOSSIP_BYTES, MAX_LIST_BYTES};
 use crate::membership::MembershipCommand;
+use crate::membership::record::{LIST, LISTS_SINCE};
 
 /// The first protocol with gossip.
 pub(crate) const GOSSIP_SINCE: u16 = 2;
@@ -34,7 +36,7 @@ pub(crate) fn send(link: &Arc<Link>, bytes: Bytes, reliable: bool, clock: &Clock
         let _over = link.connection.send_datagram(bytes).is_err();
         return None;
     }
-    if bytes.len() > MAX_GOSSIP_BYTES {
+    if bytes.len() > longest(link, &bytes) {
         return None;
     }
     let place = Arc::clone(&link.gossip_streams).try_acquire_owned().ok()?;
@@ -44,6 +46,36 @@ pub(crate) fn send(link: &Arc<Link>, bytes: Bytes, reliable: bool, clock: &Clock
         let _late = clock.before(at, on_stream(&link, bytes)).await;
         drop(place);
     }))
+}
+
+/// Bytes that this message may have on this link.
+fn longest(link: &Link, bytes: &[u8]) -> usize {
+    let is_list = bytes.first() == Some(&LIST);
+    if is_list && link.agreed.version >= LISTS_SINCE { MAX_LIST_BYTES } else { MAX_GOSSIP_BYTES }
+}
+
+/// A message has come on a stream of its own. A list of revoked nodes, which may be long, is looked at here and
+/// now, so that a peer can't fill a mailbox with them.
+pub(crate) fn arrived(
+    link: &Link,
+    shared: &Shared,
+    from: NodeId,
+    bytes: &[u8],
+) -> Result<(), FrameError> {
+    if bytes.len() > longest(link, bytes) {
+        return Err(FrameError::TooLarge { bytes: bytes.len() });
+    }
+    match bytes.split_first() {
+        Some((&LIST, list)) => {
+            shared.gossip_meters.received.fetch_add(1, Ordering::Relaxed);
+            shared.hear_list(list);
+        }
+        _ => {
+            let bytes = Bytes::copy_from_slice(bytes);
+            shared.membership.tell(MembershipCommand::Received { from, bytes });
+        }
+    }
+    Ok(())
 }
 
 async fn on_stream(link: &Link, bytes: Bytes) -> Result<(), LinkError> {

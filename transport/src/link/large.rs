@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::LinkError;
 use super::staged::{Large, padding};
 use crate::frame::{FrameError, FrameHeader, HEADER_BYTES, Kind, padded};
-use crate::limits::{LARGE_KIB, MAX_GOSSIP_BYTES, READ_CHUNK_BYTES};
+use crate::limits::{LARGE_KIB, MAX_LIST_BYTES, READ_CHUNK_BYTES};
 use crate::session::Violation;
 
 /// A large message that has arrived.
@@ -44,7 +44,7 @@ pub(crate) async fn receive(
     if !matches!(header.kind, Kind::Request | Kind::Notice | Kind::Reply | Kind::Gossip) {
         return Err(FrameError::Misplaced { kind: header.kind as u8 }.into());
     }
-    if header.kind == Kind::Gossip && header.archive_bytes > MAX_GOSSIP_BYTES {
+    if header.kind == Kind::Gossip && header.archive_bytes > MAX_LIST_BYTES {
         return Err(FrameError::TooLarge { bytes: header.archive_bytes }.into());
     }
     if header.lane >= lanes {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use neuroflow_kernel::{Actor, Address, Backoff, Clock, Context, Header};
 use tokio::sync::{Notify, Semaphore};
@@ -176,7 +175,7 @@ impl Actor for LinkServer {
             }
             LinkCommand::Redial => self.redial(context),
         }
-        if self.peer.is_revoked() && self.peer.link().is_none() {
+        if self.peer.is_revoked() {
             context.stop();
         }
         Ok(())
@@ -236,8 +235,10 @@ async fn receive_large(link: Arc<Link>, shared: Arc<Shared>, from: NodeId) {
             },
             Some(received) = reading.next() => match received {
                 Ok(received) if received.header.kind == Kind::Gossip => {
-                    let bytes = Bytes::copy_from_slice(received.parcel.as_bytes());
-                    shared.membership.tell(MembershipCommand::Received { from, bytes });
+                    let bytes = received.parcel.as_bytes();
+                    if let Err(why) = gossip::arrived(&link, &shared, from, bytes) {
+                        return end(&link, &why.into());
+                    }
                 }
                 Ok(received) => {
                     if let Some(lane) = link.lanes.get(usize::from(received.header.lane)) {

@@ -18,13 +18,13 @@ use neuroflow_kernel::{Moment, Name};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use super::record::{Note, NoteError, Record};
+use super::record::{LISTS_SINCE, Note, NoteError, Record};
 use super::swim::{Identity, Layout, Malformed, NOWHERE, believe};
 use crate::directory::{Member, MemberState};
 use crate::identity::NodeId;
 use crate::limits::{
     FORGET_DEAD, GOSSIP_DIALS, GOSSIP_PERIOD, HEARSAY_DIALS, HEARSAY_PAUSE, HEARSAY_WAIT,
-    MAX_GOSSIP_BYTES, MAX_HEARD, MAX_MEMBERS, PROBE_PERIOD, PROBE_RTT, PULSE_PERIOD, SUSPICION,
+    LIST_PAUSE, MAX_GOSSIP_BYTES, MAX_HEARD, MAX_MEMBERS, PROBE_PERIOD, PROBE_RTT, PULSE_PERIOD, SUSPICION,
 };
 
 /// What is to be done.
@@ -49,6 +49,8 @@ pub(crate) struct Linked {
     pub(crate) address: SocketAddr,
     /// Whether its certificate lets it order others about.
     pub(crate) operator: bool,
+    /// What both speak.
+    pub(crate) protocol: u16,
 }
 
 /// Why a message of a peer is dropped.
@@ -109,7 +111,10 @@ pub(crate) struct Gossip {
     pulse: Moment,
     out: Vec<Output>,
     changed: bool,
-    revocations: Option<Arc<str>>,
+    /// The newest list of revoked nodes, and its serial.
+    revocations: Option<(u64, Arc<str>)>,
+    /// Who was asked for a newer one last, and when.
+    asked: Option<(NodeId, Moment)>,
 }
 
 impl Gossip {
@@ -144,6 +149,7 @@ impl Gossip {
             out: Vec::new(),
             changed: true,
             revocations: None,
+            asked: None,
         })
     }
 
@@ -192,12 +198,53 @@ impl Gossip {
     }
 
     /// There is a newer list of nodes that were shut out: all peers are told.
-    pub(crate) fn revoked(&mut self, list: Arc<str>) {
-        for peer in self.links() {
-            self.send(peer, &Note::Revocations(list.as_bytes()), true);
-        }
-        self.revocations = Some(list);
+    pub(crate) fn revoked(&mut self, serial: u64, list: Arc<str>) {
+        self.revocations = Some((serial, list));
+        self.asked = None;
         self.changed = true;
+        for peer in self.links() {
+            self.offer_list(peer);
+        }
+    }
+
+    /// Sends the list of revoked nodes, or, if it's long, only says which one it is: of all its peers a node
+    /// needs to hear a long one from one.
+    fn offer_list(&mut self, to: NodeId) {
+        let Some((_, list)) = &self.revocations else { return };
+        let bytes = Note::Revocations(list.as_bytes()).encode();
+        if bytes.len() <= MAX_GOSSIP_BYTES {
+            self.out.push(Output::Send { to, bytes, reliable: true });
+        } else {
+            self.pulse(to);
+        }
+    }
+
+    /// A peer has this list of revoked nodes: it's asked for it if it's newer, unless it or another was asked
+    /// just now.
+    fn want_list(&mut self, from: NodeId, serial: u64) {
+        if serial <= self.serial() {
+            return;
+        }
+        let now = self.shell.now;
+        let is_early = self.asked.is_some_and(|(whom, at)| {
+            now.since(at) < if whom == from { LIST_PAUSE * 4 } else { LIST_PAUSE }
+        });
+        if !is_early {
+            self.asked = Some((from, now));
+            self.send(from, &Note::WantList, false);
+        }
+    }
+
+    /// Which list of revoked nodes this node has; 0 for none.
+    fn serial(&self) -> u64 {
+        self.revocations.as_ref().map_or(0, |(serial, _)| *serial)
+    }
+
+    fn pulse(&mut self, to: NodeId) {
+        let Some(peer) = self.links.get(&to) else { return };
+        let list = (peer.protocol >= LISTS_SINCE).then(|| self.serial());
+        let (start, version, load) = (self.own().start, self.version, self.load);
+        self.send(to, &Note::Pulse { start, version, load, list }, false);
     }
 
     /// What waits at this node's agents.
@@ -213,10 +260,7 @@ impl Gossip {
         self.links.insert(node, peer);
         self.heard.remove(&node);
         self.introduce(node);
-        if let Some(list) = &self.revocations {
-            let bytes = Note::Revocations(list.as_bytes()).encode();
-            self.out.push(Output::Send { to: node, bytes, reliable: true });
-        }
+        self.offer_list(node);
         if let Some(known) = self.known.get(&node) {
             // If one of us counts the other as dead, this is how that is found out and objected to.
             let identity = known.identity(node);
@@ -254,18 +298,17 @@ impl Gossip {
             Note::Record { start, version, archive } => {
                 self.recorded(from, start, version, archive)?;
             }
-            Note::Pulse { start, version, load } => match self.known.get_mut(&from) {
-                Some(known) if start < known.start => {
-                    let later = Note::Later { start: known.start };
-                    self.send(from, &later, false);
-                }
-                Some(known) if (start, version) == (known.start, known.version) => {
-                    self.changed |= known.load != load;
-                    known.load = load;
-                }
-                _ => self.send(from, &Note::Want, false),
-            },
+            Note::Pulse { start, version, load, list } => {
+                self.pulsed(from, start, version, load);
+                self.want_list(from, list.unwrap_or_default());
+            }
             Note::Want => self.introduce(from),
+            Note::WantList => {
+                if let Some((_, list)) = &self.revocations {
+                    let bytes = Note::Revocations(list.as_bytes()).encode();
+                    self.out.push(Output::Send { to: from, bytes, reliable: true });
+                }
+            }
             Note::Later { start } => self.object(start)?,
             Note::Drain { on } => {
                 if !self.links.get(&from).is_some_and(|peer| peer.operator) {
@@ -277,6 +320,20 @@ impl Gossip {
             Note::Unknown => {}
         }
         Ok(())
+    }
+
+    fn pulsed(&mut self, from: NodeId, start: u64, version: u64, load: u32) {
+        match self.known.get_mut(&from) {
+            Some(known) if start < known.start => {
+                let later = Note::Later { start: known.start };
+                self.send(from, &later, false);
+            }
+            Some(known) if (start, version) == (known.start, known.version) => {
+                self.changed |= known.load != load;
+                known.load = load;
+            }
+            _ => self.send(from, &Note::Want, false),
+        }
     }
 
     fn swim_packet(&mut self, from: NodeId, packet: &[u8]) -> Result<(), GossipError> {
@@ -396,9 +453,8 @@ impl Gossip {
         self.heard.retain(|_, heard| heard.dials <= HEARSAY_DIALS);
         if self.pulse <= now {
             self.pulse = now + PULSE_PERIOD;
-            let (start, version, load) = (self.own().start, self.version, self.load);
             for peer in self.links() {
-                self.send(peer, &Note::Pulse { start, version, load }, false);
+                self.pulse(peer);
             }
             self.forget_the_dead();
         }

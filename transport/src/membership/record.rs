@@ -58,8 +58,9 @@ pub(crate) enum Note<'a> {
     Swim(&'a [u8]),
     /// The sender's record: of which start it is, and the how manieth of that.
     Record { start: u64, version: u64, archive: &'a [u8] },
-    /// The sender's load, and which record is its newest.
-    Pulse { start: u64, version: u64, load: u32 },
+    /// The sender's load, which record is its newest, and to those who can ask for it which list of revoked
+    /// nodes it has (0 for none).
+    Pulse { start: u64, version: u64, load: u32, list: Option<u64> },
     /// The sender lacks the receiver's record.
     Want,
     /// The sender knows of a later start of the receiver than the receiver itself.
@@ -68,9 +69,18 @@ pub(crate) enum Note<'a> {
     Revocations(&'a [u8]),
     /// An operator wants the receiver to drain, or to stop draining.
     Drain { on: bool },
+    /// The sender lacks the list of revoked nodes that the receiver says it has.
+    WantList,
     /// A kind of a later version: ignored.
     Unknown,
 }
+
+/// The kind of a message that carries a list of revoked nodes.
+pub(crate) const LIST: u8 = 6;
+
+/// The first protocol whose members say which list of revoked nodes they have, ask for it, and carry it at any
+/// length that it may have.
+pub(crate) const LISTS_SINCE: u16 = 3;
 
 /// Bytes that aren't a message between members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,11 +108,14 @@ impl<'a> Note<'a> {
                 bytes.extend_from_slice(&version.to_le_bytes());
                 bytes.extend_from_slice(archive);
             }
-            Self::Pulse { start, version, load } => {
+            Self::Pulse { start, version, load, list } => {
                 bytes.push(3);
                 bytes.extend_from_slice(&start.to_le_bytes());
                 bytes.extend_from_slice(&version.to_le_bytes());
                 bytes.extend_from_slice(&load.to_le_bytes());
+                if let Some(list) = list {
+                    bytes.extend_from_slice(&list.to_le_bytes());
+                }
             }
             Self::Want => bytes.push(4),
             Self::Later { start } => {
@@ -110,10 +123,11 @@ impl<'a> Note<'a> {
                 bytes.extend_from_slice(&start.to_le_bytes());
             }
             Self::Revocations(list) => {
-                bytes.push(6);
+                bytes.push(LIST);
                 bytes.extend_from_slice(list);
             }
             Self::Drain { on } => bytes.extend_from_slice(&[7, u8::from(*on)]),
+            Self::WantList => bytes.push(8),
             Self::Unknown => {}
         }
         bytes
@@ -129,13 +143,15 @@ impl<'a> Note<'a> {
             }
             3 => {
                 let (start, version) = (u64_of(&mut rest)?, u64_of(&mut rest)?);
-                let load = rest.first_chunk().ok_or(NoteError::Truncated)?;
-                Self::Pulse { start, version, load: u32::from_le_bytes(*load) }
+                let (load, mut rest) = rest.split_first_chunk().ok_or(NoteError::Truncated)?;
+                let list = u64_of(&mut rest).ok();
+                Self::Pulse { start, version, load: u32::from_le_bytes(*load), list }
             }
             4 => Self::Want,
             5 => Self::Later { start: u64_of(&mut rest)? },
-            6 => Self::Revocations(rest),
+            LIST => Self::Revocations(rest),
             7 => Self::Drain { on: *rest.first().ok_or(NoteError::Truncated)? != 0 },
+            8 => Self::WantList,
             _ => Self::Unknown,
         })
     }
@@ -241,7 +257,9 @@ pub(crate) mod tests {
         for note in [
             Note::Swim(b"packet"),
             Note::Record { start: 1, version: 2, archive: b"archive" },
-            Note::Pulse { start: 1, version: 2, load: 3 },
+            Note::Pulse { start: 1, version: 2, load: 3, list: None },
+            Note::Pulse { start: 1, version: 2, load: 3, list: Some(4) },
+            Note::WantList,
             Note::Want,
             Note::Later { start: 9 },
             Note::Revocations(b"list"),

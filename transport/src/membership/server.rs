@@ -131,7 +131,7 @@ impl MembershipServer {
                     let work = dial(Arc::clone(&self.shared), self.cluster.clone(), node, address);
                     let _full = context.task(work).is_err();
                 }
-                Output::Revocations(list) => self.take_revocations(&list),
+                Output::Revocations(list) => self.shared.hear_list(&list),
                 Output::Drain { on } => {
                     self.shared.draining.store(on, Ordering::SeqCst);
                     let own = context.address();
@@ -147,17 +147,15 @@ impl MembershipServer {
     }
 }
 
-impl MembershipServer {
-    /// A peer has a list: if it's newer than ours and the authority's, it's ours from now on.
-    fn take_revocations(&mut self, list: &[u8]) {
-        let taken = std::str::from_utf8(list).ok().map(|text| self.shared.take_list(text));
+impl Shared {
+    /// A peer has a list of revoked nodes: if it's newer than ours and the authority's, it's ours from now on.
+    pub(crate) fn hear_list(&self, list: &[u8]) {
+        let taken = std::str::from_utf8(list).ok().map(|text| self.take_list(text));
         if !matches!(taken, Some(Ok(_))) {
-            self.shared.gossip_meters.refused.fetch_add(1, Ordering::Relaxed);
+            self.gossip_meters.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
 
-impl Shared {
     /// What this node says of itself now.
     fn record(&self) -> Record {
         let seconds = |at: SystemTime| {
@@ -202,7 +200,8 @@ fn gossips(peer: &Peer) -> bool {
 pub(crate) fn linked(peer: &Peer) -> Linked {
     let subject = peer.subject();
     let operator = subject.roles.iter().any(|role| role == OPERATOR);
-    Linked { node: peer.id, name: subject.name, address: peer.address(), operator }
+    let protocol = peer.link().map_or(GOSSIP_SINCE, |link| link.agreed.version);
+    Linked { node: peer.id, name: subject.name, address: peer.address(), operator, protocol }
 }
 
 /// Dials a node that was heard of, unless it has come by itself.
@@ -239,8 +238,10 @@ impl Actor for MembershipServer {
         let (node, name) = (shared.id, shared.name.clone());
         self.gossip = Some(Gossip::new(node, name, start, shared.record(), seed, now)?);
         shared.membership.open(context.address());
-        if let (Some(gossip), Some(list)) = (&mut self.gossip, self.shared.trust.revocations()) {
-            gossip.revoked(list);
+        if let (Some(gossip), Some((serial, list))) =
+            (&mut self.gossip, self.shared.trust.newest_list())
+        {
+            gossip.revoked(serial, list);
         }
         self.reconcile(now);
         self.carry_out(context);
@@ -277,10 +278,10 @@ impl Actor for MembershipServer {
             MembershipCommand::Received { from, bytes } => self.received(from, &bytes, now),
             MembershipCommand::Describe => self.describe(),
             MembershipCommand::Revoked => {
-                if let (Some(gossip), Some(list)) =
-                    (&mut self.gossip, self.shared.trust.revocations())
+                if let (Some(gossip), Some((serial, list))) =
+                    (&mut self.gossip, self.shared.trust.newest_list())
                 {
-                    gossip.revoked(list);
+                    gossip.revoked(serial, list);
                 }
             }
             MembershipCommand::Tick => self.tick(now),

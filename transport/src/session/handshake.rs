@@ -8,7 +8,7 @@ use crate::limits::{LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES, LANES};
 /// The oldest protocol that this build speaks.
 pub(crate) const OLDEST: u16 = 1;
 /// The newest protocol that this build speaks.
-pub(crate) const NEWEST: u16 = 2;
+pub(crate) const NEWEST: u16 = 3;
 
 /// What a node says of itself, once TLS has proved who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::limits::{HANDSHAKE_DEADLINE, IDLE_TIMEOUT, REDIAL_MAX, REDIAL_MIN};
 use crate::membership::gossip::{Gossip, Linked, Output};
 use crate::membership::record::Record;
 use crate::membership::record::tests::record;
-use crate::session::handshake::{Verdict, verdict};
+use crate::session::handshake::{NEWEST, Verdict, verdict};
 use crate::session::keyed::{Bounds, KeyedWindow};
 use crate::session::retry::{Retry, Step, Tried};
 
@@ -317,7 +317,13 @@ impl World {
         host.redial.remove(&peer);
         host.lines.insert(peer, Line::new(connection, life, dialled, now));
         let linked =
-            Linked { node: id(peer), name: name(peer), address: address(peer), operator: false };
+            Linked {
+                node: id(peer),
+                name: name(peer),
+                address: address(peer),
+                operator: false,
+                protocol: NEWEST,
+            };
         let now_here = host.clock(now);
         if let Some(gossip) = &mut host.gossip {
             gossip.linked(linked, now_here);

@@ -64,7 +64,7 @@ async fn who_knows_one_seed_finds_all_and_is_asked_by_all() {
     let seen = member(&c, "a").unwrap();
     assert_eq!((seen.node, seen.address), (a.links.id(), a.address()));
     assert!(seen.offers("worker") && !seen.own && seen.capacity == 100);
-    assert_eq!((seen.oldest_protocol, seen.newest_protocol), (1, 2));
+    assert_eq!((seen.oldest_protocol, seen.newest_protocol), (1, 3));
     a.links.describe("worker", vec!["sums".to_owned()]);
     until(|| member(&b, "a").unwrap().agents[0].skills == ["sums"]).await;
     let far = a.far("agent://c/worker");
@@ -367,4 +367,25 @@ async fn what_is_placed_on_the_node_itself_is_delivered_once_however_much_comes_
     let other = a.links.resolve_for::<crate::world::Other>("worker", b"key").unwrap();
     let mut replies = soon(other.ask(Header::new(), &crate::world::Other)).await.unwrap();
     assert!(matches!(soon(replies.next()).await, Some(Err(StreamError::Mismatch))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_list_of_revoked_nodes_reaches_every_member() {
+    let world = World::new();
+    let (a, b, c) = three(&world).await;
+    let others = (1..neuroflow_transport::limits::MAX_REVOKED)
+        .map(|nth| neuroflow_transport::NodeId::of_public_key(&nth.to_le_bytes()));
+    let list = others.fold(Revocations::default(), Revocations::with).with(c.links.id());
+    assert_eq!(list.nodes().count(), neuroflow_transport::limits::MAX_REVOKED);
+    let list = list.sign(&world.authority).unwrap();
+    assert!(list.len() > neuroflow_transport::limits::MAX_GOSSIP_BYTES);
+    assert!(a.links.take_revocations(&list).unwrap());
+    until(|| b.state_of("c") == Some(LinkState::Revoked)).await;
+    // Who comes later hears it too, from whom it knows.
+    let trust = world.trust();
+    let own = world.credential("d", &[]);
+    let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), own, trust.clone());
+    let d = Node::start(config.seed(b.address()), 64).await;
+    until(|| trust.is_revoked(&c.links.id())).await;
+    assert!(soon(d.links.try_dial(c.address())).await.is_err());
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::super::record::LIST;
 use super::super::record::tests::record;
 use super::*;
 
@@ -21,6 +22,11 @@ struct World {
     dead: HashSet<usize>,
     cut: HashSet<(usize, usize)>,
     dials: u64,
+    /// What all speak.
+    protocol: u16,
+    /// Messages with a list of revoked nodes that are lost, and those that were sent.
+    lists_lost: u64,
+    lists_sent: u64,
 }
 
 const DELAY: Duration = Duration::from_millis(2);
@@ -46,6 +52,9 @@ impl World {
             dead: HashSet::new(),
             cut: HashSet::new(),
             dials: 0,
+            protocol: LISTS_SINCE,
+            lists_lost: 0,
+            lists_sent: 0,
         };
         (0..count).for_each(|number| world.start(number, 1));
         world
@@ -78,7 +87,9 @@ impl World {
         for (own, other) in [(a, b), (b, a)] {
             let name = Name::new(format!("node-{other}")).unwrap();
             let operator = other == 0;
-            let peer = Linked { node: id(other), name, address: address(other), operator };
+            let protocol = self.protocol;
+            let peer =
+                Linked { node: id(other), name, address: address(other), operator, protocol };
             self.nodes.get_mut(&own).unwrap().linked(peer, self.now);
             self.flush(own);
         }
@@ -102,6 +113,12 @@ impl World {
                     let to = self.number(to);
                     self.sent += 1;
                     self.bytes += bytes.len() as u64;
+                    if bytes.first() == Some(&LIST) {
+                        self.lists_sent += 1;
+                        if self.lists_sent <= self.lists_lost {
+                            continue;
+                        }
+                    }
                     if self.is_cut(number, to) || !reliable && self.random.random_bool(self.loss) {
                         continue;
                     }
@@ -115,7 +132,15 @@ impl World {
                         self.link(number, to);
                     }
                 }
-                Output::Revocations(_) => {}
+                Output::Revocations(list) => {
+                    let text = String::from_utf8(list).unwrap();
+                    let serial = text.trim_end().parse().unwrap();
+                    let gossip = self.nodes.get_mut(&number).unwrap();
+                    if serial > gossip.serial() {
+                        gossip.revoked(serial, text.into());
+                        self.flush(number);
+                    }
+                }
                 Output::Drain { on } => {
                     let gossip = self.nodes.get_mut(&number).unwrap();
                     let record = Record { draining: on, ..gossip.record.clone() };
@@ -378,4 +403,80 @@ fn gossip_of_an_idle_cluster_is_small() {
     let (sent, bytes) = (per_node(world.sent - sent), per_node(world.bytes - bytes));
     // Four packets of a probe twice a second, and a pulse for each peer every two.
     assert!(sent <= 40 && bytes <= 4_096, "{sent} messages and {bytes} bytes a second");
+}
+
+/// A list of this serial with so many bytes.
+fn list(serial: u64, bytes: usize) -> Arc<str> {
+    format!("{serial:<bytes$}").into()
+}
+
+fn know_list(world: &World, serial: u64) -> bool {
+    world.nodes.values().all(|gossip| gossip.serial() == serial)
+}
+
+#[test]
+fn a_long_list_of_revoked_nodes_reaches_all_and_each_hears_it_about_once() {
+    let mut world = World::joined(20);
+    for (serial, bytes) in [(1, 100), (2, 2 * MAX_GOSSIP_BYTES)] {
+        world.lists_sent = 0;
+        let now = world.now;
+        let first = world.nodes.get_mut(&3).unwrap();
+        first.shell.now = now;
+        first.revoked(serial, list(serial, bytes));
+        world.flush(3);
+        let took = world.run(Duration::from_secs(30), |world| know_list(world, serial));
+        assert!(took.is_some_and(|took| took < Duration::from_secs(1)), "{serial}: {took:?}");
+    }
+    assert!(world.lists_sent < 2 * 20, "{}", world.lists_sent);
+    // Who comes later has it as well.
+    world.start(20, 1);
+    world.link(20, 7);
+    assert!(world.run(Duration::from_secs(5), |world| know_list(world, 2)).is_some());
+}
+
+#[test]
+fn a_list_that_is_lost_is_asked_for_again() {
+    for bytes in [100, 2 * MAX_GOSSIP_BYTES] {
+        let mut world = World::joined(5);
+        world.lists_lost = 12;
+        world.loss = 0.2;
+        world.nodes.get_mut(&0).unwrap().revoked(7, list(7, bytes));
+        world.flush(0);
+        let all = world.run(Duration::from_secs(60), |world| know_list(world, 7));
+        assert!(all.is_some() && world.lists_sent > 12, "{bytes}: {}", world.lists_sent);
+    }
+}
+
+#[test]
+fn who_only_says_that_it_has_a_newer_list_keeps_nobody_from_it() {
+    let mut world = World::joined(3);
+    let liar = Note::Pulse { start: 1, version: 1, load: 0, list: Some(u64::MAX) }.encode();
+    world.nodes.get_mut(&0).unwrap().revoked(7, list(7, 2 * MAX_GOSSIP_BYTES));
+    // Its words are the only ones that arrive until later.
+    world.nodes.get_mut(&0).unwrap().outputs();
+    let deadline = world.now + Duration::from_secs(20);
+    while world.nodes[&1].serial() != 7 {
+        assert!(world.now < deadline);
+        let now = world.now;
+        world.nodes.get_mut(&1).unwrap().received(id(2), &liar, now).unwrap();
+        world.flush(1);
+        world.run(Duration::from_millis(100), |_| false);
+    }
+}
+
+#[test]
+fn an_older_member_is_sent_what_it_understands() {
+    let mut world = World::new(2);
+    world.protocol = LISTS_SINCE - 1;
+    world.link(0, 1);
+    world.run(Duration::from_secs(1), |_| false);
+    let gossip = world.nodes.get_mut(&0).unwrap();
+    gossip.revoked(1, list(1, 100));
+    gossip.revoked(2, list(2, 2 * MAX_GOSSIP_BYTES));
+    gossip.pulse(id(1));
+    let kinds: Vec<(u8, usize)> = gossip.outputs().into_iter().filter_map(|output| match output {
+        Output::Send { bytes, .. } => Some((bytes[0], bytes.len())),
+        _ => None,
+    }).collect();
+    assert_eq!(kinds, [(LIST, 101), (3, 21), (3, 21)]);
 }
