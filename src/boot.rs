@@ -284,12 +284,22 @@ impl Node {
 
     /// Stops everything in reverse start order; each server gets its own time to drain.
     pub async fn stop(&self) {
+        self.say_farewell();
         self.kernel.stop().await;
     }
 
     /// Like [`stop`](Self::stop), and ends what is left after `deadline`. Says whether nothing was.
     pub async fn stop_within(&self, deadline: Duration) -> bool {
+        self.say_farewell();
         self.kernel.stop_within(deadline).await
+    }
+
+    /// Other nodes ask elsewhere from here on, while the gateway brings what it has begun to its end.
+    fn say_farewell(&self) {
+        if let Some(links) = &self.links {
+            links.set_draining(true);
+            links.drain();
+        }
     }
 }
 

@@ -366,6 +366,7 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let kept = settings.revocations.as_ref().map(|file| file.path().to_owned());
     let mut config = LinksConfig::new(listen, credential, trust)
         .capacity(settings.capacity)
+        .leave_within(leave(loaded.config.stop.deadline))
         .revocations(kept.unwrap_or_else(|| folder.join(files::REVOCATIONS)));
     if let Some(address) = settings.advertise {
         config = config.advertise(address);
@@ -434,6 +435,11 @@ fn journal(loaded: &Loaded) -> Result<JournalConfig, ServeError> {
 /// Of the time to stop, two thirds are the gateway's and a third is for everything behind it.
 fn drain(deadline: Duration) -> Duration {
     deadline * 2 / 3
+}
+
+/// Of the rest, half is for what other nodes have asked.
+fn leave(deadline: Duration) -> Duration {
+    deadline / 6
 }
 
 /// How serving ended.

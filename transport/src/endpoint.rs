@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use neuroflow_kernel::{
     Address, ChildSpec, Clock, Header, Message, Name, NameError, RemoteError, RemoteTarget,
@@ -30,7 +31,8 @@ use crate::identity::{
 };
 use crate::join::Door;
 use crate::keyed::pinned::Pins;
-use crate::limits::HANDSHAKE_DEADLINE;
+use crate::limits::{FAREWELL, HANDSHAKE_DEADLINE, LEAVE};
+use crate::link::lane::DRAINED_SINCE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{CloseCode, LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox, MembershipCommand};
@@ -67,6 +69,7 @@ pub struct LinksConfig {
     capacity: u32,
     build: String,
     revocations: Option<PathBuf>,
+    leave: Duration,
 }
 
 impl LinksConfig {
@@ -85,6 +88,7 @@ impl LinksConfig {
             capacity: CAPACITY,
             build: env!("CARGO_PKG_VERSION").to_owned(),
             revocations: None,
+            leave: LEAVE,
         }
     }
 
@@ -157,6 +161,14 @@ impl LinksConfig {
         self
     }
 
+    /// How long what other nodes have asked may go on when this node stops; 5 s unless it's set. It ends sooner
+    /// if all is answered sooner. What isn't answered then is lost to those who asked.
+    #[must_use]
+    pub fn leave_within(mut self, time: Duration) -> Self {
+        self.leave = time;
+        self
+    }
+
     /// The node's name, as its certificate says.
     pub fn name(&self) -> &Name {
         self.credential.name()
@@ -205,12 +217,14 @@ impl LinksConfig {
             gossip_meters: GossipMeters::default(),
             pins: Mutex::default(),
             kept,
+            leave: self.leave,
         });
         let watch = crate::watch::WatchService::new(&shared.exports);
         shared.exports.offer(vec![Arc::new(watch), Arc::new(capabilities)]);
         let server = Arc::clone(&shared);
         let (spec, cluster) =
             ChildSpec::new("cluster", move || server::ClusterServer::new(Arc::clone(&server)))?;
+        let spec = spec.stop_within(self.leave.saturating_add(FAREWELL));
         Ok((spec, Links { shared, cluster }))
     }
 }
@@ -282,6 +296,8 @@ pub(crate) struct Shared {
     pins: Mutex<Pins>,
     /// The file that the list of revoked nodes is kept in, if it is.
     pub(crate) kept: Option<Kept>,
+    /// How long what others have asked may go on when the node stops.
+    leave: Duration,
 }
 
 impl Shared {
@@ -330,6 +346,32 @@ impl Shared {
         if let Some(link) = peer.revoke() {
             CloseCode::Revoked.close(&link.connection);
             link.lanes.iter().for_each(|lane| lane.close());
+        }
+    }
+
+    /// Tells all peers that this node takes no new requests.
+    fn drain(&self) {
+        for link in self.peers.all().iter().filter_map(|peer| peer.link()) {
+            link.lanes.iter().for_each(|lane| lane.stage_drain());
+        }
+    }
+
+    /// Waits until all peers that were told so wait for nothing more. Of those that don't answer that, nobody knows.
+    async fn drained(&self) {
+        let is_busy = |link: &Link| {
+            let answers = link.agreed.version >= DRAINED_SINCE;
+            answers && link.lanes.iter().any(|lane| !lane.is_quiet())
+        };
+        for peer in self.peers.all() {
+            loop {
+                let mut changed = std::pin::pin!(peer.changed.notified());
+                // Enrolled before the look, so that an answer in between isn't missed.
+                changed.as_mut().enable();
+                if !peer.link().is_some_and(|link| is_busy(&link)) {
+                    break;
+                }
+                changed.await;
+            }
         }
     }
 
@@ -530,11 +572,7 @@ impl Links {
 
     /// Tells all peers that this node takes no new requests; what runs goes on.
     pub fn drain(&self) {
-        for peer in self.shared.peers.all() {
-            if let Some(link) = peer.link() {
-                link.lanes.iter().for_each(|lane| lane.stage_drain());
-            }
-        }
+        self.shared.drain();
     }
 
     /// How the links stand, by name.

@@ -46,10 +46,12 @@ pub(crate) enum Kind {
     Drain = 10,
     /// A message between members that a datagram can't carry.
     Gossip = 11,
+    /// The answer to [`Drain`](Self::Drain): the sender has no calls on this lane that wait, and makes no more.
+    Drained = 12,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Hello,
         Self::Request,
         Self::Notice,
@@ -61,6 +63,7 @@ impl Kind {
         Self::Lane,
         Self::Drain,
         Self::Gossip,
+        Self::Drained,
     ];
 
     fn from_number(number: u8) -> Option<Self> {

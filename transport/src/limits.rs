@@ -74,6 +74,13 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// unnoticed; keep-alives are sent four times as often.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// How long what other nodes have asked may go on when a node stops, unless it's told otherwise: more than most
+/// calls take, and less than whoever stops it is likely to wait.
+pub const LEAVE: Duration = Duration::from_secs(5);
+
+/// Time that a node has for its farewells after that: the links' actors end, and the last packets get out.
+pub const FAREWELL: Duration = Duration::from_secs(2);
+
 /// The first wait before a lost link is dialled again.
 pub const REDIAL_MIN: Duration = Duration::from_millis(50);
 

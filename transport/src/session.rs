@@ -25,6 +25,8 @@ pub(crate) struct Session<C, P> {
     large: Window,
     pub(crate) calls: Calls<C, P>,
     draining: bool,
+    /// It was said that nothing is asked any more.
+    drained: bool,
     /// Requests and notices that were put into the lane's queue.
     queued: u64,
 }
@@ -68,6 +70,7 @@ impl<C, P> Session<C, P> {
             large: Window::new(messages, bytes),
             calls: Calls::new(LANE_CALLS),
             draining: false,
+            drained: false,
             queued: 0,
         }
     }
@@ -123,6 +126,14 @@ impl<C, P> Session<C, P> {
     /// The peer takes no new requests.
     pub(crate) fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Whether the peer takes no new requests and has answered all that it had, so that it's to be told so;
+    /// true once.
+    pub(crate) fn take_drained(&mut self) -> bool {
+        let is_over = self.draining && !self.drained && self.calls.awaited() == 0;
+        self.drained |= is_over;
+        is_over
     }
 
     /// The peer grants more; says whether that opened the window.
@@ -181,6 +192,19 @@ mod tests {
         assert!(session.call(1, None, "second").is_ok());
         session.drain();
         assert_eq!(session.notice(1), Err(Hold::Draining));
+    }
+
+    #[test]
+    fn a_peer_that_drains_is_told_once_when_nothing_of_it_is_waited_for() {
+        let mut session: Session<&str, ()> = Session::new(9, 100);
+        let call = session.call(1, None, "call").unwrap();
+        let watch = session.call(1, None, "watch").unwrap();
+        session.calls.lasts(watch);
+        assert!(!session.take_drained(), "nobody drains");
+        session.drain();
+        assert!(!session.take_drained(), "a call waits");
+        session.calls.remove(call);
+        assert!(session.take_drained() && !session.take_drained());
     }
 
     proptest! {

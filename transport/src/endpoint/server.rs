@@ -17,6 +17,7 @@ use crate::jitter;
 use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
 use crate::link::server::LinkServer;
 use crate::link::{CloseCode, LinkCommand, LinkError, connect};
+use crate::membership::MembershipCommand;
 use crate::membership::server::MembershipServer;
 
 /// Why a node doesn't listen, or its actor `cluster` ends.
@@ -217,12 +218,17 @@ impl Actor for ClusterServer {
 
     async fn stopping(&mut self, context: &mut Context<ClusterCommand>) {
         self.shared.leaving.store(true, Ordering::SeqCst);
-        // From here on this node objects to nothing that is said of it, and lets nobody in.
-        if let Ok(membership) = Name::new(MEMBERSHIP) {
-            let _gone = context.stop_child(&membership).await;
-        }
+        // From here on this node lets nobody in, and says of itself that it drains.
         if let Some(endpoint) = self.shared.endpoint() {
             endpoint.set_server_config(None);
+        }
+        self.shared.membership.tell(MembershipCommand::Describe);
+        self.shared.drain();
+        let at = context.clock().now() + self.shared.leave;
+        let _unanswered = context.clock().before(at, self.shared.drained()).await;
+        // From here on it objects to nothing that is said of it.
+        if let Ok(membership) = Name::new(MEMBERSHIP) {
+            let _gone = context.stop_child(&membership).await;
         }
         // Before the streams end, which would tell the peers less.
         for link in self.shared.peers.all().iter().filter_map(|peer| peer.link()) {
@@ -233,14 +239,14 @@ impl Actor for ClusterServer {
             endpoint.close(quinn::VarInt::from_u32(0), b"");
             // The farewell gets out, or the peers find out by silence.
             let clock = context.clock();
-            let at = clock.now() + FAREWELL;
+            let at = clock.now() + LAST_PACKETS;
             let _silent = clock.before(at, endpoint.wait_idle()).await;
         }
     }
 }
 
 /// Time for the last packets of a node that stops.
-const FAREWELL: std::time::Duration = std::time::Duration::from_millis(500);
+const LAST_PACKETS: std::time::Duration = std::time::Duration::from_millis(500);
 
 impl Drop for ClusterServer {
     /// However this life ended, its socket is free for the next.

@@ -33,6 +33,9 @@ use crate::session::order::Order;
 use crate::session::{Class, Violation};
 use crate::watch;
 
+/// The first protocol in which a drain is answered.
+pub(crate) const DRAINED_SINCE: u16 = 3;
+
 /// A caller that has no room for a reply: ready when it has, with the call's id.
 type Room = Pin<Box<dyn Future<Output = u64> + Send>>;
 
@@ -60,6 +63,7 @@ pub(crate) struct LaneTask {
     large: FuturesUnordered<LargeSend>,
     number: u8,
     granted: Arc<tokio::sync::Notify>,
+    answers_drain: bool,
 }
 
 /// What a lane's task is made of.
@@ -76,6 +80,8 @@ pub(crate) struct LaneParts {
     pub(crate) clock: Clock,
     /// Whom to tell that there is credit again.
     pub(crate) granted: Arc<tokio::sync::Notify>,
+    /// What both speak.
+    pub(crate) protocol: u16,
 }
 
 impl LaneTask {
@@ -99,6 +105,7 @@ impl LaneTask {
             large: FuturesUnordered::new(),
             number: parts.number,
             granted: parts.granted,
+            answers_drain: parts.protocol >= DRAINED_SINCE,
         }
     }
 
@@ -182,6 +189,11 @@ impl LaneTask {
             (std::mem::take(&mut outbox.large), std::mem::take(&mut outbox.staged.large));
         outbox.session.calls.left = self.order.requests();
         self.unwritten += outbox.staged.take(&mut self.order, true);
+        let is_sent = self.large.is_empty() && large.is_empty();
+        if self.answers_drain && is_sent && outbox.session.take_drained() {
+            // Behind all that was sent on this lane.
+            self.staged.push(&FrameHeader::new(Kind::Drained, 0));
+        }
         match &mut outbox.task {
             Some(waker) => waker.clone_from(cx.waker()),
             empty => *empty = Some(cx.waker().clone()),
@@ -271,7 +283,11 @@ impl LaneTask {
                 self.served.granted(header.id, u64::from(header.sequence), header.budget);
             }
             Kind::Drain => self.lane.outbox().session.drain(),
-            Kind::Hello | Kind::Lane | Kind::Gossip => {
+            Kind::Drained if self.answers_drain => {
+                self.lane.drained.store(true, Ordering::SeqCst);
+                self.granted.notify_waiters();
+            }
+            Kind::Drained | Kind::Hello | Kind::Lane | Kind::Gossip => {
                 return Err(FrameError::Misplaced { kind: header.kind as u8 }.into());
             }
         }

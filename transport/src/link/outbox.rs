@@ -1,6 +1,7 @@
 //! A lane as senders see it: an outbox that they write into, and the table of their calls.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -22,6 +23,8 @@ type Caller = Arc<dyn RawReplies>;
 /// What senders see of a lane.
 pub(crate) struct Lane {
     outbox: Mutex<Outbox>,
+    /// The peer has no calls here that wait, and makes no more.
+    pub(super) drained: AtomicBool,
     pub(super) meters: Arc<Meters>,
 }
 
@@ -61,7 +64,7 @@ impl Lane {
             task: None,
             closed: false,
         };
-        Arc::new(Self { outbox: Mutex::new(outbox), meters })
+        Arc::new(Self { outbox: Mutex::new(outbox), drained: AtomicBool::new(false), meters })
     }
 
     pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -106,6 +109,7 @@ impl Lane {
             ..FrameHeader::of_parcel(kind, id, &parcel)
         };
         if watch::is_urgent(parcel.message()) && bytes <= COPY_BYTES {
+            outbox.session.calls.lasts(id);
             outbox.staged.push_urgent_parcel(frame, sending.name, &parcel, &self.meters);
         } else {
             if Class::of(bytes) == Class::Small {
@@ -159,6 +163,11 @@ impl Lane {
         if let Some(task) = task {
             task.wake();
         }
+    }
+
+    /// Whether nothing more comes of the peer that has to be answered: it said so, or the lane is over.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.drained.load(Ordering::SeqCst) || self.outbox().closed
     }
 
     /// Ends calls whose caller has gone or whose time is over. Says whether any is left.

@@ -79,6 +79,7 @@ impl LinkServer {
                 peer: subject.clone(),
                 clock: clock.clone(),
                 granted: Arc::clone(&self.peer.changed),
+                protocol: agreed.version,
             });
             let (link, own) = (Arc::clone(&link), own.clone());
             let work = async move {
@@ -109,6 +110,9 @@ impl LinkServer {
         }
         if number > self.shared.first_connection(self.peer.id, number) {
             self.peer.meters.reconnects.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.shared.leaving.load(Ordering::SeqCst) {
+            lanes.iter().for_each(|lane| lane.stage_drain());
         }
         self.tries = 0;
         if agreed.version >= GOSSIP_SINCE {

@@ -172,7 +172,7 @@ impl Shared {
             newest: NEWEST,
             build: self.build.clone(),
             capacity: self.capacity,
-            draining: self.draining.load(Ordering::SeqCst),
+            draining: self.draining.load(Ordering::SeqCst) || self.leaving.load(Ordering::SeqCst),
             certificate_expires: seconds(self.presented.expires()),
             offers: offers.collect(),
         }

@@ -20,6 +20,8 @@ pub(crate) struct Calls<C, P> {
     limit: usize,
     /// The life before the first one of a new place.
     unborn: u32,
+    /// Calls that last for as long as what they are about.
+    lasting: usize,
     /// Requests and notices that have left the lane's queue.
     pub(crate) left: u64,
 }
@@ -36,6 +38,8 @@ pub(crate) struct Call<C, P> {
     pub(crate) caller: C,
     /// Which message of the lane's queue it is; 0 if it isn't in there.
     pub(crate) place: u64,
+    /// It's answered when something else ends, so nobody waits for that.
+    lasting: bool,
     deadline: Option<Moment>,
     /// The number of the next reply for the caller.
     due: u32,
@@ -77,7 +81,7 @@ pub(crate) enum Over {
 
 impl<C, P> Calls<C, P> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), limit, unborn: 0, left: 0 }
+        Self { places: Vec::new(), free: Vec::new(), limit, unborn: 0, lasting: 0, left: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -89,6 +93,7 @@ impl<C, P> Calls<C, P> {
         let call = Call {
             caller,
             place: 0,
+            lasting: false,
             deadline,
             due: 0,
             end: None,
@@ -112,6 +117,19 @@ impl<C, P> Calls<C, P> {
         Ok(u64::from(place.life) << 32 | u64::from(index))
     }
 
+    /// The call of this id lasts for as long as what it's about.
+    pub(crate) fn lasts(&mut self, id: u64) {
+        if let Some(call) = self.get(id).filter(|call| !call.lasting) {
+            call.lasting = true;
+            self.lasting += 1;
+        }
+    }
+
+    /// Calls whose end somebody waits for.
+    pub(crate) fn awaited(&self) -> usize {
+        self.len().saturating_sub(self.lasting)
+    }
+
     /// The call of this id, unless it's over.
     pub(crate) fn get(&mut self, id: u64) -> Option<&mut Call<C, P>> {
         let (life, index) = parts(id);
@@ -124,6 +142,7 @@ impl<C, P> Calls<C, P> {
         let (life, index) = parts(id);
         let place = self.places.get_mut(index as usize).filter(|place| place.life == life)?;
         let call = place.call.take()?;
+        self.lasting -= usize::from(call.lasting);
         self.free.push(index);
         if self.free.len() == self.places.len() && self.places.len() > IDLE_PLACES {
             self.forget();
@@ -164,6 +183,7 @@ impl<C, P> Calls<C, P> {
     /// Takes out all of them.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = C> {
         self.free.clear();
+        self.lasting = 0;
         std::mem::take(&mut self.places)
             .into_iter()
             .filter_map(|place| place.call.map(|call| call.caller))
@@ -260,6 +280,23 @@ mod tests {
         assert_ne!(old, new);
         assert!(calls.get(old).is_none() && calls.remove(old).is_none());
         assert_eq!(calls.get(new).unwrap().caller, "next");
+    }
+
+    #[test]
+    fn nobody_waits_for_calls_that_last() {
+        let (mut calls, first) = calls();
+        let watch = calls.insert("watch", None).unwrap();
+        calls.lasts(watch);
+        calls.lasts(watch);
+        assert_eq!((calls.len(), calls.awaited()), (2, 1));
+        calls.remove(first);
+        assert_eq!((calls.len(), calls.awaited()), (1, 0));
+        calls.remove(watch);
+        let again = calls.insert("again", None).unwrap();
+        assert_eq!((calls.len(), calls.awaited()), (1, 1));
+        calls.lasts(again);
+        assert_eq!(calls.drain().count(), 1);
+        assert_eq!(calls.awaited(), 0);
     }
 
     #[test]

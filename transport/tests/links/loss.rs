@@ -3,7 +3,7 @@
 use neuroflow_kernel::{AskError, Header, Refusal, StreamError};
 use neuroflow_transport::LinkState;
 
-use crate::world::{HOUR, Work, World, all, now, soon, until};
+use crate::world::{HOUR, Node, Work, World, all, now, soon, until};
 
 #[tokio::test]
 async fn a_killed_node_ends_its_callers_at_once_and_later_ones_too() {
@@ -145,4 +145,56 @@ async fn a_certificate_is_renewed_while_links_stand() {
     assert_eq!(all(&c.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
     let expires = b.links.status().iter().map(|link| link.certificate_expires).min().unwrap();
     assert!(expires > now() && expires < now() + 2 * HOUR);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_finishes_what_it_was_asked_and_takes_nothing_new() {
+    let (a, b) = World::new().pair().await;
+    let far = a.far("agent://b/worker");
+    let waiting = Work { wait: true, replies: 4, large: 300_000, ..Work::default() };
+    let mut stream = soon(far.ask(Header::new(), &waiting)).await.unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    let Node { kernel, ledger, .. } = b;
+    let stopping = tokio::spawn(async move { kernel.stop().await });
+    loop {
+        // Those that were under way when it began to leave are taken, and answered as well.
+        match soon(far.ask(Header::new(), &Work::default())).await {
+            Ok(_taken) => a.clock().sleep(std::time::Duration::from_millis(5)).await,
+            Err(refused) => {
+                assert!(matches!(refused, AskError::Refused(Refusal::Unreachable(_))));
+                break;
+            }
+        }
+    }
+    ledger.gate.close();
+    for number in 0..4 {
+        assert_eq!(soon(stream.next()).await.unwrap().unwrap().get().number, number);
+    }
+    assert!(soon(stream.next()).await.is_none());
+    soon(stopping).await.unwrap();
+    a.has_lost("b").await;
+}
+
+#[tokio::test]
+async fn a_node_that_stops_waits_neither_for_ever_nor_for_who_only_watches() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let hour = |config: neuroflow_transport::LinksConfig| config.leave_within(HOUR);
+    let b = world.node_with("b", 8, hour).await;
+    a.links.try_dial(b.address()).await.unwrap();
+    a.has_link_to("b").await;
+    let watch = tokio::spawn(a.far("agent://b/worker").down());
+    assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+    soon(b.kernel.stop()).await;
+    soon(watch).await.unwrap();
+
+    let short = std::time::Duration::from_millis(100);
+    let c = world.node_with("c", 8, |config| config.leave_within(short)).await;
+    a.links.try_dial(c.address()).await.unwrap();
+    a.has_link_to("c").await;
+    let waiting = Work { wait: true, ..Work::default() };
+    let mut stream = soon(a.far("agent://c/worker").ask(Header::new(), &waiting)).await.unwrap();
+    until(|| c.ledger.begun() == 1).await;
+    soon(c.kernel.stop()).await;
+    assert!(matches!(soon(stream.next()).await, Some(Err(StreamError::Lost))));
 }
