@@ -322,6 +322,11 @@ impl Shared {
         *firsts.entry(peer).or_insert(this)
     }
 
+    /// The peer was forgotten, and so are its connections.
+    fn forget_connections(&self, peer: &NodeId) {
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
     /// Takes a list of revoked nodes, if it's newer: their links end, and the members and the file are to
     /// have it. Says whether it was newer.
     pub(crate) fn take_list(&self, text: &str) -> Result<bool, RevocationError> {
@@ -375,11 +380,17 @@ impl Shared {
         }
     }
 
-    /// Ends links that shouldn't stand: to nodes that were shut out by other ways than a list.
+    /// Ends links that shouldn't stand: to nodes that were shut out by other ways than a list, and to those
+    /// whose certificate has ended. Such a one is dialled again, and gets a link if it has a new certificate.
     pub(crate) fn end_unwelcome(&self) {
+        let now = self.clock.wall();
         for peer in self.peers.all() {
             if self.trust.is_revoked(&peer.id) && !peer.is_revoked() {
                 self.shut_out(&peer.id);
+            } else if peer.expires() <= now
+                && let Some(link) = peer.link()
+            {
+                CloseCode::Expired.close(&link.connection);
             }
         }
     }

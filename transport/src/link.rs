@@ -183,6 +183,9 @@ pub enum LinkError {
     /// The node that answered is this one.
     #[error("the address is this node's own")]
     Oneself,
+    /// This node has as many peers as it may, and none of them has been gone for long.
+    #[error("this node has {} peers, and may have no more", crate::limits::MAX_PEERS)]
+    Full,
     /// There is a link already.
     #[error("there is a link to that node already")]
     Linked,
@@ -198,6 +201,8 @@ pub(crate) enum CloseCode {
     Incompatible = 3,
     Revoked = 4,
     Leaving = 5,
+    Expired = 6,
+    Full = 7,
 }
 
 impl CloseCode {

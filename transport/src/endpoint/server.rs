@@ -207,7 +207,12 @@ impl Actor for ClusterServer {
         }
         let Some(id) = self.names.get(&ended.name).copied() else { return Ok(()) };
         self.links.remove(&id);
-        if self.shared.peers.get(&id).is_none_or(|peer| peer.is_revoked()) {
+        self.names.remove(&ended.name);
+        let peer = self.shared.peers.get(&id);
+        if peer.is_none() {
+            self.shared.forget_connections(&id);
+        }
+        if peer.is_none_or(|peer| peer.is_revoked()) {
             return Ok(());
         }
         if let Some(link) = self.link(id, context).await? {

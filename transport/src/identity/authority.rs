@@ -6,11 +6,15 @@ use std::time::{Duration, SystemTime};
 use neuroflow_kernel::{Name, NameError};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, PublicKeyData,
+    SanType, SubjectPublicKeyInfo,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::NodeId;
 use super::certificate::{CertificateError, Credential, Subject, role_uri};
+use super::revocation::signed_by;
 use crate::limits::AUTHORITY_LIFE;
 
 /// A clock that is behind by less than this takes a certificate that was made just now.
@@ -72,6 +76,43 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Credential::from_pem(&certificate.pem(), &key.serialize_pem())?)
+    }
+
+    /// Makes another certificate for a node that this authority has signed before: of the same key, name and
+    /// roles, valid from now on. The node's key isn't needed.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// use neuroflow_transport::Authority;
+    /// # let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    /// let authority = Authority::create("example", now)?;
+    /// let node = authority.issue("node-a", &["worker"], day, now)?;
+    /// let renewed = node.renewed(&authority.renew(node.certificate_pem(), 90 * day, now)?)?;
+    /// assert!(renewed.id() == node.id() && renewed.expires() > node.expires());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Says that the certificate can't be read, or isn't of this authority.
+    pub fn renew(
+        &self,
+        certificate_pem: &str,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<String, AuthorityError> {
+        let leaf = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).next();
+        let leaf = leaf.ok_or(CertificateError::Empty)?.map_err(CertificateError::Pem)?;
+        let (_, read) =
+            x509_parser::parse_x509_certificate(&leaf).map_err(CertificateError::Certificate)?;
+        let own = self.signing_key().subject_public_key_info();
+        if !signed_by(&own, read.tbs_certificate.as_ref(), &read.signature_value.data) {
+            return Err(AuthorityError::Stranger);
+        }
+        let Subject { name, roles, .. } = Subject::of(&leaf)?;
+        let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+        let params = node_params(name.as_str(), &roles, life, now)?;
+        let key = SubjectPublicKeyInfo::from_der(read.public_key().raw)?;
+        Ok(params.signed_by(&key, &self.issuer)?.pem())
     }
 
     /// Signs the key of a request (PKCS #10, in DER), which proves that its sender has that key; what
@@ -167,6 +208,9 @@ pub enum AuthorityError {
     /// The certificate or key can't be made or read.
     #[error("the authority's certificate or key can't be made or read")]
     Authority(#[from] rcgen::Error),
+    /// The certificate to be renewed is another authority's.
+    #[error("this authority hasn't signed the certificate; use the one that has")]
+    Stranger,
     /// What was signed can't be used.
     #[error("the new certificate can't be used")]
     Certificate(#[from] CertificateError),

@@ -60,6 +60,19 @@ impl Credential {
         Ok(credential)
     }
 
+    /// The same key with another certificate, such as one that [`Authority::renew`](super::Authority::renew)
+    /// has made.
+    ///
+    /// # Errors
+    /// Says that the certificate can't be read, or isn't of this key and name.
+    pub fn renewed(&self, certificate_pem: &str) -> Result<Self, CertificateError> {
+        let renewed = Self::from_pem(certificate_pem, &self.key_pem)?;
+        if renewed.name() != self.name() {
+            return Err(CertificateError::OtherName { name: renewed.name().clone() });
+        }
+        Ok(renewed)
+    }
+
     pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, CertificateError> {
         Ok(PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())?)
     }
@@ -168,6 +181,15 @@ pub enum CertificateError {
     /// A key that TLS can't use.
     #[error("the key can't be used: Ed25519 and ECDSA P-256 can")]
     Key(#[from] rustls::Error),
+    /// The certificate names another node.
+    #[error("the certificate names {name}, another node")]
+    OtherName {
+        /// Whom it names.
+        name: Name,
+    },
+    /// No authority of the cluster has signed it, or it isn't valid now.
+    #[error("no authority of the cluster has signed the certificate, or it isn't valid now")]
+    Untrusted,
     /// The key belongs to another certificate.
     #[error("the key doesn't belong to the certificate")]
     OtherKey,

@@ -109,7 +109,7 @@ fn bytes_of(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-fn signed_by(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
+pub(super) fn signed_by(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let Ok((_, key)) =
         <x509_parser::x509::SubjectPublicKeyInfo<'_> as x509_parser::prelude::FromDer<
             '_,

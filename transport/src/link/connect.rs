@@ -190,11 +190,15 @@ fn meet(shared: &Shared, connection: &Connection) -> Result<(Subject, Arc<Peer>)
         return Err(LinkError::Oneself);
     }
     // Once more than in the handshake, which may have begun before the node was shut out.
-    let is_welcome = !shared.trust.is_revoked(&subject.id);
-    let known = is_welcome.then(|| shared.peers.meet(&subject, connection.remote_address()));
-    let Some(peer) = known.flatten().filter(|peer| !peer.is_revoked()) else {
+    let is_shut_out = shared.trust.is_revoked(&subject.id);
+    let peer = shared.peers.meet(&subject, connection.remote_address(), shared.clock.now());
+    if is_shut_out || peer.as_ref().is_some_and(|peer| peer.is_revoked()) {
         CloseCode::Revoked.close(connection);
         return Err(quinn::ConnectionError::LocallyClosed.into());
+    }
+    let Some(peer) = peer else {
+        CloseCode::Full.close(connection);
+        return Err(LinkError::Full);
     };
     Ok((subject, peer))
 }

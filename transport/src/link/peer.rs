@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
-use neuroflow_kernel::Moment;
+use neuroflow_kernel::{Moment, Name};
 use tokio::sync::{Notify, Semaphore};
 
 use super::outbox::Lane;
 use super::{LinkState, LinkStatus, Meters};
 use crate::identity::{NodeId, Subject};
-use crate::limits::MAX_PEERS;
+use crate::limits::{FORGET_DEAD, MAX_PEERS};
 use crate::session::handshake::Agreed;
 
 /// A connection that is in use.
@@ -42,7 +43,7 @@ impl Link {
     }
 }
 
-/// A peer, for as long as this node lives.
+/// A peer, until its place is needed for another long after it was there.
 pub(crate) struct Peer {
     pub(crate) id: NodeId,
     pub(crate) meters: Arc<Meters>,
@@ -54,7 +55,9 @@ pub(crate) struct Peer {
 }
 
 enum Standing {
-    Down,
+    Down {
+        since: Moment,
+    },
     Up(Arc<Link>),
     Revoked,
 }
@@ -65,12 +68,12 @@ struct About {
 }
 
 impl Peer {
-    fn new(subject: Subject, address: SocketAddr) -> Arc<Self> {
+    fn new(subject: Subject, address: SocketAddr, now: Moment) -> Arc<Self> {
         Arc::new(Self {
             id: subject.id,
             meters: Arc::default(),
             changed: Arc::default(),
-            state: RwLock::new(Standing::Down),
+            state: RwLock::new(Standing::Down { since: now }),
             about: Mutex::new(About { subject, address }),
             dialling: AtomicBool::new(false),
         })
@@ -87,6 +90,28 @@ impl Peer {
         matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), Standing::Revoked)
     }
 
+    fn is_up(&self) -> bool {
+        matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), Standing::Up(_))
+    }
+
+    /// Since when there is neither a link nor a try to have one.
+    fn gone_since(&self) -> Option<Moment> {
+        if self.dialling.load(Ordering::SeqCst) {
+            return None;
+        }
+        match *self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            Standing::Down { since } => Some(since),
+            Standing::Up(_) => None,
+            // Whom this node trusts says who is shut out; this is only remembered.
+            Standing::Revoked => Some(Moment::ORIGIN),
+        }
+    }
+
+    /// When the certificate of the present link, or of the last one, ends.
+    pub(crate) fn expires(&self) -> SystemTime {
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).subject.expires
+    }
+
     pub(crate) fn subject(&self) -> Subject {
         self.about.lock().unwrap_or_else(PoisonError::into_inner).subject.clone()
     }
@@ -96,7 +121,7 @@ impl Peer {
     }
 
     /// The link is up; gives the one that it replaces.
-    pub(crate) fn up(
+    fn up(
         &self,
         link: Arc<Link>,
         subject: Subject,
@@ -107,11 +132,11 @@ impl Peer {
     }
 
     /// The link of this number is over; says whether it was the current one.
-    pub(crate) fn down(&self, number: u64) -> bool {
+    pub(crate) fn down(&self, number: u64, now: Moment) -> bool {
         if self.link().is_none_or(|link| link.number != number) {
             return false;
         }
-        self.change(Standing::Down);
+        self.change(Standing::Down { since: now });
         true
     }
 
@@ -195,20 +220,72 @@ impl Drop for Dialling {
     }
 }
 
-/// All peers that this node has ever had a link to.
+/// The peers that this node has met: as many as may be, and of those that have gone the latest.
 #[derive(Default)]
 pub(crate) struct Peers(RwLock<Known>);
 
 #[derive(Default)]
 struct Known {
     by_id: HashMap<NodeId, Arc<Peer>>,
-    /// By name and by the digits of the id: what stands in `agent://<node>/…`.
-    by_text: HashMap<String, Arc<Peer>>,
+    /// By name and by the digits of the id: what stands in `agent://<node>/…`. Of those who have the same name,
+    /// who came last is last.
+    by_text: HashMap<String, Vec<Arc<Peer>>>,
+}
+
+impl Known {
+    fn name(&mut self, text: &str, peer: &Arc<Peer>) {
+        self.unname(text, peer.id);
+        self.by_text.entry(text.to_owned()).or_default().push(Arc::clone(peer));
+    }
+
+    fn unname(&mut self, text: &str, id: NodeId) {
+        if let Some(peers) = self.by_text.get_mut(text) {
+            peers.retain(|peer| peer.id != id);
+            if peers.is_empty() {
+                self.by_text.remove(text);
+            }
+        }
+    }
+
+    /// Makes room: forgets who has been gone for longest, if that is long enough. Says whether there was one.
+    fn forget_one(&mut self, now: Moment) -> bool {
+        let gone = self.by_id.values().filter_map(|peer| Some((peer.gone_since()?, peer.id)));
+        let Some((since, id)) = gone.min() else { return false };
+        if now.since(since) < FORGET_DEAD {
+            return false;
+        }
+        if let Some(peer) = self.by_id.remove(&id) {
+            self.unname(&id.to_string(), id);
+            self.unname(peer.subject().name.as_str(), id);
+        }
+        true
+    }
 }
 
 impl Peers {
     pub(crate) fn named(&self, node: &str) -> Option<Arc<Peer>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).by_text.get(node).cloned()
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let peers = known.by_text.get(node)?;
+        peers.iter().rev().find(|peer| peer.is_up()).or(peers.last()).cloned()
+    }
+
+    /// The link of a peer is up; gives the one that it replaces. The peer's name is its from now on, whoever
+    /// has had it before.
+    pub(crate) fn up(
+        &self,
+        peer: &Arc<Peer>,
+        link: Arc<Link>,
+        subject: Subject,
+        address: SocketAddr,
+    ) -> Option<Arc<Link>> {
+        let (before, name): (Name, Name) = (peer.subject().name, subject.name.clone());
+        let replaced = peer.up(link, subject, address);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.by_id.contains_key(&peer.id) {
+            known.unname(before.as_str(), peer.id);
+            known.name(name.as_str(), peer);
+        }
+        replaced
     }
 
     pub(crate) fn get(&self, node: &NodeId) -> Option<Arc<Peer>> {
@@ -221,22 +298,71 @@ impl Peers {
     }
 
     /// The peer of this certificate; nothing if there are as many as may be.
-    pub(crate) fn meet(&self, subject: &Subject, address: SocketAddr) -> Option<Arc<Peer>> {
+    pub(crate) fn meet(
+        &self,
+        subject: &Subject,
+        address: SocketAddr,
+        now: Moment,
+    ) -> Option<Arc<Peer>> {
         if let Some(peer) = self.get(&subject.id) {
             return Some(peer);
         }
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.by_id.len() >= MAX_PEERS {
+        if known.by_id.len() >= MAX_PEERS && !known.forget_one(now) {
             return None;
         }
         let peer = known
             .by_id
             .entry(subject.id)
-            .or_insert_with(|| Peer::new(subject.clone(), address))
+            .or_insert_with(|| Peer::new(subject.clone(), address, now))
             .clone();
-        known.by_text.insert(subject.id.to_string(), Arc::clone(&peer));
+        known.name(&subject.id.to_string(), &peer);
         // A name goes to whoever comes last: the one before may be the same machine with a new key.
-        known.by_text.insert(subject.name.to_string(), Arc::clone(&peer));
+        known.name(subject.name.as_str(), &peer);
         Some(peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn subject(number: usize) -> Subject {
+        Subject {
+            id: NodeId::of_public_key(&number.to_le_bytes()),
+            name: Name::new(format!("node-{number}")).unwrap(),
+            roles: Vec::new(),
+            expires: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_newcomer_gets_the_place_of_who_has_been_gone_for_longest() {
+        let peers = Peers::default();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let meet = |number: usize, at: Duration| {
+            peers.meet(&subject(number), address, Moment::ORIGIN + at)
+        };
+        let second = Duration::from_secs(1);
+        let dialled = meet(0, Duration::ZERO).unwrap();
+        let dialling = dialled.dial();
+        for number in 1..MAX_PEERS {
+            assert!(meet(number, second).is_some());
+        }
+        assert!(meet(1, second).is_some(), "known already");
+        assert!(meet(MAX_PEERS, second * 2).is_none(), "nobody has been gone for long");
+        assert!(meet(MAX_PEERS, second + FORGET_DEAD).is_some());
+        assert_eq!(peers.all().len(), MAX_PEERS);
+        assert!(peers.get(&subject(0).id).is_some(), "it's being dialled");
+        assert!(peers.named(&format!("node-{MAX_PEERS}")).is_some());
+        let gone = (1..MAX_PEERS).find(|number| peers.get(&subject(*number).id).is_none());
+        let gone = subject(gone.unwrap());
+        assert!(peers.named(gone.name.as_str()).is_none());
+        assert!(peers.named(&gone.id.to_string()).is_none());
+        drop(dialling);
+        assert!(meet(MAX_PEERS + 1, FORGET_DEAD).is_some());
+        assert!(peers.get(&subject(0).id).is_none());
     }
 }

@@ -98,7 +98,7 @@ impl LinkServer {
         }
         let address = connection.remote_address();
         let gossip = Arc::clone(&link);
-        let before = self.peer.up(Arc::clone(&link), subject, address);
+        let before = self.shared.peers.up(&self.peer, Arc::clone(&link), subject, address);
         drop(claim);
         // After the link was shown: whoever shuts the peer out looks for links after the list is there.
         if self.peer.is_revoked() || self.shared.trust.is_revoked(&self.peer.id) {
@@ -165,11 +165,19 @@ impl Actor for LinkServer {
         command: LinkCommand,
         context: &mut Context<LinkCommand>,
     ) -> Result<(), Infallible> {
+        match self.shared.peers.get(&self.peer.id) {
+            // It may have been forgotten, and met again.
+            Some(peer) => self.peer = peer,
+            None => {
+                context.stop();
+                return Ok(());
+            }
+        }
         match command {
             LinkCommand::Take(established) => self.take(*established, context),
             LinkCommand::Lost(number) => {
                 let link = self.peer.link();
-                if self.peer.down(number) {
+                if self.peer.down(number, context.clock().now()) {
                     if let Some(link) = link {
                         self.over(&link);
                     }
@@ -187,7 +195,7 @@ impl Actor for LinkServer {
 
     async fn stopping(&mut self, _: &mut Context<LinkCommand>) {
         if let Some(link) = self.peer.link() {
-            self.peer.down(link.number);
+            self.peer.down(link.number, self.shared.clock.now());
             CloseCode::Shutdown.close(&link.connection);
             link.lanes.iter().for_each(|lane| lane.close());
         }
@@ -198,7 +206,7 @@ impl Drop for LinkServer {
     /// However this life ended: nobody serves its connection any more.
     fn drop(&mut self) {
         if let Some(link) = self.peer.link() {
-            self.peer.down(link.number);
+            self.peer.down(link.number, self.shared.clock.now());
             end(&link, &LinkError::Superseded);
         }
     }

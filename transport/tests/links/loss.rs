@@ -198,3 +198,43 @@ async fn a_node_that_stops_waits_neither_for_ever_nor_for_who_only_watches() {
     soon(c.kernel.stop()).await;
     assert!(matches!(soon(stream.next()).await, Some(Err(StreamError::Lost))));
 }
+
+#[tokio::test]
+async fn a_link_ends_with_its_peers_certificate_and_comes_back_with_another() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let life = std::time::Duration::from_secs(3);
+    let short = world.authority.issue("b", &[], life, now()).unwrap();
+    let longer = world.authority.renew(short.certificate_pem(), HOUR, now()).unwrap();
+    let longer = short.renewed(&longer).unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let config = neuroflow_transport::LinksConfig::new(listen, short.clone(), world.trust());
+    let b = Node::start(config, 8).await;
+    a.links.try_dial(b.address()).await.unwrap();
+    a.has_link_to("b").await;
+    assert_eq!(a.links.status()[0].certificate_expires, short.expires());
+    a.has_lost("b").await;
+    assert!(now() >= short.expires());
+    b.links.renew(&longer).unwrap();
+    a.has_link_to("b").await;
+    assert_eq!(a.links.status()[0].certificate_expires, longer.expires());
+    assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_name_is_of_a_node_that_is_there() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let (first, second) = (world.node("b").await, world.node("b").await);
+    for node in [&first, &second] {
+        a.links.try_dial(node.address()).await.unwrap();
+    }
+    let far = a.far("agent://b/worker");
+    assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
+    assert_eq!((first.ledger.begun(), second.ledger.begun()), (0, 1), "who came last");
+    let gone = second.links.id();
+    second.kernel.stop().await;
+    until(|| a.links.status().iter().any(|it| it.node == gone && it.state == LinkState::Down)).await;
+    assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
+    assert_eq!(first.ledger.begun(), 1);
+}
