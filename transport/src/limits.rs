@@ -23,6 +23,10 @@ pub const LANE_CREDIT_BYTES: u64 = 32 * 1024 * 1024;
 /// Requests of one lane that wait for their answers: what a peer that never answers may hold here.
 pub const LANE_CALLS: usize = 65_536;
 
+/// How long a sender waits for one of those to end before it looks again: what it sends may need no answer, and
+/// so no place among them.
+pub const CALLS_PAUSE: Duration = Duration::from_millis(5);
+
 /// Replies to one request that the caller hasn't taken yet: as many as a local reply stream holds.
 pub const REPLY_CREDIT_MESSAGES: u64 = 64;
 
@@ -175,6 +179,9 @@ pub const PEER_CAPABILITIES: usize = 4_096;
 /// Watches over this node's actors that one peer may hold: as many as it has actors that depend on
 /// another, and no more than one lane's calls.
 pub const PEER_WATCHES: usize = 16_384;
+
+/// Time for a watch to be sent: as long as any call waits for room. It has no other deadline.
+pub const WATCH_DEADLINE: Duration = neuroflow_kernel::limits::CALL_DEADLINE;
 
 /// Names that a node may export.
 pub const MAX_EXPORTS: usize = 65_536;

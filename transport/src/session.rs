@@ -116,6 +116,12 @@ impl<C, P> Session<C, P> {
         if self.window(class).is_open() { Ok(()) } else { Err(Hold::Credit) }
     }
 
+    /// Whether any message of this class may be sent now, one that's answered too.
+    pub(crate) fn is_ready(&mut self, class: Class) -> Result<(), Hold> {
+        self.may_send(class)?;
+        if self.calls.is_full() { Err(Hold::Calls) } else { Ok(()) }
+    }
+
     fn window(&mut self, class: Class) -> &mut Window {
         match class {
             Class::Small => &mut self.small,

@@ -15,7 +15,7 @@ use neuroflow_kernel::{
 
 use crate::export::{Asker, Delivery, Exported, Exports, Service, Source};
 use crate::identity::NodeId;
-use crate::limits::PEER_WATCHES;
+use crate::limits::{PEER_WATCHES, WATCH_DEADLINE};
 
 /// The name under which watches are asked for.
 const NAME: &str = "neuroflow.watch";
@@ -190,12 +190,16 @@ impl Watcher {
         let address = Address::<Request<Watch>>::remote(Arc::clone(&port), service.clone());
         let (sink, replies) = reply_stream();
         let mut request = Request { parcel, replies: sink };
+        let clock = port.clock().clone();
+        let at = clock.now() + WATCH_DEADLINE;
         // Without a deadline, which a call through `ask` would be given: a watch has none.
         while let Err(unsent) = address.try_tell(Header::new(), request) {
             match unsent.reason {
                 neuroflow_kernel::Refusal::Overloaded { .. } => {
                     request = unsent.message;
-                    port.ready(&service, bytes).await;
+                    if clock.before(at, port.ready(&service, bytes)).await.is_err() {
+                        return Err(Fall::Lost);
+                    }
                     tokio::task::yield_now().await;
                 }
                 neuroflow_kernel::Refusal::Stale { .. } => return Err(Fall::Absent),
@@ -244,5 +248,56 @@ pub(crate) async fn down(port: Arc<dyn RemotePort>, target: &RemoteTarget) -> Do
     match Watcher::begin(port, target).await {
         Ok(watcher) => watcher.down().await,
         Err(fall) => Down::new(target.generation(), fall),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use neuroflow_kernel::{Clock, Grant, ManualClock, RawReplies, RemoteError};
+
+    use super::*;
+
+    /// A port that never has room, and counts who tries.
+    struct Full(Clock, AtomicUsize);
+
+    impl RemotePort for Full {
+        fn send(
+            &self,
+            target: &RemoteTarget,
+            _: &Header,
+            _: Option<&Arc<Grant>>,
+            _: RawParcel,
+            _: Arc<dyn RawReplies>,
+        ) -> Result<(), RemoteError> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Err(RemoteError::Saturated { target: target.to_string() })
+        }
+
+        fn ready<'a>(
+            &'a self,
+            _: &'a RemoteTarget,
+            _: usize,
+        ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn clock(&self) -> &Clock {
+            &self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_finds_no_room_is_given_up() {
+        let time = ManualClock::new();
+        let port = Arc::new(Full(time.clock(), AtomicUsize::new(0)));
+        let target: RemoteTarget = "agent://a/echo".parse().unwrap();
+        let mut watch = std::pin::pin!(down(Arc::clone(&port) as _, &target));
+        let first = std::future::poll_fn(|cx| Poll::Ready(watch.as_mut().poll(cx).is_pending()));
+        assert!(first.await);
+        time.advance(WATCH_DEADLINE);
+        assert_eq!(watch.await.fall, Fall::Lost);
+        assert_eq!(port.1.load(Ordering::SeqCst), 1);
     }
 }

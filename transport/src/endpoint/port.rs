@@ -12,6 +12,7 @@ use neuroflow_kernel::{
 
 use super::Links;
 use crate::keyed::CallKey;
+use crate::limits::CALLS_PAUSE;
 use crate::link::outbox::{Sending, Unsent};
 use crate::link::peer::{Link, Peer};
 use crate::session::Hold;
@@ -52,9 +53,13 @@ impl RemotePort for Links {
             changed.as_mut().enable();
             let at = lane_of(target.name(), link.lanes.len());
             let lane = link.lanes.get(at);
-            let full = Err(Unsent::Hold(Hold::Credit));
-            if lane.is_some_and(|lane| lane.may_send(bytes) == full) {
-                changed.await;
+            match lane.map(|lane| lane.is_ready(bytes)) {
+                Some(Err(Unsent::Hold(Hold::Credit))) => changed.await,
+                Some(Err(Unsent::Hold(Hold::Calls))) => {
+                    let clock = &self.shared.clock;
+                    let _looks_again = clock.before(clock.now() + CALLS_PAUSE, changed).await;
+                }
+                _ => {}
             }
         })
     }

@@ -198,7 +198,11 @@ impl LaneTask {
             Some(waker) => waker.clone_from(cx.waker()),
             empty => *empty = Some(cx.waker().clone()),
         }
+        let is_room = outbox.session.calls.take_freed();
         drop(outbox);
+        if is_room {
+            self.granted.notify_waiters();
+        }
         let more = !received.is_empty() || !large.is_empty();
         for message in large {
             self.large.push(Box::pin(large::send(self.connection.clone(), message)));

@@ -131,13 +131,13 @@ impl Lane {
         self.outbox().session.calls.len()
     }
 
-    /// Whether a message of so many bytes may be sent now.
-    pub(crate) fn may_send(&self, bytes: usize) -> Result<(), Unsent> {
+    /// Whether any message of so many bytes may be sent now.
+    pub(crate) fn is_ready(&self, bytes: usize) -> Result<(), Unsent> {
         let mut outbox = self.outbox();
         if outbox.closed {
             return Err(Unsent::Closed);
         }
-        outbox.session.may_send(Class::of(bytes)).map_err(Unsent::Hold)
+        outbox.session.is_ready(Class::of(bytes)).map_err(Unsent::Hold)
     }
 
     /// A large message has arrived on a stream of its own.

@@ -22,6 +22,8 @@ pub(crate) struct Calls<C, P> {
     unborn: u32,
     /// Calls that last for as long as what they are about.
     lasting: usize,
+    /// A place has become free in a full table.
+    freed: bool,
     /// Requests and notices that have left the lane's queue.
     pub(crate) left: u64,
 }
@@ -81,7 +83,7 @@ pub(crate) enum Over {
 
 impl<C, P> Calls<C, P> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), limit, unborn: 0, lasting: 0, left: 0 }
+        Self { places: Vec::new(), free: Vec::new(), limit, unborn: 0, lasting: 0, freed: false, left: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -117,6 +119,16 @@ impl<C, P> Calls<C, P> {
         Ok(u64::from(place.life) << 32 | u64::from(index))
     }
 
+    /// Whether there is no place for another.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.limit
+    }
+
+    /// Whether there is a place again where there was none; true once, so that who waits is told.
+    pub(crate) fn take_freed(&mut self) -> bool {
+        std::mem::take(&mut self.freed)
+    }
+
     /// The call of this id lasts for as long as what it's about.
     pub(crate) fn lasts(&mut self, id: u64) {
         if let Some(call) = self.get(id).filter(|call| !call.lasting) {
@@ -140,8 +152,10 @@ impl<C, P> Calls<C, P> {
     /// Takes a call out.
     pub(crate) fn remove(&mut self, id: u64) -> Option<C> {
         let (life, index) = parts(id);
+        let was_full = self.is_full();
         let place = self.places.get_mut(index as usize).filter(|place| place.life == life)?;
         let call = place.call.take()?;
+        self.freed |= was_full;
         self.lasting -= usize::from(call.lasting);
         self.free.push(index);
         if self.free.len() == self.places.len() && self.places.len() > IDLE_PLACES {
@@ -304,7 +318,12 @@ mod tests {
         let mut calls: Calls<u8, ()> = Calls::new(2);
         assert!(calls.insert(1, None).is_ok() && calls.insert(2, None).is_ok());
         assert_eq!(calls.insert(3, None), Err(3));
-        assert_eq!(calls.drain().collect::<Vec<_>>(), [1, 2]);
+        assert!(calls.is_full() && !calls.take_freed());
+        let first = calls.sweep(Moment::ORIGIN, |caller| *caller == 1);
+        assert_eq!(first.len(), 1);
+        assert!(!calls.is_full() && calls.take_freed() && !calls.take_freed());
+        assert!(calls.insert(1, None).is_ok());
+        assert_eq!(calls.drain().count(), 2);
         assert_eq!(calls.len(), 0);
     }
 

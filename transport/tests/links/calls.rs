@@ -253,3 +253,30 @@ async fn large_messages_arrive_whole_and_are_not_copied_by_the_sender() {
     }
     assert_eq!(b.ledger.begun(), 5);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_no_place_among_the_open_calls_waits_for_one_and_does_not_spin() {
+    const CALLS: usize = neuroflow_transport::limits::LANE_CALLS;
+    let world = World::new();
+    let (a, b) = (world.node("a").await, world.node_with("b", CALLS + 8, |config| config).await);
+    a.links.try_dial(b.address()).await.unwrap();
+    a.has_link_to("b").await;
+    let far = a.far("agent://b/worker");
+    let waiting = Work { wait: true, ..Work::default() };
+    let mut open = Vec::with_capacity(CALLS);
+    for _ in 0..CALLS {
+        open.push(soon(far.ask(Header::new(), &waiting)).await.unwrap());
+    }
+    let before = a.links.status()[0].credit_waits;
+    let header = Header::new().within(a.clock(), Duration::from_millis(500));
+    let refused = soon(far.ask(header, &waiting)).await.unwrap_err();
+    assert!(matches!(refused, AskError::Refused(Refusal::Overloaded { .. })), "{refused:?}");
+    let tries = a.links.status()[0].credit_waits - before;
+    assert!((1..1_000).contains(&tries), "{tries}");
+    // What needs no answer needs no place.
+    soon(far.notify(Header::new(), &Work { number: 1, ..Work::default() })).await.unwrap();
+    // A place that becomes free is somebody's.
+    let next = tokio::spawn(async move { far.ask(Header::new(), &Work::default()).await.map(|_| ()) });
+    open.truncate(CALLS - 1);
+    soon(next).await.unwrap().unwrap();
+}
