@@ -88,6 +88,12 @@ const LIST_FAILURES: Metric<Counter, 0> = Metric::counter(
     [],
 );
 
+const CERTIFICATE_FAILURES: Metric<Counter, 0> = Metric::counter(
+    "neuroflow_certificate_file_failures_total",
+    "Changes of the file of the node's certificate after which it had none that can be presented.",
+    [],
+);
+
 const PLACEMENTS: Metric<Counter, 1> = Metric::counter(
     "neuroflow_placements_total",
     "Messages to agent://*/name, by outcome: placed here, placed on another node, or nowhere.",
@@ -134,6 +140,10 @@ pub(super) fn register(instruments: &Instruments, links: &Links) -> Result<(), M
     let of = links.clone();
     instruments
         .read_counters(&LIST_FAILURES, move || vec![([], number(of.gossip().list_failures))])?;
+    let of = links.clone();
+    instruments.read_counters(&CERTIFICATE_FAILURES, move || {
+        vec![([], number(of.gossip().certificate_failures))]
+    })?;
     let of = links.clone();
     instruments.read_counters(&PLACEMENTS, move || {
         let gossip = of.gossip();

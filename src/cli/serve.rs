@@ -366,6 +366,7 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let kept = settings.revocations.as_ref().map(|file| file.path().to_owned());
     let mut config = LinksConfig::new(listen, credential, trust)
         .capacity(settings.capacity)
+        .certificate_file(folder.join(files::CERTIFICATE))
         .leave_within(leave(loaded.config.stop.deadline))
         .revocations(kept.unwrap_or_else(|| folder.join(files::REVOCATIONS)));
     if let Some(address) = settings.advertise {

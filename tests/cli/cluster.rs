@@ -257,3 +257,31 @@ fn check_metrics(server: &Server) {
     let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     assert!(said.status.success() && out.is_empty() && err.is_empty(), "{out}{err}\n{text}");
 }
+
+#[test]
+fn a_certificate_is_renewed_with_the_same_key_and_a_running_node_presents_it() {
+    let scratch = Scratch::new();
+    assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", "ca"]).code, 0);
+    let made = ["node", "init", "a", "--authority", "ca", "--dir", "a", "--valid", "2h"];
+    let made = scratch.output(&made);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let a = serve(&scratch, &scratch.path("a"), &[]);
+    let left = |cluster: &serde_json::Value| {
+        let own = member(cluster, "a")?;
+        own["certificate_expires_seconds"].as_f64()
+    };
+    status(&scratch, &a, |cluster| left(cluster).is_some_and(|left| left < 7_300.0));
+    let key = std::fs::read(scratch.path("a/node-key.pem")).expect("a key");
+    let renew = ["node", "renew", "--authority", "ca", "--dir", "a", "--valid", "5h"];
+    let renewed = scratch.output(&renew);
+    assert_eq!((renewed.code, &renewed.stdout), (0, &made.stdout), "{}", renewed.stderr);
+    assert_eq!(std::fs::read(scratch.path("a/node-key.pem")).expect("a key"), key);
+    status(&scratch, &a, |cluster| left(cluster).is_some_and(|left| left > 10_000.0));
+    // Another authority, and a node that was shut out.
+    assert_eq!(scratch.output(&["cluster", "init", "other", "--dir", "other"]).code, 0);
+    let other = ["node", "renew", "--authority", "other", "--dir", "a"];
+    scratch.output(&other).failed_with(1, &["hasn't signed the certificate"]);
+    let id = made.stdout.split_whitespace().nth(1).expect("an id");
+    assert_eq!(scratch.output(&["cluster", "revoke", id, "--authority", "ca"]).code, 0);
+    scratch.output(&renew).failed_with(1, &["was shut out", id]);
+}

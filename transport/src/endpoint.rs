@@ -3,6 +3,7 @@
 mod cluster;
 mod congestion;
 mod port;
+mod renewal;
 mod revocations;
 mod seeds;
 mod server;
@@ -70,6 +71,7 @@ pub struct LinksConfig {
     build: String,
     revocations: Option<PathBuf>,
     leave: Duration,
+    certificate_file: Option<PathBuf>,
 }
 
 impl LinksConfig {
@@ -89,6 +91,7 @@ impl LinksConfig {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             revocations: None,
             leave: LEAVE,
+            certificate_file: None,
         }
     }
 
@@ -161,6 +164,15 @@ impl LinksConfig {
         self
     }
 
+    /// Looks at this file every second. Once it has another certificate of this node, of the same key and name and
+    /// valid now, that one is presented to who makes a link from then on; links that stand go on. What can't be
+    /// used is counted and left alone.
+    #[must_use]
+    pub fn certificate_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.certificate_file = Some(file.into());
+        self
+    }
+
     /// How long what other nodes have asked may go on when this node stops; 5 s unless it's set. It ends sooner
     /// if all is answered sooner. What isn't answered then is lost to those who asked.
     #[must_use]
@@ -218,6 +230,8 @@ impl LinksConfig {
             pins: Mutex::default(),
             kept,
             leave: self.leave,
+            certificate_file: self.certificate_file,
+            credential: self.credential,
         });
         let watch = crate::watch::WatchService::new(&shared.exports);
         shared.exports.offer(vec![Arc::new(watch), Arc::new(capabilities)]);
@@ -298,6 +312,9 @@ pub(crate) struct Shared {
     pub(crate) kept: Option<Kept>,
     /// How long what others have asked may go on when the node stops.
     leave: Duration,
+    /// The file that may have another certificate, and the key that it's for.
+    certificate_file: Option<PathBuf>,
+    credential: Credential,
 }
 
 impl Shared {
@@ -570,15 +587,14 @@ impl Links {
         self.shared.take_list(text)
     }
 
-    /// Presents another certificate of the same key from now on. Links that stand go on.
+    /// Presents another certificate of the same key and name from now on. Links that stand go on, until the
+    /// certificate ends that they were made with.
     ///
     /// # Errors
-    /// Says that the certificate is of another key, or can't be used.
+    /// Says that the certificate is of another key or name, that the cluster doesn't trust it, or that it can't
+    /// be used.
     pub fn renew(&self, credential: &Credential) -> Result<(), CertificateError> {
-        if credential.id() != self.shared.id {
-            return Err(CertificateError::OtherKey);
-        }
-        self.shared.presented.replace(credential)
+        self.shared.renew(credential)
     }
 
     /// Tells all peers that this node takes no new requests; what runs goes on.

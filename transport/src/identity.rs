@@ -12,7 +12,7 @@ mod trust;
 
 use std::fmt;
 
-pub use self::authority::{Authority, AuthorityError};
+pub use self::authority::{Authority, AuthorityError, Renewed};
 pub(crate) use self::certificate::Subject;
 pub use self::certificate::{CertificateError, Credential};
 pub(crate) use self::kept::Kept;

@@ -284,6 +284,10 @@ pub const MAX_REVOCATION_BYTES: usize = MAX_REVOKED * 80 + 1_024;
 /// How often the file of revoked nodes is looked at: who is shut out is to be so soon.
 pub const REVOCATIONS_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often the file of the node's own certificate is looked at: often enough for who has just renewed it to see
+/// that it's presented.
+pub const CERTIFICATE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Addresses that a seed's name may lead to, and service records of one name that are heeded: one that answers
 /// is enough.
 pub const MAX_SEED_ADDRESSES: usize = 64;

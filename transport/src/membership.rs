@@ -66,6 +66,7 @@ pub(crate) struct GossipMeters {
     pub(crate) placed_far: AtomicU64,
     pub(crate) unplaced: AtomicU64,
     pub(crate) list_failures: AtomicU64,
+    pub(crate) certificate_failures: AtomicU64,
 }
 
 impl Message for MembershipCommand {

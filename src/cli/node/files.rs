@@ -37,6 +37,13 @@ pub(in crate::cli) enum FileError {
         #[source]
         source: io::Error,
     },
+    /// It can't be put in place of the one that is there.
+    #[error("{} can't be replaced", path.display())]
+    Replace {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 pub(in crate::cli) fn read(path: &Path) -> Result<String, FileError> {
@@ -58,7 +65,7 @@ pub(in crate::cli) fn replace(path: &Path, text: &str) -> Result<(), FileError> 
         file.sync_all()?;
         fs::rename(&next, path)
     };
-    write().map_err(|source| FileError::Write { path: path.to_owned(), source })
+    write().map_err(|source| FileError::Replace { path: path.to_owned(), source })
 }
 
 /// Writes a file that isn't there yet, a secret one for its owner's eyes only.

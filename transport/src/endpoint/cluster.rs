@@ -36,6 +36,7 @@ impl Links {
             placed_elsewhere: read(&meters.placed_far),
             unplaced: read(&meters.unplaced),
             list_failures: read(&meters.list_failures),
+            certificate_failures: read(&meters.certificate_failures),
         }
     }
 
@@ -160,6 +161,9 @@ pub struct GossipStatus {
     pub unplaced: u64,
     /// Looks at the file of revoked nodes at which it couldn't be read or written, or wasn't a list.
     pub list_failures: u64,
+    /// Changes of the file of the node's certificate after which it couldn't be read, or had none that can be
+    /// presented.
+    pub certificate_failures: u64,
 }
 
 /// A port whose node the placement chooses, for each message anew.

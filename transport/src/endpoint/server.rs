@@ -11,7 +11,7 @@ use neuroflow_kernel::{
 };
 
 use super::socket::Ground;
-use super::{ClusterCommand, Shared, revocations, seeds, tuning};
+use super::{ClusterCommand, Shared, renewal, revocations, seeds, tuning};
 use crate::identity::NodeId;
 use crate::jitter;
 use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
@@ -150,6 +150,10 @@ impl Actor for ClusterServer {
         if shared.kept.is_some() {
             let keeping = revocations::follow(Arc::clone(&shared));
             let _full = context.task(keeping).is_err();
+        }
+        if shared.certificate_file.is_some() {
+            let renewing = renewal::follow(Arc::clone(&shared));
+            let _full = context.task(renewing).is_err();
         }
         for nth in 0..shared.named.len() {
             let following = seeds::follow(Arc::clone(&shared), context.address(), nth);

@@ -87,7 +87,8 @@ impl Authority {
     /// # let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
     /// let authority = Authority::create("example", now)?;
     /// let node = authority.issue("node-a", &["worker"], day, now)?;
-    /// let renewed = node.renewed(&authority.renew(node.certificate_pem(), 90 * day, now)?)?;
+    /// let made = authority.renew(node.certificate_pem(), 90 * day, now)?;
+    /// let renewed = node.renewed(&made.certificate_pem)?;
     /// assert!(renewed.id() == node.id() && renewed.expires() > node.expires());
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -99,7 +100,7 @@ impl Authority {
         certificate_pem: &str,
         life: Duration,
         now: SystemTime,
-    ) -> Result<String, AuthorityError> {
+    ) -> Result<Renewed, AuthorityError> {
         let leaf = CertificateDer::pem_slice_iter(certificate_pem.as_bytes()).next();
         let leaf = leaf.ok_or(CertificateError::Empty)?.map_err(CertificateError::Pem)?;
         let (_, read) =
@@ -112,7 +113,9 @@ impl Authority {
         let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
         let params = node_params(name.as_str(), &roles, life, now)?;
         let key = SubjectPublicKeyInfo::from_der(read.public_key().raw)?;
-        Ok(params.signed_by(&key, &self.issuer)?.pem())
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        let Subject { id, name, expires, .. } = Subject::of(certificate.der())?;
+        Ok(Renewed { id, name, expires, certificate_pem: certificate.pem() })
     }
 
     /// Signs the key of a request (PKCS #10, in DER), which proves that its sender has that key; what
@@ -152,6 +155,27 @@ impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").finish_non_exhaustive()
     }
+}
+
+/// Another certificate of a node.
+///
+/// ```
+/// use neuroflow_transport::Renewed;
+/// fn said(renewed: &Renewed) -> String {
+///     format!("{} {}", renewed.name, renewed.id)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Renewed {
+    /// The node's id, which is what it was.
+    pub id: NodeId,
+    /// The node's name.
+    pub name: Name,
+    /// When the certificate ends.
+    pub expires: SystemTime,
+    /// The certificate, as written to a file.
+    pub certificate_pem: String,
 }
 
 /// A certificate that was made for a key elsewhere.

@@ -10,7 +10,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::SigningKey;
 use x509_parser::extensions::GeneralName;
 
-use super::NodeId;
+use super::tls::is_trusted;
+use super::{NodeId, Trust};
 
 /// How a role stands in a certificate, among the alternative names.
 const ROLE_URI: &str = "neuroflow:role:";
@@ -71,6 +72,11 @@ impl Credential {
             return Err(CertificateError::OtherName { name: renewed.name().clone() });
         }
         Ok(renewed)
+    }
+
+    /// Whether the cluster's nodes would take it now.
+    pub(crate) fn is_trusted_by(&self, trust: &Trust) -> bool {
+        is_trusted(trust, &self.chain)
     }
 
     pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, CertificateError> {

@@ -389,3 +389,45 @@ async fn the_longest_list_of_revoked_nodes_reaches_every_member() {
     until(|| trust.is_revoked(&c.links.id())).await;
     assert!(soon(d.links.try_dial(c.address())).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_was_renewed_in_its_file_is_presented_while_calls_go_on() {
+    let (world, folder) = (World::new(), Folder::new());
+    let own = world.credential("a", &["worker"]);
+    std::fs::write(folder.file("a"), own.certificate_pem()).unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let config = LinksConfig::new(listen, own.clone(), world.trust());
+    let a = Node::start(config.certificate_file(folder.file("a")), 64).await;
+    let b = world.node("b").await;
+    a.links.try_dial(b.address()).await.unwrap();
+    b.has_link_to("a").await;
+    let waiting = Work { wait: true, replies: 1, ..Work::default() };
+    let mut call = soon(b.far("agent://a/worker").ask(Header::new(), &waiting)).await.unwrap();
+    until(|| a.ledger.begun() == 1).await;
+
+    // What isn't this node's certificate is left alone.
+    let others = world.credential("a", &[]);
+    std::fs::write(folder.file("a"), others.certificate_pem()).unwrap();
+    until(|| a.links.gossip().certificate_failures == 1).await;
+    let strange = World::new().authority;
+    assert!(strange.renew(own.certificate_pem(), crate::world::HOUR, crate::world::now()).is_err());
+    let life = 2 * crate::world::HOUR;
+    let made = world.authority.renew(own.certificate_pem(), life, crate::world::now()).unwrap();
+    let renewed = own.renewed(&made.certificate_pem).unwrap();
+    assert!(renewed.has_role("worker") && renewed.id() == own.id());
+    assert!(renewed.expires() > own.expires() && renewed.expires() == made.expires);
+    std::fs::write(folder.file("a"), &made.certificate_pem).unwrap();
+    until(|| member(&b, "a").is_some_and(|it| it.certificate_expires == renewed.expires())).await;
+
+    // Who makes a link now sees the new one; the link that stands was made with the old one, and goes on.
+    let c = world.node("c").await;
+    c.links.try_dial(a.address()).await.unwrap();
+    assert_eq!(c.links.status()[0].certificate_expires, renewed.expires());
+    let of_a = b.links.status().into_iter().find(|link| link.node == own.id()).unwrap();
+    assert_eq!((of_a.certificate_expires, of_a.reconnects), (own.expires(), 0));
+    a.ledger.gate.add_permits(1);
+    assert!(soon(call.next()).await.unwrap().is_ok());
+    assert!(soon(call.next()).await.is_none());
+    assert_eq!(a.links.gossip().certificate_failures, 1);
+    assert!(a.links.renew(&others).is_err());
+}

@@ -1,0 +1,85 @@
+//! The file of the node's certificate while the node runs: looked at again and again, and presented once it's another.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use crate::identity::CertificateError;
+use crate::limits::{CERTIFICATE_PAUSE, MAX_PEM_BYTES};
+use crate::membership::MembershipCommand;
+
+/// Presents what the file has, if that is another certificate of this node.
+pub(super) async fn follow(shared: Arc<Shared>) {
+    let Some(file) = shared.certificate_file.clone() else { return };
+    // What was looked at last, so that what can't be used is counted once.
+    let mut seen = Seen::default();
+    loop {
+        let path = file.clone();
+        // A disk may take its time.
+        let read = tokio::task::spawn_blocking(move || read(&path)).await;
+        let text = read.map_or_else(|_panicked| None, Result::ok);
+        if seen.is_other(text.as_deref()) && present(&shared, text.as_deref()).is_none() {
+            shared.gossip_meters.certificate_failures.fetch_add(1, Ordering::Relaxed);
+        }
+        shared.clock.sleep(CERTIFICATE_PAUSE).await;
+    }
+}
+
+/// Presents this certificate; nothing if it can't be.
+fn present(shared: &Shared, text: Option<&str>) -> Option<()> {
+    let renewed = shared.credential.renewed(text?).ok()?;
+    shared.renew(&renewed).ok()
+}
+
+/// What a file had when it was looked at last; nothing if it couldn't be read.
+#[derive(Default)]
+struct Seen(Option<Option<String>>);
+
+impl Seen {
+    /// Whether it has something else now.
+    fn is_other(&mut self, text: Option<&str>) -> bool {
+        if self.0.as_ref().is_some_and(|seen| seen.as_deref() == text) {
+            return false;
+        }
+        self.0 = Some(text.map(str::to_owned));
+        true
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_PEM_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+impl Shared {
+    /// Presents another certificate of this node from now on, and says so to the members.
+    pub(super) fn renew(&self, credential: &crate::Credential) -> Result<(), CertificateError> {
+        if credential.id() != self.id {
+            return Err(CertificateError::OtherKey);
+        }
+        if *credential.name() != self.name {
+            return Err(CertificateError::OtherName { name: credential.name().clone() });
+        }
+        if !credential.is_trusted_by(&self.trust) {
+            return Err(CertificateError::Untrusted);
+        }
+        self.presented.replace(credential)?;
+        self.membership.tell(MembershipCommand::Describe);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_of_a_file_is_seen_once() {
+        let mut seen = Seen::default();
+        let looks = [Some("a"), Some("a"), None, None, Some("a"), Some("b")];
+        assert_eq!(looks.map(|text| seen.is_other(text)), [true, false, true, false, true, true]);
+    }
+}
