@@ -94,6 +94,8 @@ pub(crate) enum FaultCode {
     NoCluster,
     /// There is no link to a node of this name.
     UnknownNode,
+    /// The other node isn't asked to do this, or doesn't do it.
+    NotHeeded,
     /// The node can't invite others, or not this one.
     NotInvited,
     /// The node has no journal yet.

@@ -32,6 +32,12 @@ pub(crate) const CONTROL_CONNECTIONS: usize = 8;
 /// Time that one connection to the control socket may take, from accept to close.
 pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Time that a node which is asked to drain has to say that it does: less than the connection that waits for it.
+pub(crate) const DRAIN_ANSWER: Duration = Duration::from_secs(3);
+
+/// How often its answer is looked for.
+pub(crate) const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
 /// Pause after a failed `accept`: out of file descriptors, usually, and then asking again at once
 /// would only burn the processor.
 pub(crate) const CONTROL_ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use neuroflow::transport::{Invite, InviteError, LinkStatus, Links, Member, SeedStatus};
+use neuroflow::kernel::Clock;
+use neuroflow::transport::{
+    DrainError, Invite, InviteError, LinkStatus, Links, Member, SeedStatus,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Fault, FaultCode, Outcome};
+use crate::limits::{DRAIN_ANSWER, DRAIN_LOOK};
 
 /// The links of the node, once it has any.
 pub(crate) type LinksSlot = Arc<OnceLock<Links>>;
@@ -155,14 +159,31 @@ pub(super) fn status(slot: &LinksSlot, now: SystemTime) -> Outcome {
     }
 }
 
-/// Asks a member to drain, or to stop draining.
-pub(super) fn drain(slot: &LinksSlot, node: &str, on: bool) -> Outcome {
+/// Asks a member to drain, or to stop draining, and waits until it says that it does.
+pub(super) async fn drain(slot: &LinksSlot, node: &str, on: bool, clock: &Clock) -> Outcome {
     let Some(links) = slot.get() else { return Outcome::Error(no_cluster()) };
-    match links.ask_to_drain(node, on) {
-        Ok(id) => Outcome::Asked(Asked { id: id.to_string() }),
-        Err(_unreachable) => {
-            let message = format!("there is no link to a node {node:?}");
-            Outcome::Error(Fault { code: FaultCode::UnknownNode, message })
+    let id = match links.ask_to_drain(node, on) {
+        Ok(id) => id,
+        Err(error) => {
+            let code = match error {
+                DrainError::Unreachable { .. } => FaultCode::UnknownNode,
+                _ => FaultCode::NotHeeded,
+            };
+            return Outcome::Error(Fault { code, message: error.to_string() });
+        }
+    };
+    let heeds = |member: Member| member.node == id && member.draining == on;
+    let heeded = async {
+        while !links.members().into_iter().any(heeds) {
+            clock.sleep(DRAIN_LOOK).await;
+        }
+    };
+    match clock.before(clock.now() + DRAIN_ANSWER, heeded).await {
+        Ok(()) => Outcome::Asked(Asked { id: id.to_string() }),
+        Err(_elapsed) => {
+            let message =
+                format!("{node} was asked, and hasn't said within {DRAIN_ANSWER:?} that it does");
+            Outcome::Error(Fault { code: FaultCode::NotHeeded, message })
         }
     }
 }

@@ -124,7 +124,9 @@ impl Answerer {
                     Outcome::Tree(Tree::of(&self.census, self.clock.wall()))
                 }
                 Ok(ControlRequest::Cluster {}) => cluster::status(&self.links, self.clock.wall()),
-                Ok(ControlRequest::Drain { node, on }) => cluster::drain(&self.links, &node, on),
+                Ok(ControlRequest::Drain { node, on }) => {
+                    cluster::drain(&self.links, &node, on, &self.clock).await
+                }
                 Ok(ControlRequest::Invite(invited)) => cluster::invite(&self.links, &invited),
                 Ok(ControlRequest::Tasks(asked)) => tasks::answer(&self.journal, asked).await,
                 Err(fault) => Outcome::Error(fault),

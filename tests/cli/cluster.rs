@@ -285,3 +285,39 @@ fn a_certificate_is_renewed_with_the_same_key_and_a_running_node_presents_it() {
     assert_eq!(scratch.output(&["cluster", "revoke", id, "--authority", "ca"]).code, 0);
     scratch.output(&renew).failed_with(1, &["was shut out", id]);
 }
+
+#[test]
+fn a_node_drains_others_only_as_an_operator_and_says_what_became_of_it() {
+    let (scratch, second) = (Scratch::new(), Scratch::new());
+    assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", "ca"]).code, 0);
+    for (node, role) in [("a", "operator"), ("b", "worker")] {
+        let made = ["node", "init", node, "--authority", "ca", "--dir", node, "--role", role];
+        assert_eq!(scratch.output(&made).code, 0);
+    }
+    let a = serve(&scratch, &scratch.path("a"), &[]);
+    let own = status(&scratch, &a, |cluster| member(cluster, "a").is_some());
+    let address = member(&own, "a").expect("itself")["address"].as_str().expect("an address");
+    let b = serve(&second, &scratch.path("b"), &[&format!("--cluster-seeds={address}")]);
+    let (operator, worker) = (a.socket.display().to_string(), b.socket.display().to_string());
+    let is_linked = |cluster: &serde_json::Value, name| {
+        member(cluster, name).is_some_and(|member| member["link"]["state"] == "up")
+    };
+    status(&scratch, &a, |cluster| is_linked(cluster, "b"));
+    status(&scratch, &b, |cluster| is_linked(cluster, "a"));
+    let refused = scratch.output(&["cluster", "drain", "a", "--socket", &worker]);
+    refused.failed_with(1, &["role operator"]);
+    let unknown = scratch.output(&["cluster", "drain", "c", "--socket", &operator]);
+    unknown.failed_with(1, &["no link to a node", "c"]);
+    for (undo, state) in [(&["--undo"][..0], "draining"), (&["--undo"][..], "takes work")] {
+        let ask = [&["cluster", "drain", "b", "--socket", &operator], undo].concat();
+        let asked = scratch.output(&ask);
+        assert_eq!(asked.code, 0, "{}", asked.stderr);
+        assert!(asked.stdout.trim_end().ends_with(state), "{}", asked.stdout);
+        let draining = state == "draining";
+        status(&scratch, &a, |cluster| {
+            member(cluster, "b").is_some_and(|it| it["draining"] == draining)
+        });
+    }
+    let own = scratch.output(&["cluster", "drain", "b", "--socket", &worker]);
+    assert_eq!(own.code, 0, "{}", own.stderr);
+}

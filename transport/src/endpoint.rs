@@ -41,7 +41,7 @@ use crate::seed::{NamedSeed, SeedStatus, ServiceName, Sought};
 use crate::session::handshake::Hello;
 
 use self::cluster::Choosing;
-pub use self::cluster::GossipStatus;
+pub use self::cluster::{DrainError, GossipStatus};
 pub use self::server::ListenError;
 
 /// What a node needs to have links.
@@ -231,7 +231,7 @@ impl LinksConfig {
             kept,
             leave: self.leave,
             certificate_file: self.certificate_file,
-            credential: self.credential,
+            credential: RwLock::new(self.credential),
         });
         let watch = crate::watch::WatchService::new(&shared.exports);
         shared.exports.offer(vec![Arc::new(watch), Arc::new(capabilities)]);
@@ -312,9 +312,10 @@ pub(crate) struct Shared {
     pub(crate) kept: Option<Kept>,
     /// How long what others have asked may go on when the node stops.
     leave: Duration,
-    /// The file that may have another certificate, and the key that it's for.
+    /// The file that may have another certificate.
     certificate_file: Option<PathBuf>,
-    credential: Credential,
+    /// What is presented, with its key.
+    credential: RwLock<Credential>,
 }
 
 impl Shared {
@@ -324,6 +325,10 @@ impl Shared {
 
     fn set_endpoint(&self, endpoint: Option<quinn::Endpoint>) {
         *self.endpoint.write().unwrap_or_else(PoisonError::into_inner) = endpoint;
+    }
+
+    fn credential(&self) -> Credential {
+        self.credential.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn hello(&self) -> Hello {

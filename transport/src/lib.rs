@@ -49,7 +49,7 @@ pub use session::script::fuzz as fuzz_session;
 
 pub use identity::{
     Authority, AuthorityError, CertificateError, Credential, ListFileError, NodeId, NodeIdError,
-    RevocationError, Revocations, Trust,
+    Renewed, RevocationError, Revocations, Trust,
 };
 
 pub use export::{Allowed, ExportError};
@@ -69,7 +69,7 @@ pub use life::LifeError;
 pub use directory::{Member, MemberState};
 pub use membership::Offer;
 
-pub use endpoint::{GossipStatus, Links, LinksConfig, LinksError, ListenError};
+pub use endpoint::{DrainError, GossipStatus, Links, LinksConfig, LinksError, ListenError};
 pub use seed::{SeedError, SeedStatus, ServiceName, ServiceNameError};
 pub use unlinked::Unlinked;
 

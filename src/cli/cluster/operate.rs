@@ -26,8 +26,8 @@ pub(super) struct Status {
 
 /// Lets nothing more be placed on a node. What runs there goes on, and who names the node is served.
 ///
-/// A node heeds its own socket, and other nodes if their certificate has the role `operator`. `cluster
-/// status` shows whether it has.
+/// A node heeds its own socket, and other nodes if their certificate has the role `operator`. Ends once the node has
+/// said that it does, or says that it doesn't.
 #[derive(Args, Debug)]
 pub(super) struct Drain {
     /// The node's name or id
@@ -109,7 +109,10 @@ impl Drain {
     pub(super) fn run(&self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         let request = ControlRequest::Drain { node: self.node.clone(), on: !self.undo };
         match self.socket.ask(globals, &request)? {
-            Outcome::Asked(asked) => writeln!(out, "asked {} {}", self.node, asked.id)?,
+            Outcome::Asked(asked) => {
+                let state = if self.undo { "takes work" } else { "draining" };
+                writeln!(out, "{} {} {state}", self.node, asked.id)?;
+            }
             _ => return Err(super::ClusterError::from(OperateError::Other).into()),
         }
         Ok(SUCCESS)

@@ -15,6 +15,7 @@ use super::Links;
 use crate::directory::Member;
 use crate::identity::NodeId;
 use crate::membership::MembershipCommand;
+use crate::membership::gossip::OPERATOR;
 use crate::watch;
 
 impl Links {
@@ -64,14 +65,17 @@ impl Links {
     /// `operator`; that it has shows in [`members`](Self::members).
     ///
     /// # Errors
-    /// Says that there is no such member, or no link to it.
-    pub fn ask_to_drain(&self, node: &str, on: bool) -> Result<NodeId, RemoteError> {
+    /// Says that there is no link to such a member, or that this node's certificate doesn't have the role.
+    pub fn ask_to_drain(&self, node: &str, on: bool) -> Result<NodeId, DrainError> {
         if self.shared.is_own(node) {
             self.set_draining(on);
             return Ok(self.shared.id);
         }
         let peer = self.shared.peers.named(node).filter(|peer| peer.link().is_some());
-        let peer = peer.ok_or_else(|| RemoteError::Unreachable { target: node.to_owned() })?;
+        let peer = peer.ok_or_else(|| DrainError::Unreachable { node: node.to_owned() })?;
+        if !self.shared.credential().has_role(OPERATOR) {
+            return Err(DrainError::Role);
+        }
         self.shared.membership.tell(MembershipCommand::Drain { node: peer.id, on });
         Ok(peer.id)
     }
@@ -124,6 +128,29 @@ impl Links {
             *node == shared.id || is_linked()
         })
     }
+}
+
+/// Why another node isn't asked to drain.
+///
+/// ```
+/// use neuroflow_transport::DrainError;
+/// assert!(DrainError::Role.to_string().contains("operator"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// Nobody of this name or id can be asked.
+    #[error("there is no link to a node {node:?}")]
+    Unreachable {
+        /// Who was named.
+        node: String,
+    },
+    /// The others don't heed this node.
+    #[error(
+        "this node's certificate doesn't have the role {OPERATOR}, so no other heeds it; ask a node that has it, \
+         or the node itself"
+    )]
+    Role,
 }
 
 /// What decides where a message goes.

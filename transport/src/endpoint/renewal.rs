@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::Shared;
 use crate::identity::CertificateError;
@@ -29,7 +29,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 
 /// Presents this certificate; nothing if it can't be.
 fn present(shared: &Shared, text: Option<&str>) -> Option<()> {
-    let renewed = shared.credential.renewed(text?).ok()?;
+    let renewed = shared.credential().renewed(text?).ok()?;
     shared.renew(&renewed).ok()
 }
 
@@ -67,6 +67,9 @@ impl Shared {
             return Err(CertificateError::Untrusted);
         }
         self.presented.replace(credential)?;
+        let mut presented = self.credential.write().unwrap_or_else(PoisonError::into_inner);
+        presented.clone_from(credential);
+        drop(presented);
         self.membership.tell(MembershipCommand::Describe);
         Ok(())
     }

@@ -55,9 +55,7 @@ pub(crate) struct Peer {
 }
 
 enum Standing {
-    Down {
-        since: Moment,
-    },
+    Down { since: Moment },
     Up(Arc<Link>),
     Revoked,
 }
@@ -121,12 +119,7 @@ impl Peer {
     }
 
     /// The link is up; gives the one that it replaces.
-    fn up(
-        &self,
-        link: Arc<Link>,
-        subject: Subject,
-        address: SocketAddr,
-    ) -> Option<Arc<Link>> {
+    fn up(&self, link: Arc<Link>, subject: Subject, address: SocketAddr) -> Option<Arc<Link>> {
         *self.about.lock().unwrap_or_else(PoisonError::into_inner) = About { subject, address };
         self.change(Standing::Up(link))
     }

@@ -83,7 +83,15 @@ pub(crate) enum Over {
 
 impl<C, P> Calls<C, P> {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { places: Vec::new(), free: Vec::new(), limit, unborn: 0, lasting: 0, freed: false, left: 0 }
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+            limit,
+            unborn: 0,
+            lasting: 0,
+            freed: false,
+            left: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -316,14 +316,13 @@ impl World {
         host.dialling.remove(&peer);
         host.redial.remove(&peer);
         host.lines.insert(peer, Line::new(connection, life, dialled, now));
-        let linked =
-            Linked {
-                node: id(peer),
-                name: name(peer),
-                address: address(peer),
-                operator: false,
-                protocol: NEWEST,
-            };
+        let linked = Linked {
+            node: id(peer),
+            name: name(peer),
+            address: address(peer),
+            operator: false,
+            protocol: NEWEST,
+        };
         let now_here = host.clock(now);
         if let Some(gossip) = &mut host.gossip {
             gossip.linked(linked, now_here);

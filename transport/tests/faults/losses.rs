@@ -152,7 +152,10 @@ fn nodes_that_are_restarted_one_after_another_under_load() {
     for (at, who) in names.iter().enumerate() {
         let said = a.stop_asking(who.name().as_str());
         assert!(hosts.handled(at + 2) >= said["answered"]);
-        assert!(!said.contains_key("Lost"), "a node that stops in good order loses nothing: {said:?}");
+        assert!(
+            !said.contains_key("Lost"),
+            "a node that stops in good order loses nothing: {said:?}"
+        );
     }
     assert_eq!((a.reconnects("b"), a.reconnects("c")), (2, 2));
 }

@@ -276,7 +276,8 @@ async fn who_finds_no_place_among_the_open_calls_waits_for_one_and_does_not_spin
     // What needs no answer needs no place.
     soon(far.notify(Header::new(), &Work { number: 1, ..Work::default() })).await.unwrap();
     // A place that becomes free is somebody's.
-    let next = tokio::spawn(async move { far.ask(Header::new(), &Work::default()).await.map(|_| ()) });
+    let next =
+        tokio::spawn(async move { far.ask(Header::new(), &Work::default()).await.map(|_| ()) });
     open.truncate(CALLS - 1);
     soon(next).await.unwrap().unwrap();
 }

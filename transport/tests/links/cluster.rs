@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use neuroflow_kernel::{AskError, Header, Refusal, RemoteError, StreamError};
 use neuroflow_transport::{
-    LinkState, LinksConfig, LinksError, ListFileError, Member, MemberState, RevocationError,
-    Revocations,
+    DrainError, LinkState, LinksConfig, LinksError, ListFileError, Member, MemberState,
+    RevocationError, Revocations,
 };
 
 use crate::world::{Node, Work, World, soon, until};
@@ -255,7 +255,7 @@ async fn a_draining_node_gets_nothing_placed_and_is_still_asked_by_name() {
     knows(&a, &["a", "b"]).await;
     knows(&b, &["a", "b"]).await;
     // Without the role it isn't heeded; its own wish is.
-    b.links.ask_to_drain("a", true).unwrap();
+    assert_eq!(b.links.ask_to_drain("a", true), Err(DrainError::Role));
     a.links.ask_to_drain("b", true).unwrap();
     until(|| member(&a, "b").unwrap().draining && b.links.is_draining()).await;
     assert!(!a.links.is_draining());

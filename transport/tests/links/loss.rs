@@ -213,7 +213,8 @@ async fn a_name_is_of_a_node_that_is_there() {
     assert_eq!((first.ledger.begun(), second.ledger.begun()), (0, 1), "who came last");
     let gone = second.links.id();
     second.kernel.stop().await;
-    until(|| a.links.status().iter().any(|it| it.node == gone && it.state == LinkState::Down)).await;
+    until(|| a.links.status().iter().any(|it| it.node == gone && it.state == LinkState::Down))
+        .await;
     assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
     assert_eq!(first.ledger.begun(), 1);
 }

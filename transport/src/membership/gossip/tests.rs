@@ -474,9 +474,13 @@ fn an_older_member_is_sent_what_it_understands() {
     gossip.revoked(1, list(1, 100));
     gossip.revoked(2, list(2, 2 * MAX_GOSSIP_BYTES));
     gossip.pulse(id(1));
-    let kinds: Vec<(u8, usize)> = gossip.outputs().into_iter().filter_map(|output| match output {
-        Output::Send { bytes, .. } => Some((bytes[0], bytes.len())),
-        _ => None,
-    }).collect();
+    let kinds: Vec<(u8, usize)> = gossip
+        .outputs()
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Send { bytes, .. } => Some((bytes[0], bytes.len())),
+            _ => None,
+        })
+        .collect();
     assert_eq!(kinds, [(LIST, 101), (3, 21), (3, 21)]);
 }
