@@ -359,7 +359,9 @@ impl Shared {
 
     /// There is a newer list of revoked nodes, with these on it.
     pub(crate) fn list_taken(&self, nodes: &[NodeId]) {
-        nodes.iter().for_each(|node| self.shut_out(node));
+        for node in nodes {
+            self.shut_out(node);
+        }
         self.membership.tell(MembershipCommand::Revoked);
         if let Some(kept) = &self.kept {
             kept.changed.notify_one();

@@ -48,10 +48,14 @@ pub(crate) enum Kind {
     Gossip = 11,
     /// The answer to [`Drain`](Self::Drain): the sender has no calls on this lane that wait, and makes no more.
     Drained = 12,
+    /// The actor of this name has no room for what has come already: nothing more is to be sent to it.
+    Hold = 13,
+    /// The actor of this name has room again.
+    Resume = 14,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Hello,
         Self::Request,
         Self::Notice,
@@ -64,10 +68,17 @@ impl Kind {
         Self::Drain,
         Self::Gossip,
         Self::Drained,
+        Self::Hold,
+        Self::Resume,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+
+    /// Whether its name is an actor's.
+    pub(crate) fn is_for_an_actor(self) -> bool {
+        matches!(self, Self::Request | Self::Notice | Self::Hold | Self::Resume)
     }
 
     fn has_archive(self) -> bool {
@@ -75,7 +86,7 @@ impl Kind {
     }
 
     fn has_name(self) -> bool {
-        matches!(self, Self::Hello | Self::Request | Self::Notice)
+        matches!(self, Self::Hello | Self::Request | Self::Notice | Self::Hold | Self::Resume)
     }
 }
 

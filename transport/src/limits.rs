@@ -20,6 +20,23 @@ pub const LANE_CREDIT_MESSAGES: u64 = 4_096;
 /// Bytes of such requests.
 pub const LANE_CREDIT_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Messages that wait on one lane for an actor without room before the peer is asked to send it no more, so that
+/// those for others have credit left.
+pub const ACTOR_MESSAGES: usize = 1_024;
+
+/// Bytes of such messages: a quarter of the lane's credit, like their number.
+pub const ACTOR_BYTES: usize = 8 * 1024 * 1024;
+
+/// Messages of one lane for which the peer has its credit back though they wait: for actors that it was asked to
+/// send no more to. What was under way then is as much as the lane's credit, for each of a few such actors.
+pub const HELD_MESSAGES: usize = 16_384;
+
+/// Bytes of such messages: what a peer that heeds nothing makes a lane hold beyond its credit.
+pub const HELD_BYTES: usize = 64 * 1024 * 1024;
+
+/// Actors of a peer that a lane knows to have no room: no more names than a peer may fill with that.
+pub const HELD_NAMES: usize = 16_384;
+
 /// Requests of one lane that wait for their answers: what a peer that never answers may hold here.
 pub const LANE_CALLS: usize = 65_536;
 

@@ -58,6 +58,8 @@ pub(crate) enum Hold {
     Credit,
     /// As many calls wait for their answers as may.
     Calls,
+    /// The actor that it's for has no room.
+    Actor,
     /// The peer takes no new requests.
     Draining,
 }

@@ -53,8 +53,8 @@ impl RemotePort for Links {
             changed.as_mut().enable();
             let at = lane_of(target.name(), link.lanes.len());
             let lane = link.lanes.get(at);
-            match lane.map(|lane| lane.is_ready(bytes)) {
-                Some(Err(Unsent::Hold(Hold::Credit))) => changed.await,
+            match lane.map(|lane| lane.is_ready(target.name(), bytes)) {
+                Some(Err(Unsent::Hold(Hold::Credit | Hold::Actor))) => changed.await,
                 Some(Err(Unsent::Hold(Hold::Calls))) => {
                     let clock = &self.shared.clock;
                     let _looks_again = clock.before(clock.now() + CALLS_PAUSE, changed).await;
@@ -121,7 +121,7 @@ impl Links {
                 }
                 Ok(())
             }
-            Err(Unsent::Hold(Hold::Credit | Hold::Calls)) => {
+            Err(Unsent::Hold(Hold::Credit | Hold::Calls | Hold::Actor)) => {
                 peer.meters.credit_waits.fetch_add(1, Ordering::Relaxed);
                 Err(RemoteError::Saturated { target: target.to_string() })
             }

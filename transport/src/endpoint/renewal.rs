@@ -33,18 +33,22 @@ fn present(shared: &Shared, text: Option<&str>) -> Option<()> {
     shared.renew(&renewed).ok()
 }
 
-/// What a file had when it was looked at last; nothing if it couldn't be read.
-#[derive(Default)]
-struct Seen(Option<Option<String>>);
+/// What a file had when it was looked at last.
+#[derive(Default, PartialEq, Eq)]
+enum Seen {
+    #[default]
+    Nothing,
+    Unreadable,
+    Text(String),
+}
 
 impl Seen {
     /// Whether it has something else now.
     fn is_other(&mut self, text: Option<&str>) -> bool {
-        if self.0.as_ref().is_some_and(|seen| seen.as_deref() == text) {
-            return false;
-        }
-        self.0 = Some(text.map(str::to_owned));
-        true
+        let now = text.map_or(Self::Unreadable, |text| Self::Text(text.to_owned()));
+        let is_other = *self != now;
+        *self = now;
+        is_other
     }
 }
 

@@ -65,15 +65,12 @@ pub(crate) fn arrived(
     if bytes.len() > longest(link, bytes) {
         return Err(FrameError::TooLarge { bytes: bytes.len() });
     }
-    match bytes.split_first() {
-        Some((&LIST, list)) => {
-            shared.gossip_meters.received.fetch_add(1, Ordering::Relaxed);
-            shared.hear_list(list);
-        }
-        _ => {
-            let bytes = Bytes::copy_from_slice(bytes);
-            shared.membership.tell(MembershipCommand::Received { from, bytes });
-        }
+    if let Some((&LIST, list)) = bytes.split_first() {
+        shared.gossip_meters.received.fetch_add(1, Ordering::Relaxed);
+        shared.hear_list(list);
+    } else {
+        let bytes = Bytes::copy_from_slice(bytes);
+        shared.membership.tell(MembershipCommand::Received { from, bytes });
     }
     Ok(())
 }

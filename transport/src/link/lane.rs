@@ -33,7 +33,7 @@ use crate::session::order::Order;
 use crate::session::{Class, Violation};
 use crate::watch;
 
-/// The first protocol in which a drain is answered.
+/// The first protocol in which a drain is answered, and actors without room are named.
 pub(crate) const DRAINED_SINCE: u16 = 3;
 
 /// A caller that has no room for a reply: ready when it has, with the call's id.
@@ -63,7 +63,8 @@ pub(crate) struct LaneTask {
     large: FuturesUnordered<LargeSend>,
     number: u8,
     granted: Arc<tokio::sync::Notify>,
-    answers_drain: bool,
+    /// Whether the peer speaks the protocol of [`DRAINED_SINCE`].
+    is_recent: bool,
 }
 
 /// What a lane's task is made of.
@@ -86,8 +87,9 @@ pub(crate) struct LaneParts {
 
 impl LaneTask {
     pub(crate) fn new(parts: LaneParts) -> Self {
+        let is_recent = parts.protocol >= DRAINED_SINCE;
         Self {
-            inbound: Inbound::new(parts.exports, parts.peer, parts.clock),
+            inbound: Inbound::new(parts.exports, parts.peer, parts.clock, is_recent),
             lane: parts.lane,
             connection: parts.connection,
             send: parts.send,
@@ -105,7 +107,7 @@ impl LaneTask {
             large: FuturesUnordered::new(),
             number: parts.number,
             granted: parts.granted,
-            answers_drain: parts.protocol >= DRAINED_SINCE,
+            is_recent,
         }
     }
 
@@ -170,7 +172,7 @@ impl LaneTask {
                 let (header, parcel) = frame.into_parcel();
                 let mut name = std::mem::take(&mut self.name);
                 name.clear();
-                if matches!(header.kind, Kind::Request | Kind::Notice) {
+                if header.kind.is_for_an_actor() {
                     name.push_str(self.decoder.name()?);
                 }
                 self.arrived(&header, &name, parcel)?;
@@ -190,7 +192,7 @@ impl LaneTask {
         outbox.session.calls.left = self.order.requests();
         self.unwritten += outbox.staged.take(&mut self.order, true);
         let is_sent = self.large.is_empty() && large.is_empty();
-        if self.answers_drain && is_sent && outbox.session.take_drained() {
+        if self.is_recent && is_sent && outbox.session.take_drained() {
             // Behind all that was sent on this lane.
             self.staged.push(&FrameHeader::new(Kind::Drained, 0));
         }
@@ -287,11 +289,17 @@ impl LaneTask {
                 self.served.granted(header.id, u64::from(header.sequence), header.budget);
             }
             Kind::Drain => self.lane.outbox().session.drain(),
-            Kind::Drained if self.answers_drain => {
+            Kind::Drained if self.is_recent => {
                 self.lane.drained.store(true, Ordering::SeqCst);
                 self.granted.notify_waiters();
             }
-            Kind::Drained | Kind::Hello | Kind::Lane | Kind::Gossip => {
+            Kind::Hold if self.is_recent => self.lane.outbox().hold(name),
+            Kind::Resume if self.is_recent => {
+                if self.lane.outbox().resume(name) {
+                    self.granted.notify_waiters();
+                }
+            }
+            Kind::Drained | Kind::Hold | Kind::Resume | Kind::Hello | Kind::Lane | Kind::Gossip => {
                 return Err(FrameError::Misplaced { kind: header.kind as u8 }.into());
             }
         }

@@ -1,6 +1,6 @@
 //! A lane as senders see it: an outbox that they write into, and the table of their calls.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -12,7 +12,7 @@ use super::large::Received;
 use super::staged::Staged;
 use crate::frame::{FrameHeader, Kind};
 use crate::keyed::CallKey;
-use crate::limits::COPY_BYTES;
+use crate::limits::{COPY_BYTES, HELD_NAMES};
 use crate::session::calls::{Over, Swept};
 use crate::session::{Class, Hold, Session};
 use crate::watch;
@@ -36,6 +36,26 @@ pub(super) struct Outbox {
     /// The lane's task, if it waits.
     pub(super) task: Option<Waker>,
     pub(super) closed: bool,
+    /// Actors of the peer that have no room.
+    held: HashSet<String>,
+}
+
+impl Outbox {
+    /// The actor of this name has no room. Of more names than an outbox holds, this isn't known.
+    pub(super) fn hold(&mut self, name: &str) {
+        if self.held.len() < HELD_NAMES {
+            self.held.insert(name.to_owned());
+        }
+    }
+
+    /// The actor of this name has room again; says whether it had none.
+    pub(super) fn resume(&mut self, name: &str) -> bool {
+        self.held.remove(name)
+    }
+
+    fn is_held(&self, name: &str) -> bool {
+        !self.held.is_empty() && self.held.contains(name)
+    }
 }
 
 /// Why a message isn't staged.
@@ -63,6 +83,7 @@ impl Lane {
             large: VecDeque::new(),
             task: None,
             closed: false,
+            held: HashSet::new(),
         };
         Arc::new(Self { outbox: Mutex::new(outbox), drained: AtomicBool::new(false), meters })
     }
@@ -84,6 +105,11 @@ impl Lane {
         let mut outbox = self.outbox();
         if outbox.closed {
             return Err(Unsent::Closed);
+        }
+        if outbox.is_held(sending.name) {
+            drop(outbox);
+            drop(replies);
+            return Err(Unsent::Hold(Hold::Actor));
         }
         let (kind, id) = if replies.is_wanted() {
             match outbox.session.call(bytes, header.deadline(), replies) {
@@ -131,11 +157,14 @@ impl Lane {
         self.outbox().session.calls.len()
     }
 
-    /// Whether any message of so many bytes may be sent now.
-    pub(crate) fn is_ready(&self, bytes: usize) -> Result<(), Unsent> {
+    /// Whether any message of so many bytes may be sent to this actor now.
+    pub(crate) fn is_ready(&self, name: &str, bytes: usize) -> Result<(), Unsent> {
         let mut outbox = self.outbox();
         if outbox.closed {
             return Err(Unsent::Closed);
+        }
+        if outbox.is_held(name) {
+            return Err(Unsent::Hold(Hold::Actor));
         }
         outbox.session.is_ready(Class::of(bytes)).map_err(Unsent::Hold)
     }

@@ -112,7 +112,9 @@ impl LinkServer {
             self.peer.meters.reconnects.fetch_add(1, Ordering::Relaxed);
         }
         if self.shared.leaving.load(Ordering::SeqCst) {
-            lanes.iter().for_each(|lane| lane.stage_drain());
+            for lane in &lanes {
+                lane.stage_drain();
+            }
         }
         self.tries = 0;
         if agreed.version >= GOSSIP_SINCE {
@@ -165,14 +167,12 @@ impl Actor for LinkServer {
         command: LinkCommand,
         context: &mut Context<LinkCommand>,
     ) -> Result<(), Infallible> {
-        match self.shared.peers.get(&self.peer.id) {
-            // It may have been forgotten, and met again.
-            Some(peer) => self.peer = peer,
-            None => {
-                context.stop();
-                return Ok(());
-            }
-        }
+        // It may have been forgotten, and met again.
+        let Some(peer) = self.shared.peers.get(&self.peer.id) else {
+            context.stop();
+            return Ok(());
+        };
+        self.peer = peer;
         match command {
             LinkCommand::Take(established) => self.take(*established, context),
             LinkCommand::Lost(number) => {

@@ -57,6 +57,12 @@ impl Staged {
         self.urgent.put_slice(&header.encode());
     }
 
+    /// A frame with a name and no archive, ahead of all messages.
+    pub(super) fn push_urgent_named(&mut self, mut header: FrameHeader, name: &str) {
+        header.name_bytes = name.len();
+        put(&mut self.urgent, &header, name);
+    }
+
     /// A small message that goes ahead of all others.
     pub(super) fn push_urgent_parcel(
         &mut self,

@@ -135,7 +135,7 @@ impl<'a> Note<'a> {
 
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Self, NoteError> {
         let (kind, mut rest) = bytes.split_first().ok_or(NoteError::Truncated)?;
-        Ok(match kind {
+        Ok(match *kind {
             1 => Self::Swim(rest),
             2 => {
                 let (start, version) = (u64_of(&mut rest)?, u64_of(&mut rest)?);

@@ -276,8 +276,44 @@ async fn who_finds_no_place_among_the_open_calls_waits_for_one_and_does_not_spin
     // What needs no answer needs no place.
     soon(far.notify(Header::new(), &Work { number: 1, ..Work::default() })).await.unwrap();
     // A place that becomes free is somebody's.
-    let next =
-        tokio::spawn(async move { far.ask(Header::new(), &Work::default()).await.map(|_| ()) });
+    let mut next = tokio::task::JoinSet::new();
+    next.spawn(async move { far.ask(Header::new(), &Work::default()).await.map(|_| ()) });
     open.truncate(CALLS - 1);
-    soon(next).await.unwrap().unwrap();
+    soon(next.join_next()).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_actor_without_room_slows_its_own_senders_and_nobody_elses() {
+    const NOTICES: u32 = 20_000;
+    let world = World::new();
+    let (a, b) = (world.node("a").await, world.node_with("b", 1, |config| config).await);
+    // Of so many names some take the worker's lane.
+    let (spec, echo) = neuroflow_kernel::ChildSpec::new("echo", || Echo).unwrap();
+    b.kernel.root().start(spec).await.unwrap();
+    let names: Vec<String> = (0..16).map(|nth| format!("echo-{nth}")).collect();
+    for name in &names {
+        b.links.export(name, echo.clone(), Allowed::Everyone).unwrap();
+    }
+    a.links.try_dial(b.address()).await.unwrap();
+    a.has_link_to("b").await;
+    let far = a.far("agent://b/worker");
+    soon(far.notify(Header::new(), &Work { wait: true, ..Work::default() })).await.unwrap();
+    let mut sending = tokio::task::JoinSet::new();
+    sending.spawn(async move {
+        for number in 1..NOTICES {
+            soon(far.notify(Header::new(), &Work { number, ..Work::default() })).await.unwrap();
+        }
+    });
+    until(|| a.links.status()[0].credit_waits > 0).await;
+    for name in &names {
+        let echo = a.far(&format!("agent://b/{name}"));
+        for _ in 0..200 {
+            assert_eq!(all(&echo, &Work::default()).await, Ok(vec![]));
+        }
+    }
+    assert_eq!(b.ledger.begun(), 1);
+    b.ledger.gate.close();
+    soon(sending.join_next()).await.unwrap().unwrap();
+    until(|| b.ledger.begun() == NOTICES as usize).await;
+    assert_eq!(*b.ledger.numbers.lock().unwrap(), (0..NOTICES).collect::<Vec<_>>());
 }

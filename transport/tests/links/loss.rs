@@ -134,7 +134,8 @@ async fn a_node_that_stops_finishes_what_it_was_asked_and_takes_nothing_new() {
     let mut stream = soon(far.ask(Header::new(), &waiting)).await.unwrap();
     until(|| b.ledger.begun() == 1).await;
     let Node { kernel, ledger, .. } = b;
-    let stopping = tokio::spawn(async move { kernel.stop().await });
+    let mut stopping = tokio::task::JoinSet::new();
+    stopping.spawn(async move { kernel.stop().await });
     loop {
         // Those that were under way when it began to leave are taken, and answered as well.
         match soon(far.ask(Header::new(), &Work::default())).await {
@@ -150,7 +151,7 @@ async fn a_node_that_stops_finishes_what_it_was_asked_and_takes_nothing_new() {
         assert_eq!(soon(stream.next()).await.unwrap().unwrap().get().number, number);
     }
     assert!(soon(stream.next()).await.is_none());
-    soon(stopping).await.unwrap();
+    soon(stopping.join_next()).await.unwrap().unwrap();
     a.has_lost("b").await;
 }
 
@@ -162,10 +163,12 @@ async fn a_node_that_stops_waits_neither_for_ever_nor_for_who_only_watches() {
     let b = world.node_with("b", 8, hour).await;
     a.links.try_dial(b.address()).await.unwrap();
     a.has_link_to("b").await;
-    let watch = tokio::spawn(a.far("agent://b/worker").down());
+    let mut watch = tokio::task::JoinSet::new();
+    watch.spawn(a.far("agent://b/worker").down());
+    until(|| a.links.status()[0].open_calls == 1).await;
     assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
     soon(b.kernel.stop()).await;
-    soon(watch).await.unwrap();
+    soon(watch.join_next()).await.unwrap().unwrap();
 
     let short = std::time::Duration::from_millis(100);
     let c = world.node_with("c", 8, |config| config.leave_within(short)).await;

@@ -1,7 +1,8 @@
 //! What arrives on a lane: a peer's messages into mailboxes, replies to their callers.
 //!
 //! A message whose mailbox is full waits here within the peer's credit, and those behind it for the
-//! same actor wait too, so that none overtakes another.
+//! same actor wait too, so that none overtakes another. When many wait for one actor the peer is asked to send it
+//! no more, and has their credit back: a slow actor slows its senders, and not those of others.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, MutexGuard};
@@ -18,7 +19,10 @@ use crate::export::{Asker, Delivery, Exports, Waiting};
 use crate::frame::{FrameHeader, Kind};
 use crate::identity::Subject;
 use crate::keyed::{CallKey, Origin};
-use crate::limits::{EARLY_CANCELS, LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
+use crate::limits::{
+    ACTOR_BYTES, ACTOR_MESSAGES, EARLY_CANCELS, HELD_BYTES, HELD_MESSAGES, LANE_CALLS,
+    LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES,
+};
 use crate::link::outbox::Outbox;
 use crate::link::served::{Served, refusal};
 use crate::link::staged::Staged;
@@ -38,6 +42,10 @@ pub(super) struct Inbound {
     now: Option<Moment>,
     /// Actors that have no room, and what waits for them.
     queues: HashMap<String, Queue>,
+    /// Whether the peer can be asked to send nothing more to one actor.
+    holds: bool,
+    /// What the peer has its credit back for though it waits.
+    lent: Lent,
     /// Ids that were cancelled and aren't known: a large request is overtaken by its cancellation.
     early: VecDeque<u64>,
 }
@@ -46,6 +54,51 @@ struct Queue {
     first: Message,
     waiting: Waiting,
     behind: VecDeque<(Message, RawParcel, Header)>,
+    /// Bytes of those behind.
+    bytes: usize,
+    /// The peer was asked to send no more.
+    held: bool,
+}
+
+impl Queue {
+    fn new(first: Message, waiting: Waiting) -> Self {
+        Self { first, waiting, behind: VecDeque::new(), bytes: 0, held: false }
+    }
+
+    fn is_long(&self) -> bool {
+        self.behind.len() >= ACTOR_MESSAGES || self.bytes >= ACTOR_BYTES
+    }
+
+    /// Short enough for the peer to send again.
+    fn is_short(&self) -> bool {
+        self.behind.len() <= ACTOR_MESSAGES / 2 && self.bytes <= ACTOR_BYTES / 2
+    }
+}
+
+/// How much waits whose credit was given back.
+#[derive(Default)]
+struct Lent {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Lent {
+    /// Notes that this message's credit is given back, if there is room for that.
+    fn lend(&mut self, message: &mut Message) -> bool {
+        let fits = self.messages < HELD_MESSAGES && self.bytes < HELD_BYTES;
+        if fits && !message.lent {
+            message.lent = true;
+            self.messages += 1;
+            self.bytes = self.bytes.saturating_add(message.bytes);
+            return true;
+        }
+        false
+    }
+
+    fn returned(&mut self, message: Message) {
+        self.messages = self.messages.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(message.bytes);
+    }
 }
 
 /// What must be known of a message once its parcel is under way.
@@ -56,10 +109,12 @@ struct Message {
     wanted: bool,
     generation: u32,
     key: CallKey,
+    /// The peer has its credit back.
+    lent: bool,
 }
 
 impl Inbound {
-    pub(super) fn new(exports: Arc<Exports>, peer: Subject, clock: Clock) -> Self {
+    pub(super) fn new(exports: Arc<Exports>, peer: Subject, clock: Clock, holds: bool) -> Self {
         Self {
             exports,
             peer,
@@ -68,6 +123,8 @@ impl Inbound {
             large: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
             now: None,
             queues: HashMap::new(),
+            holds,
+            lent: Lent::default(),
             early: VecDeque::new(),
         }
     }
@@ -92,6 +149,7 @@ impl Inbound {
             wanted: frame.kind == Kind::Request,
             generation: frame.generation,
             key: frame.key,
+            lent: false,
         };
         let class = Class::of(message.bytes);
         self.allowance(class).arrived(message.bytes)?;
@@ -106,14 +164,34 @@ impl Inbound {
         }
         let header = self.header(frame);
         if let Some(queue) = self.queues.get_mut(name) {
+            queue.bytes = queue.bytes.saturating_add(message.bytes);
             queue.behind.push_back((message, parcel, header));
+            self.hold(name, staged);
             return Ok(());
         }
         if let Some(waiting) = self.deliver(message, name, parcel, header, served, staged)? {
-            let queue = Queue { first: message, waiting, behind: VecDeque::new() };
-            self.queues.insert(name.to_owned(), queue);
+            self.queues.insert(name.to_owned(), Queue::new(message, waiting));
         }
         Ok(())
+    }
+
+    /// A message waits for this actor, and so do many: the peer is to send it no more, and has the credit of
+    /// what waits back, so that it can send to others.
+    fn hold(&mut self, name: &str, staged: &mut Staged) {
+        let Some(queue) = self.queues.get_mut(name).filter(|_| self.holds) else { return };
+        let mut lend = |message: &mut Message| self.lent.lend(message).then_some(message.bytes);
+        let lent: Vec<usize> = if queue.held {
+            queue.behind.back_mut().and_then(|(message, ..)| lend(message)).into_iter().collect()
+        } else if queue.is_long() {
+            queue.held = true;
+            staged.push_urgent_named(FrameHeader::new(Kind::Hold, 0), name);
+            queue.behind.iter_mut().filter_map(|(message, ..)| lend(message)).collect()
+        } else {
+            return;
+        };
+        for bytes in lent {
+            self.give_back(bytes, staged);
+        }
     }
 
     fn allowance(&mut self, class: Class) -> &mut Allowance {
@@ -197,15 +275,24 @@ impl Inbound {
             }
             Err(_nobody_asks) => {}
         }
-        let class = Class::of(message.bytes);
-        if let Some((messages, bytes)) = self.allowance(class).taken(message.bytes) {
+        if message.lent {
+            self.lent.returned(message);
+        } else {
+            self.give_back(message.bytes, staged);
+        }
+        Ok(())
+    }
+
+    /// The peer has its credit for a message of so many bytes back.
+    fn give_back(&mut self, bytes: usize, staged: &mut Staged) {
+        let class = Class::of(bytes);
+        if let Some((messages, bytes)) = self.allowance(class).taken(bytes) {
             staged.push_urgent(&FrameHeader {
                 sequence: class as u32,
                 budget: bytes,
                 ..FrameHeader::new(Kind::Credit, messages)
             });
         }
-        Ok(())
     }
 
     /// Looks whether there is room where there was none; says whether something went on.
@@ -227,13 +314,25 @@ impl Inbound {
         let went_on = !settled.is_empty();
         for (name, first, result) in settled {
             self.settle(first, result, served, staged)?;
-            let Some(Queue { mut behind, .. }) = self.queues.remove(&name) else { continue };
+            let Some(Queue { mut behind, mut bytes, held, .. }) = self.queues.remove(&name) else {
+                continue;
+            };
+            let mut next = None;
             while let Some((message, parcel, header)) = behind.pop_front() {
+                bytes = bytes.saturating_sub(message.bytes);
                 let waiting = self.deliver(message, &name, parcel, header, served, staged)?;
                 if let Some(waiting) = waiting {
-                    self.queues.insert(name, Queue { first: message, waiting, behind });
+                    let behind = std::mem::take(&mut behind);
+                    next = Some(Queue { behind, bytes, ..Queue::new(message, waiting) });
                     break;
                 }
+            }
+            let resumes = held && next.as_ref().is_none_or(Queue::is_short);
+            if resumes {
+                staged.push_urgent_named(FrameHeader::new(Kind::Resume, 0), &name);
+            }
+            if let Some(next) = next {
+                self.queues.insert(name, Queue { held: held && !resumes, ..next });
             }
         }
         Ok(went_on)
