@@ -2,6 +2,7 @@
 
 mod cluster;
 mod congestion;
+mod ends;
 mod port;
 mod renewal;
 mod revocations;
@@ -33,10 +34,9 @@ use crate::identity::{
 use crate::join::Door;
 use crate::keyed::pinned::Pins;
 use crate::limits::{FAREWELL, HANDSHAKE_DEADLINE, LEAVE};
-use crate::link::lane::DRAINED_SINCE;
 use crate::link::peer::{Link, Peers};
 use crate::link::{CloseCode, LinkError, LinkStatus, connect};
-use crate::membership::{GossipMeters, Inbox, MembershipCommand};
+use crate::membership::{GossipMeters, Inbox};
 use crate::seed::{NamedSeed, SeedStatus, ServiceName, Sought};
 use crate::session::handshake::Hello;
 
@@ -342,81 +342,6 @@ impl Shared {
     pub(crate) fn first_connection(&self, peer: NodeId, this: u64) -> u64 {
         let mut firsts = self.firsts.lock().unwrap_or_else(PoisonError::into_inner);
         *firsts.entry(peer).or_insert(this)
-    }
-
-    /// The peer was forgotten, and so are its connections.
-    fn forget_connections(&self, peer: &NodeId) {
-        self.firsts.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
-    }
-
-    /// Takes a list of revoked nodes, if it's newer: their links end, and the members and the file are to
-    /// have it. Says whether it was newer.
-    pub(crate) fn take_list(&self, text: &str) -> Result<bool, RevocationError> {
-        let Some(nodes) = self.trust.take_revocations(text)? else { return Ok(false) };
-        self.list_taken(&nodes);
-        Ok(true)
-    }
-
-    /// There is a newer list of revoked nodes, with these on it.
-    pub(crate) fn list_taken(&self, nodes: &[NodeId]) {
-        for node in nodes {
-            self.shut_out(node);
-        }
-        self.membership.tell(MembershipCommand::Revoked);
-        if let Some(kept) = &self.kept {
-            kept.changed.notify_one();
-        }
-    }
-
-    /// Ends the link to a node that isn't trusted any more, here and now: no mailbox is in between that
-    /// could be full. Its actor hears of the end and goes.
-    pub(crate) fn shut_out(&self, node: &NodeId) {
-        let Some(peer) = self.peers.get(node) else { return };
-        if let Some(link) = peer.revoke() {
-            CloseCode::Revoked.close(&link.connection);
-            link.lanes.iter().for_each(|lane| lane.close());
-        }
-    }
-
-    /// Tells all peers that this node takes no new requests.
-    fn drain(&self) {
-        for link in self.peers.all().iter().filter_map(|peer| peer.link()) {
-            link.lanes.iter().for_each(|lane| lane.stage_drain());
-        }
-    }
-
-    /// Waits until all peers that were told so wait for nothing more. Of those that don't answer that, nobody knows.
-    async fn drained(&self) {
-        let is_busy = |link: &Link| {
-            let answers = link.agreed.version >= DRAINED_SINCE;
-            answers && link.lanes.iter().any(|lane| !lane.is_quiet())
-        };
-        for peer in self.peers.all() {
-            loop {
-                let mut changed = std::pin::pin!(peer.changed.notified());
-                // Enrolled before the look, so that an answer in between isn't missed.
-                changed.as_mut().enable();
-                if !peer.link().is_some_and(|link| is_busy(&link)) {
-                    break;
-                }
-                changed.await;
-            }
-        }
-    }
-
-    /// Ends links that shouldn't stand: to nodes that were shut out by other ways than a list, and to those
-    /// whose certificate has ended. Such a one is dialled again, and gets a link if it has a new certificate.
-    pub(crate) fn end_unwelcome(&self) {
-        let now = self.clock.wall();
-        for peer in self.peers.all() {
-            if self.trust.is_revoked(&peer.id) && !peer.is_revoked() {
-                self.shut_out(&peer.id);
-            } else if peer.expires() <= now
-                && let Some(link) = peer.link()
-            {
-                CloseCode::Expired.close(&link.connection);
-            }
-        }
     }
 
     pub(crate) fn pins(&self) -> MutexGuard<'_, Pins> {

@@ -237,7 +237,7 @@ impl Gossip {
     }
 
     /// Which list of revoked nodes this node has; 0 for none.
-    fn serial(&self) -> u64 {
+    pub(crate) fn serial(&self) -> u64 {
         self.revocations.as_ref().map_or(0, |(serial, _)| *serial)
     }
 

@@ -53,6 +53,7 @@ impl MembershipServer {
         if now.since(self.reconciled) >= RECONCILE {
             self.reconciled = now;
             self.shared.end_unwelcome();
+            self.list();
             self.reconcile(now);
             self.describe();
         }
@@ -70,6 +71,16 @@ impl MembershipServer {
             if gossip.describe(record).is_err() {
                 self.shared.gossip_meters.refused.fetch_add(1, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Tells the members of the newest list of revoked nodes, unless they were told.
+    fn list(&mut self) {
+        if let (Some(gossip), Some((serial, list))) =
+            (&mut self.gossip, self.shared.trust.newest_list())
+            && gossip.serial() < serial
+        {
+            gossip.revoked(serial, list);
         }
     }
 
@@ -238,11 +249,7 @@ impl Actor for MembershipServer {
         let (node, name) = (shared.id, shared.name.clone());
         self.gossip = Some(Gossip::new(node, name, start, shared.record(), seed, now)?);
         shared.membership.open(context.address());
-        if let (Some(gossip), Some((serial, list))) =
-            (&mut self.gossip, self.shared.trust.newest_list())
-        {
-            gossip.revoked(serial, list);
-        }
+        self.list();
         self.reconcile(now);
         self.carry_out(context);
         let own = context.address();
@@ -277,13 +284,7 @@ impl Actor for MembershipServer {
             }
             MembershipCommand::Received { from, bytes } => self.received(from, &bytes, now),
             MembershipCommand::Describe => self.describe(),
-            MembershipCommand::Revoked => {
-                if let (Some(gossip), Some((serial, list))) =
-                    (&mut self.gossip, self.shared.trust.newest_list())
-                {
-                    gossip.revoked(serial, list);
-                }
-            }
+            MembershipCommand::Revoked => self.list(),
             MembershipCommand::Tick => self.tick(now),
             MembershipCommand::Drain { node, on } => {
                 if let Some(gossip) = &mut self.gossip {

@@ -4,6 +4,8 @@
 //! same actor wait too, so that none overtakes another. When many wait for one actor the peer is asked to send it
 //! no more, and has their credit back: a slow actor slows its senders, and not those of others.
 
+mod queue;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll};
@@ -14,15 +16,13 @@ use neuroflow_kernel::{
     limits::MAX_HOPS,
 };
 
+use self::queue::{Lent, Message, Queue};
 use super::Room;
 use crate::export::{Asker, Delivery, Exports, Waiting};
 use crate::frame::{FrameHeader, Kind};
 use crate::identity::Subject;
-use crate::keyed::{CallKey, Origin};
-use crate::limits::{
-    ACTOR_BYTES, ACTOR_MESSAGES, EARLY_CANCELS, HELD_BYTES, HELD_MESSAGES, LANE_CALLS,
-    LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES,
-};
+use crate::keyed::Origin;
+use crate::limits::{EARLY_CANCELS, LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
 use crate::link::outbox::Outbox;
 use crate::link::served::{Served, refusal};
 use crate::link::staged::Staged;
@@ -48,69 +48,6 @@ pub(super) struct Inbound {
     lent: Lent,
     /// Ids that were cancelled and aren't known: a large request is overtaken by its cancellation.
     early: VecDeque<u64>,
-}
-
-struct Queue {
-    first: Message,
-    waiting: Waiting,
-    behind: VecDeque<(Message, RawParcel, Header)>,
-    /// Bytes of those behind.
-    bytes: usize,
-    /// The peer was asked to send no more.
-    held: bool,
-}
-
-impl Queue {
-    fn new(first: Message, waiting: Waiting) -> Self {
-        Self { first, waiting, behind: VecDeque::new(), bytes: 0, held: false }
-    }
-
-    fn is_long(&self) -> bool {
-        self.behind.len() >= ACTOR_MESSAGES || self.bytes >= ACTOR_BYTES
-    }
-
-    /// Short enough for the peer to send again.
-    fn is_short(&self) -> bool {
-        self.behind.len() <= ACTOR_MESSAGES / 2 && self.bytes <= ACTOR_BYTES / 2
-    }
-}
-
-/// How much waits whose credit was given back.
-#[derive(Default)]
-struct Lent {
-    messages: usize,
-    bytes: usize,
-}
-
-impl Lent {
-    /// Notes that this message's credit is given back, if there is room for that.
-    fn lend(&mut self, message: &mut Message) -> bool {
-        let fits = self.messages < HELD_MESSAGES && self.bytes < HELD_BYTES;
-        if fits && !message.lent {
-            message.lent = true;
-            self.messages += 1;
-            self.bytes = self.bytes.saturating_add(message.bytes);
-            return true;
-        }
-        false
-    }
-
-    fn returned(&mut self, message: Message) {
-        self.messages = self.messages.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(message.bytes);
-    }
-}
-
-/// What must be known of a message once its parcel is under way.
-#[derive(Clone, Copy)]
-struct Message {
-    id: u64,
-    bytes: usize,
-    wanted: bool,
-    generation: u32,
-    key: CallKey,
-    /// The peer has its credit back.
-    lent: bool,
 }
 
 impl Inbound {
