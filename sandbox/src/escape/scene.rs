@@ -4,6 +4,7 @@
 use std::{
     ffi::CString,
     fs::{self, File, Permissions},
+    hash::{BuildHasher, Hasher, RandomState},
     io::{self, Read},
     net::{IpAddr, SocketAddr as NetAddress, TcpListener, UdpSocket},
     os::{
@@ -15,7 +16,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicI32, AtomicU32, Ordering},
+    sync::atomic::{AtomicI32, Ordering},
 };
 
 use super::{SuiteError, plain::Victim};
@@ -59,12 +60,12 @@ struct Held {
 impl Scene {
     /// Makes all of it.
     pub(super) fn set() -> Result<Self, SuiteError> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let executable =
             fs::read_link("/proc/self/exe").and_then(|path| path.metadata().map(|_| path));
         let executable = executable.map_err(|source| SuiteError::Executable { source })?;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let unique = format!("neuroflow-escape-{}-{number}", process::own_pid());
+        // What a killed process has left has its number, which another one may have now.
+        let chance = RandomState::new().build_hasher().finish() & 0xFFFF_FFFF;
+        let unique = format!("neuroflow-escape-{}-{chance:08x}", process::own_pid());
         let directory = std::env::temp_dir().join(&unique);
         let scene = |what| {
             let place = directory.clone();
