@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -63,8 +63,14 @@ pub(crate) struct Inner {
 }
 
 enum Time {
-    System { origin: Instant },
-    Manual { nanos: AtomicU64 },
+    System {
+        origin: Instant,
+    },
+    Manual {
+        nanos: AtomicU64,
+        /// The civil time at the clock's origin, in nanoseconds since the Unix epoch.
+        wall_origin: AtomicI64,
+    },
 }
 
 impl Clock {
@@ -89,9 +95,10 @@ impl Clock {
         match &self.0.time {
             #[expect(clippy::disallowed_methods, reason = "this is the kernel clock")]
             Time::System { .. } => SystemTime::now(),
-            Time::Manual { nanos } => {
-                let since = Duration::from_nanos(nanos.load(Ordering::SeqCst));
-                SystemTime::UNIX_EPOCH + ManualClock::WALL_ORIGIN + since
+            Time::Manual { nanos, wall_origin } => {
+                let origin = i128::from(wall_origin.load(Ordering::SeqCst));
+                let since = origin + i128::from(nanos.load(Ordering::SeqCst));
+                SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(since).unwrap_or(0))
             }
         }
     }
@@ -154,7 +161,7 @@ impl Inner {
             Time::System { origin } => {
                 Moment(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
             }
-            Time::Manual { nanos } => Moment(nanos.load(Ordering::SeqCst)),
+            Time::Manual { nanos, .. } => Moment(nanos.load(Ordering::SeqCst)),
         }
     }
 
@@ -239,7 +246,9 @@ impl ManualClock {
 
     /// A clock at its origin.
     pub fn new() -> Self {
-        Self(Clock::with(Time::Manual { nanos: AtomicU64::new(0) }))
+        let origin = i64::try_from(Self::WALL_ORIGIN.as_nanos()).unwrap_or(0);
+        let (nanos, wall_origin) = (AtomicU64::new(0), AtomicI64::new(origin));
+        Self(Clock::with(Time::Manual { nanos, wall_origin }))
     }
 
     /// The clock to hand out.
@@ -249,11 +258,31 @@ impl ManualClock {
 
     /// Moves time on and wakes whoever waited for a moment that is now past.
     pub fn advance(&self, duration: Duration) {
-        if let Time::Manual { nanos } = &self.0.0.time {
+        if let Time::Manual { nanos, .. } = &self.0.0.time {
             let step = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
             nanos.fetch_add(step, Ordering::SeqCst);
         }
         self.0.0.sweep.fire(self.0.now());
+    }
+
+    /// Sets the civil time, forward or back, as who corrects a machine's clock does. Moments go on from
+    /// where they were, and nobody who waits for one is woken.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use neuroflow_kernel::ManualClock;
+    /// let time = ManualClock::new();
+    /// let (now, wall) = (time.clock().now(), time.clock().wall());
+    /// time.set_wall(wall - Duration::from_hours(3));
+    /// assert_eq!((time.clock().now(), time.clock().wall() < wall), (now, true));
+    /// ```
+    pub fn set_wall(&self, to: SystemTime) {
+        if let Time::Manual { nanos, wall_origin } = &self.0.0.time {
+            let to = to.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+            let to = i64::try_from(to).unwrap_or(i64::MAX);
+            let since = i64::try_from(nanos.load(Ordering::SeqCst)).unwrap_or(i64::MAX);
+            wall_origin.store(to.saturating_sub(since), Ordering::SeqCst);
+        }
     }
 }
 
@@ -282,6 +311,24 @@ mod tests {
         assert!(!ready(&mut sleep));
         time.advance(Duration::from_secs(1));
         assert!(ready(&mut sleep));
+    }
+
+    #[tokio::test]
+    async fn setting_the_civil_time_moves_no_deadline() {
+        let time = ManualClock::new();
+        let clock = time.clock();
+        let day = Duration::from_hours(24);
+        let (begun, at) = (clock.wall(), clock.now() + Duration::from_secs(5));
+        let mut waiting = std::pin::pin!(clock.before(at, std::future::pending::<()>()));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        time.set_wall(begun + day);
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        time.set_wall(begun - day);
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        time.advance(Duration::from_secs(5));
+        assert_eq!(waiting.await, Err(Elapsed));
+        assert_eq!(clock.wall(), begun - day + Duration::from_secs(5));
     }
 
     #[tokio::test]
