@@ -3,12 +3,15 @@
 //! A task's log has one writer, the actor of its agent, and each append names the number of entries
 //! that its writer knows of: two nodes that believe to own a task can't both go on.
 
+#[cfg(not(feature = "postgres"))]
+mod absent;
 mod catalog;
 mod codec;
 mod embedded;
 mod error;
 mod index;
 mod memory;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod reclaim;
 mod retention;
@@ -245,7 +248,7 @@ pub enum JournalPlace {
     Memory,
     /// In this directory.
     Directory(PathBuf),
-    /// In the `PostgreSQL` database of this URL.
+    /// In the `PostgreSQL` database of this URL; needs the feature `postgres`.
     Postgres(String),
 }
 

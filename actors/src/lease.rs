@@ -5,6 +5,9 @@
 //! jumps, and so is always done first. What a frozen process does when it thaws, the fence tells stores: a number
 //! that rises with every holder.
 
+#[cfg(not(feature = "postgres"))]
+mod absent;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod server;
 
@@ -15,7 +18,10 @@ use std::time::Duration;
 use neuroflow_kernel::{Actor, Address, ChildSpec, Clock, Ending, Message, NameError, StartError};
 use tokio::sync::watch;
 
-use self::postgres::Database;
+#[cfg(not(feature = "postgres"))]
+use self::absent::{Database, Key};
+#[cfg(feature = "postgres")]
+use self::postgres::{Database, Key};
 use self::server::SingletonServer;
 use crate::journal::DatabaseError;
 use crate::limits::{LEASE_KEY_BYTES, LEASE_TERM, LEASE_TERM_MAX, LEASE_TERM_MIN};
@@ -133,7 +139,7 @@ impl Leases {
     /// In a `PostgreSQL` database, as a node of this name.
     ///
     /// # Errors
-    /// Says that the database can't be reached or used.
+    /// Says that the database can't be reached or used, or that this build lacks the feature `postgres`.
     pub async fn open(url: &str, node: &str, clock: Clock) -> Result<Self, LeaseError> {
         Ok(Self { database: Some(Arc::new(Database::open(url, node, clock).await?)) })
     }
@@ -155,7 +161,7 @@ impl Leases {
         let (held, here) = watch::channel(None);
         let (held, make) = (Arc::new(held), Arc::new(make));
         let singleton = Singleton { database: Arc::clone(&database), key: key.to_owned(), here };
-        let key = postgres::Key::new(key);
+        let key = Key::new(key);
         let factory = move || {
             let (database, held) = (Arc::clone(&database), Arc::clone(&held));
             SingletonServer::new(database, key.clone(), term, Arc::clone(&make), held)
@@ -291,6 +297,12 @@ pub enum LeaseError {
          open the leases with the URL of a PostgreSQL database"
     )]
     Unconfigured,
+    /// This build has no databases.
+    #[error(
+        "leases are kept in a PostgreSQL database, and this build doesn't have the feature postgres; \
+         build it with that feature"
+    )]
+    Unsupported,
     /// The database can't be used.
     #[error("the database of the leases can't be used")]
     Database(#[from] DatabaseError),

@@ -285,6 +285,12 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// This build has no databases.
+    #[error(
+        "the journal's URL names a PostgreSQL database, and this build doesn't have the feature \
+         postgres; build it with that feature, or name a directory (file:///path)"
+    )]
+    Unsupported,
     /// The database can't be used.
     #[error("the journal's database can't be opened; check journal.url and the server")]
     Database(#[from] DatabaseError),
@@ -302,6 +308,7 @@ pub enum OpenError {
 #[non_exhaustive]
 pub enum DatabaseError {
     /// It refused, or went away.
+    #[cfg(feature = "postgres")]
     #[error("the database refused or went away")]
     Sql(#[from] sqlx::Error),
     /// It doesn't answer.

@@ -7,9 +7,12 @@ use std::time::Duration;
 use neuroflow_kernel::{Clock, Moment, Reply};
 use tokio::sync::OwnedRwLockWriteGuard;
 
+#[cfg(not(feature = "postgres"))]
+use super::absent::Postgres;
 use super::codec::fits;
 use super::embedded::Embedded;
 use super::memory::Memory;
+#[cfg(feature = "postgres")]
 use super::postgres::Postgres;
 use super::{
     Append, AppendError, HeadPage, JournalConfig, JournalDamage, JournalPlace, OpenError,

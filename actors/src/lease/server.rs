@@ -9,8 +9,7 @@ use neuroflow_kernel::{
 };
 use tokio::sync::watch;
 
-use super::postgres::{Database, Key};
-use super::{Fence, SingletonError};
+use super::{Database, Fence, Key, SingletonError};
 use crate::limits::LEASE_RETRY;
 
 /// What the keeper's own task tells it.
