@@ -613,7 +613,9 @@ impl NodeBuilder {
         let router = ToolServer::new(entries)?.audit(audit.clone());
         #[cfg(feature = "mcp")]
         let router = {
-            let source = |server: McpSource| server.into_source(sandbox.as_ref(), kernel.clock());
+            let source = |server: McpSource| {
+                server.audit(audit.clone()).into_source(sandbox.as_ref(), kernel.clock())
+            };
             router.sources(self.mcp.into_iter().map(source).collect::<Result<_, _>>()?)
         };
         let (spec, tools) = ChildSpec::new("tools", move || router.clone())?;

@@ -58,9 +58,9 @@ pub use lease::{
 #[cfg(feature = "mcp")]
 pub use mcp::{
     Asking, AuthorizationServer, Breach, ClientProof, Consent, ConsentError, Forms, HttpError,
-    McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter, McpServeError,
-    McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError, OAuthGrant, ProofAlgorithm,
-    Registration, ToolFilter, mcp_routes,
+    KeptTokenError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter,
+    McpServeError, McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError, OAuthGrant,
+    ProofAlgorithm, Registration, ToolFilter, mcp_routes,
 };
 pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, sole_child};
 pub use tools::{

@@ -121,6 +121,9 @@ pub const CONSENT_DEADLINE: Duration = Duration::from_mins(10);
 /// Bytes of an authorization server's answer; the largest is its description.
 pub const OAUTH_BYTES: usize = 256 * 1024;
 
+/// Bytes of the file of a kept refresh token: tokens that are documents by themselves have some KiB.
+pub const KEPT_TOKEN_BYTES: u64 = 64 * 1024;
+
 /// How often one request to an MCP server gets another token: one that is refreshed, one from the
 /// beginning, and one with more scopes.
 pub const OAUTH_RENEWALS: u32 = 3;
@@ -273,9 +276,13 @@ pub const KEY_WAITERS: usize = 256;
 /// How often files of tokens, policies and certificates are looked at.
 pub const FILE_POLL: Duration = Duration::from_secs(2);
 
-/// How often an open connection looks at the end of its client's certificate: seldom enough to cost
-/// nothing, and often enough to notice that the wall clock was set.
-pub const CERTIFICATE_LOOK: Duration = Duration::from_mins(1);
+/// How often an open connection looks at the end of its client's certificate, and a stream at that of its
+/// credential: seldom enough to cost nothing, and often enough to notice that the wall clock was set.
+pub const CREDENTIAL_LOOK: Duration = Duration::from_mins(1);
+
+/// Time that the answer to an MCP call gets to say that its credential has ended, before its stream is
+/// closed: it's said at once, and a client that reads slowly should hear of it too.
+pub const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// Time that answers get on a connection whose client's certificate has ended.
 pub const EXPIRED_CONNECTION: Duration = Duration::from_secs(30);

@@ -19,6 +19,7 @@ mod oauth;
 mod session;
 mod setup;
 mod tool;
+mod uses;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use neuroflow_kernel::{Address, Clock};
 use neuroflow_sandbox::{Network, Profile, SandboxCommand};
 
+use crate::audit::Audit;
 use crate::limits::{MCP_CALL, MCP_START};
 use crate::tools::ToolSource;
 
@@ -38,8 +40,8 @@ pub use form::Forms;
 pub use http::HttpError;
 pub use lines::Breach;
 pub use oauth::{
-    Asking, AuthorizationServer, ClientProof, Consent, ConsentError, OAuth, OAuthError, OAuthGrant,
-    ProofAlgorithm, Registration,
+    Asking, AuthorizationServer, ClientProof, Consent, ConsentError, KeptTokenError, OAuth,
+    OAuthError, OAuthGrant, ProofAlgorithm, Registration,
 };
 pub use setup::McpSetupError;
 
@@ -66,6 +68,7 @@ pub struct McpSource {
     oauth: Option<OAuth>,
     forms: Forms,
     meter: Arc<dyn McpMeter>,
+    audit: Audit,
 }
 
 impl McpSource {
@@ -81,6 +84,7 @@ impl McpSource {
             oauth: None,
             forms: Forms::default(),
             meter: Arc::new(Uncounted),
+            audit: Audit::off(),
         }
     }
 
@@ -137,6 +141,13 @@ impl McpSource {
     #[must_use]
     pub fn meter(mut self, meter: Arc<dyn McpMeter>) -> Self {
         self.meter = meter;
+        self
+    }
+
+    /// Where uses of its credentials are recorded; a node's builder sets it.
+    #[must_use]
+    pub fn audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
         self
     }
 

@@ -31,6 +31,7 @@ use self::body::{Driven, Events, whole};
 pub(super) use self::url::Target;
 use super::OAuthError;
 use super::oauth::Authorizer;
+use super::uses::{Shown, Uses};
 use crate::limits::{MCP_HTTP_HEAD, MCP_MESSAGE_BYTES, OAUTH_RENEWALS};
 
 /// Why an MCP server over HTTP isn't reached, or its answer isn't taken.
@@ -108,6 +109,7 @@ pub(super) struct Client {
     headers: Arc<[(HeaderName, HeaderValue)]>,
     clock: Clock,
     authorizer: Option<Arc<Authorizer>>,
+    uses: Uses,
 }
 
 /// The client, and how the transport uses it.
@@ -117,6 +119,7 @@ pub(super) fn client(
     outlet: &Outlet,
     headers: &[(String, String)],
     clock: &Clock,
+    uses: Uses,
 ) -> Result<(Client, StreamableHttpClientTransportConfig), HttpError> {
     let header = |(name, value): &(String, String)| {
         let unfit = || HttpError::Header { name: name.clone() };
@@ -133,6 +136,7 @@ pub(super) fn client(
         headers,
         clock: clock.clone(),
         authorizer: None,
+        uses,
     };
     let config = StreamableHttpClientTransportConfig::with_uri(url)
         .max_sse_event_size(MCP_MESSAGE_BYTES)
@@ -215,6 +219,12 @@ impl Client {
         let exchange = async {
             let (host, port) = (target.bare_host(), target.port());
             let stream = self.outlet.connect(wish.method.as_str(), host, port, path).await?;
+            if wish.token.is_some() {
+                self.uses.note(Shown::Token);
+            }
+            if !self.headers.is_empty() {
+                self.uses.note(Shown::Headers);
+            }
             let (mut sender, connection) =
                 hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             // The connection is driven by whoever waits for something of it.

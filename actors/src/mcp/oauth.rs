@@ -4,16 +4,19 @@
 //! The exchange itself is the protocol's library's; every request of it goes out through our own rules.
 
 mod authorizer;
+mod kept;
 mod proof;
 mod road;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use rmcp::transport::AuthError;
 
 pub(super) use authorizer::Authorizer;
+pub use kept::KeptTokenError;
 pub(super) use road::Road;
 
 /// How tokens for an MCP server are had. Nothing is asked for before the server demands one.
@@ -60,12 +63,16 @@ impl OAuth {
         self.allow_private
     }
 
-    /// Whether a key that is to prove something can.
+    /// Whether a key that is to prove something can, and what is kept is what a node has kept.
     pub(super) fn check(&self) -> Result<(), OAuthError> {
         match &self.grant {
             OAuthGrant::ClientCredentials {
                 proof: ClientProof::Key { pem, algorithm }, ..
             } => proof::key(pem, *algorithm).map(drop),
+            OAuthGrant::RefreshToken { client, token, kept: Some(file), .. } => {
+                kept::Refresh::new(client, token, Some(file)).token()?;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -120,8 +127,8 @@ pub enum OAuthGrant {
         /// What shows that it's the client.
         proof: ClientProof,
     },
-    /// For a refresh token that somebody was given before. One that the server replaces at each use is
-    /// good until the node is restarted.
+    /// For a refresh token that somebody was given before. Servers may replace it at each use: what takes
+    /// its place is lost with the node, unless it's kept.
     RefreshToken {
         /// The id of the client that it was given to.
         client: String,
@@ -129,6 +136,9 @@ pub enum OAuthGrant {
         secret: Option<String>,
         /// The token.
         token: String,
+        /// The file for what takes its place, which the node makes, readable by its own user only. Each
+        /// node needs its own.
+        kept: Option<PathBuf>,
     },
     /// For a person's consent, by a code and its proof key (PKCE).
     Consent {
@@ -365,6 +375,9 @@ pub enum OAuthError {
         /// What was offered.
         algorithm: ProofAlgorithm,
     },
+    /// The refresh token that was kept can't be used.
+    #[error("the kept refresh token can't be used")]
+    Kept(#[from] KeptTokenError),
     /// The token's request can't be made, or isn't answered.
     #[error("the authorization server can't be asked for a token")]
     Request(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -405,6 +418,7 @@ impl OAuthError {
             Self::Consent(_) => "consent",
             Self::Key { .. } => "key",
             Self::Unsupported { .. } => "unsupported",
+            Self::Kept(_) => "kept",
             Self::Request(_) => "request",
             Self::Refused { .. } => "refused",
             Self::Answer(_) => "answer",

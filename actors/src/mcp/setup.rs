@@ -8,6 +8,7 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 
 use super::http::{self, Client, HttpError, Target};
 use super::oauth::{Authorizer, Road};
+use super::uses::Uses;
 use super::{McpSource, McpTransport, OAuth, OAuthError};
 
 /// How the actor of a server reaches it.
@@ -146,8 +147,9 @@ pub(super) fn way(
             let network = network.clone().unwrap_or_else(|| Network::allow([rule(&target)]));
             let outlet = Outlet::new(&network, source.origin(), clock.clone())
                 .map_err(|error| McpSetupError::Network { server: server(), source: error })?;
+            let uses = Uses::new(source.audit.clone(), &source.origin());
             let (mut client, config) =
-                http::client(url, target, &outlet, headers, clock).map_err(unfit)?;
+                http::client(url, target, &outlet, headers, clock, uses.clone()).map_err(unfit)?;
             if let Some(oauth) = &source.oauth {
                 check(oauth, &client, headers, &source.name)?;
                 let resource = url.parse().map_err(|_malformed| unfit(HttpError::Url))?;
@@ -156,6 +158,7 @@ pub(super) fn way(
                     target: client.target(),
                     outbound: Outbound::new(clock.clone()).allow_private(oauth.allows_private()),
                     clock: clock.clone(),
+                    uses,
                 };
                 client.authorise(Authorizer::new(oauth.clone(), resource, road, clock.clone()));
             }

@@ -1,5 +1,7 @@
 //! `[mcp.NAME].oauth`: how tokens for a server over HTTP are had.
 
+use std::path::PathBuf;
+
 use neuroflow::actors::{AuthorizationServer, ClientProof, OAuth, OAuthGrant, ProofAlgorithm};
 use serde::Deserialize;
 
@@ -17,6 +19,8 @@ pub(super) struct Tokens {
     key: Option<Text>,
     algorithm: Option<String>,
     refresh_token: Option<Text>,
+    /// Where a refresh token that takes its place is kept.
+    keep: Option<PathBuf>,
     #[serde(default)]
     scopes: Vec<String>,
     #[serde(default)]
@@ -43,7 +47,13 @@ impl Tokens {
         };
         let client = self.client.clone();
         let grant = match (secret, key, token) {
-            (secret, None, Some(token)) => OAuthGrant::RefreshToken { client, secret, token },
+            (secret, None, Some(token)) => {
+                OAuthGrant::RefreshToken { client, secret, token, kept: self.keep.clone() }
+            }
+            _ if self.keep.is_some() => {
+                let (setting, beside) = ("oauth.keep", "no oauth.refresh_token");
+                return Err(McpProblem::Beside { setting, beside });
+            }
             (Some(secret), None, None) => {
                 OAuthGrant::ClientCredentials { client, proof: ClientProof::Secret(secret) }
             }
@@ -72,6 +82,10 @@ mod tests {
         let oauth = read("secret = \"s3cr3t\"\nscopes = [\"read\"]").unwrap();
         assert!(!format!("{oauth:?}").contains("s3cr3t"));
         assert!(read("refresh_token = \"t\"").is_ok());
+        let kept = read("refresh_token = \"t\"\nkeep = \"/var/lib/neuroflow/crm.token\"").unwrap();
+        assert!(!format!("{kept:?}").contains("\"t\""));
+        let nothing = read("secret = \"s\"\nkeep = \"/var/lib/neuroflow/crm.token\"");
+        assert!(matches!(nothing, Err(McpProblem::Beside { setting: "oauth.keep", .. })));
         assert!(read("key = \"pem\"\nalgorithm = \"RS256\"").is_ok(), "the key is looked at later");
         assert!(matches!(read(""), Err(McpProblem::Proof)));
         assert!(matches!(read("secret = \"s\"\nkey = \"k\""), Err(McpProblem::Proof)));

@@ -10,13 +10,13 @@ use neuroflow_kernel::{Clock, Moment};
 use rmcp::transport::auth::{AuthorizationMetadata, OAuthClientConfig};
 use rmcp::transport::{
     AuthError, AuthorizationManager, AuthorizationRequest, AuthorizationSession,
-    ClientCredentialsConfig, CredentialStore, InMemoryCredentialStore, StoredCredentials,
-    WWWAuthenticateParams,
+    ClientCredentialsConfig, CredentialStore, StoredCredentials, WWWAuthenticateParams,
 };
 use serde_json::json;
 use tokio::sync::Mutex;
 use url::Url;
 
+use super::kept::{Refresh, Store};
 use super::proof::{self, Claim};
 use super::{
     ClientProof, Consent, OAuth, OAuthError, OAuthGrant, ProofAlgorithm, Registration, Road,
@@ -29,6 +29,8 @@ pub(in crate::mcp) struct Authorizer {
     /// The server's URL, which is the resource that tokens are for.
     resource: Url,
     road: Arc<Road>,
+    /// The latest refresh token, if one was given.
+    refresh: Option<Refresh>,
     clock: Clock,
     state: Mutex<State>,
 }
@@ -59,7 +61,13 @@ enum Held {
 
 impl Authorizer {
     pub(in crate::mcp) fn new(oauth: OAuth, resource: Url, road: Road, clock: Clock) -> Self {
-        Self { oauth, resource, road: Arc::new(road), clock, state: Mutex::default() }
+        let refresh = match &oauth.grant {
+            OAuthGrant::RefreshToken { client, token, kept, .. } => {
+                Some(Refresh::new(client, token, kept.as_deref()))
+            }
+            _ => None,
+        };
+        Self { oauth, resource, road: Arc::new(road), refresh, clock, state: Mutex::default() }
     }
 
     /// The token, if there is one that is good as far as we know.
@@ -189,7 +197,11 @@ impl Authorizer {
                     }
                 }
             }
-            OAuthGrant::RefreshToken { client, secret, token } => {
+            OAuthGrant::RefreshToken { client, secret, token, kept } => {
+                let refresh = self.refresh.clone();
+                let refresh =
+                    refresh.unwrap_or_else(|| Refresh::new(client, token, kept.as_deref()));
+                let token = refresh.latest().await?;
                 // Nobody is sent back anywhere.
                 let mut config = OAuthClientConfig::new(client, "http://127.0.0.1/");
                 config.client_secret.clone_from(secret);
@@ -199,7 +211,7 @@ impl Authorizer {
                 });
                 let given = serde_json::from_value(given).map_err(OAuthError::Answer)?;
                 let stored = StoredCredentials::new(client.clone(), Some(given), Vec::new(), None);
-                let store = InMemoryCredentialStore::new();
+                let store = Store::new(refresh);
                 store.save(stored.with_issuer(metadata.issuer)).await?;
                 manager.set_credential_store(store);
                 manager.refresh_token().await?;

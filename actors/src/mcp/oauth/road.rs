@@ -14,6 +14,7 @@ use rmcp::transport::{OAuthHttpClient, OAuthHttpClientFuture, OAuthHttpRequest};
 use crate::limits::{OAUTH_BYTES, OAUTH_REQUEST};
 use crate::mcp::HttpError;
 use crate::mcp::http::Target;
+use crate::mcp::uses::{Shown, Uses};
 
 /// Makes the requests; redirects aren't followed.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(in crate::mcp) struct Road {
     pub(in crate::mcp) target: Arc<Target>,
     pub(in crate::mcp) outbound: Outbound,
     pub(in crate::mcp) clock: Clock,
+    pub(in crate::mcp) uses: Uses,
 }
 
 /// Why a request isn't answered.
@@ -74,6 +76,11 @@ impl Road {
         let aim = Target::parse(&url)?;
         let stream = self.connect(&url, &aim, request.method().as_str(), by).await?;
         let (mut head, body) = request.into_parts();
+        // Forms are what tokens are asked for with, and those show what proves who asks.
+        let kind = head.headers.get(header::CONTENT_TYPE);
+        if kind.is_some_and(|kind| kind.as_bytes().starts_with(FORM.as_bytes())) {
+            self.uses.note(Shown::Proof);
+        }
         head.uri = aim.path().parse().map_err(|_malformed| HttpError::Url)?;
         let host = HeaderValue::from_str(aim.authority()).map_err(|_malformed| HttpError::Url)?;
         head.headers.insert(header::HOST, host);
@@ -122,10 +129,12 @@ impl Road {
         form: String,
     ) -> Result<(u16, Vec<u8>), Box<dyn std::error::Error + Send + Sync>> {
         let request = Request::post(url)
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::CONTENT_TYPE, FORM)
             .header(header::ACCEPT, "application/json")
             .body(form.into_bytes())?;
         let (head, body) = self.send(request).await?.into_parts();
         Ok((head.status.as_u16(), body))
     }
 }
+
+const FORM: &str = "application/x-www-form-urlencoded";
