@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -360,6 +361,7 @@ pub(crate) struct TestIssuer {
     url: String,
     private: Vec<u8>,
     public: Vec<u8>,
+    keys: Arc<Mutex<String>>,
 }
 
 impl TestIssuer {
@@ -371,13 +373,20 @@ impl TestIssuer {
         let public = pair.expect("a key").public_key().as_ref().to_vec();
         let listener = tokio::net::TcpListener::bind(loopback()).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let (x, y) = (base64url(&public[1..33]), base64url(&public[33..65]));
-        let keys = json!({ "keys": [
-            { "kty": "EC", "crv": "P-256", "kid": "k1", "use": "sig", "x": x, "y": y },
-        ] });
+        let keys = Arc::new(Mutex::new(key_set("k1", &public)));
         let document = json!({ "issuer": url, "jwks_uri": format!("{url}/jwks") });
-        serve_documents(listener, document.to_string(), keys.to_string());
-        Self { url, private, public }
+        serve_documents(listener, document.to_string(), Arc::clone(&keys));
+        Self { url, private, public, keys }
+    }
+
+    /// From now on this issuer has the other's key only, by this id.
+    pub(crate) fn replace_key(&self, kid: &str, other: &Self) {
+        *self.keys.lock().expect("no panic") = key_set(kid, &other.public);
+    }
+
+    /// A token of this issuer, signed with the other's key.
+    pub(crate) fn sign_with(&self, other: &Self, kid: &str, change: &Value) -> String {
+        sign(&other.private, Some(kid), &self.claims(change))
     }
 
     pub(crate) fn config(&self, policy: &Path) -> AccessConfig {
@@ -405,11 +414,21 @@ impl TestIssuer {
     }
 
     pub(crate) fn sign(&self, kid: Option<&str>, change: &Value) -> String {
-        let mut header = Header::new(Algorithm::ES256);
-        header.kid = kid.map(str::to_owned);
-        let key = EncodingKey::from_ec_der(&self.private);
-        jsonwebtoken::encode(&header, &self.claims(change), &key).expect("a token")
+        sign(&self.private, kid, &self.claims(change))
     }
+}
+
+fn sign(private: &[u8], kid: Option<&str>, claims: &Value) -> String {
+    let mut header = Header::new(Algorithm::ES256);
+    header.kid = kid.map(str::to_owned);
+    let key = EncodingKey::from_ec_der(private);
+    jsonwebtoken::encode(&header, claims, &key).expect("a token")
+}
+
+fn key_set(kid: &str, public: &[u8]) -> String {
+    let (x, y) = (base64url(&public[1..33]), base64url(&public[33..65]));
+    let key = json!({ "kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": x, "y": y });
+    json!({ "keys": [key] }).to_string()
 }
 
 fn base64url(bytes: &[u8]) -> String {
@@ -427,13 +446,14 @@ fn base64url(bytes: &[u8]) -> String {
 }
 
 #[expect(clippy::disallowed_methods, reason = "an issuer is a server of its own")]
-fn serve_documents(listener: tokio::net::TcpListener, document: String, keys: String) {
+fn serve_documents(listener: tokio::net::TcpListener, document: String, keys: Arc<Mutex<String>>) {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut head = vec![0; 4096];
             let read = stream.read(&mut head).await.unwrap_or_default();
             let is_keys = head[..read].starts_with(b"GET /jwks ");
-            let body = if is_keys { &keys } else { &document };
+            let body =
+                if is_keys { keys.lock().expect("no panic").clone() } else { document.clone() };
             let answer = format!(
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                 body.len()
@@ -464,12 +484,7 @@ async fn only_valid_tokens_of_the_issuer_are_believed() {
         let key = EncodingKey::from_secret(&issuer.public);
         jsonwebtoken::encode(&header, &issuer.claims(&json!({})), &key).expect("a token")
     };
-    let forged = {
-        let mut header = Header::new(Algorithm::ES256);
-        header.kid = Some("k1".to_owned());
-        let key = EncodingKey::from_ec_der(&other.private);
-        jsonwebtoken::encode(&header, &issuer.claims(&json!({})), &key).expect("a token")
-    };
+    let forged = issuer.sign_with(&other, "k1", &json!({}));
     let algorithm = "the token's algorithm isn't taken; sign it with RS, PS, ES or EdDSA";
     for (token, code, text) in [
         (format!("{none}.{claims}."), "algorithm", algorithm),

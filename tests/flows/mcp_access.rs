@@ -11,8 +11,10 @@ use neuroflow::{
 use serde_json::{Value, json};
 
 use crate::access::{Files, token};
-use crate::client::{Connection, Response, post};
-use crate::support::{loopback, profile, standard, start};
+use crate::client::{Connection, Events, Response, post};
+use crate::support::{
+    eventually, loopback, marker, pause, processes_with, profile, standard, start,
+};
 
 /// A client of the endpoint, with or without a credential.
 #[derive(Clone)]
@@ -34,13 +36,56 @@ impl Client {
         self
     }
 
-    async fn post(&self, more: &[(&str, &str)], body: &Value) -> Response {
+    fn request(&self, more: &[(&str, &str)], body: &Value) -> Vec<u8> {
         let headers = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
         let headers: Vec<(&str, &str)> = headers.chain(more.iter().copied()).collect();
+        post("/mcp", &headers, body.to_string().as_bytes())
+    }
+
+    async fn post(&self, more: &[(&str, &str)], body: &Value) -> Response {
         let mut connection = Connection::open(self.to).await;
-        let request = post("/mcp", &headers, body.to_string().as_bytes());
-        connection.send(&request).await.expect("it is sent");
+        connection.send(&self.request(more, body)).await.expect("it is sent");
         connection.receive().await.expect("an answer")
+    }
+
+    /// A call of a tool that tells how far it has come, in a session of the earlier version or without
+    /// one in the later.
+    async fn calling(&self, session: Option<&str>, tool: &str, arguments: &Value) -> Streamed {
+        let mut params = json!({
+            "name": tool, "arguments": arguments, "_meta": { "progressToken": "p" },
+        });
+        if session.is_none() {
+            params["_meta"] = json!({
+                "progressToken": "p",
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+                "io.modelcontextprotocol/clientCapabilities": {},
+            });
+        }
+        let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params });
+        let headers = match session {
+            Some(session) => {
+                vec![("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")]
+            }
+            None => vec![
+                ("mcp-protocol-version", "2026-07-28"),
+                ("mcp-method", "tools/call"),
+                ("mcp-name", tool),
+            ],
+        };
+        Streamed::open(self.to, &self.request(&headers, &body)).await
+    }
+
+    /// The stream of a session for whatever the server has to say.
+    async fn listening(&self, session: &str) -> Streamed {
+        let headers = self.headers.iter().map(|(name, value)| (*name, value.as_str()));
+        let more = [("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")];
+        let mut head = "GET /mcp HTTP/1.1\r\nhost: localhost\r\n".to_owned();
+        for (name, value) in headers.chain(more) {
+            head.extend([name, ": ", value, "\r\n"]);
+        }
+        head.push_str("\r\n");
+        Streamed::open(self.to, head.as_bytes()).await
     }
 
     /// Of the later version, which has no sessions.
@@ -96,6 +141,40 @@ impl Client {
         let listed = self.call("tools/list", json!({})).await;
         let tools = listed["result"]["tools"].as_array().unwrap_or_else(|| panic!("{listed}"));
         tools.iter().map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect()
+    }
+}
+
+/// A stream of events as it comes.
+struct Streamed {
+    events: Events,
+    text: String,
+}
+
+impl Streamed {
+    async fn open(to: SocketAddr, request: &[u8]) -> Self {
+        let events = Connection::open(to).await.events(request).await;
+        let events = events.unwrap_or_else(|refused| panic!("{}", refused.text()));
+        Self { events, text: String::new() }
+    }
+
+    /// Waits until it has said that.
+    async fn until(&mut self, wanted: &str) {
+        while !self.text.contains(wanted) {
+            let more = self.events.chunk().await;
+            let more = more.unwrap_or_else(|| panic!("no {wanted} in {}", self.text));
+            self.text.push_str(&String::from_utf8_lossy(&more));
+        }
+    }
+
+    /// Its last message, once it has ended; none if there was never one.
+    async fn last(mut self) -> Option<Value> {
+        while let Some(more) = self.events.chunk().await {
+            self.text.push_str(&String::from_utf8_lossy(&more));
+        }
+        let mut lines = self.text.lines().rev();
+        let last =
+            lines.find_map(|line| line.strip_prefix("data: ").filter(|it| !it.is_empty()))?;
+        Some(serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}")))
     }
 }
 
@@ -266,5 +345,90 @@ async fn hosts_and_origins_are_those_of_the_gateway() {
         let response = client.stateless("tools/list", json!({})).await;
         assert_eq!(response.status, status, "{host} {origin:?} {}", response.text());
     }
+    node.stop().await;
+}
+
+/// The same, and an agent whose tasks don't end by themselves.
+fn slow_node(access: AccessConfig) -> NodeBuilder {
+    let slow = AgentBuilder::new("slow", "Takes its time.").on_ask(|_, context| async move {
+        context.say("at it").await?;
+        std::future::pending::<()>().await;
+        Ok(Answer::done())
+    });
+    node(access).agent(slow)
+}
+
+const ENDED: &str =
+    "the credential that this was opened with isn't good any more; bring a fresh one";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_and_streams_end_with_the_credential_and_tasks_go_on() {
+    let files = Files::fresh();
+    let (ci, other) = (token("ci", &[]), token("other", &[]));
+    let all = "permit(principal, action, resource);";
+    let (node, to) = start(slow_node(access(&files, &[&ci, &other], all))).await;
+    let [mine, others] = [&ci, &other].map(|token| Client::new(to, Some(token)));
+    let session = |response: Response| response.header("mcp-session-id").expect("one").to_owned();
+    let (own, foreign) = (session(mine.begin().await), session(others.begin().await));
+    let arguments = json!({ "message": "begin" });
+    let mut calls = vec![
+        mine.calling(Some(&own), "slow", &arguments).await,
+        mine.calling(None, "slow", &arguments).await,
+    ];
+    for call in &mut calls {
+        call.until("at it").await;
+    }
+    let listening = mine.listening(&own).await;
+    let program = marker();
+    let command = json!({ "command": ["sleep", program] });
+    let running = mine.calling(Some(&own), "exec", &command).await;
+    eventually("the program", || !processes_with(&program).is_empty()).await;
+    let mut kept = others.calling(Some(&foreign), "slow", &arguments).await;
+    kept.until("at it").await;
+
+    let fresh = token("ci", &[]);
+    files.write("tokens", &format!("{}\n{}", other.line(), fresh.line()));
+    let again = Client::new(to, Some(&fresh));
+    for call in calls {
+        let last = call.last().await.expect("an answer");
+        assert_eq!((&last["id"], error(&last)), (&json!(5), (-32600, ENDED)), "{last}");
+        let id = last["error"]["data"]["taskId"].as_str().expect("the task's id");
+        // Who asked for it comes again with another token.
+        let task = again.call("tasks/get", json!({ "taskId": id })).await;
+        assert_eq!(task["result"]["status"], "working", "{task}");
+    }
+    assert_eq!(error(&running.last().await.expect("an answer")), (-32600, ENDED));
+    eventually("the program's end", || processes_with(&program).is_empty()).await;
+    assert_eq!(listening.last().await, None);
+    // Who was not meant goes on, and all tasks do.
+    assert_eq!(others.in_session(&foreign).await, 200);
+    let tree = node.census().tree();
+    let paths = tree.iter().map(|actor| actor.path.to_string());
+    assert_eq!(paths.filter(|path| path.starts_with("/agents/slow/")).count(), 3);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_when_the_policy_takes_its_right_away() {
+    let files = Files::fresh();
+    let ci = token("ci", &[]);
+    let all = "permit(principal, action, resource);";
+    let (node, to) = start(slow_node(access(&files, &[&ci], all))).await;
+    let client = Client::new(to, Some(&ci));
+    let begun = client.begin().await;
+    let session = begun.header("mcp-session-id").expect("a session");
+    let mut call = client.calling(Some(session), "slow", &json!({ "message": "begin" })).await;
+    call.until("at it").await;
+    // Another tool's change is none of this one's.
+    let less = r#"permit(principal, action, resource in Agent::"slow");"#;
+    files.write("policy", less);
+    let mut listed = client.tools().await;
+    while listed != ["slow"] {
+        pause(50).await;
+        listed = client.tools().await;
+    }
+    files.write("policy", r#"permit(principal, action == Action::"read", resource);"#);
+    let last = call.last().await.expect("an answer");
+    assert_eq!(error(&last), (-32600, "this isn't allowed"), "{last}");
     node.stop().await;
 }

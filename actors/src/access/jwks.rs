@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+    ThumbprintHash,
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
 use neuroflow_kernel::{Clock, Moment};
@@ -28,6 +29,16 @@ pub(super) struct KeySet(HashMap<String, Key>);
 pub(super) struct Key {
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) key: DecodingKey,
+    /// Of the key itself (RFC 7638): another one may come to have its id.
+    pub(super) thumbprint: String,
+}
+
+/// The key that a token was signed with, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Signer {
+    pub(super) id: String,
+    pub(super) algorithm: Algorithm,
+    pub(super) thumbprint: String,
 }
 
 impl std::fmt::Debug for Key {
@@ -91,6 +102,13 @@ impl KeySet {
         self.0.get(id)
     }
 
+    /// Whether a key is still there, for what was signed with it.
+    pub(super) fn has(&self, signer: &Signer) -> bool {
+        self.find(&signer.id).is_some_and(|key| {
+            key.thumbprint == signer.thumbprint && key.algorithms.contains(&signer.algorithm)
+        })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -114,7 +132,8 @@ fn usable(jwk: &Jwk) -> Option<(String, Key)> {
         return None;
     }
     let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some((id, Key { algorithms, key }))
+    let thumbprint = jwk.thumbprint(ThumbprintHash::SHA256).ok()?;
+    Some((id, Key { algorithms, key, thumbprint }))
 }
 
 /// What a key of this type can sign with. A shared secret can be no public key.
@@ -447,6 +466,30 @@ mod tests {
         let mut nameless = ec(&json!({}));
         nameless.as_object_mut().unwrap().remove("kid");
         assert!(matches!(parse(&json!([nameless])), Err(KeySetError::Empty)));
+    }
+
+    #[test]
+    fn a_key_is_there_as_long_as_id_algorithm_and_the_key_itself_are() {
+        let signer = |set: &KeySet, id: &str| Signer {
+            id: id.to_owned(),
+            algorithm: Algorithm::ES256,
+            thumbprint: set.find(id).unwrap().thumbprint.clone(),
+        };
+        let set = parse(&json!([ec(&json!({}))])).unwrap();
+        let signer = signer(&set, "a");
+        assert!(set.has(&signer));
+        // What else is said of a key may change.
+        assert!(
+            parse(&json!([ec(&json!({ "alg": "ES256", "use": "sig" }))])).unwrap().has(&signer)
+        );
+        let renamed = parse(&json!([ec(&json!({ "kid": "b" }))])).unwrap();
+        let replaced = parse(&json!([ec(&json!({
+            "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+            "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM",
+        }))]))
+        .unwrap();
+        assert!(!renamed.has(&signer) && !replaced.has(&signer));
+        assert!(!set.has(&Signer { algorithm: Algorithm::ES384, ..signer }));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Issuer;
-use super::jwks::KeySet;
+use super::jwks::{KeySet, Signer};
 use super::principal::Principal;
 use crate::limits::{CLAIM_BYTES, GROUPS, TOKEN_LIFE};
 
@@ -125,6 +126,8 @@ pub(super) struct Verified {
     pub(super) principal: Principal,
     /// From then on it has to be refused; since the Unix epoch.
     pub(super) until: Duration,
+    /// Its issuer may take that back earlier.
+    pub(super) signer: Arc<Signer>,
 }
 
 /// Whether it has the form of a JWT.
@@ -162,7 +165,9 @@ pub(super) fn verify(
     if !signed.is_ok_and(|is_valid| is_valid) {
         return Err(JwtError::Signature);
     }
-    judge(&decode(claims)?, issuer, now)
+    let signer = Signer { id: kid, algorithm: *algorithm, thumbprint: key.thumbprint.clone() };
+    let (principal, until) = judge(&decode(claims)?, issuer, now)?;
+    Ok(Verified { principal, until, signer: Arc::new(signer) })
 }
 
 fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, JwtError> {
@@ -170,12 +175,12 @@ fn decode<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, JwtError> {
     serde_json::from_slice(&bytes).map_err(|_other| JwtError::Malformed)
 }
 
-/// Whether the claims of a signed token hold now.
+/// Whether the claims of a signed token hold now: whose they are, and until when.
 fn judge(
     claims: &Map<String, Value>,
     issuer: &Issuer,
     now: Duration,
-) -> Result<Verified, JwtError> {
+) -> Result<(Principal, Duration), JwtError> {
     if text(claims, "iss")? != Some(issuer.url.as_str()) {
         return Err(JwtError::Issuer);
     }
@@ -205,7 +210,7 @@ fn judge(
     if groups.len() > GROUPS {
         return Err(JwtError::Claim);
     }
-    Ok(Verified { principal: Principal::user(subject, &issuer.url, groups), until })
+    Ok((Principal::user(subject, &issuer.url, groups), until))
 }
 
 fn text<'a>(claims: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, JwtError> {

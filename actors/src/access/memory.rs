@@ -51,15 +51,24 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::access::Principal;
+    use crate::access::jwks::Signer;
 
     #[test]
     fn a_token_is_known_until_it_ends_or_the_keys_change() {
         let memory = Memory::default();
         let none: [&str; 0] = [];
         let principal = Principal::user("a", "https://i", none);
-        let verified = Verified { principal, until: Duration::from_secs(10) };
+        let signer = Signer {
+            id: "k".to_owned(),
+            algorithm: jsonwebtoken::Algorithm::ES256,
+            thumbprint: String::new(),
+        };
+        let (until, signer) = (Duration::from_secs(10), Arc::new(signer));
+        let verified = Verified { principal, until, signer };
         memory.keep([1; 32], verified, 3, Duration::ZERO);
         let find = |seconds, generation| {
             memory.find(&[1; 32], Duration::from_secs(seconds), generation).is_some()

@@ -35,10 +35,16 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whether a token of this node is there, and still this principal's.
-    pub(super) fn has(&self, token: &[u8; 32], principal: &Principal) -> bool {
-        // Its end in time is waited for by whoever asks.
-        self.tokens.at(token, Duration::ZERO).is_ok_and(|(holder, _)| holder == principal)
+    /// Whether a credential is still taken for this principal's. Its end in time is waited for by
+    /// whoever asks.
+    pub(super) fn takes(&self, proof: &Proof, principal: &Principal) -> bool {
+        let holder = |token| self.tokens.at(token, Duration::ZERO).map(|(holder, _)| holder);
+        let is_there = |token| holder(token).is_ok_and(|holder| holder == principal);
+        #[cfg(feature = "access")]
+        if proof.signer.as_ref().is_some_and(|signer| !self.keys.has(signer)) {
+            return false;
+        }
+        proof.token.as_ref().is_none_or(is_there)
     }
 }
 
@@ -140,13 +146,13 @@ impl Access {
         if Tokens::is_ours(token) {
             let digest = file::sha256(token.as_bytes());
             let (principal, until) = snapshot.tokens.at(&digest, now)?;
-            let proof = Proof { until, token: Some(digest) };
+            let proof = Proof { until, token: Some(digest), ..Proof::default() };
             return Ok(Identified { principal: principal.clone(), proof });
         }
         #[cfg(feature = "access")]
         if self.0.config.issuer.is_some() && jwt::is_jwt(token) {
-            let jwt::Verified { principal, until } = self.jwt(token, now, snapshot).await?;
-            let proof = Proof { until: Some(until), token: None };
+            let jwt::Verified { principal, until, signer } = self.jwt(token, now, snapshot).await?;
+            let proof = Proof { until: Some(until), token: None, signer: Some(signer) };
             return Ok(Identified { principal, proof });
         }
         Err(AuthError::UnknownToken)

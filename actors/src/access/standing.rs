@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Clock, Moment};
+use neuroflow_kernel::Clock;
 use tokio::sync::watch;
 
 use super::server::Snapshot;
 use super::{Principal, Rules};
+use crate::limits::CREDENTIAL_LOOK;
 
 /// Who asks, and what they have proved it with.
 #[derive(Clone, Debug)]
@@ -23,14 +24,16 @@ pub(crate) struct Proof {
     pub(super) until: Option<Duration>,
     /// The digest of a token of this node.
     pub(super) token: Option<[u8; 32]>,
+    /// What a token of an issuer was signed with.
+    #[cfg(feature = "access")]
+    pub(super) signer: Option<Arc<super::jwks::Signer>>,
 }
 
 /// Waits for a credential's end and for other rules.
 #[derive(Debug)]
 pub(crate) struct Standing {
     principal: Principal,
-    token: Option<[u8; 32]>,
-    until: Option<Moment>,
+    proof: Proof,
     /// Those that were looked at last.
     rules: Option<Arc<dyn Rules>>,
     changes: watch::Receiver<Option<Snapshot>>,
@@ -53,34 +56,39 @@ impl Standing {
         changes: watch::Receiver<Option<Snapshot>>,
         clock: Clock,
     ) -> Self {
-        let Identified { principal, proof: Proof { until, token } } = identified;
-        let left = until.map(|until| until.saturating_sub(super::server::wall(&clock)));
-        let until = left.map(|left| clock.now() + left);
-        Self { principal, token, until, rules, changes, clock }
+        let Identified { principal, proof } = identified;
+        Self { principal, proof, rules, changes, clock }
+    }
+
+    #[cfg(feature = "mcp")]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The next change. Dropping the future loses none.
     pub(crate) async fn changed(&mut self) -> Change {
         loop {
-            let changed = match self.until {
-                Some(until) => match self.clock.before(until, self.changes.changed()).await {
-                    Ok(changed) => changed,
-                    Err(_elapsed) => return Change::Ended,
+            let patience = match self.proof.until {
+                None => Duration::MAX,
+                // It's looked at again and again, because the wall clock may be set meanwhile.
+                Some(until) => match until.checked_sub(super::server::wall(&self.clock)) {
+                    None | Some(Duration::ZERO) => return Change::Ended,
+                    Some(left) => left.min(CREDENTIAL_LOOK),
                 },
-                None => self.changes.changed().await,
             };
-            if changed.is_err() {
-                // Nobody is left to say anything.
-                let until = std::future::pending::<()>();
-                match self.until {
-                    Some(at) => drop(self.clock.before(at, until).await),
-                    None => until.await,
+            let look = self.clock.now() + patience;
+            let changed = async {
+                if self.changes.changed().await.is_err() {
+                    // Nobody is left to say anything.
+                    std::future::pending::<()>().await;
                 }
-                return Change::Ended;
+            };
+            if self.clock.before(look, changed).await.is_err() {
+                continue;
             }
             let current = self.changes.borrow();
             let Some(snapshot) = current.as_ref() else { continue };
-            if self.token.is_some_and(|token| !snapshot.has(&token, &self.principal)) {
+            if !snapshot.takes(&self.proof, &self.principal) {
                 return Change::Ended;
             }
             let is_known =

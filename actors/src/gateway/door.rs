@@ -10,6 +10,7 @@ mod host;
 mod paced;
 mod refusal;
 mod request_id;
+mod tenure;
 mod tls;
 mod unlisted;
 
@@ -34,10 +35,12 @@ use crate::limits::REFUSALS_COUNTED;
 
 pub(crate) use admitted::{Admitted, Denial};
 pub(super) use connection::{Peer, serve_connection};
-pub(super) use grants::{Entrance, Grants};
+pub(crate) use grants::Entrance;
+pub(super) use grants::Grants;
 pub(super) use host::Hosts;
 pub(super) use refusal::Refusal;
 pub use request_id::RequestId;
+pub(crate) use tenure::{CREDENTIAL_ENDED, Lost, Tenure};
 pub(super) use tls::Tls;
 pub use tls::{TlsError, TlsFiles};
 use unlisted::Unlisted;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::door::CREDENTIAL_ENDED;
 use crate::access::Action;
 use crate::agent::TaskState;
 
@@ -35,7 +36,7 @@ pub(super) enum A2aError {
     VersionNotSupported { found: String },
     #[error("only who has proved who they are may do that")]
     AuthenticationRequired,
-    #[error("the credential that this was opened with isn't good any more; bring a fresh one")]
+    #[error("{CREDENTIAL_ENDED}")]
     CredentialEnded,
     #[error("you may not {} with this agent; who decides that is its node's policy", action.name())]
     Forbidden { action: Action },

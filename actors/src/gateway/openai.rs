@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::door::Admitted;
 use super::error::A2aError;
 use super::http::{Observed, Served, Shared, answer_json, event_stream, read_body, retry_after};
-use super::operations::{Following, Place};
+use super::operations::{Allowed, Following, Place};
 use crate::agent::{
     AgentCommand, ArchivedChange, ArchivedContent, ArchivedTurn, TaskEvent, TaskState,
 };
@@ -88,6 +88,7 @@ impl ChatError {
             Self::TimedOut => "task_timed_out",
             Self::Gateway(A2aError::BodyTooLarge { .. }) => "body_too_large",
             Self::Gateway(A2aError::Busy) => "busy",
+            Self::Gateway(A2aError::CredentialEnded) => "credential_ended",
             Self::Gateway(_) => "refused",
         }
     }
@@ -105,6 +106,7 @@ impl ChatError {
     fn to_json(&self) -> Value {
         let kind = match self.status() {
             StatusCode::UNPROCESSABLE_ENTITY => "agent_error",
+            StatusCode::UNAUTHORIZED => "authentication_error",
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
@@ -169,11 +171,11 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         let visit = observed.visit(&shared, place, &head)?;
         let begun = visit.begin(turn).await;
         agent = visit.entered().map(|served| served.agent.profile.name.clone());
-        let following = begun.map_err(|error| match error {
+        let (following, allowed) = begun.map_err(|error| match error {
             A2aError::AgentNotFound { agent, .. } => ChatError::UnknownModel { model: agent },
             other => other.into(),
         })?;
-        let work = Work::of(&shared, following, &request);
+        let work = Work::of(&shared, following, allowed, &request);
         if request.is_streamed() {
             return Ok(event_stream(work.stream(request.wants_usage())));
         }
@@ -237,6 +239,8 @@ impl Drop for Leash {
 struct Work {
     head: Head,
     following: Following,
+    /// What it needs to go on; none if it needs nothing.
+    allowed: Option<Box<Allowed>>,
     reading: Reading,
     leash: Leash,
     clock: Clock,
@@ -250,7 +254,12 @@ enum Step {
 }
 
 impl Work {
-    fn of(shared: &Shared, following: Following, request: &ChatRequest) -> Self {
+    fn of(
+        shared: &Shared,
+        following: Following,
+        allowed: Option<Box<Allowed>>,
+        request: &ChatRequest,
+    ) -> Self {
         let clock = shared.clock.clone();
         let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let head = Head {
@@ -265,7 +274,7 @@ impl Work {
         };
         let leash = Leash { to: shared.abandoned(), task: Some(task) };
         let deadline = clock.now() + CHAT_WAIT;
-        Self { head, following, reading: Reading::default(), leash, clock, deadline }
+        Self { head, following, allowed, reading: Reading::default(), leash, clock, deadline }
     }
 
     async fn whole(mut self) -> Result<Value, ChatError> {
@@ -274,7 +283,16 @@ impl Work {
     }
 
     async fn step(&mut self) -> Result<Step, ChatError> {
-        match self.clock.before(self.deadline, self.following.next()).await {
+        let (following, allowed) = (&mut self.following, &mut self.allowed);
+        let event = async {
+            let Some(allowed) = allowed else { return following.next().await };
+            tokio::select! {
+                biased;
+                lost = allowed.lost() => Err(lost),
+                event = following.next() => event,
+            }
+        };
+        match self.clock.before(self.deadline, event).await {
             Ok(Ok(Some(event))) => self.take(&event),
             Ok(Ok(None)) => Err(ChatError::Ended { code: "task_lost", reason: String::new() }),
             Ok(Err(error)) => Err(error.into()),

@@ -21,6 +21,7 @@ use crate::agent::{AgentCommand, ArchivedAskRefusal, AskRefusal, TaskEvents, Tas
 use crate::limits::AGENT_ANSWER;
 
 pub(super) use following::{Following, Update, Updates};
+pub(super) use standing::Allowed;
 
 /// One request, whatever binding it came by.
 pub(super) struct Visit<'a> {

@@ -47,7 +47,7 @@ impl Admitted {
     }
 
     /// Watches over what the principal has proved itself with; none where nobody has to.
-    pub(crate) fn standing(&self) -> Option<Standing> {
+    pub(super) fn standing(&self) -> Option<Standing> {
         let (access, proof) = self.proof.as_ref()?;
         let (principal, proof) = (self.principal.clone(), proof.clone());
         let rules = self.rules.as_ref().map(|(rules, _)| Arc::clone(rules));
@@ -55,7 +55,7 @@ impl Admitted {
     }
 
     /// From now on these rules count.
-    pub(crate) fn now_under(&mut self, rules: Arc<dyn Rules>, generation: u64) {
+    pub(super) fn now_under(&mut self, rules: Arc<dyn Rules>, generation: u64) {
         self.rules = Some((rules, generation));
     }
 

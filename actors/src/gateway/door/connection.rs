@@ -20,7 +20,7 @@ use super::paced::Paced;
 use super::tls::Tls;
 use crate::access::PeerCertificate;
 use crate::limits::{
-    CERTIFICATE_LOOK, CONNECTION_STREAMS, EXPIRED_CONNECTION, HEAD_BYTES, HEAD_DEADLINE,
+    CONNECTION_STREAMS, CREDENTIAL_LOOK, EXPIRED_CONNECTION, HEAD_BYTES, HEAD_DEADLINE,
     HEADER_LINES, PREFACE_PAUSE, RESET_STREAMS, STREAM_KEEP_ALIVE, STREAM_KEEP_ALIVE_ANSWER,
 };
 
@@ -138,7 +138,7 @@ async fn ended(
         while !certificate.has_ended(clock) {
             let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
             let left = certificate.ends().saturating_sub(now) + Duration::from_secs(1);
-            clock.sleep(left.min(CERTIFICATE_LOOK)).await;
+            clock.sleep(left.min(CREDENTIAL_LOOK)).await;
         }
     };
     tokio::select! {

@@ -5,14 +5,17 @@ use std::collections::VecDeque;
 use neuroflow_kernel::{Parcel, Request};
 
 use super::following::Following;
-use super::{Visit, declined, refused};
+use super::{Allowed, Visit, declined, refused};
 use crate::agent::{ASK, AgentCommand, ArchivedChange, Ask, Turn};
 use crate::gateway::error::A2aError;
 use crate::limits::AGENT_ANSWER;
 
 impl Visit<'_> {
-    /// Begins a task.
-    pub(in crate::gateway) async fn begin(&self, turn: Turn) -> Result<Following, A2aError> {
+    /// Begins a task: its events, and what it takes to be told of them.
+    pub(in crate::gateway) async fn begin(
+        &self,
+        turn: Turn,
+    ) -> Result<(Following, Option<Box<Allowed>>), A2aError> {
         let served = self.enter("", ASK)?;
         self.check_skill(served, None)?;
         let ask = Ask { caller: self.caller(), ..Ask::new(turn) };
@@ -34,7 +37,7 @@ impl Visit<'_> {
         if let ArchivedChange::Refused(refusal) = &first.get().change {
             return Err(declined(refusal, ""));
         }
-        Ok(Following {
+        let following = Following {
             // The gateway's own: it ends what its client has left, whoever that is.
             agent: served.agent.address.clone(),
             header: self.header.clone(),
@@ -44,6 +47,7 @@ impl Visit<'_> {
             last: first.get().generation.to_native(),
             ready: VecDeque::new(),
             to_come: Some(events),
-        })
+        };
+        Ok((following, self.allowed(served, ASK)))
     }
 }

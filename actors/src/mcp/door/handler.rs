@@ -67,6 +67,7 @@ impl McpHandler {
         let mut events = agents::ask(&address, &ask, header.clone()).await?;
         let mut outcome = Outcome::default();
         let mut progress = Progress::of(&context);
+        let mut stay = visit.stay();
         // Who knows tasks gets one when it takes long; others wait.
         let knows_tasks = context.client_capabilities().is_some_and(|it| it.supports_tasks());
         let patience = async {
@@ -90,6 +91,12 @@ impl McpHandler {
                     self.cancel(&agent.address, &outcome.task, who).await?;
                     span.fail("cancelled");
                     return Ok(CallToolResult::error(vec![ContentBlock::text("cancelled")]).into());
+                }
+                mut lost = stay.lost_agent(agent) => {
+                    // The task goes on: its caller comes again with another credential.
+                    lost.data = task::named(&agent.profile.name, &outcome);
+                    span.fail("lost");
+                    return Err(lost);
                 }
                 event = events.next() => match event {
                     Some(Ok(event)) => {
@@ -153,7 +160,8 @@ impl McpHandler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if !Visit::of(&context).may_exec(exec) {
+        let visit = Visit::of(&context);
+        if !visit.may_exec(exec) {
             // Nor is it among the tools that it's shown.
             return Err(visit::unknown(ExecTool::NAME));
         }
@@ -161,12 +169,14 @@ impl McpHandler {
         let header = Header::new().traced(span.context());
         let arguments = Value::Object(request.arguments.unwrap_or_default());
         let call = invoke(&exec.tools, header, ExecTool::NAME, arguments);
+        let mut stay = visit.stay();
         // Dropping the call ends the cell.
         let called = tokio::select! {
             biased;
             () = context.ct.cancelled() => {
                 return Ok(CallToolResult::error(vec![ContentBlock::text("cancelled")]).into());
             }
+            lost = stay.lost_exec(exec) => return Err(lost),
             called = call => called,
         };
         match called {

@@ -1,6 +1,7 @@
 //! The MCP endpoint over streamable HTTP, both eras. It stands behind a gateway's door, which has
 //! checked `Host` and `Origin` and says who asks.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,12 +10,14 @@ use axum::extract::State;
 use axum::http::{Request, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, stream};
+use neuroflow_kernel::Moment;
 use rmcp::ServerHandler;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 
 use super::sessions::{Full, Sessions};
-use crate::gateway::Admitted;
-use crate::limits::BODY_BYTES;
+use crate::gateway::{Admitted, Tenure};
+use crate::limits::{BODY_BYTES, LAST_WORD};
 
 /// Routes with the endpoint `/mcp`, where each session of the earlier version, and each request of the
 /// later one, is answered by a handler of its own. The handler may be the node's, or any other of the
@@ -57,8 +60,12 @@ async fn own_session(
             return (StatusCode::NOT_FOUND, "Not Found: Session not found").into_response();
         }
     }
+    let tenure = admitted.tenure();
     match Sessions::asked_by(caller, next.run(request)).await {
-        Ok(response) => response,
+        Ok(response) => match tenure {
+            Some(tenure) if is_stream(&response) => response.map(|body| bounded(body, tenure)),
+            _ => response,
+        },
         Err(full) => {
             let status = match full {
                 Full::Principal => StatusCode::TOO_MANY_REQUESTS,
@@ -68,6 +75,34 @@ async fn own_session(
             (status, retry, format!("{full}\n")).into_response()
         }
     }
+}
+
+fn is_stream(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// A stream that ends with the credential that it was asked for with. The call that it answers, if it
+/// does that, ends by itself and gets a moment to say so.
+fn bounded(body: Body, tenure: Tenure) -> Body {
+    let begun = (body.into_data_stream(), tenure, None::<Moment>);
+    let parts = stream::unfold(begun, |(mut body, mut tenure, mut last)| async move {
+        let next = loop {
+            let Some(at) = last else {
+                tokio::select! {
+                    biased;
+                    _ended = tenure.lost(|_rules| Ok::<_, Infallible>(())) => {
+                        last = Some(tenure.clock().now() + LAST_WORD);
+                        continue;
+                    }
+                    next = body.next() => break next,
+                }
+            };
+            break tenure.clock().before(at, body.next()).await.unwrap_or(None);
+        };
+        Some((next?, (body, tenure, last)))
+    });
+    Body::from_stream(parts)
 }
 
 const SESSION: &str = "mcp-session-id";

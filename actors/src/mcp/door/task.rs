@@ -2,7 +2,7 @@
 
 use rmcp::ErrorData;
 use rmcp::model::{DetailedTask, JsonObject, Task, TaskPayload, TaskStatus};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::outcome::Outcome;
 use crate::agent::TaskState;
@@ -15,6 +15,12 @@ pub(super) fn public_id(agent: &str, task: &str) -> String {
 
 pub(super) fn parts(id: &str) -> Result<(&str, &str), ErrorData> {
     id.split_once('/').ok_or_else(unknown)
+}
+
+/// The task's id, for an error after which it goes on; none if it hasn't begun.
+pub(super) fn named(agent: &str, outcome: &Outcome) -> Option<Value> {
+    let id = (!outcome.task.is_empty()).then(|| public_id(agent, &outcome.task))?;
+    Some(json!({ "taskId": id }))
 }
 
 pub(super) fn unknown() -> ErrorData {

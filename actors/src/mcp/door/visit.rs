@@ -1,6 +1,8 @@
 //! Who makes a request, and what that may do: over HTTP as the gateway has found out, over streams
 //! everything, because whoever started the program is there.
 
+use std::sync::Arc;
+
 use axum::http::request::Parts;
 use neuroflow_kernel::{Address, Rights};
 use rmcp::model::ErrorCode;
@@ -10,7 +12,7 @@ use rmcp::{ErrorData, RoleServer};
 use super::McpExec;
 use crate::access::{Action, Target};
 use crate::agent::{ASK, AgentCommand};
-use crate::gateway::{Admitted, Denial, GatewayAgent};
+use crate::gateway::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure};
 use crate::tools::ExecTool;
 
 /// A request's principal; none over streams.
@@ -42,27 +44,74 @@ impl Visit {
         missing: impl FnOnce() -> ErrorData,
     ) -> Result<Address<AgentCommand>, ErrorData> {
         let Some(admitted) = &self.0 else { return Ok(agent.address.clone()) };
-        let entered = admitted.enter(agent, rights).and_then(|entrance| {
-            if rights.contains(ASK) {
-                admitted.ask(agent, None)?;
-            }
-            Ok(entrance)
-        });
-        match entered {
+        match entered(admitted, agent, rights) {
             Ok(entrance) => Ok(entrance.address.clone()),
             Err(Denial::Hidden) => Err(missing()),
             Err(Denial::Forbidden(_)) => Err(forbidden()),
         }
     }
 
+    /// Watches over who makes a call, for as long as that is at work.
+    pub(super) fn stay(&self) -> Stay {
+        Stay(self.0.as_ref().and_then(Admitted::tenure))
+    }
+
     /// Whether programs may be run, at the level that there is.
     pub(super) fn may_exec(&self, exec: &McpExec) -> bool {
-        self.0.as_ref().is_none_or(|admitted| {
-            let tool = Target::Tool { agent: None, tool: ExecTool::NAME };
-            admitted.permits(Action::CallTool, &tool)
-                && admitted.permits(Action::RunLevel, &Target::Level(exec.level))
-        })
+        self.0.as_ref().is_none_or(|admitted| permits_exec(admitted, exec))
     }
+}
+
+/// A call doesn't outlive the credential that it was made with, nor the policy that allowed it.
+#[derive(Debug)]
+pub(super) struct Stay(Option<Tenure>);
+
+impl Stay {
+    /// Returns once a call of this agent has to end, and says why.
+    pub(super) async fn lost_agent(&mut self, agent: &GatewayAgent) -> ErrorData {
+        self.lost(|admitted| match entered(admitted, agent, ASK) {
+            Ok(_entrance) => Ok(()),
+            Err(Denial::Hidden) => Err(unknown(&agent.profile.name)),
+            Err(Denial::Forbidden(_)) => Err(forbidden()),
+        })
+        .await
+    }
+
+    /// The same for a program.
+    pub(super) async fn lost_exec(&mut self, exec: &McpExec) -> ErrorData {
+        self.lost(
+            |admitted| {
+                if permits_exec(admitted, exec) { Ok(()) } else { Err(unknown(ExecTool::NAME)) }
+            },
+        )
+        .await
+    }
+
+    async fn lost(&mut self, still: impl FnMut(&Admitted) -> Result<(), ErrorData>) -> ErrorData {
+        let Some(tenure) = &mut self.0 else { return std::future::pending().await };
+        match tenure.lost(still).await {
+            Lost::Credential => ErrorData::new(ErrorCode::INVALID_REQUEST, CREDENTIAL_ENDED, None),
+            Lost::Right(error) => error,
+        }
+    }
+}
+
+fn entered(
+    admitted: &Admitted,
+    agent: &GatewayAgent,
+    rights: Rights,
+) -> Result<Arc<Entrance>, Denial> {
+    let entrance = admitted.enter(agent, rights)?;
+    if rights.contains(ASK) {
+        admitted.ask(agent, None)?;
+    }
+    Ok(entrance)
+}
+
+fn permits_exec(admitted: &Admitted, exec: &McpExec) -> bool {
+    let tool = Target::Tool { agent: None, tool: ExecTool::NAME };
+    admitted.permits(Action::CallTool, &tool)
+        && admitted.permits(Action::RunLevel, &Target::Level(exec.level))
 }
 
 pub(super) fn unknown(tool: &str) -> ErrorData {
