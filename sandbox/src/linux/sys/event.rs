@@ -220,11 +220,37 @@ pub(crate) fn set_timer(timer: BorrowedFd<'_>, at: u64) -> Result<()> {
 }
 
 /// Whether the process behind a pidfd has ended; for sockets, whether there is something to read.
+/// Waits for it as long as these `milliseconds` last, whatever signals come; a negative number waits
+/// for ever.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>, milliseconds: i32) -> Result<bool> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one live entry is announced as one.
-    let ready = check(unsafe { libc::poll(&raw mut poll, 1, milliseconds) })?;
+    let ready = through_signals(milliseconds, now, |rest| {
+        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live entry is announced as one.
+        check(unsafe { libc::poll(&raw mut poll, 1, rest) })
+    })?;
     Ok(ready > 0)
+}
+
+/// Goes on waiting for what is left of the time when a signal has come between: the kernel restarts
+/// no `poll`, and a host program may handle any signal.
+fn through_signals(
+    milliseconds: i32,
+    now: impl Fn() -> u64,
+    mut wait: impl FnMut(i32) -> Result<i32>,
+) -> Result<i32> {
+    let length = u64::try_from(milliseconds).ok();
+    let until = length.map(|length| now().saturating_add(length.saturating_mul(1_000_000)));
+    let mut rest = milliseconds;
+    loop {
+        match wait(rest) {
+            Err(errno) if errno.raw() == libc::EINTR => {}
+            answer => return answer,
+        }
+        if let Some(until) = until {
+            let left = until.saturating_sub(now()).div_ceil(1_000_000);
+            rest = i32::try_from(left).unwrap_or(milliseconds);
+        }
+    }
 }
 
 /// Waits until one of the two has something to read; says which. Neither has when that takes longer
@@ -258,9 +284,71 @@ const LAST_SIGNAL: i32 = 64;
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::{
+        cell::Cell,
+        os::fd::AsFd,
+        sync::atomic::{AtomicBool, Ordering},
+    };
 
     use super::*;
+    use crate::errno::Errno;
+
+    extern "C" fn nothing(_signal: libc::c_int) {}
+
+    #[test]
+    fn a_wait_outlasts_the_hosts_signals() {
+        // As a runtime that watches its children has one, only for a signal that nobody else uses here.
+        let signal = libc::SIGUSR1;
+        // SAFETY: the handler does nothing.
+        unsafe {
+            libc::signal(signal, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t)
+        };
+        // SAFETY: asks for nothing but the caller's own name.
+        let waiter = unsafe { libc::pthread_self() };
+        let timer = timer().unwrap();
+        set_timer(timer.as_fd(), now() + 300_000_000).unwrap();
+        let (never, over) = (super::timer().unwrap(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::SeqCst) {
+                    // SAFETY: the waiting thread lives as long as this scope.
+                    unsafe { libc::pthread_kill(waiter, signal) };
+                    std::thread::yield_now();
+                }
+            });
+            let heard = is_readable(timer.as_fd(), 60_000);
+            let silent = is_readable(never.as_fd(), 50);
+            over.store(true, Ordering::SeqCst);
+            assert_eq!((heard, silent), (Ok(true), Ok(false)));
+        });
+    }
+
+    #[test]
+    fn an_interrupted_wait_has_the_rest_of_its_time() {
+        let interrupted = Err(Errno::from_raw(libc::EINTR));
+        let (clock, waits) = (Cell::new(0), Cell::new(Vec::new()));
+        let wait = |each: u64, milliseconds| {
+            clock.set(0);
+            waits.set(Vec::new());
+            let answer = through_signals(
+                milliseconds,
+                || clock.get(),
+                |rest| {
+                    let mut known = waits.take();
+                    known.push(rest);
+                    let count = known.len();
+                    waits.set(known);
+                    clock.set(clock.get() + each * 1_000_000);
+                    if count < 4 { interrupted } else { Ok(1) }
+                },
+            );
+            (answer, waits.take())
+        };
+        assert_eq!(wait(30, 100), (Ok(1), vec![100, 70, 40, 10]));
+        assert_eq!(wait(60, 100), (Ok(1), vec![100, 40, 0, 0]));
+        assert_eq!(wait(60, -1), (Ok(1), vec![-1; 4]));
+        assert_eq!(wait(60, 0), (Ok(1), vec![0; 4]));
+    }
 
     #[test]
     fn a_timer_is_over_when_its_moment_has_come() {
