@@ -85,7 +85,10 @@ impl fmt::Display for Level {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layer {
-    /// All sixteen resource limits of the kernel are set, none above the host's.
+    /// What one process may have is bounded, never above the host's bound: processor time, the size
+    /// of a file, stack, open files, locked memory, core files, signals and messages that wait, and
+    /// no better priority. Memory and processes belong to it where no group counts them; two limits
+    /// that no kernel with namespaces heeds are left alone.
     ResourceLimits,
     /// No program started inside gains rights by set-user-id bits or file capabilities.
     NoNewPrivileges,
