@@ -1,6 +1,6 @@
 //! Why a launcher or a cell doesn't start.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use crate::{
     diagnosis::{Reason, Remedy},
@@ -152,6 +152,16 @@ pub enum LaunchError {
     /// The zygote died before the program can have run, and so did the one after it.
     #[error("two zygotes in a row died before the program could run")]
     LauncherGone,
+    /// The zygote hung for so long that it was given up; the next launch starts another. The program may
+    /// have run, or may yet begin, and is ended then.
+    #[error(
+        "the zygote hasn't answered for {} s and was given up; look whether the paths of all binds answer",
+        waited.as_secs()
+    )]
+    LauncherStalled {
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The wall time was over before the program ran.
     #[error("the wall time was over before the program ran; give it more")]
     Overdue,
@@ -203,6 +213,7 @@ impl LaunchError {
             Self::NoInterpreter { .. } => "no-interpreter",
             Self::LauncherLost => "launcher-lost",
             Self::LauncherGone => "launcher-gone",
+            Self::LauncherStalled { .. } => "launcher-stalled",
             Self::Overdue => "overdue",
             Self::Killed => "killed",
             Self::TooManyRestarts { .. } => "too-many-restarts",
@@ -219,6 +230,7 @@ impl LaunchError {
                 | Self::TooManyCells { .. }
                 | Self::LauncherLost
                 | Self::LauncherGone
+                | Self::LauncherStalled { .. }
                 | Self::Killed
         )
     }
@@ -234,6 +246,7 @@ impl LaunchError {
         matches!(
             self,
             Self::LauncherLost
+                | Self::LauncherStalled { .. }
                 | Self::Overdue
                 | Self::Killed
                 | Self::Pipes { .. }

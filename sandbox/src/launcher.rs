@@ -37,7 +37,8 @@ pub use warm::Warm;
 ///
 /// One launcher serves a whole host program: a clone is another handle on the same zygote. The
 /// zygote ends, and all cells with it, when the last launcher and the last [`Running`] are gone, or
-/// when the host program dies.
+/// when the host program dies. Whoever drops the last one waits while it takes its groups away: some
+/// milliseconds, and [`limits::GOODBYE_WAIT`](crate::limits::GOODBYE_WAIT) at most before it is killed.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")]
@@ -65,6 +66,20 @@ struct Shared {
     minimal: Seat,
     filters: Filters,
     pools: Pools,
+}
+
+impl Shared {
+    fn seat(&self, kind: Kind) -> &Seat {
+        match kind {
+            Kind::Minimal => &self.minimal,
+            Kind::Cells => &self.cells,
+        }
+    }
+}
+
+/// Whose cells have this level.
+fn kind(level: Level) -> Kind {
+    if level == Level::Minimal { Kind::Minimal } else { Kind::Cells }
 }
 
 impl Launcher {
@@ -98,14 +113,17 @@ impl Launcher {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Starts a program in a cell; returns when the program is loaded and runs.
+    /// Starts a program in a cell; returns when the program is loaded and runs. Needs a tokio runtime
+    /// that watches descriptors; for a network with an allow-list, one with a timer too.
     ///
     /// Dropping the future ends what it has started.
     ///
     /// # Errors
     ///
     /// A level that this host can't give, a program that can't be executed, or the step that
-    /// failed.
+    /// failed. A launcher that hangs is an error within
+    /// [`limits::LAUNCH_WAIT`](crate::limits::LAUNCH_WAIT), or the wall time if that is less, and
+    /// [`limits::ANSWER_WAIT`](crate::limits::ANSWER_WAIT).
     pub async fn launch(
         &self,
         profile: &Profile,
@@ -132,7 +150,7 @@ impl Launcher {
         order: &[u8],
         forks: bool,
     ) -> Result<Option<Running>, LaunchError> {
-        while let Some((zygote, offer, degraded)) = self.offer(profile, forks)? {
+        while let Some((zygote, offer, degraded)) = self.offer(profile, forks).await? {
             let terms = Terms { profile, program, degraded, order };
             match begin::claim(&zygote, offer, &terms).await {
                 Ok(cell) => {
@@ -238,8 +256,7 @@ impl Launcher {
 
     /// The process of the zygote that starts cells of this level, if there is one.
     pub(crate) fn zygote_pid(&self, level: Level) -> Option<i32> {
-        let seat = if level == Level::Minimal { &self.shared.minimal } else { &self.shared.cells };
-        let (zygote, _) = seat.zygote().ok()?;
+        let (zygote, _) = self.shared.seat(kind(level)).zygote().ok()?;
         Some(zygote.pid())
     }
 
@@ -256,7 +273,7 @@ impl Launcher {
         layer: Layer,
         namespaces: u64,
     ) -> Result<Option<(Reason, Remedy)>, LaunchError> {
-        let (zygote, _) = self.shared.minimal.zygote()?;
+        let (zygote, _) = self.seated(Kind::Minimal).await?;
         let answer = begin::probe(&zygote, namespaces).await;
         if let Err(Refusal::Lost) = answer {
             self.shared.minimal.vacate(&zygote);
@@ -274,9 +291,9 @@ impl Launcher {
     }
 
     /// A prepared cell for the profile, if there is one, with an interpreter's fork in it or without.
-    fn offer(&self, profile: &Profile, forks: bool) -> Result<Option<Offered>, LaunchError> {
+    async fn offer(&self, profile: &Profile, forks: bool) -> Result<Option<Offered>, LaunchError> {
         let Some(pool) = self.shared.pools.of(profile, forks) else { return Ok(None) };
-        let (zygote, _) = self.shared.cells.zygote()?;
+        let (zygote, _) = self.seated(Kind::Cells).await?;
         self.shared.pools.tell(&zygote)?;
         let Some(offer) = zygote.offer(pool.key, forks) else { return Ok(None) };
         // Only a process that is made ahead is watched from its order on.
@@ -284,9 +301,32 @@ impl Launcher {
         Ok(Some((zygote, Offer { is_urgent, ..offer }, pool.degraded)))
     }
 
+    /// The zygote of a seat, a new one if need be, and how many new ones there were in a row. A new one
+    /// takes its time, at worst [`limits::HELLO_WAIT`](crate::limits::HELLO_WAIT), which no thread of
+    /// the runtime's waits for.
+    async fn seated(&self, kind: Kind) -> Result<(Arc<Zygote>, u32), LaunchError> {
+        if let Some(present) = self.shared.seat(kind).present() {
+            return Ok(present);
+        }
+        let shared = Arc::clone(&self.shared);
+        let started = tokio::task::spawn_blocking(move || shared.seat(kind).zygote());
+        started.await.map_err(|stopping| {
+            let source = std::io::Error::other(stopping);
+            LaunchError::Launcher(LauncherError::Spawn { source })
+        })?
+    }
+
     /// What this host's kernel gives.
-    fn abilities(&self) -> Result<seat::Abilities, LaunchError> {
-        self.shared.cells.zygote().map(|(zygote, _)| zygote.abilities())
+    async fn abilities(&self) -> Result<seat::Abilities, LaunchError> {
+        self.seated(Kind::Cells).await.map(|(zygote, _)| zygote.abilities())
+    }
+
+    /// Layers of the level that this host can't give, of those that a profile may do without; with
+    /// limits of disks, or without.
+    pub(crate) async fn lacks(&self, level: Level, io: bool) -> Result<Vec<Layer>, LaunchError> {
+        let abilities = self.abilities().await?;
+        let layers = level.layers().iter().copied();
+        Ok(layers.filter(|layer| abilities.lacks(*layer, io).is_some()).collect())
     }
 
     fn draft(
@@ -304,11 +344,11 @@ impl Launcher {
         program: &Program,
         order: &[u8],
     ) -> Result<Running, LaunchError> {
-        let seat =
-            if profile.level == Level::Minimal { &self.shared.minimal } else { &self.shared.cells };
+        let kind = kind(profile.level);
+        let seat = self.shared.seat(kind);
         let mut is_repeated = false;
         loop {
-            let (zygote, restarted) = seat.zygote()?;
+            let (zygote, restarted) = self.seated(kind).await?;
             let Draft { plan, degraded, .. } = self.draft(&zygote, profile, None)?;
             let terms = Terms { profile, program, degraded, order };
             match begin::launch(&zygote, &plan, &terms).await {

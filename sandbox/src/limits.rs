@@ -86,7 +86,7 @@ pub const MAX_PLAN_BYTES: usize = 1 << 20;
 /// A plan up to this size travels inside the datagram; a longer one in a sealed memory file,
 /// because a datagram has to fit the socket's send buffer beside others.
 pub const INLINE_PLAN_BYTES: usize = 16 << 10;
-/// Cells of one launcher at a time: each holds four descriptors in the host.
+/// Cells of one launcher at a time: each holds five descriptors in the host.
 pub const MAX_CELLS: usize = 4096;
 /// New zygotes in a row without one started cell: past this something kills them, and a loop helps
 /// nobody.
@@ -94,6 +94,14 @@ pub const MAX_RESTARTS: u32 = 5;
 /// How long a new zygote may take until it says hello: loading a large binary from a cold disk
 /// takes seconds.
 pub const HELLO_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a launch may take before its program runs, however much wall time it has: long enough for a
+/// bind's source on a disk that has to spin up, or on a network that stumbles.
+pub const LAUNCH_WAIT: Duration = Duration::from_mins(1);
+/// How long a zygote may be silent when it is to answer: its answers take milliseconds, and seconds on a
+/// machine with far too much to do. One that hangs longer, for instance over a path of a file system that
+/// is gone, is given up for another.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(15);
 
 /// How long a zygote may take to end in good order: it kills its cells and removes their groups.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);

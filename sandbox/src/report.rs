@@ -93,7 +93,7 @@ pub enum End {
     Cancelled,
     /// Something outside ended it: the kernel short of memory, or an operator.
     Killed,
-    /// The launcher's process died, and the cell with it.
+    /// The launcher's process died, and the cell with it; or it hung until the cell was ended without it.
     LauncherLost,
 }
 

@@ -1,6 +1,8 @@
 //! A running cell: its output, its end, and the right to end it.
 
+mod egressing;
 mod input;
+mod patience;
 mod state;
 
 use std::{
@@ -9,15 +11,15 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use neuroflow_kernel::Clock;
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub use self::input::CellInput;
 pub use crate::output::{Collected, Output};
 use crate::{
-    egress::{self, Egress, Policy, Tally},
+    errno::Errno,
     launcher::{Claim, Zygote},
     level::{Boundary, Layer, Level},
     limits,
@@ -32,12 +34,15 @@ use crate::{
     report::{End, Report, Stages},
     zygote::protocol::{RECORD, Record},
 };
+use egressing::Egressing;
+pub(crate) use patience::Patience;
 use state::{Source, State};
 
 /// A running program and everything it has started.
 ///
 /// Dropping the cell ends all of it. Output waits in pipes until [`Running::next`], [`Running::collect`]
-/// or [`Running::finish`] is polled; the wall time counts in any case.
+/// or [`Running::finish`] is polled; the wall time counts in any case, and the proxy of a network with
+/// an allow-list serves the cell meanwhile, as a task of the runtime that the cell was started on.
 ///
 /// ```no_run
 /// # async fn doc(mut cell: neuroflow_sandbox::Running) {
@@ -68,12 +73,16 @@ pub struct Running {
     terms: Terms,
     /// Where what is written to the copied directory goes.
     overlay: Option<Overlay>,
-    /// The proxy that holds the network's allow-list.
+    /// The proxy that holds the network's allow-list; it ends with the cell.
     proxy: Option<Egressing>,
     /// What the zygote is to look at when there is time.
     claim: Option<Claim>,
     /// The zygote lives as long as one of its cells.
-    _zygote: Arc<Zygote>,
+    zygote: Arc<Zygote>,
+    /// How long it may take to say that the cell is gone.
+    patience: Patience,
+    /// Whether it took longer. Then the end of the first process stands for what it would have said.
+    is_alone: bool,
 }
 
 /// What the report says of the start.
@@ -102,7 +111,7 @@ impl Running {
         }
         let proxy = match (parts.egress, &profile.egress.0) {
             (Some(listener), Some(policy)) => {
-                Some(Egressing::new(listener, policy, parts.process.name())?)
+                Some(Egressing::start(listener, policy, parts.process.name())?)
             }
             _ => None,
         };
@@ -129,8 +138,19 @@ impl Running {
                 .map(|(upper, project)| Overlay::new(upper, project)),
             proxy,
             claim: parts.claim,
-            _zygote: parts.zygote,
+            patience: Patience::new(profile.wall_time),
+            is_alone: false,
+            zygote: parts.zygote,
         })
+    }
+
+    /// The same timer as before, for the end of a cell that may run for so long.
+    pub(crate) fn wait_with(&mut self, patience: Patience, wall_time: Duration) {
+        self.patience = patience;
+        self.patience.begin_anew(wall_time);
+        if self.state.has_ended() {
+            self.patience.hurry();
+        }
     }
 
     /// The next piece of output; `None` when both streams are closed or the output limit is
@@ -173,7 +193,6 @@ impl Running {
     pub async fn exit(&mut self) -> Option<End> {
         while self.next().await.is_some() {}
         poll_fn(|context| {
-            self.poll_proxy(context);
             self.poll_input(context);
             self.poll_records(context);
             if self.state.has_ended() || self.report.is_none() {
@@ -216,7 +235,7 @@ impl Running {
             self.poll_gone(context)
         }));
         gone.as_mut().await;
-        self.report()
+        self.report().await
     }
 
     /// Waits until the whole cell is gone and keeps its output.
@@ -250,15 +269,14 @@ impl Running {
 
     async fn gone(&mut self) -> Report {
         poll_fn(|context| self.poll_gone(context)).await;
-        self.report()
+        self.report().await
     }
 
-    fn report(&mut self) -> Report {
-        let egress = self.proxy.as_mut().map(|proxy| {
-            // Its end ends every connection and records it.
-            proxy.run = None;
-            proxy.tally.report()
-        });
+    async fn report(&mut self) -> Report {
+        let egress = match self.proxy.take() {
+            Some(proxy) => Some(proxy.end().await),
+            None => None,
+        };
         Report {
             egress,
             end: self.state.end(),
@@ -279,10 +297,20 @@ impl Running {
     fn end(&mut self, end: End) {
         self.state.ask_to_end(end);
         self.process.end();
+        self.patience.hurry();
+    }
+
+    /// The zygote hangs: the cell ends without it, and what its groups counted isn't known.
+    fn give_up(&mut self) {
+        self.zygote.give_up();
+        self.process.end();
+        self.state.hear(None);
+        self.report = self.process.watched().ok();
+        self.is_alone = true;
+        self.patience.begin_anew(Duration::ZERO);
     }
 
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<Output>> {
-        self.poll_proxy(context);
         self.poll_input(context);
         self.poll_records(context);
         let sources = if self.stderr_first {
@@ -348,7 +376,6 @@ impl Running {
     }
 
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.poll_proxy(context);
         self.poll_input(context);
         self.poll_records(context);
         if self.report.is_none() { Poll::Ready(()) } else { self.rest() }
@@ -364,31 +391,46 @@ impl Running {
         Poll::Pending
     }
 
-    /// Lets the proxy go on.
-    fn poll_proxy(&mut self, context: &mut Context<'_>) {
-        if let Some(proxy) = &mut self.proxy
-            && let Some(run) = &mut proxy.run
-            && run.as_mut().poll(context).is_ready()
-        {
-            proxy.run = None;
-        }
-    }
-
     /// Takes what zygote and first process have to say; closes the report after the last record.
     fn poll_records(&mut self, context: &mut Context<'_>) {
-        while let Some(report) = &mut self.report {
+        while let Some(report) = &mut self.report
+            && !self.is_alone
+        {
             let mut bytes = [0; RECORD];
             let receive =
                 |socket: std::os::fd::BorrowedFd<'_>| socket::receive(socket, &mut bytes, Wait::No);
             let record = match poll_with(report, Interest::READABLE, context, receive) {
-                Poll::Pending => return,
+                Poll::Pending => {
+                    if self.patience.poll_over(context).is_ready() {
+                        self.give_up();
+                        break;
+                    }
+                    return;
+                }
                 Poll::Ready(Ok(received)) if received.length > 0 => Record::parse(&bytes),
                 Poll::Ready(_closed) => None,
             };
-            if self.state.hear(record) {
+            let is_last = self.state.hear(record);
+            if self.state.has_ended() {
+                self.patience.hurry();
+            }
+            if is_last {
                 self.report = None;
                 self.stdin = None;
             }
+        }
+        if self.is_alone {
+            self.poll_first_process(context);
+        }
+    }
+
+    /// Waits for the end of the first process, with which everything in the cell ends.
+    fn poll_first_process(&mut self, context: &mut Context<'_>) {
+        let Some(process) = &self.report else { return };
+        let has_ended = process.poll_read_ready(context).is_ready();
+        if has_ended || self.patience.poll_over(context).is_ready() {
+            self.report = None;
+            self.stdin = None;
         }
     }
 }
@@ -410,28 +452,6 @@ fn poll_with<T>(
         if let Ok(done) = guard.try_io(|fd| Ok(io(fd.get_ref().as_fd())?)) {
             return Poll::Ready(done);
         }
-    }
-}
-
-/// The proxy of one cell. It goes on whenever the cell is polled, and ends with it.
-struct Egressing {
-    run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    tally: Arc<Tally>,
-}
-
-impl Egressing {
-    fn new(listener: OwnedFd, policy: &Arc<Policy>, cell: String) -> sys::Result<Self> {
-        let Egress { proxy, tally } =
-            egress::serve(listener, Arc::clone(policy), cell, Clock::system())?;
-        let run: Pin<Box<dyn Future<Output = ()> + Send>> =
-            Box::pin(proxy.run(std::future::pending()));
-        Ok(Self { run: Some(run), tally })
-    }
-}
-
-impl std::fmt::Debug for Egressing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Egressing").field("tally", &self.tally).finish_non_exhaustive()
     }
 }
 
@@ -477,6 +497,14 @@ impl Process {
     fn name(&self) -> String {
         event::process_of(self.pidfd.as_fd())
             .map_or_else(|_gone| "?".to_owned(), |pid| pid.to_string())
+    }
+
+    /// Readable when it has ended.
+    fn watched(&self) -> sys::Result<AsyncFd<OwnedFd>> {
+        let copy = self.pidfd.try_clone();
+        let copy =
+            copy.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
+        watch(copy, Interest::READABLE)
     }
 
     /// The kernel ends a cell with its first process; at level minimal the keeper does it, when

@@ -1,13 +1,13 @@
 //! Hosts that are large, die, or lose their zygote. Each plays in a process of its own.
 
-use std::io::Read;
+use std::{io::Read, time::Duration};
 
 use neuroflow_sandbox::{
     End, LaunchError, Launcher, Level, Profile, Program, Warm, limits::STOCKED_SEEDLINGS,
 };
 
 use crate::{
-    lifecycle::kill,
+    lifecycle::{kill, signal},
     support::{
         children_of, eventually, is_root, launch, marker, minimal, other_host, output_of,
         passes_elsewhere, pause, plays, processes_with, sh, standard,
@@ -214,6 +214,50 @@ async fn role_lost_zygote() {
         assert!(children.iter().all(|(pid, _)| *pid != zygote), "the lost one is reaped");
         assert_ne!(own_zygote(kind), zygote);
     }
+}
+
+const STALLED_ZYGOTE: &str = "host::role_stalled_zygote";
+
+#[test]
+fn a_zygote_that_hangs_is_given_up_and_holds_nobody_up() {
+    passes_elsewhere(&["env"], STALLED_ZYGOTE);
+}
+
+#[tokio::test]
+async fn role_stalled_zygote() {
+    if !plays(STALLED_ZYGOTE) {
+        return;
+    }
+    let launcher = Launcher::start().expect("a zygote");
+    let profile = standard().wall_time(Duration::from_secs(2)).build().expect("a profile");
+    let patient = standard().wall_time(Duration::from_mins(5)).build().expect("a profile");
+    let (first, second) = (marker(), marker());
+    let told = sh(format!("sleep {first} & read word; exit 4")).interactive();
+    let mut ending = launcher.launch(&patient, &told).await.expect("a cell");
+    let mut word = ending.take_stdin().expect("an input");
+    let lasting = sh(format!("sleep {second} & sleep {second}"));
+    let mut killed = launcher.launch(&patient, &lasting).await.expect("a cell");
+    let both = || processes_with(&first).len() == 1 && processes_with(&second).len() == 2;
+    eventually("the start", both).await;
+    let zygote = own_zygote("cells");
+    signal(zygote, "STOP");
+    word.write(b"go\n").await.expect("it reads");
+    killed.kill();
+    let late = sh("exit 5");
+    let (ended, killed, refused) =
+        tokio::join!(ending.finish(), killed.finish(), launcher.launch(&profile, &late));
+    // Their own first processes have told, or ended, all that matters.
+    assert_eq!((ended.end, killed.end), (End::Exited(4), End::Cancelled));
+    assert_eq!((processes_with(&first), processes_with(&second)), (Vec::new(), Vec::new()));
+    match refused {
+        Err(error @ LaunchError::LauncherStalled { .. }) => assert!(error.is_unknown()),
+        other => panic!("{other:?}"),
+    }
+    let next = launcher.launch(&profile, &sh("exit 9")).await.expect("another zygote");
+    assert_eq!(next.finish().await.end, End::Exited(9));
+    assert_ne!(own_zygote("cells"), zygote);
+    let children = children_of(std::process::id());
+    assert!(children.iter().all(|(pid, _)| *pid != zygote), "it is ended and reaped");
 }
 
 /// The zygote of this process for cells of that kind.

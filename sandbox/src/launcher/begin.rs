@@ -2,12 +2,16 @@
 
 use std::{
     ffi::CStr,
+    future::poll_fn,
     os::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::PathBuf,
+    pin::pin,
     sync::Arc,
+    task::Poll,
+    time::Duration,
 };
 
 use tokio::io::{Interest, unix::AsyncFd};
@@ -22,7 +26,7 @@ use crate::{
     linux::{
         Failure,
         sys::{
-            self, file,
+            self, event, file,
             socket::{self, Wait},
             watch::watch,
         },
@@ -31,7 +35,7 @@ use crate::{
     profile::Profile,
     program::Program,
     report::Stages,
-    running::{Parts, Process, Running},
+    running::{Parts, Patience, Process, Running},
     step::Step,
     zygote::protocol::{Cause, RECORD, Record, Request},
 };
@@ -46,6 +50,8 @@ pub(super) enum Refusal {
     Unserved,
     /// The zygote went while the request was with it.
     Lost,
+    /// It hung for that long, and was given up.
+    Stalled(Duration),
     /// The wall time was over before the program ran; the zygote is well.
     Overdue,
     /// The first process was ended before the program ran; the zygote is well.
@@ -61,6 +67,7 @@ impl Refusal {
         let Failure { step, errno, detail } = match self {
             Self::NotSent | Self::Unserved => return LaunchError::LauncherGone,
             Self::Lost => return LaunchError::LauncherLost,
+            Self::Stalled(waited) => return LaunchError::LauncherStalled { waited },
             Self::Overdue => return LaunchError::Overdue,
             Self::Killed => return LaunchError::Killed,
             Self::Pipes(source) => return LaunchError::Pipes { source },
@@ -104,8 +111,49 @@ pub(super) struct Terms<'a> {
     pub(super) order: &'a [u8],
 }
 
+/// The answer, unless it takes longer than a zygote needs that doesn't hang.
+async fn in_time<T>(
+    zygote: &Zygote,
+    patience: &mut Patience,
+    answer: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    let mut answer = pin!(answer);
+    let begun = event::now();
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+            return Poll::Ready(answer);
+        }
+        patience.poll_over(context).map(|()| {
+            zygote.give_up();
+            Err(Refusal::Stalled(Duration::from_nanos(event::now().saturating_sub(begun))))
+        })
+    })
+    .await
+}
+
+/// The cell, if its program runs in time. What has waited for that waits for its end then.
+async fn until_it_runs(
+    zygote: &Zygote,
+    terms: &Terms<'_>,
+    answer: impl Future<Output = Result<Running, Refusal>>,
+) -> Result<Running, Refusal> {
+    let wall_time = terms.profile.wall_time;
+    let mut patience = Patience::new(wall_time.min(limits::LAUNCH_WAIT));
+    let mut cell = in_time(zygote, &mut patience, answer).await?;
+    cell.wait_with(patience, wall_time);
+    Ok(cell)
+}
+
 /// Starts a cell and waits until its program runs.
 pub(super) async fn launch(
+    zygote: &Arc<Zygote>,
+    plan: &[u8],
+    terms: &Terms<'_>,
+) -> Result<Running, Refusal> {
+    until_it_runs(zygote, terms, ask_for_cell(zygote, plan, terms)).await
+}
+
+async fn ask_for_cell(
     zygote: &Arc<Zygote>,
     plan: &[u8],
     terms: &Terms<'_>,
@@ -139,6 +187,14 @@ pub(super) async fn launch(
 
 /// Gives a prepared cell its order, and waits until its program runs.
 pub(super) async fn claim(
+    zygote: &Arc<Zygote>,
+    offer: Offer,
+    terms: &Terms<'_>,
+) -> Result<Running, Refusal> {
+    until_it_runs(zygote, terms, give_order(zygote, offer, terms)).await
+}
+
+async fn give_order(
     zygote: &Arc<Zygote>,
     offer: Offer,
     terms: &Terms<'_>,
@@ -215,6 +271,11 @@ fn finish(
 
 /// Asks whether a process can start with these namespaces; an error number says why not.
 pub(super) async fn probe(zygote: &Arc<Zygote>, namespaces: u64) -> Result<Option<Errno>, Refusal> {
+    let mut patience = Patience::new(Duration::ZERO);
+    in_time(zygote, &mut patience, ask_for_namespaces(zygote, namespaces)).await
+}
+
+async fn ask_for_namespaces(zygote: &Zygote, namespaces: u64) -> Result<Option<Errno>, Refusal> {
     let (report, theirs) = socket::pair().map_err(Refusal::Pipes)?;
     send(zygote, [&Request::Probe { namespaces }.header(), &[]], &[theirs.as_fd()]).await?;
     drop(theirs);

@@ -6,7 +6,10 @@ use std::{
         unix::process::CommandExt,
     },
     process::{Child, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use super::offers::{Offer, Offers};
@@ -37,6 +40,8 @@ pub(crate) struct Zygote {
     offers: Mutex<Offers>,
     /// How many pools it has been told of.
     told: AtomicUsize,
+    /// Whether somebody has waited for its answer in vain.
+    is_given_up: AtomicBool,
 }
 
 /// What the host's kernel gives, as the zygote found it.
@@ -75,7 +80,9 @@ impl Zygote {
         let abilities = Abilities::default();
         let (offers, told) = (Mutex::default(), AtomicUsize::new(0));
         let pidfd = event::pidfd(process.id().cast_signed()).ok();
-        let mut zygote = Self { control, claims, process, pidfd, abilities, offers, told };
+        let is_given_up = AtomicBool::new(false);
+        let mut zygote =
+            Self { control, claims, process, pidfd, abilities, offers, told, is_given_up };
         zygote.abilities = zygote.await_hello()?;
         let (header, beside) = (Request::Heed.header(), [their_claims.as_fd()]);
         socket::send(zygote.control(), [&header, &[]], &beside, Wait::No)
@@ -103,6 +110,17 @@ impl Zygote {
     /// Whether it's dead already. Its socket may tell that a little later, when it died while it forked.
     pub(super) fn is_dead(&self) -> bool {
         self.waits_for_end(0)
+    }
+
+    /// Nobody asks it for another cell. Those that it has keep it alive, and it ends with the last.
+    pub(crate) fn give_up(&self) {
+        if !self.is_given_up.swap(true, Ordering::AcqRel) {
+            tracing::error!(pid = self.pid(), "the zygote hangs and is given up");
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Acquire)
     }
 
     fn waits_for_end(&self, milliseconds: i32) -> bool {
@@ -141,8 +159,13 @@ impl Drop for Zygote {
         // calls fail only if it is gone and reaped.
         socket::hang_up(self.control()).ok();
         let patience = i32::try_from(limits::GOODBYE_WAIT.as_millis()).unwrap_or(i32::MAX);
-        if !self.waits_for_end(patience) {
+        if self.is_given_up() || !self.waits_for_end(patience) {
             self.process.kill().ok();
+            // One that is stuck in the kernel doesn't hear even that, and stays for whoever reaps the host
+            // program's children.
+            if self.pidfd.is_some() && !self.waits_for_end(patience) {
+                return;
+            }
         }
         self.process.wait().ok();
     }
@@ -152,7 +175,10 @@ impl Drop for Zygote {
 #[derive(Debug)]
 pub(super) struct Seat {
     kind: Kind,
+    /// Held for moments only.
     state: Mutex<State>,
+    /// Held by whoever starts a zygote, which takes a while.
+    starting: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -166,27 +192,48 @@ struct State {
 
 impl Seat {
     pub(super) fn empty(kind: Kind) -> Self {
-        Self { kind, state: Mutex::new(State { zygote: None, restarts: 0, is_first: true }) }
+        Self::with(kind, State { zygote: None, restarts: 0, is_first: true })
     }
 
     pub(super) fn occupied(kind: Kind) -> Result<Self, LauncherError> {
         let zygote = Some(Arc::new(Zygote::start(kind)?));
-        Ok(Self { kind, state: Mutex::new(State { zygote, restarts: 0, is_first: false }) })
+        Ok(Self::with(kind, State { zygote, restarts: 0, is_first: false }))
     }
 
-    /// The zygote, a new one if need be, and how many new ones there were in a row.
-    pub(super) fn zygote(&self) -> Result<(Arc<Zygote>, u32), LaunchError> {
+    fn with(kind: Kind, state: State) -> Self {
+        Self { kind, state: Mutex::new(state), starting: Mutex::new(()) }
+    }
+
+    /// The zygote that sits there, and how many new ones there were in a row.
+    pub(super) fn present(&self) -> Option<(Arc<Zygote>, u32)> {
         let mut state = self.lock();
-        if let Some(zygote) = &state.zygote {
-            return Ok((Arc::clone(zygote), state.restarts));
+        let given_up = state.zygote.take_if(|zygote| zygote.is_given_up());
+        let present = state.zygote.as_ref().map(|zygote| (Arc::clone(zygote), state.restarts));
+        drop(state);
+        drop(given_up);
+        present
+    }
+
+    /// The same, or a new one. Blocks while one starts, at worst for [`limits::HELLO_WAIT`].
+    pub(super) fn zygote(&self) -> Result<(Arc<Zygote>, u32), LaunchError> {
+        if let Some(present) = self.present() {
+            return Ok(present);
         }
+        let _turn = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have been faster.
+        if let Some(present) = self.present() {
+            return Ok(present);
+        }
+        let mut state = self.lock();
         if state.restarts >= limits::MAX_RESTARTS {
             return Err(LaunchError::TooManyRestarts { restarts: state.restarts });
         }
         if !std::mem::take(&mut state.is_first) {
             state.restarts += 1;
         }
+        drop(state);
         let zygote = Arc::new(Zygote::start(self.kind)?);
+        let mut state = self.lock();
         state.zygote = Some(Arc::clone(&zygote));
         Ok((zygote, state.restarts))
     }

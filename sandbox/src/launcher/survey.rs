@@ -14,7 +14,7 @@ use crate::{
 pub(super) async fn survey(launcher: &Launcher, level: Level) -> Result<Vec<Finding>, LaunchError> {
     let minimal = rehearse(launcher, Level::Minimal).await?;
     let whole = if level == Level::Minimal { Ok(()) } else { rehearse(launcher, level).await? };
-    let abilities = launcher.abilities()?;
+    let abilities = launcher.abilities().await?;
     let user_namespace = launcher.probe(Layer::UserNamespace, NEW_USER).await?;
     let mut findings = Vec::new();
     for layer in level.layers().iter().copied() {

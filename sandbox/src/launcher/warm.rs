@@ -109,8 +109,15 @@ impl Pools {
             let pool = Pool { key, least: entry.warm.least, most: entry.warm.most };
             let plan = entry.draft.plan.as_slice();
             let header = Request::Prepare { pool, plan }.header();
-            socket::send(zygote.control(), [&header, plan], &[], Wait::Yes)
-                .map_err(|source| LaunchError::Pipes { source })?;
+            match socket::send(zygote.control(), [&header, plan], &[], Wait::No) {
+                Ok(()) => {}
+                // It has much before it, or hangs. Whoever comes next tells it of the rest.
+                Err(errno) if errno.raw() == libc::EAGAIN => {
+                    zygote.told().store(at, Ordering::Release);
+                    return Ok(());
+                }
+                Err(source) => return Err(LaunchError::Pipes { source }),
+            }
         }
         zygote.told().store(pools.len(), Ordering::Release);
         Ok(())
