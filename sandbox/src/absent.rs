@@ -96,6 +96,7 @@ pub(crate) mod escape {
         error::LauncherError,
         escape::{Attack, Attempt, Comparison, SuiteError},
         level::Level,
+        profile::Profile,
     };
 
     /// The attempts, with targets for them on this host. Needs Linux.
@@ -117,6 +118,12 @@ pub(crate) mod escape {
         /// Always, as there is no launcher.
         pub fn prepare(_launcher: &Launcher) -> Result<Self, SuiteError> {
             Err(LauncherError::NotLinux.into())
+        }
+
+        /// Attacks on terms of a profile.
+        #[must_use]
+        pub fn on_terms_of(self, _profile: &Profile) -> Self {
+            match self.never {}
         }
 
         /// There are none.

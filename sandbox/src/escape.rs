@@ -235,6 +235,8 @@ pub enum Outcome {
     Moot(String),
     /// It wasn't tried, for this reason.
     NotTried(&'static str),
+    /// It wasn't tried, because this host lacks the layer that has to stop it, which the cell may.
+    Degraded(Layer),
     /// It failed in a way that names no wall, or its control failed.
     Unclear(String),
 }
@@ -315,6 +317,22 @@ pub enum SuiteError {
         /// The names of the attempts.
         attempts: Vec<&'static str>,
     },
+}
+
+impl SuiteError {
+    /// A stable word: `breached` if something got through, `unproven` if nobody knows.
+    ///
+    /// ```
+    /// use neuroflow_sandbox::{LauncherError, escape::SuiteError};
+    ///
+    /// assert_eq!(SuiteError::Launcher(LauncherError::Silent).code(), "unproven");
+    /// ```
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Breached { .. } => "breached",
+            _ => "unproven",
+        }
+    }
 }
 
 /// What an attempt wants, and so when it has failed.

@@ -1,7 +1,10 @@
 //! The contract of the sandbox actor: a program to run in a cell, and what comes back.
 
+mod older;
+
 use neuroflow_kernel::{
-    Message, Parcel, RawParcel, ReplySink, ReplyStream, Request, Rights, WireMessage, WireRequest,
+    Message, Parcel, ParcelError, RawParcel, ReplySink, ReplyStream, Request, Rights, WireMessage,
+    WireRequest,
 };
 use rkyv::{Archive, Serialize};
 
@@ -67,7 +70,11 @@ pub enum ExecEvent {
 
 impl WireMessage for ExecEvent {
     const NAME: &'static str = "neuroflow.sandbox.exec-event";
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
+
+    fn upgrade(old: &RawParcel) -> Result<Self, ParcelError> {
+        older::upgrade(old)
+    }
 }
 
 /// Where a program writes.
@@ -118,6 +125,22 @@ pub struct Ended {
     pub peak_group_bytes: u64,
     /// Whether the cell was made ahead.
     pub prepared: bool,
+    /// How long its threads stood still because of the processor limit, in nanoseconds. `None`, here and
+    /// below: nobody counted.
+    pub throttled_ns: Option<u64>,
+    /// How long some thread waited for a processor, in nanoseconds.
+    pub cpu_stalled_ns: Option<u64>,
+    /// How long some thread waited for memory, in nanoseconds.
+    pub memory_stalled_ns: Option<u64>,
+    /// How long some thread waited for a disk, in nanoseconds.
+    pub io_stalled_ns: Option<u64>,
+    /// Time of each stage of the start, in the order of [`Stage::ALL`](crate::Stage::ALL), in
+    /// nanoseconds.
+    pub stages_ns: Vec<u64>,
+    /// Requests that its proxy let out, if it had one.
+    pub egress_allowed: u64,
+    /// Requests that its proxy refused.
+    pub egress_denied: u64,
 }
 
 /// The ways for a cell to end.

@@ -15,11 +15,10 @@ use tokio::sync::watch;
 
 use crate::admission::{Admission, Bounds, Decision};
 use crate::error::LaunchError;
-use crate::escape::Suite;
+use crate::escape::{Suite, SuiteError};
 use crate::exec::{Ended, Exec, ExecEvent, ExecRefused, How, SandboxCommand, Service, Stream};
 use crate::interpreter::Interpreter;
 use crate::launcher::{Launcher, Warm};
-use crate::level::Level;
 use crate::limits::{self, SERVICE_GRACE, SERVICE_START};
 use crate::meter::{CellMeter, Uncounted};
 use crate::profile::Profile;
@@ -119,7 +118,10 @@ impl SandboxServer {
 
     /// Attacks the profile's level on this host with the quick part of the escape suite before the
     /// first program runs; what gets through ends the sandbox. Requests wait for it, a second at
-    /// most.
+    /// most. A profile that may do without layers is attacked without those that this host lacks.
+    ///
+    /// Every request is refused with the code `breached` if something got through, and with `unproven`
+    /// if the attacks couldn't be made.
     #[must_use]
     pub fn attack_first(mut self, on: bool) -> Self {
         self.attack_first = on;
@@ -172,8 +174,11 @@ enum Verdict {
     /// It is being attacked.
     Open,
     Holds,
-    /// It doesn't hold, or nobody knows whether it does; this is why.
-    Fails(String),
+    /// It doesn't hold, or nobody knows whether it does: which of the two, as a stable word, and why.
+    Fails {
+        code: &'static str,
+        why: String,
+    },
 }
 
 /// A request that may have to wait.
@@ -266,18 +271,23 @@ impl SandboxActor {
 /// Time that a cell's actor gets to end when the sandbox stops; killing a cell takes less.
 const CELL_STOP: Duration = Duration::from_millis(500);
 
-/// Attacks a level and tells the verdict.
-async fn attack(launcher: Launcher, level: Level, tell: watch::Sender<Verdict>) {
+/// Attacks the level of a profile, on its terms, and tells the verdict.
+async fn attack(launcher: Launcher, profile: Profile, tell: watch::Sender<Verdict>) {
+    let level = profile.level();
     let held = match Suite::prepare(&launcher) {
-        Ok(mut suite) => suite.hold(level).await,
+        Ok(suite) => suite.on_terms_of(&profile).hold(level).await,
         Err(error) => Err(error),
     };
     let verdict = match held {
         Ok(()) => Verdict::Holds,
         Err(error) => {
-            let why = told(&error);
-            tracing::error!(%level, %why, "the sandbox doesn't hold, and runs nothing");
-            Verdict::Fails(why)
+            let (code, why) = (error.code(), told(&error));
+            if matches!(error, SuiteError::Breached { .. }) {
+                tracing::error!(%level, %why, "the sandbox doesn't hold, and runs nothing");
+            } else {
+                tracing::error!(%level, %why, "the sandbox isn't shown to hold, and runs nothing");
+            }
+            Verdict::Fails { code, why }
         }
     };
     tell.send_replace(verdict);
@@ -294,7 +304,7 @@ impl Actor for SandboxActor {
         launcher.rehearse(&self.server.profile).await?;
         if self.server.attack_first {
             let (tell, verdict) = watch::channel(Verdict::Open);
-            let attack = attack(launcher.clone(), self.server.profile.level(), tell);
+            let attack = attack(launcher.clone(), self.server.profile.clone(), tell);
             self.verdict = context.task(attack).is_ok().then_some(verdict);
         }
         if let Some(warm) = self.server.warm {
@@ -430,23 +440,17 @@ impl Run {
         let deadline = deadline.unwrap_or_else(|| clock.now() + longest);
 
         let (begun, meter) = (self.arrived, self.meter);
-        if let Some(mut verdict) = self.verdict {
-            let known = async {
-                match verdict.wait_for(|verdict| *verdict != Verdict::Open).await {
-                    Ok(verdict) => verdict.clone(),
-                    Err(_stopping) => Verdict::Fails("the attacks were interrupted".to_owned()),
-                }
-            };
+        if let Some(verdict) = self.verdict {
             let known = tokio::select! {
                 biased;
                 () = replies.closed() => return span.fail("cancelled"),
-                known = clock.before(deadline, known) => known,
+                known = clock.before(deadline, known(verdict)) => known,
             };
-            if let Ok(Verdict::Fails(message)) = known {
-                span.fail("breached");
-                meter.refused("breached");
-                let code = "breached".to_owned();
-                return refuse(replies, ExecRefused::Launch { code, message });
+            if let Ok(Verdict::Fails { code, why }) = known {
+                span.fail(code);
+                meter.refused(code);
+                let refused = ExecRefused::Launch { code: code.to_owned(), message: why };
+                return refuse(replies, refused);
             }
         }
         let launch = clock.before(deadline, self.launcher.launch(&self.profile, &program));
@@ -510,6 +514,17 @@ impl Run {
         }
         if send(&replies, &ExecEvent::Ended(ended)).await {
             replies.finish();
+        }
+    }
+}
+
+/// What the attacks have shown, once they are over.
+async fn known(mut verdict: watch::Receiver<Verdict>) -> Verdict {
+    match verdict.wait_for(|verdict| *verdict != Verdict::Open).await {
+        Ok(verdict) => verdict.clone(),
+        Err(_stopping) => {
+            let why = "the attacks were interrupted".to_owned();
+            Verdict::Fails { code: "unproven", why }
         }
     }
 }
@@ -671,5 +686,12 @@ fn ended(report: &Report, start: Duration) -> Ended {
         denied: report.denials.iter().map(|denial| denial.call.clone()).collect(),
         peak_group_bytes: report.group.memory_peak_bytes.unwrap_or_default(),
         prepared: report.prepared,
+        throttled_ns: report.group.throttled.map(nanoseconds),
+        cpu_stalled_ns: report.group.cpu_stalled.map(nanoseconds),
+        memory_stalled_ns: report.group.memory_stalled.map(nanoseconds),
+        io_stalled_ns: report.group.io_stalled.map(nanoseconds),
+        stages_ns: report.stages.iter().map(|(_, time)| nanoseconds(time)).collect(),
+        egress_allowed: report.egress.as_ref().map_or(0, |egress| egress.allowed),
+        egress_denied: report.egress.as_ref().map_or(0, |egress| egress.denied),
     }
 }

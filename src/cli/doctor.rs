@@ -20,7 +20,9 @@ use crate::config::{Loaded, Overrides, levels};
 /// attacks the levels that can be had.
 ///
 /// Every attack is made in a cell of its own and does no harm where nothing stops it. Exits with 0
-/// if the configured level can be had and no attack got through it, and with 1 otherwise.
+/// if the configured level can be had and every attack on it was stopped by a wall that is known, and
+/// with 1 otherwise: also if nobody knows what stopped an attack. One that another wall has stopped than
+/// the promised one is listed.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Doctor {
@@ -65,10 +67,41 @@ pub(super) enum DoctorError {
 struct Diagnosis {
     configured: String,
     available: bool,
-    /// Whether no attack got through the configured level.
+    /// Whether every attack on the configured level was stopped, and it is known by what.
     holds: bool,
+    /// What the attacks have shown of the configured level, if there were any.
+    standing: Option<Standing>,
     levels: Vec<LevelRow>,
     attacks: Vec<LevelAttacks>,
+}
+
+/// What attacks have shown of a level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Standing {
+    /// Each was stopped by what has to stop it.
+    Holds,
+    /// Each was stopped by a wall that is known, some by another than the promised one.
+    HoldsOtherwise,
+    /// None is known to have got through, but what stopped some isn't known.
+    Unshown,
+    /// Some got through.
+    Breached,
+}
+
+impl Standing {
+    fn of(attacks: &LevelAttacks) -> Self {
+        match (attacks.breaches, attacks.unclear, attacks.other_wall) {
+            (0, 0, 0) => Self::Holds,
+            (0, 0, _) => Self::HoldsOtherwise,
+            (0, ..) => Self::Unshown,
+            _ => Self::Breached,
+        }
+    }
+
+    fn holds(self) -> bool {
+        matches!(self, Self::Holds | Self::HoldsOtherwise)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -122,7 +155,7 @@ impl Doctor {
         } else {
             diagnosis.write(out, self.attempts)?;
         }
-        Ok(if diagnosis.available && diagnosis.holds { SUCCESS } else { FAILURE })
+        Ok(diagnosis.exit_code())
     }
 
     async fn find(&self) -> Result<Findings, DoctorError> {
@@ -164,6 +197,7 @@ impl Diagnosis {
             configured: configured.to_string(),
             available: false,
             holds: false,
+            standing: None,
             levels: Vec::new(),
             attacks: Vec::new(),
         };
@@ -172,7 +206,8 @@ impl Diagnosis {
             let attacks = attacks.as_ref().map(|attacks| LevelAttacks::new(*level, attacks));
             if *level == configured {
                 this.available = available;
-                this.holds = attacks.as_ref().is_some_and(|attacks| attacks.breaches == 0);
+                this.standing = attacks.as_ref().map(Standing::of);
+                this.holds = this.standing.is_some_and(Standing::holds);
             }
             let layers = layers.iter().map(LayerRow::from).collect();
             this.levels.push(LevelRow { level: level.to_string(), available, layers });
@@ -183,6 +218,10 @@ impl Diagnosis {
 }
 
 impl Diagnosis {
+    fn exit_code(&self) -> u8 {
+        if self.available && self.holds { SUCCESS } else { FAILURE }
+    }
+
     fn write(&self, out: &mut dyn Write, all: bool) -> io::Result<()> {
         for row in &self.levels {
             let verdict = if row.available { "available" } else { "unavailable" };
@@ -205,15 +244,25 @@ impl Diagnosis {
 
     fn write_verdict(&self, out: &mut dyn Write) -> io::Result<()> {
         let configured = &self.configured;
-        if self.available && self.holds {
-            return writeln!(out, "\nThe configured level, {configured}, works here and holds.");
-        }
-        if self.available {
-            return writeln!(
-                out,
-                "\nThe configured level, {configured}, doesn't hold here: run nothing in it that \
-                 you don't trust, and report what got through (docs/SECURITY.md)."
-            );
+        let known = self.standing.filter(|_| self.available);
+        if let Some(standing) = known {
+            let verdict = match standing {
+                Standing::Holds => "works here and holds.",
+                Standing::HoldsOtherwise => {
+                    "works here and holds, but not by the promised walls alone: report what \
+                     another wall had to stop (docs/SECURITY.md)."
+                }
+                Standing::Unshown => {
+                    "isn't shown to hold here: nothing got through, but nobody knows what stopped \
+                     the unclear attacks. Make them once more when the machine has less to do, and \
+                     report what stays unclear (docs/SECURITY.md)."
+                }
+                Standing::Breached => {
+                    "doesn't hold here: run nothing in it that you don't trust, and report what got \
+                     through (docs/SECURITY.md)."
+                }
+            };
+            return writeln!(out, "\nThe configured level, {configured}, {verdict}");
         }
         let weaker = self.levels.iter().rev().find(|row| row.available);
         let choice = weaker.map_or_else(
@@ -221,5 +270,46 @@ impl Diagnosis {
             |row| format!("apply the remedies above, or set sandbox.level = {:?}", row.level),
         );
         writeln!(out, "\nThe configured level, {configured}, can't be had here: {choice}.")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use neuroflow::sandbox::Layer;
+    use neuroflow::sandbox::escape::{Outcome, Stopped, Wall};
+
+    use super::*;
+
+    /// What doctor says and exits with when an attack on reading a host's file ended so.
+    fn said(outcome: Outcome) -> (u8, String) {
+        let attempt = Suite::attempts().find(|attempt| attempt.name == "read-host-file");
+        let attack = Attack::new(attempt.expect("it is tried"), Level::Strict, outcome);
+        let layers = vec![Finding { layer: Layer::PrivateRoot, verdict: Verdict::Available }];
+        let found = Found { level: Level::Strict, layers, attacks: Some(vec![attack]) };
+        let findings = Findings { levels: vec![found], peer: None };
+        let diagnosis = Diagnosis::new(Level::Strict, &findings);
+        let mut text = Vec::new();
+        diagnosis.write(&mut text, false).expect("text");
+        (diagnosis.exit_code(), String::from_utf8(text).expect("text"))
+    }
+
+    fn by(layer: Wall) -> Outcome {
+        Outcome::Stopped(Stopped { layer, evidence: "openat: ENOENT".to_owned() })
+    }
+
+    #[test]
+    fn only_what_is_shown_holds() {
+        let (code, text) = said(by(Wall::Layer(Layer::PrivateRoot)));
+        assert!(code == SUCCESS && text.ends_with("strict, works here and holds.\n"), "{text}");
+        let (code, text) = said(by(Wall::FirstProcess));
+        assert_eq!(code, SUCCESS, "{text}");
+        assert!(text.contains("1 stopped by another wall") && text.contains("read-host-file"));
+        assert!(text.contains("not by the promised walls alone"), "{text}");
+        let (code, text) = said(Outcome::Unclear("it said nothing".to_owned()));
+        assert_eq!(code, FAILURE, "{text}");
+        assert!(text.contains("1 unclear") && text.contains("isn't shown to hold"), "{text}");
+        let (code, text) = said(Outcome::Succeeded("read it".to_owned()));
+        assert_eq!(code, FAILURE, "{text}");
+        assert!(text.contains("1 got through") && text.contains("doesn't hold"), "{text}");
     }
 }

@@ -8,6 +8,7 @@
 
 mod binds;
 mod cell;
+mod egress;
 mod errors;
 mod files;
 mod host;
@@ -21,6 +22,7 @@ mod pool;
 mod privileges;
 mod processes;
 mod python;
+mod server;
 mod streams;
 mod strict;
 mod support;

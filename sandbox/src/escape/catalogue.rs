@@ -98,7 +98,7 @@ mod tests {
             let name = entry.attempt.name;
             assert!(names.insert(name), "{name} twice");
             assert!(entry.attempt.about.ends_with(['.', '?']), "{name}");
-            let promised = |level| !expected::walls(name, level).is_empty();
+            let promised = |level| !expected::walls(name, level, &[]).is_empty();
             assert!(promised(Level::Strict) || promised(Level::Paranoid), "{name}");
             assert!(!entry.attempt.signs.is_empty() || entry.around.is_some(), "{name}");
             assert!(entry.inside.is_some() || entry.around.is_some(), "{name}");

@@ -4,19 +4,33 @@
 use super::Wall;
 use crate::level::{Layer, Level};
 
-/// The walls of which one has to stop the attempt at the level; none if nothing is promised.
-pub(super) fn walls(name: &str, level: Level) -> Vec<Wall> {
+/// The walls of which one has to stop the attempt at the level, where these layers of it are missing;
+/// none if nothing is promised.
+pub(super) fn walls(name: &str, level: Level, missing: &[Layer]) -> Vec<Wall> {
     let row = TABLE.iter().find(|row| row.name == name && level >= row.from);
     let Some(row) = row else { return Vec::new() };
-    if level == Level::Paranoid && !row.paranoid.is_empty() {
-        return row.paranoid.to_vec();
-    }
-    if row.filtered.is_some_and(|first| level >= first) && has(level, FILTER) {
+    let stands = |wall: &Wall| {
+        has(level, *wall) && !missing.iter().any(|layer| *wall == Wall::Layer(*layer))
+    };
+    let is_different = level == Level::Paranoid && !row.paranoid.is_empty();
+    let is_filtered = row.filtered.is_some_and(|first| level >= first);
+    if is_filtered && !is_different && stands(&FILTER) {
         return vec![FILTER];
     }
-    let walls =
-        if level == Level::Paranoid && !row.paranoid.is_empty() { row.paranoid } else { row.walls };
-    walls.iter().copied().filter(|wall| has(level, *wall)).collect()
+    let walls = if is_different { row.paranoid } else { row.walls };
+    walls.iter().copied().filter(stands).collect()
+}
+
+/// The missing layer that alone would have to stop the attempt, if it is so.
+#[cfg(target_os = "linux")]
+pub(super) fn lost(name: &str, level: Level, missing: &[Layer]) -> Option<Layer> {
+    if !walls(name, level, missing).is_empty() {
+        return None;
+    }
+    walls(name, level, &[]).into_iter().find_map(|wall| match wall {
+        Wall::Layer(layer) if missing.contains(&layer) => Some(layer),
+        _ => None,
+    })
 }
 
 /// The names of all attempts that are promised something.
@@ -123,6 +137,7 @@ const TABLE: &[Row] = &[
     filtered("clone-mounts", &[CAPABILITIES]),
     filtered("open-file-system", &[CAPABILITIES]),
     filtered("unmount-proc", &[CAPABILITIES]),
+    row("change-copied-project", &[ROOT]).from(Level::Standard),
     filtered("open-by-handle", &[CAPABILITIES]),
     filtered("make-device", &[CAPABILITIES]),
     row("list-devices", &[DEVICES]),
@@ -137,6 +152,7 @@ const TABLE: &[Row] = &[
     filtered("host-process-limits", &[PIDS]),
     filtered_from(Level::Paranoid, "renice-host-process", &[PIDS]),
     filtered("ptrace-host-process", &[PIDS]),
+    filtered("ptrace-zygote", &[PIDS]),
     filtered("ptrace-first-process", &[FIRST]),
     filtered("ptrace-sibling", &[]),
     row("first-environment", &[PROC]),
@@ -173,6 +189,7 @@ const TABLE: &[Row] = &[
     filtered("join-keyring", &[]),
     filtered("add-key", &[]),
     filtered("request-key", &[]),
+    row("list-keys", &[PROC]).from(Level::Strict),
     filtered("session-keyring", &[SESSION]),
     row("raise-limit", &[CAPABILITIES]),
     filtered_from(Level::Paranoid, "raise-priority", &[CAPABILITIES]),
@@ -274,3 +291,27 @@ const TABLE: &[Row] = &[
     row("lost-zygote", &[TREE]),
     row("abandoned-launch", &[TREE]),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_layer_is_expected_of_nobody() {
+        assert_eq!(walls("memory-bomb-shared-out", Level::Strict, &[]), [CGROUP]);
+        assert_eq!(walls("memory-bomb-shared-out", Level::Strict, &[Layer::Cgroup]), []);
+        assert_eq!(walls("fork-bomb", Level::Strict, &[Layer::Cgroup]), [LIMITS]);
+        // Without the filter, what is behind it speaks.
+        assert_eq!(walls("chroot", Level::Strict, &[Layer::Seccomp]), [CAPABILITIES]);
+        let lost = |name| lost(name, Level::Strict, &[Layer::Cgroup, Layer::Seccomp]);
+        assert_eq!(lost("memory-bomb-shared-out"), Some(Layer::Cgroup));
+        assert_eq!(lost("io-uring"), Some(Layer::Seccomp));
+        assert_eq!([lost("fork-bomb"), lost("chroot"), lost("read-host-file")], [None; 3]);
+    }
+
+    #[test]
+    fn what_is_different_at_paranoid_is_asked_before_the_filter() {
+        assert_eq!(walls("join-own-network", Level::Paranoid, &[]), [PROC]);
+        assert_eq!(walls("join-own-network", Level::Strict, &[]), [FILTER]);
+    }
+}

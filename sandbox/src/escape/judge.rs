@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Attempt, Outcome, Stopped, Wall, expected};
-use crate::level::Level;
+use crate::level::{Layer, Level};
 
 /// One attempt at one level.
 ///
@@ -19,6 +19,8 @@ pub struct Attack {
     pub attempt: &'static Attempt,
     /// At which level.
     pub level: Level,
+    /// Layers of the level that this host lacks, and that the cell may do without.
+    pub degraded: Vec<Layer>,
     /// How it ended.
     pub outcome: Outcome,
     /// How the same ended without a cell, if that was tried.
@@ -59,6 +61,22 @@ impl Judgement {
 }
 
 impl Attack {
+    /// An attempt that ended so, without a control, and with all layers in force.
+    ///
+    /// ```
+    /// use neuroflow_sandbox::Level;
+    /// use neuroflow_sandbox::escape::{Attack, Judgement, Outcome, Suite};
+    ///
+    /// let attempt = Suite::attempts().next().ok_or("no attempts")?;
+    /// let attack = Attack::new(attempt, Level::Strict, Outcome::Succeeded("read it".into()));
+    /// assert_eq!(attack.judgement(), Judgement::Breach);
+    /// # Ok::<(), &str>(())
+    /// ```
+    pub fn new(attempt: &'static Attempt, level: Level, outcome: Outcome) -> Self {
+        let (degraded, control, took) = (Vec::new(), None, Duration::ZERO);
+        Self { attempt, level, degraded, outcome, control, took }
+    }
+
     /// What the outcome means.
     pub fn judgement(&self) -> Judgement {
         judge(&self.outcome, &self.expected())
@@ -66,13 +84,13 @@ impl Attack {
 
     /// The walls of which one has to stop the attempt at the level; none if nothing is promised.
     pub fn expected(&self) -> Vec<Wall> {
-        expected::walls(self.attempt.name, self.level)
+        expected::walls(self.attempt.name, self.level, &self.degraded)
     }
 }
 
-fn judge(outcome: &Outcome, expected: &[Wall]) -> Judgement {
+pub(super) fn judge(outcome: &Outcome, expected: &[Wall]) -> Judgement {
     match outcome {
-        Outcome::Moot(_) | Outcome::NotTried(_) => Judgement::Void,
+        Outcome::Moot(_) | Outcome::NotTried(_) | Outcome::Degraded(_) => Judgement::Void,
         _ if expected.is_empty() => Judgement::Open,
         Outcome::Succeeded(_) => Judgement::Breach,
         Outcome::Stopped(Stopped { layer, .. }) if expected.contains(layer) => Judgement::Held,
@@ -84,7 +102,6 @@ fn judge(outcome: &Outcome, expected: &[Wall]) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::level::Layer;
 
     #[test]
     fn only_the_promised_wall_holds() {
@@ -96,5 +113,6 @@ mod tests {
         assert_eq!(judge(&Outcome::Unclear(String::new()), &[root]), Judgement::Unclear);
         assert_eq!(judge(&Outcome::Succeeded(String::new()), &[]), Judgement::Open);
         assert_eq!(judge(&Outcome::Moot(String::new()), &[root]), Judgement::Void);
+        assert_eq!(judge(&Outcome::Degraded(Layer::Cgroup), &[]), Judgement::Void);
     }
 }

@@ -4,7 +4,7 @@
 
 mod files;
 mod kernel;
-mod mounts;
+pub(super) mod mounts;
 mod namespaces;
 mod network;
 mod privileges;

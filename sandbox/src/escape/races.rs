@@ -4,7 +4,7 @@
 use std::{
     fs,
     future::Future,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -16,7 +16,8 @@ use std::{
 use super::{
     Class, Goal, Limits, Outcome, Stopped, SuiteError, Wall,
     catalogue::{Entry, entry},
-    probe::{Probe, Trial, read_secret},
+    conclude,
+    probe::{Probe, Trial, mounts::COPIED, read_secret},
     record::Said,
     scene::{self, SECRET},
     suite::{Suite, pause_for},
@@ -28,6 +29,7 @@ use crate::{
     limits,
     linux::sys::process,
     program::Program,
+    step::Step,
 };
 
 /// What the host does for an attempt.
@@ -113,6 +115,62 @@ pub(super) fn smuggled_request<'a>(
         })
     })
 }
+
+/// A cell changes its view of a project, and the host looks at the project.
+pub(super) fn changed_project<'a>(
+    suite: &'a mut Suite,
+    entry: &'static Entry,
+    level: Level,
+) -> Pending<'a> {
+    Box::pin(async move {
+        let place = suite.scene().path("project");
+        let prepared = fs::create_dir_all(&place).and_then(|()| {
+            for name in PROJECT {
+                fs::write(place.join(name), name)?;
+                fs::set_permissions(place.join(name), fs::Permissions::from_mode(0o666))?;
+            }
+            fs::set_permissions(&place, fs::Permissions::from_mode(0o777))
+        });
+        prepared.map_err(failed("a project", &place))?;
+        let profile = suite.profile(level, Limits::Usual).copy_on_write(&place, COPIED).build();
+        let Ok(profile) = profile else {
+            return Ok(Outcome::NotTried("this level has no projects"));
+        };
+        let (arguments, _) = suite.arguments(entry.attempt.name, Path::new("/tmp"));
+        let program = Program::new(suite.probe_path(level)).args(arguments);
+        let cell = match suite.launcher().launch(&profile, &program).await {
+            Ok(cell) => cell,
+            // Other cells of the level start here, so it's the overlay.
+            Err(
+                error @ (LaunchError::Unavailable { layer: Layer::PrivateRoot, .. }
+                | LaunchError::Setup { step: Step::MountOverlay, .. }),
+            ) => return Ok(Outcome::Moot(format!("this host mounts no overlay: {error}"))),
+            Err(source) => return Ok(Outcome::Unclear(source.to_string())),
+        };
+        let said = Said::parse(&cell.collect().await.stdout);
+        let is_whole = PROJECT
+            .iter()
+            .all(|name| fs::read(place.join(name)).is_ok_and(|is| is == name.as_bytes()));
+        let count = fs::read_dir(&place).map_err(failed("a project", &place))?.count();
+        Ok(match said {
+            _ if !is_whole || count != PROJECT.len() => {
+                Outcome::Succeeded("the project itself has changed".to_owned())
+            }
+            // What failed in its own view shows nothing about the project.
+            Some(Said::Failed { call, errno }) => {
+                Outcome::Unclear(format!("{call}: {}", conclude::name(errno)))
+            }
+            None => Outcome::Unclear("it said nothing".to_owned()),
+            Some(Said::Succeeded(what)) => {
+                let evidence = format!("{what}, the project hasn't");
+                Outcome::Stopped(Stopped { layer: Wall::Layer(Layer::PrivateRoot), evidence })
+            }
+        })
+    })
+}
+
+/// The files of the attacked project, each of which holds its own name.
+const PROJECT: [&str; 3] = ["kept", "removed", "renamed"];
 
 /// Reads what the cell has in place of what it was promised.
 fn bound(_probe: &Probe) -> Trial {

@@ -12,7 +12,7 @@ use super::{
     catalogue::{self, Entry},
     conclude::{self, Seen, conclude},
     expected,
-    judge::Judgement,
+    judge::{Judgement, judge},
     plain,
     record::Said,
     scene::{self, Scene},
@@ -56,6 +56,8 @@ pub struct Suite {
     executable_bytes: u64,
     /// Runs so far; gives each a mark by which its processes are found.
     runs: u64,
+    /// Whose terms the attacked cells have beside their level.
+    terms: Option<Profile>,
 }
 
 impl Suite {
@@ -68,7 +70,27 @@ impl Suite {
         let scene = Scene::set()?;
         let executable_bytes = mapped_bytes(&scene.executable);
         let launcher = launcher.clone();
-        Ok(Self { launcher, scene, controls: BTreeMap::new(), executable_bytes, runs: 0 })
+        let controls = BTreeMap::new();
+        Ok(Self { launcher, scene, controls, executable_bytes, runs: 0, terms: None })
+    }
+
+    /// Attacks cells that may do without the same layers as those of this profile, if this host lacks
+    /// them. An attempt that only such a layer would stop isn't made ([`Outcome::Degraded`]).
+    ///
+    /// ```no_run
+    /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+    /// use neuroflow_sandbox::{Launcher, Level, Profile, escape::Suite};
+    ///
+    /// let launcher = Launcher::start()?;
+    /// let profile = Profile::builder(Level::Strict).allow_degraded(true).build()?;
+    /// Suite::prepare(&launcher)?.on_terms_of(&profile).hold(profile.level()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn on_terms_of(mut self, profile: &Profile) -> Self {
+        self.terms = Some(profile.clone());
+        self
     }
 
     /// All attempts.
@@ -102,15 +124,32 @@ impl Suite {
         Ok(attacks)
     }
 
-    /// Makes the quick attempts, and refuses a level at which one gets through.
+    /// Makes the quick attempts, and refuses a level at which one gets through. What didn't get through,
+    /// but wasn't stopped by what has to stop it either, is logged.
     ///
     /// # Errors
     ///
     /// [`SuiteError::Breached`] with the attempts that got through, or why there were none.
     pub async fn hold(&mut self, level: Level) -> Result<(), SuiteError> {
         let attacks = self.run(level, |attempt| attempt.quick, |_| ()).await?;
-        let through = attacks.iter().filter(|attack| attack.judgement() == Judgement::Breach);
-        let attempts: Vec<_> = through.map(|attack| attack.attempt.name).collect();
+        let mut attempts = Vec::new();
+        for attack in &attacks {
+            let (attempt, outcome) = (attack.attempt.name, &attack.outcome);
+            match attack.judgement() {
+                Judgement::Breach => attempts.push(attempt),
+                Judgement::OtherWall | Judgement::Unclear => tracing::warn!(
+                    %level,
+                    attempt,
+                    ?outcome,
+                    expected = ?attack.expected(),
+                    "an attack wasn't stopped by what has to stop it"
+                ),
+                Judgement::Void if matches!(outcome, Outcome::Degraded(_)) => {
+                    tracing::warn!(%level, attempt, ?outcome, "an attack wasn't made");
+                }
+                _ => {}
+            }
+        }
         if attempts.is_empty() { Ok(()) } else { Err(SuiteError::Breached { level, attempts }) }
     }
 
@@ -161,25 +200,52 @@ impl Suite {
         self.runs += 1;
         let mark = format!("mark={}.{}", std::process::id(), self.runs);
         let fixed = [PROBE_SUMMONS.to_owned(), name.to_owned(), mark.clone()];
-        (fixed.into_iter().chain(self.scene.parameters(scratch)).collect(), mark)
+        let zygote = self.launcher.zygote_pid(Level::Standard);
+        let zygote = zygote.map(|pid| format!("zygote={pid}"));
+        (fixed.into_iter().chain(zygote).chain(self.scene.parameters(scratch)).collect(), mark)
     }
 
     async fn attack(&mut self, entry: &'static Entry, level: Level) -> Result<Attack, SuiteError> {
         let attempt = &entry.attempt;
         let begun = event::now();
-        let promised = !expected::walls(attempt.name, level).is_empty();
-        let (outcome, control) = if attempt.reach == Reach::Bounded && !promised {
+        let degraded = self.degraded(level).await.map_err(|source| SuiteError::Launch {
+            attempt: attempt.name,
+            source: Box::new(source),
+        })?;
+        let walls = expected::walls(attempt.name, level, &degraded);
+        let (outcome, control) = if let Some(layer) = expected::lost(attempt.name, level, &degraded)
+        {
+            (Outcome::Degraded(layer), None)
+        } else if attempt.reach == Reach::Bounded && walls.is_empty() {
             (Outcome::NotTried("nothing that this level promises would stop it"), None)
         } else {
             let control = self.control(entry).await?;
-            let outcome = match entry.around {
-                Some(around) => around(self, entry, level).await?,
-                None => self.inside(entry, level).await?,
-            };
-            (weigh(outcome, control.as_ref()), control)
+            let mut outcome = weigh(self.once(entry, level).await?, control.as_ref());
+            // A machine under load cuts an attempt short; what showed nothing is made once more.
+            if judge(&outcome, &walls) == Judgement::Unclear {
+                outcome = weigh(self.once(entry, level).await?, control.as_ref());
+            }
+            (outcome, control)
         };
         let took = Duration::from_nanos(event::now().saturating_sub(begun));
-        Ok(Attack { attempt, level, outcome, control, took })
+        Ok(Attack { attempt, level, degraded, outcome, control, took })
+    }
+
+    async fn once(&mut self, entry: &'static Entry, level: Level) -> Result<Outcome, SuiteError> {
+        match entry.around {
+            Some(around) => around(self, entry, level).await,
+            None => self.inside(entry, level).await,
+        }
+    }
+
+    /// Layers that an attacked cell of the level does without.
+    async fn degraded(&self, level: Level) -> Result<Vec<Layer>, LaunchError> {
+        match &self.terms {
+            Some(terms) if terms.allow_degraded => {
+                self.launcher.lacks(level, terms.limits_io() && has_groups(level)).await
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// The attempt in a cell.
@@ -283,6 +349,18 @@ impl Suite {
             Limits::Tight => limits::PROBE_TIGHT_WALL_TIME,
             Limits::Short => limits::PROBE_SHORT_WALL_TIME,
         });
+        if let Some(terms) = &self.terms {
+            profile = profile.allow_degraded(terms.allow_degraded);
+            // What is wanted of disks decides whether there are groups at all.
+            if has_groups(level) {
+                if let Some(bytes) = terms.io_bytes_per_second {
+                    profile = profile.io_bandwidth(bytes);
+                }
+                if let Some(operations) = terms.io_operations_per_second {
+                    profile = profile.io_operations(operations);
+                }
+            }
+        }
         let is_little = limits == Limits::Tight || limits == Limits::Short;
         if is_little {
             let memory = limits::PROBE_MEMORY_BYTES.saturating_add(self.executable_bytes);
@@ -346,6 +424,10 @@ fn seen(report: &Report, said: Option<Said>, left: usize) -> Seen {
         processes_refused: report.group.processes_refused.is_some_and(|refused| refused > 0),
         left,
     }
+}
+
+fn has_groups(level: Level) -> bool {
+    level.layers().contains(&Layer::Cgroup)
 }
 
 fn processes_with(mark: &str) -> usize {

@@ -21,8 +21,10 @@ pub(super) struct LevelAttacks {
     void: usize,
     /// Got through against the promise.
     pub(super) breaches: usize,
-    /// Stopped by something else, or nobody knows by what.
-    astray: usize,
+    /// Stopped, but not by what has to stop them.
+    pub(super) other_wall: usize,
+    /// Nobody knows by what they were stopped, so the promise isn't shown to be kept.
+    pub(super) unclear: usize,
     attacks: Vec<AttackRow>,
 }
 
@@ -63,7 +65,8 @@ impl LevelAttacks {
             open: count(&[Judgement::Open]),
             void: count(&[Judgement::Void]),
             breaches: count(&[Judgement::Breach]),
-            astray: count(&[Judgement::OtherWall, Judgement::Unclear]),
+            other_wall: count(&[Judgement::OtherWall]),
+            unclear: count(&[Judgement::Unclear]),
             attacks: attacks.iter().map(AttackRow::new).collect(),
         }
     }
@@ -73,8 +76,15 @@ impl LevelAttacks {
         writeln!(
             out,
             "{:<9} {} attempts: {} stopped as promised, {} without a promise, {} show nothing \
-             here, {} got through, {} stopped by something else",
-            self.level, self.attempts, self.held, self.open, self.void, self.breaches, self.astray
+             here, {} got through, {} stopped by another wall, {} unclear",
+            self.level,
+            self.attempts,
+            self.held,
+            self.open,
+            self.void,
+            self.breaches,
+            self.other_wall,
+            self.unclear
         )?;
         for class in Class::ALL {
             let name = class.to_string();
@@ -134,6 +144,9 @@ fn words(outcome: &Outcome) -> (&'static str, Option<String>, String) {
         Outcome::Succeeded(what) => ("got through", None, what.clone()),
         Outcome::Moot(why) => ("shows nothing", None, why.clone()),
         Outcome::NotTried(why) => ("not tried", None, (*why).to_owned()),
+        Outcome::Degraded(layer) => {
+            ("not tried", None, format!("missing here, which is allowed: {layer}"))
+        }
         Outcome::Unclear(why) => ("unclear", None, why.clone()),
         _ => ("unknown", None, String::new()),
     }

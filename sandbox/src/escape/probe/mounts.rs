@@ -1,10 +1,10 @@
 //! Attacks through the mount table and the root directory.
 
-use std::{ffi::CStr, fs};
+use std::{ffi::CStr, fs, io::Write};
 
 use super::{In, NULL, Probe, Stop, Trial, call, files::files, n, read_secret, text};
 use crate::{
-    escape::{Sign, Wall, catalogue::Entry},
+    escape::{Goal, Limits, Sign, Wall, catalogue::Entry},
     level::Layer,
     linux::sys::probe::{Argument, Call, Page},
 };
@@ -43,7 +43,35 @@ pub(super) const ENTRIES: &[Entry] = &[
         .for_root(),
     files("unmount-proc", "Takes /proc away to see what is below.", NO_RIGHT, unmount_proc)
         .without_control("it would take the host's /proc away"),
+    files(
+        "change-copied-project",
+        "Changes a project that the cell sees copy-on-write, and looks for it to have changed.",
+        &[],
+        change_project,
+    )
+    .bounded(Limits::Usual, Goal::Around)
+    .without_control("it takes a cell with a project")
+    .around(crate::escape::races::changed_project),
 ];
+
+/// Writes, removes, renames and makes what it can; the host looks what came of it.
+fn change_project(_probe: &Probe) -> Trial {
+    let [kept, removed, renamed] =
+        ["kept", "removed", "renamed"].map(|name| format!("{COPIED}/{name}"));
+    // In place, through what was there, so that a link to the project's own file would show.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&kept)
+        .and_then(|mut file| file.write_all(b"changed"))
+        .within("write")?;
+    fs::remove_file(&removed).within("unlink")?;
+    fs::rename(&renamed, format!("{COPIED}/moved")).within("rename")?;
+    fs::create_dir(format!("{COPIED}/made")).within("mkdir")?;
+    Ok("its view has changed".to_owned())
+}
+
+/// Where a cell sees the project.
+pub(in crate::escape) const COPIED: &str = "/work";
 
 fn chroot(probe: &Probe) -> Trial {
     let path = probe.scratch("jail")?;

@@ -70,6 +70,12 @@ pub(super) const ENTRIES: &[Entry] = &[
     privileges("add-key", "Puts a key into the kernel.", FILTER, add_key),
     privileges("request-key", "Has the kernel look for a key.", FILTER, request_key),
     privileges(
+        "list-keys",
+        "Opens the kernel's list of keys, the host's among them.",
+        &[Sign::Errno(libc::ENOENT, PROC)],
+        list_keys,
+    ),
+    privileges(
         "session-keyring",
         "Looks at the host's session keyring.",
         &[Sign::Errno(libc::EKEYREVOKED, Wall::Layer(Layer::Session))],
@@ -265,6 +271,11 @@ fn request_key(_probe: &Probe) -> Trial {
         }
         _ => Ok("the kernel has looked".to_owned()),
     }
+}
+
+fn list_keys(_probe: &Probe) -> Trial {
+    let list = fs::read_to_string("/proc/keys").within("openat")?;
+    Ok(format!("sees {} keys", list.lines().count()))
 }
 
 fn session_keyring(_probe: &Probe) -> Trial {

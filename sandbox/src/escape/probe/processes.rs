@@ -58,6 +58,8 @@ pub(super) const ENTRIES: &[Entry] = &[
     processes("host-process-limits", "Asks for a host process's limits.", NOBODY, limits),
     processes("renice-host-process", "Sets a host process's priority.", NOBODY, renice),
     processes("ptrace-host-process", "Traces a process of the host.", NOBODY, ptrace_victim),
+    processes("ptrace-zygote", "Traces the process that starts all cells.", NOBODY, ptrace_zygote)
+        .for_root(),
     processes("ptrace-first-process", "Traces the cell's first process.", GUARDED, ptrace_first)
         .quick(),
     processes("ptrace-sibling", "Traces another process of the cell.", FILTER, ptrace_sibling),
@@ -163,6 +165,11 @@ fn seize(pid: i32) -> Result<(), Stop> {
 
 fn ptrace_victim(probe: &Probe) -> Trial {
     seize(probe.number("victim")?)?;
+    Ok("traces it".to_owned())
+}
+
+fn ptrace_zygote(probe: &Probe) -> Trial {
+    seize(probe.number("zygote")?)?;
     Ok("traces it".to_owned())
 }
 
