@@ -177,6 +177,13 @@ const CPU: Metric<Counter, 1> = Metric::counter(
     ["level"],
 );
 
+/// Decisions of the cells' proxies.
+const EGRESS: Metric<Counter, 2> = Metric::counter(
+    "neuroflow_cell_egress_total",
+    "Requests of cells to their proxies, by what became of them and why.",
+    ["verdict", "reason"],
+);
+
 /// Running and waiting.
 const LOAD: Metric<Gauge, 1> =
     Metric::gauge("neuroflow_cells", "Cells that run, and requests that wait for one.", ["state"]);
@@ -190,6 +197,7 @@ pub(super) struct SandboxMeter {
     denied: Family<Counter, 2>,
     degraded: Family<Counter, 2>,
     cpu: Family<Counter, 1>,
+    egress: Family<Counter, 2>,
     load: Family<Gauge, 1>,
 }
 
@@ -202,6 +210,7 @@ impl SandboxMeter {
             denied: instruments.register(&DENIED)?,
             degraded: instruments.register(&DEGRADED)?,
             cpu: instruments.register(&CPU)?,
+            egress: instruments.register(&EGRESS)?,
             load: instruments.register(&LOAD)?,
         })
     }
@@ -221,6 +230,9 @@ impl CellMeter for SandboxMeter {
         }
         let used = (report.usage.user + report.usage.system).as_micros();
         self.cpu.with([&level]).add(u64::try_from(used).unwrap_or(u64::MAX));
+        for (reason, count) in report.egress.iter().flat_map(|egress| &egress.counts) {
+            self.egress.with([&reason.verdict().to_string(), reason.code()]).add(*count);
+        }
     }
 
     fn refused(&self, code: &str) {

@@ -151,5 +151,11 @@ fn only_allowed_hosts_are_reached() {
                except Exception as e: print(e.headers['x-neuroflow-egress'])";
     let ran = scratch.output(&["exec", "--allow", "api.test", "--", "python3", "-c", ask]);
     assert_eq!(ran.stdout, "denied; reason=host\n", "{ran:?}");
+    let ran =
+        scratch.output(&["exec", "--json", "--allow", "api.test", "--", "python3", "-c", ask]);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let (counts, reasons) = (&report["egress_counts"], &report["egress_counts"]["reasons"]);
+    assert_eq!((&counts["denied"], &counts["allowed"]), (&1.into(), &0.into()), "{report}");
+    assert_eq!((&reasons["host"], &report["prepared"]), (&1.into(), &false.into()), "{report}");
     scratch.output(&["exec", "--allow", "api.test:x", "--", "true"]).failed_with(125, &["--allow"]);
 }

@@ -81,6 +81,19 @@ fn requests_are_metered() {
 }
 
 #[test]
+fn what_a_cell_asks_its_proxy_for_is_metered() {
+    let scratch = Scratch::new();
+    let file = scratch.file("allow.toml", "[sandbox]\nallow = [\"api.test\"]\n");
+    let server = Server::start(&scratch, &["--config", &file, "--agents-enabled=shell"]);
+    let ask = "python3 -c \"import urllib.request as r\ntry: r.urlopen('http://other.test/')\n\
+               except Exception as e: print(e.code)\"";
+    assert_eq!(first_text(&server.ask("/", ask)), "403\n");
+    let (_, metrics) = get(server.metrics, "/metrics");
+    let line = "neuroflow_cell_egress_total{reason=\"host\",verdict=\"denied\"} 1";
+    assert!(metrics.contains(line), "{line} isn't in {metrics}");
+}
+
+#[test]
 fn a_signal_stops_it_in_good_order() {
     for signal in ["TERM", "INT"] {
         let scratch = Scratch::new();

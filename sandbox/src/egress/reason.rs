@@ -11,7 +11,7 @@ use std::fmt;
 /// assert_eq!(EgressReason::Host.verdict(), EgressVerdict::Denied);
 /// assert_eq!(EgressReason::Idle.verdict(), EgressVerdict::Cut);
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum EgressReason {
     /// A rule allows it, and it came to its end.

@@ -1,6 +1,6 @@
 //! What a cell asked for, and what became of it.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::reason::{EgressReason, EgressVerdict};
 
@@ -59,6 +59,8 @@ pub struct EgressReport {
     /// The first [`limits::EGRESS_DECISIONS`](crate::limits::EGRESS_DECISIONS), in the order of
     /// their ends.
     pub decisions: Vec<Decision>,
+    /// How often each reason was given, whether or not the decision was kept.
+    pub counts: BTreeMap<EgressReason, u64>,
     /// Requests that a rule allowed, including those that failed or were cut.
     pub allowed: u64,
     /// Requests that were refused.

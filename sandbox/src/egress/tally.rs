@@ -49,6 +49,7 @@ impl Tally {
             "egress"
         );
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept.counts.entry(decision.reason).or_default() += 1;
         if verdict == EgressVerdict::Denied {
             kept.denied += 1;
         } else {
@@ -98,6 +99,8 @@ impl Counter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::egress::EgressReason;
 
@@ -137,5 +140,7 @@ mod tests {
         assert_eq!(report.dropped, 6);
         assert_eq!(report.allowed + report.denied, u64::from(most) + 6);
         assert_eq!(report.denied, u64::from(most) / 2 + 3);
+        let (host, idle) = (EgressReason::Host, EgressReason::Idle);
+        assert_eq!(report.counts, BTreeMap::from([(host, report.denied), (idle, report.allowed)]));
     }
 }

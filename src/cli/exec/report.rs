@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use neuroflow::sandbox::{EgressVerdict, End, Output, Report};
+use neuroflow::sandbox::{EgressReport, EgressVerdict, End, GroupUsage, Output, Report};
 use serde::Serialize;
 
 use super::ExecError;
@@ -33,13 +33,62 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_cell_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    peak_processes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    processes_refused: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throttled_periods: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     throttled_seconds: Option<f64>,
+    /// Of what was counted: what threads waited for, and for how long.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    stalled_seconds: BTreeMap<&'static str, f64>,
+    prepared: bool,
     boundary: String,
     degraded: Vec<String>,
     denied: BTreeMap<&'a str, u32>,
     stages: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     egress: Vec<Request<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress_counts: Option<Counts>,
+}
+
+/// All decisions of the egress proxy, those that aren't listed included.
+#[derive(Debug, Serialize)]
+struct Counts {
+    allowed: u64,
+    denied: u64,
+    unlisted: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+    reasons: BTreeMap<&'static str, u64>,
+}
+
+impl From<&EgressReport> for Counts {
+    fn from(report: &EgressReport) -> Self {
+        let reasons = report.counts.iter().map(|(reason, count)| (reason.code(), *count));
+        Self {
+            allowed: report.allowed,
+            denied: report.denied,
+            unlisted: report.dropped,
+            bytes_up: report.bytes_up,
+            bytes_down: report.bytes_down,
+            reasons: reasons.collect(),
+        }
+    }
+}
+
+/// What a group counted of waiting, by what was waited for; `all`: by all threads at once.
+fn stalls(group: &GroupUsage) -> BTreeMap<&'static str, f64> {
+    let counted = [
+        ("cpu", group.cpu_stalled),
+        ("memory", group.memory_stalled),
+        ("memory_all", group.memory_stalled_fully),
+        ("io", group.io_stalled),
+        ("io_all", group.io_stalled_fully),
+    ];
+    counted.into_iter().filter_map(|(what, time)| Some((what, time?.as_secs_f64()))).collect()
 }
 
 /// A decision of the egress proxy.
@@ -96,7 +145,12 @@ impl ExecReport {
             system_seconds: report.usage.system.as_secs_f64(),
             peak_resident_bytes: report.usage.peak_resident_bytes,
             peak_cell_bytes: report.group.memory_peak_bytes,
+            peak_processes: report.group.processes_peak,
+            processes_refused: report.group.processes_refused,
+            throttled_periods: report.group.throttled_periods,
             throttled_seconds: report.group.throttled.map(|time| time.as_secs_f64()),
+            stalled_seconds: stalls(&report.group),
+            prepared: report.prepared,
             boundary: report.boundary.to_string(),
             degraded: report.degraded.iter().map(ToString::to_string).collect(),
             denied: report
@@ -124,8 +178,27 @@ impl ExecReport {
                     bytes_down: decision.bytes_down,
                 })
                 .collect(),
+            egress_counts: report.egress.as_ref().map(Counts::from),
         };
         let text = serde_json::to_string_pretty(&json)?;
         writeln!(out, "{text}").map_err(ExecError::Output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_counted_is_told() {
+        assert!(stalls(&GroupUsage::default()).is_empty());
+        let group = GroupUsage {
+            cpu_stalled: Some(Duration::from_millis(1500)),
+            io_stalled_fully: Some(Duration::ZERO),
+            ..GroupUsage::default()
+        };
+        assert_eq!(stalls(&group), BTreeMap::from([("cpu", 1.5), ("io_all", 0.0)]));
     }
 }
