@@ -110,11 +110,43 @@ impl<M: Message> Address<M> {
         let Some(clock) = target.clock() else {
             return Err(SendError { message, reason: target.absence() });
         };
-        let (header, pass) = match self.authorise(header, &message, || clock.now()) {
+        self.try_enter(&target, header, message, || clock.now())
+    }
+
+    /// Like [`try_tell`](Self::try_tell), for whoever has just looked at the kernel's clock: that costs
+    /// as much as the rest.
+    ///
+    /// ```
+    /// use neuroflow_kernel::{Address, Clock, Header, Message};
+    /// fn tell_all<M: Message>(to: &Address<M>, messages: Vec<M>, clock: &Clock) -> usize {
+    ///     let now = clock.now();
+    ///     let taken = |message| to.try_tell_at(now, Header::new(), message).is_ok();
+    ///     messages.into_iter().map(taken).filter(|taken| *taken).count()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Gives the message back and says why it wasn't taken.
+    pub fn try_tell_at(&self, now: Moment, header: Header, message: M) -> Result<(), SendError<M>> {
+        let target = self.target();
+        if target.clock().is_none() {
+            return Err(SendError { message, reason: target.absence() });
+        }
+        self.try_enter(&target, header, message, || now)
+    }
+
+    fn try_enter(
+        &self,
+        target: &Target<'_, M>,
+        header: Header,
+        message: M,
+        now: impl Fn() -> Moment,
+    ) -> Result<(), SendError<M>> {
+        let (header, pass) = match self.authorise(header, &message, &now) {
             Ok(authorised) => authorised,
             Err(reason) => return Err(SendError { message, reason }),
         };
-        match self.enter(&target, header, message) {
+        match self.enter(target, header, message, now) {
             Ok(()) => {
                 pass.used();
                 Ok(())
@@ -326,7 +358,7 @@ impl<M: Message> Address<M> {
             Ok(authorised) => authorised,
             Err(reason) => return Err(never(message, reason)),
         };
-        match self.enter(&target, header, message) {
+        match self.enter(&target, header, message, || now) {
             Ok(()) => {
                 pass.used();
                 Ok(Taken { deadline, clock })
@@ -344,7 +376,13 @@ impl<M: Message> Address<M> {
         }
     }
 
-    fn enter(&self, target: &Target<'_, M>, header: Header, message: M) -> Result<(), Unsent<M>> {
+    fn enter(
+        &self,
+        target: &Target<'_, M>,
+        header: Header,
+        message: M,
+        now: impl Fn() -> Moment,
+    ) -> Result<(), Unsent<M>> {
         let inbox: &Arc<dyn Inbox<M>> = match target {
             Target::Life(inbox) => inbox,
             Target::Name(_, Some(inbox)) => inbox,
@@ -352,7 +390,7 @@ impl<M: Message> Address<M> {
                 return Err(Unsent { header, message, reason: target.absence(), near: None });
             }
             Target::Remote(route) => {
-                let sent = route.try_send(header.clone(), self.grant.as_ref(), message);
+                let sent = route.try_send(header.clone(), self.grant.as_ref(), message, now());
                 return sent.map_err(|Untaken { message, reason, near }| Unsent {
                     header,
                     message,
@@ -401,14 +439,16 @@ impl<M: Message> Address<M> {
                     return Ok(());
                 }
                 // The link seems to have room; others may have been faster.
-                Ok(Ok(None)) => match self.enter(target, unsent.header, unsent.message) {
-                    Err(again) if again.is_overload() && clock.now() < deadline => {
-                        unsent = again;
-                        // A link that is always ready must not keep this thread for itself.
-                        tokio::task::yield_now().await;
+                Ok(Ok(None)) => {
+                    match self.enter(target, unsent.header, unsent.message, || clock.now()) {
+                        Err(again) if again.is_overload() && clock.now() < deadline => {
+                            unsent = again;
+                            // A link that is always ready must not keep this thread for itself.
+                            tokio::task::yield_now().await;
+                        }
+                        sent => return sent,
                     }
-                    sent => return sent,
-                },
+                }
                 Ok(Err(reason)) => return Err(Unsent { reason, ..unsent }),
                 Err(_elapsed) => return Err(unsent),
             }
@@ -559,8 +599,12 @@ impl<W: WireRequest> Address<Request<W>> {
     ) -> impl Future<Output = Result<(), AskError>> + Send {
         let parcel = Parcel::archive(message);
         async move {
+            // A future within would hold the message once more, and be moved with it.
             let request = Request { parcel: parcel?, replies: ReplySink::unheard() };
-            Ok(self.tell(header, request).await.map_err(|unsent| unsent.reason)?)
+            match self.send_now(header, request) {
+                Ok(_taken) => Ok(()),
+                Err(later) => Ok(later.await.map(drop).map_err(|unsent| unsent.reason)?),
+            }
         }
     }
 }

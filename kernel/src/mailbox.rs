@@ -7,7 +7,8 @@
 //! reach it there, and stops, which call it away, concern it otherwise. One with children goes back
 //! to `ractor`'s loop after each message, where it hears of their ends.
 
-use std::collections::VecDeque;
+mod blocks;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,12 +16,13 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::sync::{Notify, Semaphore};
 
+use self::blocks::Blocks;
 use crate::address::Refusal;
 use crate::capability::Grant;
 use crate::clock::{Clock, Moment};
 use crate::header::Header;
 use crate::id::{ActorId, Generation};
-use crate::limits::{IDLE_QUEUE_ROOM, TIMING_SAMPLE};
+use crate::limits::TIMING_SAMPLE;
 use crate::message::Message;
 use crate::monitor::{Down, Fall};
 use crate::name::Path;
@@ -289,7 +291,7 @@ pub(crate) struct Mailbox<M: Message> {
 struct Queue<M> {
     open: bool,
     pushed: u64,
-    waiting: VecDeque<Envelope<M>>,
+    waiting: Blocks<Envelope<M>>,
     actor: Attention,
 }
 
@@ -333,20 +335,12 @@ impl<M> Queue<M> {
         self.actor = Attention::Elsewhere;
         if self.waiting.is_empty() { Call::Needless } else { self.call() }
     }
-
-    fn pop(&mut self) -> Option<Envelope<M>> {
-        let next = self.waiting.pop_front();
-        if self.waiting.is_empty() && self.waiting.capacity() > IDLE_QUEUE_ROOM {
-            self.waiting = VecDeque::new();
-        }
-        next
-    }
 }
 
 impl<M: Message> Mailbox<M> {
     pub(crate) fn new(vitals: Arc<Vitals>, actor: ractor::ActorRef<Wake>) -> Arc<Self> {
         let actor_is = Attention::Elsewhere;
-        let queue = Queue { open: true, pushed: 0, waiting: VecDeque::new(), actor: actor_is };
+        let queue = Queue { open: true, pushed: 0, waiting: Blocks::new(), actor: actor_is };
         Arc::new(Self { vitals, actor, queue: Mutex::new(queue) })
     }
 
@@ -367,12 +361,13 @@ impl<M: Message> Mailbox<M> {
         }
     }
 
-    /// What the actor does next, if something waits.
-    pub(crate) fn take(&self) -> Option<Envelope<M>> {
+    /// Puts what the actor does next into `next`, if something waits.
+    ///
+    /// An envelope is large, and one that is handed on from future to future is copied each time.
+    pub(crate) fn take(&self, next: &mut Option<Envelope<M>>) {
         let mut queue = self.queue();
-        let next = queue.pop();
+        *next = queue.waiting.pop_front();
         queue.actor = if next.is_some() { Attention::Busy } else { Attention::Elsewhere };
-        next
     }
 
     /// The actor goes back to `ractor`'s loop, and is called again if something waits.
@@ -381,12 +376,12 @@ impl<M: Message> Mailbox<M> {
         self.make(call);
     }
 
-    /// What the actor does next, as soon as there is something; nothing if it's called away.
-    pub(crate) async fn next(&self) -> Option<Envelope<M>> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    /// Puts what the actor does next into `next` as soon as there is something; nothing if it's called away.
+    pub(crate) async fn next(&self, next: &mut Option<Envelope<M>>) {
+        std::future::poll_fn(|cx| self.poll_next(cx, next)).await;
     }
 
-    fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Envelope<M>>> {
+    fn poll_next(&self, cx: &mut Context<'_>, next: &mut Option<Envelope<M>>) -> Poll<()> {
         // A queue that is never empty must not keep this thread for itself.
         let budget = ready!(tokio::task::coop::poll_proceed(cx));
         let mut queue = self.queue();
@@ -394,13 +389,14 @@ impl<M: Message> Mailbox<M> {
             let call = queue.turn_away();
             drop(queue);
             self.make(call);
-            return Poll::Ready(None);
+            *next = None;
+            return Poll::Ready(());
         }
-        let next = queue.pop();
+        *next = queue.waiting.pop_front();
         if next.is_some() {
             queue.actor = Attention::Busy;
             budget.made_progress();
-            return Poll::Ready(next);
+            return Poll::Ready(());
         }
         queue.actor = Attention::Here(cx.waker().clone());
         Poll::Pending
@@ -466,10 +462,6 @@ impl<M: Message> Inbox<M> for Mailbox<M> {
         };
         let sent = sampled.then(|| self.vitals.clock.now());
         let work = Work::Message(message);
-        if queue.waiting.capacity() == 0 {
-            // Left to itself a first push makes room for four, and most mailboxes hold one at most.
-            queue.waiting.reserve_exact(1);
-        }
         queue.waiting.push_back(Envelope { header, grant, sent, found_idle, work });
         let call = queue.call();
         drop(queue);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::address::{Address, Refusal, SendError};
 use crate::capability::Grant;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::header::Header;
 use crate::id::Generation;
 use crate::message::{Request, WireMessage, WireRequest};
@@ -132,7 +132,8 @@ pub trait RemotePort: Send + Sync + 'static {
         None
     }
 
-    /// Puts a request on the wire if the link's credit allows it now.
+    /// Puts a request on the wire if the link's credit allows it now. `now` is this moment: whoever
+    /// sends has looked at the clock already, which costs as much as a frame's header.
     ///
     /// # Errors
     /// Drops `replies` and says why: whoever keeps them has taken the request.
@@ -143,6 +144,7 @@ pub trait RemotePort: Send + Sync + 'static {
         grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
+        now: Moment,
     ) -> Result<(), RemoteError>;
 
     /// Waits until a send of so many bytes to `target` is worth another try.
@@ -288,6 +290,7 @@ pub(crate) trait RemoteRoute<M>: Send + Sync {
         header: Header,
         grant: Option<&Arc<Grant>>,
         message: M,
+        now: Moment,
     ) -> Result<(), Untaken<M>>;
     /// Bytes that the message has on the wire.
     fn weight(&self, message: &M) -> usize;
@@ -300,13 +303,23 @@ pub(crate) trait RemoteRoute<M>: Send + Sync {
 impl<W: WireRequest> Address<Request<W>> {
     /// The address of an actor behind a link.
     pub fn remote(port: Arc<dyn RemotePort>, target: RemoteTarget) -> Self {
-        Self::of_remote(Arc::new(Remote { port, target }))
+        Self::of_remote(Arc::new(Remote { port, target, nobody: Arc::new(Nobody) }))
     }
 }
 
 struct Remote {
     port: Arc<dyn RemotePort>,
     target: RemoteTarget,
+    /// What links get for the replies of messages that want none.
+    nobody: Arc<Nobody>,
+}
+
+fn refusal(error: RemoteError) -> Refusal {
+    match error {
+        RemoteError::Saturated { .. } => Refusal::Overloaded { capacity: 0 },
+        RemoteError::Stale { generation, .. } => Refusal::Stale { generation },
+        error => Refusal::Unreachable(Arc::new(error)),
+    }
 }
 
 impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
@@ -315,26 +328,31 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         header: Header,
         grant: Option<&Arc<Grant>>,
         message: Request<W>,
+        now: Moment,
     ) -> Result<(), Untaken<Request<W>>> {
         let chosen = match self.port.choose(&self.target, message.parcel.as_raw()) {
-            Some(Chosen::Here(actor)) => return here(actor, header, message),
+            Some(Chosen::Here(actor)) => return here(actor, header, message, now),
             Some(Chosen::There(target)) => Some(target),
             None => None,
         };
         let target = chosen.as_ref().unwrap_or(&self.target);
         let Request { parcel, replies } = message;
+        if !replies.is_heard() {
+            let nobody = Arc::clone(&self.nobody) as Arc<dyn RawReplies>;
+            let raw = parcel.as_raw().clone();
+            let sent = self.port.send(target, &header, grant, raw, nobody, now);
+            return sent.map_err(|error| Untaken {
+                message: Request { parcel, replies },
+                reason: refusal(error),
+                near: None,
+            });
+        }
         let replies = Arc::new(TypedReplies::<W::Reply>(replies));
         let raw = Arc::clone(&replies) as Arc<dyn RawReplies>;
-        match self.port.send(target, &header, grant, parcel.as_raw().clone(), raw) {
+        match self.port.send(target, &header, grant, parcel.as_raw().clone(), raw, now) {
             Ok(()) => Ok(()),
             Err(error) => {
-                let reason = match &error {
-                    RemoteError::Saturated { .. } => Refusal::Overloaded { capacity: 0 },
-                    RemoteError::Stale { generation, .. } => {
-                        Refusal::Stale { generation: *generation }
-                    }
-                    _ => Refusal::Unreachable(Arc::new(error)),
-                };
+                let reason = refusal(error);
                 // The port let go of its half, so this one is the last.
                 let replies = match Arc::try_unwrap(replies) {
                     Ok(TypedReplies(replies)) => replies,
@@ -371,15 +389,45 @@ fn here<W: WireRequest>(
     actor: Arc<dyn Any + Send + Sync>,
     header: Header,
     message: Request<W>,
+    now: Moment,
 ) -> Result<(), Untaken<Request<W>>> {
     let Ok(near) = actor.downcast::<Address<Request<W>>>() else {
         // As an actor of another node would say it.
         message.replies.mark_failed(StreamError::Mismatch);
         return Ok(());
     };
-    match near.try_tell(header, message) {
+    match near.try_tell_at(now, header, message) {
         Ok(()) => Ok(()),
         Err(SendError { message, reason }) => Err(Untaken { message, reason, near: Some(near) }),
+    }
+}
+
+/// Takes what it's told, as [`ReplySink::unheard`] does.
+struct Nobody;
+
+impl RawReplies for Nobody {
+    fn deliver(&self, _: RawParcel) -> Result<(), DeliverError> {
+        Ok(())
+    }
+
+    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn finish(&self) {}
+
+    fn fail(&self, _: StreamError) {}
+
+    fn is_wanted(&self) -> bool {
+        false
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::pending())
     }
 }
 

@@ -134,7 +134,7 @@ pub fn reply_stream<T>() -> (ReplySink<T>, ReplyStream<T>) {
     let (sender, receiver) = mpsc::channel(STREAM_CAPACITY);
     let ending = Arc::new(AtomicU8::new(INTERRUPTED));
     (
-        ReplySink { sender: Some(sender), ending: Arc::clone(&ending) },
+        ReplySink { heard: Some(Heard { sender, ending: Arc::clone(&ending) }) },
         ReplyStream { receiver, ending, over: false },
     )
 }
@@ -153,7 +153,12 @@ const FINISHED: u8 = 1;
 /// ```
 pub struct ReplySink<T> {
     /// None if nobody ever wanted to hear.
-    sender: Option<mpsc::Sender<T>>,
+    heard: Option<Heard<T>>,
+}
+
+/// What a sink and its stream share.
+struct Heard<T> {
+    sender: mpsc::Sender<T>,
     ending: Arc<AtomicU8>,
 }
 
@@ -161,12 +166,22 @@ impl<T> ReplySink<T> {
     /// A sink whose replies nobody wants: it takes them all, and never says that the consumer has
     /// gone.
     pub fn unheard() -> Self {
-        Self { sender: None, ending: Arc::new(AtomicU8::new(FINISHED)) }
+        Self { heard: None }
     }
 
     /// Whether somebody ever wanted the replies.
     pub fn is_heard(&self) -> bool {
-        self.sender.is_some()
+        self.heard.is_some()
+    }
+
+    fn sender(&self) -> Option<&mpsc::Sender<T>> {
+        self.heard.as_ref().map(|heard| &heard.sender)
+    }
+
+    fn end(&self, code: u8) {
+        if let Some(heard) = &self.heard {
+            heard.ending.store(code, Ordering::Release);
+        }
     }
 
     /// Sends, waiting for room while the consumer is there. The consumer's going away ends the wait.
@@ -174,7 +189,7 @@ impl<T> ReplySink<T> {
     /// # Errors
     /// [`SinkError::Closed`] with the value if the consumer has gone.
     pub async fn send(&self, value: T) -> Result<(), SinkError<T>> {
-        match &self.sender {
+        match self.sender() {
             Some(sender) => sender.send(value).await.map_err(|unsent| SinkError::Closed(unsent.0)),
             None => Ok(()),
         }
@@ -185,7 +200,7 @@ impl<T> ReplySink<T> {
     /// # Errors
     /// Gives the value back and says whether the consumer is slow or gone.
     pub fn try_send(&self, value: T) -> Result<(), SinkError<T>> {
-        let Some(sender) = &self.sender else { return Ok(()) };
+        let Some(sender) = self.sender() else { return Ok(()) };
         sender.try_send(value).map_err(|unsent| match unsent {
             mpsc::error::TrySendError::Full(value) => SinkError::Full(value),
             mpsc::error::TrySendError::Closed(value) => SinkError::Closed(value),
@@ -199,7 +214,7 @@ impl<T> ReplySink<T> {
 
     /// What the stream will end with once the last sink is dropped.
     pub(crate) fn mark_finished(&self) {
-        self.ending.store(FINISHED, Ordering::Release);
+        self.end(FINISHED);
     }
 
     /// Cuts off a consumer that doesn't keep up; it's told so after what it has already got.
@@ -214,24 +229,24 @@ impl<T> ReplySink<T> {
 
     /// What the stream will end with once the last sink is dropped.
     pub(crate) fn mark_failed(&self, why: StreamError) {
-        self.ending.store(why.code(), Ordering::Release);
+        self.end(why.code());
     }
 
     /// Waits for room, or until the consumer has gone.
     pub(crate) async fn room(&self) {
-        if let Some(sender) = &self.sender {
+        if let Some(sender) = self.sender() {
             let _permit = sender.reserve().await;
         }
     }
 
     /// Whether the consumer has gone.
     pub fn is_closed(&self) -> bool {
-        self.sender.as_ref().is_some_and(mpsc::Sender::is_closed)
+        self.sender().is_some_and(mpsc::Sender::is_closed)
     }
 
     /// Waits until the consumer has gone. Work done for it can stop then.
     pub async fn closed(&self) {
-        match &self.sender {
+        match self.sender() {
             Some(sender) => sender.closed().await,
             None => std::future::pending().await,
         }
@@ -240,7 +255,8 @@ impl<T> ReplySink<T> {
 
 impl<T> Drop for ReplySink<T> {
     fn drop(&mut self) {
-        if self.ending.load(Ordering::Acquire) != INTERRUPTED {
+        let Some(heard) = &self.heard else { return };
+        if heard.ending.load(Ordering::Acquire) != INTERRUPTED {
             return;
         }
         match fate() {

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use neuroflow_kernel::{
-    Address, AttenuateError, Down, Fall, Generation, Header, Name, NameError, RawParcel, ReplySink,
-    ReplyStream, Request, Restriction, StreamError, WireMessage, WireRequest, reply_stream,
+    Address, AttenuateError, Down, Fall, Generation, Header, Moment, Name, NameError, RawParcel,
+    ReplySink, ReplyStream, Request, Restriction, StreamError, WireMessage, WireRequest,
+    reply_stream,
 };
 
 use crate::identity::NodeId;
@@ -21,6 +23,8 @@ use crate::limits::MAX_EXPORTS;
 #[derive(Default)]
 pub(crate) struct Exports {
     names: RwLock<HashMap<String, Export>>,
+    /// How often they have changed.
+    version: AtomicU64,
     services: OnceLock<Vec<Arc<dyn Service>>>,
     /// What peers have asked for with a key.
     pub(crate) keyed: Keyed,
@@ -83,6 +87,13 @@ pub enum ExportError {
     },
 }
 
+/// What an asker has found by a name.
+pub(crate) struct Found {
+    name: String,
+    actor: Arc<dyn Exported>,
+    version: u64,
+}
+
 /// Who asks.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
@@ -107,11 +118,15 @@ impl Exports {
         }
         let typed = Arc::new(address.clone());
         exports.insert(name, Export { actor: Arc::new(Typed(address)), typed, allowed });
+        self.version.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
     pub(crate) fn remove(&self, name: &str) -> bool {
-        self.names.write().unwrap_or_else(PoisonError::into_inner).remove(name).is_some()
+        let mut exports = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let removed = exports.remove(name).is_some();
+        self.version.fetch_add(1, Ordering::Release);
+        removed
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -134,6 +149,30 @@ impl Exports {
             Allowed::Nodes(nodes) => nodes.contains(&asker.node),
         };
         allowed.then(|| Arc::clone(&export.actor))
+    }
+
+    /// The same for an asker that asks for one name again and again: `last` is what was found for it before.
+    /// Rights that it has as a node don't change while it's connected.
+    pub(crate) fn find_again(
+        &self,
+        name: &str,
+        asker: &Asker<'_>,
+        last: &mut Option<Found>,
+    ) -> Option<Arc<dyn Exported>> {
+        // Before the look: what changes meanwhile is looked at again.
+        let version = self.version.load(Ordering::Acquire);
+        if let Some(found) = last
+            && found.version == version
+            && found.name == name
+        {
+            return Some(Arc::clone(&found.actor));
+        }
+        let actor = self.find(name, asker)?;
+        // What a service gives for a name may be another thing each time, and counts while it's held.
+        if !name.starts_with(RESERVED) {
+            *last = Some(Found { name: name.to_owned(), actor: Arc::clone(&actor), version });
+        }
+        Some(actor)
     }
 
     fn service(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>> {
@@ -183,8 +222,8 @@ impl fmt::Debug for Exports {
 
 /// An actor of this node as links know it: something that takes parcels.
 pub(crate) trait Exported: Send + Sync {
-    /// Validates the parcel, once, and puts it into the actor's mailbox.
-    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool) -> Delivery;
+    /// Validates the parcel, once, and puts it into the actor's mailbox. `now` is about this moment.
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool, now: Moment) -> Delivery;
 
     /// The life that is there now.
     fn generation(&self) -> Option<Generation>;
@@ -241,7 +280,7 @@ pub(crate) fn exported<W: WireRequest>(address: Address<Request<W>>) -> Arc<dyn 
 }
 
 impl<W: WireRequest> Exported for Typed<W> {
-    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool) -> Delivery {
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool, now: Moment) -> Delivery {
         let Ok(parcel) = parcel.open::<W>() else {
             return Delivery::Refused(StreamError::Mismatch);
         };
@@ -252,7 +291,7 @@ impl<W: WireRequest> Exported for Typed<W> {
             (ReplySink::unheard(), None)
         };
         let request = Request { parcel, replies };
-        match self.0.try_tell(header.clone(), request) {
+        match self.0.try_tell_at(now, header.clone(), request) {
             Ok(()) => Delivery::Taken(source),
             Err(unsent) if unsent.reason.is_retryable() => {
                 let address = self.0.clone();
@@ -304,5 +343,69 @@ where
         // The future holds nothing but its place in the stream, which is there again next time.
         let next = pin!(self.0.next());
         next.poll(cx).map(|item| item.map(|item| item.map(|reply| reply.as_raw().clone())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use neuroflow_kernel::{Actor, ChildSpec, Kernel};
+
+    use super::*;
+
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    struct Ping;
+
+    impl WireMessage for Ping {
+        const NAME: &'static str = "test.ping";
+        const VERSION: u16 = 1;
+    }
+
+    impl WireRequest for Ping {
+        type Reply = Ping;
+    }
+
+    struct Deaf;
+
+    impl Actor for Deaf {
+        type Message = Request<Ping>;
+        type Error = Infallible;
+        const KIND: &'static str = "deaf";
+
+        async fn handle(
+            &mut self,
+            _: Request<Ping>,
+            _: &mut neuroflow_kernel::Context<Request<Ping>>,
+        ) -> Result<(), Infallible> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_found_is_found_again_until_an_offer_changes() {
+        let kernel = Kernel::builder().start().await.unwrap();
+        let (spec, address) = ChildSpec::new("deaf", || Deaf).unwrap();
+        kernel.root().start(spec).await.unwrap();
+        let exports = Exports::default();
+        let worker = Asker { node: NodeId::from([7; 32]), roles: &["worker".to_owned()] };
+        let mut last = None;
+        let mut find = |name| exports.find_again(name, &worker, &mut last);
+        let offer = |name, allowed| exports.insert(name, address.clone(), allowed).unwrap();
+        assert!(find("a").is_none());
+        offer("a", Allowed::Role("worker".into()));
+        let first = find("a").unwrap();
+        assert!(Arc::ptr_eq(&first, &find("a").unwrap()));
+        offer("b", Allowed::Everyone);
+        assert!(Arc::ptr_eq(&first, &find("a").unwrap()));
+        assert!(!Arc::ptr_eq(&first, &find("b").unwrap()));
+        // Another one under the same name; nobody any more; one that isn't for this node.
+        offer("a", Allowed::Everyone);
+        let second = find("a").unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(exports.remove("a") && find("a").is_none());
+        offer("a", Allowed::Nodes(Vec::new()));
+        assert!(find("a").is_none() && find("b").is_some());
+        kernel.stop().await;
     }
 }

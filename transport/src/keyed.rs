@@ -121,7 +121,7 @@ impl Keyed {
             Arrival::Full => return Delivery::Refused(StreamError::Overloaded),
             Arrival::First(execution) => {
                 let delivery = match actor() {
-                    Some(actor) => actor.deliver(header, parcel, true),
+                    Some(actor) => actor.deliver(header, parcel, true, now),
                     None => Delivery::Refused(StreamError::Stale),
                 };
                 match delivery {

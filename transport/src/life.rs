@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, Clock, Down, Fall, Generation, Grant, Header, RawParcel, RawReplies, RemoteError,
-    RemotePort, RemoteTarget, Request, WireRequest,
+    Address, Clock, Down, Fall, Generation, Grant, Header, Moment, RawParcel, RawReplies,
+    RemoteError, RemotePort, RemoteTarget, Request, WireRequest,
 };
 
 use crate::endpoint::Links;
@@ -25,6 +25,7 @@ impl RemotePort for Incarnation {
         _grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
+        now: Moment,
     ) -> Result<(), RemoteError> {
         let Some((peer, link)) = self.links.link(target) else {
             return Err(RemoteError::Unreachable { target: target.to_string() });
@@ -33,7 +34,7 @@ impl RemotePort for Incarnation {
             let generation = target.generation().unwrap_or(Generation::FIRST);
             return Err(RemoteError::Stale { target: target.to_string(), generation });
         }
-        self.links.send_on(&peer, &link, target, header, parcel, replies)
+        self.links.send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
     fn ready<'a>(
@@ -107,7 +108,7 @@ impl Links {
             return Ok(target);
         }
         // Another key each time, so that many are spread.
-        let key = self.shared.clock.now().since(neuroflow_kernel::Moment::ORIGIN).as_nanos();
+        let key = self.shared.clock.now().since(Moment::ORIGIN).as_nanos();
         let placed = self.first_placed(&target, &key.to_le_bytes());
         let node = placed.ok_or_else(|| RemoteError::Unplaced { target: target.to_string() })?;
         Ok(target.on_node(&node.to_string()))

@@ -108,12 +108,22 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(50);
 /// The longest wait before a lost link is dialled again.
 pub const REDIAL_MAX: Duration = Duration::from_secs(5);
 
-/// Largest packet that path discovery tries. 8 952 with segmentation offload stalls on loopback.
-pub const MAX_PACKET_BYTES: u16 = 6_500;
+/// Largest packet that path discovery tries: four make a call to the system. What a packet costs, however
+/// much is in it, is most of what bytes cost on a path that carries such packets: against 6 500, large messages
+/// are half as fast again. With larger ones a small message waits longer than needed behind a large one.
+pub const MAX_PACKET_BYTES: u16 = 16_000;
 
-/// Bytes that may be in flight however long they take: five of the largest packets. Measured with
-/// large messages on a busy machine: more was no faster, and small messages waited for it.
-pub const IN_FLIGHT_BYTES: u64 = 32 * 1024;
+/// Bytes of packets that are given to the system in one call: no more than a datagram may have, headers
+/// included.
+pub const SEND_CALL_BYTES: usize = 65_000;
+
+/// Bytes of packets that the system gives in one piece: as many as a datagram may have.
+pub const RECEIVE_CALL_BYTES: usize = 65_536;
+
+/// Bytes that may be in flight however long they take: four of the largest packets. While the receiver runs on
+/// another core and sleeps in between, a round trip of little takes longer than [`QUEUEING`] allows, and so
+/// little is sent, and it sleeps again: with half as much a link can stay at a third of its speed.
+pub const IN_FLIGHT_BYTES: u64 = 64 * 1024;
 
 /// How much longer than on an idle path a round trip may take before less is sent: what a small
 /// message waits behind a large one.

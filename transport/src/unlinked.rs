@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Clock, Grant, Header, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
+    Clock, Grant, Header, Moment, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
 };
 
 /// The port of a node without links: every send is refused as
@@ -48,6 +48,7 @@ impl RemotePort for Unlinked {
         _grant: Option<&Arc<Grant>>,
         _parcel: RawParcel,
         _replies: Arc<dyn RawReplies>,
+        _now: Moment,
     ) -> Result<(), RemoteError> {
         Err(RemoteError::Unsupported { target: target.to_string() })
     }

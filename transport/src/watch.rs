@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use neuroflow_kernel::{
-    Address, Down, Fall, Generation, Header, MessageId, Parcel, RawParcel, RemotePort,
+    Address, Down, Fall, Generation, Header, MessageId, Moment, Parcel, RawParcel, RemotePort,
     RemoteTarget, Request, StreamError, WireMessage, WireRequest, reply_stream,
 };
 
@@ -108,7 +108,7 @@ struct Asked {
 }
 
 impl Exported for Asked {
-    fn deliver(&self, _: Header, parcel: RawParcel, wanted: bool) -> Delivery {
+    fn deliver(&self, _: Header, parcel: RawParcel, wanted: bool, _: Moment) -> Delivery {
         let Ok(watch) = parcel.open::<Watch>() else {
             return Delivery::Refused(StreamError::Mismatch);
         };
@@ -270,6 +270,7 @@ mod tests {
             _: Option<&Arc<Grant>>,
             _: RawParcel,
             _: Arc<dyn RawReplies>,
+            _: Moment,
         ) -> Result<(), RemoteError> {
             self.1.fetch_add(1, Ordering::SeqCst);
             Err(RemoteError::Saturated { target: target.to_string() })

@@ -87,6 +87,8 @@ struct Life<A: Actor> {
     context: Context<A::Message>,
     observer: Arc<dyn KindObserver>,
     trail: VecDeque<TrailEntry>,
+    /// What is done next.
+    next: Option<Envelope<A::Message>>,
     doing: Option<Doing>,
 }
 
@@ -156,8 +158,9 @@ impl<A: Actor> Life<A> {
         if vitals.take_report() {
             core.notify(&Lifecycle::Failed { actor: subject(&vitals), post_mortem: &post_mortem });
         }
-        // Callers whose replies the actor had kept learn of the end now, not after the children's.
-        let actor = self.actor.take();
+        // Callers whose replies the actor had kept learn of the end now, not after the children's; so does
+        // the one whose message couldn't even be looked at.
+        let actor = (self.actor.take(), self.next.take());
         let _worse = catch_unwind(AssertUnwindSafe(|| {
             if panicked {
                 drop_with(Fate::Panicked, actor);
@@ -178,29 +181,33 @@ impl<A: Actor> Life<A> {
     /// Handles one message after another until it's called away, or one only if there are children
     /// to hear of.
     async fn work(&mut self) -> Result<(), ActorProcessingErr> {
-        let mut next = self.context.inbox.take();
-        while let Some(envelope) = next {
-            self.handle(envelope).await?;
-            next = if self.context.has_had_children() {
+        self.context.inbox.take(&mut self.next);
+        while self.next.is_some() {
+            self.handle().await?;
+            if self.context.has_had_children() {
                 self.context.inbox.turn_away();
-                None
             } else {
-                self.context.inbox.next().await
-            };
+                self.context.inbox.next(&mut self.next).await;
+            }
         }
         Ok(())
     }
 
-    async fn handle(&mut self, envelope: Envelope<A::Message>) -> Result<(), ActorProcessingErr> {
-        if let Work::TaskPanicked(message) = envelope.work {
-            return Err(self.fail(Cause::Panic { message }, None).await);
-        }
-        if let Work::Linked(down) = envelope.work {
-            return Err(self.fail(Cause::Linked { down }, None).await);
-        }
-        let trace = envelope.header.trace();
+    async fn handle(&mut self) -> Result<(), ActorProcessingErr> {
+        let trace = match &mut self.next {
+            Some(Envelope { work: Work::TaskPanicked(message), .. }) => {
+                let message = std::mem::take(message);
+                return Err(self.fail(Cause::Panic { message }, None).await);
+            }
+            Some(Envelope { work: Work::Linked(down), .. }) => {
+                let down = *down;
+                return Err(self.fail(Cause::Linked { down }, None).await);
+            }
+            Some(envelope) => envelope.header.trace(),
+            None => return Ok(()),
+        };
         let handled = {
-            let step = std::pin::pin!(AssertUnwindSafe(self.step(envelope)).catch_unwind());
+            let step = std::pin::pin!(AssertUnwindSafe(self.step()).catch_unwind());
             InTrace::new(trace, step).await
         };
         let (outcome, cause) = match handled {
@@ -216,9 +223,10 @@ impl<A: Actor> Life<A> {
         Err(self.fail(cause, message).await)
     }
 
-    /// Handles one message; all that may panic on the way is code of the actor and its messages.
-    async fn step(&mut self, envelope: Envelope<A::Message>) -> Result<(), A::Error> {
+    /// Handles what is next; all that may panic on the way is code of the actor and its messages.
+    async fn step(&mut self) -> Result<(), A::Error> {
         self.doing = None;
+        let Some(envelope) = &self.next else { return Ok(()) };
         if let Work::Message(_) = &envelope.work {
             self.vitals().leave();
         }
@@ -226,18 +234,20 @@ impl<A: Actor> Life<A> {
             return Ok(());
         };
         let name = message.name();
-        if let Err(refusal) = self.admit(&envelope, message) {
+        if let Err(refusal) = self.admit(envelope, message) {
             let outcome = match refusal {
                 Refusal::Denied(_) => Outcome::Denied,
                 _ => Outcome::Expired,
             };
             self.observer.handled(name, outcome, None);
             self.remember(name);
-            drop_with(Fate::Refused(refusal), envelope);
+            drop_with(Fate::Refused(refusal), self.next.take());
             return Ok(());
         }
         let archive = message.archive();
-        let Envelope { header, grant, sent, work, .. } = envelope;
+        let Some(Envelope { header, grant, sent, work, .. }) = self.next.take() else {
+            return Ok(());
+        };
         let (Work::Message(message) | Work::Reminder(message)) = work else { return Ok(()) };
         self.context.turn_to(header, grant);
         let timing = sent.map(|sent| (sent, self.context.core.clock.now()));
@@ -352,6 +362,7 @@ impl<A: Actor> ractor::Actor for Loop<A> {
             context: Context::new(Arc::clone(&core), Arc::clone(&inbox)),
             observer: core.kind(A::KIND),
             trail: VecDeque::new(),
+            next: None,
             doing: None,
         };
         core.enrol(&vitals);

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use neuroflow_kernel::{
-    Actor, Address, AskError, Budget, ChildSpec, Clock, Context, Denied, Grant, Header, Parcel,
-    RawParcel, RawReplies, Refusal, RemoteError, RemotePort, RemoteTarget, Request, Restriction,
-    StreamError, TraceContext, WireMessage, WireRequest, limits,
+    Actor, Address, AskError, Budget, ChildSpec, Clock, Context, Denied, Grant, Header, Moment,
+    Parcel, RawParcel, RawReplies, Refusal, RemoteError, RemotePort, RemoteTarget, Request,
+    Restriction, StreamError, TraceContext, WireMessage, WireRequest, limits,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -119,6 +119,7 @@ impl RemotePort for Loopback {
         grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
+        now: Moment,
     ) -> Result<(), RemoteError> {
         let name = target.to_string();
         if !self.up.load(Ordering::SeqCst) {
@@ -130,7 +131,7 @@ impl RemotePort for Loopback {
             return Err(RemoteError::Saturated { target: name });
         }
         self.seen.lock().unwrap().push((name, grant.and_then(|grant| grant.budget().remaining())));
-        let remaining = header.deadline().map(|at| at.since(self.clock.now()));
+        let remaining = header.deadline().map(|at| at.since(now));
         let mut there = Header::new()
             .traced(TraceContext::from_bytes(header.trace().to_bytes()))
             .budget(header.remaining_budget());

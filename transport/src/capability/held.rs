@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use neuroflow_kernel::{
-    Address, Clock, DeliverError, Down, Fall, Grant, Header, MessageId, Parcel, RawParcel,
+    Address, Clock, DeliverError, Down, Fall, Grant, Header, MessageId, Moment, Parcel, RawParcel,
     RawReplies, RemoteError, RemotePort, RemoteTarget, Request, StreamError, WireRequest,
     reply_stream,
 };
@@ -105,12 +105,18 @@ struct HeldPort {
 
 impl HeldPort {
     /// Shows the token on this connection, unless that was done: ahead of what follows on its lane.
-    fn present(&self, peer: &Peer, link: &Link, target: &RemoteTarget) -> Result<(), RemoteError> {
+    fn present(
+        &self,
+        peer: &Peer,
+        link: &Link,
+        target: &RemoteTarget,
+        now: Moment,
+    ) -> Result<(), RemoteError> {
         if self.presented.load(Ordering::Acquire) == link.number {
             return Ok(());
         }
         let (header, chain) = (Header::new(), self.chain.as_raw().clone());
-        self.links.send_on(peer, link, target, &header, chain, Arc::new(Unheard))?;
+        self.links.send_on((peer, link), target, &header, chain, Arc::new(Unheard), now)?;
         self.presented.store(link.number, Ordering::Release);
         Ok(())
     }
@@ -124,12 +130,13 @@ impl RemotePort for HeldPort {
         _grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
+        now: Moment,
     ) -> Result<(), RemoteError> {
         let Some((peer, link)) = self.links.link(target) else {
             return Err(RemoteError::Unreachable { target: target.to_string() });
         };
-        self.present(&peer, &link, target)?;
-        self.links.send_on(&peer, &link, target, header, parcel, replies)
+        self.present(&peer, &link, target, now)?;
+        self.links.send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
     fn ready<'a>(

@@ -224,7 +224,7 @@ impl Held {
 }
 
 impl Exported for Held {
-    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool) -> Delivery {
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool, now: Moment) -> Delivery {
         if parcel.message() == MessageId::of(Chain::NAME) {
             let Ok(chain) = parcel.open::<Chain>() else {
                 return Delivery::Refused(StreamError::Forged);
@@ -234,7 +234,7 @@ impl Exported for Held {
             return Delivery::Taken(seen);
         }
         match self.found() {
-            Ok(actor) => actor.deliver(header, parcel, wanted),
+            Ok(actor) => actor.deliver(header, parcel, wanted, now),
             Err(why) => Delivery::Refused(why),
         }
     }

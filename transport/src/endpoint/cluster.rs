@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use neuroflow_kernel::{
-    Address, Chosen, Clock, Down, Fall, Grant, Header, RawParcel, RawReplies, RemoteError,
+    Address, Chosen, Clock, Down, Fall, Grant, Header, Moment, RawParcel, RawReplies, RemoteError,
     RemotePort, RemoteTarget, Request, WireRequest,
 };
 
@@ -274,13 +274,14 @@ impl<W: WireRequest> RemotePort for Placed<W> {
         grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
+        now: Moment,
     ) -> Result<(), RemoteError> {
         let meters = &self.links.shared.gossip_meters;
         if target.node().is_none() {
             meters.unplaced.fetch_add(1, Ordering::Relaxed);
             return Err(RemoteError::Unplaced { target: target.to_string() });
         }
-        let sent = self.links.send(target, header, grant, parcel, replies);
+        let sent = self.links.send(target, header, grant, parcel, replies, now);
         if let Err(RemoteError::Saturated { .. }) = &sent {
             let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
             *full = Some(target.clone());

@@ -3,6 +3,9 @@
 //! Cubic alone fills whatever queue there is, the receiver's socket included, and a small message
 //! waits behind it however urgent its stream is. So a second bound falls when all packets of a round
 //! trip took longer than the path needs, and rises when they didn't.
+//!
+//! A round trip takes longer for other reasons, too: a receiver that sleeps between two bursts has to be
+//! woken. Less in flight makes that worse, so the bound has a floor that carries a fast path through it.
 
 use std::any::Any;
 use std::sync::Arc;

@@ -17,6 +17,8 @@ use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::limits::{MAX_PACKET_BYTES, RECEIVE_CALL_BYTES, SEND_CALL_BYTES};
+
 /// What QUIC runs on.
 #[derive(Debug)]
 pub(super) struct Ground;
@@ -98,6 +100,16 @@ impl Socket {
         })
     }
 
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.state.send(self.inner.get_ref().into(), transmit);
+        if let Err(error) = &sent
+            && error.kind() == ErrorKind::WouldBlock
+        {
+            self.fill()?;
+        }
+        sent
+    }
+
     /// What to wait on, if the system had no room for the last datagram.
     fn full(&self) -> Option<Room> {
         self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -127,13 +139,13 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.state.send(self.inner.get_ref().into(), transmit);
-        if let Err(error) = &sent
-            && error.kind() == ErrorKind::WouldBlock
-        {
-            self.fill()?;
-        }
-        sent
+        let Some(segment) = transmit.segment_size else { return self.send(transmit) };
+        // Of what was sent before there was no more room, the receiver takes one copy.
+        parts(transmit.contents, segment).try_for_each(|contents| {
+            let segment_size = (contents.len() > segment).then_some(segment);
+            let Transmit { destination, ecn, src_ip, .. } = *transmit;
+            self.send(&Transmit { destination, ecn, contents, segment_size, src_ip })
+        })
     }
 
     fn poll_recv(
@@ -168,12 +180,21 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.state.gro_segments()
+        // QUIC makes room for so many of the largest packets, of which fewer come in one piece.
+        let most = RECEIVE_CALL_BYTES.div_ceil(usize::from(MAX_PACKET_BYTES));
+        self.state.gro_segments().min(most)
     }
 
     fn may_fragment(&self) -> bool {
         self.state.may_fragment()
     }
+}
+
+/// Packets of this size, as many at a time as the system takes in one call. QUIC bounds their number and not
+/// their bytes, and what is too much for a call would be lost without a word.
+fn parts(packets: &[u8], size: usize) -> impl Iterator<Item = &[u8]> {
+    let whole = (SEND_CALL_BYTES / size.max(1)).max(1) * size.max(1);
+    packets.chunks(whole)
 }
 
 type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
@@ -294,6 +315,48 @@ mod tests {
         other.send_to(&[1], socket.local_addr().unwrap()).unwrap();
         while count.0.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn packets_that_are_too_much_for_one_call_leave_in_several() {
+        let (socket, other) = pair();
+        let (size, count) = (16_000, 10);
+        let contents: Vec<u8> = (0..count).flat_map(|number| vec![number; size]).collect();
+        let transmit = Transmit {
+            destination: other.local_addr().unwrap(),
+            ecn: None,
+            contents: &contents[..contents.len() - 1],
+            segment_size: Some(size),
+            src_ip: None,
+        };
+        // As many as fit in the receiver's own buffer by itself, one after another.
+        let reader = std::thread::scope(|threads| {
+            let reading = threads.spawn(|| {
+                let mut buffer = vec![0; 65_536];
+                other.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                (0..count)
+                    .map(|_| other.recv(&mut buffer).map(|bytes| (bytes, buffer[0])))
+                    .collect::<io::Result<Vec<_>>>()
+            });
+            socket.try_send(&transmit).unwrap();
+            reading.join().unwrap()
+        });
+        let expected = (0..count).map(|number| (size - usize::from(number + 1 == count), number));
+        assert_eq!(reader.unwrap(), expected.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_part_is_a_number_of_packets_and_no_more_than_a_call_takes() {
+        let packets = vec![0; 10 * 16_000 - 7];
+        for size in [1, 1_200, 6_500, 9_000, 16_000, 32_000, 65_507, 200_000] {
+            let parts: Vec<usize> = parts(&packets, size).map(<[u8]>::len).collect();
+            assert_eq!(parts.iter().sum::<usize>(), packets.len());
+            let (last, whole) = parts.split_last().unwrap();
+            assert!(
+                whole.iter().all(|part| part % size == 0 && *part <= SEND_CALL_BYTES.max(size))
+            );
+            assert!(*last <= SEND_CALL_BYTES.max(size));
         }
     }
 

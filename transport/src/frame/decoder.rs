@@ -63,15 +63,16 @@ impl Decoder {
 
     /// The next frame, if `input` completes one; takes from `input` what it has read.
     pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
+        if self.is_idle()
+            && let Some(frame) = self.whole(input)?
+        {
+            return Ok(Some(frame));
+        }
         if self.open.is_none() {
             let Some(header) = self.take_header(input) else { return Ok(None) };
-            let header = FrameHeader::decode(&header)?;
-            if header.archive_bytes > self.limit {
-                return Err(FrameError::TooLarge { bytes: header.archive_bytes });
-            }
+            let header = self.read(&header)?;
             self.name.clear();
             let (name, archive) = (header.name_bytes, header.archive_bytes);
-            // Whole if it's here already, as nearly every small one is.
             let room = archive.min(input.len());
             self.open = Some(Open {
                 header,
@@ -94,6 +95,37 @@ impl Decoder {
             return Ok(None);
         }
         Ok(self.open.take().map(|open| Frame { header: open.header, archive: open.archive }))
+    }
+
+    /// A frame that is here from its beginning to its end, as nearly every small one is: nothing is kept
+    /// of it in between.
+    fn whole(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
+        let Some((header, mut rest)) = input.split_first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let header = self.read(header)?;
+        let (mut name, mut archive) = (header.name_bytes, header.archive_bytes);
+        let mut name_padding = padded(name).saturating_sub(name);
+        let mut archive_padding = padded(archive).saturating_sub(archive);
+        if rest.len() < padded(name).saturating_add(padded(archive)) {
+            return Ok(None);
+        }
+        self.name.clear();
+        self.name.extend_from_slice(take(&mut rest, &mut name));
+        skip_zeros(&mut rest, &mut name_padding)?;
+        let mut aligned = AlignedVec::with_capacity(archive);
+        aligned.extend_from_slice(take(&mut rest, &mut archive));
+        skip_zeros(&mut rest, &mut archive_padding)?;
+        *input = rest;
+        Ok(Some(Frame { header, archive: aligned }))
+    }
+
+    fn read(&self, header: &[u8; HEADER_BYTES]) -> Result<FrameHeader, FrameError> {
+        let header = FrameHeader::decode(header)?;
+        if header.archive_bytes > self.limit {
+            return Err(FrameError::TooLarge { bytes: header.archive_bytes });
+        }
+        Ok(header)
     }
 
     fn take_header(&mut self, input: &mut &[u8]) -> Option<[u8; HEADER_BYTES]> {

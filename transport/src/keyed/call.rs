@@ -246,8 +246,10 @@ impl RemotePort for Over {
         _grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
+        now: Moment,
     ) -> Result<(), RemoteError> {
-        self.links.send_keyed(&self.peer, &self.link, target, header, self.key, parcel, replies)
+        let to = (&*self.peer, &*self.link);
+        self.links.send_keyed(to, target, header, self.key, parcel, replies, now)
     }
 
     fn ready<'a>(

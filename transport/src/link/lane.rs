@@ -190,7 +190,7 @@ impl LaneTask {
         let (received, large) =
             (std::mem::take(&mut outbox.large), std::mem::take(&mut outbox.staged.large));
         outbox.session.calls.left = self.order.requests();
-        self.unwritten += outbox.staged.take(&mut self.order, true);
+        self.unwritten += outbox.staged.take(&mut self.order, true, &self.lane.meters);
         let is_sent = self.large.is_empty() && large.is_empty();
         if self.is_recent && is_sent && outbox.session.take_drained() {
             // Behind all that was sent on this lane.
@@ -222,7 +222,7 @@ impl LaneTask {
         }
         let more = self.served.poll(&mut self.given, ANSWERS_PER_TURN);
         for given in self.given.drain(..) {
-            stage(&mut self.staged, given, self.number, &self.lane.meters);
+            stage(&mut self.staged, given, self.number);
         }
         more
     }
@@ -232,7 +232,7 @@ impl LaneTask {
             self.large.push(Box::pin(large::send(self.connection.clone(), message)));
             cx.waker().wake_by_ref();
         }
-        self.unwritten += self.staged.take(&mut self.order, false);
+        self.unwritten += self.staged.take(&mut self.order, false, &self.lane.meters);
         if self.unwritten > LANE_LIMIT_BYTES {
             return Err(Violation::Unread.into());
         }
@@ -341,7 +341,7 @@ fn count(meters: &Meters, parcel: &RawParcel) {
     meters.received_bytes.fetch_add(parcel.as_bytes().len() as u64, Ordering::Relaxed);
 }
 
-fn stage(staged: &mut Staged, given: Given, lane: u8, meters: &Meters) {
+fn stage(staged: &mut Staged, given: Given, lane: u8) {
     let Given { id, sequence, reply, end } = given;
     if let Some(parcel) = reply {
         let header = FrameHeader {
@@ -351,9 +351,9 @@ fn stage(staged: &mut Staged, given: Given, lane: u8, meters: &Meters) {
             ..FrameHeader::of_parcel(Kind::Reply, id, &parcel)
         };
         if watch::is_urgent(parcel.message()) && parcel.as_bytes().len() <= COPY_BYTES {
-            staged.push_urgent_parcel(header, "", &parcel, meters);
+            staged.push_urgent_parcel(header, "", &parcel);
         } else {
-            staged.push_parcel(header, "", parcel, meters);
+            staged.push_parcel(header, "", parcel);
         }
     } else {
         let code = end.unwrap_or_default();

@@ -136,12 +136,12 @@ impl Lane {
         };
         if watch::is_urgent(parcel.message()) && bytes <= COPY_BYTES {
             outbox.session.calls.lasts(id);
-            outbox.staged.push_urgent_parcel(frame, sending.name, &parcel, &self.meters);
+            outbox.staged.push_urgent_parcel(frame, sending.name, &parcel);
         } else {
             if Class::of(bytes) == Class::Small {
                 outbox.session.queued(id);
             }
-            outbox.staged.push_parcel(frame, sending.name, parcel, &self.meters);
+            outbox.staged.push_parcel(frame, sending.name, parcel);
         }
         let first = id != 0 && outbox.session.calls.len() == 1;
         let task = outbox.task.take();

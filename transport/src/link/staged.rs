@@ -17,10 +17,22 @@ pub(super) struct Staged {
     chunks: Vec<Piece<Bytes>>,
     buffer: BytesMut,
     chunked: usize,
+    /// What the next buffer has room for: more while they fill up.
+    room: usize,
     /// Messages that begin in `buffer`.
     begun: u64,
+    counts: Counts,
     /// Messages for streams of their own.
     pub(super) large: Vec<Large>,
+}
+
+/// What was staged and isn't in the link's meters yet: one message's part in them would cost as much as
+/// its frame.
+#[derive(Default)]
+struct Counts {
+    messages: u64,
+    bytes: u64,
+    copied: u64,
 }
 
 /// A message that gets a stream of its own.
@@ -38,8 +50,10 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-/// Room that a buffer begins with.
+/// Room of a buffer, and of one in a burst. A full one is left to what writes it, and another one begun:
+/// to make it larger would be to copy it, and what is urgent goes between two.
 const BUFFER_BYTES: usize = 4 * 1024;
+const BURST_BYTES: usize = 32 * 1024;
 
 impl Staged {
     pub(super) fn bytes(&self) -> usize {
@@ -69,27 +83,19 @@ impl Staged {
         mut header: FrameHeader,
         name: &str,
         parcel: &RawParcel,
-        meters: &Meters,
     ) {
         let bytes = parcel.as_bytes();
         header.name_bytes = name.len();
-        count(&header, meters);
+        self.count(&header, bytes.len());
         put(&mut self.urgent, &header, name);
         self.urgent.put_slice(bytes);
         self.urgent.put_slice(padding(bytes.len()));
-        meters.copied_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn push_parcel(
-        &mut self,
-        mut header: FrameHeader,
-        name: &str,
-        parcel: RawParcel,
-        meters: &Meters,
-    ) {
+    pub(super) fn push_parcel(&mut self, mut header: FrameHeader, name: &str, parcel: RawParcel) {
         let bytes = parcel.as_bytes().len();
         header.name_bytes = name.len();
-        count(&header, meters);
+        self.count(&header, if bytes > COPY_BYTES { 0 } else { bytes });
         if bytes > SMALL_MESSAGE_BYTES {
             let mut head = BytesMut::with_capacity(crate::frame::HEADER_BYTES + padded(name.len()));
             put(&mut head, &header, name);
@@ -97,9 +103,10 @@ impl Staged {
             self.large.push(Large { head: head.freeze(), body });
             return;
         }
-        self.begun += 1;
+        // Counted behind the room for it, which may be another buffer's.
         if bytes > COPY_BYTES {
             self.reserve(crate::frame::HEADER_BYTES + padded(name.len()));
+            self.begun += 1;
             put(&mut self.buffer, &header, name);
             self.close_buffer(false);
             let pad = Bytes::from_static(padding(bytes));
@@ -111,17 +118,29 @@ impl Staged {
             }
         } else {
             self.reserve(header.frame_bytes());
+            self.begun += 1;
             put(&mut self.buffer, &header, name);
             self.buffer.put_slice(parcel.as_bytes());
             self.buffer.put_slice(padding(bytes));
-            meters.copied_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
     }
 
+    fn count(&mut self, header: &FrameHeader, copied: usize) {
+        self.counts.messages += 1;
+        self.counts.bytes += header.frame_bytes() as u64;
+        self.counts.copied += copied as u64;
+    }
+
+    /// Room for a frame, or the part of one that comes here.
     fn reserve(&mut self, bytes: usize) {
-        if self.buffer.capacity() - self.buffer.len() < bytes {
-            self.buffer.reserve(bytes.max(BUFFER_BYTES));
+        if self.buffer.capacity() - self.buffer.len() >= bytes {
+            return;
         }
+        if !self.buffer.is_empty() {
+            self.close_buffer(true);
+            self.room = (2 * self.room).clamp(2 * BUFFER_BYTES, BURST_BYTES);
+        }
+        self.buffer = BytesMut::with_capacity(self.room.max(BUFFER_BYTES).max(bytes));
     }
 
     /// Ends the shared buffer; `whole` says that a frame ends there too.
@@ -136,7 +155,19 @@ impl Staged {
 
     /// Moves all that is to be written to the end of `order`; says how many bytes that is. Messages are
     /// counted there if they are `requests`.
-    pub(super) fn take(&mut self, order: &mut Order<Bytes>, requests: bool) -> usize {
+    pub(super) fn take(
+        &mut self,
+        order: &mut Order<Bytes>,
+        requests: bool,
+        meters: &Meters,
+    ) -> usize {
+        if self.counts.messages > 0 {
+            let Counts { messages, bytes, copied } = std::mem::take(&mut self.counts);
+            meters.sent_messages.fetch_add(messages, Ordering::Relaxed);
+            meters.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+            meters.copied_bytes.fetch_add(copied, Ordering::Relaxed);
+        }
+        self.room = if self.chunks.is_empty() { BUFFER_BYTES } else { self.room };
         self.close_buffer(true);
         let urgent = self.urgent.len();
         if urgent > 0 {
@@ -150,11 +181,6 @@ impl Staged {
         }
         urgent + std::mem::take(&mut self.chunked)
     }
-}
-
-fn count(header: &FrameHeader, meters: &Meters) {
-    meters.sent_messages.fetch_add(1, Ordering::Relaxed);
-    meters.sent_bytes.fetch_add(header.frame_bytes() as u64, Ordering::Relaxed);
 }
 
 fn put(buffer: &mut BytesMut, header: &FrameHeader, name: &str) {
@@ -187,13 +213,13 @@ mod tests {
             let bytes = vec![u8::try_from(size % 251).unwrap(); size];
             let parcel = RawParcel::new(MessageId::of("test"), 1, &bytes);
             let header = FrameHeader::of_parcel(Kind::Request, size as u64, &parcel);
-            staged.push_parcel(header, "echo", parcel, &meters);
+            staged.push_parcel(header, "echo", parcel);
             staged.push(&FrameHeader::new(Kind::Cancel, 9));
         }
         staged.push_urgent(&FrameHeader::new(Kind::Credit, 3));
         let total = staged.bytes();
         let (mut order, mut writing) = (Order::new(), VecDeque::new());
-        assert_eq!(staged.take(&mut order, true), total);
+        assert_eq!(staged.take(&mut order, true, &meters), total);
         assert_eq!(staged.bytes(), 0);
         order.next(&mut writing);
         assert_eq!(order.requests(), sizes.len() as u64);
@@ -219,9 +245,44 @@ mod tests {
         let bytes = vec![7; SMALL_MESSAGE_BYTES + 1];
         let parcel = RawParcel::new(MessageId::of("test"), 1, &bytes);
         let header = FrameHeader::of_parcel(Kind::Request, 1, &parcel);
-        staged.push_parcel(header, "echo", parcel.clone(), &meters);
-        assert_eq!(staged.bytes(), 0);
+        staged.push_parcel(header, "echo", parcel.clone());
+        assert_eq!(staged.take(&mut Order::new(), true, &meters), 0);
         assert_eq!(staged.large[0].body.as_ptr(), parcel.as_bytes().as_ptr());
         assert_eq!(meters.copied_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(meters.sent_messages.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_burst_is_in_pieces_of_whole_frames_and_what_was_staged_is_never_moved() {
+        let (mut staged, meters) = (Staged::default(), Meters::default());
+        let parcel = RawParcel::new(MessageId::of("test"), 1, &[7; 300]);
+        let header = FrameHeader::of_parcel(Kind::Notice, 0, &parcel);
+        let frame = FrameHeader { name_bytes: 4, ..header.clone() }.frame_bytes();
+        for _ in 0..1_000 {
+            staged.push_parcel(header.clone(), "echo", parcel.clone());
+        }
+        let (mut order, mut writing) = (Order::new(), VecDeque::new());
+        assert_eq!(staged.take(&mut order, true, &meters), 1_000 * frame);
+        let (mut messages, mut pieces) = (0, 0);
+        while messages < 1_000 {
+            order.next(&mut writing);
+            for bytes in writing.drain(..) {
+                assert!(bytes.len() % frame == 0 && bytes.len() <= BURST_BYTES);
+                messages += bytes.len() / frame;
+                pieces += 1;
+            }
+            assert_eq!(order.requests(), messages as u64);
+        }
+        assert!(pieces < 20, "{pieces}");
+        assert_eq!(meters.sent_bytes.load(Ordering::Relaxed), 1_000 * frame as u64);
+        // A lone message afterwards begins anew with little.
+        staged.push_parcel(header.clone(), "echo", parcel.clone());
+        staged.take(&mut order, true, &meters);
+        for _ in 0..100 {
+            staged.push_parcel(header.clone(), "echo", parcel.clone());
+            assert!(staged.buffer.capacity() <= BURST_BYTES);
+            staged.take(&mut order, true, &meters);
+        }
+        assert!(staged.buffer.capacity() <= BUFFER_BYTES);
     }
 }

@@ -18,7 +18,7 @@ use neuroflow_kernel::{
 
 use self::queue::{Lent, Message, Queue};
 use super::Room;
-use crate::export::{Asker, Delivery, Exports, Waiting};
+use crate::export::{Asker, Delivery, Exports, Found, Waiting};
 use crate::frame::{FrameHeader, Kind};
 use crate::identity::Subject;
 use crate::keyed::Origin;
@@ -40,6 +40,8 @@ pub(super) struct Inbound {
     /// When this turn began, once somebody has asked: a look at the clock costs as much as a frame's
     /// header.
     now: Option<Moment>,
+    /// Whom the last message was for: the next one is probably for the same.
+    last: Option<Found>,
     /// Actors that have no room, and what waits for them.
     queues: HashMap<String, Queue>,
     /// Whether the peer can be asked to send nothing more to one actor.
@@ -59,6 +61,7 @@ impl Inbound {
             small: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
             large: Allowance::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES),
             now: None,
+            last: None,
             queues: HashMap::new(),
             holds,
             lent: Lent::default(),
@@ -131,6 +134,11 @@ impl Inbound {
         }
     }
 
+    /// When this turn began, or when somebody first asked in it.
+    fn now(&mut self) -> Moment {
+        *self.now.get_or_insert_with(|| self.clock.now())
+    }
+
     fn allowance(&mut self, class: Class) -> &mut Allowance {
         match class {
             Class::Small => &mut self.small,
@@ -145,8 +153,7 @@ impl Inbound {
             header = header.budget(Budget::units(frame.budget));
         }
         if let Some(remaining) = frame.remaining {
-            let now = *self.now.get_or_insert_with(|| self.clock.now());
-            header = header.until(now + remaining);
+            header = header.until(self.now() + remaining);
         }
         for _ in 0..frame.hops.min(MAX_HOPS.saturating_add(1)) {
             header = header.forward(ActorId::NOBODY);
@@ -164,8 +171,9 @@ impl Inbound {
         served: &mut Served,
         staged: &mut Staged,
     ) -> Result<Option<Waiting>, Violation> {
+        let now = self.now();
         let asker = Asker { node: self.peer.id, roles: &self.peer.roles };
-        let delivery = match self.exports.find(name, &asker) {
+        let delivery = match self.exports.find_again(name, &asker, &mut self.last) {
             None => Delivery::Refused(StreamError::Unknown),
             // A fair peer has as many calls at most, but may have given up some that run here.
             Some(_) if served.len() >= LANE_CALLS => Delivery::Refused(StreamError::Overloaded),
@@ -179,8 +187,8 @@ impl Inbound {
                         let actor = || found.unwrap_or(Some(actor));
                         self.exports.keyed.deliver(origin, actor, header, parcel, &self.clock)
                     }
-                    None => actor.deliver(header, parcel, message.wanted),
-                    Some(Some(life)) => life.deliver(header, parcel, message.wanted),
+                    None => actor.deliver(header, parcel, message.wanted, now),
+                    Some(Some(life)) => life.deliver(header, parcel, message.wanted, now),
                     Some(None) => Delivery::Refused(StreamError::Stale),
                 }
             }
