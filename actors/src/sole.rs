@@ -4,10 +4,12 @@
 //! has the instance, and takes them there: to its own child, or to the same actor on another node. If nobody
 //! has it, this node takes the key and starts it.
 
+mod keys;
 mod server;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use neuroflow_kernel::{Address, ChildSpec, Message, RemoteError, Reply, Request, Rights};
 use ring::digest::{SHA256, digest};
@@ -15,6 +17,7 @@ use ring::digest::{SHA256, digest};
 use self::server::{SoleServer, Way};
 use crate::agent::{ASK, AgentCommand, AgentServer, AnyAgent, Ask, PROGRESS};
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
+use crate::limits::SOLE_IDLE;
 
 /// An agent that lives once.
 ///
@@ -29,6 +32,7 @@ pub struct SoleAgent {
     agent: AnyAgent,
     make: Option<Make>,
     per: Per,
+    idle: Duration,
 }
 
 type Make = Arc<dyn Fn(&str) -> AnyAgent + Send + Sync>;
@@ -43,13 +47,13 @@ enum Per {
 impl SoleAgent {
     /// One instance in the cluster. It's started as soon as a node can have it, without being asked.
     pub fn singleton(agent: AnyAgent) -> Self {
-        Self { agent, make: None, per: Per::Cluster }
+        Self { agent, make: None, per: Per::Cluster, idle: SOLE_IDLE }
     }
 
     /// One instance per conversation. It's started when it's asked, and ends when it has been idle for
-    /// [`SOLE_IDLE`](crate::limits::SOLE_IDLE).
+    /// [`SOLE_IDLE`](crate::limits::SOLE_IDLE), unless [`idle`](Self::idle) says otherwise.
     pub fn sharded(agent: AnyAgent) -> Self {
-        Self { agent, make: None, per: Per::Conversation }
+        Self { agent, make: None, per: Per::Conversation, idle: SOLE_IDLE }
     }
 
     /// What makes the instance of a conversation, so that each has a state of its own. All of them have the
@@ -57,6 +61,14 @@ impl SoleAgent {
     #[must_use]
     pub fn made_by(mut self, make: impl Fn(&str) -> AnyAgent + Send + Sync + 'static) -> Self {
         self.make = Some(Arc::new(make));
+        self
+    }
+
+    /// How long the instance of a conversation is kept that nobody asks and that has no task. It's looked for
+    /// once in a lease's term.
+    #[must_use]
+    pub fn idle(mut self, idle: Duration) -> Self {
+        self.idle = idle;
         self
     }
 

@@ -1,6 +1,5 @@
 //! Takes requests to where the instance lives, and starts it here if it lives nowhere.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,11 +9,12 @@ use neuroflow_kernel::{
     Restart, RestartPolicy, StreamError, Supervisor,
 };
 
+use super::keys::{Due, Errands, Keys, OnItsWay};
 use super::{Far, MakeServer, Per, Shard, SoleAgent, SoleCommand};
 use crate::agent::history::refuse;
 use crate::agent::{AgentCommand, Ask, AskRefusal, read};
 use crate::lease::{Leases, Singleton};
-use crate::limits::{SOLE_ANSWER, SOLE_ERRANDS, SOLE_IDLE, SOLE_KEPT, SOLE_LOOK, SOLE_PAUSE};
+use crate::limits::{SOLE_ANSWER, SOLE_LOOK, SOLE_PAUSE};
 
 /// What leads to instances.
 pub(super) struct Way {
@@ -30,21 +30,20 @@ pub(super) struct SoleServer {
     way: Arc<Way>,
     server: MakeServer,
     keepers: Option<Supervisor>,
-    kept: HashMap<String, Kept>,
-    /// As many references as there are requests on their way, and one.
-    errands: Arc<()>,
+    keys: Keys<Kept>,
+    errands: Errands,
 }
 
 /// A key that this node has, or tries to get.
 struct Kept {
     keeper: Singleton<AgentCommand>,
     child: Name,
-    used: Moment,
 }
 
 impl SoleServer {
     pub(super) fn new(agent: SoleAgent, way: Arc<Way>, server: MakeServer) -> Self {
-        Self { agent, way, server, keepers: None, kept: HashMap::new(), errands: Arc::default() }
+        let keys = Keys::new(way.term, agent.idle);
+        Self { agent, way, server, keepers: None, keys, errands: Errands::default() }
     }
 
     /// Which instance a request is for; it names its conversation from then on.
@@ -80,25 +79,24 @@ impl SoleServer {
             Err(Unfit::Ended) => return,
         };
         let header = context.onward();
-        if let Some(kept) = self.kept.get_mut(&shard.key) {
-            kept.used = context.clock().now();
-            if let Some((_, here)) = kept.keeper.here() {
-                match hand_over(&here, header.clone(), request) {
-                    Err(Some(back)) => request = back,
-                    Ok(()) | Err(None) => return,
-                }
+        if let Some(kept) = self.keys.ask(&shard.key, context.clock().now())
+            && let Some((_, here)) = kept.keeper.here()
+        {
+            match hand_over(&here, header.clone(), request) {
+                Err(Some(back)) => request = back,
+                Ok(()) | Err(None) => return,
             }
         }
-        if Arc::strong_count(&self.errands) > SOLE_ERRANDS {
+        let Some(on_its_way) = self.errands.begin() else {
             return refuse(request, AskRefusal::Busy, at_ms);
-        }
+        };
         let errand = Errand {
             way: Arc::clone(&self.way),
             own: context.address(),
             clock: context.clock().clone(),
             shard,
             header,
-            _counted: Arc::clone(&self.errands),
+            _on_its_way: on_its_way,
         };
         // There is room: fewer are on their way than an actor may have tasks.
         let _full = context.task(errand.run(request)).is_err();
@@ -111,11 +109,10 @@ impl SoleServer {
         context: &Context<SoleCommand>,
     ) -> Option<Singleton<AgentCommand>> {
         let now = context.clock().now();
-        if let Some(kept) = self.kept.get_mut(&shard.key) {
-            kept.used = now;
+        if let Some(kept) = self.keys.ask(&shard.key, now) {
             return Some(kept.keeper.clone());
         }
-        if self.kept.len() >= SOLE_KEPT {
+        if self.keys.is_full() {
             tracing::warn!(agent = %context.path(), "as many conversations live here as may");
             return None;
         }
@@ -134,9 +131,8 @@ impl SoleServer {
         if !self.start(spec).await {
             return None;
         }
-        let kept = Kept { keeper: keeper.clone(), child, used: now };
-        self.kept.insert(shard.key, kept);
-        Some(keeper)
+        let kept = Kept { keeper: keeper.clone(), child };
+        self.keys.insert(shard.key, kept, now).then_some(keeper)
     }
 
     async fn start(&self, spec: ChildSpec) -> bool {
@@ -155,18 +151,19 @@ impl SoleServer {
     async fn sweep(&mut self, context: &mut Context<SoleCommand>) {
         let now = context.clock().now();
         let mut over = Vec::new();
-        for (key, kept) in &self.kept {
-            let unused = now.since(kept.used);
-            let is_over = match kept.keeper.here() {
-                Some((_, here)) => unused > SOLE_IDLE && is_idle(&here, context.clock()).await,
-                None => unused > 2 * self.way.term,
+        for (key, kept, due) in self.keys.due(now, |kept| kept.keeper.here().is_some()) {
+            let is_over = match (due, kept.keeper.here()) {
+                (Due::IfIdle, Some((_, here))) => is_idle(&here, context.clock()).await,
+                // An instance that was lost meanwhile is looked at again the next time.
+                (Due::Stays | Due::IfIdle, _) => false,
+                (Due::Ends, _) => true,
             };
             if is_over {
-                over.push(key.clone());
+                over.push(key.to_owned());
             }
         }
         for key in over {
-            let (Some(kept), Some(keepers)) = (self.kept.remove(&key), self.keepers.clone()) else {
+            let (Some(kept), Some(keepers)) = (self.keys.remove(&key), self.keepers.clone()) else {
                 continue;
             };
             let ending = async move {
@@ -215,7 +212,7 @@ struct Errand {
     clock: Clock,
     shard: Shard,
     header: Header,
-    _counted: Arc<()>,
+    _on_its_way: OnItsWay,
 }
 
 impl Errand {
