@@ -50,7 +50,13 @@ impl Client {
 
     /// A call of a tool that tells how far it has come, in a session of the earlier version or without
     /// one in the later.
-    async fn calling(&self, session: Option<&str>, tool: &str, arguments: &Value) -> Streamed {
+    async fn calling(
+        &self,
+        session: Option<&str>,
+        id: u32,
+        tool: &str,
+        arguments: &Value,
+    ) -> Streamed {
         let mut params = json!({
             "name": tool, "arguments": arguments, "_meta": { "progressToken": "p" },
         });
@@ -62,7 +68,7 @@ impl Client {
                 "io.modelcontextprotocol/clientCapabilities": {},
             });
         }
-        let body = json!({ "jsonrpc": "2.0", "id": 5, "method": "tools/call", "params": params });
+        let body = json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params });
         let headers = match session {
             Some(session) => {
                 vec![("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")]
@@ -372,8 +378,8 @@ async fn calls_and_streams_end_with_the_credential_and_tasks_go_on() {
     let (own, foreign) = (session(mine.begin().await), session(others.begin().await));
     let arguments = json!({ "message": "begin" });
     let mut calls = vec![
-        mine.calling(Some(&own), "slow", &arguments).await,
-        mine.calling(None, "slow", &arguments).await,
+        mine.calling(Some(&own), 5, "slow", &arguments).await,
+        mine.calling(None, 6, "slow", &arguments).await,
     ];
     for call in &mut calls {
         call.until("at it").await;
@@ -381,17 +387,17 @@ async fn calls_and_streams_end_with_the_credential_and_tasks_go_on() {
     let listening = mine.listening(&own).await;
     let program = marker();
     let command = json!({ "command": ["sleep", program] });
-    let running = mine.calling(Some(&own), "exec", &command).await;
+    let running = mine.calling(Some(&own), 7, "exec", &command).await;
     eventually("the program", || !processes_with(&program).is_empty()).await;
-    let mut kept = others.calling(Some(&foreign), "slow", &arguments).await;
+    let mut kept = others.calling(Some(&foreign), 5, "slow", &arguments).await;
     kept.until("at it").await;
 
     let fresh = token("ci", &[]);
     files.write("tokens", &format!("{}\n{}", other.line(), fresh.line()));
     let again = Client::new(to, Some(&fresh));
-    for call in calls {
+    for (id, call) in [5, 6].into_iter().zip(calls) {
         let last = call.last().await.expect("an answer");
-        assert_eq!((&last["id"], error(&last)), (&json!(5), (-32600, ENDED)), "{last}");
+        assert_eq!((&last["id"], error(&last)), (&json!(id), (-32600, ENDED)), "{last}");
         let id = last["error"]["data"]["taskId"].as_str().expect("the task's id");
         // Who asked for it comes again with another token.
         let task = again.call("tasks/get", json!({ "taskId": id })).await;
@@ -417,7 +423,7 @@ async fn a_call_ends_when_the_policy_takes_its_right_away() {
     let client = Client::new(to, Some(&ci));
     let begun = client.begin().await;
     let session = begun.header("mcp-session-id").expect("a session");
-    let mut call = client.calling(Some(session), "slow", &json!({ "message": "begin" })).await;
+    let mut call = client.calling(Some(session), 5, "slow", &json!({ "message": "begin" })).await;
     call.until("at it").await;
     // Another tool's change is none of this one's.
     let less = r#"permit(principal, action, resource in Agent::"slow");"#;
