@@ -115,8 +115,8 @@ fn sorted<const N: usize>(ids: [&str; N]) -> Vec<String> {
 fn numbers_and_times(events: &[(Option<u64>, Value)]) -> (Vec<u64>, Vec<String>) {
     let numbers = events.iter().map(|(number, _)| number.expect("a number")).collect();
     let times = events.iter().filter_map(|(_, event)| {
-        let kinds = ["task", "statusUpdate"].iter();
-        kinds.filter_map(|kind| event["result"][kind]["status"]["timestamp"].as_str()).next()
+        let mut kinds = ["task", "statusUpdate"].iter();
+        kinds.find_map(|kind| event["result"][kind]["status"]["timestamp"].as_str())
     });
     let times = times.map(str::to_owned);
     (numbers, times.collect())
