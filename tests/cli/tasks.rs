@@ -33,8 +33,12 @@ fn what_the_node_keeps_of_webhooks_is_no_agents_task() {
         assert!(!ran.stdout.contains("secret-of-the-webhook"), "{ran:?}");
     };
     let all: [&[&str]; 3] = [&["list"], &["list", "--json"], &["export"]];
-    all.iter().for_each(|what| look(what));
+    for what in all {
+        look(what);
+    }
     server.process.signal("TERM");
     assert_eq!(server.process.exit_code(), 0, "{}", server.process.stderr());
-    all.iter().for_each(|what| look(what));
+    for what in all {
+        look(what);
+    }
 }

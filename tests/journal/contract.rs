@@ -96,7 +96,7 @@ async fn serves(config: JournalConfig) {
 
     // What the node itself keeps is no agent's.
     let mut own = head("echo/a", TaskState::Working, 0);
-    own.agent = "/push".to_owned();
+    "/push".clone_into(&mut own.agent);
     let append = Append { head: own, entries: vec![event("a", 1, "own")] };
     journal.append(append).await.expect("appended");
     assert_eq!(journal.agents().await.expect("listed"), ["echo"]);
