@@ -27,6 +27,7 @@ use serde::Serialize;
 use crate::limits::AUDIT_QUEUE;
 
 pub use cells::AuditedCells;
+pub(crate) use digest::hex;
 pub use digest::{AuditId, Digest, NoDigest};
 pub use file::{Audited, VerifyFailure, verify_files};
 pub use key::{KeyError, PublicKey};

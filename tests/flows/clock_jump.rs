@@ -93,7 +93,7 @@ impl Client<'_> {
             let answer = self.call("ListTasks", params).await;
             let tasks = answer["result"]["tasks"].as_array().unwrap_or_else(|| panic!("{answer}"));
             ids.extend(tasks.iter().map(id));
-            page = answer["result"]["nextPageToken"].as_str().unwrap_or_default().to_owned();
+            answer["result"]["nextPageToken"].as_str().unwrap_or_default().clone_into(&mut page);
             if page.is_empty() {
                 return ids;
             }

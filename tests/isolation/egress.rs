@@ -49,7 +49,7 @@ async fn a_caller_who_reads_nothing_holds_no_request_up() {
         (first, serve_once(&listener, "pear").await)
     };
     let clock = Clock::system();
-    let served = clock.before(clock.now() + Duration::from_secs(60), served).await;
+    let served = clock.before(clock.now() + Duration::from_mins(1), served).await;
     let (first, second) = served.expect("both requests come");
     assert_eq!(
         (first.as_str(), second.as_str()),

@@ -34,7 +34,7 @@ impl RemotePort for Incarnation {
             let generation = target.generation().unwrap_or(Generation::FIRST);
             return Err(RemoteError::Stale { target: target.to_string(), generation });
         }
-        self.links.send_on((&peer, &link), target, header, parcel, replies, now)
+        Links::send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
     fn ready<'a>(

@@ -17,6 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::credential::AuthError;
 use super::file::sha256;
 use super::principal::Principal;
+use crate::audit::hex;
 use crate::limits::{GROUPS, TOKENS};
 
 /// What a token of this node begins with, so that scanners for leaked secrets know it.
@@ -282,15 +283,6 @@ fn read_groups(text: &str) -> Result<Vec<String>, TokenProblem> {
         .collect::<Result<_, _>>()
         .map_err(|_name| TokenProblem::Groups)?;
     if groups.len() > GROUPS { Err(TokenProblem::Groups) } else { Ok(groups) }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string doesn't fail.
-        let _written = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {

@@ -8,9 +8,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::bearer::hex;
 use super::file::sha256;
 use super::principal::Principal;
+use crate::audit::hex;
 use crate::limits::GROUPS;
 
 /// The certificate of a connection's other end: whom it names.

@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// Hexadecimal digits in lower case.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         // Writing to a text can't fail.

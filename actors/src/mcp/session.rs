@@ -14,6 +14,7 @@ use rmcp::transport::{IntoTransport, StreamableHttpClientTransport};
 use rmcp::{ClientHandler, RoleClient};
 use tokio::sync::{Notify, Semaphore};
 
+use super::http::Client;
 use super::setup::Way;
 use super::tool::{McpTool, Server};
 use super::{Forms, McpError, McpSource, McpStep, cell, name};
@@ -46,7 +47,7 @@ pub(super) async fn hold(
         }
         Way::Http { client, config } => {
             let connect = || {
-                let (client, config) = (client.clone(), config.clone());
+                let (client, config) = (Client::clone(client), config.clone());
                 StreamableHttpClientTransport::with_client(client, config)
             };
             match talk(source, router, clock, connect(), either_version()).await {

@@ -15,7 +15,7 @@ use super::{McpSource, McpTransport, OAuth, OAuthError};
 #[derive(Clone, Debug)]
 pub(super) enum Way {
     Cell { command: Vec<String>, sandbox: Address<SandboxCommand> },
-    Http { client: Client, config: StreamableHttpClientTransportConfig },
+    Http { client: Box<Client>, config: StreamableHttpClientTransportConfig },
 }
 
 /// Why an MCP server can't be used as it's described.
@@ -162,7 +162,7 @@ pub(super) fn way(
                 };
                 client.authorise(Authorizer::new(oauth.clone(), resource, road, clock.clone()));
             }
-            Ok(Way::Http { client, config })
+            Ok(Way::Http { client: Box::new(client), config })
         }
     }
 }

@@ -116,7 +116,7 @@ impl HeldPort {
             return Ok(());
         }
         let (header, chain) = (Header::new(), self.chain.as_raw().clone());
-        self.links.send_on((peer, link), target, &header, chain, Arc::new(Unheard), now)?;
+        Links::send_on((peer, link), target, &header, chain, Arc::new(Unheard), now)?;
         self.presented.store(link.number, Ordering::Release);
         Ok(())
     }
@@ -136,7 +136,7 @@ impl RemotePort for HeldPort {
             return Err(RemoteError::Unreachable { target: target.to_string() });
         };
         self.present(&peer, &link, target, now)?;
-        self.links.send_on((&peer, &link), target, header, parcel, replies, now)
+        Links::send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
     fn ready<'a>(

@@ -41,7 +41,7 @@ impl RemotePort for Links {
         let Some((peer, link)) = self.link(target) else {
             return Err(RemoteError::Unreachable { target: target.to_string() });
         };
-        self.send_on((&peer, &link), target, header, parcel, replies, now)
+        Self::send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
     fn ready<'a>(
@@ -82,7 +82,6 @@ impl RemotePort for Links {
 impl Links {
     /// Sends over this link of this peer.
     pub(crate) fn send_on(
-        &self,
         to: (&Peer, &Link),
         target: &RemoteTarget,
         header: &Header,
@@ -90,13 +89,11 @@ impl Links {
         replies: Arc<dyn RawReplies>,
         now: Moment,
     ) -> Result<(), RemoteError> {
-        self.send_keyed(to, target, header, CallKey::NONE, parcel, replies, now)
+        Self::send_keyed(to, target, header, CallKey::NONE, parcel, replies, now)
     }
 
     /// Sends over this link of this peer, as the call of this key.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of one frame")]
     pub(crate) fn send_keyed(
-        &self,
         (peer, link): (&Peer, &Link),
         target: &RemoteTarget,
         header: &Header,

@@ -249,7 +249,7 @@ impl RemotePort for Over {
         now: Moment,
     ) -> Result<(), RemoteError> {
         let to = (&*self.peer, &*self.link);
-        self.links.send_keyed(to, target, header, self.key, parcel, replies, now)
+        Links::send_keyed(to, target, header, self.key, parcel, replies, now)
     }
 
     fn ready<'a>(
