@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use neuroflow::actors::limits::SOLE_IDLE;
 use neuroflow::actors::{LeaseError, TaskContext};
 use neuroflow::transport::{Authority, LinksConfig, Trust};
 use neuroflow::{
@@ -15,19 +16,30 @@ use neuroflow::{
 use crate::cluster::Cluster;
 
 /// How many instances of each conversation live, and how many ever have at once.
-#[derive(Clone, Default)]
-struct Census(Arc<Mutex<HashMap<String, (i64, i64)>>>);
+#[derive(Clone)]
+struct Census {
+    counts: Arc<Mutex<HashMap<String, (i64, i64)>>>,
+    /// What a task waits for that was asked to.
+    gate: Arc<tokio::sync::Semaphore>,
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Self { counts: Arc::default(), gate: Arc::new(tokio::sync::Semaphore::new(0)) }
+    }
+}
 
 impl Census {
     fn add(&self, conversation: &str, change: i64) {
-        let mut counts = self.0.lock().expect("nobody panics here");
+        let mut counts = self.counts.lock().expect("nobody panics here");
         let (living, most) = counts.entry(conversation.to_owned()).or_default();
         *living += change;
         *most = (*most).max(*living);
     }
 
     fn of(&self, conversation: &str) -> (i64, i64) {
-        self.0.lock().expect("nobody panics here").get(conversation).copied().unwrap_or_default()
+        let counts = self.counts.lock().expect("nobody panics here");
+        counts.get(conversation).copied().unwrap_or_default()
     }
 }
 
@@ -65,11 +77,17 @@ impl Agent for Counter {
         AgentProfile::new(self.name, "Counts.")
     }
 
-    async fn run(&self, _: Incoming, _: TaskContext) -> Result<Answer, AgentError> {
+    async fn run(&self, incoming: Incoming, _: TaskContext) -> Result<Answer, AgentError> {
+        if let Some((census, _)) = self.alive.as_ref().filter(|_| incoming.text() == WAIT) {
+            let _open = census.gate.acquire().await;
+        }
         let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
         Ok(Answer::text(format!("{} {asked}", self.node)))
     }
 }
+
+/// What a task says that is to wait for the gate.
+const WAIT: &str = "wait";
 
 /// Long enough that a busy machine renews in time.
 const TERM: Duration = Duration::from_secs(10);
@@ -96,8 +114,19 @@ impl World {
 
     /// A node that may have the ledger, and counters.
     async fn node(&self, name: &'static str, url: &str, seed: Option<&Node>) -> Node {
+        self.node_idle(name, url, seed, SOLE_IDLE).await
+    }
+
+    /// The same, whose counters end when they have been idle for this time.
+    async fn node_idle(
+        &self,
+        name: &'static str,
+        url: &str,
+        seed: Option<&Node>,
+        idle: Duration,
+    ) -> Node {
         let census = self.census.clone();
-        let counters = SoleAgent::sharded(AnyAgent::new(Counter::new(name, "counter")));
+        let counters = SoleAgent::sharded(AnyAgent::new(Counter::new(name, "counter"))).idle(idle);
         let counters = counters
             .made_by(move |conversation| AnyAgent::new(Counter::of(name, &census, conversation)));
         let seed = seed.and_then(|seed| seed.links()?.local_address());
@@ -262,6 +291,42 @@ async fn an_instance_whose_lease_cannot_be_kept_ends_and_comes_back() {
     // Another instance, which counts anew.
     world.ask_nth(1, &node, "counter", Some("one")).await;
     assert_eq!(world.census.of("one"), (1, 1));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_nobody_asks_ends_unless_it_has_a_task_and_begins_anew() {
+    let database = Cluster::start();
+    let world = World::new();
+    let idle = Duration::from_millis(500);
+    let node = world.node_idle("a", &database.url(), None, idle).await;
+    let held = || {
+        let held = "SELECT count(*) FROM neuroflow_lease
+                    WHERE key LIKE 'agent/counter/%' AND expires > now()";
+        database.query(held).expect("asked")
+    };
+    let busy = async {
+        let header = Header::new().within(node.kernel().clock(), Duration::from_mins(3));
+        let ask = Ask::new(Turn::user(WAIT)).in_context("busy");
+        node.ask_with("counter", ask, header).await
+    };
+    let others = async {
+        until(|| world.census.of("busy").0 == 1).await;
+        world.ask_nth(1, &node, "counter", Some("quiet")).await;
+        assert_eq!(world.census.of("quiet"), (1, 1));
+        // It's looked for once in a term; its key is given back, and the other one's isn't.
+        until(|| world.census.of("quiet").0 == 0).await;
+        until(|| held() == "1").await;
+        assert_eq!(world.census.of("busy"), (1, 1));
+        // Another one, which counts anew.
+        world.ask_nth(1, &node, "counter", Some("quiet")).await;
+        assert_eq!(world.census.of("quiet"), (1, 1));
+        world.census.gate.close();
+    };
+    let (answer, ()) = tokio::join!(busy, others);
+    assert_eq!(answer.expect("the task wasn't ended").text(), "a 1");
+    until(|| world.census.of("busy").0 == 0 && world.census.of("quiet").0 == 0).await;
+    until(|| held() == "0").await;
     node.stop().await;
 }
 
