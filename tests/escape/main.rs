@@ -8,5 +8,6 @@
     reason = "a test fails by panicking, and its table is for people"
 )]
 
+mod documented;
 mod levels;
 mod unprivileged;
