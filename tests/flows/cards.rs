@@ -88,7 +88,7 @@ async fn an_extended_card_is_not_for_everybody() {
     known.security = vec![SecurityScheme::Bearer { format: None }];
     for (config, reason, codes) in [
         (GatewayConfig::new(loopback()), "EXTENDED_AGENT_CARD_NOT_CONFIGURED", [-32007, 400, 9]),
-        (known, "INVALID_REQUEST", [-32600, 401, 16]),
+        (known, "UNAUTHENTICATED", [-32600, 401, 16]),
     ] {
         let (node, to) = start(node(config).agent(discreet())).await;
         for (binding, code) in Binding::ALL.into_iter().zip(codes) {
