@@ -1,4 +1,6 @@
 //! Where a message goes, and the authority to send it there.
+//!
+//! Long, because each way to send has its documentation and its example here, over one way in.
 
 mod refusal;
 

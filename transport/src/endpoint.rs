@@ -1,4 +1,6 @@
 //! A node's endpoint: links to all peers behind one port, and what this node offers them.
+//!
+//! Long, because it's the crate's door: every call of `Links` has its documentation and its example here.
 
 mod cluster;
 mod congestion;
