@@ -2,6 +2,7 @@
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "what a run of random moments has met is worth knowing")]
 
 mod cluster;
 mod contract;
@@ -10,10 +11,14 @@ mod damage;
 mod database;
 mod disk;
 mod folder;
+mod killable;
 mod lease;
+mod listing;
 mod postgres;
 mod room;
 mod scene;
+mod shop;
 mod sole;
 mod tasks;
 mod unsure;
+mod watchers;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, now};
-use crate::crash::{Killable, call, neuroflow};
+use crate::killable::{Killable, call, neuroflow};
 
 /// A port that nobody listens on.
 fn free_port() -> SocketAddr {
