@@ -1,6 +1,7 @@
 //! Calls with a key: however often one is sent, it runs once, and its answer is told again.
 
 mod call;
+mod error;
 mod execution;
 pub(crate) mod pinned;
 
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use neuroflow_kernel::{Clock, Header, Moment, RawParcel, StreamError};
 use ring::rand::SecureRandom;
 
-pub use self::call::KeyedError;
+pub use self::error::KeyedError;
 use self::execution::{Execution, Joined};
 use crate::export::{Delivery, Exported};
 use crate::identity::NodeId;

@@ -3,19 +3,62 @@
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, Clock, Grant, Header, Moment, Parcel, ParcelError, RawParcel, RawReplies, Refusal,
-    RemoteError, RemotePort, RemoteTarget, Request, StreamError, WireRequest,
-    limits::CALL_DEADLINE, reply_stream,
+    Address, Clock, Grant, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
+    RemotePort, RemoteTarget, Request, StreamError, WireRequest, limits::CALL_DEADLINE,
+    reply_stream,
 };
 
-use super::pinned::NoPin;
-use super::{CallKey, Origin};
+use super::error::tried;
+use super::pinned::{NoPin, Place};
+use super::{CallKey, KeyedError, Origin};
+use crate::directory::MemberState;
 use crate::endpoint::Links;
 use crate::export::{Delivery, Source};
 use crate::identity::NodeId;
 use crate::jitter;
 use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, PINNED_CALLS};
 use crate::session::retry::{Retry, Step, Tried};
+
+/// One call over all its tries.
+struct Calling<'a, W> {
+    links: &'a Links,
+    target: RemoteTarget,
+    header: Header,
+    deadline: Moment,
+    key: CallKey,
+    parcel: Parcel<W>,
+    retry: Retry,
+    /// Where it goes, if no node is named.
+    share: Option<Share<'a>>,
+}
+
+/// A call's share in the place of its key.
+struct Share<'a> {
+    links: &'a Links,
+    place: Place,
+    node: NodeId,
+    /// Whether it may have run, as far as is known: also if nobody waits for it any more.
+    ran: bool,
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.links.shared.pins().ends(&self.place, self.ran);
+    }
+}
+
+/// A try that has failed, and in which start of the callee's node.
+struct Failed {
+    tried: Tried,
+    start: u64,
+    error: KeyedError,
+}
+
+impl Failed {
+    fn never(error: KeyedError) -> Self {
+        Self { tried: Tried::Never, start: 0, error }
+    }
+}
 
 /// One try over one link.
 struct Try<'a> {
@@ -33,9 +76,9 @@ impl Links {
     /// [`KEYED_CALL_TIME`](crate::limits::KEYED_CALL_TIME).
     ///
     /// With `agent://*/<name>` the placement chooses the node: by what the message belongs to
-    /// ([`WireRequest::affinity`]), else by the key. Where a call may have run is remembered for
-    /// [`KEYED_TIME`](crate::limits::KEYED_TIME): the same key goes there again, or is answered that it may
-    /// have run.
+    /// ([`WireRequest::affinity`]), else by the key. A try that surely didn't run leaves it the choice again.
+    /// Where a call may have run is remembered for [`KEYED_TIME`](crate::limits::KEYED_TIME), while this node
+    /// lives: the same key goes there again, or is answered that it may have run.
     ///
     /// ```
     /// use neuroflow_kernel::{Header, Parcel, WireRequest};
@@ -61,79 +104,20 @@ impl Links {
         let parcel = Parcel::archive(message)?;
         let now = self.clock().now();
         let deadline = header.deadline().unwrap_or(now + CALL_DEADLINE).min(now + KEYED_CALL_TIME);
-        let header = header.until(deadline);
-        if target.node().is_some() {
-            return self.call_on(&target, header, deadline, None, key, parcel).await;
-        }
-        let place = (target.name().to_owned(), key);
-        let choose = || {
-            let affinity = W::affinity(parcel.get());
-            let by = affinity.map_or_else(|| key.bytes().to_vec(), |text| text.as_bytes().to_vec());
-            self.first_placed(&target, &by).map(|node| (node, self.incarnation_of(node)))
-        };
-        let pinned = self.shared.pins().begin(&place, now, deadline, choose);
-        let pin = match pinned {
-            Ok(pin) => pin,
-            Err(NoPin::Nowhere) => {
-                return Err(RemoteError::Unplaced { target: target.to_string() }.into());
-            }
-            Err(NoPin::Full) => {
-                let why = Refusal::Overloaded { capacity: PINNED_CALLS };
-                return Err(KeyedError::Refused { why, ran_before: false });
-            }
-        };
-        let on = target.on_node(&pin.node.to_string());
-        let ran = if pin.is_known { pin.incarnation } else { None };
-        let called = self.call_on(&on, header, deadline, ran, key, parcel).await;
-        if !pin.is_known && called.as_ref().is_err_and(|error| !error.may_have_run()) {
-            self.shared.pins().remove(&place);
-        }
-        called
+        let (header, retry) = (header.until(deadline), Retry::new(deadline));
+        let calling =
+            Calling { links: self, target, header, deadline, key, parcel, retry, share: None };
+        calling.run().await
     }
 
-    /// The start that a node is in, as far as its link says.
-    fn incarnation_of(&self, node: NodeId) -> Option<u64> {
-        Some(self.shared.peers.get(&node)?.link()?.incarnation)
-    }
-
-    /// A call to one node, which may have run there in this start of it.
-    async fn call_on<W: WireRequest>(
-        &self,
-        target: &RemoteTarget,
-        header: Header,
-        deadline: Moment,
-        ran: Option<u64>,
-        key: CallKey,
-        parcel: Parcel<W>,
-    ) -> Result<Vec<Parcel<W::Reply>>, KeyedError> {
-        if target.node().is_some_and(|node| self.shared.is_own(node)) {
-            return self.call_own(target, header, deadline, key, parcel.as_raw().clone()).await;
-        }
-        let mut retry = Retry::new(deadline).ran_in(ran);
-        loop {
-            let (tried, incarnation, error) = match self.link(target) {
-                Some((_, link)) if !retry.is_safe_in(link.incarnation) => {
-                    return Err(KeyedError::BeganAnew);
-                }
-                Some((peer, link)) => {
-                    let incarnation = link.incarnation;
-                    let one = Try { links: self, peer, link, key };
-                    match one.ask::<W>(target, &header, parcel.clone(), deadline).await {
-                        Ok(answer) => return Ok(answer),
-                        Err(error) => (tried(&error), incarnation, error),
-                    }
-                }
-                None => {
-                    let error = RemoteError::Unreachable { target: target.to_string() };
-                    let error = Refusal::Unreachable(Arc::new(error));
-                    (Tried::Later, 0, KeyedError::Refused { why: error, ran_before: false })
-                }
-            };
-            match retry.failed(tried, incarnation, self.clock().now(), jitter()) {
-                Step::Again(wait) => self.clock().sleep(wait).await,
-                Step::GiveUp => return Err(error.after(retry.may_have_run())),
-            }
-        }
+    /// Whether the node has said that it leaves, or was shut out: what ran there nobody will tell.
+    fn has_left(&self, target: &RemoteTarget) -> bool {
+        let peer = target.node().and_then(|node| self.shared.peers.named(node));
+        let view = self.shared.directory.view();
+        let is_gone = |state| matches!(state, MemberState::Left | MemberState::Revoked);
+        peer.is_some_and(|peer| {
+            view.members.iter().any(|member| member.node == peer.id && is_gone(member.state))
+        })
     }
 
     /// The same for an actor of this node, which peers may have been asked for with the same key.
@@ -170,6 +154,122 @@ impl Links {
         };
         let collected = self.clock().before(deadline, collect).await;
         collected.unwrap_or(Err(ended(StreamError::DeadlineExceeded)))
+    }
+}
+
+impl<W: WireRequest> Calling<'_, W> {
+    async fn run(mut self) -> Result<Vec<Parcel<W::Reply>>, KeyedError> {
+        let mut error = None;
+        loop {
+            let tried = match self.place(error.take()) {
+                Ok(on) => self.once(&on).await,
+                Err(nowhere) => Err(nowhere),
+            };
+            let Failed { tried, start, error: why } = match tried {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let step = self.retry.failed(tried, start, self.links.clock().now(), jitter());
+            let ran = self.retry.may_have_run() || why.may_have_run();
+            if let Some(share) = &mut self.share {
+                share.ran = ran;
+            }
+            let Step::Again(wait) = step else {
+                return Err(why.after(self.may_have_run()));
+            };
+            if !ran {
+                // The placement may find a better place for it, if nothing of this key runs where it was.
+                self.share = None;
+            }
+            error = Some(why);
+            self.links.clock().sleep(wait).await;
+        }
+    }
+
+    /// Whether it may have run: by a try of its own, or of another call with the same key.
+    fn may_have_run(&self) -> bool {
+        let others = |share: &Share<'_>| self.links.shared.pins().may_have_run(&share.place);
+        self.retry.may_have_run() || self.share.as_ref().is_some_and(others)
+    }
+
+    /// Whom to ask. That there is nobody ends a call at its first try, and after this error only fails another.
+    fn place(&mut self, before: Option<KeyedError>) -> Result<RemoteTarget, Failed> {
+        if self.target.node().is_some() {
+            return Ok(self.target.clone());
+        }
+        let node = match &self.share {
+            Some(share) => share.node,
+            None => self.pin().map_err(|nowhere| match (nowhere, before) {
+                (NoPin::Nowhere, Some(error)) => Failed { tried: Tried::Later, start: 0, error },
+                (NoPin::Nowhere, None) => {
+                    Failed::never(RemoteError::Unplaced { target: self.target.to_string() }.into())
+                }
+                (NoPin::Full, _) => {
+                    let why = Refusal::Overloaded { capacity: PINNED_CALLS };
+                    Failed::never(KeyedError::Refused { why, ran_before: false })
+                }
+            })?,
+        };
+        Ok(self.target.clone().on_node(&node.to_string()))
+    }
+
+    /// The node to which calls of this key go.
+    fn pin(&mut self) -> Result<NodeId, NoPin> {
+        let Self { links, key, .. } = *self;
+        let place = (self.target.name().to_owned(), key);
+        let choose = || {
+            let affinity = W::affinity(self.parcel.get());
+            let by = affinity.map_or_else(|| key.bytes().to_vec(), |text| text.as_bytes().to_vec());
+            links.first_placed(&self.target, &by)
+        };
+        let node = links.shared.pins().begin(&place, links.clock().now(), self.deadline, choose)?;
+        self.share = Some(Share { links, place, node, ran: false });
+        Ok(node)
+    }
+
+    /// One try.
+    async fn once(&mut self, on: &RemoteTarget) -> Result<Vec<Parcel<W::Reply>>, Failed> {
+        let Self { links, deadline, key, .. } = *self;
+        if on.node().is_some_and(|node| links.shared.is_own(node)) {
+            self.is_sent();
+            let (header, parcel) = (self.header.clone(), self.parcel.as_raw().clone());
+            return links.call_own(on, header, deadline, key, parcel).await.map_err(Failed::never);
+        }
+        match links.link(on) {
+            Some((_, link)) if !self.is_safe_in(link.incarnation) => {
+                Err(Failed::never(KeyedError::BeganAnew))
+            }
+            Some((peer, link)) => {
+                self.is_sent();
+                let start = link.incarnation;
+                let one = Try { links, peer, link, key };
+                let asked = one.ask(on, &self.header, self.parcel.clone(), deadline).await;
+                asked.map_err(|error| Failed { tried: tried(&error), start, error })
+            }
+            None if self.may_have_run() && links.has_left(on) => {
+                Err(Failed::never(KeyedError::BeganAnew))
+            }
+            None => {
+                let error = RemoteError::Unreachable { target: on.to_string() };
+                let why = Refusal::Unreachable(Arc::new(error));
+                let error = KeyedError::Refused { why, ran_before: false };
+                Err(Failed { tried: Tried::Later, start: 0, error })
+            }
+        }
+    }
+
+    /// Whoever gives the call up from here on doesn't know whether it ran.
+    fn is_sent(&mut self) {
+        if let Some(share) = &mut self.share {
+            share.ran = true;
+        }
+    }
+
+    fn is_safe_in(&self, start: u64) -> bool {
+        let ran = self.retry.may_have_run();
+        let others =
+            |share: &Share<'_>| self.links.shared.pins().may_send(&share.place, start, ran);
+        self.retry.is_safe_in(start) && self.share.as_ref().is_none_or(others)
     }
 }
 
@@ -262,73 +362,5 @@ impl RemotePort for Over {
 
     fn clock(&self) -> &Clock {
         self.links.clock()
-    }
-}
-
-/// What a failed try means for the next one.
-fn tried(error: &KeyedError) -> Tried {
-    match error {
-        KeyedError::Refused { why, .. } if why.is_retryable() => Tried::Later,
-        KeyedError::Ended { why: StreamError::Overloaded, .. } => Tried::Later,
-        KeyedError::Ended { why: StreamError::Lost, .. } => Tried::Lost,
-        _ => Tried::Never,
-    }
-}
-
-/// Why a call with a key has no answer.
-///
-/// ```
-/// use neuroflow_transport::KeyedError;
-/// assert!(KeyedError::BeganAnew.may_have_run());
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyedError {
-    /// No such target, or no way to it.
-    #[error("the actor can't be asked")]
-    Remote(#[from] RemoteError),
-    /// The message or an answer isn't one.
-    #[error("the message can't be archived, or the answer can't be read")]
-    Parcel(#[from] ParcelError),
-    /// The last try wasn't taken.
-    #[error("the call was refused")]
-    Refused {
-        /// Why.
-        #[source]
-        why: Refusal,
-        /// Whether an earlier try may have run.
-        ran_before: bool,
-    },
-    /// The last try ended without a whole answer.
-    #[error("the call has no whole answer")]
-    Ended {
-        /// Why.
-        #[source]
-        why: StreamError,
-        /// Whether an earlier try may have run.
-        ran_before: bool,
-    },
-    /// A try may have run, and the node has begun anew since: it doesn't know what it did before, so
-    /// the call isn't sent again.
-    #[error("the node began anew while the call ran, and doesn't know it any more")]
-    BeganAnew,
-}
-
-impl KeyedError {
-    /// Whether the call may have run. If not, it's safe to make it again with any key.
-    pub fn may_have_run(&self) -> bool {
-        match self {
-            Self::Remote(_) => false,
-            Self::Parcel(_) | Self::BeganAnew => true,
-            Self::Refused { ran_before, .. } => *ran_before,
-            Self::Ended { why, ran_before } => *ran_before || why.may_have_run(),
-        }
-    }
-
-    fn after(mut self, ran: bool) -> Self {
-        if let Self::Refused { ran_before, .. } | Self::Ended { ran_before, .. } = &mut self {
-            *ran_before |= ran;
-        }
-        self
     }
 }

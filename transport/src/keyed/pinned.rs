@@ -18,18 +18,13 @@ pub(crate) struct Pins(HashMap<Place, Pinned>);
 #[derive(Debug)]
 struct Pinned {
     node: NodeId,
-    incarnation: Option<u64>,
+    /// The start of the node in which it was sent there.
+    start: Option<u64>,
     until: Moment,
-}
-
-/// Where a call goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pin {
-    pub(crate) node: NodeId,
-    /// The start of the node in which it was first sent there.
-    pub(crate) incarnation: Option<u64>,
-    /// Whether it was sent there before, so that it may have run.
-    pub(crate) is_known: bool,
+    /// Calls with this key that are under way.
+    calls: usize,
+    /// One that isn't any more may have run.
+    ran: bool,
 }
 
 /// Why a call goes nowhere.
@@ -42,20 +37,20 @@ pub(crate) enum NoPin {
 }
 
 impl Pins {
-    /// A call begins: where it went before, or where `choose` says. It's remembered until the callee has
-    /// forgotten it too.
+    /// A call begins, and goes where others with its key have gone, or where `choose` says. It has to
+    /// [`end`](Self::ends).
     pub(crate) fn begin(
         &mut self,
         place: &Place,
         now: Moment,
         deadline: Moment,
-        choose: impl FnOnce() -> Option<(NodeId, Option<u64>)>,
-    ) -> Result<Pin, NoPin> {
+        choose: impl FnOnce() -> Option<NodeId>,
+    ) -> Result<NodeId, NoPin> {
         let until = deadline + KEYED_TIME;
         if let Some(pinned) = self.0.get_mut(place).filter(|pinned| pinned.until > now) {
             pinned.until = pinned.until.max(until);
-            let Pinned { node, incarnation, .. } = *pinned;
-            return Ok(Pin { node, incarnation, is_known: true });
+            pinned.calls += 1;
+            return Ok(pinned.node);
         }
         if self.0.len() >= PINNED_CALLS {
             self.0.retain(|_, pinned| pinned.until > now);
@@ -63,14 +58,37 @@ impl Pins {
         if self.0.len() >= PINNED_CALLS {
             return Err(NoPin::Full);
         }
-        let (node, incarnation) = choose().ok_or(NoPin::Nowhere)?;
-        self.0.insert(place.clone(), Pinned { node, incarnation, until });
-        Ok(Pin { node, incarnation, is_known: false })
+        let node = choose().ok_or(NoPin::Nowhere)?;
+        self.0.insert(place.clone(), Pinned { node, start: None, until, calls: 1, ran: false });
+        Ok(node)
     }
 
-    /// The call surely didn't run: it may go anywhere the next time.
-    pub(crate) fn remove(&mut self, place: &Place) {
-        self.0.remove(place);
+    /// Whether a call that has begun may be sent in this start of its node: another start than that in which
+    /// one with its key may have run knows nothing of it. `ran` says whether this one may have run itself.
+    pub(crate) fn may_send(&mut self, place: &Place, start: u64, ran: bool) -> bool {
+        let Some(pinned) = self.0.get_mut(place) else { return !ran };
+        let may = pinned.start.is_none_or(|first| first == start)
+            || !(ran || pinned.ran || pinned.calls > 1);
+        if may {
+            pinned.start = Some(start);
+        }
+        may
+    }
+
+    /// Whether another call with this key may have run.
+    pub(crate) fn may_have_run(&self, place: &Place) -> bool {
+        self.0.get(place).is_some_and(|pinned| pinned.ran || pinned.calls > 1)
+    }
+
+    /// A call is over. While none with its key may have run, the next one may go anywhere; otherwise its place
+    /// is remembered until the callee has forgotten it too.
+    pub(crate) fn ends(&mut self, place: &Place, ran: bool) {
+        let Some(pinned) = self.0.get_mut(place) else { return };
+        pinned.calls = pinned.calls.saturating_sub(1);
+        pinned.ran |= ran;
+        if pinned.calls == 0 && !pinned.ran {
+            self.0.remove(place);
+        }
     }
 }
 
@@ -80,6 +98,8 @@ mod tests {
 
     use super::*;
 
+    const NOW: Moment = Moment::ORIGIN;
+
     fn node(number: u8) -> NodeId {
         NodeId::from([number; 32])
     }
@@ -88,48 +108,59 @@ mod tests {
         ("payments".to_owned(), CallKey::of(key))
     }
 
-    #[test]
-    fn the_same_key_goes_to_the_same_node_until_that_has_forgotten_it() {
-        let mut pins = Pins::default();
-        let now = Moment::ORIGIN;
-        let deadline = now + Duration::from_secs(1);
-        let first = pins.begin(&place("17"), now, deadline, || Some((node(1), Some(7)))).unwrap();
-        assert_eq!(first, Pin { node: node(1), incarnation: Some(7), is_known: false });
-        let again =
-            pins.begin(&place("17"), deadline, deadline, || Some((node(2), Some(8)))).unwrap();
-        assert_eq!(again, Pin { node: node(1), incarnation: Some(7), is_known: true });
-        let other = pins.begin(&place("18"), now, deadline, || Some((node(2), None))).unwrap();
-        assert_eq!(other.node, node(2));
-        let late = deadline + KEYED_TIME;
-        let late = pins.begin(&place("17"), late, late, || Some((node(2), None))).unwrap();
-        assert_eq!((late.node, late.is_known), (node(2), false));
+    /// Begins a call that would go to this node.
+    fn begin(pins: &mut Pins, key: &str, at: Moment, to: u8) -> Result<NodeId, NoPin> {
+        pins.begin(&place(key), at, at, || Some(node(to)))
     }
 
     #[test]
-    fn what_did_not_run_may_go_anywhere() {
+    fn the_same_key_goes_to_the_same_node_until_that_has_forgotten_it() {
         let mut pins = Pins::default();
-        let now = Moment::ORIGIN;
-        assert_eq!(pins.begin(&place("17"), now, now, || None), Err(NoPin::Nowhere));
-        pins.begin(&place("17"), now, now, || Some((node(1), None))).unwrap();
-        pins.remove(&place("17"));
-        assert_eq!(
-            pins.begin(&place("17"), now, now, || Some((node(2), None))).unwrap().node,
-            node(2)
-        );
+        let deadline = NOW + Duration::from_secs(1);
+        assert_eq!(pins.begin(&place("17"), NOW, deadline, || Some(node(1))), Ok(node(1)));
+        assert!(pins.may_send(&place("17"), 7, false));
+        pins.ends(&place("17"), true);
+        assert!(pins.may_have_run(&place("17")));
+        assert_eq!(begin(&mut pins, "17", deadline, 2), Ok(node(1)));
+        assert!(!pins.may_send(&place("17"), 8, false), "another start of that node");
+        assert!(pins.may_send(&place("17"), 7, true));
+        assert_eq!(begin(&mut pins, "18", NOW, 2), Ok(node(2)));
+        assert_eq!(begin(&mut pins, "17", deadline + KEYED_TIME, 2), Ok(node(2)));
+    }
+
+    #[test]
+    fn what_surely_did_not_run_may_go_anywhere() {
+        let mut pins = Pins::default();
+        assert_eq!(pins.begin(&place("17"), NOW, NOW, || None), Err(NoPin::Nowhere));
+        assert_eq!(begin(&mut pins, "17", NOW, 1), Ok(node(1)));
+        assert!(pins.may_send(&place("17"), 7, false) && pins.may_send(&place("17"), 8, false));
+        assert!(!pins.may_send(&place("17"), 9, true), "a try of its own may have run");
+        pins.ends(&place("17"), false);
+        assert_eq!(begin(&mut pins, "17", NOW, 2), Ok(node(2)));
+    }
+
+    #[test]
+    fn a_call_that_did_not_run_leaves_the_place_to_one_that_may() {
+        let mut pins = Pins::default();
+        for _ in 0..2 {
+            assert_eq!(begin(&mut pins, "17", NOW, 1), Ok(node(1)));
+        }
+        assert!(pins.may_have_run(&place("17")), "the other one may");
+        assert!(pins.may_send(&place("17"), 7, false) && !pins.may_send(&place("17"), 8, false));
+        pins.ends(&place("17"), false);
+        assert_eq!(begin(&mut pins, "17", NOW, 2), Ok(node(1)), "one is still under way");
+        pins.ends(&place("17"), false);
+        pins.ends(&place("17"), true);
+        assert_eq!(begin(&mut pins, "17", NOW, 2), Ok(node(1)), "and has run");
     }
 
     #[test]
     fn only_so_many_are_remembered_and_old_ones_make_room() {
         let mut pins = Pins::default();
-        let now = Moment::ORIGIN;
         for key in 0..PINNED_CALLS {
-            pins.begin(&place(&key.to_string()), now, now, || Some((node(1), None))).unwrap();
+            begin(&mut pins, &key.to_string(), NOW, 1).unwrap();
         }
-        assert_eq!(
-            pins.begin(&place("more"), now, now, || Some((node(1), None))),
-            Err(NoPin::Full)
-        );
-        let later = now + KEYED_TIME;
-        assert!(pins.begin(&place("more"), later, later, || Some((node(1), None))).is_ok());
+        assert_eq!(begin(&mut pins, "more", NOW, 1), Err(NoPin::Full));
+        assert_eq!(begin(&mut pins, "more", NOW + KEYED_TIME, 1), Ok(node(1)));
     }
 }

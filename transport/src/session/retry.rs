@@ -42,12 +42,6 @@ impl Retry {
         Self { deadline, tries: 0, ran: None }
     }
 
-    /// It may have run before all of these tries, in this start of the callee's node.
-    pub(crate) fn ran_in(mut self, start: Option<u64>) -> Self {
-        self.ran = start;
-        self
-    }
-
     /// Whether a try in this start of the callee's node is safe: another start doesn't know what ran
     /// in the one before.
     pub(crate) fn is_safe_in(&self, incarnation: u64) -> bool {

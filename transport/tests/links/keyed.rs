@@ -191,3 +191,69 @@ async fn without_a_node_the_same_key_goes_to_the_same_node_or_nobody_can_know() 
     assert_eq!(call(&a, "agent://*/worker", "two", &work).await.unwrap(), [0]);
     assert_eq!(other.ledger.begun(), 1);
 }
+
+/// One on which nothing is placed, and two others that it can ask.
+async fn asker_and_two(world: &World) -> (Node, Node, Node) {
+    let a = world.node_with("a", 8, |config| config.capacity(0)).await;
+    let brief =
+        |config: neuroflow_transport::LinksConfig| config.leave_within(Duration::from_millis(100));
+    let (b, c) = (world.node_with("b", 8, brief).await, world.node_with("c", 8, brief).await);
+    for node in [&b, &c] {
+        a.links.dial(node.address()).await;
+        node.has_link_to("a").await;
+    }
+    until(|| a.links.placement("worker", b"any").len() == 2).await;
+    (a, b, c)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_placed_call_whose_link_is_cut_stays_where_it_runs_wherever_others_are_placed() {
+    let world = World::new();
+    let (a, b, c) = asker_and_two(&world).await;
+    let work = Work { replies: 1, wait: true, ..Work::default() };
+    let place = "agent://*/worker";
+    let (first, second, (ran, other)) =
+        tokio::join!(call(&a, place, "one", &work), call(&a, place, "one", &work), async {
+            until(|| b.ledger.begun() + c.ledger.begun() == 1).await;
+            let (ran, other) = if b.ledger.begun() == 1 { (&b, &c) } else { (&c, &b) };
+            ran.links.set_draining(true);
+            until(|| a.links.placement("worker", b"any") == [other.links.id()]).await;
+            for times in 1..4 {
+                let before = || {
+                    let status = a.links.status();
+                    let link = status.iter().find(|link| link.node == ran.links.id());
+                    link.map_or(0, |link| link.reconnects)
+                };
+                assert!(a.links.reconnect(ran.links.id()));
+                until(|| before() >= times).await;
+                a.has_link_to(ran.links.name().as_str()).await;
+                ran.has_link_to("a").await;
+            }
+            ran.ledger.gate.close();
+            (ran, other)
+        });
+    assert_eq!((first.unwrap(), second.unwrap()), (vec![0], vec![0]));
+    assert_eq!((ran.ledger.begun(), other.ledger.begun()), (1, 0));
+    assert_eq!(call(&a, place, "one", &work).await.unwrap(), [0], "told again");
+    assert_eq!((ran.ledger.begun(), other.ledger.begun()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_placed_call_whose_node_leaves_may_have_run_and_goes_nowhere_else() {
+    let world = World::new();
+    let (a, b, c) = asker_and_two(&world).await;
+    let work = Work { replies: 1, wait: true, ..Work::default() };
+    let place = "agent://*/worker";
+    let (answer, other) = tokio::join!(call(&a, place, "one", &work), async {
+        until(|| b.ledger.begun() + c.ledger.begun() == 1).await;
+        let (ran, other) = if b.ledger.begun() == 1 { (b, c) } else { (c, b) };
+        ran.kernel.stop().await;
+        other
+    });
+    // Long before its deadline: nobody can say any more what became of it.
+    let error = answer.unwrap_err();
+    assert!(matches!(error, KeyedError::BeganAnew) && error.may_have_run(), "{error}");
+    let again = call(&a, place, "one", &work).await.unwrap_err();
+    assert!(matches!(again, KeyedError::BeganAnew), "{again}");
+    assert_eq!(other.ledger.begun(), 0);
+}
