@@ -18,6 +18,8 @@ use neuroflow::kernel::{Census, ChildSpec, Message, NameError};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{ControlClientError, ask, ask_tree};
+#[cfg(test)]
+pub(crate) use cluster::LinkRow;
 pub(crate) use cluster::{Asked, Cluster, Invited, LinksSlot, MemberRow, SeedRow, Token};
 pub(crate) use place::default_path;
 pub(crate) use row::{ActorRow, FailureRow, Tree, failures};

@@ -127,8 +127,9 @@ pub enum Chosen {
 /// }
 /// ```
 pub trait RemotePort: Send + Sync + 'static {
-    /// Chooses where a message goes, once for each try to send it; nothing if the target says it.
-    fn choose(&self, _target: &RemoteTarget, _parcel: &RawParcel) -> Option<Chosen> {
+    /// Chooses where a message goes, once for each try to send it; nothing if the target says it. `affinity` is
+    /// what the message belongs to ([`WireRequest::affinity`]): whoever sends it needn't validate it to know.
+    fn choose(&self, _target: &RemoteTarget, _affinity: Option<&str>) -> Option<Chosen> {
         None
     }
 
@@ -330,7 +331,8 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         message: Request<W>,
         now: Moment,
     ) -> Result<(), Untaken<Request<W>>> {
-        let chosen = match self.port.choose(&self.target, message.parcel.as_raw()) {
+        let affinity = W::affinity(message.parcel.get());
+        let chosen = match self.port.choose(&self.target, affinity) {
             Some(Chosen::Here(actor)) => return here(actor, header, message, now),
             Some(Chosen::There(target)) => Some(target),
             None => None,

@@ -4,16 +4,28 @@ use neuroflow::transport::{LinkStatus, Links};
 use neuroflow_telemetry::{Counter, Gauge, Instruments, Metric, MetricError};
 
 /// A number of each link, by the peer's name.
-type OfLink<I> = (Metric<I, 1>, fn(&LinkStatus) -> f64);
+type OfLink<I> = (Metric<I, 1>, fn(&LinkStatus) -> Option<f64>);
 
-const GAUGES: [OfLink<Gauge>; 3] = [
+const GAUGES: [OfLink<Gauge>; 4] = [
     (
         Metric::gauge("neuroflow_link_up", "Whether there is a link to the peer.", ["peer"]),
-        |link| f64::from(u8::from(link.rtt.is_some())),
+        |link| Some(f64::from(u8::from(link.rtt.is_some()))),
     ),
     (
-        Metric::gauge("neuroflow_link_rtt_seconds", "Time of a round trip to the peer.", ["peer"]),
-        |link| link.rtt.map_or(0.0, |rtt| rtt.as_secs_f64()),
+        Metric::gauge(
+            "neuroflow_link_rtt_seconds",
+            "Time of a round trip to the peer; of no peer without a link.",
+            ["peer"],
+        ),
+        |link| link.rtt.map(|rtt| rtt.as_secs_f64()),
+    ),
+    (
+        Metric::gauge(
+            "neuroflow_link_streams",
+            "Open streams of the link: its lanes, and one per large message on its way.",
+            ["peer"],
+        ),
+        |link| some(u64::try_from(link.streams).unwrap_or(u64::MAX)),
     ),
     (
         Metric::gauge(
@@ -21,39 +33,46 @@ const GAUGES: [OfLink<Gauge>; 3] = [
             "Calls to the peer that wait for their answers.",
             ["peer"],
         ),
-        |link| number(u64::try_from(link.open_calls).unwrap_or(u64::MAX)),
+        |link| some(u64::try_from(link.open_calls).unwrap_or(u64::MAX)),
     ),
 ];
 
-const COUNTERS: [OfLink<Counter>; 8] = [
+const COUNTERS: [OfLink<Counter>; 9] = [
     (counter("neuroflow_link_sent_messages_total", "Messages and replies sent."), |link| {
-        number(link.sent_messages)
+        some(link.sent_messages)
     }),
     (counter("neuroflow_link_sent_bytes_total", "Bytes of frames sent."), |link| {
-        number(link.sent_bytes)
+        some(link.sent_bytes)
     }),
     (counter("neuroflow_link_received_messages_total", "Messages and replies received."), |link| {
-        number(link.received_messages)
+        some(link.received_messages)
     }),
     (counter("neuroflow_link_received_bytes_total", "Bytes of archives received."), |link| {
-        number(link.received_bytes)
+        some(link.received_bytes)
     }),
     (
         counter("neuroflow_link_copied_bytes_total", "Bytes of archives copied to be sent."),
-        |link| number(link.copied_bytes),
+        |link| some(link.copied_bytes),
+    ),
+    (
+        counter(
+            "neuroflow_link_received_copied_bytes_total",
+            "Bytes of archives copied out of packets.",
+        ),
+        |link| some(link.received_copied_bytes),
     ),
     (counter("neuroflow_link_credit_waits_total", "Sends that found no credit."), |link| {
-        number(link.credit_waits)
+        some(link.credit_waits)
     }),
     (counter("neuroflow_link_reconnects_total", "Connections made after the first."), |link| {
-        number(link.reconnects)
+        some(link.reconnects)
     }),
     (
         counter(
             "neuroflow_link_lost_packets_total",
             "Packets of the present connection that were lost, and whose content was sent again.",
         ),
-        |link| number(link.lost_packets),
+        |link| some(link.lost_packets),
     ),
 ];
 
@@ -156,8 +175,14 @@ pub(super) fn register(instruments: &Instruments, links: &Links) -> Result<(), M
     })
 }
 
-fn of_links(links: &Links, read: fn(&LinkStatus) -> f64) -> Vec<([String; 1], f64)> {
-    links.status().iter().map(|link| ([link.name.to_string()], read(link))).collect()
+fn of_links(links: &Links, read: fn(&LinkStatus) -> Option<f64>) -> Vec<([String; 1], f64)> {
+    let status = links.status();
+    let read = |link: &LinkStatus| Some(([link.name.to_string()], read(link)?));
+    status.iter().filter_map(read).collect()
+}
+
+fn some(count: u64) -> Option<f64> {
+    Some(number(count))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a scrape's numbers are floats")]

@@ -71,6 +71,8 @@ pub(crate) struct LinkRow {
     pub(crate) protocol: Option<u16>,
     pub(crate) rtt_seconds: Option<f64>,
     pub(crate) lost_packets: u64,
+    /// Lanes, and streams of large messages on their way.
+    pub(crate) streams: usize,
     /// Calls that wait for their answers.
     pub(crate) open_calls: usize,
     pub(crate) reconnects: u64,
@@ -78,6 +80,10 @@ pub(crate) struct LinkRow {
     pub(crate) sent_bytes: u64,
     pub(crate) received_messages: u64,
     pub(crate) received_bytes: u64,
+    /// Bytes of archives that were copied to be sent.
+    pub(crate) copied_bytes: u64,
+    /// Bytes of archives that were copied out of packets.
+    pub(crate) received_copied_bytes: u64,
     pub(crate) credit_waits: u64,
 }
 
@@ -140,12 +146,15 @@ impl LinkRow {
             protocol: link.protocol,
             rtt_seconds: link.rtt.map(|rtt| rtt.as_secs_f64()),
             lost_packets: link.lost_packets,
+            streams: link.streams,
             open_calls: link.open_calls,
             reconnects: link.reconnects,
             sent_messages: link.sent_messages,
             sent_bytes: link.sent_bytes,
             received_messages: link.received_messages,
             received_bytes: link.received_bytes,
+            copied_bytes: link.copied_bytes,
+            received_copied_bytes: link.received_copied_bytes,
             credit_waits: link.credit_waits,
         }
     }

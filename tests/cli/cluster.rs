@@ -133,7 +133,6 @@ fn a_running_node_invites_and_shuts_out_without_a_restart() {
     let own = status(&scratch, &a, |cluster| member(cluster, "a").is_some());
     let own = member(&own, "a").expect("itself");
     assert_eq!(own["capacity"], 7);
-    check_metrics(&a);
     let address = own["address"].as_str().expect("an address").to_owned();
     let seeds = format!("--cluster-seeds={address}");
 
@@ -225,6 +224,19 @@ fn check_metrics(server: &Server) {
     let (status, text) = get(server.metrics, "/metrics");
     assert_eq!(status, 200, "{text}");
     for name in [
+        "neuroflow_link_up",
+        "neuroflow_link_rtt_seconds",
+        "neuroflow_link_streams",
+        "neuroflow_link_open_calls",
+        "neuroflow_link_sent_messages_total",
+        "neuroflow_link_sent_bytes_total",
+        "neuroflow_link_received_messages_total",
+        "neuroflow_link_received_bytes_total",
+        "neuroflow_link_copied_bytes_total",
+        "neuroflow_link_received_copied_bytes_total",
+        "neuroflow_link_credit_waits_total",
+        "neuroflow_link_reconnects_total",
+        "neuroflow_link_lost_packets_total",
         "neuroflow_cluster_members",
         "neuroflow_node_certificate_expiry_seconds",
         "neuroflow_gossip_messages_total",
@@ -299,6 +311,7 @@ fn a_node_drains_others_only_as_an_operator_and_says_what_became_of_it() {
     let address = member(&own, "a").expect("itself")["address"].as_str().expect("an address");
     let b = serve(&second, &scratch.path("b"), &[&format!("--cluster-seeds={address}")]);
     let (operator, worker) = (a.socket.display().to_string(), b.socket.display().to_string());
+
     let is_linked = |cluster: &serde_json::Value, name| {
         member(cluster, name).is_some_and(|member| member["link"]["state"] == "up")
     };
@@ -320,4 +333,63 @@ fn a_node_drains_others_only_as_an_operator_and_says_what_became_of_it() {
     }
     let own = scratch.output(&["cluster", "drain", "b", "--socket", &worker]);
     assert_eq!(own.code, 0, "{}", own.stderr);
+    status(&scratch, &a, |it| member(it, "b").is_some_and(|it| it["draining"] == true));
+    let row = row_of(&scratch, &operator, "b");
+    assert!(row.contains("alive, draining"), "{row}");
+}
+
+/// The line of a node in the status as text.
+fn row_of(scratch: &Scratch, socket: &str, name: &str) -> String {
+    let ran = scratch.output(&["cluster", "status", "--socket", socket]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let mut lines = ran.stdout.lines();
+    let heads: Vec<&str> = lines.next().expect("a head").split_whitespace().collect();
+    let expected = "NODE STATE ADDRESS RTT LOST STREAMS CALLS PROTOCOL BUILD CERTIFICATE AGENTS";
+    assert_eq!(heads, expected.split(' ').collect::<Vec<_>>());
+    let is_of = |line: &&str| line.split_whitespace().next() == Some(name);
+    lines.find(is_of).unwrap_or_else(|| panic!("{name} isn't in {}", ran.stdout)).to_owned()
+}
+
+#[test]
+fn the_status_and_the_metrics_say_how_a_link_stands_and_nothing_of_one_that_is_down() {
+    let (scratch, second) = (Scratch::new(), Scratch::new());
+    assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", "ca"]).code, 0);
+    for node in ["a", "b"] {
+        let made = ["node", "init", node, "--authority", "ca", "--dir", node];
+        assert_eq!(scratch.output(&made).code, 0);
+    }
+    let a = serve(&scratch, &scratch.path("a"), &[]);
+    let own = status(&scratch, &a, |cluster| member(cluster, "a").is_some());
+    let address = member(&own, "a").expect("itself")["address"].as_str().expect("an address");
+    let b = serve(&second, &scratch.path("b"), &[&format!("--cluster-seeds={address}")]);
+    let is_up = |cluster: &serde_json::Value| {
+        member(cluster, "b").is_some_and(|b| b["state"] == "alive" && b["link"]["state"] == "up")
+    };
+    let seen = status(&scratch, &a, is_up);
+    let link = &member(&seen, "b").expect("a member")["link"];
+    assert!(link["rtt_seconds"].as_f64().is_some_and(|rtt| rtt > 0.0), "{link}");
+    assert_eq!((&link["streams"], &link["protocol"]), (&2.into(), &3.into()), "{link}");
+    for count in
+        ["lost_packets", "open_calls", "reconnects", "copied_bytes", "received_copied_bytes"]
+    {
+        assert!(link[count].is_u64(), "{count}: {link}");
+    }
+    let row = row_of(&scratch, &a.socket.display().to_string(), "b");
+    assert!(row.contains("alive") && row.contains("s  "), "{row}");
+    assert!(row.contains("3 of 1-3") && row.contains(" d  "), "{row}");
+    check_metrics(&a);
+    let said = get(a.metrics, "/metrics").1;
+    assert!(said.contains("neuroflow_link_up{peer=\"b\"} 1\n"), "{said}");
+    assert!(said.contains("neuroflow_link_rtt_seconds{peer=\"b\"} 0.0"), "{said}");
+
+    drop(b);
+    let down =
+        status(&scratch, &a, |it| member(it, "b").is_some_and(|b| b["link"]["state"] == "down"));
+    let link = &member(&down, "b").expect("a member")["link"];
+    assert_eq!((&link["state"], &link["rtt_seconds"]), (&"down".into(), &().into()), "{link}");
+    let row = row_of(&scratch, &a.socket.display().to_string(), "b");
+    assert!(row.contains("  -  "), "{row}");
+    let said = get(a.metrics, "/metrics").1;
+    assert!(said.contains("neuroflow_link_up{peer=\"b\"} 0\n"), "{said}");
+    assert!(!said.contains("neuroflow_link_rtt_seconds{"), "{said}");
 }

@@ -47,6 +47,9 @@ struct Pong {
     bytes: u64,
     messages: u64,
     resident_kib: u64,
+    /// Bytes of archives that have arrived, and that were copied for that.
+    arrived: u64,
+    moved: u64,
 }
 
 impl WireMessage for Ping {
@@ -85,12 +88,16 @@ impl Actor for Echo {
         self.bytes += payload.len() as u64;
         self.messages += 1;
         if request.replies.is_heard() {
-            let resident_kib = if payload.is_empty() { resident_kib() } else { 0 };
+            let asks = payload.is_empty();
+            let resident_kib = if asks { resident_kib() } else { 0 };
+            let links = LINKS.get().filter(|_| asks).map(Links::status).unwrap_or_default();
             let pong = Pong {
                 payload: payload[..payload.len().min(SIZE)].to_vec(),
                 bytes: self.bytes,
                 messages: self.messages,
                 resident_kib,
+                arrived: links.iter().map(|link| link.received_bytes).sum(),
+                moved: links.iter().map(|link| link.received_copied_bytes).sum(),
             };
             let _gone = request.replies.try_send(Parcel::archive(&pong).expect("small"));
             request.replies.finish();
@@ -98,6 +105,9 @@ impl Actor for Echo {
         Ok(())
     }
 }
+
+/// The links of this process, for its actor.
+static LINKS: std::sync::OnceLock<Links> = std::sync::OnceLock::new();
 
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -278,6 +288,7 @@ async fn node(who: Credential, mailbox: usize) -> (Kernel, Links) {
     let config = LinksConfig::new("127.0.0.1:0".parse().expect("an address"), who, trust);
     let (spec, links) = config.child(kernel.clock().clone()).expect("links");
     links.export("echo", echo, Allowed::Everyone).expect("a name");
+    let _first = LINKS.set(links.clone()).is_ok();
     kernel.root().start(spec).await.expect("a socket");
     (kernel, links)
 }
@@ -503,7 +514,8 @@ async fn one_way_large(echo: &Address<Request<Ping>>, links: &Links, clock: &Clo
     let nothing = Ping { payload: Vec::new() };
     let large = Ping { payload: vec![7; MIB] };
     let parcel = Parcel::archive(&large).expect("small enough");
-    let before = ask(echo, &nothing).await.get().bytes.to_native();
+    let there = ask(echo, &nothing).await;
+    let (before, there) = (there.get().bytes.to_native(), excess(&there));
     let copied = links.status()[0].copied_bytes;
     let (start, mut sent) = (Instant::now(), 0_u64);
     while start.elapsed() < seconds() {
@@ -517,6 +529,16 @@ async fn one_way_large(echo: &Address<Request<Ping>>, links: &Links, clock: &Clo
     }
     let copied = links.status()[0].copied_bytes - copied;
     println!("one way 1 MiB  {:.0} MiB/s  ({copied} bytes copied)", rate_of(sent, start));
+    // None of the large ones: what asked how far the other end is, is small. There each is copied once, out of
+    // its packets.
+    assert!(copied < MIB as u64, "the sender has copied {copied} bytes");
+    let more = excess(&ask(echo, &nothing).await) - there;
+    assert!(more < MIB as u64, "the receiver has copied {more} bytes more than once");
+}
+
+/// Bytes that the other end has copied more often than once.
+fn excess(pong: &Parcel<Pong>) -> u64 {
+    pong.get().moved.to_native().saturating_sub(pong.get().arrived.to_native())
 }
 
 fn rate_of(count: u64, since: Instant) -> f64 {

@@ -11,6 +11,8 @@ mod revocations;
 mod seeds;
 mod server;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod tuning;
 
 use std::collections::HashMap;
@@ -40,7 +42,7 @@ use crate::link::peer::{Link, Peers};
 use crate::link::{CloseCode, LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox};
 use crate::seed::{NamedSeed, SeedStatus, ServiceName, Sought};
-use crate::session::handshake::Hello;
+use crate::session::handshake::{Hello, NEWEST, OLDEST};
 
 use self::cluster::Choosing;
 pub use self::cluster::{DrainError, GossipStatus};
@@ -74,6 +76,7 @@ pub struct LinksConfig {
     revocations: Option<PathBuf>,
     leave: Duration,
     certificate_file: Option<PathBuf>,
+    newest: u16,
 }
 
 impl LinksConfig {
@@ -94,6 +97,7 @@ impl LinksConfig {
             revocations: None,
             leave: LEAVE,
             certificate_file: None,
+            newest: NEWEST,
         }
     }
 
@@ -183,6 +187,14 @@ impl LinksConfig {
         self
     }
 
+    /// Speaks no newer protocol than this, also with those who could: until all nodes of a cluster have a build
+    /// that can be gone back from.
+    #[must_use]
+    pub fn newest_protocol(mut self, newest: u16) -> Self {
+        self.newest = newest;
+        self
+    }
+
     /// The node's name, as its certificate says.
     pub fn name(&self) -> &Name {
         self.credential.name()
@@ -191,8 +203,11 @@ impl LinksConfig {
     /// The actor `cluster`, and the links that it keeps.
     ///
     /// # Errors
-    /// Says that the key or the list of revoked nodes can't be used.
+    /// Says that the key or the list of revoked nodes can't be used, or that this build doesn't speak the protocol.
     pub fn child(self, clock: Clock) -> Result<(ChildSpec, Links), LinksError> {
+        if !(OLDEST..=NEWEST).contains(&self.newest) {
+            return Err(LinksError::Protocol { asked: self.newest });
+        }
         let presented = Presented::new(&self.credential)?;
         let kept = match self.revocations {
             Some(path) => Some(Kept::open(path, &self.trust)?),
@@ -233,6 +248,7 @@ impl LinksConfig {
             kept,
             leave: self.leave,
             certificate_file: self.certificate_file,
+            newest: self.newest,
             credential: RwLock::new(self.credential),
         });
         let watch = crate::watch::WatchService::new(&shared.exports);
@@ -263,6 +279,12 @@ pub enum LinksError {
     /// The list of revoked nodes can't be used.
     #[error("the list of revoked nodes can't be used")]
     Revocations(#[from] ListFileError),
+    /// The newest protocol that is to be spoken isn't one.
+    #[error("there is no protocol {asked}: this build speaks {OLDEST} to {NEWEST}")]
+    Protocol {
+        /// What was asked for.
+        asked: u16,
+    },
 }
 
 /// A node's weight unless it says otherwise.
@@ -318,6 +340,8 @@ pub(crate) struct Shared {
     certificate_file: Option<PathBuf>,
     /// What is presented, with its key.
     credential: RwLock<Credential>,
+    /// The newest protocol that is spoken.
+    pub(crate) newest: u16,
 }
 
 impl Shared {
@@ -334,7 +358,7 @@ impl Shared {
     }
 
     pub(crate) fn hello(&self) -> Hello {
-        Hello::ours(self.incarnation, self.name.as_str())
+        Hello::ours(self.incarnation, self.name.as_str(), self.newest)
     }
 
     pub(crate) fn next_connection(&self) -> u64 {

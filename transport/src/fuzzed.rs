@@ -3,7 +3,7 @@
 
 use crate::frame::{self, FrameHeader, Kind, padded};
 use crate::limits::REPLY_CREDIT_MESSAGES;
-use crate::session::handshake::{self, Hello};
+use crate::session::handshake::{self, Hello, NEWEST};
 use crate::session::script;
 
 /// Damaged copies of each seed.
@@ -90,7 +90,7 @@ fn link_frames() {
 #[test]
 fn link_handshake() {
     let seeds = ["a", "node-b.example"].map(|name| {
-        let hello = Hello::ours(0xfeed, name);
+        let hello = Hello::ours(0xfeed, name, NEWEST);
         written(&hello.to_header(), name, &[])
     });
     replay(&seeds, handshake::fuzz);

@@ -18,7 +18,7 @@ mod staged;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use neuroflow_kernel::{Message, Name};
@@ -105,6 +105,8 @@ pub struct LinkStatus {
     pub rtt: Option<Duration>,
     /// Packets that were lost on this connection.
     pub lost_packets: u64,
+    /// Streams of the link that are open: its lanes, and one for each large message on its way, sent or received.
+    pub streams: usize,
     /// Calls that wait for their answers.
     pub open_calls: usize,
     /// Connections that were made after the first.
@@ -119,6 +121,8 @@ pub struct LinkStatus {
     pub received_bytes: u64,
     /// Bytes of archives that were copied into shared buffers before they were encrypted.
     pub copied_bytes: u64,
+    /// Bytes of archives that were copied out of packets, into the aligned buffers that they are read in.
+    pub received_copied_bytes: u64,
     /// Sends that found no credit.
     pub credit_waits: u64,
 }
@@ -131,8 +135,27 @@ pub(crate) struct Meters {
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_messages: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
+    /// Large messages on their way, sent or received.
+    pub(crate) large: AtomicUsize,
     pub(crate) copied_bytes: AtomicU64,
+    pub(crate) received_copied_bytes: AtomicU64,
     pub(crate) credit_waits: AtomicU64,
+}
+
+/// A large message on its way, counted while this is held.
+pub(crate) struct UnderWay(Arc<Meters>);
+
+impl UnderWay {
+    pub(crate) fn new(meters: &Arc<Meters>) -> Self {
+        meters.large.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(meters))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.large.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Why a connection isn't made, or ends.

@@ -119,12 +119,13 @@ impl Drain {
     }
 }
 
-const HEADS: [&str; 10] = [
+const HEADS: [&str; 11] = [
     "NODE",
     "STATE",
     "ADDRESS",
     "RTT",
     "LOST",
+    "STREAMS",
     "CALLS",
     "PROTOCOL",
     "BUILD",
@@ -133,14 +134,14 @@ const HEADS: [&str; 10] = [
 ];
 
 fn draw(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()> {
-    let rows: Vec<[String; 10]> = cluster.members.iter().map(cells).collect();
+    let rows: Vec<[String; 11]> = cluster.members.iter().map(cells).collect();
     let mut widths = HEADS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut line = |cells: &[String; 10]| -> io::Result<()> {
+    let mut line = |cells: &[String; 11]| -> io::Result<()> {
         let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
         writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
@@ -150,7 +151,7 @@ fn draw(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()> {
     cluster.seeds.iter().filter_map(failed).try_for_each(|said| writeln!(out, "{said}"))
 }
 
-fn cells(member: &MemberRow) -> [String; 10] {
+fn cells(member: &MemberRow) -> [String; 11] {
     let none = || "-".to_owned();
     let link = member.link.as_ref();
     let [oldest, newest] = member.protocols;
@@ -165,8 +166,12 @@ fn cells(member: &MemberRow) -> [String; 10] {
         member.address.clone(),
         rtt.map_or_else(none, |rtt| format!("{:.2?}", Duration::from_secs_f64(rtt.max(0.0)))),
         link.map_or_else(none, |link| link.lost_packets.to_string()),
+        link.map_or_else(none, |link| link.streams.to_string()),
         link.map_or_else(none, |link| link.open_calls.to_string()),
-        format!("{oldest}-{newest}"),
+        link.and_then(|link| link.protocol).map_or_else(
+            || format!("{oldest}-{newest}"),
+            |spoken| format!("{spoken} of {oldest}-{newest}"),
+        ),
         member.build.clone(),
         days(member.certificate_expires_seconds),
         if agents.is_empty() { none() } else { agents.join(", ") },
@@ -186,6 +191,59 @@ fn days(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::LinkRow;
+
+    fn member(name: &str, link: Option<LinkRow>) -> MemberRow {
+        MemberRow {
+            name: name.to_owned(),
+            id: String::new(),
+            state: "alive".to_owned(),
+            own: link.is_none(),
+            draining: link.is_some(),
+            address: "127.0.0.1:7946".to_owned(),
+            build: "0.1.0".to_owned(),
+            protocols: [1, 3],
+            capacity: 100,
+            load: 0,
+            certificate_expires_seconds: 7_200.0,
+            agents: Vec::new(),
+            link,
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_column_for_each_thing_and_says_why_a_seed_is_of_no_use() {
+        let link = LinkRow {
+            state: "up".to_owned(),
+            protocol: Some(2),
+            rtt_seconds: Some(0.000_25),
+            lost_packets: 7,
+            streams: 3,
+            open_calls: 12,
+            reconnects: 0,
+            sent_messages: 0,
+            sent_bytes: 0,
+            received_messages: 0,
+            received_bytes: 0,
+            copied_bytes: 0,
+            received_copied_bytes: 0,
+            credit_waits: 0,
+        };
+        let cluster = Cluster {
+            node: "a".to_owned(),
+            members: vec![member("a", None), member("b", Some(link))],
+            seeds: vec![SeedRow { name: "nodes:7946".to_owned(), failure: Some("no".to_owned()) }],
+        };
+        let mut out = Vec::new();
+        draw(&cluster, &mut out).unwrap();
+        let expected = "\
+NODE       STATE            ADDRESS         RTT       LOST  STREAMS  CALLS  PROTOCOL  BUILD  CERTIFICATE  AGENTS
+a (asked)  alive            127.0.0.1:7946  -         -     -        -      1-3       0.1.0  2 h          -
+b          alive, draining  127.0.0.1:7946  250.00µs  7     3        12     2 of 1-3  0.1.0  2 h          -
+seed nodes:7946: no
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
 
     #[test]
     fn a_row_says_how_long_a_certificate_lasts() {

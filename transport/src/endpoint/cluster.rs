@@ -221,10 +221,9 @@ impl<W: WireRequest> Placed<W> {
     }
 
     /// The first node that can be asked now, for this message.
-    fn chosen_for(&self, target: &RemoteTarget, parcel: &RawParcel) -> Option<Choice> {
+    fn chosen_for(&self, target: &RemoteTarget, affinity: Option<&str>) -> Option<Choice> {
         if self.choosing == Choosing::ByMessage
-            && let Ok(parcel) = parcel.clone().open::<W>()
-            && let Some(affinity) = W::affinity(parcel.get())
+            && let Some(affinity) = affinity
         {
             let view = self.links.shared.directory.view();
             return self.first(&view.place(target.name(), affinity.as_bytes()), target);
@@ -256,8 +255,8 @@ fn named(node: NodeId, target: &RemoteTarget) -> RemoteTarget {
 }
 
 impl<W: WireRequest> RemotePort for Placed<W> {
-    fn choose(&self, target: &RemoteTarget, parcel: &RawParcel) -> Option<Chosen> {
-        match self.chosen_for(target, parcel)? {
+    fn choose(&self, target: &RemoteTarget, affinity: Option<&str>) -> Option<Chosen> {
+        match self.chosen_for(target, affinity)? {
             Choice::Own(actor) => {
                 let meters = &self.links.shared.gossip_meters;
                 meters.placed_here.fetch_add(1, Ordering::Relaxed);

@@ -17,6 +17,8 @@ pub(crate) struct Decoder {
     have: usize,
     pub(super) open: Option<Open>,
     name: Vec<u8>,
+    /// Bytes of archives that were copied, also when what holds one has grown.
+    copied: usize,
 }
 
 /// A frame whose header is there.
@@ -48,12 +50,17 @@ impl Frame {
 impl Decoder {
     /// Refuses archives of more than `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { limit, header: [0; HEADER_BYTES], have: 0, open: None, name: Vec::new() }
+        Self { limit, header: [0; HEADER_BYTES], have: 0, open: None, name: Vec::new(), copied: 0 }
     }
 
     /// The name of the frame that was taken last.
     pub(crate) fn name(&self) -> Result<&str, FrameError> {
         std::str::from_utf8(&self.name).map_err(FrameError::Name)
+    }
+
+    /// Bytes of archives that were copied since this was asked last.
+    pub(crate) fn take_copied(&mut self) -> usize {
+        std::mem::take(&mut self.copied)
     }
 
     /// Whether it's between two frames.
@@ -87,7 +94,11 @@ impl Decoder {
         self.name.extend_from_slice(take(input, &mut open.name_left));
         skip_zeros(input, &mut open.name_padding)?;
         if open.archive_left > 0 {
-            open.archive.extend_from_slice(take(input, &mut open.archive_left));
+            let piece = take(input, &mut open.archive_left);
+            let grows = open.archive.capacity().saturating_sub(open.archive.len()) < piece.len();
+            let moved = if grows { open.archive.len() } else { 0 };
+            self.copied = self.copied.saturating_add(piece.len()).saturating_add(moved);
+            open.archive.extend_from_slice(piece);
         }
         skip_zeros(input, &mut open.archive_padding)?;
         let left = [open.name_left, open.name_padding, open.archive_left, open.archive_padding];
@@ -114,6 +125,7 @@ impl Decoder {
         self.name.extend_from_slice(take(&mut rest, &mut name));
         skip_zeros(&mut rest, &mut name_padding)?;
         let mut aligned = AlignedVec::with_capacity(archive);
+        self.copied = self.copied.saturating_add(archive);
         aligned.extend_from_slice(take(&mut rest, &mut archive));
         skip_zeros(&mut rest, &mut archive_padding)?;
         *input = rest;

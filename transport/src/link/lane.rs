@@ -178,6 +178,7 @@ impl LaneTask {
                 self.arrived(&header, &name, parcel)?;
                 self.name = name;
             }
+            copied(&self.lane.meters, self.decoder.take_copied());
         }
         Ok(true)
     }
@@ -207,9 +208,14 @@ impl LaneTask {
         }
         let more = !received.is_empty() || !large.is_empty();
         for message in large {
-            self.large.push(Box::pin(large::send(self.connection.clone(), message)));
+            self.large.push(Box::pin(large::send(
+                self.connection.clone(),
+                message,
+                Arc::clone(&self.lane.meters),
+            )));
         }
         for Received { header, name, parcel } in received {
+            copied(&self.lane.meters, parcel.as_bytes().len());
             self.arrived(&header, &name, parcel)?;
         }
         Ok(more)
@@ -229,7 +235,11 @@ impl LaneTask {
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
         for message in self.staged.large.drain(..) {
-            self.large.push(Box::pin(large::send(self.connection.clone(), message)));
+            self.large.push(Box::pin(large::send(
+                self.connection.clone(),
+                message,
+                Arc::clone(&self.lane.meters),
+            )));
             cx.waker().wake_by_ref();
         }
         self.unwritten += self.staged.take(&mut self.order, false, &self.lane.meters);
@@ -339,6 +349,13 @@ const ANSWERS_PER_TURN: usize = 512;
 fn count(meters: &Meters, parcel: &RawParcel) {
     meters.received_messages.fetch_add(1, Ordering::Relaxed);
     meters.received_bytes.fetch_add(parcel.as_bytes().len() as u64, Ordering::Relaxed);
+}
+
+/// Archives were copied out of packets.
+fn copied(meters: &Meters, bytes: usize) {
+    if bytes > 0 {
+        meters.received_copied_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 fn stage(staged: &mut Staged, given: Given, lane: u8) {

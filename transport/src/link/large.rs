@@ -1,13 +1,15 @@
 //! Messages on streams of their own: one frame per stream, written and read without a shared buffer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use neuroflow_kernel::RawParcel;
 use quinn::{Connection, RecvStream};
 use rkyv::util::AlignedVec;
 use tokio::sync::Semaphore;
 
-use super::LinkError;
 use super::staged::{Large, padding};
+use super::{LinkError, Meters, UnderWay};
 use crate::frame::{FrameError, FrameHeader, HEADER_BYTES, Kind, padded};
 use crate::limits::{LARGE_KIB, MAX_LIST_BYTES, READ_CHUNK_BYTES};
 use crate::session::Violation;
@@ -22,8 +24,13 @@ pub(crate) struct Received {
 /// Behind all lanes: what is large can wait.
 const PRIORITY: i32 = -1;
 
-pub(super) async fn send(connection: Connection, large: Large) -> Result<(), LinkError> {
+pub(super) async fn send(
+    connection: Connection,
+    large: Large,
+    meters: Arc<Meters>,
+) -> Result<(), LinkError> {
     let mut stream = connection.open_uni().await?;
+    let _under_way = UnderWay::new(&meters);
     // An error says that the stream is closed, and then the write says so too.
     let _closed = stream.set_priority(PRIORITY);
     let pad = Bytes::from_static(padding(large.body.len()));
@@ -37,7 +44,9 @@ pub(crate) async fn receive(
     mut stream: RecvStream,
     lanes: u8,
     room: &Semaphore,
+    meters: &Arc<Meters>,
 ) -> Result<Received, LinkError> {
+    let _under_way = UnderWay::new(meters);
     let mut header = [0; HEADER_BYTES];
     exactly(&mut stream, &mut header).await?;
     let header = FrameHeader::decode(&header)?;

@@ -114,7 +114,11 @@ impl Peer {
         self.about.lock().unwrap_or_else(PoisonError::into_inner).subject.clone()
     }
 
+    /// Where it is, as far as is known: a peer may move while its link stands.
     pub(crate) fn address(&self) -> SocketAddr {
+        if let Some(link) = self.link() {
+            return link.connection.remote_address();
+        }
         self.about.lock().unwrap_or_else(PoisonError::into_inner).address
     }
 
@@ -126,9 +130,10 @@ impl Peer {
 
     /// The link of this number is over; says whether it was the current one.
     pub(crate) fn down(&self, number: u64, now: Moment) -> bool {
-        if self.link().is_none_or(|link| link.number != number) {
-            return false;
-        }
+        let Some(link) = self.link().filter(|link| link.number == number) else { return false };
+        // Where it was last is where it's dialled.
+        let address = link.connection.remote_address();
+        self.about.lock().unwrap_or_else(PoisonError::into_inner).address = address;
         self.change(Standing::Down { since: now });
         true
     }
@@ -170,8 +175,7 @@ impl Peer {
     pub(crate) fn status(&self) -> LinkStatus {
         let link = self.link();
         let stats = link.as_ref().map(|link| link.connection.stats());
-        let About { subject, address } =
-            &*self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        let (subject, address) = (self.subject(), self.address());
         let state = match (&link, self.is_revoked()) {
             (Some(_), _) => LinkState::Up,
             (None, true) => LinkState::Revoked,
@@ -180,14 +184,17 @@ impl Peer {
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         LinkStatus {
             node: self.id,
-            name: subject.name.clone(),
+            name: subject.name,
             state,
-            address: *address,
+            address,
             protocol: link.as_ref().map(|link| link.agreed.version),
             certificate_expires: subject.expires,
-            roles: subject.roles.clone(),
+            roles: subject.roles,
             rtt: stats.as_ref().map(|stats| stats.path.rtt),
             lost_packets: stats.as_ref().map_or(0, |stats| stats.path.lost_packets),
+            streams: link
+                .as_ref()
+                .map_or(0, |link| link.lanes.len() + self.meters.large.load(Ordering::Relaxed)),
             open_calls: link
                 .iter()
                 .flat_map(|link| &link.lanes)
@@ -199,6 +206,7 @@ impl Peer {
             received_messages: read(&self.meters.received_messages),
             received_bytes: read(&self.meters.received_bytes),
             copied_bytes: read(&self.meters.copied_bytes),
+            received_copied_bytes: read(&self.meters.received_copied_bytes),
             credit_waits: read(&self.meters.credit_waits),
         }
     }

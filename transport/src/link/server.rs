@@ -18,7 +18,6 @@ use super::peer::{Link, Peer};
 use super::{CloseCode, LinkCommand, LinkError};
 use crate::endpoint::Shared;
 use crate::frame::Kind;
-use crate::identity::NodeId;
 use crate::jitter;
 use crate::limits::{GOSSIP_STREAMS, LARGE_KIB, REDIAL_MAX, REDIAL_MIN, SWEEP_INTERVAL};
 use crate::membership::{self, MembershipCommand};
@@ -91,7 +90,8 @@ impl LinkServer {
                 CloseCode::Shutdown.close(&connection);
             }
         }
-        let large = receive_large(Arc::clone(&link), Arc::clone(&self.shared), self.peer.id);
+        let large =
+            receive_large(Arc::clone(&link), Arc::clone(&self.shared), Arc::clone(&self.peer));
         let sweep = sweep(Arc::clone(&link), clock.clone());
         if context.task(large).is_err() || context.task(sweep).is_err() {
             CloseCode::Shutdown.close(&connection);
@@ -235,20 +235,20 @@ async fn tell(own: &Address<LinkCommand>, command: LinkCommand) {
 }
 
 /// Reads the streams of large messages.
-async fn receive_large(link: Arc<Link>, shared: Arc<Shared>, from: NodeId) {
+async fn receive_large(link: Arc<Link>, shared: Arc<Shared>, from: Arc<Peer>) {
     let room = Semaphore::new(LARGE_KIB as usize);
     let lanes = u8::try_from(link.lanes.len()).unwrap_or(u8::MAX);
     let mut reading = FuturesUnordered::new();
     loop {
         tokio::select! {
             stream = link.connection.accept_uni() => match stream {
-                Ok(stream) => reading.push(large::receive(stream, lanes, &room)),
+                Ok(stream) => reading.push(large::receive(stream, lanes, &room, &from.meters)),
                 Err(_over) => return,
             },
             Some(received) = reading.next() => match received {
                 Ok(received) if received.header.kind == Kind::Gossip => {
                     let bytes = received.parcel.as_bytes();
-                    if let Err(why) = gossip::arrived(&link, &shared, from, bytes) {
+                    if let Err(why) = gossip::arrived(&link, &shared, from.id, bytes) {
                         return end(&link, &why.into());
                     }
                 }

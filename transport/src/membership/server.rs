@@ -19,7 +19,7 @@ use crate::identity::NodeId;
 use crate::link::connect;
 use crate::link::gossip::{GOSSIP_SINCE, send};
 use crate::link::peer::Peer;
-use crate::session::handshake::{NEWEST, OLDEST};
+use crate::session::handshake::OLDEST;
 
 /// Why the membership's actor doesn't start.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +180,7 @@ impl Shared {
         Record {
             address: self.advertised(),
             oldest: OLDEST,
-            newest: NEWEST,
+            newest: self.newest,
             build: self.build.clone(),
             capacity: self.capacity,
             draining: self.draining.load(Ordering::SeqCst) || self.leaving.load(Ordering::SeqCst),

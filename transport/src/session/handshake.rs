@@ -25,10 +25,11 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    pub(crate) fn ours(incarnation: u64, name: &str) -> Self {
+    /// Of this build, which speaks nothing newer than `newest`.
+    pub(crate) fn ours(incarnation: u64, name: &str, newest: u16) -> Self {
         Self {
             oldest: OLDEST,
-            newest: NEWEST,
+            newest: newest.min(NEWEST),
             incarnation,
             lanes: LANES,
             messages: LANE_CREDIT_MESSAGES,
@@ -148,7 +149,7 @@ pub fn fuzz(bytes: &[u8]) {
     let Ok(Some(frame)) = decoder.next(&mut input) else { return };
     let Ok(name) = decoder.name() else { return };
     let Ok(theirs) = Hello::from_frame(&frame.header, name) else { return };
-    let ours = Hello::ours(1, "a");
+    let ours = Hello::ours(1, "a", NEWEST);
     let (here, there) = (ours.agree(&theirs), theirs.agree(&ours));
     if let (Ok(here), Ok(there)) = (here, there) {
         assert_eq!((here.version, here.lanes), (there.version, there.lanes));
@@ -163,12 +164,12 @@ mod tests {
     use super::*;
 
     fn hello(oldest: u16, newest: u16) -> Hello {
-        Hello { oldest, newest, ..Hello::ours(7, "a") }
+        Hello { oldest, newest, ..Hello::ours(7, "a", NEWEST) }
     }
 
     #[test]
     fn it_survives_the_wire() {
-        let hello = Hello::ours(0xfeed, "node-a");
+        let hello = Hello::ours(0xfeed, "node-a", NEWEST);
         let header = FrameHeader::decode(&hello.to_header().encode()).unwrap();
         assert_eq!(Hello::from_frame(&header, "node-a"), Ok(hello));
         assert!(matches!(Hello::from_frame(&header, "no/name"), Err(HelloError::Name(_))));

@@ -10,5 +10,6 @@ mod keyed;
 mod loss;
 mod service;
 mod trace;
+mod versions;
 mod watch;
 mod world;
