@@ -35,6 +35,8 @@ pub enum Reason {
     /// Something refused it: usually a container engine's system call filter, or a missing
     /// capability.
     Refused(Errno),
+    /// The kernel said yes and did something else: what was set was read back, and differs.
+    NotInForce,
     /// No hierarchy of control groups that this process can see has the controller.
     CgroupControllerMissing(Controller),
     /// The control group of this process belongs to somebody else.
@@ -56,6 +58,7 @@ impl fmt::Display for Reason {
             Self::ProcMasked => f.write_str("parts of the host's /proc are hidden"),
             Self::NoKernelSupport(errno) => write!(f, "the kernel doesn't have it: {errno}"),
             Self::Refused(errno) => write!(f, "refused: {errno}"),
+            Self::NotInForce => f.write_str("it was set, and isn't in force"),
             Self::CgroupControllerMissing(controller) => {
                 write!(f, "no control group has the {controller} controller")
             }
@@ -208,6 +211,9 @@ pub(crate) struct Facts {
 /// abilities.
 pub(crate) fn diagnose(step: Step, errno: Errno, facts: &Facts) -> Option<(Layer, Reason, Remedy)> {
     let layer = step.layer()?;
+    if errno.raw() == NOT_AS_SET {
+        return Some((layer, Reason::NotInForce, Remedy::AnotherHost));
+    }
     let code = Code::of(errno);
     let depends_on_host = match step {
         // What is bound may be missing or unreadable without any fault of the host's.
@@ -221,6 +227,7 @@ pub(crate) fn diagnose(step: Step, errno: Errno, facts: &Facts) -> Option<(Layer
         | Step::VerifyIds
         | Step::VerifyNamespaces
         | Step::VerifyRoot
+        | Step::VerifyDevices
         | Step::VerifyRules => true,
         _ => code != Code::Other || errno.raw() == INVALID,
     };
@@ -272,6 +279,8 @@ impl Code {
     }
 }
 
+/// `EBADE`, which the kernel gives for none of our calls: a read-back differs.
+const NOT_AS_SET: i32 = 52;
 /// `EINVAL`: for most steps, a flag that the kernel doesn't know.
 const INVALID: i32 = 22;
 
@@ -312,6 +321,25 @@ mod tests {
         assert_eq!(reason, Reason::ProcMasked);
         let (_, reason, remedy) = diagnose(Step::Clone, EPERM, &docker).unwrap();
         assert_eq!((reason, remedy), (Reason::Refused(EPERM), Remedy::LoosenContainer));
+    }
+
+    #[test]
+    fn what_was_read_back_and_differs_is_its_layers_fault() {
+        let not_as_set = Errno::from_raw(NOT_AS_SET);
+        for (step, layer) in [
+            (Step::StartSession, Layer::Session),
+            (Step::ParentDeath, Layer::ProcessTree),
+            (Step::MountProc, Layer::PrivateProc),
+            (Step::VerifyDevices, Layer::PrivateDevices),
+            (Step::MountTmpfs, Layer::PrivateRoot),
+            (Step::ForbidNesting, Layer::NoNestedNamespaces),
+            (Step::VerifyRules, Layer::Landlock),
+            (Step::LimitResource, Layer::ResourceLimits),
+        ] {
+            let expected = (layer, Reason::NotInForce, Remedy::AnotherHost);
+            assert_eq!(diagnose(step, not_as_set, &Facts::default()), Some(expected));
+        }
+        assert_eq!(diagnose(Step::Execute, not_as_set, &Facts::default()), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod keeper;
 mod landlock;
 mod later;
 mod lockdown;
+mod mounted;
 mod namespace;
 pub(crate) mod nest;
 pub(crate) mod overlay;

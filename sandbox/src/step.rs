@@ -145,6 +145,8 @@ steps! {
     LimitGroup = 48, "limit a control group", Some(Layer::Cgroup);
     /// The first process enters its groups.
     EnterGroup = 49, "enter a control group", Some(Layer::Cgroup);
+    /// The devices are looked at from inside.
+    VerifyDevices = 50, "verify the devices", Some(Layer::PrivateDevices);
     /// An interpreter's fork moves into a prepared cell.
     JoinCell = 51, "move an interpreter into the cell", None;
     /// The place for an overlay's changes is mounted.

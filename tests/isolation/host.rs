@@ -1,9 +1,14 @@
 //! Hosts that are large, die, or lose their zygote. Each plays in a process of its own.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use neuroflow_sandbox::{
-    End, LaunchError, Launcher, Level, Profile, Program, Warm, limits::STOCKED_SEEDLINGS,
+    End, LaunchError, Launcher, Level, Profile, Program, Warm,
+    limits::{self, STOCKED_SEEDLINGS},
 };
 
 use crate::{
@@ -80,42 +85,49 @@ fn ten_thousand_cells_leave_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::disallowed_methods, reason = "four callers at a time are four tasks")]
 async fn role_ten_thousand_cells() {
     if !plays(TEN_THOUSAND) {
         return;
     }
-    let groups = || {
-        let mut found = 0;
-        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").expect("groups").flatten() {
-            let entries = std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten();
-            let ours = entries.filter(|entry| {
-                let name = entry.file_name();
-                name.to_string_lossy().starts_with("neuroflow-")
-            });
-            found += ours
-                .flat_map(|ours| std::fs::read_dir(ours.path()).into_iter().flatten().flatten())
-                .filter(|entry| entry.path().is_dir())
-                .count();
-        }
-        found
-    };
-    let count = |path: String| std::fs::read_dir(path).expect("a directory").count();
-    let mounts =
-        || std::fs::read_to_string("/proc/self/mountinfo").expect("mounts").lines().count();
+    // Where groups of ours come to lie: the zygote may move us.
+    let places = own_groups();
     let launcher = Launcher::start().expect("a zygote");
     let cold = Profile::builder(Level::Strict).build().expect("a profile");
     let warm = Profile::builder(Level::Strict).env("WARM", "1").build().expect("a profile");
-    launcher.keep_warm(&warm, Warm { least: 4, most: 8 }).expect("a pool");
-    launcher.launch(&cold, &sh("true")).await.expect("a cell").finish().await;
+    launcher.keep_warm(&warm, Warm { least: POOL, most: POOL }).expect("a pool");
     let zygote = own_zygote("cells").cast_unsigned();
-    let before = (count("/proc/self/fd".into()), mounts());
-    let (before_zygote, before_groups) = (count(format!("/proc/{zygote}/fd")), groups());
+    let stands = || Standing::of(zygote, &places);
+    // So that everything that is made once has been made.
+    many_cells(&launcher, &cold, &warm, 25).await;
+    let before = at_rest(&launcher, &cold, zygote, stands).await;
+    many_cells(&launcher, &cold, &warm, 2500).await;
+    let mut after = at_rest(&launcher, &cold, zygote, stands).await;
+    for _ in 0..500 {
+        if after == before {
+            break;
+        }
+        pause(20).await;
+        after = stands();
+    }
+    assert_eq!(after, before, "ten thousand cells later");
+    let networks = links_of(zygote).filter(|link| link.starts_with("net:[")).count();
+    assert!(networks <= limits::IDLE_NETWORKS + limits::STOCKED_NETWORKS, "{networks}");
+    drop(launcher);
+    assert_eq!(children_of(std::process::id()), [], "the zygote is reaped with the launcher");
+    assert_eq!(groups_of(zygote, &places), 0, "its groups are gone");
+}
+
+/// Cells that are kept ready.
+const POOL: u16 = 4;
+
+/// Four callers, each with that many cells.
+#[expect(clippy::disallowed_methods, reason = "four callers at a time are four tasks")]
+async fn many_cells(launcher: &Launcher, cold: &Profile, warm: &Profile, each: u32) {
     let callers: Vec<_> = (0..4)
         .map(|caller| {
             let (launcher, cold, warm) = (launcher.clone(), cold.clone(), warm.clone());
             tokio::spawn(async move {
-                for number in 0..2500 {
+                for number in 0..each {
                     let profile = if number % 2 == 0 { &cold } else { &warm };
                     let program = match number % 50 {
                         7 => Program::new("no-such-program"),
@@ -135,27 +147,116 @@ async fn role_ten_thousand_cells() {
     for caller in callers {
         caller.await.expect("every cell was as it should be");
     }
-    let waiting = || children_of(zygote).iter().all(|(_, state)| *state != 'Z');
-    eventually("no zombie", || waiting() && children_of(zygote).len() <= 8 + STOCKED_SEEDLINGS)
-        .await;
-    // Each cell of the pool that is offered to us has two.
-    let open = count("/proc/self/fd".into());
-    assert!(open <= before.0 + 2 * 8, "{open} descriptors, {} before", before.0);
-    assert_eq!(mounts(), before.1);
-    // What lies ready for the next cells comes and goes: a few dozen descriptors and groups.
-    eventually("few descriptors", || count(format!("/proc/{zygote}/fd")) <= before_zygote + 400)
-        .await;
-    eventually("few groups", || groups() <= before_groups + 100).await;
-    drop(launcher);
-    assert_eq!(children_of(std::process::id()), [], "the zygote is reaped with the launcher");
-    let left = format!("neuroflow-{zygote}-");
-    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").expect("groups").flatten();
-    for hierarchy in hierarchies {
-        for entry in std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            assert!(!name.to_string_lossy().starts_with(&left), "{name:?} is left");
+}
+
+/// What there is when nothing runs and everything that waits for the next cell is there.
+async fn at_rest(
+    launcher: &Launcher,
+    profile: &Profile,
+    zygote: u32,
+    stands: impl Fn() -> Standing,
+) -> Standing {
+    let ready = usize::from(POOL) + STOCKED_SEEDLINGS;
+    for _ in 0..2 {
+        let children = || children_of(zygote);
+        let all = || children().len() == ready && children().iter().all(|(_, state)| *state != 'Z');
+        eventually("a full pool, a full stock, and no zombie", all).await;
+        // A launch hears of the prepared cells that it has not heard of yet.
+        let cell = launcher.launch(profile, &Program::new("/bin/true")).await.expect("a cell");
+        assert_eq!(cell.finish().await.end, End::Exited(0));
+        eventually("the stock", all).await;
+    }
+    stands()
+}
+
+/// What a host and its zygote have of the machine. Network namespaces aside: as many lie ready as were
+/// in use at once.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    own_descriptors: usize,
+    own_mounts: usize,
+    own_children: usize,
+    zygote_descriptors: usize,
+    zygote_mounts: usize,
+    zygote_children: usize,
+    groups: usize,
+}
+
+impl Standing {
+    fn of(zygote: u32, places: &[PathBuf]) -> Self {
+        let own = std::process::id();
+        let mounts = |pid: u32| {
+            let table = format!("/proc/{pid}/mountinfo");
+            std::fs::read_to_string(table).expect("mounts").lines().count()
+        };
+        Self {
+            own_descriptors: links_of(own).count(),
+            own_mounts: mounts(own),
+            own_children: children_of(own).len(),
+            zygote_descriptors: links_of(zygote).filter(|link| !link.starts_with("net:[")).count(),
+            zygote_mounts: mounts(zygote),
+            zygote_children: children_of(zygote).len(),
+            groups: groups_of(zygote, places),
         }
     }
+}
+
+/// What a process's descriptors lead to.
+fn links_of(pid: u32) -> impl Iterator<Item = String> {
+    let table = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("descriptors");
+    table.flatten().map(|entry| {
+        // One may be gone again, as that of the directory itself.
+        let link = std::fs::read_link(entry.path()).unwrap_or_default();
+        link.to_string_lossy().into_owned()
+    })
+}
+
+/// The directories of this process's own groups, in all hierarchies.
+fn own_groups() -> Vec<PathBuf> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").expect("groups");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let mut found = Vec::new();
+    for group in groups.lines() {
+        let mut parts = group.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        for mount in table.lines() {
+            let Some((place, system)) = mount.split_once(" - ") else { continue };
+            let place: Vec<&str> = place.split(' ').collect();
+            let system: Vec<&str> = system.split(' ').collect();
+            let is_it = match system[0] {
+                "cgroup2" => controllers.is_empty(),
+                "cgroup" => {
+                    let has = |wanted| system[2].split(',').any(|option| option == wanted);
+                    !controllers.is_empty() && controllers.split(',').all(has)
+                }
+                _ => false,
+            };
+            let below = Path::new(path).strip_prefix(place[3]).unwrap_or(Path::new(""));
+            if is_it {
+                found.push(Path::new(place[4]).join(below));
+                break;
+            }
+        }
+    }
+    assert_eq!(found.len(), groups.lines().count(), "{groups}\n{table}");
+    found
+}
+
+/// How many groups of that zygote there are below these.
+fn groups_of(zygote: u32, places: &[PathBuf]) -> usize {
+    let ours = format!("neuroflow-{zygote}-");
+    let (mut count, mut left) = (0, Vec::new());
+    left.extend(places.iter().map(|place| (place.clone(), false)));
+    while let Some((place, is_ours)) = left.pop() {
+        count += usize::from(is_ours);
+        for entry in std::fs::read_dir(&place).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let is_ours = is_ours || entry.file_name().to_string_lossy().starts_with(&ours);
+                left.push((entry.path(), is_ours));
+            }
+        }
+    }
+    count
 }
 
 const LARGE: &str = "host::role_large_host";

@@ -13,6 +13,7 @@ mod errors;
 mod files;
 mod host;
 mod levels;
+mod lies;
 mod lifecycle;
 mod limits;
 mod network;

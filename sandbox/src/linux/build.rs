@@ -11,7 +11,7 @@ use super::{
     At, Failure, Namespaces,
     child::{Clock, Launch},
     joint::{Guest, Terms, Ticket},
-    landlock, lockdown, root,
+    landlock, lockdown, mounted, root,
     sys::{
         Result as SysResult, credentials, directory, file,
         process::{self, NEW_CGROUP},
@@ -58,11 +58,12 @@ pub(super) fn settle(
     take_ids(nest, own.as_fd())?;
     nest.namespaces.verify_left(own.as_fd()).at(Step::VerifyNamespaces)?;
     // Both need the zygote's `/proc`, which goes with its root.
-    file::write_once(MAX_USER_NAMESPACES, b"0").at(Step::ForbidNesting)?;
+    forbid_nesting().at(Step::ForbidNesting)?;
     let proc = root::proc(ground)?;
     let ticket = is_invited.then(Ticket::open).transpose()?;
     clock.lap();
     root::change(nest.root.as_fd(), proc.as_ref().map(AsFd::as_fd))?;
+    mounted::verify(own.as_fd(), ground)?;
     clock.lap();
     Ok(ticket)
 }
@@ -113,7 +114,7 @@ pub(super) fn fit(
     if plan.landlock > 0 {
         let made = begun.map_or_else(|| landlock::begin(plan.ground()), Ok)?;
         landlock::complete(made.as_fd(), plan)?;
-        landlock::restrict(made.as_fd())?;
+        landlock::restrict(made.as_fd(), plan.ground())?;
         rules = Some(made);
     }
     clock.lap();
@@ -125,6 +126,14 @@ pub(super) fn fit(
         .zip(launch.interpreter)
         .map(|(ticket, invitation)| ticket.redeem(invitation, &terms, rules.as_ref()));
     Ok(Built { listener, guest: guest.transpose()?, lifeline: None })
+}
+
+/// Nobody inside can make a further user namespace. Read back.
+fn forbid_nesting() -> SysResult<()> {
+    let mut room = [0; 32];
+    let length = file::exchange(MAX_USER_NAMESPACES, b"0", &mut room)?;
+    let set = room.get(..length).unwrap_or_default();
+    if set.trim_ascii() == b"0" { Ok(()) } else { Err(credentials::NOT_AS_SET) }
 }
 
 /// Puts this process, and with it the program, under the filter. Returns what tells of refused calls.

@@ -12,9 +12,11 @@ use std::{
 };
 
 use super::{
-    At, Failure,
+    At, Failure, landlock,
     sys::{
-        Result as SysResult, credentials, event, file, landlock, seccomp,
+        Result as SysResult, credentials, event, file,
+        landlock::RESTRICT_NUMBER,
+        seccomp,
         socket::{self, MAX_PASSED, Received, Wait},
     },
 };
@@ -93,7 +95,14 @@ fn head(terms: &Terms<'_>, rules: bool, groups: usize) -> Vec<u8> {
         .map(|((resource, wanted), ceiling)| (credentials::number(resource), wanted.min(ceiling)))
         .collect();
     let filtered = terms.plan.filter().is_some();
-    let rows = [(rules, RULES), (filtered, FILTER), (terms.alone, ALONE)];
+    let ground = terms.plan.ground();
+    let rows = [
+        (rules, RULES),
+        (filtered, FILTER),
+        (terms.alone, ALONE),
+        (landlock::forbids_tcp(ground), TCP),
+        (landlock::has_scopes(ground), SCOPES),
+    ];
     let flags = rows.into_iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag);
     let mut bytes = TICKET_MAGIC.to_le_bytes().to_vec();
     for short in [VERSION, flags] {
@@ -103,7 +112,7 @@ fn head(terms: &Terms<'_>, rules: bool, groups: usize) -> Vec<u8> {
         limits::INNER_ID,
         u32::try_from(terms.capabilities).unwrap_or(u32::MAX),
         seccomp::NUMBER,
-        landlock::RESTRICT_NUMBER,
+        RESTRICT_NUMBER,
         short(limits.len()),
         short(groups),
     ];
@@ -214,6 +223,8 @@ const VERSION: u16 = 2;
 const RULES: u16 = 1;
 const FILTER: u16 = 1 << 1;
 const ALONE: u16 = 1 << 2;
+const TCP: u16 = 1 << 3;
+const SCOPES: u16 = 1 << 4;
 
 /// In the order in which the interpreter expects them.
 const NAMESPACES: [&CStr; 7] = [

@@ -3,7 +3,9 @@
 //!
 //! Everything is asked for that the kernel's version knows; what a version doesn't know isn't
 //! promised. After the rules are in force, a file that permission bits and mounts would let everybody
-//! read must not open: that is the proof that they are.
+//! read must not open, no TCP port can be bound or connected to, and an abstract socket from before is
+//! out of reach: that is the proof that they are. The scope of signals is taken in the same word as that
+//! of sockets; it isn't tried, because no process outside has a number inside.
 
 use std::{
     ffi::CStr,
@@ -15,9 +17,11 @@ use super::{
     sys::{
         Result, credentials, file,
         landlock::{self as sys, Ruleset},
+        socket,
     },
 };
 use crate::{
+    errno::Errno,
     limits,
     plan::{Entry, Ground, Plan},
     step::Step,
@@ -31,9 +35,9 @@ pub(crate) const GUARD: &CStr = c"/.guard";
 pub(super) fn begin(ground: Ground) -> std::result::Result<OwnedFd, Failure> {
     let version = ground.landlock;
     let all = files(version);
-    let scopes = if version >= 6 { sys::SCOPE_ABSTRACT_SOCKETS | sys::SCOPE_SIGNALS } else { 0 };
-    let network =
-        if version >= 4 && !ground.loopback { sys::BIND_TCP | sys::CONNECT_TCP } else { 0 };
+    let scopes =
+        if has_scopes(ground) { sys::SCOPE_ABSTRACT_SOCKETS | sys::SCOPE_SIGNALS } else { 0 };
+    let network = if forbids_tcp(ground) { sys::BIND_TCP | sys::CONNECT_TCP } else { 0 };
     let made = Ruleset { files: all, network, scopes }.create().at(Step::MakeRules)?;
     let rules = made.as_fd();
     if network != 0 && ground.egress {
@@ -71,10 +75,26 @@ pub(super) fn complete(rules: BorrowedFd<'_>, plan: &Plan<'_>) -> std::result::R
     Ok(())
 }
 
+/// Whether the rules are about TCP: where there is a loopback device, they aren't.
+pub(super) fn forbids_tcp(ground: Ground) -> bool {
+    ground.landlock >= 4 && !ground.loopback
+}
+
+/// Whether abstract sockets and signals outside are out of reach.
+pub(super) fn has_scopes(ground: Ground) -> bool {
+    ground.landlock >= 6
+}
+
 /// Puts the calling process under these rules.
-pub(super) fn restrict(rules: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
+pub(super) fn restrict(rules: BorrowedFd<'_>, ground: Ground) -> std::result::Result<(), Failure> {
+    let outside = has_scopes(ground).then(socket::abstract_one).transpose();
+    let outside = outside.at(Step::VerifyRules)?;
     sys::restrict_self(rules).at(Step::EnterRules)?;
-    verify().at(Step::VerifyRules)
+    verify().at(Step::VerifyRules)?;
+    if forbids_tcp(ground) {
+        verify_tcp().at(Step::VerifyRules)?;
+    }
+    outside.map_or(Ok(()), |outside| verify_scope(outside.as_fd())).at(Step::VerifyRules)
 }
 
 /// What a rule of a directory may say is more than what one of a file may.
@@ -97,6 +117,30 @@ fn verify() -> Result<()> {
     }
 }
 
+/// No rule names either port. Nothing is sent: whatever the answer, the address is this network's own.
+fn verify_tcp() -> Result<()> {
+    let stream = match socket::tcp() {
+        // Without TCP in the kernel there is nothing to forbid.
+        Err(errno) if errno.raw() == libc::EAFNOSUPPORT => return Ok(()),
+        other => other?,
+    };
+    let refused = Err(Errno::from_raw(libc::EACCES));
+    let (bound, connected) = (
+        socket::bind_local(stream.as_fd(), 0),
+        socket::connect_local(stream.as_fd(), UNNAMED_PORT),
+    );
+    if bound == refused && connected == refused { Ok(()) } else { Err(credentials::NOT_AS_SET) }
+}
+
+/// A socket from before the rules belongs to whoever is outside of them.
+fn verify_scope(outside: BorrowedFd<'_>) -> Result<()> {
+    match socket::connect_to_itself(outside) {
+        Err(errno) if errno.raw() == libc::EPERM => Ok(()),
+        Err(other) => Err(other),
+        Ok(()) => Err(credentials::NOT_AS_SET),
+    }
+}
+
 /// All rights about files that the version knows.
 fn files(version: u32) -> u64 {
     let first = READ
@@ -114,6 +158,8 @@ fn files(version: u32) -> u64 {
     later.iter().filter(|(from, _)| version >= *from).fold(first, |all, (_, right)| all | right)
 }
 
+/// A port that is nobody's.
+const UNNAMED_PORT: u16 = 1;
 const READ: u64 = sys::EXECUTE | sys::READ_FILE | sys::READ_DIRECTORY;
 const OF_FILES: u64 =
     sys::EXECUTE | sys::WRITE_FILE | sys::READ_FILE | sys::TRUNCATE | sys::DEVICE_IOCTL;
@@ -126,6 +172,16 @@ const READABLE: [&CStr; 8] =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_rules_nothing_is_proven() {
+        let not_as_set = Err(credentials::NOT_AS_SET);
+        assert_eq!(verify_tcp(), not_as_set);
+        let socket = socket::abstract_one().unwrap();
+        assert_eq!(verify_scope(socket.as_fd()), not_as_set);
+        // No cell's root, so no guard.
+        assert!(verify().is_err());
+    }
 
     #[test]
     fn versions_only_add() {

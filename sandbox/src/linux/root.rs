@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    At, Failure, Templates, overlay,
+    At, Failure, Templates, mounted, overlay,
     sys::{
         Result, file,
         mount::{self, Forbid, ProcView},
@@ -62,18 +62,21 @@ pub(super) fn furnish(
     for entry in plan.entries() {
         match entry {
             Entry::Directory { path } => file::make_directory(path).at(Step::MakeDirectory)?,
-            Entry::Bind { target, .. } => {
+            Entry::Bind { target, access, .. } => {
                 let (index, source) = next(&mut sources)?;
                 attach(source, target).at_index(Step::AttachBind, index)?;
+                mounted::verify_bind(target, access.writable).at_index(Step::AttachBind, index)?;
             }
             Entry::OverlayOptions { options } => overlay_options = options,
             Entry::Overlay { target, .. } => {
                 let (index, source) = next(&mut sources)?;
                 make_place(source, target).at_index(Step::AttachLower, index)?;
                 upper = Some(overlay::mount(source, target, overlay_options)?);
+                mounted::verify_bind(target, true).at(Step::MountOverlay)?;
             }
             Entry::Tmpfs { target, options } => {
                 mount::tmpfs(target, options, plan.no_execute).at(Step::MountTmpfs)?;
+                mounted::verify_tmpfs(target, options, plan.no_execute).at(Step::MountTmpfs)?;
             }
             _ => {}
         }

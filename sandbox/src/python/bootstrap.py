@@ -32,7 +32,7 @@ TICKET_MAGIC, ORDER_MAGIC, VERSION = 0x5950464E, 0x524F464E, 2
 # An order, as `plan/encode.rs` writes it, behind the header of a request.
 REQUEST_HEADER, ORDER, ENTRY = 16, struct.Struct("<IHHQ"), struct.Struct("<BBII")
 DIRECTORY, ARGUMENT, VARIABLE = 6, 8, 9
-RULES, FILTER, ALONE = 1, 2, 4
+RULES, FILTER, ALONE, TCP, SCOPES = 1, 2, 4, 8, 16
 LIMIT = struct.Struct("<IQ")
 MAX_TICKET, MAX_PASSED = 128 << 10, 64
 # What a fork answers: kind, step, error number, process id.
@@ -44,14 +44,15 @@ LOCK_SECURE_BITS, DROP_CAPABILITIES, VERIFY_CAPABILITIES, VERIFY_PRIVILEGES = 27
 LIMIT_RESOURCE, PLACE_STREAMS, CLOSE_DESCRIPTORS, ENTER_DIRECTORY = 32, 24, 33, 34
 VERIFY_IDS, ENTER_RULES, VERIFY_RULES, LOAD_FILTER, ENTER_GROUP, JOIN_CELL = 42, 45, 46, 47, 49, 51
 # From the kernel's headers.
-PR_SET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_GET_SECCOMP = 1, 3, 4, 21
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_DUMPABLE, PR_SET_DUMPABLE = 1, 2, 3, 4
+PR_GET_SECCOMP = 21
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_GET_SECUREBITS, PR_SET_SECUREBITS = 23, 24, 27, 28
 PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 38, 39, 47
 CAP_AMBIENT_CLEAR_ALL, LOCKED_SECURE_BITS, CAPABILITY_VERSION_3 = 4, 0xEF, 0x20080522
 SET_MODE_FILTER, NEW_LISTENER, WAIT_KILLABLE = 1, 8, 32
 NEW_NET, NEW_USER, NEW_PID, NEW_NS = 0x40000000, 0x10000000, 0x20000000, 0x00020000
 NEW_IPC, NEW_UTS, NEW_CGROUP = 0x08000000, 0x04000000, 0x02000000
-EINVAL, EACCES, EBADE = 22, 13, 52
+EPERM, EACCES, EINVAL, EBADE = 1, 13, 22, 52
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
@@ -124,6 +125,7 @@ class Joining:
             os.write(group, b"0")
         self.step = START_SESSION
         os.setsid()
+        demand(os.getsid(0) == os.getpid())
         self.step = SET_IDS
         os.setresgid(ticket.id, ticket.id, ticket.id)
         os.setresuid(ticket.id, ticket.id, ticket.id)
@@ -136,8 +138,7 @@ class Joining:
         os.chdir("/")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if ticket.rules is not None:
-            self.step = ENTER_RULES
-            check(libc.syscall(ticket.sys_landlock, ticket.rules, 0))
+            self.enter_rules()
         self.step = CLOSE_DESCRIPTORS
         os.dup2(self.door.fileno(), 3)
         self.door.detach()
@@ -151,7 +152,9 @@ class Joining:
         while os.getppid() == parent:
             time.sleep(0.0005)
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        demand(os.getppid() == 1)
+        tied = ctypes.c_int(0)
+        check(libc.prctl(PR_GET_PDEATHSIG, ctypes.byref(tied), *(ctypes.c_ulong(0),) * 3))
+        demand(tied.value == signal.SIGKILL and os.getppid() == 1)
         self.verify()
         listener = self.load_filter()
         answer = ANSWER.pack(JOINED, 0, 0, os.getpid())
@@ -197,6 +200,27 @@ class Joining:
         prctl(PR_CAP_AMBIENT, CAP_AMBIENT_CLEAR_ALL)
         check(libc.capset(struct.pack("<Ii", CAPABILITY_VERSION_3, 0), bytes(24)))
 
+    def enter_rules(self) -> None:
+        """As `linux/landlock.rs` does, and proves."""
+        ticket = self.ticket
+        self.step = VERIFY_RULES
+        outside = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        outside.bind("")
+        self.step = ENTER_RULES
+        check(libc.syscall(ticket.sys_landlock, ticket.rules, 0))
+        self.step = VERIFY_RULES
+        if ticket.flags & SCOPES:
+            demand(outside.connect_ex(outside.getsockname()) == EPERM)
+        outside.close()
+        if ticket.flags & TCP:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as stream:
+                demand(stream.connect_ex(("127.0.0.1", 1)) == EACCES)
+        try:
+            os.close(os.open("/.guard", os.O_RDONLY | os.O_CLOEXEC))
+            demand(False)
+        except PermissionError as refused:
+            demand(refused.errno == EACCES)
+
     def load_filter(self) -> int | None:
         """Comes last, because a call that it refuses waits until somebody has its listener."""
         self.step = LOAD_FILTER
@@ -227,13 +251,6 @@ class Joining:
         demand(not any(prctl(PR_CAPBSET_READ, each) for each in range(ticket.capabilities)))
         self.step = VERIFY_PRIVILEGES
         demand(prctl(PR_GET_NO_NEW_PRIVS) == 1 and prctl(PR_GET_DUMPABLE) == 1)
-        self.step = VERIFY_RULES
-        if ticket.rules is not None:
-            try:
-                os.close(os.open("/.guard", os.O_RDONLY | os.O_CLOEXEC))
-                demand(False)
-            except PermissionError as refused:
-                demand(refused.errno == EACCES)
 
     def await_order(self) -> list[str] | None:
         """Returns the arguments; `None` if nobody wants anything any more."""

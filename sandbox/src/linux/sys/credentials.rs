@@ -47,9 +47,13 @@ pub(crate) fn clear_groups() -> Result<()> {
     Ok(())
 }
 
-/// The calling process gets `signal` when the thread that forked it ends.
+/// The calling process gets `signal` when the thread that forked it ends. Read back.
 pub(crate) fn on_parent_death(signal: c_int) -> Result<()> {
-    switch(libc::PR_SET_PDEATHSIG, signal.cast_unsigned().into())
+    switch(libc::PR_SET_PDEATHSIG, signal.cast_unsigned().into())?;
+    let (mut set, none): (c_int, u64) = (0, 0);
+    // SAFETY: the word that the kernel writes is live and ours.
+    check(unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut set, none, none, none) })?;
+    if set == signal { Ok(()) } else { Err(NOT_AS_SET) }
 }
 
 /// Whether others with the same id may look into the calling process.
@@ -176,10 +180,15 @@ pub(crate) fn has_no_groups() -> Result<bool> {
     Ok(check(unsafe { libc::getgroups(0, ptr::null_mut()) })? == 0)
 }
 
+/// A session of the calling process's own, read back.
 pub(crate) fn start_session() -> Result<()> {
     // SAFETY: takes nothing.
     check(unsafe { libc::setsid() })?;
-    Ok(())
+    // SAFETY: takes an integer only.
+    let session = check(unsafe { libc::getsid(0) })?;
+    // SAFETY: can't fail and touches no memory.
+    let pid = unsafe { libc::getpid() };
+    if session == pid { Ok(()) } else { Err(NOT_AS_SET) }
 }
 
 pub(crate) fn set_host_name(name: &[u8]) -> Result<()> {

@@ -51,6 +51,17 @@ pub(crate) fn write_once(path: &CStr, bytes: &[u8]) -> Result<()> {
     if written == bytes.len() { Ok(()) } else { Err(Errno::from_raw(libc::EIO)) }
 }
 
+/// Writes a value with one call and reads back what the file says then.
+pub(crate) fn exchange(path: &CStr, bytes: &[u8], into: &mut [u8]) -> Result<usize> {
+    let file = open(path, libc::O_RDWR | libc::O_CLOEXEC)?;
+    let written = write(borrow(&file), bytes)?;
+    if written == bytes.len() {
+        read_at_start(borrow(&file), into)
+    } else {
+        Err(Errno::from_raw(libc::EIO))
+    }
+}
+
 /// Makes a file that is not there yet and fills it.
 pub(crate) fn create(path: &CStr, contents: &[u8]) -> Result<()> {
     let file = open(
@@ -126,6 +137,57 @@ pub(crate) fn status_at(path: &CStr) -> Result<Place> {
         device: stat.st_dev,
         inode: stat.st_ino,
         is_read_only: system.f_flag & libc::ST_RDONLY != 0,
+    })
+}
+
+/// The number of the character device at a path, if one is there.
+pub(crate) fn character_device(path: &CStr) -> Result<Option<(u32, u32)>> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the path is NUL-terminated; the kernel fills the struct, which is ours.
+    check(unsafe { libc::stat(path.as_ptr(), stat.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    let stat = unsafe { stat.assume_init() };
+    let is_device = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    Ok(is_device.then(|| (libc::major(stat.st_rdev), libc::minor(stat.st_rdev))))
+}
+
+/// Where a symbolic link leads, as far as there is room.
+pub(crate) fn link_target<'a>(path: &CStr, room: &'a mut [u8]) -> Result<&'a [u8]> {
+    // SAFETY: the path is NUL-terminated; pointer and length are those of a buffer that is ours alone
+    // for the call.
+    let count = unsafe { libc::readlink(path.as_ptr(), room.as_mut_ptr().cast(), room.len()) };
+    let count = usize::try_from(count).map_err(|_negative| last())?;
+    Ok(room.get(..count).unwrap_or_default())
+}
+
+/// The file system at a path, and how it is mounted there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the kernel's")]
+pub(crate) struct Mounted {
+    pub(crate) kind: i64,
+    pub(crate) bytes: u64,
+    pub(crate) inodes: u64,
+    pub(crate) is_read_only: bool,
+    pub(crate) no_set_id: bool,
+    pub(crate) no_device: bool,
+    pub(crate) no_execute: bool,
+}
+
+pub(crate) fn mounted_at(path: &CStr) -> Result<Mounted> {
+    let mut found = std::mem::MaybeUninit::<libc::statfs64>::zeroed();
+    // SAFETY: the path is NUL-terminated; the kernel fills the struct, which is ours.
+    check(unsafe { libc::statfs64(path.as_ptr(), found.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    let found = unsafe { found.assume_init() };
+    let has = |flag: u64| found.f_flags.cast_unsigned() & flag != 0;
+    Ok(Mounted {
+        kind: found.f_type,
+        bytes: found.f_blocks.saturating_mul(found.f_bsize.cast_unsigned()),
+        inodes: found.f_files,
+        is_read_only: has(libc::ST_RDONLY),
+        no_set_id: has(libc::ST_NOSUID),
+        no_device: has(libc::ST_NODEV),
+        no_execute: has(libc::ST_NOEXEC),
     })
 }
 

@@ -4,10 +4,15 @@
 
 use std::{
     mem::{self, MaybeUninit},
+    net::Ipv4Addr,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
-use super::{Result, check, file::own, last};
+use super::{
+    Result, check,
+    file::{borrow, own},
+    last,
+};
 use crate::errno::Errno;
 
 /// The most descriptors that travel with one datagram: three streams, the report, the plan.
@@ -23,6 +28,68 @@ pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd)> {
     // SAFETY: `ends` has room for the two descriptors that the kernel writes.
     check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
     Ok((own(ends[0]), own(ends[1])))
+}
+
+/// A datagram socket with an abstract name that the kernel chose.
+pub(crate) fn abstract_one() -> Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+    // SAFETY: takes integers only.
+    let socket = own(check(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?);
+    let family = family(libc::AF_UNIX);
+    let length = u32_of(size_of::<libc::sa_family_t>());
+    // SAFETY: an address of its family alone, which is as long as announced, asks for a name.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const family).cast(), length) })?;
+    Ok(socket)
+}
+
+/// Connects a socket with a name to that name.
+pub(crate) fn connect_to_itself(socket: BorrowedFd<'_>) -> Result<()> {
+    let mut name = MaybeUninit::<libc::sockaddr_un>::zeroed();
+    let mut length = u32_of(size_of::<libc::sockaddr_un>());
+    // SAFETY: the name has the length that is announced, and the kernel writes both.
+    check(unsafe {
+        libc::getsockname(socket.as_raw_fd(), name.as_mut_ptr().cast(), &raw mut length)
+    })?;
+    // SAFETY: the kernel reads as much as it has written before.
+    check(unsafe { libc::connect(socket.as_raw_fd(), name.as_ptr().cast(), length) })?;
+    Ok(())
+}
+
+/// A socket for TCP, neither bound nor connected.
+pub(crate) fn tcp() -> Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes integers only.
+    Ok(own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) })?))
+}
+
+/// Binds to a port of the loopback address; 0 leaves the choice to the kernel.
+pub(crate) fn bind_local(socket: BorrowedFd<'_>, port: u16) -> Result<()> {
+    let (address, length) = local(port);
+    // SAFETY: the address is live and as long as announced; the kernel reads it.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(())
+}
+
+/// Connects to a port of the loopback address, without waiting for an answer.
+pub(crate) fn connect_local(socket: BorrowedFd<'_>, port: u16) -> Result<()> {
+    let (address, length) = local(port);
+    // SAFETY: the address is live and as long as announced; the kernel reads it.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    Ok(())
+}
+
+fn local(port: u16) -> (libc::sockaddr_in, libc::socklen_t) {
+    let address = libc::sockaddr_in {
+        sin_family: family(libc::AF_INET),
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
+        sin_zero: [0; 8],
+    };
+    (address, u32_of(size_of::<libc::sockaddr_in>()))
+}
+
+fn family(number: libc::c_int) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(number).unwrap_or_default()
 }
 
 /// Whether the descriptor is a socket of our kind.
@@ -209,18 +276,8 @@ pub(crate) fn raise_loopback() -> Result<()> {
 
 /// A socket that listens on the loopback device of the calling process's network namespace.
 pub(crate) fn listen_on_loopback(port: u16) -> Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: makes a descriptor.
-    let socket = own(check(unsafe { libc::socket(libc::AF_INET, kind, 0) })?);
-    let address = libc::sockaddr_in {
-        sin_family: u16::try_from(libc::AF_INET).unwrap_or_default(),
-        sin_port: port.to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from(std::net::Ipv4Addr::LOCALHOST).to_be() },
-        sin_zero: [0; 8],
-    };
-    let length = u32_of(size_of::<libc::sockaddr_in>());
-    // SAFETY: the address is live and has the announced length.
-    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    let socket = tcp()?;
+    bind_local(borrow(&socket), port)?;
     // SAFETY: takes integers only.
     check(unsafe { libc::listen(socket.as_raw_fd(), WAITING_CONNECTIONS) })?;
     Ok(socket)

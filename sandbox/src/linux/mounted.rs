@@ -1,0 +1,234 @@
+//! Whether the cell's mounts are what was asked for, as the kernel tells it from inside.
+//!
+//! The table is read once, when the root is in place: for a cell that is made ahead, long before anybody
+//! waits for it. What the plan adds is asked for mount by mount. What the host has mounted below a bind's
+//! source is restricted together with it, and not looked at again.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use super::{
+    At, Failure,
+    sys::{
+        Result,
+        credentials::NOT_AS_SET,
+        directory,
+        file::{self, Mounted},
+    },
+};
+use crate::{errno::Errno, plan::Ground, step::Step};
+
+/// Looks at the shared root, the devices and `/proc`. `own` is the caller's directory below the
+/// zygote's `/proc`, since the cell may have none.
+pub(super) fn verify(own: BorrowedFd<'_>, ground: Ground) -> std::result::Result<(), Failure> {
+    let table = directory::open_at(own, c"mountinfo", libc::O_RDONLY).at(Step::VerifyRoot)?;
+    let seen = read(table.as_fd(), ground)?;
+    drop(table);
+    if seen.proc == ground.no_proc || seen.devices != DEVICES.len() {
+        let step =
+            if seen.devices == DEVICES.len() { Step::MountProc } else { Step::VerifyDevices };
+        return Err(NOT_AS_SET).at(step);
+    }
+    for (path, number) in DEVICES {
+        if file::character_device(path).at(Step::VerifyDevices)? != Some(number) {
+            return Err(NOT_AS_SET).at(Step::VerifyDevices);
+        }
+    }
+    // A `/proc` of other process ids calls the first process something else.
+    let is_own = ground.no_proc
+        || file::link_target(c"/proc/self", &mut [0; 16]).at(Step::MountProc)? == b"1";
+    if is_own { Ok(()) } else { Err(NOT_AS_SET).at(Step::MountProc) }
+}
+
+/// Whether a writable place has the flags and the bounds that it was mounted with.
+pub(super) fn verify_tmpfs(target: &CStr, options: &CStr, no_execute: bool) -> Result<()> {
+    let Mounted { kind, bytes, inodes, no_set_id, no_device, no_execute: holds, .. } =
+        file::mounted_at(target)?;
+    let bounded = [("size", bytes), ("nr_inodes", inodes)].into_iter().all(|(name, set)| {
+        // The kernel rounds up to whole pages.
+        option(options, name).is_none_or(|asked| set >= asked && set - asked < PAGE)
+    });
+    let as_set = kind == libc::TMPFS_MAGIC && no_set_id && no_device && holds == no_execute;
+    if as_set && bounded { Ok(()) } else { Err(NOT_AS_SET) }
+}
+
+/// Whether a bind has the flags that it was prepared with.
+pub(super) fn verify_bind(target: &CStr, writable: bool) -> Result<()> {
+    let Mounted { is_read_only, no_set_id, no_device, .. } = file::mounted_at(target)?;
+    // The file system itself may be read-only.
+    if (writable || is_read_only) && no_set_id && no_device { Ok(()) } else { Err(NOT_AS_SET) }
+}
+
+/// The number of an option, as in `size=4096,nr_inodes=7`.
+fn option(options: &CStr, name: &str) -> Option<u64> {
+    let mut all = options.to_bytes().split(|byte| *byte == b',');
+    let digits = all.find_map(|option| option.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// What of a mount table was found to be in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Seen {
+    devices: usize,
+    proc: bool,
+}
+
+/// Reads and judges a table, line by line, in the room of one line.
+fn read(table: BorrowedFd<'_>, ground: Ground) -> std::result::Result<Seen, Failure> {
+    let (mut room, mut filled, mut seen) = ([0; LONGEST_LINE], 0, Seen::default());
+    loop {
+        let into = room.get_mut(filled..).unwrap_or_default();
+        let count = file::read(table, into).at(Step::VerifyRoot)?;
+        if count == 0 {
+            // Each line ends with a line feed.
+            let whole = if filled == 0 { Ok(seen) } else { Err(Errno::from_raw(libc::EOVERFLOW)) };
+            return whole.at(Step::VerifyRoot);
+        }
+        filled = filled.saturating_add(count);
+        let mut rest = room.get(..filled).unwrap_or_default();
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = rest.split_at(end);
+            judge(line, ground, &mut seen).map_err(|step| Failure {
+                step,
+                errno: NOT_AS_SET,
+                detail: 0,
+            })?;
+            rest = after.get(1..).unwrap_or_default();
+        }
+        let left = rest.len();
+        room.copy_within(filled - left..filled, 0);
+        filled = left;
+    }
+}
+
+/// Everything is read-only and without devices and set-user-id programs, but for five devices, which run
+/// nothing, and `/proc`, which hides what the profile says. Otherwise, the step that failed.
+fn judge(line: &[u8], ground: Ground, seen: &mut Seen) -> std::result::Result<(), Step> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let (Some(place), Some(flags)) = (fields.nth(4), fields.next()) else {
+        return Err(Step::VerifyRoot);
+    };
+    let mut after = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, details) = (after.next(), after.nth(1).unwrap_or_default());
+    let has = |flag: &str| is_among(flags, flag);
+    if DEVICES.iter().any(|(device, _)| device.to_bytes() == place) {
+        seen.devices = seen.devices.saturating_add(1);
+        return if has("nosuid") && has("noexec") { Ok(()) } else { Err(Step::VerifyDevices) };
+    }
+    if place == b"/proc" {
+        seen.proc = true;
+        let hides = is_among(details, "hidepid=ptraceable")
+            && is_among(details, "subset=pid") == ground.bare_proc;
+        let is_inert = has("nosuid") && has("nodev") && has("noexec");
+        let as_set = kind == Some(b"proc") && hides && is_inert;
+        return if as_set { Ok(()) } else { Err(Step::MountProc) };
+    }
+    if place.starts_with(b"/dev/") && place != b"/dev/shm" {
+        return Err(Step::VerifyDevices);
+    }
+    if has("ro") && has("nosuid") && has("nodev") { Ok(()) } else { Err(Step::VerifyRoot) }
+}
+
+fn is_among(list: &[u8], wanted: &str) -> bool {
+    list.split(|byte| *byte == b',').any(|each| each == wanted.as_bytes())
+}
+
+/// The devices of a cell, by their numbers.
+const DEVICES: [(&CStr, (u32, u32)); 5] = [
+    (c"/dev/null", (1, 3)),
+    (c"/dev/zero", (1, 5)),
+    (c"/dev/full", (1, 7)),
+    (c"/dev/random", (1, 8)),
+    (c"/dev/urandom", (1, 9)),
+];
+
+/// Two paths of the kernel's longest, and the rest.
+const LONGEST_LINE: usize = 3 * libc::PATH_MAX as usize;
+/// The largest page that the kernel rounds sizes up to, and more than it rounds inodes up.
+const PAGE: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUND: Ground =
+        Ground { loopback: false, egress: false, no_proc: false, bare_proc: true, landlock: 0 };
+    const ROOT: &str = "70 60 0:40 / / ro,nosuid,nodev,noexec - tmpfs cell rw,size=4k";
+    const USR: &str = "71 70 8:1 /usr /usr ro,nosuid,nodev shared:1 - ext4 /dev/sda1 rw";
+    const NULL: &str = "72 70 0:5 /null /dev/null rw,nosuid,noexec - devtmpfs udev rw,mode=755";
+    const PROC: &str =
+        "73 70 0:50 / /proc rw,nosuid,nodev,noexec - proc proc rw,hidepid=ptraceable,subset=pid";
+
+    fn judged(line: &str) -> std::result::Result<Seen, Step> {
+        let mut seen = Seen::default();
+        judge(line.as_bytes(), GROUND, &mut seen).map(|()| seen)
+    }
+
+    #[test]
+    fn a_table_in_order_is_found_so() {
+        assert_eq!(judged(ROOT), Ok(Seen::default()));
+        assert_eq!(judged(USR), Ok(Seen::default()));
+        assert_eq!(judged(NULL), Ok(Seen { devices: 1, proc: false }));
+        assert_eq!(judged(PROC), Ok(Seen { devices: 0, proc: true }));
+    }
+
+    #[test]
+    fn each_missing_flag_is_its_layers_fault() {
+        for (line, flags, step) in [
+            (ROOT, &["ro", "nosuid", "nodev"][..], Step::VerifyRoot),
+            (USR, &["ro", "nosuid", "nodev"], Step::VerifyRoot),
+            (NULL, &["nosuid", "noexec"], Step::VerifyDevices),
+            (
+                PROC,
+                &["nosuid", "nodev", "noexec", "hidepid=ptraceable", "subset=pid"],
+                Step::MountProc,
+            ),
+        ] {
+            for flag in flags {
+                let without = line.replacen(flag, "relatime", 1);
+                assert_eq!(judged(&without), Err(step), "{without}");
+            }
+        }
+        assert_eq!(judged(&PROC.replace("- proc", "- tmpfs")), Err(Step::MountProc));
+        assert_eq!(judged(&NULL.replace("/dev/null", "/dev/kmsg")), Err(Step::VerifyDevices));
+        assert_eq!(judged("garbage"), Err(Step::VerifyRoot));
+        assert_eq!(judged(""), Err(Step::VerifyRoot));
+        // A level that shows facts about the machine has a whole `/proc`.
+        let mut seen = Seen::default();
+        let whole = Ground { bare_proc: false, ..GROUND };
+        assert_eq!(judge(PROC.as_bytes(), whole, &mut seen), Err(Step::MountProc));
+    }
+
+    #[test]
+    fn a_table_is_read_across_reads_and_to_its_end() {
+        let table = |text: &str| {
+            let file = file::sealed_text(text.as_bytes()).unwrap();
+            read(file.as_fd(), GROUND)
+        };
+        let many = format!("{ROOT}\n{}{PROC}\n", format!("{USR}\n").repeat(400));
+        assert_eq!(table(&many), Ok(Seen { devices: 0, proc: true }));
+        assert!(table(&format!("{ROOT}\n{PROC}")).is_err());
+        assert!(table(&"x".repeat(2 * LONGEST_LINE)).is_err());
+    }
+
+    #[test]
+    fn the_hosts_own_mounts_are_not_a_cells() {
+        let own = file::open(c"/proc/self", libc::O_PATH | libc::O_CLOEXEC).unwrap();
+        assert_eq!(verify(own.as_fd(), GROUND).unwrap_err().errno, NOT_AS_SET);
+        assert_eq!(verify_tmpfs(c"/proc", c"size=4096", false), Err(NOT_AS_SET));
+        assert_eq!(verify_bind(c"/dev", false), Err(NOT_AS_SET));
+    }
+
+    #[test]
+    fn options_are_found_by_their_whole_name() {
+        let options = c"mode=755,size=65536,nr_inodes=12";
+        assert_eq!(
+            (option(options, "size"), option(options, "nr_inodes")),
+            (Some(65536), Some(12))
+        );
+        assert_eq!((option(options, "inodes"), option(options, "mod")), (None, None));
+        assert_eq!(option(c"", "size"), None);
+    }
+}
