@@ -12,7 +12,7 @@ use super::{
     child::{self, Clock, LOST, Launch, Work, close_all_but, conclude, hang_up, look_for},
     landlock, lockdown,
     sys::{
-        credentials, event,
+        Result as SysResult, credentials, event,
         process::{self, Stack},
         socket::{self, MAX_SENT, Received, Wait},
     },
@@ -54,15 +54,16 @@ pub(crate) struct Seedling<'a> {
 pub(crate) const MOST_HANDED: usize = MAX_SENT - 4;
 
 /// Runs the process. `seedling` came over by the fork. Whatever fails before there is a plan, only the
-/// zygote hears of, by the process's end.
+/// zygote hears of, by the process's end; if a plan is on its way by then, its host hears of it too.
 pub(crate) fn run(mut seedling: Seedling<'_>) -> ! {
     let mut datagram = vec![0; MAX_REQUEST];
     seedling.stack.warm_up();
-    let waited = grow(&seedling).and_then(|rules| {
-        let received = wait(seedling.desk.as_fd(), &mut datagram)?;
-        Ok((rules, received))
-    });
-    let Ok((rules, Received { length, passed })) = waited else { process::exit(LOST) };
+    let desk = seedling.desk.as_fd();
+    let rules = match grow(&seedling) {
+        Ok(rules) => rules,
+        Err(failure) => wither(desk, failure, &mut datagram),
+    };
+    let Ok(Received { length, passed }) = wait(desk, &mut datagram) else { process::exit(LOST) };
     let request = Request::parse(datagram.get(..length).unwrap_or_default());
     let Some(Request::Become { begun, plan, order }) = request else { process::exit(LOST) };
     let mut clock = Clock::start(begun);
@@ -122,6 +123,16 @@ fn grow(seedling: &Seedling<'_>) -> Result<Option<OwnedFd>, Failure> {
     let rules = (ground.landlock > 0).then(|| landlock::begin(*ground)).transpose()?;
     look_for(*zygote)?;
     Ok(rules)
+}
+
+/// Takes no plan any more, and ends. The zygote may have handed one over already.
+fn wither(desk: BorrowedFd<'_>, Failure { step, errno, detail }: Failure, room: &mut [u8]) -> ! {
+    // Then the zygote's next plan is refused, and goes to a process made from scratch.
+    socket::refuse_more(desk).ok();
+    let received: SysResult<Received<MAX_SENT>> = socket::receive_with(desk, room, Wait::No);
+    let report = received.ok().and_then(|received| received.passed.into_iter().nth(3)?);
+    let failed = Record::Failed { step, errno, detail };
+    process::exit(report.map_or(LOST, |report| child::send(report.as_fd(), failed)))
 }
 
 /// Waits for the plan.

@@ -99,7 +99,8 @@ fn settle(kind: Kind) -> sys::Result<Zygote> {
     for (ceiling, resource) in ceilings.iter_mut().zip(Resource::ALL) {
         *ceiling = credentials::hard_limit(resource)?;
         if resource == Resource::OpenFiles {
-            // One descriptor per cell; the host's soft limit is for the host.
+            // About a dozen descriptors per cell, its groups' among them; the host's soft limit is for
+            // the host.
             credentials::set_limit(resource, *ceiling)?;
         }
     }
