@@ -1,8 +1,9 @@
 //! Who gets the next cell. Pure.
 //!
 //! As many cells run as may; what comes beyond waits, each owner in a queue of its own. A place that
-//! becomes free goes to the owner with the fewest running cells, and among equals to the one that has
-//! waited longest. So nobody with a thousand requests keeps another from running one.
+//! becomes free goes to the owner with the fewest running cells, and among equals in turn: whoever got
+//! one goes behind the others. So nobody with a thousand requests keeps another from running one, also
+//! where there is one place for all.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,9 +23,17 @@ pub(crate) struct Bounds {
 pub(crate) struct Admission<O, T> {
     bounds: Bounds,
     running: BTreeMap<O, usize>,
-    queues: BTreeMap<O, VecDeque<(u64, T)>>,
-    /// Counts arrivals, to know who has waited longest.
-    arrivals: u64,
+    queues: BTreeMap<O, Queue<T>>,
+    /// Counts turns, to know whose is next.
+    turns: u64,
+}
+
+/// What waits of one owner.
+#[derive(Debug)]
+struct Queue<T> {
+    /// When its turn is: after all that are smaller.
+    turn: u64,
+    waiting: VecDeque<T>,
 }
 
 /// What becomes of a request.
@@ -41,7 +50,7 @@ pub(crate) enum Decision<T> {
 impl<O: Ord + Copy, T> Admission<O, T> {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let (running, queues) = (BTreeMap::new(), BTreeMap::new());
-        Self { bounds, running, queues, arrivals: 0 }
+        Self { bounds, running, queues, turns: 0 }
     }
 
     /// Takes a request of `owner`.
@@ -50,12 +59,14 @@ impl<O: Ord + Copy, T> Admission<O, T> {
             *self.running.entry(owner).or_default() += 1;
             return Decision::Start(request);
         }
-        let own = self.queues.get(&owner).map_or(0, VecDeque::len);
+        let own = self.queues.get(&owner).map_or(0, |queue| queue.waiting.len());
         if self.waiting() >= self.bounds.waiting || own >= self.bounds.waiting_each {
             return Decision::Refuse(request);
         }
-        self.arrivals = self.arrivals.wrapping_add(1);
-        self.queues.entry(owner).or_default().push_back((self.arrivals, request));
+        let turn = self.last_turn();
+        let queue = self.queues.entry(owner);
+        let queue = queue.or_insert_with(|| Queue { turn, waiting: VecDeque::new() });
+        queue.waiting.push_back(request);
         Decision::Wait
     }
 
@@ -76,13 +87,14 @@ impl<O: Ord + Copy, T> Admission<O, T> {
             return None;
         }
         let load = |owner: &O| self.running.get(owner).copied().unwrap_or_default();
-        let since = |queue: &VecDeque<(u64, T)>| queue.front().map_or(u64::MAX, |first| first.0);
         let (owner, _) =
-            self.queues.iter().min_by_key(|(owner, queue)| (load(owner), since(queue)))?;
+            self.queues.iter().min_by_key(|(owner, queue)| (load(owner), queue.turn))?;
         let owner = *owner;
+        let turn = self.last_turn();
         let queue = self.queues.get_mut(&owner)?;
-        let (_, request) = queue.pop_front()?;
-        if queue.is_empty() {
+        let request = queue.waiting.pop_front()?;
+        queue.turn = turn;
+        if queue.waiting.is_empty() {
             self.queues.remove(&owner);
         }
         *self.running.entry(owner).or_default() += 1;
@@ -92,15 +104,15 @@ impl<O: Ord + Copy, T> Admission<O, T> {
     /// Takes out what nobody waits for any more.
     pub(crate) fn retain(&mut self, keep: impl Fn(&T) -> bool) {
         for queue in self.queues.values_mut() {
-            queue.retain(|(_, request)| keep(request));
+            queue.waiting.retain(&keep);
         }
-        self.queues.retain(|_, queue| !queue.is_empty());
+        self.queues.retain(|_, queue| !queue.waiting.is_empty());
     }
 
     /// Takes out everything that waits.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + use<O, T> {
         let queues = std::mem::take(&mut self.queues);
-        queues.into_values().flatten().map(|(_, request)| request)
+        queues.into_values().flat_map(|queue| queue.waiting)
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -108,7 +120,13 @@ impl<O: Ord + Copy, T> Admission<O, T> {
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.queues.values().map(VecDeque::len).sum()
+        self.queues.values().map(|queue| queue.waiting.len()).sum()
+    }
+
+    /// A turn behind all others.
+    fn last_turn(&mut self) -> u64 {
+        self.turns = self.turns.wrapping_add(1);
+        self.turns
     }
 }
 
@@ -137,6 +155,29 @@ mod tests {
         assert_eq!(admission.next(), Some((2, 20)), "though the other has waited longer");
         admission.ended(1);
         assert_eq!(admission.next(), Some((1, 12)));
+    }
+
+    #[test]
+    fn one_place_for_all_goes_round() {
+        let mut admission = admission(1);
+        for request in 10..15 {
+            admission.offer(1, request);
+        }
+        // Others come late, and one comes back as soon as it was served.
+        assert_eq!(admission.offer(2, 20), Decision::Wait);
+        assert_eq!(admission.offer(3, 30), Decision::Wait);
+        let mut served = Vec::new();
+        let mut last = 1;
+        for _ in 0..7 {
+            admission.ended(last);
+            let (owner, _) = admission.next().expect("somebody waits");
+            served.push(owner);
+            if owner == 2 {
+                assert_eq!(admission.offer(2, 21), Decision::Wait);
+            }
+            last = owner;
+        }
+        assert_eq!(served, [1, 2, 3, 1, 2, 1, 2]);
     }
 
     #[test]

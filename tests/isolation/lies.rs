@@ -21,6 +21,18 @@ const LIES: [(&str, &str, Option<(u32, u64)>, Layer); 8] = [
 const ROLE: &str = "lies::role_deceived";
 const CHOSEN: &str = "ISOLATION_LIE";
 
+/// From here on the kernel answers this call with success and doesn't make it, to the calling thread and
+/// what it starts.
+pub(crate) fn tell(call: &str, argument: Option<(u32, u64)>, keep_privileges: bool) {
+    let call = ScmpSyscall::from_name(call).expect("a call that the library knows");
+    let mut filter = ScmpFilterContext::new(ScmpAction::Allow).expect("a filter");
+    let equal = |(at, value)| ScmpArgCompare::new(at, ScmpCompareOp::Equal, value);
+    let conditions: Vec<ScmpArgCompare> = argument.map(equal).into_iter().collect();
+    filter.add_rule_conditional(ScmpAction::Errno(0), call, &conditions).expect("a rule");
+    filter.set_ctl_nnp(!keep_privileges).expect("a filter");
+    filter.load().expect("a filter in force");
+}
+
 #[test]
 fn what_was_said_and_not_done_refuses_the_cell() {
     for (name, ..) in LIES {
@@ -36,20 +48,11 @@ async fn role_deceived() {
     let chosen = std::env::var(CHOSEN).expect("a lie");
     let (_, call, argument, layer) =
         LIES.into_iter().find(|(name, ..)| *name == chosen).expect("a known lie");
-    let call = ScmpSyscall::from_name(call).expect("a call that the library knows");
-    let mut filter = ScmpFilterContext::new(ScmpAction::Allow).expect("a filter");
-    let said = ScmpAction::Errno(0);
-    let equal = |(at, value)| ScmpArgCompare::new(at, ScmpCompareOp::Equal, value);
-    let conditions: Vec<ScmpArgCompare> = argument.map(equal).into_iter().collect();
-    filter.add_rule_conditional(said, call, &conditions).expect("a rule");
     // Who has the right to needn't give privileges up to take a filter, which would be the layer itself.
-    if is_root() {
-        filter.set_ctl_nnp(false).expect("a filter");
-    } else if layer == Layer::NoNewPrivileges {
+    if !is_root() && layer == Layer::NoNewPrivileges {
         return;
     }
-    // For this thread, and what it starts.
-    filter.load().expect("a filter in force");
+    tell(call, argument, is_root());
     let launcher = Launcher::start().expect("a zygote");
     // Without what not every host has, which this is not about.
     let strict = Profile::builder(Level::Strict).allow_degraded(true).build().expect("a profile");

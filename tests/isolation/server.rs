@@ -1,18 +1,26 @@
-//! The sandbox actor: what it runs, and when it runs nothing.
+//! The sandbox actor: what it runs, in which order, and when it runs nothing.
 
-use neuroflow_kernel::{Address, ChildSpec, Header, Kernel, Parcel, Request};
+use neuroflow_kernel::{
+    Address, ChildSpec, Header, Kernel, Parcel, ReplyStream, Request, Restriction,
+};
 use neuroflow_sandbox::{
-    ArchivedExecEvent, Exec, ExecRefused, How, LaunchError, Level, Profile, SandboxCommand,
-    SandboxServer, Stage,
+    ArchivedExecEvent, EXEC, Exec, ExecEvent, ExecRefused, How, LaunchError, Level, Profile,
+    SandboxCommand, SandboxServer, Stage,
 };
 
-use crate::support::{sh, try_launch};
+use crate::lies;
+use crate::support::{passes_elsewhere, plays, sh, standard, try_launch};
+
+type Events = ReplyStream<Parcel<ExecEvent>>;
+
+async fn ask(sandbox: &Address<SandboxCommand>, exec: Exec) -> Events {
+    let parcel = Parcel::archive(&exec).expect("a short request");
+    let exec = |replies| SandboxCommand::Exec(Request { parcel, replies });
+    sandbox.stream(Header::new(), exec).await.expect("the sandbox takes it")
+}
 
 /// How a program ended, and what its cell did without; refused, if it was.
-async fn run(sandbox: &Address<SandboxCommand>) -> Result<(How, Vec<String>), ExecRefused> {
-    let parcel = Parcel::archive(&Exec::new(["true"])).expect("a short request");
-    let exec = |replies| SandboxCommand::Exec(Request { parcel, replies });
-    let mut events = sandbox.stream(Header::new(), exec).await.expect("the sandbox takes it");
+async fn end_of(mut events: Events) -> Result<(How, Vec<String>), ExecRefused> {
     while let Some(event) = events.next().await {
         match event.expect("the stream is whole").get() {
             ArchivedExecEvent::Output { .. } => {}
@@ -27,6 +35,37 @@ async fn run(sandbox: &Address<SandboxCommand>) -> Result<(How, Vec<String>), Ex
     panic!("no last event")
 }
 
+async fn run(sandbox: &Address<SandboxCommand>) -> Result<(How, Vec<String>), ExecRefused> {
+    end_of(ask(sandbox, Exec::new(["true"])).await).await
+}
+
+async fn sandbox_of(server: SandboxServer) -> (Kernel, Address<SandboxCommand>) {
+    let kernel = Kernel::builder().start().await.expect("a kernel");
+    let (spec, sandbox) =
+        ChildSpec::new("sandbox", move || server.clone().actor()).expect("a name");
+    kernel.root().start(spec).await.expect("a sandbox");
+    (kernel, sandbox)
+}
+
+/// A place for one cell, and so many to wait; and one more holder for each of `HOLDERS`.
+async fn narrow_sandbox<const HOLDERS: usize>(
+    waiting: usize,
+) -> (Kernel, [Address<SandboxCommand>; HOLDERS]) {
+    let profile = standard().build().expect("a profile");
+    let (kernel, sandbox) = sandbox_of(SandboxServer::new(profile).cells(1, waiting)).await;
+    let holder =
+        |_| sandbox.attenuate(Restriction::new().rights(EXEC)).expect("a capability of its own");
+    (kernel, std::array::from_fn(holder))
+}
+
+/// A program that says that it runs, and goes on until it's given up.
+async fn lasting(sandbox: &Address<SandboxCommand>) -> Events {
+    let mut events = ask(sandbox, Exec::new(["sh", "-c", "echo here; exec sleep 100"])).await;
+    let first = events.next().await.expect("a word").expect("a whole one");
+    assert!(matches!(first.get(), ArchivedExecEvent::Output { .. }));
+    events
+}
+
 /// Mostly nobody as a host has no control groups, which root has.
 #[tokio::test]
 async fn a_level_with_layers_missing_is_attacked_without_them_and_serves() {
@@ -36,14 +75,129 @@ async fn a_level_with_layers_missing_is_attacked_without_them_and_serves() {
         Err(other) => panic!("{other:?}"),
     };
     let profile = Profile::builder(Level::Strict).allow_degraded(true).build().expect("a profile");
-    let kernel = Kernel::builder().start().await.expect("a kernel");
-    let (spec, sandbox) = ChildSpec::new("sandbox", move || {
-        SandboxServer::new(profile.clone()).attack_first(true).actor()
-    })
-    .expect("a name");
-    kernel.root().start(spec).await.expect("a sandbox");
+    let (kernel, sandbox) = sandbox_of(SandboxServer::new(profile).attack_first(true)).await;
     let (how, degraded) = run(&sandbox).await.expect("the program ran");
     assert_eq!(how, How::Exited(0));
     assert_eq!(degraded, missing);
+    kernel.stop().await;
+}
+
+#[tokio::test]
+async fn who_finds_no_place_to_wait_is_refused_as_busy() {
+    // A holder has a quarter of the places.
+    let (kernel, [one, two, third]) = narrow_sandbox(8).await;
+    let running = lasting(&one).await;
+    let mut waiting = Vec::new();
+    for holder in [&one, &one, &two, &two] {
+        waiting.push(ask(holder, Exec::new(["true"])).await);
+    }
+    for holder in [&one, &two] {
+        assert_eq!(run(holder).await, Err(ExecRefused::Busy { cells: 1 }));
+    }
+    // Others have theirs.
+    waiting.push(ask(&third, Exec::new(["true"])).await);
+    drop(running);
+    for events in waiting {
+        assert_eq!(end_of(events).await.expect("its turn came").0, How::Exited(0));
+    }
+    assert_eq!(run(&one).await.expect("there is room again").0, How::Exited(0));
+    kernel.stop().await;
+}
+
+#[tokio::test]
+async fn places_to_wait_are_bounded_for_all_holders_together() {
+    let (kernel, [one, two, third]) = narrow_sandbox(2).await;
+    let running = lasting(&one).await;
+    let waiting = [ask(&one, Exec::new(["true"])).await, ask(&two, Exec::new(["true"])).await];
+    assert_eq!(run(&third).await, Err(ExecRefused::Busy { cells: 1 }));
+    // Who gives up makes room, whether it runs or waits.
+    let [first, second] = waiting;
+    drop(second);
+    let third_waits = ask(&third, Exec::new(["true"])).await;
+    drop(running);
+    for events in [first, third_waits] {
+        assert_eq!(end_of(events).await.expect("its turn came").0, How::Exited(0));
+    }
+    kernel.stop().await;
+}
+
+#[tokio::test]
+async fn who_floods_does_not_keep_others_waiting() {
+    let (kernel, [flood, other]) = narrow_sandbox(64).await;
+    let running = lasting(&flood).await;
+    // Each says when it began, by a clock that all cells share.
+    let stamp = || Exec::new(["sh", "-c", "cut -d' ' -f1 /proc/uptime; exec sleep 0.05"]);
+    let mut flooded = Vec::new();
+    for _ in 0..16 {
+        flooded.push(ask(&flood, stamp()).await);
+    }
+    assert_eq!(run(&flood).await, Err(ExecRefused::Busy { cells: 1 }));
+    let others = ask(&other, stamp()).await;
+    drop(running);
+    let began = stamped(others).await;
+    let mut before = 0;
+    for events in flooded {
+        before += usize::from(stamped(events).await < began);
+    }
+    // Whose turn was before it may be a first one of the others'.
+    assert!(before <= 1, "{before} of those who flood came first");
+    kernel.stop().await;
+}
+
+/// Hundredths of a second at which the program says that it began.
+async fn stamped(mut events: Events) -> u64 {
+    let mut text = Vec::new();
+    while let Some(event) = events.next().await {
+        match event.expect("the stream is whole").get() {
+            ArchivedExecEvent::Output { bytes, .. } => text.extend_from_slice(bytes),
+            ArchivedExecEvent::Ended(_) => break,
+            ArchivedExecEvent::Refused(refused) => panic!("{:?}", ExecRefused::from(refused)),
+        }
+    }
+    let digits: Vec<u8> = text.into_iter().filter(u8::is_ascii_digit).collect();
+    String::from_utf8(digits).expect("digits").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn who_still_waits_when_it_stops_is_told_and_who_runs_is_ended() {
+    let (kernel, [one, two]) = narrow_sandbox(8).await;
+    let mut running = lasting(&one).await;
+    let waiting = ask(&two, Exec::new(["true"])).await;
+    let (told, ()) = tokio::join!(end_of(waiting), async {
+        kernel.stop().await;
+    });
+    assert_eq!(told, Err(ExecRefused::Stopping));
+    // Its last word is that there is none: the stream breaks off, or ends without one.
+    while let Some(event) = running.next().await {
+        let Ok(event) = event else { break };
+        assert!(matches!(event.get(), ArchivedExecEvent::Output { .. }));
+    }
+}
+
+const BREACHED: &str = "server::role_breached";
+
+#[test]
+fn a_level_that_does_not_hold_runs_nothing() {
+    passes_elsewhere(&["env"], BREACHED);
+}
+
+#[tokio::test]
+async fn role_breached() {
+    if !plays(BREACHED) {
+        return;
+    }
+    // On this host tracing another process succeeds, whatever walls there are.
+    lies::tell("ptrace", None, false);
+    let profile = Profile::builder(Level::Strict).allow_degraded(true).build().expect("a profile");
+    let (kernel, sandbox) = sandbox_of(SandboxServer::new(profile).attack_first(true)).await;
+    for _ in 0..2 {
+        match run(&sandbox).await {
+            Err(ExecRefused::Launch { code, message }) => {
+                assert_eq!(code, "breached", "{message}");
+                assert!(message.contains("ptrace"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
     kernel.stop().await;
 }
