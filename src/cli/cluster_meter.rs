@@ -6,7 +6,7 @@ use neuroflow_telemetry::{Counter, Gauge, Instruments, Metric, MetricError};
 /// A number of each link, by the peer's name.
 type OfLink<I> = (Metric<I, 1>, fn(&LinkStatus) -> Option<f64>);
 
-const GAUGES: [OfLink<Gauge>; 4] = [
+const GAUGES: [OfLink<Gauge>; 5] = [
     (
         Metric::gauge("neuroflow_link_up", "Whether there is a link to the peer.", ["peer"]),
         |link| Some(f64::from(u8::from(link.rtt.is_some()))),
@@ -26,6 +26,14 @@ const GAUGES: [OfLink<Gauge>; 4] = [
             ["peer"],
         ),
         |link| some(u64::try_from(link.streams).unwrap_or(u64::MAX)),
+    ),
+    (
+        Metric::gauge(
+            "neuroflow_link_buffered_bytes",
+            "Bytes held for the link: not taken by a mailbox yet, still coming, or not written yet.",
+            ["peer"],
+        ),
+        |link| some(u64::try_from(link.buffered_bytes).unwrap_or(u64::MAX)),
     ),
     (
         Metric::gauge(

@@ -80,6 +80,8 @@ pub(crate) struct LinkRow {
     pub(crate) sent_bytes: u64,
     pub(crate) received_messages: u64,
     pub(crate) received_bytes: u64,
+    /// Bytes that the node holds for the link.
+    pub(crate) buffered_bytes: usize,
     /// Bytes of archives that were copied to be sent.
     pub(crate) copied_bytes: u64,
     /// Bytes of archives that were copied out of packets.
@@ -153,6 +155,7 @@ impl LinkRow {
             sent_bytes: link.sent_bytes,
             received_messages: link.received_messages,
             received_bytes: link.received_bytes,
+            buffered_bytes: link.buffered_bytes,
             copied_bytes: link.copied_bytes,
             received_copied_bytes: link.received_copied_bytes,
             credit_waits: link.credit_waits,

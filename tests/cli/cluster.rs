@@ -227,6 +227,7 @@ fn check_metrics(server: &Server) {
         "neuroflow_link_up",
         "neuroflow_link_rtt_seconds",
         "neuroflow_link_streams",
+        "neuroflow_link_buffered_bytes",
         "neuroflow_link_open_calls",
         "neuroflow_link_sent_messages_total",
         "neuroflow_link_sent_bytes_total",

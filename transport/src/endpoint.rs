@@ -7,6 +7,7 @@ mod congestion;
 mod ends;
 mod port;
 mod renewal;
+mod revival;
 mod revocations;
 mod seeds;
 mod server;
@@ -385,6 +386,10 @@ pub(crate) enum ClusterCommand {
     Arrived(Box<connect::Established>),
     /// Dials a node until it answers.
     Dial(SocketAddr),
+    /// The membership begins anew.
+    Gossip,
+    /// The actor of this peer's link begins anew.
+    Keep(NodeId),
 }
 
 impl Message for ClusterCommand {
@@ -392,6 +397,8 @@ impl Message for ClusterCommand {
         match self {
             Self::Arrived(_) => "arrived",
             Self::Dial(_) => "dial",
+            Self::Gossip => "gossip",
+            Self::Keep(_) => "keep",
         }
     }
 }

@@ -108,6 +108,10 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(50);
 /// The longest wait before a lost link is dialled again.
 pub const REDIAL_MAX: Duration = Duration::from_secs(5);
 
+/// How long after its last end an actor of the links has lived well enough for its restarts to be counted anew:
+/// a few of the longest waits.
+pub const REVIVAL_CALM: Duration = Duration::from_secs(30);
+
 /// Largest packet that path discovery tries: four make a call to the system. What a packet costs, however
 /// much is in it, is most of what bytes cost on a path that carries such packets: against 6 500, large messages
 /// are half as fast again. With larger ones a small message waits longer than needed behind a large one.

@@ -119,6 +119,11 @@ pub struct LinkStatus {
     pub received_messages: u64,
     /// Bytes of their archives.
     pub received_bytes: u64,
+    /// Bytes that this node holds for the link: messages that no mailbox has taken, large ones that are still
+    /// coming, and what waits to be written.
+    pub buffered_bytes: usize,
+    /// The most that it ever held.
+    pub most_buffered_bytes: usize,
     /// Bytes of archives that were copied into shared buffers before they were encrypted.
     pub copied_bytes: u64,
     /// Bytes of archives that were copied out of packets, into the aligned buffers that they are read in.
@@ -137,24 +142,49 @@ pub(crate) struct Meters {
     pub(crate) received_bytes: AtomicU64,
     /// Large messages on their way, sent or received.
     pub(crate) large: AtomicUsize,
+    pub(crate) buffered: AtomicUsize,
+    pub(crate) most_buffered: AtomicUsize,
     pub(crate) copied_bytes: AtomicU64,
     pub(crate) received_copied_bytes: AtomicU64,
     pub(crate) credit_waits: AtomicU64,
 }
 
+impl Meters {
+    /// A part of the link that held `before` holds `now`.
+    pub(crate) fn holds(&self, before: usize, now: usize) {
+        if now > before {
+            let held = self.buffered.fetch_add(now - before, Ordering::Relaxed) + (now - before);
+            self.most_buffered.fetch_max(held, Ordering::Relaxed);
+        } else if now < before {
+            self.buffered.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A large message on its way, counted while this is held.
-pub(crate) struct UnderWay(Arc<Meters>);
+pub(crate) struct UnderWay {
+    meters: Arc<Meters>,
+    /// What this node holds of it.
+    bytes: usize,
+}
 
 impl UnderWay {
     pub(crate) fn new(meters: &Arc<Meters>) -> Self {
         meters.large.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(meters))
+        Self { meters: Arc::clone(meters), bytes: 0 }
+    }
+
+    /// There is room for so many bytes of it.
+    pub(crate) fn holds(&mut self, bytes: usize) {
+        self.meters.holds(self.bytes, bytes);
+        self.bytes = bytes;
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.large.fetch_sub(1, Ordering::Relaxed);
+        self.meters.large.fetch_sub(1, Ordering::Relaxed);
+        self.meters.holds(self.bytes, 0);
     }
 }
 

@@ -225,6 +225,7 @@ mod tests {
             sent_bytes: 0,
             received_messages: 0,
             received_bytes: 0,
+            buffered_bytes: 0,
             copied_bytes: 0,
             received_copied_bytes: 0,
             credit_waits: 0,

@@ -7,14 +7,17 @@ use std::sync::{Arc, PoisonError};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use neuroflow_kernel::{
-    Actor, Address, Backoff, Context, Ended, Header, Name, SendError, Spawn, StartError,
+    Actor, Address, Context, Ended, Header, Name, SendError, Spawn, StartError,
 };
 
+use super::revival::Revivals;
 use super::socket::Ground;
 use super::{ClusterCommand, Shared, renewal, revocations, seeds, tuning};
 use crate::identity::NodeId;
 use crate::jitter;
-use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES, REDIAL_MAX, REDIAL_MIN};
+use crate::join::Door;
+use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES};
+use crate::link::connect::REDIAL;
 use crate::link::server::LinkServer;
 use crate::link::{CloseCode, LinkCommand, LinkError, connect};
 use crate::membership::MembershipCommand;
@@ -62,6 +65,7 @@ pub(crate) struct ClusterServer {
     shared: Arc<Shared>,
     links: HashMap<NodeId, Address<LinkCommand>>,
     names: HashMap<Name, NodeId>,
+    revivals: Revivals,
 }
 
 /// The name of the membership's actor among the links'.
@@ -70,12 +74,9 @@ const MEMBERSHIP: &str = "membership";
 /// Messages that may wait at the membership: a few of each of many peers. What is lost comes again.
 const MEMBERSHIP_MAILBOX: usize = 4_096;
 
-/// Between tries to dial a seed.
-const BACKOFF: Backoff = Backoff { first: REDIAL_MIN, max: REDIAL_MAX };
-
 impl ClusterServer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, links: HashMap::new(), names: HashMap::new() }
+        Self { shared, links: HashMap::new(), names: HashMap::new(), revivals: Revivals::default() }
     }
 
     /// The actor of a peer's link.
@@ -101,6 +102,40 @@ impl ClusterServer {
         Ok(Some(link))
     }
 
+    /// Starts the membership.
+    async fn gossip(&self, context: &mut Context<ClusterCommand>) -> Result<(), ListenError> {
+        let membership = MembershipServer::new(Arc::clone(&self.shared), context.address());
+        let name = Name::new(MEMBERSHIP).map_err(StartError::from)?;
+        let spawn = Spawn::default().mailbox(MEMBERSHIP_MAILBOX);
+        context.spawn(name, membership, spawn).await?;
+        Ok(())
+    }
+
+    /// Starts the actor of a peer's link, if it isn't there, and lets it dial.
+    async fn redial(
+        &mut self,
+        id: NodeId,
+        context: &mut Context<ClusterCommand>,
+    ) -> Result<(), ListenError> {
+        if let Some(link) = self.link(id, context).await? {
+            let _full = link.try_tell(Header::new(), LinkCommand::Redial).is_err();
+        }
+        Ok(())
+    }
+
+    /// An actor of ours has ended, and is to begin anew: later each time, if it ends again and again.
+    fn revive(&mut self, name: Name, by: ClusterCommand, context: &mut Context<ClusterCommand>) {
+        let clock = context.clock().clone();
+        let wait = self.revivals.wait(name, clock.now(), jitter());
+        let own = context.address();
+        let work = async move {
+            clock.sleep(wait).await;
+            let _ended = own.tell(Header::new(), by).await.is_err();
+        };
+        // As many peers as there may be leave room for this.
+        let _full = context.task(work).is_err();
+    }
+
     fn dial(&self, address: SocketAddr, context: &mut Context<ClusterCommand>) {
         let (shared, own) = (Arc::clone(&self.shared), context.address());
         let work = async move {
@@ -114,7 +149,7 @@ impl ClusterServer {
                     Err(LinkError::Linked | LinkError::Oneself) => return,
                     Err(_later) => {}
                 }
-                shared.clock.sleep(BACKOFF.delay(nth, jitter())).await;
+                shared.clock.sleep(REDIAL.delay(nth, jitter())).await;
             }
         };
         // As many peers as there may be leave room for this.
@@ -132,7 +167,14 @@ impl Actor for ClusterServer {
         shared.leaving.store(false, Ordering::SeqCst);
         let listen = *shared.listen.lock().unwrap_or_else(PoisonError::into_inner);
         let bind = |source| ListenError::Bind { address: listen, source };
-        let server = tuning::server(&shared.presented, &shared.trust, shared.door.as_ref())?;
+        let server = tuning::server(&shared.presented, &shared.trust, None)?;
+        let doorway = match &shared.door {
+            Some(door) => {
+                let open = tuning::server(&shared.presented, &shared.trust, Some(door))?;
+                Some((Arc::clone(door), Arc::new(open)))
+            }
+            None => None,
+        };
         let socket = std::net::UdpSocket::bind(listen).map_err(bind)?;
         tuning::socket(&socket);
         socket.set_nonblocking(true).map_err(bind)?;
@@ -143,7 +185,7 @@ impl Actor for ClusterServer {
         let bound = endpoint.local_addr().map_err(bind)?;
         *shared.listen.lock().unwrap_or_else(PoisonError::into_inner) = bound;
         shared.set_endpoint(Some(endpoint.clone()));
-        let accepting = accept(Arc::clone(&shared), endpoint, context.address());
+        let accepting = accept(Arc::clone(&shared), endpoint, doorway, context.address());
         let _full = context.task(accepting).is_err();
         let forgetting = forget(Arc::clone(&shared));
         let _full = context.task(forgetting).is_err();
@@ -163,15 +205,10 @@ impl Actor for ClusterServer {
         for seed in &shared.seeds {
             self.dial(*seed, context);
         }
-        let membership = MembershipServer::new(Arc::clone(&shared), context.address());
-        let name = Name::new(MEMBERSHIP).map_err(StartError::from)?;
-        let spawn = Spawn::default().mailbox(MEMBERSHIP_MAILBOX);
-        context.spawn(name, membership, spawn).await?;
+        self.gossip(context).await?;
         // Peers of an earlier life.
         for peer in shared.peers.all() {
-            if let Some(link) = self.link(peer.id, context).await? {
-                let _full = link.try_tell(Header::new(), LinkCommand::Redial).is_err();
-            }
+            self.redial(peer.id, context).await?;
         }
         Ok(())
     }
@@ -194,6 +231,8 @@ impl Actor for ClusterServer {
                 }
             }
             ClusterCommand::Dial(address) => self.dial(address, context),
+            ClusterCommand::Gossip => self.gossip(context).await?,
+            ClusterCommand::Keep(id) => self.redial(id, context).await?,
         }
         Ok(())
     }
@@ -204,9 +243,7 @@ impl Actor for ClusterServer {
         context: &mut Context<ClusterCommand>,
     ) -> Result<(), ListenError> {
         if ended.name.as_str() == MEMBERSHIP {
-            let membership = MembershipServer::new(Arc::clone(&self.shared), context.address());
-            let spawn = Spawn::default().mailbox(MEMBERSHIP_MAILBOX);
-            context.spawn(ended.name, membership, spawn).await?;
+            self.revive(ended.name, ClusterCommand::Gossip, context);
             return Ok(());
         }
         let Some(id) = self.names.get(&ended.name).copied() else { return Ok(()) };
@@ -219,9 +256,7 @@ impl Actor for ClusterServer {
         if peer.is_none_or(|peer| peer.is_revoked()) {
             return Ok(());
         }
-        if let Some(link) = self.link(id, context).await? {
-            let _full = link.try_tell(Header::new(), LinkCommand::Redial).is_err();
-        }
+        self.revive(ended.name, ClusterCommand::Keep(id), context);
         Ok(())
     }
 
@@ -275,8 +310,16 @@ async fn forget(shared: Arc<Shared>) {
     }
 }
 
+/// The door for strangers, and how the node answers while that is open.
+type Doorway = (Arc<Door>, Arc<quinn::ServerConfig>);
+
 /// Lets peers in, so many at a time.
-async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, own: Address<ClusterCommand>) {
+async fn accept(
+    shared: Arc<Shared>,
+    endpoint: quinn::Endpoint,
+    doorway: Option<Doorway>,
+    own: Address<ClusterCommand>,
+) {
     let mut shaking = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -292,7 +335,11 @@ async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, own: Address<Clu
                     let _ignored = incoming.retry().is_err();
                 }
                 Some(incoming) if shaking.len() < MAX_HANDSHAKES => {
-                    shaking.push(connect::accept(&shared, incoming));
+                    // While nobody is invited, joining is a word like any other that isn't known here.
+                    let is_leaving = shared.leaving.load(Ordering::SeqCst);
+                    let open = doorway.as_ref().filter(|(door, _)| door.is_open() && !is_leaving);
+                    let server = open.map(|(_, server)| Arc::clone(server));
+                    shaking.push(connect::accept(&shared, incoming, server));
                 }
                 Some(incoming) => incoming.ignore(),
                 None => return,

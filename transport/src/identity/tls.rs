@@ -77,6 +77,7 @@ impl ResolvesClientCert for Presented {
     }
 }
 
+/// How a node answers who dials; with a door that is open, who wants to join as well.
 pub(crate) fn server_config(
     presented: &Arc<Presented>,
     trust: &Trust,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use neuroflow_kernel::Backoff;
 use quinn::{Connection, RecvStream, SendStream};
 use rustls::pki_types::CertificateDer;
 
@@ -14,9 +15,12 @@ use super::{CloseCode, LinkError};
 use crate::endpoint::Shared;
 use crate::frame::{Decoder, FrameError, FrameHeader, Kind};
 use crate::identity::{NodeId, Subject, peer_name};
-use crate::limits::{HANDSHAKE_DEADLINE, READ_CHUNK_BYTES};
+use crate::limits::{HANDSHAKE_DEADLINE, READ_CHUNK_BYTES, REDIAL_MAX, REDIAL_MIN};
 use crate::session::Violation;
 use crate::session::handshake::{Agreed, Hello, Verdict, verdict};
+
+/// Between tries to have a link.
+pub(crate) const REDIAL: Backoff = Backoff { first: REDIAL_MIN, max: REDIAL_MAX };
 
 /// A connection whose handshake is done.
 pub(crate) struct Established {
@@ -115,18 +119,26 @@ fn superseded(error: LinkError) -> LinkError {
     }
 }
 
-/// Answers who knocks. A stranger doesn't get past TLS.
+/// Answers who knocks, in this way if not in the usual one. A stranger doesn't get past TLS.
 pub(crate) async fn accept(
     shared: &Shared,
     incoming: quinn::Incoming,
+    server: Option<Arc<quinn::ServerConfig>>,
 ) -> Result<Established, LinkError> {
     let at = shared.clock.now() + HANDSHAKE_DEADLINE;
-    let accepted = shared.clock.before(at, accept_now(shared, incoming)).await;
+    let accepted = shared.clock.before(at, accept_now(shared, incoming, server)).await;
     accepted.unwrap_or(Err(LinkError::TimedOut))
 }
 
-async fn accept_now(shared: &Shared, incoming: quinn::Incoming) -> Result<Established, LinkError> {
-    let connection = incoming.accept()?.await?;
+async fn accept_now(
+    shared: &Shared,
+    incoming: quinn::Incoming,
+    server: Option<Arc<quinn::ServerConfig>>,
+) -> Result<Established, LinkError> {
+    let connection = match server {
+        Some(server) => incoming.accept_with(server)?.await?,
+        None => incoming.accept()?.await?,
+    };
     if let Some(door) = &shared.door
         && is_guest(&connection)
     {

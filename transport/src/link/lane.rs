@@ -65,6 +65,8 @@ pub(crate) struct LaneTask {
     granted: Arc<tokio::sync::Notify>,
     /// Whether the peer speaks the protocol of [`DRAINED_SINCE`].
     is_recent: bool,
+    /// Bytes that it was last said to hold.
+    holds: usize,
 }
 
 /// What a lane's task is made of.
@@ -108,6 +110,7 @@ impl LaneTask {
             number: parts.number,
             granted: parts.granted,
             is_recent,
+            holds: 0,
         }
     }
 
@@ -121,7 +124,9 @@ impl LaneTask {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkError> {
         self.served.register(cx.waker());
         for _ in 0..LANE_TURNS {
-            match self.turn(cx) {
+            let turned = self.turn(cx);
+            self.account();
+            match turned {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(why) => return Poll::Ready(why),
@@ -129,6 +134,13 @@ impl LaneTask {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Says how much this lane holds.
+    fn account(&mut self) {
+        let now = self.unwritten + self.staged.bytes() + self.inbound.waiting_bytes();
+        self.lane.meters.holds(self.holds, now);
+        self.holds = now;
     }
 
     /// One turn; says whether there may be more to do.
@@ -214,7 +226,7 @@ impl LaneTask {
                 Arc::clone(&self.lane.meters),
             )));
         }
-        for Received { header, name, parcel } in received {
+        for Received { header, name, parcel, .. } in received {
             copied(&self.lane.meters, parcel.as_bytes().len());
             self.arrived(&header, &name, parcel)?;
         }
@@ -340,6 +352,12 @@ impl LaneTask {
         if let Some(item) = outbox.session.calls.get(id).and_then(Call::next) {
             hand_over(outbox, id, item, &mut self.rooms, &mut self.staged);
         }
+    }
+}
+
+impl Drop for LaneTask {
+    fn drop(&mut self) {
+        self.lane.meters.holds(self.holds, 0);
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Received {
     pub(crate) header: FrameHeader,
     pub(crate) name: String,
     pub(crate) parcel: RawParcel,
+    /// It's on its way until it's looked at.
+    pub(crate) _under_way: UnderWay,
 }
 
 /// Behind all lanes: what is large can wait.
@@ -46,7 +48,7 @@ pub(crate) async fn receive(
     room: &Semaphore,
     meters: &Arc<Meters>,
 ) -> Result<Received, LinkError> {
-    let _under_way = UnderWay::new(meters);
+    let mut under_way = UnderWay::new(meters);
     let mut header = [0; HEADER_BYTES];
     exactly(&mut stream, &mut header).await?;
     let header = FrameHeader::decode(&header)?;
@@ -69,6 +71,7 @@ pub(crate) async fn receive(
     let kib = u32::try_from(header.archive_bytes.div_ceil(1024)).unwrap_or(LARGE_KIB);
     // The semaphore is never closed.
     let _room = room.acquire_many(kib.min(LARGE_KIB)).await;
+    under_way.holds(header.archive_bytes);
     let mut archive = AlignedVec::with_capacity(header.archive_bytes);
     let mut left = header.archive_bytes;
     let mut pad = padded(left) - left;
@@ -86,7 +89,7 @@ pub(crate) async fn receive(
         }
     }
     let parcel = RawParcel::from_aligned(header.message, header.schema, archive);
-    Ok(Received { header, name, parcel })
+    Ok(Received { header, name, parcel, _under_way: under_way })
 }
 
 async fn exactly(stream: &mut RecvStream, bytes: &mut [u8]) -> Result<(), LinkError> {

@@ -205,6 +205,8 @@ impl Peer {
             sent_bytes: read(&self.meters.sent_bytes),
             received_messages: read(&self.meters.received_messages),
             received_bytes: read(&self.meters.received_bytes),
+            buffered_bytes: self.meters.buffered.load(Ordering::Relaxed),
+            most_buffered_bytes: self.meters.most_buffered.load(Ordering::Relaxed),
             copied_bytes: read(&self.meters.copied_bytes),
             received_copied_bytes: read(&self.meters.received_copied_bytes),
             credit_waits: read(&self.meters.credit_waits),

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use neuroflow_kernel::{Actor, Address, Backoff, Clock, Context, Header};
+use neuroflow_kernel::{Actor, Address, Clock, Context, Header};
 use tokio::sync::{Notify, Semaphore};
 
-use super::connect::{Established, dial};
+use super::connect::{Established, REDIAL, dial};
 use super::gossip::{self, GOSSIP_SINCE};
 use super::lane::{LaneParts, LaneTask};
 use super::large;
@@ -19,7 +19,7 @@ use super::{CloseCode, LinkCommand, LinkError};
 use crate::endpoint::Shared;
 use crate::frame::Kind;
 use crate::jitter;
-use crate::limits::{GOSSIP_STREAMS, LARGE_KIB, REDIAL_MAX, REDIAL_MIN, SWEEP_INTERVAL};
+use crate::limits::{GOSSIP_STREAMS, LARGE_KIB, SWEEP_INTERVAL};
 use crate::membership::{self, MembershipCommand};
 
 /// Keeps one link.
@@ -29,9 +29,6 @@ pub(crate) struct LinkServer {
     /// Tries to dial since the link was lost.
     tries: u32,
 }
-
-/// Between tries to dial.
-const BACKOFF: Backoff = Backoff { first: REDIAL_MIN, max: REDIAL_MAX };
 
 /// How long the sweep of calls ticks on without any, so that a steady trickle needn't start it anew.
 const SWEEP_LINGER: Duration = Duration::from_secs(1);
@@ -138,7 +135,7 @@ impl LinkServer {
             return;
         }
         self.tries = self.tries.saturating_add(1);
-        let wait = BACKOFF.delay(self.tries, jitter());
+        let wait = REDIAL.delay(self.tries, jitter());
         let (shared, peer, own) =
             (Arc::clone(&self.shared), Arc::clone(&self.peer), context.address());
         let work = async move {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::StreamError;
-use neuroflow_transport::{LinkError, LinkState, LinksConfig};
+use neuroflow_kernel::{Header, StreamError};
+use neuroflow_transport::limits::{
+    LANE_CREDIT_MESSAGES, LANE_LIMIT_BYTES, LARGE_KIB, MAX_MESSAGE_BYTES,
+};
+use neuroflow_transport::{Credential, LinkError, LinkState, LinksConfig};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
-use crate::world::{HOUR, Node, Work, World, all, now, soon, until};
+use crate::world::{HOUR, Node, Work, World, all, all_with, now, soon, until};
 
 #[tokio::test]
 async fn a_node_of_another_cluster_gets_no_link() {
@@ -54,24 +57,37 @@ async fn garbage_on_the_port_does_nothing() {
 /// A client that speaks TLS as a member of the cluster, and then what it likes.
 async fn intruder(world: &World, to: &Node) -> (quinn::Endpoint, quinn::Connection) {
     let credential = world.credential("intruder", &[]);
+    knock(Some(&credential), b"neuroflow/1", to).await.unwrap()
+}
+
+/// A client that believes every server, with this certificate, and asks to talk like this.
+pub(crate) async fn knock(
+    who: Option<&Credential>,
+    alpn: &[u8],
+    to: &Node,
+) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = CertificateDer::pem_slice_iter(credential.certificate_pem().as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .unwrap();
-    let key = PrivateKeyDer::from_pem_slice(credential.key_pem().as_bytes()).unwrap();
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible(provider)))
-        .with_client_auth_cert(chain, key)
-        .unwrap();
-    tls.alpn_protocols = vec![b"neuroflow/1".to_vec()];
+        .with_custom_certificate_verifier(Arc::new(Gullible(provider)));
+    let mut tls = match who {
+        Some(credential) => {
+            let chain = CertificateDer::pem_slice_iter(credential.certificate_pem().as_bytes())
+                .collect::<Result<Vec<_>, _>>()
+                .unwrap();
+            let key = PrivateKeyDer::from_pem_slice(credential.key_pem().as_bytes()).unwrap();
+            tls.with_client_auth_cert(chain, key).unwrap()
+        }
+        None => tls.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![alpn.to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
     let connecting = endpoint.connect_with(config, to.address(), "any.node").unwrap();
-    let connection = soon(connecting).await.unwrap();
-    (endpoint, connection)
+    let connection = soon(connecting).await?;
+    Ok((endpoint, connection))
 }
 
 /// Believes every server.
@@ -113,6 +129,23 @@ impl rustls::client::danger::ServerCertVerifier for Gullible {
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// What a node has held at most for one of the links of its intruders.
+fn most_held(node: &Node) -> usize {
+    let status = node.links.status();
+    let intruders = status.iter().filter(|link| link.name.as_str() == "intruder");
+    intruders.map(|link| link.most_buffered_bytes).max().expect("an intruder")
+}
+
+/// A node holds no more than that for who says little, whatever it declares.
+const LITTLE: usize = 64 * 1024;
+
+/// Another caller of the same node is answered, long before its deadline.
+async fn answers(asker: &Node) {
+    let header = Header::new().within(asker.clock(), Duration::from_secs(10));
+    let work = Work { replies: 2, ..Work::default() };
+    assert_eq!(all_with(&asker.far("agent://b/worker"), header, &work).await, Ok(vec![0, 1]));
 }
 
 /// A frame's header by hand, as `docs/PROTOCOL.md` has it.
@@ -189,8 +222,9 @@ async fn a_member_that_breaks_the_rules_is_closed_and_the_others_go_on() {
         let _closed = send.write_all(&bytes).await;
         let closed = soon(connection.closed()).await;
         assert_eq!(code(&closed), Some(expected), "{case}: {closed:?}");
+        assert!(most_held(&b) <= LITTLE, "{case}: {}", most_held(&b));
+        answers(&a).await;
     }
-    assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
 }
 
 #[tokio::test]
@@ -236,6 +270,10 @@ async fn more_than_was_granted_is_a_violation_and_replays_of_unknown_ids_are_ign
     };
     soon(flood).await;
     assert_eq!(code(&soon(connection.closed()).await), Some(2));
+    let granted = usize::try_from(LANE_CREDIT_MESSAGES).unwrap() * bytes.len();
+    assert!(most_held(&b) <= granted + LITTLE, "{} of {granted}", most_held(&b));
+    // What waited for the actor goes with the link.
+    until(|| b.links.status()[0].buffered_bytes == 0).await;
 }
 
 #[tokio::test]
@@ -249,7 +287,7 @@ async fn a_peer_that_sends_a_byte_now_and_then_is_given_up_and_keeps_nobody_wait
             if send.write_all(&[*byte]).await.is_err() {
                 return;
             }
-            assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+            answers(&a).await;
             b.clock().sleep(Duration::from_millis(50)).await;
         }
     };
@@ -263,8 +301,9 @@ async fn a_peer_that_sends_a_byte_now_and_then_is_given_up_and_keeps_nobody_wait
     soon(recv.read_exact(&mut [0; 112])).await.unwrap();
     for byte in frame(2, &[(8, &30_000_u32.to_le_bytes())]) {
         send.write_all(&[byte]).await.unwrap();
-        assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+        answers(&a).await;
     }
+    assert!(most_held(&b) <= LITTLE, "{}", most_held(&b));
 }
 
 #[tokio::test]
@@ -295,6 +334,7 @@ async fn a_request_that_comes_again_while_it_is_served_is_a_violation() {
     assert_eq!(code(&soon(connection.closed()).await), Some(2));
     until(|| b.ledger.cancelled() == 1).await;
     assert_eq!(b.ledger.begun(), 1);
+    assert!(most_held(&b) <= LITTLE, "{}", most_held(&b));
 }
 
 #[tokio::test]
@@ -379,12 +419,45 @@ async fn a_peer_that_never_reads_is_cut_off_or_waits_and_others_go_on() {
     // The worker is held up by one who doesn't read for no longer than that one's streams take up: all of its
     // requests are worked off, or it has lost its link.
     until(|| b.ledger.begun() == 199 || connection.close_reason().is_some()).await;
-    assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
+    answers(&a).await;
+    assert!(most_held(&b) <= LANE_LIMIT_BYTES / 2, "{}", most_held(&b));
     drop(recv);
     connection.close(0_u32.into(), b"");
     let far = a.far("agent://b/worker");
     let after = all(&far, &Work { replies: 1, ..Work::default() }).await;
     assert!(matches!(after, Ok(_) | Err(StreamError::Overloaded)), "{after:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_declares_much_and_sends_nothing_holds_room_of_its_own_link_alone() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&hello(1, 1, 100)).await.unwrap();
+    soon(recv.read_exact(&mut [0; 112])).await.unwrap();
+    let most = u32::try_from(MAX_MESSAGE_BYTES).unwrap();
+    let mut declared = frame(
+        3,
+        &[(8, &most.to_le_bytes()), (12, &6_u16.to_le_bytes()), (14, &1_u16.to_le_bytes())],
+    );
+    declared.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
+    let mut streams = Vec::new();
+    for _ in 0..neuroflow_transport::limits::LARGE_STREAMS {
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&declared).await.unwrap();
+        streams.push(stream);
+    }
+    let room = LARGE_KIB as usize * 1024;
+    until(|| most_held(&b) == room).await;
+    // Small messages of others, and large ones, find theirs.
+    answers(&a).await;
+    let large = Work { payload: vec![7; 8 * 1024 * 1024], ..Work::default() };
+    assert_eq!(all(&a.far("agent://b/worker"), &large).await, Ok(vec![]));
+    assert_eq!(most_held(&b), room);
+    connection.close(0_u32.into(), b"");
+    let held = || b.links.status().iter().map(|link| link.buffered_bytes).sum::<usize>();
+    until(|| held() == 0).await;
 }
 
 #[tokio::test]

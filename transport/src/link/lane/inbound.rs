@@ -240,6 +240,11 @@ impl Inbound {
         }
     }
 
+    /// Bytes of the messages that wait for room.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.queues.values().map(|queue| queue.first.bytes.saturating_add(queue.bytes)).sum()
+    }
+
     /// Looks whether there is room where there was none; says whether something went on.
     pub(super) fn poll(
         &mut self,
