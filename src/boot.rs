@@ -26,7 +26,7 @@ use neuroflow_actors::{
     push_child,
 };
 #[cfg(feature = "mcp")]
-use neuroflow_actors::{McpDoor, McpSource};
+use neuroflow_actors::{McpDoor, McpExec, McpPrograms, McpSource};
 use neuroflow_kernel::{
     Address, CallError, Census, ChildSpec, Clock, Header, Intensity, Kernel, NameError, Observer,
     Parcel, Refusal, RemoteError, Request, Restart, RestartPolicy, Restriction, StreamError,
@@ -594,7 +594,7 @@ impl NodeBuilder {
                 }
                 #[cfg(feature = "mcp")]
                 if self.mcp_server.is_some_and(|server| server.exec) {
-                    let owner = Some(mcp::MCP_CLIENTS.to_owned());
+                    let owner = Some(McpPrograms::NAME.to_owned());
                     let tool = AnyTool::new(ExecTool::new(own()?, level));
                     owned.push(ToolEntry { owner, tool });
                 }
@@ -660,7 +660,20 @@ impl NodeBuilder {
         let door = match self.mcp_server {
             Some(server) => {
                 let door = McpDoor::new(agents.clone(), kernel.clock().clone(), kernel.tracer());
-                Some(door.exec(mcp::exec(server, level, &all_tools)?))
+                let exec = match level.filter(|_| server.exec) {
+                    Some(level) => {
+                        let agent = AnyAgent::new(McpPrograms);
+                        let make = made_with(&agent)?;
+                        let server = move || make(agent.clone(), None);
+                        let (spec, programs) = ChildSpec::new(McpPrograms::NAME, server)?;
+                        supervisor.start(spec).await?;
+                        let rights = ASK.union(READ).union(CANCEL);
+                        let programs = programs.attenuate(Restriction::new().rights(rights))?;
+                        Some(McpExec { programs, level })
+                    }
+                    None => None,
+                };
+                Some(door.exec(exec))
             }
             None => None,
         };

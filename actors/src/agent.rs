@@ -11,6 +11,7 @@ mod live;
 mod profile;
 pub(crate) mod read;
 mod record;
+mod reply;
 mod resume;
 mod server;
 mod task;
@@ -32,7 +33,10 @@ pub use event::{
     ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedTaskEvent, ArchivedTaskState, Ask,
     AskRefusal, Change, TaskEvent, TaskState,
 };
+pub(crate) use reply::{INVALID_RESPONSE, overlap};
+
 pub use profile::{AgentProfile, ExtendedProfile, Extension, Provider, Skill};
+pub use reply::ReplyProblem;
 pub use server::AgentServer;
 pub use task::{Chunk, TaskContext};
 pub use turn::{

@@ -30,8 +30,9 @@ pub use agent::{
     AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedContent,
     ArchivedPart, ArchivedRole, ArchivedTaskEvent, ArchivedTaskState, ArchivedTurn, Artifact, Ask,
     AskRefusal, CANCEL, CancelError, Change, Chunk, Conclusion, Content, EffectError,
-    ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ, Role, Skill,
-    TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn, follow,
+    ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ, ReplyProblem, Role,
+    Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn,
+    follow,
 };
 pub use audit::{
     Audit, AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, AuditServer, Audited,
@@ -59,8 +60,8 @@ pub use lease::{
 pub use mcp::{
     Asking, AuthorizationServer, Breach, ClientProof, Consent, ConsentError, Forms, HttpError,
     KeptTokenError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter,
-    McpServeError, McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError, OAuthGrant,
-    ProofAlgorithm, Registration, ToolFilter, mcp_routes,
+    McpPrograms, McpServeError, McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError,
+    OAuthGrant, ProofAlgorithm, Registration, ToolFilter, mcp_routes,
 };
 pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, sole_child};
 pub use tools::{

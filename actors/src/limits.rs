@@ -103,6 +103,10 @@ pub const MCP_PRINCIPAL_SESSIONS: usize = 64;
 /// earlier, and need no second request then.
 pub const MCP_TASK_AFTER: Duration = Duration::from_secs(2);
 
+/// How often an MCP client that wants progress hears that its program runs on: often enough for the usual
+/// time-outs of clients, which progress puts off, and seldom enough to cost nothing.
+pub const MCP_STILL_AT_IT: Duration = Duration::from_secs(2);
+
 /// Rounds of one call of an MCP tool that asks back: more than any dialogue with nobody needs.
 pub const MCP_ROUNDS: usize = 8;
 

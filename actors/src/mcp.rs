@@ -33,7 +33,7 @@ use crate::limits::{MCP_CALL, MCP_START};
 use crate::tools::ToolSource;
 
 pub use client::{McpClient, McpEnded};
-pub use door::{McpDoor, McpExec, McpHandler, McpServeError, mcp_routes};
+pub use door::{McpDoor, McpExec, McpHandler, McpPrograms, McpServeError, mcp_routes};
 pub use error::{McpError, McpStep};
 pub use filter::ToolFilter;
 pub use form::Forms;

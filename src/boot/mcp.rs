@@ -1,8 +1,6 @@
 //! What of a node MCP clients are served, and where.
 
-use neuroflow_actors::{INVOKE, McpDoor, McpExec, Mount, ToolGrant, ToolsCommand, mcp_routes};
-use neuroflow_kernel::{Address, AttenuateError, Restriction};
-use neuroflow_sandbox::Level;
+use neuroflow_actors::{McpDoor, Mount, mcp_routes};
 
 /// What of the node MCP clients are served. Nothing more than its agents unless it's said.
 ///
@@ -16,20 +14,6 @@ pub struct McpServer {
     pub http: bool,
     /// `exec` in a cell as a tool, if the node has a sandbox.
     pub exec: bool,
-}
-
-/// Who owns the MCP clients' `exec` in the router. No agent has such a name.
-pub(super) const MCP_CLIENTS: &str = "mcp:clients";
-
-pub(super) fn exec(
-    server: McpServer,
-    level: Option<Level>,
-    tools: &Address<ToolsCommand>,
-) -> Result<Option<McpExec>, AttenuateError> {
-    let Some(level) = level.filter(|_| server.exec) else { return Ok(None) };
-    let grant = ToolGrant { owner: MCP_CLIENTS.to_owned(), shared: Vec::new() };
-    let tools = tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
-    Ok(Some(McpExec { tools, level }))
 }
 
 pub(super) fn mount(door: McpDoor) -> Mount {

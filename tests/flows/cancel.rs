@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 /// A child, a daemon of a session of its own, and both deaf to polite signals.
-fn family(marker: &str) -> String {
+pub(crate) fn family(marker: &str) -> String {
     format!(
         "trap '' TERM HUP INT; sleep {marker} & \
          (setsid sh -c 'trap \"\" TERM HUP INT; sleep {marker} & sleep {marker}' &) ; \

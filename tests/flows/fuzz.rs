@@ -115,6 +115,15 @@ async fn corpus(to: SocketAddr) -> Vec<Value> {
         ("CancelTask", json!({ "id": task["id"] })),
         ("ListTasks", json!({ "pageSize": 5 })),
         ("SendStreamingMessage", message(json!([{ "text": "hello" }]))),
+        ("SubscribeToTask", json!({ "id": task["id"] })),
+        (
+            "CreateTaskPushNotificationConfig",
+            json!({ "taskId": task["id"], "id": "c", "url": "http://127.0.0.1/", "token": "t",
+                "authentication": { "scheme": "Bearer", "credentials": "x" } }),
+        ),
+        ("GetTaskPushNotificationConfig", json!({ "taskId": task["id"], "id": "c" })),
+        ("ListTaskPushNotificationConfigs", json!({ "taskId": task["id"], "pageSize": 3 })),
+        ("DeleteTaskPushNotificationConfig", json!({ "taskId": task["id"], "id": "c" })),
     ];
     let call = |(method, params)| json!({ "jsonrpc": "2.0", "id": "i", "method": method, "params": params });
     calls.into_iter().map(call).collect()

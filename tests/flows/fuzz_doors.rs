@@ -23,7 +23,7 @@ fn node() -> neuroflow::NodeBuilder {
 }
 
 /// A node that has seen enough is as it was.
-async fn is_as_it_was(node: &Node, before: &[String]) {
+pub(crate) async fn is_as_it_was(node: &Node, before: &[String]) {
     eventually("the end of all tasks", || actors(node) == before).await;
     assert!(node.kernel().post_mortems().is_empty(), "{:?}", node.kernel().post_mortems());
     let to = node.gateway().expect("a gateway");
@@ -100,13 +100,13 @@ async fn broken_completions_are_refused_in_the_apis_own_words() {
     node.stop().await;
 }
 
-async fn exchange(line: &mut Connection, request: &[u8]) -> Option<Response> {
+pub(crate) async fn exchange(line: &mut Connection, request: &[u8]) -> Option<Response> {
     line.send(request).await.ok()?;
     line.receive().await.ok()
 }
 
 /// Whether it was served. Fails if the answer isn't one of this API.
-fn is_served(answer: &Response, shown: &impl Fn() -> String) -> bool {
+pub(crate) fn is_served(answer: &Response, shown: &impl Fn() -> String) -> bool {
     if answer.header("content-type") == Some("text/event-stream") {
         // A stream that has begun ends with its last word, or with an error.
         let text = answer.text();
@@ -192,8 +192,13 @@ fn messages(task: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("SubscribeToTask", id),
         ("ListTasks", field(1, b"echo")),
         ("GetExtendedAgentCard", field(1, b"echo")),
-        ("CreateTaskPushNotificationConfig", of_task.clone()),
-        ("ListTaskPushNotificationConfigs", of_task),
+        (
+            "CreateTaskPushNotificationConfig",
+            [field(3, task.as_bytes()), field(4, b"http://h/")].concat(),
+        ),
+        ("GetTaskPushNotificationConfig", [of_task.clone(), field(3, b"c")].concat()),
+        ("DeleteTaskPushNotificationConfig", [of_task, field(3, b"c")].concat()),
+        ("ListTaskPushNotificationConfigs", field(1, task.as_bytes())),
     ]
 }
 

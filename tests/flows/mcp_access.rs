@@ -50,7 +50,7 @@ impl Client {
 
     /// A call of a tool that tells how far it has come, in a session of the earlier version or without
     /// one in the later.
-    async fn calling(
+    pub(crate) async fn calling(
         &self,
         session: Option<&str>,
         id: u32,
@@ -117,7 +117,7 @@ impl Client {
     }
 
     /// Begins a session of the earlier version.
-    async fn begin(&self) -> Response {
+    pub(crate) async fn begin(&self) -> Response {
         let params = json!({
             "protocolVersion": "2025-11-25", "capabilities": {},
             "clientInfo": { "name": "test", "version": "1" },
@@ -132,7 +132,13 @@ impl Client {
         self.post(&headers, &body).await.status
     }
 
-    async fn end(&self, session: &str) -> u16 {
+    /// Says something in a session that isn't answered; the status.
+    pub(crate) async fn tell(&self, session: &str, body: &Value) -> u16 {
+        let headers = [("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")];
+        self.post(&headers, body).await.status
+    }
+
+    pub(crate) async fn end(&self, session: &str) -> u16 {
         let mut head = "DELETE /mcp HTTP/1.1\r\nhost: localhost\r\n".to_owned();
         for (name, value) in &self.headers {
             head.extend([name, ": ", value, "\r\n"]);
@@ -151,7 +157,7 @@ impl Client {
 }
 
 /// A stream of events as it comes.
-struct Streamed {
+pub(crate) struct Streamed {
     events: Events,
     text: String,
 }
@@ -164,7 +170,7 @@ impl Streamed {
     }
 
     /// Waits until it has said that.
-    async fn until(&mut self, wanted: &str) {
+    pub(crate) async fn until(&mut self, wanted: &str) {
         while !self.text.contains(wanted) {
             let more = self.events.chunk().await;
             let more = more.unwrap_or_else(|| panic!("no {wanted} in {}", self.text));

@@ -30,7 +30,7 @@ fn asking() -> AnyAgent {
     })
 }
 
-async fn until(client: &Client, id: &str, status: &str) -> Value {
+pub(crate) async fn until(client: &Client, id: &str, status: &str) -> Value {
     let mut seen = Value::Null;
     for _ in 0..1_000 {
         let answer = client.call("tasks/get", json!({ "taskId": id })).await;

@@ -238,6 +238,37 @@ async fn what_is_not_taken_is_sent_again_before_what_follows() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_fails_twice_is_given_longer_each_time() {
+    let time = ManualClock::new();
+    let (node, gateway) = start(pushing(true).clock(time.clock())).await;
+    let receiver = Receiver::start(&[Receive::Status(500), Receive::Status(503)]).await;
+    rpc(gateway, "/", "SendMessage", send_to(&receiver.url(), json!({}))).await;
+    let step = Duration::from_millis(10);
+    // At least half of what the back-off says, which jitter takes off.
+    for (attempts, pause_at_least) in [(1, Duration::ZERO), (2, 250 * MS), (3, 500 * MS)] {
+        let mut waited = Duration::ZERO;
+        while receiver.received().len() < attempts {
+            assert!(waited < Duration::from_mins(1), "attempt {attempts} doesn't come");
+            if attempts > 1 {
+                time.advance(step);
+                waited += step;
+            }
+            pause(5).await;
+        }
+        assert!(waited >= pause_at_least, "attempt {attempts} came after {waited:?}");
+    }
+    // Taken at the third attempt, it's followed by the others without a pause.
+    receiver.has_been_told("TASK_STATE_COMPLETED").await;
+    assert_eq!(receiver.told(), [&[ALL[0], ALL[0]][..], &ALL[..]].concat());
+    let ids = receiver.received();
+    let id = |at: usize| ids[at].header("x-a2a-notification-id").expect("an id");
+    assert_eq!((id(0), id(1)), (id(1), id(2)));
+    node.stop().await;
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[tokio::test]
 async fn a_receiver_that_is_not_there_yet_is_waited_for() {
     let (node, gateway) = start(pushing(true)).await;
     let listener = TcpListener::bind(loopback()).await.expect("a port");
@@ -507,78 +538,6 @@ async fn delivery_goes_on_after_a_restart() {
     assert_eq!(last.header("x-a2a-notification-token"), Some("tok-1"));
     node.stop().await;
     std::fs::remove_dir_all(folder).expect("the journal's folder");
-}
-
-#[tokio::test]
-async fn configurations_are_kept_read_listed_and_deleted() {
-    let (node, gateway) = start(pushing(true)).await;
-    let mut connection = Connection::open(gateway).await;
-    let mut params = message(json!([{ "text": "go" }]));
-    params["configuration"] = json!({ "returnImmediately": true });
-    let sent = connection.rpc("/agents/waiter", "SendMessage", params).await;
-    let task = task_of(sent)["id"].as_str().expect("an id").to_owned();
-    let receiver = Receiver::start(&[]).await;
-
-    for id in ["b", "a", "c"] {
-        let config = json!({
-            "taskId": task, "id": id, "url": receiver.url(), "token": format!("token-{id}"),
-            "authentication": { "scheme": "Basic", "credentials": "eA==" },
-        });
-        let created = connection
-            .rpc("/agents/waiter", "CreateTaskPushNotificationConfig", config.clone())
-            .await;
-        assert_eq!(created["result"], config, "{created}");
-    }
-    let get = json!({ "taskId": task, "id": "a" });
-    let got = connection.rpc("/agents/waiter", "GetTaskPushNotificationConfig", get.clone()).await;
-    assert_eq!(got["result"]["token"], "token-a");
-    let ids = |listed: &Value| -> Vec<String> {
-        let configs = listed["result"]["configs"].as_array().expect("a list").iter();
-        configs.map(|config| config["id"].as_str().expect("an id").to_owned()).collect()
-    };
-    let list = json!({ "taskId": task, "pageSize": 2 });
-    let listed = connection.rpc("/agents/waiter", "ListTaskPushNotificationConfigs", list).await;
-    assert_eq!(ids(&listed), ["a", "b"]);
-    let next = json!({ "taskId": task, "pageToken": listed["result"]["nextPageToken"] });
-    let listed = connection.rpc("/agents/waiter", "ListTaskPushNotificationConfigs", next).await;
-    assert_eq!(ids(&listed), ["c"]);
-    for _twice in 0..2 {
-        let deleted =
-            connection.rpc("/agents/waiter", "DeleteTaskPushNotificationConfig", get.clone()).await;
-        assert!(deleted.get("error").is_none(), "{deleted}");
-    }
-    let got = connection.rpc("/agents/waiter", "GetTaskPushNotificationConfig", get).await;
-    assert_eq!(got["error"]["code"], -32001, "{got}");
-    // The other binding has the same ones.
-    let path = format!("/agents/waiter/tasks/{task}/pushNotificationConfigs");
-    let listed = connection.get(&format!("{path}?A2A-Version=1.0")).await;
-    assert_eq!((listed.status, listed.json()["configs"][0]["id"].as_str()), (200, Some("b")));
-
-    // An unknown task, and what isn't a configuration.
-    for (params, code, words) in [
-        (json!({ "taskId": "none", "url": receiver.url() }), -32001, "no task"),
-        (json!({ "taskId": task }), -32602, "url is missing"),
-        (json!({ "url": receiver.url() }), -32602, "taskId is missing"),
-        (json!({ "taskId": task, "url": "ftp://example.org/" }), -32602, "https://"),
-        (json!({ "taskId": task, "url": receiver.url(), "token": "a\nb" }), -32602, "token"),
-    ] {
-        let refused =
-            connection.rpc("/agents/waiter", "CreateTaskPushNotificationConfig", params).await;
-        assert_eq!(refused["error"]["code"], code, "{refused}");
-        let text = refused["error"]["message"].as_str().expect("a message");
-        assert!(text.contains(words), "{text}");
-    }
-
-    // What comes after that goes to the two that are left.
-    let mut more = message(json!([{ "text": "on" }]));
-    more["message"]["taskId"] = json!(task);
-    connection.rpc("/agents/waiter", "SendMessage", more).await;
-    eventually("both are told of the end", || {
-        let told = receiver.told();
-        told.iter().filter(|told| *told == "TASK_STATE_COMPLETED").count() == 2
-    })
-    .await;
-    node.stop().await;
 }
 
 #[tokio::test]

@@ -199,13 +199,30 @@ async fn configurations_are_kept_read_listed_and_deleted_in_every_binding() {
         }
         let fault = peer.call("GetTaskPushNotificationConfig", one).await.expect_err("it's gone");
         assert_eq!(fault.reason, "TASK_NOT_FOUND", "{binding:?}");
-        let refused = json!({ "taskId": task, "url": "ftp://example.org/" });
-        let fault = peer.call("CreateTaskPushNotificationConfig", refused).await;
-        let fault = fault.expect_err("it's refused");
-        assert_eq!(
-            (fault.reason.as_str(), fault.field.as_deref()),
-            ("INVALID_PARAMS", Some("url"))
-        );
+        // The other bindings have the same ones.
+        for other in Binding::ALL {
+            let list = json!({ "taskId": task });
+            let listed = Peer::new(other, to, Some("waiter"))
+                .call("ListTaskPushNotificationConfigs", list)
+                .await;
+            assert_eq!(ids(&listed.expect("a list")), ["b", "c"], "{binding:?} {other:?}");
+        }
+        // An unknown task, and what isn't a configuration.
+        let url = receiver.url();
+        for (params, reason, field) in [
+            (json!({ "taskId": "none", "url": url }), "TASK_NOT_FOUND", None),
+            (json!({ "taskId": task }), "INVALID_PARAMS", Some("url")),
+            (json!({ "taskId": task, "url": "ftp://a.b/" }), "INVALID_PARAMS", Some("url")),
+            (
+                json!({ "taskId": task, "url": url, "token": "a\nb" }),
+                "INVALID_PARAMS",
+                Some("token"),
+            ),
+        ] {
+            let refused = peer.call("CreateTaskPushNotificationConfig", params).await;
+            let fault = refused.expect_err("it's refused");
+            assert_eq!((fault.reason.as_str(), fault.field.as_deref()), (reason, field));
+        }
         // What is left is told of the end, whoever set it.
         let before = receiver.told().iter().filter(|told| told.ends_with("_COMPLETED")).count();
         let mut more = message(json!([{ "text": "on" }]));

@@ -11,7 +11,7 @@ use neuroflow_kernel::{CallError, Parcel, ParcelError, Refusal};
 use rkyv::Archive;
 
 use super::effect::EffectError;
-use super::{AgentProfile, ArchivedContent, Artifact, Ask, TaskContext, Turn};
+use super::{AgentProfile, ArchivedContent, Artifact, Ask, ReplyProblem, TaskContext, Turn};
 use crate::tools::{AnyTool, InvokeError, Tool};
 
 /// What an agent concludes a task with.
@@ -122,6 +122,16 @@ pub enum AgentError {
     /// The result of an effect isn't kept, or can't be given back.
     #[error("an effect isn't kept")]
     Effect(#[from] EffectError),
+    /// What it says is nothing that its clients can be told. The task fails for that reason, and whoever
+    /// waits for an answer is told that there is none that is valid.
+    #[error("{field} {problem}")]
+    Reply {
+        /// Where.
+        field: String,
+        /// What is wrong with it.
+        #[source]
+        problem: ReplyProblem,
+    },
     /// The agent's own error.
     #[error(transparent)]
     Failed(Box<dyn Error + Send + Sync>),

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 
 use neuroflow_kernel::{Address, Header, Moment, Parcel, Reply, ReplySink, SinkError};
 
+use super::history::failure;
 use super::record::{Record, RecordError};
+use super::reply::INVALID_RESPONSE;
 use super::resume::{NODE, Replay};
 use super::{Ask, CancelError, Change, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
@@ -129,8 +131,7 @@ impl Live {
             Err(error @ (RecordError::Full | RecordError::Archive(_))) => {
                 let task = self.record.task();
                 tracing::warn!(%task, error = &error as &dyn std::error::Error, "task failed");
-                let turn = Some(Turn::agent(error.to_string()));
-                let end = Change::Status { state: TaskState::Failed, turn };
+                let end = failure(&error.to_string(), INVALID_RESPONSE);
                 let Ok(event) = self.record.append(end, at_ms) else { return };
                 event
             }

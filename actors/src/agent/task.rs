@@ -12,10 +12,12 @@ use neuroflow_kernel::{
 };
 
 use super::effect::Effects;
+use super::history::failure;
+use super::reply::{self, INVALID_RESPONSE};
 use super::work::WorkTime;
 use super::{
-    AgentCommand, AgentError, AgentProfile, AnyAgent, Artifact, Ask, Change, Conclusion, Incoming,
-    TaskState, Turn,
+    AgentCommand, AgentError, AgentProfile, Answer, AnyAgent, Artifact, Ask, Change, Conclusion,
+    Incoming, ReplyProblem, TaskState, Turn,
 };
 use crate::limits::AGENT_ANSWER;
 use crate::tools::{InvokeError, ToolResult, ToolsCommand, invoke};
@@ -95,32 +97,33 @@ impl Actor for TaskActor {
             task.tell(Vec::new()).await?;
             run.await
         };
-        let mut changes = Vec::new();
-        let end = match task.work.limit(clock, run).await {
-            Some(Ok(answer)) => {
-                changes.extend(answer.artifacts.into_iter().map(Change::from));
-                let state = match answer.conclusion {
-                    Conclusion::Completed => TaskState::Completed,
-                    Conclusion::Rejected => TaskState::Rejected,
-                };
-                Change::Status { state, turn: answer.turn }
+        let ended = task.work.limit(clock, run).await;
+        let ended = ended.map(|ended| ended.and_then(|answer| task.conclude(answer)));
+        let changes = match ended {
+            Some(Ok(changes)) => changes,
+            Some(Err(error @ AgentError::Reply { .. })) => {
+                span.fail(INVALID_RESPONSE);
+                vec![failure(&error.to_string(), INVALID_RESPONSE)]
             }
             Some(Err(error)) => {
                 span.fail("agent_error");
                 let turn = Some(Turn::agent(chain(&error)));
-                Change::Status { state: TaskState::Failed, turn }
+                vec![Change::Status { state: TaskState::Failed, turn }]
             }
             None => {
                 span.fail("timeout");
                 let turn = Some(Turn::agent("the task's time is up"));
-                Change::Status { state: TaskState::Failed, turn }
+                vec![Change::Status { state: TaskState::Failed, turn }]
             }
         };
-        changes.push(end);
         task.tell(changes).await?;
         context.stop();
         Ok(())
     }
+}
+
+fn invalid((field, problem): (String, ReplyProblem)) -> AgentError {
+    AgentError::Reply { field, problem }
 }
 
 /// An error and its sources in one line.
@@ -199,15 +202,15 @@ impl TaskContext {
     /// Says why the agent's actor doesn't take it.
     pub async fn say(&self, text: impl Into<String>) -> Result<(), AgentError> {
         let turn = Some(Turn::agent(text));
-        Ok(self.tell(vec![Change::Status { state: TaskState::Working, turn }]).await?)
+        self.tell_checked(Change::Status { state: TaskState::Working, turn }).await
     }
 
     /// Hands out something that the task has produced.
     ///
     /// # Errors
-    /// Says why the agent's actor doesn't take it.
+    /// Says what of it nobody can be told, or why the agent's actor doesn't take it.
     pub async fn produce(&self, artifact: Artifact) -> Result<(), AgentError> {
-        Ok(self.tell(vec![artifact.into()]).await?)
+        self.tell_checked(artifact.into()).await
     }
 
     /// Hands out a piece of an artifact. The pieces of one have the same id.
@@ -223,10 +226,10 @@ impl TaskContext {
     /// ```
     ///
     /// # Errors
-    /// Says why the agent's actor doesn't take it.
+    /// Says what of it nobody can be told, or why the agent's actor doesn't take it.
     pub async fn artifact_chunk(&self, piece: Artifact, chunk: Chunk) -> Result<(), AgentError> {
         let (append, last) = (chunk != Chunk::First, chunk == Chunk::Last);
-        Ok(self.tell(vec![Change::Artifact { artifact: piece, append, last }]).await?)
+        self.tell_checked(Change::Artifact { artifact: piece, append, last }).await
     }
 
     /// Asks the client something and waits for its next message to this task, which is
@@ -257,6 +260,7 @@ impl TaskContext {
     }
 
     async fn wait(&self, state: TaskState, turn: Turn) -> Result<Incoming, AgentError> {
+        reply::said(&turn, &self.profile).map_err(invalid)?;
         let waited = self.profile.input_wait;
         let _pause = self.work.pause(&self.clock, waited).await;
         let header = self.header.clone().within(&self.clock, waited);
@@ -305,6 +309,24 @@ impl TaskContext {
             span.fail(error.code());
         }
         result
+    }
+
+    /// What an answer comes to.
+    fn conclude(&self, answer: Answer) -> Result<Vec<Change>, AgentError> {
+        let mut changes: Vec<Change> = answer.artifacts.into_iter().map(Change::from).collect();
+        let state = match answer.conclusion {
+            Conclusion::Completed => TaskState::Completed,
+            Conclusion::Rejected => TaskState::Rejected,
+        };
+        changes.push(Change::Status { state, turn: answer.turn });
+        reply::check(&changes, &self.profile).map_err(invalid)?;
+        Ok(changes)
+    }
+
+    async fn tell_checked(&self, change: Change) -> Result<(), AgentError> {
+        let changes = vec![change];
+        reply::check(&changes, &self.profile).map_err(invalid)?;
+        Ok(self.tell(changes).await?)
     }
 
     async fn tell(&self, changes: Vec<Change>) -> Result<(), neuroflow_kernel::Refusal> {

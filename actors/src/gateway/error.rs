@@ -28,6 +28,8 @@ pub(super) enum A2aError {
     ContentTypeNotSupported { expected: &'static str, found: String },
     #[error("{field} is {found:?}; this agent has {known}")]
     MediaTypeNotSupported { field: String, found: String, known: String },
+    #[error("the agent's answer can't be told, and task {task:?} has failed: {problem}")]
+    InvalidAgentResponse { task: String, problem: String },
     #[error("an extended card needs authentication, which this node doesn't have; set it up first")]
     ExtendedAgentCardNotConfigured,
     #[error("this agent requires the extension {uri:?}; name it in the header A2A-Extensions")]
@@ -88,6 +90,7 @@ impl A2aError {
             Self::PushNotificationNotSupported => -32003,
             Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } => -32004,
             Self::ContentTypeNotSupported { .. } | Self::MediaTypeNotSupported { .. } => -32005,
+            Self::InvalidAgentResponse { .. } => -32006,
             Self::ExtendedAgentCardNotConfigured => -32007,
             Self::ExtensionSupportRequired { .. } => -32008,
             Self::VersionNotSupported { .. } => -32009,
@@ -123,7 +126,7 @@ impl A2aError {
             | Self::AgentNotFound { .. }
             | Self::MethodNotFound { .. } => 404,
             Self::Busy | Self::Unavailable { .. } => 503,
-            Self::Unwritable => 500,
+            Self::InvalidAgentResponse { .. } | Self::Unwritable => 500,
             _ => 400,
         }
     }
@@ -147,7 +150,7 @@ impl A2aError {
             Self::Busy | Self::Unavailable { .. } => Code::Unavailable,
             Self::BodyTimedOut => Code::DeadlineExceeded,
             Self::BodyTooLarge { .. } => Code::ResourceExhausted,
-            Self::Unwritable => Code::Internal,
+            Self::InvalidAgentResponse { .. } | Self::Unwritable => Code::Internal,
             _ => Code::InvalidArgument,
         }
     }
@@ -162,6 +165,7 @@ impl A2aError {
             Self::ContentTypeNotSupported { .. } | Self::MediaTypeNotSupported { .. } => {
                 "CONTENT_TYPE_NOT_SUPPORTED"
             }
+            Self::InvalidAgentResponse { .. } => "INVALID_AGENT_RESPONSE",
             Self::ExtendedAgentCardNotConfigured => "EXTENDED_AGENT_CARD_NOT_CONFIGURED",
             Self::ExtensionSupportRequired { .. } => "EXTENSION_SUPPORT_REQUIRED",
             Self::VersionNotSupported { .. } => "VERSION_NOT_SUPPORTED",

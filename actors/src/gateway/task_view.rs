@@ -3,9 +3,14 @@
 use a2a_pb::protojson as pb;
 use neuroflow_kernel::Parcel;
 use rkyv::Archived;
+use serde_json::Value;
 
 use super::convert;
-use crate::agent::{ArchivedArtifact, ArchivedChange, ArchivedTurn, TaskEvent, TaskState};
+use super::error::A2aError;
+use crate::agent::{
+    ArchivedArtifact, ArchivedChange, ArchivedContent, ArchivedTurn, INVALID_RESPONSE, TaskEvent,
+    TaskState,
+};
 
 /// The events of one task, folded one by one.
 #[derive(Debug)]
@@ -147,6 +152,22 @@ pub(super) fn update(event: &Archived<TaskEvent>) -> Option<pb::StreamResponse> 
         | ArchivedChange::Refused(_) => return None,
     };
     Some(pb::StreamResponse { payload: Some(payload) })
+}
+
+/// That the task has failed because its agent has said what nobody can be told.
+pub(super) fn invalid_reply(event: &Archived<TaskEvent>) -> Option<A2aError> {
+    let ArchivedChange::Status { state, turn } = &event.change else { return None };
+    let turn = turn.as_ref().filter(|_| TaskState::from(*state) == TaskState::Failed)?;
+    let metadata: Value = serde_json::from_str(turn.metadata.as_ref()?).ok()?;
+    if metadata["neuroflow"]["reason"] != INVALID_RESPONSE {
+        return None;
+    }
+    let problem = turn.parts.first().and_then(|part| match &part.content {
+        ArchivedContent::Text(text) => Some(text.to_string()),
+        _ => None,
+    });
+    let (task, problem) = (event.task.to_string(), problem.unwrap_or_default());
+    Some(A2aError::InvalidAgentResponse { task, problem })
 }
 
 /// The state that an event leads to, if it's one that changes it.

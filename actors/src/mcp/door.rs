@@ -1,9 +1,11 @@
 //! The node as an MCP server: its agents as tools, and `exec` in a cell if that is granted.
 
 mod agents;
+mod callee;
 mod handler;
 mod http;
 mod outcome;
+mod programs;
 mod sessions;
 mod task;
 mod visit;
@@ -16,12 +18,13 @@ use neuroflow_sandbox::Level;
 use rmcp::ServiceExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::agent::AgentCommand;
 use crate::gateway::GatewayAgent;
 use crate::limits::MCP_TASK_AFTER;
-use crate::tools::ToolsCommand;
 
 pub use self::handler::McpHandler;
 pub use self::http::mcp_routes;
+pub use self::programs::McpPrograms;
 
 /// What the node offers to MCP clients.
 ///
@@ -46,17 +49,17 @@ pub struct McpDoor {
 /// The tool `exec` for MCP clients.
 ///
 /// ```
-/// use neuroflow_actors::{McpExec, ToolsCommand};
+/// use neuroflow_actors::{AgentCommand, McpExec};
 /// use neuroflow_kernel::Address;
 /// use neuroflow_sandbox::Level;
-/// fn exec(tools: Address<ToolsCommand>) -> McpExec {
-///     McpExec { tools, level: Level::Strict }
+/// fn exec(programs: Address<AgentCommand>) -> McpExec {
+///     McpExec { programs, level: Level::Strict }
 /// }
 /// ```
 #[derive(Clone, Debug)]
 pub struct McpExec {
-    /// A capability to the router that reaches `exec`.
-    pub tools: Address<ToolsCommand>,
+    /// An agent [`McpPrograms`] that may call `exec`.
+    pub programs: Address<AgentCommand>,
     /// The level that its cells have.
     pub level: Level,
 }

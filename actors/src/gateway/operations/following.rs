@@ -9,7 +9,7 @@ use super::standing::Allowed;
 use super::unanswered;
 use crate::agent::{AgentCommand, TaskEvent, TaskState, follow};
 use crate::gateway::error::A2aError;
-use crate::gateway::task_view::{TaskView, state_after, update};
+use crate::gateway::task_view::{TaskView, invalid_reply, state_after, update};
 use crate::limits::AGENT_ANSWER;
 
 /// The events of a task after one of them. Who was cut off follows anew from where it was.
@@ -186,6 +186,12 @@ async fn advance(
         };
         let event = event.get();
         *over = state_after(event).is_some_and(|state| end.is_at(state));
+        // Whoever has asked is told that there is no answer; whoever follows, how the task stands.
+        if end == End::ClientsTurn
+            && let Some(invalid) = invalid_reply(event)
+        {
+            return Err(invalid);
+        }
         if let Some(response) = update(event) {
             let generation = event.generation.to_native();
             return Ok(Some(Update { generation, response }));

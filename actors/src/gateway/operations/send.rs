@@ -8,11 +8,11 @@ use pbjson_types::value::Kind;
 
 use super::following::{End, Following};
 use super::{Update, Updates, Visit, declined, history_length, is_settled, refused};
-use crate::agent::{ASK, AgentCommand, AgentProfile, ArchivedChange, Ask};
+use crate::agent::{ASK, AgentCommand, AgentProfile, ArchivedChange, Ask, overlap};
 use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
-use crate::gateway::task_view::TaskView;
+use crate::gateway::task_view::{TaskView, invalid_reply};
 use crate::limits::{AGENT_ANSWER, CLIENT_ID_BYTES, OUTPUT_MODES};
 
 /// A message that an agent has taken.
@@ -38,7 +38,10 @@ impl Visit<'_> {
         let mut taken = self.take(served, request, self.header.clone().until(deadline)).await?;
         while !taken.immediately && !is_settled(taken.view.state()) {
             match self.clock().before(deadline, taken.following.next()).await {
-                Ok(Ok(Some(event))) => taken.view.fold(&event),
+                Ok(Ok(Some(event))) => {
+                    invalid_reply(event.get()).map_or(Ok(()), Err)?;
+                    taken.view.fold(&event);
+                }
                 Ok(Err(error)) => return Err(error),
                 // It goes on; the client can ask for it later.
                 Ok(Ok(None)) | Err(_) => break,
@@ -195,30 +198,4 @@ fn check_input(profile: &AgentProfile, message: &pb::Message) -> Result<(), A2aE
         }
     }
     Ok(())
-}
-
-/// Whether something can be of both media types, parameters aside; `*` is any.
-fn overlap(one: &str, other: &str) -> bool {
-    let split = |mode: &'_ str| {
-        let essence = mode.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        essence.split_once('/').map_or((essence.clone(), "*".to_owned()), |(kind, sub)| {
-            (kind.to_owned(), sub.to_owned())
-        })
-    };
-    let same = |one: &str, other: &str| one == other || one == "*" || other == "*";
-    let ((kind, sub), (other_kind, other_sub)) = (split(one), split(other));
-    same(&kind, &other_kind) && same(&sub, &other_sub)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn media_types_overlap_by_kind_and_wildcard() {
-        assert!(overlap("text/plain", "TEXT/plain; charset=utf-8"));
-        assert!(overlap("*/*", "image/png") && overlap("image/*", "image/png"));
-        assert!(overlap("text", "text/markdown"));
-        assert!(!overlap("text/plain", "text/markdown") && !overlap("text/*", "image/png"));
-    }
 }

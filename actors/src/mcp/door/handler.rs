@@ -1,5 +1,5 @@
 //! What answers an MCP client: lists agents and `exec` as tools, calls them with progress and
-//! cancellation, and shows agents' tasks as tasks.
+//! cancellation, and shows their tasks as tasks.
 
 use axum::http::request::Parts;
 use neuroflow_kernel::{Address, Header, ReplyStream, SpanKind, StreamError, TraceContext};
@@ -7,20 +7,17 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ContentBlock,
     CreateTaskResult, GetTaskParams, GetTaskResult, Implementation, ListToolsResult,
     PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
-    ToolAnnotations,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
-use serde_json::Value;
 
-use super::agents::{self, Message};
+use super::callee::Callee;
 use super::outcome::Outcome;
 use super::visit::{self, Visit};
-use super::{McpDoor, McpExec, task};
+use super::{McpDoor, agents, programs, task};
 use crate::agent::{ASK, AgentCommand, CANCEL, CancelError, READ, TaskEvent, follow};
-use crate::gateway::GatewayAgent;
-use crate::limits::AGENT_ANSWER;
-use crate::tools::{ExecArguments, ExecTool, InvokeError, Refused, invoke};
+use crate::limits::{AGENT_ANSWER, MCP_STILL_AT_IT};
+use crate::tools::ExecTool;
 
 /// Answers the requests of MCP clients.
 ///
@@ -44,58 +41,80 @@ impl McpHandler {
     fn tools(&self, visit: &Visit) -> Vec<Tool> {
         let seen = self.door.agents.iter().filter(|agent| visit.sees(agent));
         let exec = self.door.exec.as_ref().filter(|exec| visit.may_exec(exec));
-        seen.map(agents::tool).chain(exec.map(exec_tool)).collect()
+        seen.map(agents::tool).chain(exec.map(programs::tool)).collect()
     }
 
-    fn agent(&self, name: &str) -> Option<&GatewayAgent> {
-        self.door.agents.iter().find(|agent| agent.profile.name == name)
+    /// What the tool of this name stands for.
+    fn callee(&self, name: &str) -> Option<Callee<'_>> {
+        let agent = self.door.agents.iter().find(|agent| agent.profile.name == name);
+        let exec = self.door.exec.as_ref().filter(|_| name == ExecTool::NAME);
+        agent.map(Callee::Agent).or(exec.map(Callee::Program))
     }
 
     async fn ask(
         &self,
-        agent: &GatewayAgent,
+        callee: Callee<'_>,
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let visit = Visit::of(&context);
-        let (who, address) =
-            (visit.caller(), visit.enter(agent, ASK, || visit::unknown(&agent.profile.name))?);
-        let ask = Message::read(request.arguments)?.into_ask(who.clone());
-        let mut span = self.span(&context, &agent.profile.name);
-        span.set("gen_ai.agent.name", agent.profile.name.clone());
+        let (name, visit) = (callee.name(), Visit::of(&context));
+        let (who, address) = (visit.caller(), callee.enter(&visit, ASK, || visit::unknown(name))?);
+        let ask = callee.ask(request.arguments, who.clone())?;
+        let mut span = self.span(&context, name);
+        if let Callee::Agent(_) = callee {
+            span.set("gen_ai.agent.name", name.to_owned());
+        }
         let header = Header::new().traced(span.context());
         let mut events = agents::ask(&address, &ask, header.clone()).await?;
         let mut outcome = Outcome::default();
         let mut progress = Progress::of(&context);
         let mut stay = visit.stay();
+        let clock = &self.door.clock;
+        let begun = clock.now();
         // Who knows tasks gets one when it takes long; others wait.
         let knows_tasks = context.client_capabilities().is_some_and(|it| it.supports_tasks());
         let patience = async {
             if knows_tasks {
-                self.door.clock.sleep(self.door.task_after).await;
+                clock.sleep(self.door.task_after).await;
             } else {
                 std::future::pending::<()>().await;
             }
         };
         let mut patience = std::pin::pin!(patience);
         let mut is_impatient = false;
+        // An agent says itself how far it is; of a program is told that it's still there.
+        if let Callee::Program(exec) = callee {
+            progress.tell(format!("running at level {}", exec.level)).await;
+        }
+        let mut still = begun + MCP_STILL_AT_IT;
         while !outcome.is_settled() {
             if is_impatient && !outcome.task.is_empty() {
-                let task = task::task(&agent.profile.name, &outcome);
+                let task = task::task(name, &outcome);
                 return Ok(CallToolResponse::Task(CreateTaskResult::new(task)));
             }
+            let tick = async {
+                match callee {
+                    Callee::Agent(_) => std::future::pending().await,
+                    Callee::Program(_) => clock.sleep_until(still).await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = context.ct.cancelled() => {
                     // It's the caller's own call, whatever else it may do.
-                    self.cancel(&agent.address, &outcome.task, who).await?;
+                    self.cancel(callee.address(), &outcome.task, who).await?;
                     span.fail("cancelled");
                     return Ok(CallToolResult::error(vec![ContentBlock::text("cancelled")]).into());
                 }
-                mut lost = stay.lost_agent(agent) => {
-                    // The task goes on: its caller comes again with another credential.
-                    lost.data = task::named(&agent.profile.name, &outcome);
+                mut lost = callee.lost(&mut stay) => {
                     span.fail("lost");
+                    match callee {
+                        // The task goes on: its caller comes again with another credential.
+                        Callee::Agent(_) => lost.data = task::named(name, &outcome),
+                        Callee::Program(_) => {
+                            self.cancel(callee.address(), &outcome.task, who).await?;
+                        }
+                    }
                     return Err(lost);
                 }
                 event = events.next() => match event {
@@ -106,16 +125,21 @@ impl McpHandler {
                     }
                     Some(Err(StreamError::Lagged)) => {
                         let header = header.clone();
-                        let seen = self.follow(agent, header, &outcome.task, who.as_deref()).await?;
+                        let seen = self.follow(callee, header, &outcome.task, who.as_deref()).await?;
                         (outcome, events) = seen;
                     }
                     Some(Err(error)) => return Err(agents::broken(error)),
                     None => break,
                 },
                 () = &mut patience, if !is_impatient => is_impatient = true,
+                () = tick => {
+                    let seconds = still.since(begun).as_secs();
+                    progress.tell(format!("running for {seconds} s")).await;
+                    still = clock.now() + MCP_STILL_AT_IT;
+                }
             }
         }
-        let result = outcome.into_result();
+        let result = callee.result(outcome);
         if result.is_error == Some(true) {
             span.fail("agent_error");
         }
@@ -125,13 +149,13 @@ impl McpHandler {
     /// The task as it is, and what is to come of it.
     async fn follow(
         &self,
-        agent: &GatewayAgent,
+        callee: Callee<'_>,
         header: Header,
         id: &str,
         caller: Option<&str>,
     ) -> Result<(Outcome, ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>), ErrorData> {
         let header = header.within(&self.door.clock, AGENT_ANSWER);
-        let followed = follow(&agent.address, header, id, caller, None).await;
+        let followed = follow(callee.address(), header, id, caller, None).await;
         let followed = followed.map_err(|error| agents::unavailable(error.code()))?;
         let (so_far, to_come) = followed.ok_or_else(task::unknown)?;
         Ok((Outcome::of(&so_far), to_come))
@@ -151,53 +175,6 @@ impl McpHandler {
             Ok(Err(CancelError::Unknown)) => Err(task::unknown()),
             Ok(Err(error)) => Err(ErrorData::internal_error(error.to_string(), None)),
             Err(error) => Err(agents::unavailable(error.code())),
-        }
-    }
-
-    async fn exec(
-        &self,
-        exec: &McpExec,
-        request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
-        let visit = Visit::of(&context);
-        if !visit.may_exec(exec) {
-            // Nor is it among the tools that it's shown.
-            return Err(visit::unknown(ExecTool::NAME));
-        }
-        let span = self.span(&context, ExecTool::NAME);
-        let header = Header::new().traced(span.context());
-        let arguments = Value::Object(request.arguments.unwrap_or_default());
-        let call = invoke(&exec.tools, header, ExecTool::NAME, arguments);
-        let mut stay = visit.stay();
-        // Dropping the call ends the cell.
-        let called = tokio::select! {
-            biased;
-            () = context.ct.cancelled() => {
-                return Ok(CallToolResult::error(vec![ContentBlock::text("cancelled")]).into());
-            }
-            lost = stay.lost_exec(exec) => return Err(lost),
-            called = call => called,
-        };
-        match called {
-            Ok(result) => {
-                let value = result.value().clone();
-                let text = ContentBlock::text(value.to_string());
-                let failed = value.get("exit_code").and_then(Value::as_i64) != Some(0);
-                let mut result = if failed {
-                    CallToolResult::error(vec![text])
-                } else {
-                    CallToolResult::success(vec![text])
-                };
-                result.structured_content = Some(value);
-                Ok(result.into())
-            }
-            Err(InvokeError::Refused(refused @ Refused::Argument { .. })) => {
-                Err(ErrorData::invalid_params(refused.to_string(), None))
-            }
-            Err(error) => {
-                Ok(CallToolResult::error(vec![ContentBlock::text(error.to_string())]).into())
-            }
         }
     }
 
@@ -224,21 +201,6 @@ impl McpHandler {
         span.set("gen_ai.tool.name", tool.to_owned());
         span
     }
-}
-
-fn exec_tool(exec: &McpExec) -> Tool {
-    let description = format!(
-        "Runs a program in a fresh sandbox cell at level {}: no network, a private file system, limits \
-         on time and output. Answers with what it wrote and how it ended.",
-        exec.level
-    );
-    let schema = schemars::schema_for!(ExecArguments).to_value();
-    let mut tool = Tool::new(ExecTool::NAME, description, agents::object(schema));
-    let title = format!("exec ({})", exec.level);
-    // A cell starts empty and ends with the call: nothing outside is changed.
-    tool.annotations =
-        Some(ToolAnnotations::with_title(title).destructive(false).open_world(false));
-    tool
 }
 
 /// Tells a client that wants to hear it how far its call has come.
@@ -288,12 +250,9 @@ impl ServerHandler for McpHandler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if let Some(agent) = self.agent(&request.name) {
-            return self.ask(agent, request, context).await;
-        }
-        match &self.door.exec {
-            Some(exec) if request.name == ExecTool::NAME => self.exec(exec, request, context).await,
-            _ => Err(visit::unknown(&request.name)),
+        match self.callee(&request.name) {
+            Some(callee) => self.ask(callee, request, context).await,
+            None => Err(visit::unknown(&request.name)),
         }
     }
 
@@ -303,15 +262,15 @@ impl ServerHandler for McpHandler {
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
         let (name, id) = task::parts(&request.task_id)?;
-        let agent = self.agent(name).ok_or_else(task::unknown)?;
+        let callee = self.callee(name).ok_or_else(task::unknown)?;
         let visit = Visit::of(&context);
-        let (caller, address) = (visit.caller(), visit.enter(agent, READ, task::unknown)?);
+        let (caller, address) = (visit.caller(), callee.enter(&visit, READ, task::unknown)?);
         let header = Header::new().within(&self.door.clock, AGENT_ANSWER);
         let command = |reply| AgentCommand::Read { task: id.to_owned(), caller, reply };
         let events = address.call(header, command).await;
         let events = events.map_err(|error| agents::unavailable(error.code()))?;
         let outcome = Outcome::of(&events.ok_or_else(task::unknown)?);
-        Ok(GetTaskResult::new(task::detailed(name, outcome)?))
+        Ok(GetTaskResult::new(task::detailed(callee, outcome)?))
     }
 
     async fn cancel_task(
@@ -320,8 +279,8 @@ impl ServerHandler for McpHandler {
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
         let (name, id) = task::parts(&request.task_id)?;
-        let agent = self.agent(name).ok_or_else(task::unknown)?;
+        let callee = self.callee(name).ok_or_else(task::unknown)?;
         let visit = Visit::of(&context);
-        self.cancel(&visit.enter(agent, CANCEL, task::unknown)?, id, visit.caller()).await
+        self.cancel(&callee.enter(&visit, CANCEL, task::unknown)?, id, visit.caller()).await
     }
 }

@@ -148,6 +148,28 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The result of a program's call: what it wrote and how it ended. One that didn't end with status 0
+    /// has failed.
+    pub(super) fn into_program_result(mut self) -> CallToolResult {
+        let is_done = self.state == Some(TaskState::Completed);
+        let Some(report) = self.data.pop().filter(|_| is_done) else {
+            let words = self.words().or(self.refused.map(|refused| refused.to_string()));
+            let state = self.state.map_or("unfinished", TaskState::as_str);
+            let words = words.unwrap_or_else(|| format!("the program is {state}"));
+            return CallToolResult::error(vec![ContentBlock::text(words)]);
+        };
+        let blocks = vec![ContentBlock::text(report.to_string())];
+        let mut result = if report.get("exit_code").and_then(Value::as_i64) == Some(0) {
+            CallToolResult::success(blocks)
+        } else {
+            CallToolResult::error(blocks)
+        };
+        result.structured_content = Some(report);
+        result
+    }
+}
+
 fn text(part: &ArchivedPart) -> Option<String> {
     match &part.content {
         ArchivedContent::Text(text) => Some(text.to_string()),
@@ -221,6 +243,33 @@ mod tests {
         assert_eq!(result["structuredContent"]["contextId"], "c1");
         let schema = jsonschema::validator_for(&schema()).unwrap();
         assert!(schema.is_valid(&result["structuredContent"]));
+    }
+
+    #[test]
+    fn a_program_is_its_report_or_the_reason_that_there_is_none() {
+        let ended = |report: &str| {
+            let report = Artifact::new("report", vec![Content::Json(report.into()).into()]);
+            let changes = vec![report.into(), status(TaskState::Completed, None)];
+            serde_json::to_value(Outcome::of(&events(changes)).into_program_result()).unwrap()
+        };
+        let fine = ended(r#"{"exit_code":0,"stdout":"x"}"#);
+        assert_eq!(
+            (&fine["isError"], &fine["structuredContent"]["stdout"]),
+            (&json!(false), &json!("x"))
+        );
+        assert_eq!(ended(r#"{"exit_code":null,"signal":9}"#)["isError"], true);
+        for (change, words) in [
+            (status(TaskState::Failed, Some("no such program")), "no such program"),
+            (status(TaskState::Canceled, None), "the program is canceled"),
+            (Change::Refused(AskRefusal::Busy), "the agent is busy"),
+        ] {
+            let result = Outcome::of(&events(vec![change])).into_program_result();
+            let result = serde_json::to_value(result).unwrap();
+            assert_eq!(
+                (&result["isError"], &result["content"][0]["text"]),
+                (&json!(true), &json!(words))
+            );
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use rmcp::ErrorData;
 use rmcp::model::{DetailedTask, JsonObject, Task, TaskPayload, TaskStatus};
 use serde_json::{Value, json};
 
+use super::callee::Callee;
 use super::outcome::Outcome;
 use crate::agent::TaskState;
 use crate::limits::MCP_POLL;
@@ -39,18 +40,18 @@ pub(super) fn task(agent: &str, outcome: &Outcome) -> Task {
 
 /// The task with what its state has. One that waits for its client has its question as its result:
 /// the answer is a call of the agent with the task's id.
-pub(super) fn detailed(agent: &str, outcome: Outcome) -> Result<DetailedTask, ErrorData> {
-    let task = task(agent, &outcome);
+pub(super) fn detailed(callee: Callee<'_>, outcome: Outcome) -> Result<DetailedTask, ErrorData> {
+    let task = task(callee.name(), &outcome);
     let payload = match outcome.state {
         _ if !outcome.is_settled() => TaskPayload::Working,
         Some(TaskState::Canceled) => TaskPayload::Cancelled,
-        _ => TaskPayload::Completed { result: object(outcome)? },
+        _ => TaskPayload::Completed { result: object(callee, outcome)? },
     };
     Ok(DetailedTask::new(task, payload))
 }
 
-fn object(outcome: Outcome) -> Result<JsonObject, ErrorData> {
-    match serde_json::to_value(outcome.into_result()) {
+fn object(callee: Callee<'_>, outcome: Outcome) -> Result<JsonObject, ErrorData> {
+    match serde_json::to_value(callee.result(outcome)) {
         Ok(Value::Object(object)) => Ok(object),
         _ => Err(ErrorData::internal_error("the result can't be written", None)),
     }

@@ -1,0 +1,80 @@
+//! What a tool stands for: an agent, or programs in cells. Both are tasks; they differ in who may, in
+//! their arguments, and in what their result looks like.
+
+use neuroflow_kernel::{Address, Rights};
+use rmcp::ErrorData;
+use rmcp::model::{CallToolResult, JsonObject};
+
+use super::McpExec;
+use super::agents::Message;
+use super::outcome::Outcome;
+use super::programs;
+use super::visit::{Stay, Visit};
+use crate::agent::{AgentCommand, Ask};
+use crate::gateway::GatewayAgent;
+use crate::tools::ExecTool;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Callee<'a> {
+    Agent(&'a GatewayAgent),
+    Program(&'a McpExec),
+}
+
+impl<'a> Callee<'a> {
+    /// The tool's name, which is the beginning of the public ids of its tasks.
+    pub(super) fn name(self) -> &'a str {
+        match self {
+            Self::Agent(agent) => &agent.profile.name,
+            Self::Program(_) => ExecTool::NAME,
+        }
+    }
+
+    /// Whose tasks its calls are, with all rights.
+    pub(super) fn address(self) -> &'a Address<AgentCommand> {
+        match self {
+            Self::Agent(agent) => &agent.address,
+            Self::Program(exec) => &exec.programs,
+        }
+    }
+
+    /// The way in, for something that needs these rights; see [`Visit::enter`].
+    pub(super) fn enter(
+        self,
+        visit: &Visit,
+        rights: Rights,
+        missing: impl FnOnce() -> ErrorData,
+    ) -> Result<Address<AgentCommand>, ErrorData> {
+        match self {
+            Self::Agent(agent) => visit.enter(agent, rights, missing),
+            // Nor is it among the tools that such a caller is shown.
+            Self::Program(exec) if !visit.may_exec(exec) => Err(missing()),
+            Self::Program(exec) => Ok(exec.programs.clone()),
+        }
+    }
+
+    pub(super) fn ask(
+        self,
+        arguments: Option<JsonObject>,
+        caller: Option<String>,
+    ) -> Result<Ask, ErrorData> {
+        match self {
+            Self::Agent(_) => Ok(Message::read(arguments)?.into_ask(caller)),
+            Self::Program(_) => programs::ask(arguments, caller),
+        }
+    }
+
+    /// Returns once a call of it has to end, and says why.
+    pub(super) async fn lost(self, stay: &mut Stay) -> ErrorData {
+        match self {
+            Self::Agent(agent) => stay.lost_agent(agent).await,
+            Self::Program(exec) => stay.lost_exec(exec).await,
+        }
+    }
+
+    pub(super) fn result(self, outcome: Outcome) -> CallToolResult {
+        match self {
+            Self::Agent(_) => outcome.into_result(),
+            Self::Program(_) => outcome.into_program_result(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Programs for MCP clients, in both versions: a task for who knows tasks, progress for who wants it,
+//! and cancelled with every process.
+
+use neuroflow::{AnyAgent, Echo, McpServer, Node, NodeBuilder};
+use serde_json::{Value, json};
+
+use crate::cancel::family;
+use crate::mcp_access::{Client, error};
+use crate::mcp_tasks::until;
+use crate::support::{
+    actors, eventually, loopback, marker, processes_with, profile, standard, start,
+};
+
+fn node() -> NodeBuilder {
+    let node = Node::builder().agent(AnyAgent::new(Echo)).sandbox(profile(standard()));
+    node.gateway(loopback()).mcp_server(McpServer { http: true, exec: true })
+}
+
+fn shell(line: &str) -> Value {
+    json!({ "command": ["sh", "-c", line] })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_takes_long_is_a_task_for_clients_that_know_tasks() {
+    let (node, to) = start(node()).await;
+    let client = Client::new(to, None);
+    let before = actors(&node);
+    let begin = async |line: String| {
+        let call = json!({ "name": "exec", "arguments": shell(&line) });
+        let answer = client.call("tools/call", call).await;
+        let task = &answer["result"];
+        assert_eq!(
+            (&task["resultType"], &task["status"]),
+            (&json!("task"), &json!("working")),
+            "{answer}"
+        );
+        let id = task["taskId"].as_str().expect("an id").to_owned();
+        assert!(id.starts_with("exec/"), "{id}");
+        id
+    };
+    let marker = marker();
+    let (endless, failing) =
+        tokio::join!(begin(family(&marker)), begin("sleep 4; echo late; exit 3".to_owned()));
+    until(&client, &endless, "working").await;
+    eventually("the family", || processes_with(&marker).len() == 4).await;
+    let cancelled = client.call("tasks/cancel", json!({ "taskId": endless })).await;
+    assert!(cancelled.get("error").is_none(), "{cancelled}");
+    eventually("the family's end", || processes_with(&marker).is_empty()).await;
+    until(&client, &endless, "cancelled").await;
+    // The other one comes to its own end, and is told as if it had been waited for.
+    let done = until(&client, &failing, "completed").await;
+    let result = &done["result"];
+    let ended = &result["structuredContent"];
+    assert_eq!((&ended["stdout"], &ended["exit_code"]), (&json!("late\n"), &json!(3)), "{done}");
+    assert_eq!((&ended["level"], &result["isError"]), (&json!("standard"), &json!(true)), "{done}");
+    for method in ["tasks/get", "tasks/cancel"] {
+        let answer = client.call(method, json!({ "taskId": "exec/none" })).await;
+        assert_eq!(error(&answer), (-32602, "there is no such task"), "{method}");
+    }
+    // One that is quick is no task.
+    let call = json!({ "name": "exec", "arguments": shell("echo quick") });
+    let quick = client.call("tools/call", call).await;
+    assert_eq!(quick["result"]["structuredContent"]["stdout"], "quick\n", "{quick}");
+    let call = json!({ "name": "exec", "arguments": { "command": [] } });
+    let wrong = client.call("tools/call", call).await;
+    assert_eq!(error(&wrong), (-32602, "command must have a program"));
+    eventually("the end of all actors", || actors(&node) == before).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_program_hears_that_it_runs_and_ends_it_by_giving_up() {
+    let (node, to) = start(node()).await;
+    let client = Client::new(to, None);
+    let before = actors(&node);
+    let session = async || {
+        let begun = client.begin().await;
+        begun.header("mcp-session-id").expect("a session").to_owned()
+    };
+    let (own, other) = (session().await, session().await);
+    let markers = [marker(), marker(), marker()];
+    let mut calls = Vec::new();
+    for (marker, session) in markers.iter().zip([Some(&own), Some(&other), None]) {
+        let session = session.map(String::as_str);
+        calls.push(client.calling(session, 5, "exec", &shell(&family(marker))).await);
+    }
+    for call in &mut calls {
+        call.until("running at level standard").await;
+        call.until("running for 2 s").await;
+    }
+    for marker in &markers {
+        eventually("the family", || processes_with(marker).len() == 4).await;
+    }
+    let lives = || markers.each_ref().map(|marker| !processes_with(marker).is_empty());
+    let last = calls.pop().expect("three");
+    // The earlier version says so.
+    let cancelled = json!({
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 5 },
+    });
+    assert_eq!(client.tell(&own, &cancelled).await, 202);
+    eventually("the end of the first family", || lives() == [false, true, true]).await;
+    // A session that ends takes its calls with it.
+    assert_eq!(client.end(&other).await, 202);
+    eventually("the end of the second family", || lives() == [false, false, true]).await;
+    // The later version has no other way than to go.
+    drop(last);
+    eventually("the end of the third family", || lives() == [false; 3]).await;
+    eventually("the end of all actors", || actors(&node) == before).await;
+    node.stop().await;
+}
