@@ -41,6 +41,9 @@ pub(crate) use policy::Policy;
 pub(crate) use proxy::Egress;
 #[cfg(unix)]
 pub(crate) use proxy::serve;
+pub(crate) use resolver::Names;
+#[cfg(target_os = "linux")]
+pub(crate) use resolver::{Lookup, Resolve, System};
 pub(crate) use tally::Tally;
 
 /// Runs every reader of hostile text on the bytes; for the fuzzer.

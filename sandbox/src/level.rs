@@ -134,6 +134,20 @@ pub enum Layer {
     OwnIdentity,
 }
 
+impl Layer {
+    /// Whether a profile that [may](crate::ProfileBuilder::allow_degraded) can do without it where the
+    /// host can't give it.
+    ///
+    /// ```
+    /// use neuroflow_sandbox::Layer;
+    ///
+    /// assert!(Layer::Landlock.is_dispensable() && !Layer::NetworkNamespace.is_dispensable());
+    /// ```
+    pub const fn is_dispensable(self) -> bool {
+        matches!(self, Self::Cgroup | Self::Seccomp | Self::Landlock | Self::OwnIdentity)
+    }
+}
+
 impl fmt::Display for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -16,7 +16,9 @@ pub use error::{NetworkError, RuleField};
 pub use rule::Rule;
 pub use secret::Secret;
 
-use crate::egress::Policy;
+#[cfg(target_os = "linux")]
+use crate::egress::Resolve;
+use crate::egress::{Names, Policy};
 
 /// What a cell may reach. By default nothing.
 ///
@@ -46,6 +48,7 @@ enum Access {
     Allow {
         rules: Arc<[Rule]>,
         limits: EgressLimits,
+        names: Names,
     },
 }
 
@@ -64,7 +67,7 @@ impl Network {
     /// first rule that fits a request holds.
     pub fn allow(rules: impl IntoIterator<Item = Rule>) -> Self {
         let rules = rules.into_iter().collect();
-        Self(Access::Allow { rules, limits: EgressLimits::default() })
+        Self(Access::Allow { rules, limits: EgressLimits::default(), names: Names::default() })
     }
 
     /// Bounds of an allow-list; without effect on the other two.
@@ -72,6 +75,15 @@ impl Network {
     pub fn limits(mut self, bounds: EgressLimits) -> Self {
         if let Access::Allow { limits, .. } = &mut self.0 {
             *limits = bounds;
+        }
+        self
+    }
+
+    /// Has somebody else look names up, to see what an answer of theirs leads to.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn looked_up_by(mut self, resolver: Arc<dyn Resolve>) -> Self {
+        if let Access::Allow { names, .. } = &mut self.0 {
+            names.0 = Some(resolver);
         }
         self
     }
@@ -94,8 +106,9 @@ impl Network {
     pub(crate) fn policy(&self) -> Result<Option<Arc<Policy>>, NetworkError> {
         match &self.0 {
             Access::None | Access::Loopback => Ok(None),
-            Access::Allow { rules, limits } => {
-                Policy::compile(rules, limits).map(|policy| Some(Arc::new(policy)))
+            Access::Allow { rules, limits, names } => {
+                let policy = Policy::compile(rules, limits)?;
+                Ok(Some(Arc::new(Policy { names: names.clone(), ..policy })))
             }
         }
     }

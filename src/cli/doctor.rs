@@ -8,13 +8,13 @@ use std::io::{self, Write};
 use clap::Args;
 use neuroflow::Level;
 use neuroflow::sandbox::escape::{Attack, Comparison, Suite, SuiteError};
-use neuroflow::sandbox::{Finding, LaunchError, Launcher, LauncherError, Verdict};
+use neuroflow::sandbox::{Finding, LaunchError, Launcher, LauncherError, Profile, Verdict};
 use serde::Serialize;
 
 use self::attacks::LevelAttacks;
 use super::exec::level_parser;
 use super::{CliError, FAILURE, Globals, SUCCESS, small_runtime};
-use crate::config::{Loaded, Overrides, levels};
+use crate::config::{ConfigError, Loaded, Overrides, levels};
 
 /// Tries what each sandbox level needs on this host, says what is missing and what helps, and
 /// attacks the levels that can be had.
@@ -22,7 +22,8 @@ use crate::config::{Loaded, Overrides, levels};
 /// Every attack is made in a cell of its own and does no harm where nothing stops it. Exits with 0
 /// if the configured level can be had and every attack on it was stopped by a wall that is known, and
 /// with 1 otherwise: also if nobody knows what stopped an attack. One that another wall has stopped than
-/// the promised one is listed.
+/// the promised one is listed. With sandbox.allow_degraded the configured level may do without some layers,
+/// which are listed too, and is attacked without them.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Doctor {
@@ -71,6 +72,8 @@ struct Diagnosis {
     holds: bool,
     /// What the attacks have shown of the configured level, if there were any.
     standing: Option<Standing>,
+    /// Layers of the configured level that its cells do without here, by leave of the configuration.
+    degraded: Vec<String>,
     levels: Vec<LevelRow>,
     attacks: Vec<LevelAttacks>,
 }
@@ -143,7 +146,8 @@ impl Doctor {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         let loaded = Loaded::from_process(globals.source, &self.settings)?;
         let configured = self.level.unwrap_or(loaded.config.sandbox.level);
-        let findings = small_runtime()?.block_on(self.find())?;
+        let terms = loaded.builder_at(configured).build().map_err(ConfigError::Sandbox)?;
+        let findings = small_runtime()?.block_on(self.find(&terms))?;
         let diagnosis = Diagnosis::new(configured, &findings);
         if self.markdown {
             let levels: Vec<_> =
@@ -158,19 +162,21 @@ impl Doctor {
         Ok(diagnosis.exit_code())
     }
 
-    async fn find(&self) -> Result<Findings, DoctorError> {
+    async fn find(&self, terms: &Profile) -> Result<Findings, DoctorError> {
         let launcher = Launcher::start()?;
-        let mut suite = Suite::prepare(&launcher)?;
+        let mut suite = Suite::prepare(&launcher)?.on_terms_of(terms);
         let mut found = Vec::new();
         for level in levels().filter(|level| self.level.is_none_or(|only| only == *level)) {
             let layers = launcher.examine(level).await;
             let layers = layers.map_err(|error| DoctorError::Examine(Box::new(error)))?;
-            let attacks = if layers.iter().all(Finding::is_available) {
+            let may_lack = level == terms.level() && terms.allows_degraded();
+            let is_had = layers.iter().all(|found| found.is_available() || lacks(found, may_lack));
+            let attacks = if is_had {
                 Some(attacks::attack(&mut suite, level, self.quick).await?)
             } else {
                 None
             };
-            found.push(Found { level, layers, attacks });
+            found.push(Found { level, layers, may_lack, attacks });
         }
         let peer = if self.markdown { suite.compare().await? } else { None };
         Ok(Findings { levels: found, peer })
@@ -187,8 +193,15 @@ struct Findings {
 struct Found {
     level: Level,
     layers: Vec<Finding>,
+    /// Whether cells of it may do without some of its layers.
+    may_lack: bool,
     /// None if the level can't be had.
     attacks: Option<Vec<Attack>>,
+}
+
+/// Whether cells do without the layer, by leave of the configuration.
+fn lacks(found: &Finding, may_lack: bool) -> bool {
+    may_lack && !found.is_available() && found.layer.is_dispensable()
 }
 
 impl Diagnosis {
@@ -198,14 +211,21 @@ impl Diagnosis {
             available: false,
             holds: false,
             standing: None,
+            degraded: Vec::new(),
             levels: Vec::new(),
             attacks: Vec::new(),
         };
-        for Found { level, layers, attacks } in &findings.levels {
+        for Found { level, layers, may_lack, attacks } in &findings.levels {
             let available = layers.iter().all(Finding::is_available);
+            let degraded = layers.iter().filter(|found| lacks(found, *may_lack));
+            let degraded: Vec<String> = degraded.map(|found| found.layer.to_string()).collect();
+            let is_had = layers.iter().all(|found| found.is_available() || lacks(found, *may_lack));
             let attacks = attacks.as_ref().map(|attacks| LevelAttacks::new(*level, attacks));
             if *level == configured {
-                this.available = available;
+                this.available = is_had;
+                if is_had {
+                    this.degraded = degraded;
+                }
                 this.standing = attacks.as_ref().map(Standing::of);
                 this.holds = this.standing.is_some_and(Standing::holds);
             }
@@ -262,7 +282,12 @@ impl Diagnosis {
                      through (docs/SECURITY.md)."
                 }
             };
-            return writeln!(out, "\nThe configured level, {configured}, {verdict}");
+            writeln!(out, "\nThe configured level, {configured}, {verdict}")?;
+            if !self.degraded.is_empty() {
+                let without = self.degraded.join(", ");
+                writeln!(out, "As sandbox.allow_degraded says, its cells do without {without}.")?;
+            }
+            return Ok(());
         }
         let weaker = self.levels.iter().rev().find(|row| row.available);
         let choice = weaker.map_or_else(
@@ -275,8 +300,8 @@ impl Diagnosis {
 
 #[cfg(test)]
 mod tests {
-    use neuroflow::sandbox::Layer;
     use neuroflow::sandbox::escape::{Outcome, Stopped, Wall};
+    use neuroflow::sandbox::{Layer, Reason, Remedy};
 
     use super::*;
 
@@ -285,7 +310,8 @@ mod tests {
         let attempt = Suite::attempts().find(|attempt| attempt.name == "read-host-file");
         let attack = Attack::new(attempt.expect("it is tried"), Level::Strict, outcome);
         let layers = vec![Finding { layer: Layer::PrivateRoot, verdict: Verdict::Available }];
-        let found = Found { level: Level::Strict, layers, attacks: Some(vec![attack]) };
+        let attacks = Some(vec![attack]);
+        let found = Found { level: Level::Strict, layers, may_lack: false, attacks };
         let findings = Findings { levels: vec![found], peer: None };
         let diagnosis = Diagnosis::new(Level::Strict, &findings);
         let mut text = Vec::new();
@@ -295,6 +321,31 @@ mod tests {
 
     fn by(layer: Wall) -> Outcome {
         Outcome::Stopped(Stopped { layer, evidence: "openat: ENOENT".to_owned() })
+    }
+
+    #[test]
+    fn what_may_be_missing_is_no_failure_and_is_named() {
+        let said = |layer, may_lack| {
+            let verdict = Verdict::Missing {
+                reason: Reason::CgroupNotDelegated,
+                remedy: Remedy::DelegateCgroup,
+            };
+            let layers = vec![Finding { layer, verdict }];
+            let found = Found { level: Level::Strict, layers, may_lack, attacks: Some(Vec::new()) };
+            let findings = Findings { levels: vec![found], peer: None };
+            let diagnosis = Diagnosis::new(Level::Strict, &findings);
+            let mut text = Vec::new();
+            diagnosis.write(&mut text, false).expect("text");
+            (diagnosis.exit_code(), String::from_utf8(text).expect("text"))
+        };
+        let (code, text) = said(Layer::Cgroup, true);
+        assert_eq!(code, SUCCESS, "{text}");
+        assert!(text.contains("do without cgroup limits") && text.contains("missing"), "{text}");
+        for (layer, may_lack) in [(Layer::Cgroup, false), (Layer::PidNamespace, true)] {
+            let (code, text) = said(layer, may_lack);
+            assert_eq!(code, FAILURE, "{text}");
+            assert!(text.contains("can't be had") && !text.contains("do without"), "{text}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use neuroflow_sandbox::{
-    End, LaunchError, Launcher, Level, Profile, Program, Warm,
+    End, LaunchError, Launcher, Level, Output, Profile, Program, Warm,
     limits::{self, STOCKED_SEEDLINGS},
 };
 
@@ -257,6 +257,54 @@ fn groups_of(zygote: u32, places: &[PathBuf]) -> usize {
         }
     }
     count
+}
+
+const CROWDED: &str = "host::role_two_hundred_at_once";
+
+/// The soft limit of descriptors is often too low for so many.
+#[test]
+fn two_hundred_cells_live_at_once() {
+    let script = r#"ulimit -n 4096 2>/dev/null || exit 3; exec "$0" "$@""#;
+    passes_elsewhere(&["sh", "-c", script], CROWDED);
+}
+
+#[tokio::test]
+async fn role_two_hundred_at_once() {
+    const MANY: usize = 200;
+    if !plays(CROWDED) {
+        return;
+    }
+    let launcher = Launcher::start().expect("a zygote");
+    let strict = Profile::builder(Level::Strict).allow_degraded(true).memory(32 << 20);
+    let profile = strict.wall_time(Duration::from_mins(5)).build().expect("a profile");
+    let marker = marker();
+    let mut cells = Vec::new();
+    for number in 0..MANY {
+        // Each answers with what it is told, and lasts.
+        let program = sh(format!("read word; echo $word; exec sleep {marker}")).interactive();
+        let mut cell = launcher.launch(&profile, &program).await.expect("room for one more");
+        let mut input = cell.take_stdin().expect("an input");
+        input.write(format!("cell {number}\n").as_bytes()).await.expect("it reads");
+        cells.push(cell);
+    }
+    for (number, cell) in cells.iter_mut().enumerate() {
+        match cell.next().await {
+            Some(Output::Stdout(bytes)) => {
+                assert_eq!(bytes, format!("cell {number}\n").as_bytes());
+            }
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+    eventually("all of them", || processes_with(&marker).len() == MANY).await;
+    let last = cells.pop().expect("one of them");
+    drop(cells);
+    eventually("their end", || processes_with(&marker).len() == 1).await;
+    drop(last);
+    eventually("its end", || processes_with(&marker).is_empty()).await;
+    assert_eq!(
+        launcher.launch(&profile, &sh("exit 9")).await.expect("a cell").finish().await.end,
+        End::Exited(9)
+    );
 }
 
 const LARGE: &str = "host::role_large_host";

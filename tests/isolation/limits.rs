@@ -85,6 +85,54 @@ async fn limits_are_hard_ones() {
     assert!(text.starts_with("50\n0\n") && text.ends_with("refused\n"), "{text}");
 }
 
+/// Soft and hard value of each row of a `/proc/self/limits`.
+fn limits_of(text: &str) -> Vec<(String, [String; 2])> {
+    let rows = text.lines().skip(1).map(|line| {
+        let (name, values) = line.split_at(25);
+        let mut values = values.split_whitespace().map(ToOwned::to_owned);
+        let [soft, hard] = std::array::from_fn(|_| values.next().expect("a value"));
+        (name.trim_end().to_owned(), [soft, hard])
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn limits_are_all_sixteen_that_there_are() {
+    let own = limits_of(&std::fs::read_to_string("/proc/self/limits").expect("limits"));
+    let inside = limits_of(&output_of(standard(), sh("cat /proc/self/limits")).await);
+    let set = [
+        ("Max cpu time", Some(21 * 64)),
+        ("Max file size", Some(256 << 20)),
+        ("Max data size", Some(1 << 30)),
+        ("Max stack size", Some(8 << 20)),
+        ("Max core file size", Some(1)),
+        // No kernel with namespaces heeds this one and that about locks.
+        ("Max resident set", None),
+        ("Max processes", Some(65)),
+        ("Max open files", Some(256)),
+        ("Max locked memory", Some(64 << 10)),
+        ("Max address space", Some(1 << 30)),
+        ("Max file locks", None),
+        ("Max pending signals", Some(1024)),
+        ("Max msgqueue size", Some(64 << 10)),
+        ("Max nice priority", Some(0)),
+        ("Max realtime priority", Some(0)),
+        ("Max realtime timeout", Some(0)),
+    ];
+    assert_eq!(inside.len(), set.len(), "{inside:?}");
+    for (((name, inside), (known, own)), (expected, value)) in inside.iter().zip(&own).zip(set) {
+        assert_eq!((name.as_str(), known.as_str()), (expected, expected));
+        match value {
+            None => assert_eq!(inside, own, "{name}"),
+            // Nobody gets more than the host has.
+            Some(value) => {
+                let value: u64 = own[1].parse().map_or(value, |most: u64| value.min(most));
+                assert_eq!(*inside, [value.to_string(), value.to_string()], "{name}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn no_core_is_dumped_into_a_file_or_a_program() {
     let text =

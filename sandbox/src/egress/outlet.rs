@@ -22,7 +22,7 @@ use super::{
     meter::Upstream,
     policy::Policy,
     reason::EgressReason,
-    resolver::{Resolve, System},
+    resolver::Resolve,
     tally::Tally,
 };
 use crate::network::{Network, NetworkError};
@@ -58,7 +58,8 @@ impl Outlet {
         clock: Clock,
     ) -> Result<Self, OutletError> {
         let policy = network.policy()?.ok_or(OutletError::Closed)?;
-        Ok(Self { policy, resolver: Arc::new(System::for_cell()), name: name.into(), clock })
+        let resolver = policy.names.for_cell();
+        Ok(Self { policy, resolver, name: name.into(), clock })
     }
 
     /// A connection for a request with this method and path, with TLS on it if the rule says so.

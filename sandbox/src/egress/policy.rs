@@ -12,6 +12,7 @@ use super::{
     head,
     host::{Host, Pattern},
     path,
+    resolver::Names,
     tls::{Connector, ConnectorError},
 };
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) struct Policy {
     pub(crate) rules: Vec<Compiled>,
     pub(crate) limits: EgressLimits,
+    pub(crate) names: Names,
 }
 
 /// A checked rule.
@@ -60,7 +62,11 @@ impl Policy {
         }
         bounds.check()?;
         let rules = rules.iter().enumerate().map(|(index, rule)| Compiled::from(rule, index));
-        Ok(Self { rules: rules.collect::<Result<_, _>>()?, limits: bounds.clone() })
+        Ok(Self {
+            rules: rules.collect::<Result<_, _>>()?,
+            limits: bounds.clone(),
+            names: Names::default(),
+        })
     }
 }
 

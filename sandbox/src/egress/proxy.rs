@@ -30,7 +30,7 @@ use super::{
     head::{self, Target},
     policy::Policy,
     reason::EgressReason,
-    resolver::{self, Resolve},
+    resolver::Resolve,
     tally::Tally,
     tunnel::Tunnel,
 };
@@ -57,7 +57,8 @@ pub(crate) fn serve(
     let ready = ready.map_err(|error| {
         crate::errno::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EINVAL))
     })?;
-    Ok(Egress::of(ready, policy, cell, clock, Arc::new(resolver::System::for_cell())))
+    let resolver = policy.names.for_cell();
+    Ok(Egress::of(ready, policy, cell, clock, resolver))
 }
 
 impl Egress {

@@ -263,6 +263,7 @@ const TABLE: &[Row] = &[
     row("proxy-other-path", &[Wall::Egress]),
     row("proxy-dotted-path", &[Wall::Egress]),
     row("proxy-smuggled-request", &[Wall::Egress]),
+    row("proxy-rebound-name", &[Wall::Egress]),
     // Resources.
     row("fork-bomb", &[LIMITS, CGROUP]).from(Level::Standard),
     row("fork-bomb-growing", &[Wall::WallTime]).from(Level::Standard),

@@ -116,6 +116,29 @@ pub(super) fn smuggled_request<'a>(
     })
 }
 
+/// The two servers of the rebound name tell which of them was reached.
+pub(super) fn rebound_name<'a>(
+    suite: &'a mut Suite,
+    entry: &'static Entry,
+    level: Level,
+) -> Pending<'a> {
+    Box::pin(async move {
+        suite.scene().rebound();
+        let launcher = suite.launcher().clone();
+        let outcome = suite.inside_of(&launcher, entry, level).await?;
+        Ok(match (suite.scene().rebound(), outcome) {
+            ([_, closed], _) if closed > 0 => {
+                Outcome::Succeeded("the host's loopback was reached".to_owned())
+            }
+            // A proxy that lets nobody out would prove nothing.
+            ([0, _], Outcome::Stopped(_)) => {
+                Outcome::Unclear("the address that is open wasn't reached".to_owned())
+            }
+            (_, outcome) => outcome,
+        })
+    })
+}
+
 /// A cell changes its view of a project, and the host looks at the project.
 pub(super) fn changed_project<'a>(
     suite: &'a mut Suite,

@@ -16,10 +16,17 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicI32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
-use super::{SuiteError, plain::Victim};
+use super::{
+    SuiteError,
+    plain::Victim,
+    rebinding::{self, Rebinding},
+};
 use crate::linux::sys::{
     probe::{
         inheritable,
@@ -50,6 +57,8 @@ struct Held {
     udp: Option<UdpSocket>,
     /// What an allow-list may let a cell reach; it never answers.
     behind: Option<TcpListener>,
+    /// Where the name that is rebound leads first, and where it leads then.
+    rebound: Option<[TcpListener; 2]>,
     unix: Vec<UnixListener>,
     victim: Option<Victim>,
     terminal: Option<Terminal>,
@@ -95,8 +104,8 @@ impl Scene {
         self.parameters.iter().cloned().chain([scratch, first]).chain(outside).collect()
     }
 
-    /// An allow-list with two servers: one by a name that is allowed and leads to the host, which
-    /// isn't, and one of which a part may be reached.
+    /// An allow-list with three servers: one by a name that is allowed and leads to the host, which
+    /// isn't; one of which a part may be reached; and one whose name leads elsewhere the second time.
     pub(super) fn network(&self) -> Network {
         let port = |listener: Option<&TcpListener>| {
             listener.and_then(|listener| listener.local_addr().ok()).map_or(1, |at| at.port())
@@ -108,7 +117,19 @@ impl Scene {
             .path_prefix("/open")
             .allow_private("127.0.0.0/8")
             .allow_private("::1/128");
-        Network::allow([inner, behind])
+        let [open, _] =
+            self.held.rebound.as_ref().map_or([None; 2], |[one, two]| [Some(one), Some(two)]);
+        let rebound = Rule::host(rebinding::REBOUND)
+            .port(port(open))
+            .opaque_tunnel()
+            .allow_private(format!("{}/32", rebinding::OPEN));
+        Network::allow([inner, behind, rebound]).looked_up_by(Arc::new(Rebinding::new()))
+    }
+
+    /// How many connections have come to where the rebound name leads first, and then.
+    pub(super) fn rebound(&self) -> [usize; 2] {
+        let count = |listener: &TcpListener| std::iter::from_fn(|| listener.accept().ok()).count();
+        self.held.rebound.as_ref().map_or([0; 2], |[open, closed]| [count(open), count(closed)])
     }
 
     /// What the server behind the proxy has heard.
@@ -203,6 +224,9 @@ impl Scene {
         behind.set_nonblocking(true)?;
         self.tell("behind", format!("localhost:{}", behind.local_addr()?.port()));
         self.held.behind = Some(behind);
+        let (rebound, port) = pair_of_listeners()?;
+        self.tell("rebound", format!("{}:{port}", rebinding::REBOUND));
+        self.held.rebound = Some(rebound);
         let udp = UdpSocket::bind("127.0.0.1:0")?;
         udp.set_nonblocking(true)?;
         self.tell("udp", udp.local_addr()?);
@@ -221,6 +245,26 @@ impl Scene {
         self.parameters.push(format!("{name}={value}"));
     }
 }
+
+/// Two servers with the same port, at the two addresses of the rebound name.
+fn pair_of_listeners() -> io::Result<([TcpListener; 2], u16)> {
+    let mut tries = 0..PORT_TRIES;
+    loop {
+        let closed = TcpListener::bind((rebinding::CLOSED, 0))?;
+        let port = closed.local_addr()?.port();
+        match TcpListener::bind((rebinding::OPEN, port)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries.next().is_some() => {}
+            open => {
+                let pair = [open?, closed];
+                pair.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
+                return Ok((pair, port));
+            }
+        }
+    }
+}
+
+/// Another program may have the same port at the other address, but not at each.
+const PORT_TRIES: u32 = 16;
 
 impl Drop for Scene {
     fn drop(&mut self) {

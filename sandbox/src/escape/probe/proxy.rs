@@ -46,6 +46,12 @@ pub(super) const ENTRIES: &[Entry] = &[
     ),
     proxy("proxy-smuggled-request", "Hides a request in the body of an allowed one.", smuggled)
         .around(crate::escape::races::smuggled_request),
+    proxy(
+        "proxy-rebound-name",
+        "Has the proxy look up an allowed name that leads to the host's loopback the second time.",
+        rebound,
+    )
+    .around(crate::escape::races::rebound_name),
 ];
 
 const fn proxy(name: &'static str, about: &'static str, inside: super::Try) -> Entry {
@@ -116,6 +122,15 @@ fn other_path(probe: &Probe) -> Trial {
 
 fn dotted_path(probe: &Probe) -> Trial {
     get(probe, "/open/../closed", PATIENCE)
+}
+
+fn rebound(probe: &Probe) -> Trial {
+    let target = probe.target("rebound")?;
+    // What the name was checked for is what is connected to, and not what it leads to by then.
+    if let Err(Stop { errno, .. }) = connect(target) {
+        return Err(Stop { call: "the allowed request", errno });
+    }
+    connect(target)
 }
 
 fn smuggled(probe: &Probe) -> Trial {

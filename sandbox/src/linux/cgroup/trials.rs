@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -191,6 +192,13 @@ fn processor_time_is_limited() {
         let group = held.group(&limits);
         let spinner = start(&group, "while :; do :; done");
         eventually("throttled", || group.usage().throttled_periods.is_some_and(|n| n >= 3));
+        // Who is throttled waits for a processor; a kernel that counts such waits tells of each group's.
+        if held.groups.tree.unified().is_some() && Path::new("/proc/pressure/cpu").exists() {
+            let stalled = || group.usage().cpu_stalled.is_some_and(|time| !time.is_zero());
+            eventually("stalled", stalled);
+            let usage = group.usage();
+            assert!(usage.memory_stalled.is_some() && usage.io_stalled.is_some(), "{usage:?}");
+        }
         let usage = group.usage();
         assert!(!usage.throttled.unwrap().is_zero(), "{usage:?}");
         assert!(!usage.cpu_user.unwrap().is_zero(), "{usage:?}");
