@@ -223,6 +223,15 @@ pub(crate) mod launcher {
             match self.never {}
         }
 
+        /// As [`Launcher::start`].
+        ///
+        /// # Errors
+        ///
+        /// [`LauncherError::NotLinux`].
+        pub async fn start_async() -> Result<Self, LauncherError> {
+            Self::start()
+        }
+
         /// Keeps cells ready.
         ///
         /// # Errors

@@ -65,7 +65,7 @@ impl Cell {
         &self.shared.profile
     }
 
-    /// The launcher; it is started now if no program ran before.
+    /// The launcher; it is started now if no program ran before, and then this blocks for some milliseconds.
     ///
     /// # Errors
     ///
@@ -84,7 +84,13 @@ impl Cell {
     ///
     /// As for [`Launcher::launch`].
     pub async fn start(&self, program: Program) -> Result<Running, LaunchError> {
-        self.launcher()?.launch(&self.shared.profile, &program).await
+        let launcher = if let Some(launcher) = self.shared.launcher.get() {
+            launcher
+        } else {
+            let started = Launcher::start_async().await?;
+            self.shared.launcher.get_or_init(|| started)
+        };
+        launcher.launch(&self.shared.profile, &program).await
     }
 
     /// Runs a program in a fresh cell to the end of the whole cell, and keeps its output.

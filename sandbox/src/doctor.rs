@@ -74,6 +74,6 @@ pub enum Verdict {
 ///
 /// When no zygote can be started.
 pub async fn examine(level: Level) -> Result<Vec<Finding>, LaunchError> {
-    let launcher = Launcher::start()?;
+    let launcher = Launcher::start_async().await?;
     launcher.examine(level).await
 }

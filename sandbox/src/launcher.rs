@@ -77,6 +77,16 @@ impl Shared {
     }
 }
 
+/// Does what blocks on a thread of the runtime's that is there for that.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LauncherError> + Send + 'static,
+) -> Result<T, LauncherError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(stopping) => Err(LauncherError::Spawn { source: std::io::Error::other(stopping) }),
+    }
+}
+
 /// Whose cells have this level.
 fn kind(level: Level) -> Kind {
     if level == Level::Minimal { Kind::Minimal } else { Kind::Cells }
@@ -90,6 +100,24 @@ impl Launcher {
     /// When the host's own executable can't be started again, or doesn't answer.
     pub fn start() -> Result<Self, LauncherError> {
         Self::with(Filters::default())
+    }
+
+    /// As [`Launcher::start`], for callers that are asynchronous: it waits on a thread of the runtime's
+    /// that is there for waiting.
+    ///
+    /// ```no_run
+    /// # async fn doc() -> Result<(), neuroflow_sandbox::LauncherError> {
+    /// let launcher = neuroflow_sandbox::Launcher::start_async().await?;
+    /// # drop(launcher);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Launcher::start`], and when the runtime is shutting down.
+    pub async fn start_async() -> Result<Self, LauncherError> {
+        apart(Self::start).await
     }
 
     /// As [`Launcher::start`], and keeps compiled system call filters in a directory, which the next
@@ -177,6 +205,9 @@ impl Launcher {
     ///
     /// A prepared cell sees the binds' host paths as they were when it was made. One profile is one
     /// pool; saying it again changes the pool's size.
+    ///
+    /// Blocks for the milliseconds in which the profile's filter is compiled, and for a new zygote if the
+    /// last one is gone; asynchronous callers hand it to `tokio::task::spawn_blocking`.
     ///
     /// ```no_run
     /// # fn doc(launcher: &neuroflow_sandbox::Launcher) -> Result<(), Box<dyn std::error::Error>> {
@@ -305,15 +336,17 @@ impl Launcher {
     /// takes its time, at worst [`limits::HELLO_WAIT`](crate::limits::HELLO_WAIT), which no thread of
     /// the runtime's waits for.
     async fn seated(&self, kind: Kind) -> Result<(Arc<Zygote>, u32), LaunchError> {
-        if let Some(present) = self.shared.seat(kind).present() {
+        let (present, given_up) = self.shared.seat(kind).look();
+        if let Some(present) = present {
             return Ok(present);
         }
         let shared = Arc::clone(&self.shared);
-        let started = tokio::task::spawn_blocking(move || shared.seat(kind).zygote());
-        started.await.map_err(|stopping| {
-            let source = std::io::Error::other(stopping);
-            LaunchError::Launcher(LauncherError::Spawn { source })
-        })?
+        let started = apart(move || {
+            // To end one that hangs takes a while too.
+            drop(given_up);
+            Ok(shared.seat(kind).zygote())
+        });
+        started.await?
     }
 
     /// What this host's kernel gives.

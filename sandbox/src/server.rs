@@ -18,7 +18,7 @@ use crate::error::LaunchError;
 use crate::escape::{Suite, SuiteError};
 use crate::exec::{Ended, Exec, ExecEvent, ExecRefused, How, SandboxCommand, Service, Stream};
 use crate::interpreter::Interpreter;
-use crate::launcher::{Launcher, Warm};
+use crate::launcher::{Launcher, Warm, apart};
 use crate::limits::{self, SERVICE_GRACE, SERVICE_START};
 use crate::meter::{CellMeter, Uncounted};
 use crate::profile::Profile;
@@ -131,6 +131,17 @@ impl SandboxServer {
     /// What its cells may use.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// Keeps ready what is to be.
+    fn fill(&self, launcher: &Launcher) -> Result<(), LaunchError> {
+        if let Some(warm) = self.warm {
+            launcher.keep_warm(&self.profile, warm)?;
+        }
+        if let Some((interpreter, warm)) = &self.interpreter {
+            launcher.keep_interpreter_warm(&self.profile, interpreter, *warm)?;
+        }
+        Ok(())
     }
 
     /// The actor.
@@ -299,7 +310,7 @@ impl Actor for SandboxActor {
     const KIND: &'static str = "sandbox";
 
     async fn started(&mut self, context: &mut Context<SandboxCommand>) -> Result<(), LaunchError> {
-        let launcher = Launcher::start()?;
+        let launcher = Launcher::start_async().await?;
         // A level that can't be had is an error now, not when the first program is to run.
         launcher.rehearse(&self.server.profile).await?;
         if self.server.attack_first {
@@ -307,12 +318,10 @@ impl Actor for SandboxActor {
             let attack = attack(launcher.clone(), self.server.profile.clone(), tell);
             self.verdict = context.task(attack).is_ok().then_some(verdict);
         }
-        if let Some(warm) = self.server.warm {
-            launcher.keep_warm(&self.server.profile, warm)?;
-        }
-        if let Some((interpreter, warm)) = &self.server.interpreter {
-            launcher.keep_interpreter_warm(&self.server.profile, interpreter, *warm)?;
-        }
+        let (filler, server) = (launcher.clone(), self.server.clone());
+        // Filters are compiled for it, which no other actor waits for.
+        let filled = apart(move || Ok(server.fill(&filler)));
+        filled.await??;
         self.launcher = Some(launcher);
         Ok(())
     }

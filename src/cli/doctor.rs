@@ -163,7 +163,7 @@ impl Doctor {
     }
 
     async fn find(&self, terms: &Profile) -> Result<Findings, DoctorError> {
-        let launcher = Launcher::start()?;
+        let launcher = Launcher::start_async().await?;
         let mut suite = Suite::prepare(&launcher)?.on_terms_of(terms);
         let mut found = Vec::new();
         for level in levels().filter(|level| self.level.is_none_or(|only| only == *level)) {
@@ -244,7 +244,12 @@ impl Diagnosis {
 
     fn write(&self, out: &mut dyn Write, all: bool) -> io::Result<()> {
         for row in &self.levels {
-            let verdict = if row.available { "available" } else { "unavailable" };
+            let is_degraded = row.level == self.configured && !self.degraded.is_empty();
+            let verdict = match (row.available, is_degraded) {
+                (true, _) => "available",
+                (false, true) => "degraded",
+                (false, false) => "unavailable",
+            };
             let mark = if row.level == self.configured { " (sandbox.level)" } else { "" };
             writeln!(out, "{:<9} {verdict}{mark}", row.level)?;
             for layer in row.layers.iter().filter(|layer| !layer.available) {
@@ -341,6 +346,7 @@ mod tests {
         let (code, text) = said(Layer::Cgroup, true);
         assert_eq!(code, SUCCESS, "{text}");
         assert!(text.contains("do without cgroup limits") && text.contains("missing"), "{text}");
+        assert!(text.starts_with("strict    degraded (sandbox.level)\n"), "{text}");
         for (layer, may_lack) in [(Layer::Cgroup, false), (Layer::PidNamespace, true)] {
             let (code, text) = said(layer, may_lack);
             assert_eq!(code, FAILURE, "{text}");

@@ -246,7 +246,7 @@ async fn execute(
     out: &mut dyn Write,
 ) -> Result<u8, ExecError> {
     let mut signals = Signals::catch().map_err(ExecError::System)?;
-    let launcher = Launcher::start()?;
+    let launcher = Launcher::start_async().await?;
     let mut command = command.into_iter();
     let program = Program::new(command.next().unwrap_or_default()).args(command);
     let input = tokio::select! {

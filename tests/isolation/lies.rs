@@ -21,6 +21,17 @@ const LIES: [(&str, &str, Option<(u32, u64)>, Layer); 8] = [
 const ROLE: &str = "lies::role_deceived";
 const CHOSEN: &str = "ISOLATION_LIE";
 
+/// From here on the calling thread, and those that it makes, start neither processes nor threads: not at the moment,
+/// as the kernel says to them, so that work for other threads waits for one of those that are there.
+pub(crate) fn start_nothing() {
+    let mut filter = ScmpFilterContext::new(ScmpAction::Allow).expect("a filter");
+    for call in ["clone", "clone3", "fork", "vfork"] {
+        let call = ScmpSyscall::from_name(call).expect("a call that the library knows");
+        filter.add_rule(ScmpAction::Errno(libc::EAGAIN), call).expect("a rule");
+    }
+    filter.load().expect("a filter in force");
+}
+
 /// From here on the kernel answers this call with success and doesn't make it, to the calling thread and
 /// what it starts.
 pub(crate) fn tell(call: &str, argument: Option<(u32, u64)>, keep_privileges: bool) {

@@ -4,8 +4,8 @@ use neuroflow_kernel::{
     Address, ChildSpec, Header, Kernel, Parcel, ReplyStream, Request, Restriction,
 };
 use neuroflow_sandbox::{
-    ArchivedExecEvent, EXEC, Exec, ExecEvent, ExecRefused, How, LaunchError, Level, Profile,
-    SandboxCommand, SandboxServer, Stage,
+    ArchivedExecEvent, Cell, EXEC, End, Exec, ExecEvent, ExecRefused, How, LaunchError, Launcher,
+    Level, Profile, SandboxCommand, SandboxServer, Stage, Warm,
 };
 
 use crate::lies;
@@ -200,4 +200,25 @@ async fn role_breached() {
         }
     }
     kernel.stop().await;
+}
+
+/// Where tasks run nothing waits for a zygote: it starts on another thread, or, as that can't be seen in
+/// time, not on this one.
+#[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that may start processes has to be there before"
+)]
+async fn tasks_wait_for_no_zygote() {
+    tokio::task::spawn_blocking(|| ()).await.expect("a thread for what blocks");
+    lies::start_nothing();
+    assert!(Launcher::start().is_err(), "this thread can start one");
+    let profile = standard().build().expect("a profile");
+    let server = SandboxServer::new(profile.clone()).warm(Warm { least: 1, most: 1 });
+    let (kernel, sandbox) = sandbox_of(server).await;
+    assert_eq!(run(&sandbox).await.expect("the program ran").0, How::Exited(0));
+    kernel.stop().await;
+    let cell = Cell::from(profile);
+    let done = cell.run(sh("exit 4")).await.expect("a cell");
+    assert_eq!(done.report.end, End::Exited(4));
 }

@@ -84,7 +84,7 @@ pub(super) fn leaked_descriptor<'a>(
     Box::pin(async move {
         let place = suite.scene().path("secret");
         let leaked = scene::leak(suite.scene()).map_err(failed("a leaked descriptor", &place))?;
-        let launcher = Launcher::start()?;
+        let launcher = Launcher::start_async().await?;
         let outcome = suite.inside_of(&launcher, entry, level).await;
         drop(leaked);
         outcome
@@ -316,7 +316,7 @@ fn lost_zygote<'a>(suite: &'a mut Suite, entry: &'static Entry, level: Level) ->
         let mut marks = Vec::new();
         for number in 0..limits::PROBE_LOSSES {
             // One of our own: nobody else's cells end with it.
-            let launcher = Launcher::start()?;
+            let launcher = Launcher::start_async().await?;
             let Some(zygote) = launcher.zygote_pid(level) else { continue };
             let (arguments, mark) = suite.arguments(entry.attempt.name, Path::new("/tmp"));
             marks.push(mark);

@@ -181,6 +181,9 @@ pub(super) struct Seat {
     starting: Mutex<()>,
 }
 
+/// A zygote, and how many new ones there were in a row.
+pub(super) type Present = (Arc<Zygote>, u32);
+
 #[derive(Debug)]
 struct State {
     zygote: Option<Arc<Zygote>>,
@@ -204,12 +207,17 @@ impl Seat {
         Self { kind, state: Mutex::new(state), starting: Mutex::new(()) }
     }
 
-    /// The zygote that sits there, and how many new ones there were in a row.
-    pub(super) fn present(&self) -> Option<(Arc<Zygote>, u32)> {
+    /// The zygote that sits there, and how many new ones there were in a row; and the one that is given
+    /// up. Whoever drops that one may have to wait.
+    pub(super) fn look(&self) -> (Option<Present>, Option<Arc<Zygote>>) {
         let mut state = self.lock();
         let given_up = state.zygote.take_if(|zygote| zygote.is_given_up());
         let present = state.zygote.as_ref().map(|zygote| (Arc::clone(zygote), state.restarts));
-        drop(state);
+        (present, given_up)
+    }
+
+    fn present(&self) -> Option<Present> {
+        let (present, given_up) = self.look();
         drop(given_up);
         present
     }
