@@ -88,6 +88,116 @@ pub(crate) mod running {
 }
 
 /// Stands in for the module of that name.
+pub(crate) mod input {
+    use std::sync::Arc;
+
+    use crate::errno::Errno;
+
+    /// Bytes for the standard input of any number of programs. Clones share the bytes.
+    ///
+    /// ```
+    /// let input = neuroflow_sandbox::SealedInput::new(b"hello")?;
+    /// assert_eq!(input.len(), 5);
+    /// # Ok::<(), neuroflow_sandbox::InputError>(())
+    /// ```
+    #[derive(Debug, Clone)]
+    pub struct SealedInput {
+        bytes: Arc<[u8]>,
+    }
+
+    /// Why bytes didn't become an input.
+    ///
+    /// ```
+    /// let error = neuroflow_sandbox::InputError { source: neuroflow_sandbox::Errno::from_raw(12) };
+    /// assert_eq!(error.to_string(), "the host has no room for the input");
+    /// ```
+    #[derive(Debug, thiserror::Error)]
+    #[error("the host has no room for the input")]
+    pub struct InputError {
+        /// The kernel's answer.
+        #[source]
+        pub source: Errno,
+    }
+
+    impl SealedInput {
+        /// Copies the bytes, once.
+        ///
+        /// # Errors
+        ///
+        /// None.
+        pub fn new(bytes: &[u8]) -> Result<Self, InputError> {
+            Ok(Self { bytes: bytes.into() })
+        }
+
+        /// How many bytes there are.
+        pub fn len(&self) -> usize {
+            self.bytes.len()
+        }
+
+        /// Whether there are none.
+        pub fn is_empty(&self) -> bool {
+            self.bytes.is_empty()
+        }
+    }
+
+    impl PartialEq for SealedInput {
+        /// The same input, not only the same bytes.
+        fn eq(&self, other: &Self) -> bool {
+            Arc::ptr_eq(&self.bytes, &other.bytes)
+        }
+    }
+
+    impl Eq for SealedInput {}
+}
+
+/// Stands in for the module of that name: there are no filters, and no lists for them.
+pub(crate) mod seccomp {
+    use std::convert::Infallible;
+
+    /// A list of allowed system calls. Needs Linux.
+    ///
+    /// ```
+    /// fn is_had(profile: Option<neuroflow_sandbox::SeccompProfile>) -> bool {
+    ///     profile.is_some()
+    /// }
+    /// ```
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SeccompProfile {
+        pub(crate) never: Infallible,
+    }
+
+    /// What is wrong with a list.
+    ///
+    /// ```
+    /// let error: Option<neuroflow_sandbox::SeccompError> = None;
+    /// assert!(error.is_none());
+    /// ```
+    #[derive(Debug, thiserror::Error)]
+    #[non_exhaustive]
+    pub enum SeccompError {}
+
+    /// Why a list became no filter.
+    ///
+    /// ```
+    /// let error: Option<neuroflow_sandbox::FilterError> = None;
+    /// assert!(error.is_none());
+    /// ```
+    #[derive(Debug, thiserror::Error)]
+    #[non_exhaustive]
+    pub enum FilterError {}
+
+    /// Why a directory can't keep filters.
+    ///
+    /// ```
+    /// let error: Option<neuroflow_sandbox::CacheError> = None;
+    /// assert!(error.is_none());
+    /// ```
+    #[derive(Debug, thiserror::Error)]
+    #[non_exhaustive]
+    pub enum CacheError {}
+}
+
+/// Stands in for the module of that name.
 pub(crate) mod escape {
     use std::convert::Infallible;
 
@@ -258,6 +368,13 @@ pub(crate) mod launcher {
         pub(crate) async fn rehearse(&self, _profile: &Profile) -> Result<(), LaunchError> {
             match self.never {}
         }
+    }
+
+    /// Does work that there is none of.
+    pub(crate) async fn apart<T: Send + 'static>(
+        work: impl FnOnce() -> Result<T, LauncherError> + Send + 'static,
+    ) -> Result<T, LauncherError> {
+        std::future::ready(work()).await
     }
 
     /// How many cells are kept ready.

@@ -14,6 +14,7 @@
     allow(
         dead_code,
         unused_imports,
+        clippy::drop_non_drop,
         reason = "plans and protocol are for launchers, which need Linux"
     )
 )]
@@ -63,7 +64,7 @@ mod zygote;
 mod linux;
 
 #[cfg(not(target_os = "linux"))]
-use absent::{launcher, running};
+use absent::{input, launcher, running, seccomp};
 
 pub use account::{GroupUsage, LimitHit};
 pub use cell::{Cell, RunError};
@@ -97,11 +98,9 @@ pub use profile::{Profile, ProfileBuilder, ProfileError, Setting};
 pub use program::Program;
 pub use report::{Denial, End, Report, Stage, Stages, Truncated, Usage};
 pub use running::{CellInput, Collected, Output, Running};
+pub use seccomp::{CacheError, FilterError, SeccompError, SeccompProfile};
 #[cfg(target_os = "linux")]
-pub use seccomp::{
-    CacheError, ConditionProblem, Counted, FilterError, Place, SeccompError, SeccompProfile,
-    Section,
-};
+pub use seccomp::{ConditionProblem, Counted, Place, Section};
 pub use server::{SandboxActor, SandboxServer};
 pub use step::Step;
 #[cfg(any(test, fuzzing))]
