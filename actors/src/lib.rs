@@ -63,7 +63,7 @@ pub use mcp::{
     McpPrograms, McpServeError, McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError,
     OAuthGrant, ProofAlgorithm, Registration, ToolFilter, mcp_routes,
 };
-pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, sole_child};
+pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, SoleWatch, sole_child};
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
     Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, Tool, ToolContext,

@@ -511,6 +511,9 @@ pub const SOLE_ERRANDS: usize = 2_048;
 /// Between tries to take a request to where the instance lives.
 pub const SOLE_PAUSE: Duration = Duration::from_millis(100);
 
+/// Instances that are asked at a time whether they are idle: few, as it's no hurry.
+pub const SOLE_LOOKS: usize = 16;
+
 /// Time that an instance gets to say how many tasks it has.
 pub const SOLE_ANSWER: Duration = Duration::from_secs(1);
 

@@ -6,6 +6,7 @@
 
 mod keys;
 mod server;
+mod watch;
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use neuroflow_kernel::{Address, ChildSpec, Message, RemoteError, Reply, Request,
 use ring::digest::{SHA256, digest};
 
 use self::server::{SoleServer, Way};
+pub use self::watch::SoleWatch;
 use crate::agent::{ASK, AgentCommand, AgentServer, AnyAgent, Ask, PROGRESS};
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
 use crate::limits::SOLE_IDLE;
@@ -157,6 +159,11 @@ pub enum SoleCommand {
     },
     /// What is idle may end. It comes from the actor itself.
     Sweep,
+    /// The instances of these keys have no task. It comes from the actor's own task.
+    Idle {
+        /// The keys.
+        keys: Vec<String>,
+    },
 }
 
 impl Message for SoleCommand {
@@ -165,13 +172,14 @@ impl Message for SoleCommand {
             Self::Ask(_) => "ask",
             Self::Keep { .. } => "keep",
             Self::Sweep => "sweep",
+            Self::Idle { .. } => "idle",
         }
     }
 
     fn required_rights(&self) -> Rights {
         match self {
             Self::Ask(_) => ASK,
-            Self::Keep { .. } | Self::Sweep => PROGRESS,
+            Self::Keep { .. } | Self::Sweep | Self::Idle { .. } => PROGRESS,
         }
     }
 }
@@ -211,7 +219,8 @@ impl Shard {
 /// Bytes of a conversation's hash that are in its key: two don't meet by chance.
 const SHARD_BYTES: usize = 16;
 
-/// The actor that takes requests for an agent that lives once, as a child, and its address.
+/// The actor that takes requests for an agent that lives once, as a child, its address, and if there's one
+/// instance in the cluster, what watches that.
 ///
 /// ```
 /// use neuroflow_actors::{AnyAgent, Echo, LeaseError, SoleAgent, SoleParts, sole_child};
@@ -225,7 +234,7 @@ const SHARD_BYTES: usize = 16;
 pub fn sole_child(
     agent: SoleAgent,
     parts: SoleParts,
-) -> Result<(ChildSpec, Address<SoleCommand>), LeaseError> {
+) -> Result<(ChildSpec, Address<SoleCommand>, Option<SoleWatch>), LeaseError> {
     let name = agent.agent.profile().name;
     let (leases, config) = parts.leases;
     // What is wrong with all keys is said now, not when somebody asks.
@@ -239,8 +248,11 @@ pub fn sole_child(
         far: parts.far,
     });
     let server = parts.server;
+    let (per, watched) = (agent.per, Arc::clone(&way));
     let make = move || SoleServer::new(agent.clone(), Arc::clone(&way), Arc::clone(&server));
-    Ok(ChildSpec::new(&name, make)?)
+    let (spec, address) = ChildSpec::new(&name, make)?;
+    let watch = (per == Per::Cluster).then(|| SoleWatch::new(watched, address.clone()));
+    Ok((spec, address, watch))
 }
 
 #[cfg(test)]

@@ -35,11 +35,18 @@ pub(super) async fn start(
         let ways = links.clone();
         let far: Far = Arc::new(move |node, name| ways.resolve(&format!("agent://{node}/{name}")));
         let (leases, node) = ((leases.clone(), config.clone()), node.clone());
-        let (spec, address) = sole_child(agent, SoleParts { leases, node, far, server })?;
+        let (spec, address, watch) = sole_child(agent, SoleParts { leases, node, far, server })?;
         supervisor.start(spec.restart(Restart::Permanent)).await?;
         let address = address.attenuate(Restriction::new().rights(ASK))?;
         let Some(asked) = address.accepting(SoleCommand::Ask) else { continue };
-        links.export(&profile.name, asked.clone(), Allowed::Everyone)?;
+        match watch {
+            Some(watch) => {
+                let clock = kernel.clock().clone();
+                let behind = move || Box::pin(watch.down(clock.clone())) as _;
+                links.export_passing(&profile.name, asked.clone(), Allowed::Everyone, behind)?;
+            }
+            None => links.export(&profile.name, asked.clone(), Allowed::Everyone)?,
+        }
         links.describe(&profile.name, profile.skills.iter().map(|it| it.id.clone()).collect());
         started.push((profile.name, asked));
     }

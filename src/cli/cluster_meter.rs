@@ -189,6 +189,7 @@ fn of_links(links: &Links, read: fn(&LinkStatus) -> Option<f64>) -> Vec<([String
     status.iter().filter_map(read).collect()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "each number of a link may be missing")]
 fn some(count: u64) -> Option<f64> {
     Some(number(count))
 }

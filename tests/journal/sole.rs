@@ -13,6 +13,9 @@ use neuroflow::{
     LeasesConfig, Node, SoleAgent, Turn,
 };
 
+use neuroflow::kernel::{Down, Fall};
+use tokio::task::JoinSet;
+
 use crate::cluster::Cluster;
 
 /// How many instances of each conversation live, and how many ever have at once.
@@ -197,6 +200,33 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
+/// Watches over the ledger from these nodes, by every name that it has there: once all of them stand, which is a
+/// call to the node that has it for each.
+async fn watch(nodes: &[Node], holder: &Node) -> JoinSet<Down> {
+    let mut watches = JoinSet::new();
+    for node in nodes {
+        let links = node.links().expect("links");
+        let own = format!("agent://{}/ledger", links.name());
+        let holders = format!("agent://{}/ledger", holder.links().expect("links").name());
+        for target in ["agent://*/ledger", &own, &holders] {
+            watches.spawn(node.resolve(target).expect("it's offered").down());
+        }
+    }
+    let holder = holder.links().expect("links").id();
+    let stand = |node: &Node| {
+        let status = node.links().map(neuroflow::transport::Links::status).unwrap_or_default();
+        status.iter().find(|link| link.node == holder).map_or(0, |link| link.open_calls)
+    };
+    until(|| nodes.iter().map(stand).sum::<usize>() == watches.len()).await;
+    watches
+}
+
+/// What `future` gives, within a time that no quiet machine needs.
+async fn soon<F: Future>(future: F) -> F::Output {
+    let clock = Clock::system();
+    clock.before(clock.now() + Duration::from_mins(1), future).await.expect("it didn't happen")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_singleton_is_found_from_everywhere_and_lives_on_when_its_node_dies() {
     let database = Cluster::start();
@@ -212,16 +242,33 @@ async fn a_singleton_is_found_from_everywhere_and_lives_on_when_its_node_dies() 
             number = told;
         }
     }
-    // Killed, it gives nothing back: its term has to end.
+    // Who watches it is told of the instance's end, by whatever name and through whatever node.
     let name = |node: &Node| node.links().map(|links| links.name().to_string());
     let at = nodes.iter().position(|node| name(node).as_ref() == Some(&first));
-    drop(nodes.remove(at.expect("it's one of them")));
+    let holder = nodes.remove(at.expect("it's one of them"));
+    let mut watches = watch(&nodes, &holder).await;
+    world.ask(&nodes[0], "ledger", None).await;
+    assert!(watches.try_join_next().is_none(), "it lives");
+    // Killed, it gives nothing back: its term has to end.
+    drop(holder);
+    while let Some(down) = soon(watches.join_next()).await {
+        // Its node may say so in its last moment.
+        let fall = down.expect("it waits").fall;
+        assert!(matches!(fall, Fall::Killed | Fall::Lost), "{fall:?}");
+    }
     let second = world.ask_nth(1, &nodes[0], "ledger", None).await;
     assert_ne!(second, first);
-    assert_eq!(world.ask_nth(2, &nodes[1], "ledger", None).await, second);
-    // Stopped, it does.
     let at = nodes.iter().position(|node| name(node).as_ref() == Some(&second));
-    nodes.remove(at.expect("it's one of them")).stop().await;
+    let holder = nodes.remove(at.expect("it's one of them"));
+    let mut watches = watch(&nodes, &holder).await;
+    assert_eq!(world.ask_nth(2, &nodes[0], "ledger", None).await, second);
+    assert!(watches.try_join_next().is_none(), "it lives");
+    // Stopped, it does.
+    holder.stop().await;
+    while let Some(down) = soon(watches.join_next()).await {
+        let fall = down.expect("it waits").fall;
+        assert!(matches!(fall, Fall::Stopped | Fall::Killed | Fall::Lost), "{fall:?}");
+    }
     let third = world.ask_nth(1, &nodes[0], "agent://*/ledger", None).await;
     assert_ne!(third, second);
     nodes.remove(0).stop().await;

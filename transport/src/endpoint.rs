@@ -5,6 +5,7 @@
 mod cluster;
 mod congestion;
 mod ends;
+mod passed;
 mod port;
 mod renewal;
 mod revival;
@@ -18,14 +19,16 @@ mod tuning;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Address, ChildSpec, Clock, Header, Message, Name, NameError, RemoteError, RemoteTarget,
+    Address, ChildSpec, Clock, Down, Header, Message, Name, NameError, RemoteError, RemoteTarget,
     Request, WireRequest,
 };
 
@@ -47,6 +50,7 @@ use crate::session::handshake::{Hello, NEWEST, OLDEST};
 
 use self::cluster::Choosing;
 pub use self::cluster::{DrainError, GossipStatus};
+use self::passed::Passed;
 pub use self::server::ListenError;
 
 /// What a node needs to have links.
@@ -448,7 +452,22 @@ impl Links {
         address: Address<Request<W>>,
         allowed: Allowed,
     ) -> Result<(), ExportError> {
-        self.shared.exports.insert(name, address, allowed)
+        self.shared.exports.insert(name, address, allowed, None)
+    }
+
+    /// Like [`export`](Self::export), for an actor that passes on what it's asked: who watches this name is told
+    /// how that ends to which it's passed, which `behind` waits for.
+    ///
+    /// # Errors
+    /// Says what is wrong with the name, or that there are too many.
+    pub fn export_passing<W: WireRequest>(
+        &self,
+        name: &str,
+        address: Address<Request<W>>,
+        allowed: Allowed,
+        behind: impl Fn() -> Pin<Box<dyn Future<Output = Down> + Send>> + Send + Sync + 'static,
+    ) -> Result<(), ExportError> {
+        self.shared.exports.insert(name, address, allowed, Some(Arc::new(behind)))
     }
 
     /// Takes an offer back; says whether there was one.
@@ -483,11 +502,15 @@ impl Links {
         target: RemoteTarget,
     ) -> Result<Address<Request<W>>, RemoteError> {
         match target.node() {
-            Some(node) if self.shared.is_own(node) => self
-                .shared
-                .exports
-                .own(target.name())
-                .ok_or_else(|| RemoteError::Unreachable { target: target.to_string() }),
+            Some(node) if self.shared.is_own(node) => {
+                let own = self.shared.exports.own(target.name());
+                let own =
+                    own.ok_or_else(|| RemoteError::Unreachable { target: target.to_string() })?;
+                if self.shared.exports.passes(target.name()) {
+                    return Ok(Address::remote(Arc::new(Passed(self.clone())), target));
+                }
+                Ok(own)
+            }
             Some(_) => Ok(Address::remote(Arc::new(self.clone()), target)),
             // Each address has a key of its own, so that many are spread.
             None => self.placed(target, &incarnation().to_le_bytes(), Choosing::ByMessage),

@@ -44,6 +44,8 @@ struct Export {
     actor: Arc<dyn Exported>,
     typed: Arc<dyn Any + Send + Sync>,
     allowed: Allowed,
+    /// Who watches it watches another.
+    passes: bool,
 }
 
 /// Which nodes may ask an exported actor.
@@ -107,6 +109,7 @@ impl Exports {
         name: &str,
         address: Address<Request<W>>,
         allowed: Allowed,
+        behind: Option<Behind>,
     ) -> Result<(), ExportError> {
         let name = Name::new(name)?.to_string();
         if name.starts_with(RESERVED) {
@@ -117,7 +120,12 @@ impl Exports {
             return Err(ExportError::TooMany { count: exports.len() });
         }
         let typed = Arc::new(address.clone());
-        exports.insert(name, Export { actor: Arc::new(Typed(address)), typed, allowed });
+        let (passes, typed_actor) = (behind.is_some(), exported(address));
+        let actor = match behind {
+            Some(behind) => Arc::new(Passing { actor: typed_actor, behind }) as _,
+            None => typed_actor,
+        };
+        exports.insert(name, Export { actor, typed, allowed, passes });
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -207,6 +215,12 @@ impl Exports {
         exports.get(name).map(|export| Arc::clone(&export.typed))
     }
 
+    /// Whether who watches this name watches another actor than the one that is asked.
+    pub(crate) fn passes(&self, name: &str) -> bool {
+        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        exports.get(name).is_some_and(|export| export.passes)
+    }
+
     /// The address of this name, for this node's own use.
     pub(crate) fn own<W: WireRequest>(&self, name: &str) -> Option<Address<Request<W>>> {
         let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
@@ -273,6 +287,46 @@ pub(crate) trait Source: Send {
 }
 
 struct Typed<W: WireRequest>(Address<Request<W>>);
+
+/// How what is asked behind an actor ends, each time that somebody watches the actor's name.
+pub(crate) type Behind = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Down> + Send>> + Send + Sync>;
+
+/// An actor that passes what it's asked on: who watches it watches that other one.
+struct Passing {
+    actor: Arc<dyn Exported>,
+    behind: Behind,
+}
+
+impl Exported for Passing {
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool, now: Moment) -> Delivery {
+        self.actor.deliver(header, parcel, wanted, now)
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.actor.generation()
+    }
+
+    fn narrow(&self, restriction: Restriction) -> Result<Arc<dyn Exported>, AttenuateError> {
+        self.actor.narrow(restriction)
+    }
+
+    fn revoke(&self) {
+        self.actor.revoke();
+    }
+
+    fn waiting(&self) -> usize {
+        self.actor.waiting()
+    }
+
+    fn in_life(&self, life: Generation) -> Option<Arc<dyn Exported>> {
+        let (actor, behind) = (self.actor.in_life(life)?, Arc::clone(&self.behind));
+        Some(Arc::new(Self { actor, behind }))
+    }
+
+    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+        (self.behind)()
+    }
+}
 
 /// An actor as links know it.
 pub(crate) fn exported<W: WireRequest>(address: Address<Request<W>>) -> Arc<dyn Exported> {
@@ -391,7 +445,7 @@ mod tests {
         let worker = Asker { node: NodeId::from([7; 32]), roles: &["worker".to_owned()] };
         let mut last = None;
         let mut find = |name| exports.find_again(name, &worker, &mut last);
-        let offer = |name, allowed| exports.insert(name, address.clone(), allowed).unwrap();
+        let offer = |name, allowed| exports.insert(name, address.clone(), allowed, None).unwrap();
         assert!(find("a").is_none());
         offer("a", Allowed::Role("worker".into()));
         let first = find("a").unwrap();

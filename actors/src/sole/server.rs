@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use futures_util::stream::{self, StreamExt};
 use neuroflow_kernel::{
     Actor, Address, CallError, ChildSpec, Clock, Context, Header, Moment, Name, Parcel, Request,
     Restart, RestartPolicy, StreamError, Supervisor,
@@ -14,7 +15,7 @@ use super::{Far, MakeServer, Per, Shard, SoleAgent, SoleCommand};
 use crate::agent::history::refuse;
 use crate::agent::{AgentCommand, Ask, AskRefusal, read};
 use crate::lease::{Leases, Singleton};
-use crate::limits::{SOLE_ANSWER, SOLE_LOOK, SOLE_PAUSE};
+use crate::limits::{SOLE_ANSWER, SOLE_LOOK, SOLE_LOOKS, SOLE_PAUSE};
 
 /// What leads to instances.
 pub(super) struct Way {
@@ -32,6 +33,8 @@ pub(super) struct SoleServer {
     keepers: Option<Supervisor>,
     keys: Keys<Kept>,
     errands: Errands,
+    /// Instances are being asked whether they are idle.
+    looking: bool,
 }
 
 /// A key that this node has, or tries to get.
@@ -43,7 +46,15 @@ struct Kept {
 impl SoleServer {
     pub(super) fn new(agent: SoleAgent, way: Arc<Way>, server: MakeServer) -> Self {
         let keys = Keys::new(way.term, agent.idle);
-        Self { agent, way, server, keepers: None, keys, errands: Errands::default() }
+        Self {
+            agent,
+            way,
+            server,
+            keepers: None,
+            keys,
+            errands: Errands::default(),
+            looking: false,
+        }
     }
 
     /// Which instance a request is for; it names its conversation from then on.
@@ -147,21 +158,49 @@ impl SoleServer {
         }
     }
 
-    /// Ends instances that nobody has asked for long, and tries for keys that others have.
-    async fn sweep(&mut self, context: &mut Context<SoleCommand>) {
+    /// Gives up keys that others have, and finds out which instances that nobody has asked for long are idle: in a
+    /// task, for an instance may be slow to say, and requests for others mustn't wait for that.
+    fn sweep(&mut self, context: &mut Context<SoleCommand>) {
         let now = context.clock().now();
-        let mut over = Vec::new();
+        let (mut over, mut unused) = (Vec::new(), Vec::new());
         for (key, kept, due) in self.keys.due(now, |kept| kept.keeper.here().is_some()) {
-            let is_over = match (due, kept.keeper.here()) {
-                (Due::IfIdle, Some((_, here))) => is_idle(&here, context.clock()).await,
+            match (due, kept.keeper.here()) {
+                (Due::IfIdle, Some((_, here))) => unused.push((key.to_owned(), here)),
                 // An instance that was lost meanwhile is looked at again the next time.
-                (Due::Stays | Due::IfIdle, _) => false,
-                (Due::Ends, _) => true,
-            };
-            if is_over {
-                over.push(key.to_owned());
+                (Due::Stays | Due::IfIdle, _) => {}
+                (Due::Ends, _) => over.push(key.to_owned()),
             }
         }
+        self.end(over, context);
+        if unused.is_empty() || self.looking {
+            return;
+        }
+        let (own, clock) = (context.address(), context.clock().clone());
+        let looking = async move {
+            let asked = stream::iter(unused).map(|(key, here)| {
+                let clock = &clock;
+                async move { is_idle(&here, clock).await.then_some(key) }
+            });
+            let idle = asked.buffer_unordered(SOLE_LOOKS).filter_map(std::future::ready);
+            let keys = idle.collect().await;
+            let _ended = own.tell(Header::new(), SoleCommand::Idle { keys }).await.is_err();
+        };
+        self.looking = context.task(looking).is_ok();
+    }
+
+    /// Of these instances, which had no task, ends those that nobody has asked meanwhile.
+    fn end_idle(&mut self, idle: &[String], context: &mut Context<SoleCommand>) {
+        self.looking = false;
+        let now = context.clock().now();
+        let due = self.keys.due(now, |kept| kept.keeper.here().is_some());
+        let still = |(key, _, due): (&str, &Kept, Due)| {
+            (due == Due::IfIdle && idle.iter().any(|it| it == key)).then(|| key.to_owned())
+        };
+        let over = due.filter_map(still).collect();
+        self.end(over, context);
+    }
+
+    fn end(&mut self, over: Vec<String>, context: &mut Context<SoleCommand>) {
         for key in over {
             let (Some(kept), Some(keepers)) = (self.keys.remove(&key), self.keepers.clone()) else {
                 continue;
@@ -307,7 +346,8 @@ impl Actor for SoleServer {
                 let keeper = self.keep(shard, context).await;
                 let _gone = reply.send(keeper);
             }
-            SoleCommand::Sweep => self.sweep(context).await,
+            SoleCommand::Sweep => self.sweep(context),
+            SoleCommand::Idle { keys } => self.end_idle(&keys, context),
         }
         Ok(())
     }

@@ -313,9 +313,9 @@ impl<W: WireRequest> RemotePort for Placed<W> {
     ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
         Box::pin(async move {
             match self.chosen(target) {
-                Some(Choice::Own(actor)) => match actor.downcast::<Address<Request<W>>>() {
-                    Ok(actor) => actor.down().await,
-                    Err(_takes_something_else) => Down::new(None, Fall::Absent),
+                Some(Choice::Own(_)) => match self.links.shared.exports.owned(target.name()) {
+                    Some(actor) => actor.down().await,
+                    None => Down::new(None, Fall::Absent),
                 },
                 Some(Choice::Far(target)) => {
                     watch::down(Arc::new(self.links.clone()), &target).await

@@ -1,0 +1,56 @@
+//! The way to an actor of this node that passes on what it's asked: asked like any other, and watched through.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use neuroflow_kernel::{
+    Chosen, Clock, Down, Fall, Grant, Header, Moment, RawParcel, RawReplies, RemoteError,
+    RemotePort, RemoteTarget,
+};
+
+use super::Links;
+
+/// A port to what this node itself offers.
+pub(super) struct Passed(pub(super) Links);
+
+impl RemotePort for Passed {
+    fn choose(&self, target: &RemoteTarget, _: Option<&str>) -> Option<Chosen> {
+        self.0.shared.exports.typed(target.name()).map(Chosen::Here)
+    }
+
+    /// It's offered no more, or it would have been chosen.
+    fn send(
+        &self,
+        target: &RemoteTarget,
+        _: &Header,
+        _: Option<&Arc<Grant>>,
+        _: RawParcel,
+        _: Arc<dyn RawReplies>,
+        _: Moment,
+    ) -> Result<(), RemoteError> {
+        Err(RemoteError::Unreachable { target: target.to_string() })
+    }
+
+    fn ready<'a>(
+        &'a self,
+        _: &'a RemoteTarget,
+        _: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn down<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+        match self.0.shared.exports.owned(target.name()) {
+            Some(actor) => actor.down(),
+            None => Box::pin(std::future::ready(Down::new(None, Fall::Absent))),
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        self.0.clock()
+    }
+}
