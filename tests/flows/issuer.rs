@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use neuroflow::actors::{AccessConfig, Issuer, RulesSource};
+use neuroflow::actors::{AccessConfig, AuditConfig, Issuer, RulesSource};
 use neuroflow::{AnyAgent, Echo, Node};
 use rcgen::{CertificateParams, KeyPair, SanType};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
-use crate::access::Files;
+use crate::access::{Files, audited};
 use crate::client::{Connection, Response, message, request};
 use crate::support::{loopback, start};
 
@@ -107,7 +107,9 @@ async fn ask(to: std::net::SocketAddr, token: &str) -> Response {
 async fn tokens_of_an_rsa_key_are_believed_when_the_issuer_shows_the_right_certificate() {
     let (files, issuer) = (Files::fresh(), Secure::start().await);
     let ca = files.write("issuer.crt", &issuer.ca);
+    let log = files.write("audit.log", "");
     let builder = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
+    let builder = builder.audit(AuditConfig::new(&log));
     let (node, to) = start(builder.access(issuer.access(&files, Some(ca)))).await;
     for algorithm in [Algorithm::RS256, Algorithm::PS512] {
         let token = issuer.sign(algorithm, &json!({}));
@@ -124,6 +126,10 @@ async fn tokens_of_an_rsa_key_are_believed_when_the_issuer_shows_the_right_certi
     let refused = ask(to, &forged).await;
     assert_eq!(refused.json()["error"]["data"][0]["metadata"]["code"], "signature");
     node.stop().await;
+    // That there are other keys now is in the log once, however often they are read.
+    let changes = audited(&log, "config_changed");
+    let keys: Vec<_> = changes.iter().filter(|event| event["part"] == "issuer_keys").collect();
+    assert!(keys.len() == 1 && keys[0]["verdict"] == "allowed", "{changes:?}");
 }
 
 #[tokio::test]

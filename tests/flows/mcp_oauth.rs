@@ -19,7 +19,7 @@ use neuroflow::sandbox::{Network, Rule};
 use neuroflow::{AnyAgent, Echo, GatewayConfig, Node};
 use serde_json::{Value, json};
 
-use crate::access::Files;
+use crate::access::{Files, audited};
 use crate::mcp_fixture::Fixture;
 use crate::mcp_tools::caller;
 use crate::support::{eventually, loopback, pause, start};
@@ -183,5 +183,12 @@ async fn a_replaced_refresh_token_is_there_after_a_restart_and_its_use_is_in_the
     node.stop().await;
     assert!(uses("request") >= shown.len(), "{}", text());
     assert!(!text().contains("refresh-") && !text().contains("access-"), "{}", text());
+    // So is each connection, to the server and to who issues its tokens.
+    let egress = audited(&log.file, "egress");
+    assert!(egress.len() > 2 * shown.len(), "{egress:?}");
+    for event in egress {
+        assert_eq!((&event["source"], &event["verdict"]), (&json!("mcp/crm"), &json!("allowed")));
+        assert_eq!((&event["host"], &event["port"]), (&json!("127.0.0.1"), &json!(to.port())));
+    }
     server.stop().await;
 }

@@ -213,7 +213,13 @@ impl Peer {
             .iter()
             .map(|(name, value)| {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                format!("{name}={}", text.replace('%', "%25").replace('+', "%2B").replace(' ', "+"))
+                let byte = |byte: u8| match byte {
+                    b' ' => "+".to_owned(),
+                    b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+                    _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+                    _ => format!("%{byte:02X}"),
+                };
+                format!("{name}={}", text.bytes().map(byte).collect::<String>())
             })
             .collect();
         let mut head =

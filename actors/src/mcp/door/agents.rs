@@ -77,8 +77,14 @@ impl Message {
             return Err(ErrorData::invalid_params("message or data is missing", None));
         }
         for (field, id) in [("contextId", &message.context_id), ("taskId", &message.task_id)] {
-            if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > CLIENT_ID_BYTES) {
-                let text = format!("{field} must have 1 to {CLIENT_ID_BYTES} bytes");
+            // Not every database takes control characters in a text.
+            let is_wrong = |id: &String| {
+                !(1..=CLIENT_ID_BYTES).contains(&id.len()) || id.chars().any(char::is_control)
+            };
+            if id.as_ref().is_some_and(is_wrong) {
+                let text = format!(
+                    "{field} must have 1 to {CLIENT_ID_BYTES} bytes and no control character"
+                );
                 return Err(ErrorData::invalid_params(text, None));
             }
         }

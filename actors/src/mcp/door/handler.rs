@@ -5,11 +5,14 @@ use axum::http::request::Parts;
 use neuroflow_kernel::{Address, Header, ReplyStream, SpanKind, StreamError, TraceContext};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ContentBlock,
-    CreateTaskResult, GetTaskParams, GetTaskResult, Implementation, ListToolsResult,
-    PaginatedRequestParams, ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
+    CreateTaskResult, CustomRequest, CustomResult, ErrorCode, GetTaskParams, GetTaskResult,
+    Implementation, InitializeRequestParams, ListToolsResult, PaginatedRequestParams,
+    ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::callee::Callee;
 use super::outcome::Outcome;
@@ -203,6 +206,15 @@ impl McpHandler {
     }
 }
 
+/// What keeps parameters from being read.
+fn misfit<T: DeserializeOwned>(params: Option<Value>) -> String {
+    match serde_path_to_error::deserialize::<_, T>(params.unwrap_or_default()) {
+        Err(error) if error.path().iter().next().is_some() => format!("params.{error}"),
+        Err(error) => format!("params: {}", error.inner()),
+        Ok(_) => "the parameters aren't those of this method".to_owned(),
+    }
+}
+
 /// Tells a client that wants to hear it how far its call has come.
 struct Progress<'a> {
     context: &'a RequestContext<RoleServer>,
@@ -254,6 +266,25 @@ impl ServerHandler for McpHandler {
             Some(callee) => self.ask(callee, request, context).await,
             None => Err(visit::unknown(&request.name)),
         }
+    }
+
+    /// A method that is there comes this way only if its parameters can't be read: the protocol's library
+    /// takes it for one that it doesn't know then.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let CustomRequest { method, params, .. } = request;
+        let problem = match method.as_str() {
+            "initialize" => misfit::<InitializeRequestParams>(params),
+            "tools/list" => misfit::<PaginatedRequestParams>(params),
+            "tools/call" => misfit::<CallToolRequestParams>(params),
+            "tasks/get" => misfit::<GetTaskParams>(params),
+            "tasks/cancel" => misfit::<CancelTaskParams>(params),
+            _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None)),
+        };
+        Err(ErrorData::invalid_params(problem, None))
     }
 
     async fn get_task(
