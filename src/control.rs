@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use client::{ControlClientError, ask, ask_tree};
 #[cfg(test)]
 pub(crate) use cluster::LinkRow;
-pub(crate) use cluster::{Asked, Cluster, Invited, LinksSlot, MemberRow, SeedRow, Token};
+pub(crate) use cluster::{
+    Asked, AuditSlot, Cluster, Invited, LinksSlot, MemberRow, SeedRow, Token,
+};
 pub(crate) use place::default_path;
 pub(crate) use row::{ActorRow, FailureRow, Tree, failures};
 
@@ -108,6 +110,8 @@ pub(crate) enum FaultCode {
     Unreadable,
     /// The peer is neither the node's user nor root.
     Denied,
+    /// It isn't done because it can't be recorded.
+    Unrecorded,
     /// A word of a later version.
     #[serde(other)]
     Unknown,
@@ -129,10 +133,11 @@ pub(crate) fn child(
     census: Census,
     links: LinksSlot,
     journal: JournalSlot,
+    audit: AuditSlot,
 ) -> Result<ChildSpec, NameError> {
     let factory = move || {
         let (links, journal) = (Arc::clone(&links), Arc::clone(&journal));
-        ControlServer::new(socket.clone(), census.clone(), links, journal)
+        ControlServer::new(socket.clone(), census.clone(), links, journal, Arc::clone(&audit))
     };
     let (spec, _nobody_sends) = ChildSpec::new("control", factory)?;
     Ok(spec)

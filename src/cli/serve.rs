@@ -33,7 +33,7 @@ use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
     Builtin, Loaded, LogPath, Overrides, Seed, SocketPath, default_directory, write_effective,
 };
-use crate::control::{self, FailureRow, JournalSlot, LinksSlot, NodeJournal, failures};
+use crate::control::{self, AuditSlot, FailureRow, JournalSlot, LinksSlot, NodeJournal, failures};
 use crate::limits::{CARD_KEY_BYTES, TELEMETRY_SHUTDOWN};
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
@@ -289,9 +289,11 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
         None => Some(control::default_path().map_err(ServeError::System)?),
     };
     let (slot, tasks) = (LinksSlot::default(), JournalSlot::default());
+    let audited = AuditSlot::default();
     if let Some(path) = socket.clone() {
-        let (slot, tasks) = (Arc::clone(&slot), Arc::clone(&tasks));
-        builder = builder.first_with(move |census| control::child(path, census, slot, tasks));
+        let (slot, tasks, audited) = (Arc::clone(&slot), Arc::clone(&tasks), Arc::clone(&audited));
+        builder =
+            builder.first_with(move |census| control::child(path, census, slot, tasks, audited));
     }
     if let Some(audit) = audit(loaded) {
         builder = builder.audit(audit);
@@ -338,6 +340,7 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
     let _once = tasks.set(NodeJournal::new(node.journal().clone(), place)).is_err();
+    let _once = audited.set(node.audit().clone()).is_err();
     if let Some(links) = node.links() {
         cluster_meter::register(telemetry.instruments(), links).map_err(ServeError::from)?;
         let _once = slot.set(links.clone()).is_err();

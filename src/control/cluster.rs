@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use neuroflow::actors::Audit;
 use neuroflow::kernel::Clock;
 use neuroflow::transport::{
     DrainError, Invite, InviteError, LinkStatus, Links, Member, SeedStatus,
@@ -16,6 +17,9 @@ use crate::limits::{DRAIN_ANSWER, DRAIN_LOOK};
 
 /// The links of the node, once it has any.
 pub(crate) type LinksSlot = Arc<OnceLock<Links>>;
+
+/// The audit log of the node, once it has started.
+pub(crate) type AuditSlot = Arc<OnceLock<Audit>>;
 
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use neuroflow::kernel::{Actor, Census, Clock, Context};
+use neuroflow::actors::{AuditEvent, Digest, Verdict};
+use neuroflow::kernel::{Actor, Census, Clock, Context, Header, TraceContext};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::cluster::{self, LinksSlot};
+use super::cluster::{self, AuditSlot, LinksSlot};
 use super::place::{Files, bind, own_user};
 use super::tasks::{self, JournalSlot};
 use super::{
@@ -27,6 +28,7 @@ pub(super) struct ControlServer {
     census: Census,
     links: LinksSlot,
     journal: JournalSlot,
+    audit: AuditSlot,
     files: Option<Files>,
 }
 
@@ -36,8 +38,9 @@ impl ControlServer {
         census: Census,
         links: LinksSlot,
         journal: JournalSlot,
+        audit: AuditSlot,
     ) -> Self {
-        Self { path, census, links, journal, files: None }
+        Self { path, census, links, journal, audit, files: None }
     }
 }
 
@@ -55,6 +58,7 @@ impl Actor for ControlServer {
             census,
             links,
             journal: Arc::clone(&self.journal),
+            audit: Arc::clone(&self.audit),
             clock: context.clock().clone(),
             user,
         };
@@ -111,6 +115,7 @@ struct Answerer {
     census: Census,
     links: LinksSlot,
     journal: JournalSlot,
+    audit: AuditSlot,
     clock: Clock,
     user: u32,
 }
@@ -125,9 +130,15 @@ impl Answerer {
                 }
                 Ok(ControlRequest::Cluster {}) => cluster::status(&self.links, self.clock.wall()),
                 Ok(ControlRequest::Drain { node, on }) => {
-                    cluster::drain(&self.links, &node, on, &self.clock).await
+                    let part = if on { "cluster_drain" } else { "cluster_undrain" };
+                    let drain = cluster::drain(&self.links, &node, on, &self.clock);
+                    self.recorded(part, &node, drain).await
                 }
-                Ok(ControlRequest::Invite(invited)) => cluster::invite(&self.links, &invited),
+                Ok(ControlRequest::Invite(invited)) => {
+                    let about = format!("{} {}", invited.node, invited.roles.join(" "));
+                    let invite = async { cluster::invite(&self.links, &invited) };
+                    self.recorded("cluster_invite", &about, invite).await
+                }
                 Ok(ControlRequest::Tasks(asked)) => tasks::answer(&self.journal, asked).await,
                 Err(fault) => Outcome::Error(fault),
             }
@@ -140,6 +151,32 @@ impl Answerer {
         answer.push(b'\n');
         stream.write_all(&answer).await?;
         stream.shutdown().await
+    }
+}
+
+impl Answerer {
+    /// Does something to the cluster once that's in the audit log, and says there if nothing came of it.
+    async fn recorded(
+        &self,
+        part: &'static str,
+        about: &str,
+        work: impl Future<Output = Outcome>,
+    ) -> Outcome {
+        let digest = Digest::of(about.as_bytes());
+        let changed = |verdict| AuditEvent::ConfigChanged { part, digest, verdict };
+        let audit = self.audit.get();
+        if let Some(audit) = audit {
+            let header = Header::new().within(&self.clock, CONTROL_DEADLINE);
+            if let Err(error) = audit.decide(header, changed(Verdict::Allowed)).await {
+                let message = format!("nothing is done that isn't in the audit log: {error}");
+                return Outcome::Error(Fault { code: FaultCode::Unrecorded, message });
+            }
+        }
+        let outcome = work.await;
+        if let (Some(audit), Outcome::Error(_)) = (audit, &outcome) {
+            audit.note(TraceContext::NONE, changed(Verdict::Failed));
+        }
+        outcome
     }
 }
 

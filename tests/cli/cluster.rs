@@ -128,7 +128,9 @@ fn a_running_node_invites_and_shuts_out_without_a_restart() {
         assert_eq!(made.code, 0, "{}", made.stderr);
     }
     let authority = format!("--cluster-authority={}", scratch.path("ca").display());
-    let more = [&authority, "--cluster-capacity=7"];
+    let log = scratch.path("audit.log");
+    let audit = format!("--audit-file={}", log.display());
+    let more = [&authority, "--cluster-capacity=7", &audit];
     let a = serve(&scratch, &scratch.path("a"), &more);
     let own = status(&scratch, &a, |cluster| member(cluster, "a").is_some());
     let own = member(&own, "a").expect("itself");
@@ -143,6 +145,12 @@ fn a_running_node_invites_and_shuts_out_without_a_restart() {
     unable.failed_with(1, &["cluster.authority", "--authority"]);
     let invited = scratch.output(&["cluster", "invite", "c", "--role", "x", "--socket", &socket]);
     assert_eq!(invited.code, 0, "{}", invited.stderr);
+    // Who lets somebody in has it in its own log, before the token is handed out.
+    let recorded = std::fs::read_to_string(&log).expect("an audit log");
+    let invitations = recorded.lines().filter(|line| line.contains("\"cluster_invite\""));
+    let invitations: Vec<_> = invitations.collect();
+    let [invitation] = invitations[..] else { panic!("{recorded}") };
+    assert!(invitation.contains("\"allowed\""), "{invitation}");
     let joined = scratch.output(&["cluster", "join", invited.stdout.trim(), "--dir", "c"]);
     assert_eq!(joined.code, 0, "{}", joined.stderr);
     let id = joined.stdout.split_whitespace().nth(1).expect("an id").to_owned();

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use neuroflow_kernel::{Context, Header, Reply};
+use neuroflow_kernel::{Context, Header, Reply, TraceContext};
 
 use super::keys::Schedule;
 use super::server::AccessServer;
 use super::{AccessCommand, AccessError, CedarPolicies, Fetched, jwks};
+use crate::audit::{AuditEvent, Verdict};
 use crate::limits::KEY_WAITERS;
 
 impl AccessServer {
@@ -76,7 +77,17 @@ impl AccessServer {
             (Ok(keys), Some(schedule)) => {
                 schedule.succeeded(now);
                 tracing::info!(keys = keys.len(), "the issuer's keys read");
-                self.publish(|snapshot| snapshot.keys = Arc::new(keys));
+                let digest = keys.digest();
+                let mut are_others = false;
+                self.publish(|snapshot| {
+                    are_others = snapshot.keys.digest() != digest;
+                    snapshot.keys = Arc::new(keys);
+                });
+                if are_others {
+                    let (part, verdict) = ("issuer_keys", Verdict::Allowed);
+                    let changed = AuditEvent::ConfigChanged { part, digest, verdict };
+                    self.config.audit.note(TraceContext::NONE, changed);
+                }
             }
             (Err(error), Some(schedule)) => {
                 schedule.failed(now);

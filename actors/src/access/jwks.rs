@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Issuer;
+use crate::audit::Digest;
 use crate::limits::{ISSUER_BYTES, ISSUER_DEADLINE, ISSUER_KEYS};
 
 /// Bytes of an RSA key's modulus, at least: 2048 bits. Shorter ones can be broken.
@@ -107,6 +108,14 @@ impl KeySet {
         self.find(&signer.id).is_some_and(|key| {
             key.thumbprint == signer.thumbprint && key.algorithms.contains(&signer.algorithm)
         })
+    }
+
+    /// Of which keys they are, whatever their order.
+    pub(super) fn digest(&self) -> Digest {
+        let mut keys: Vec<String> =
+            self.0.iter().map(|(id, key)| format!("{id} {}\n", key.thumbprint)).collect();
+        keys.sort_unstable();
+        Digest::of(keys.concat().as_bytes())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -243,6 +243,11 @@ pub enum PushCommand {
         /// The configuration.
         id: String,
     },
+    /// The store has taken how far a delivery has come, or not. It comes from the server itself.
+    Landed {
+        /// The delivery's task.
+        task: PushTask,
+    },
 }
 
 impl Message for PushCommand {
@@ -254,6 +259,7 @@ impl Message for PushCommand {
             Self::Delete { .. } => "delete",
             Self::Reached { .. } => "reached",
             Self::Over { .. } => "over",
+            Self::Landed { .. } => "landed",
         }
     }
 }

@@ -218,7 +218,9 @@ impl Client {
         let path = target.path().split('?').next().unwrap_or_default();
         let exchange = async {
             let (host, port) = (target.bare_host(), target.port());
-            let stream = self.outlet.connect(wish.method.as_str(), host, port, path).await?;
+            let connected = self.outlet.connect(wish.method.as_str(), host, port, path).await;
+            self.uses.connected(host, port, (&connected).into());
+            let stream = connected?;
             if wish.token.is_some() {
                 self.uses.note(Shown::Token);
             }

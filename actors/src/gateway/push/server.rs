@@ -1,12 +1,12 @@
 //! The server for push notifications: keeps the configurations, and has one supervised actor per
 //! configuration that delivers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Actor, Context, Ended, Ending, Header, Name, Spawn, StartError, TraceContext,
+    Actor, Context, Ended, Ending, Header, Name, Reply, Spawn, StartError, TraceContext,
 };
 use neuroflow_sandbox::{Outbound, OutboundError};
 use tokio::sync::Semaphore;
@@ -40,6 +40,9 @@ pub struct PushServer {
     tasks: BTreeMap<PushTask, BTreeMap<String, Live>>,
     /// Whose actors they are, by name.
     names: BTreeMap<Name, (PushTask, String)>,
+    /// Tasks of which the store has something to take, and what waits for that. So what many deliveries
+    /// have reached shares a commit, and what is said of one task keeps its order.
+    landing: BTreeMap<PushTask, VecDeque<PushCommand>>,
     started: u64,
 }
 
@@ -91,8 +94,8 @@ impl PushServer {
     ) -> Self {
         let store = options.store.clone().unwrap_or_else(|| Arc::new(PushMemory::default()));
         let agents = agents.into_iter().map(|agent| (agent.profile.name.clone(), agent)).collect();
-        let (tasks, names) = (BTreeMap::new(), BTreeMap::new());
-        Self { options, store, agents, outbound: None, places, tasks, names, started: 0 }
+        let (tasks, names, landing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { options, store, agents, outbound: None, places, tasks, names, landing, started: 0 }
     }
 
     /// Checks all that can be checked of a configuration before it's kept. Says whether it would
@@ -250,14 +253,47 @@ impl PushServer {
         Ok(self.kill(task, id, context).await.is_some())
     }
 
-    async fn reached(&mut self, task: &PushTask, id: &str, generation: u64) {
-        let live = self.tasks.get_mut(task).and_then(|configs| configs.get_mut(id));
-        let Some(live) = live else { return };
+    /// Has the store keep how far a delivery has come, beside what others have reached.
+    fn reached(
+        &mut self,
+        task: PushTask,
+        (id, generation): (String, u64),
+        reply: Reply<()>,
+        context: &mut Context<PushCommand>,
+    ) {
+        let live = self.tasks.get_mut(&task).and_then(|configs| configs.get_mut(&id));
+        let Some(live) = live else {
+            let _gone = reply.send(());
+            return;
+        };
         live.kept.reached = generation;
-        let record = PushRecord::Reached { id: id.to_owned(), generation };
-        if let Err(error) = self.store.append(task, &record).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, task = task.task, "how far a push delivery has come isn't kept");
+        let (store, me) = (Arc::clone(&self.store), context.address());
+        let of = task.clone();
+        let keep = async move {
+            let record = PushRecord::Reached { id, generation };
+            if let Err(error) = store.append(&of, &record).await {
+                let (error, task) = (&error as &dyn std::error::Error, &of.task);
+                tracing::warn!(error, task, "how far a push delivery has come isn't kept");
+            }
+            let _gone = reply.send(());
+            // The only error is that this actor has ended.
+            let _ended = me.tell(Header::new(), PushCommand::Landed { task: of }).await;
+        };
+        // Where there is no room for it, the reply says nothing: it's posted again after a restart.
+        if context.task(keep).is_ok() {
+            self.landing.insert(task, VecDeque::new());
+        }
+    }
+
+    /// Does what has waited for the store, up to what the store has to take next.
+    async fn landed(&mut self, task: PushTask, context: &mut Context<PushCommand>) {
+        let mut waiting = self.landing.remove(&task).unwrap_or_default();
+        while let Some(command) = waiting.pop_front() {
+            self.obey(command, context).await;
+            if let Some(landing) = self.landing.get_mut(&task) {
+                landing.append(&mut waiting);
+                return;
+            }
         }
     }
 
@@ -319,7 +355,72 @@ impl Actor for PushServer {
         command: PushCommand,
         context: &mut Context<PushCommand>,
     ) -> Result<(), PushStartError> {
-        // Who doesn't wait for an answer any more has been served all the same.
+        match command {
+            PushCommand::Landed { task } => self.landed(task, context).await,
+            command => match command.writes().and_then(|task| self.landing.get_mut(task)) {
+                Some(waiting) => waiting.push_back(command),
+                None => self.obey(command, context).await,
+            },
+        }
+        Ok(())
+    }
+
+    async fn child_ended(
+        &mut self,
+        ended: Ended,
+        context: &mut Context<PushCommand>,
+    ) -> Result<(), PushStartError> {
+        let Some((task, id)) = self.names.get(&ended.name).cloned() else { return Ok(()) };
+        // One that has come to its end has said so, and that is on its way.
+        if !matches!(ended.ending, Ending::Failed(_)) {
+            return Ok(());
+        }
+        let Some(live) = self.tasks.get(&task).and_then(|configs| configs.get(&id)) else {
+            return Ok(());
+        };
+        let (kept, lives) = (live.kept.clone(), live.lives + 1);
+        let begun = match Webhook::parse(&kept.config.url) {
+            Ok(webhook) if lives <= PUSH_LIVES => {
+                let place = self.remove(&task, &id).and_then(|live| live.place);
+                let due = Due { kept: kept.clone(), webhook, lives, place };
+                let begun = self.deliver(task.clone(), due, context).await.is_ok();
+                if !begun {
+                    // It's still known, and what is known is forgotten in its turn.
+                    let live = Live { kept, actor: ended.name.clone(), lives, place: None };
+                    self.tasks.entry(task.clone()).or_default().insert(id.clone(), live);
+                }
+                begun
+            }
+            _ => false,
+        };
+        if !begun {
+            tracing::warn!(
+                task = task.task,
+                config = id,
+                "a push configuration is dropped: its delivery fails again and again"
+            );
+            return self.handle(PushCommand::Over { task, id }, context).await;
+        }
+        Ok(())
+    }
+}
+
+impl PushCommand {
+    /// The task whose records it changes.
+    fn writes(&self) -> Option<&PushTask> {
+        match self {
+            Self::Create { task, .. }
+            | Self::Delete { task, .. }
+            | Self::Reached { task, .. }
+            | Self::Over { task, .. } => Some(task),
+            Self::Reserve { .. } | Self::List { .. } | Self::Landed { .. } => None,
+        }
+    }
+}
+
+impl PushServer {
+    /// Does what it's told. Who doesn't wait for an answer any more has been served all the same.
+    async fn obey(&mut self, command: PushCommand, context: &mut Context<PushCommand>) {
         match command {
             PushCommand::Reserve { agent, task, config, reply } => {
                 let reserved = self.reserve(&agent, task, &config);
@@ -345,42 +446,12 @@ impl Actor for PushServer {
                 let _gone = reply.send(deleted);
             }
             PushCommand::Reached { task, id, generation, reply } => {
-                self.reached(&task, &id, generation).await;
-                let _gone = reply.send(());
+                self.reached(task, (id, generation), reply, context);
             }
             PushCommand::Over { task, id } => self.over(&task, &id).await,
+            // What has landed is seen to before anything is obeyed.
+            PushCommand::Landed { .. } => {}
         }
-        Ok(())
-    }
-
-    async fn child_ended(
-        &mut self,
-        ended: Ended,
-        context: &mut Context<PushCommand>,
-    ) -> Result<(), PushStartError> {
-        let Some((task, id)) = self.names.get(&ended.name).cloned() else { return Ok(()) };
-        // One that has come to its end has said so, and that is on its way.
-        if !matches!(ended.ending, Ending::Failed(_)) {
-            return Ok(());
-        }
-        let Some(live) = self.remove(&task, &id) else { return Ok(()) };
-        let Live { kept, lives, place, .. } = live;
-        let begun = match Webhook::parse(&kept.config.url) {
-            Ok(webhook) if lives < PUSH_LIVES => {
-                let due = Due { kept, webhook, lives: lives + 1, place };
-                self.deliver(task.clone(), due, context).await.is_ok()
-            }
-            _ => false,
-        };
-        if !begun {
-            tracing::warn!(
-                task = task.task,
-                config = id,
-                "a push configuration is dropped: its delivery fails again and again"
-            );
-            self.forget(&task, &id).await;
-        }
-        Ok(())
     }
 }
 

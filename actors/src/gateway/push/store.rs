@@ -14,7 +14,7 @@ pub(super) type Storing<'a, T> =
     Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
 
 /// Keeps the records of push configurations, in order per task. It's called by one actor, which waits
-/// for each answer.
+/// for the answer about a task before it says more of that one.
 ///
 /// ```
 /// use neuroflow_actors::PushStore;

@@ -14,7 +14,7 @@ use rmcp::transport::{OAuthHttpClient, OAuthHttpClientFuture, OAuthHttpRequest};
 use crate::limits::{OAUTH_BYTES, OAUTH_REQUEST};
 use crate::mcp::HttpError;
 use crate::mcp::http::Target;
-use crate::mcp::uses::{Shown, Uses};
+use crate::mcp::uses::{Decision, Shown, Uses};
 
 /// Makes the requests; redirects aren't followed.
 #[derive(Debug)]
@@ -55,15 +55,19 @@ impl Road {
         method: &str,
         by: Moment,
     ) -> Result<Box<dyn OutboundStream>, RoadError> {
+        let (host, port) = (aim.bare_host(), aim.port());
         if aim.is_same_origin(&self.target) {
             let path = aim.path().split('?').next().unwrap_or_default();
-            let stream = self.outlet.connect(method, aim.bare_host(), aim.port(), path).await;
+            let stream = self.outlet.connect(method, host, port, path).await;
+            self.uses.connected(host, port, (&stream).into());
             return Ok(Box::new(stream.map_err(HttpError::from)?));
         }
         if !aim.is_tls() && self.outbound.is_public_only() {
+            self.uses.connected(host, port, Decision::IN_CLEAR);
             return Err(RoadError::InClear { url: url.to_owned() });
         }
-        let stream = self.outbound.connect(aim.bare_host(), aim.port(), aim.is_tls(), by).await;
+        let stream = self.outbound.connect(host, port, aim.is_tls(), by).await;
+        self.uses.connected(host, port, (&stream).into());
         stream.map_err(|source| RoadError::Connect { url: url.to_owned(), source })
     }
 
