@@ -507,6 +507,30 @@ fn the_architecture_fits_on_a_few_pages_and_names_tests_that_exist() {
 }
 
 #[test]
+fn every_fuzz_target_is_built_and_calls_what_is_there() {
+    // Only the fuzzer's own compiler builds them; what they call is in every build of the tests.
+    let manifest = read("fuzz/Cargo.toml");
+    let doors = ["transport/src/lib.rs", "sandbox/src/lib.rs"].map(read).concat();
+    let mut findings = Vec::new();
+    let targets = files("fuzz/fuzz_targets", ".rs");
+    assert!(!targets.is_empty(), "no target");
+    for target in targets {
+        let name = target.trim_start_matches("fuzz/");
+        if !manifest.contains(&format!("path = \"{name}\"")) {
+            findings.push(format!("{target} isn't in fuzz/Cargo.toml"));
+        }
+        let source = read(&target);
+        let words = source.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        for word in words.filter(|word| word.starts_with("fuzz_") && *word != "fuzz_target") {
+            if !doors.contains(&format!("::fuzz as {word};")) {
+                findings.push(format!("{target} calls {word}, which no crate has"));
+            }
+        }
+    }
+    none(&findings, "fuzz targets are built, and call what there is");
+}
+
+#[test]
 fn licences_are_allowed() {
     let allowed = read("deny.toml");
     let allowed: Vec<&str> = allowed
