@@ -6,6 +6,7 @@ mod access;
 mod agent;
 mod audit;
 mod builtin;
+mod exchange;
 mod gateway;
 #[cfg(feature = "mcp")]
 mod mcp;

@@ -1,14 +1,18 @@
 //! MCP servers as tools: programs in cells, what they may see, and what becomes of hostile ones.
 
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use neuroflow::actors::{McpSource, McpTransport, ToolFilter};
-use neuroflow::sandbox::ProfileBuilder;
-use neuroflow::{AgentBuilder, Answer, AnyAgent, Clock, Level, Node, NodeBuilder, Profile};
+use neuroflow::actors::{McpSource, McpTransport, Mount, ToolFilter, mcp_routes};
+use neuroflow::sandbox::{Network, ProfileBuilder, Rule};
+use neuroflow::{
+    AgentBuilder, Answer, AnyAgent, Clock, GatewayConfig, Level, Node, NodeBuilder, Profile,
+};
 use serde_json::{Value, json};
 
+use crate::mcp_fixture::Fixture;
 use crate::support::{
-    eventually, generation, marker, mcp_packages, pause, processes_with, profile, standard,
+    eventually, generation, marker, mcp_packages, pause, processes_with, profile, standard, start,
 };
 
 /// A server of the earlier version in a few lines; `{TOOLS}` is what `tools/list` says, and `call`
@@ -349,6 +353,25 @@ async fn a_stopped_node_leaves_no_server_behind() {
     assert_eq!(call_as(&node, "other", "probes__probe", json!({})).await, "done: called probe");
     node.stop().await;
     eventually("its end", || processes_with(&mark).is_empty()).await;
+}
+
+/// An address of the protocol's sixth version stands in brackets in URLs, and nowhere else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_over_http_is_reached_at_an_ipv6_address() {
+    let here = SocketAddr::from((Ipv6Addr::LOCALHOST, 0));
+    let mut gateway = GatewayConfig::new(here);
+    gateway.mounts.push(Mount::new(|_address| mcp_routes(|| Fixture)));
+    let (server, to) = start(Node::builder().agent(caller("x")).gateway_with(gateway)).await;
+    let rule = Rule::host("::1").port(to.port()).allow_private("::1");
+    let (headers, network) = (Vec::new(), Some(Network::allow([rule])));
+    let transport = McpTransport::Http { url: format!("http://{to}/mcp"), headers, network };
+    let source = McpSource::new("probes", transport).tools(ToolFilter::only(["test_simple_text"]));
+    let client = node([source.agents(["caller"])]).start().await.expect("it starts");
+    until_tools(&client, &["probes__test_simple_text"]).await;
+    let called = call(&client, "probes__test_simple_text", json!({})).await;
+    assert_eq!(called, "done: This is a simple text response for testing.");
+    client.stop().await;
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use axum::http::{Request, header};
+use http_body_util::Full;
 use jsonwebtoken::jwk::{
     AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
     ThumbprintHash,
 };
 use jsonwebtoken::{Algorithm, DecodingKey};
 use neuroflow_kernel::{Clock, Moment};
-use neuroflow_sandbox::{Outbound, OutboundError};
+use neuroflow_sandbox::{Outbound, OutboundError, OutboundStream};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
@@ -17,6 +19,7 @@ use serde_json::Value;
 
 use super::Issuer;
 use crate::audit::Digest;
+use crate::exchange::{self, Place, USER_AGENT};
 use crate::limits::{ISSUER_BYTES, ISSUER_DEADLINE, ISSUER_KEYS};
 
 /// Bytes of an RSA key's modulus, at least: 2048 bits. Shorter ones can be broken.
@@ -353,34 +356,12 @@ pub(super) fn check(issuer: &Issuer) -> Result<(), DiscoveryError> {
     urls.into_iter().flatten().try_for_each(|url| place(url, issuer.allow_private).map(drop))
 }
 
-struct Place {
-    is_tls: bool,
-    host: String,
-    port: u16,
-    authority: String,
-    path: String,
-}
-
 /// Takes a URL apart. `http` only where private addresses are allowed, which is for tests.
 fn place(url: &str, allow_http: bool) -> Result<Place, DiscoveryError> {
-    let wrong = || DiscoveryError::Url { url: url.to_owned() };
-    let uri: axum::http::Uri = url.parse().map_err(|_other| wrong())?;
-    let is_tls = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") if allow_http => false,
-        _ => return Err(wrong()),
-    };
-    let authority = uri.authority().ok_or_else(wrong)?;
-    if authority.as_str().contains('@') || uri.query().is_some() || url.contains('#') {
-        return Err(wrong());
-    }
-    Ok(Place {
-        is_tls,
-        host: authority.host().to_owned(),
-        port: authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 }),
-        authority: authority.to_string(),
-        path: uri.path().to_owned(),
-    })
+    let place = Place::parse(url).ok();
+    place
+        .filter(|place| (place.is_tls() || allow_http) && !place.has_query())
+        .ok_or_else(|| DiscoveryError::Url { url: url.to_owned() })
 }
 
 async fn get(
@@ -390,50 +371,32 @@ async fn get(
     deadline: Moment,
 ) -> Result<Vec<u8>, DiscoveryError> {
     let place = place(url, !outbound.is_public_only())?;
-    let stream = outbound.connect(&place.host, place.port, place.is_tls, deadline).await;
+    let stream = outbound.connect(place.host(), place.port(), place.is_tls(), deadline).await;
     let stream =
         stream.map_err(|source| DiscoveryError::Connect { url: url.to_owned(), source })?;
-    let asked = clock.before(deadline, exchange(url, &place, stream)).await;
+    let asked = clock.before(deadline, read(url, &place, stream)).await;
     asked.map_err(|_elapsed| DiscoveryError::TimedOut { url: url.to_owned() })?
 }
 
-async fn exchange(
+async fn read(
     url: &str,
     place: &Place,
-    stream: Box<dyn neuroflow_sandbox::OutboundStream>,
+    stream: Box<dyn OutboundStream>,
 ) -> Result<Vec<u8>, DiscoveryError> {
-    use http_body_util::{BodyExt, Empty, Limited};
-    let failed = |source| DiscoveryError::Http { url: url.to_owned(), source };
-    let io = hyper_util::rt::TokioIo::new(stream);
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(io).await.map_err(failed)?;
-    let request = axum::http::Request::get(&place.path)
-        .header("host", &place.authority)
-        .header("accept", "application/json")
-        .header("user-agent", concat!("neuroflow/", env!("CARGO_PKG_VERSION")))
-        .body(Empty::<axum::body::Bytes>::new())
+    let request = Request::get(place.path())
+        .header(header::HOST, place.authority())
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, USER_AGENT)
+        .body(Full::default())
         .map_err(|_other| DiscoveryError::Url { url: url.to_owned() })?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(failed)?;
-        let status = response.status().as_u16();
-        if status != 200 {
-            return Err(DiscoveryError::Status { url: url.to_owned(), status });
-        }
-        let body = Limited::new(response.into_body(), ISSUER_BYTES).collect().await;
-        let body = body.map_err(|_cut| DiscoveryError::Body { url: url.to_owned() })?;
-        Ok(body.to_bytes().to_vec())
-    };
-    // The connection is driven for as long as the answer takes, and then dropped.
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => answer.await,
-            Err(source) => Err(failed(source)),
-        },
+    let failed = |source| DiscoveryError::Http { url: url.to_owned(), source };
+    let response = exchange::ask(stream, request).await.map_err(failed)?;
+    let status = response.status().as_u16();
+    if status != 200 {
+        return Err(DiscoveryError::Status { url: url.to_owned(), status });
     }
+    let body = response.into_body().whole(ISSUER_BYTES).await;
+    body.map_err(|_cut| DiscoveryError::Body { url: url.to_owned() })
 }
 
 #[cfg(test)]

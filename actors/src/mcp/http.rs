@@ -2,8 +2,7 @@
 //! goes through an [`Outlet`], so its rules and address checks hold for each request; redirects aren't
 //! followed, and everything that is read has a bound.
 
-mod body;
-mod url;
+mod events;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +14,6 @@ use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode,
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use http_body_util::Full;
-use hyper_util::rt::TokioIo;
 use neuroflow_kernel::Clock;
 use neuroflow_sandbox::{Outlet, OutletError};
 use rmcp::model::{
@@ -27,11 +25,11 @@ use rmcp::transport::streamable_http_client::{
 };
 use sse_stream::{Error as SseError, Sse, SseStream};
 
-use self::body::{Driven, Events, whole};
-pub(super) use self::url::Target;
+use self::events::Events;
 use super::OAuthError;
 use super::oauth::Authorizer;
 use super::uses::{Shown, Uses};
+use crate::exchange::{self, Answer, AnswerError, Place};
 use crate::limits::{MCP_HTTP_HEAD, MCP_MESSAGE_BYTES, OAUTH_RENEWALS};
 
 /// Why an MCP server over HTTP isn't reached, or its answer isn't taken.
@@ -78,6 +76,15 @@ pub enum HttpError {
     OAuth(#[source] Box<OAuthError>),
 }
 
+impl From<AnswerError> for HttpError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::TooLarge { limit } => Self::TooLarge { limit },
+            AnswerError::Broken(error) => Self::Exchange(error),
+        }
+    }
+}
+
 impl HttpError {
     /// A stable word for logs and metrics.
     pub fn code(&self) -> &'static str {
@@ -105,7 +112,7 @@ fn failed(error: impl Into<HttpError>) -> Failure {
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     outlet: Outlet,
-    target: Arc<Target>,
+    target: Arc<Place>,
     headers: Arc<[(HeaderName, HeaderValue)]>,
     clock: Clock,
     authorizer: Option<Arc<Authorizer>>,
@@ -115,7 +122,7 @@ pub(super) struct Client {
 /// The client, and how the transport uses it.
 pub(super) fn client(
     url: &str,
-    target: Target,
+    target: Place,
     outlet: &Outlet,
     headers: &[(String, String)],
     clock: &Clock,
@@ -157,7 +164,7 @@ struct Wish {
 
 impl Client {
     /// Where it sends requests.
-    pub(super) fn target(&self) -> Arc<Target> {
+    pub(super) fn target(&self) -> Arc<Place> {
         Arc::clone(&self.target)
     }
 
@@ -189,11 +196,11 @@ impl Client {
         request(Box::pin(authorizer.token()).await.map_err(no_token)?).await
     }
 
-    async fn send(&self, wish: Wish) -> Result<Response<Driven>, HttpError> {
+    async fn send(&self, wish: Wish) -> Result<Response<Answer>, HttpError> {
         let target = &self.target;
         let mut request = Request::builder()
             .method(&wish.method)
-            .uri(target.path())
+            .uri(target.target())
             .header(header::HOST, target.authority())
             .header(header::ACCEPT, wish.accept);
         if wish.body.is_some() {
@@ -215,9 +222,8 @@ impl Client {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(Bytes::from(wish.body.unwrap_or_default())))?;
-        let path = target.path().split('?').next().unwrap_or_default();
         let exchange = async {
-            let (host, port) = (target.bare_host(), target.port());
+            let (host, port, path) = (target.host(), target.port(), target.path());
             let connected = self.outlet.connect(wish.method.as_str(), host, port, path).await;
             self.uses.connected(host, port, (&connected).into());
             let stream = connected?;
@@ -227,20 +233,7 @@ impl Client {
             if !self.headers.is_empty() {
                 self.uses.note(Shown::Headers);
             }
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            // The connection is driven by whoever waits for something of it.
-            let mut connection = Box::pin(connection);
-            let mut asked = std::pin::pin!(sender.send_request(request));
-            let response = tokio::select! {
-                biased;
-                response = &mut asked => response?,
-                ended = &mut connection => {
-                    ended?;
-                    asked.await?
-                }
-            };
-            Ok(response.map(|body| Driven::new(connection, body)))
+            Ok(exchange::ask(stream, request).await?)
         };
         let by = self.clock.now() + MCP_HTTP_HEAD;
         self.clock.before(by, exchange).await.map_err(|_elapsed| HttpError::Late)?
@@ -280,7 +273,7 @@ impl Client {
         // A message without an answer of its own: whatever comes back, it was taken.
         let is_request = matches!(message, ClientJsonRpcMessage::Request(_));
         if !status.is_success() {
-            let body = whole(body, MCP_MESSAGE_BYTES).await.map_err(failed)?;
+            let body = body.whole(MCP_MESSAGE_BYTES).await.map_err(failed)?;
             return refusal(message, had_session, status, essence == JSON, &body, session);
         }
         match essence.as_str() {
@@ -290,7 +283,7 @@ impl Client {
                 Ok(StreamableHttpPostResponse::Sse(stream, session))
             }
             JSON if is_request => {
-                let body = whole(body, MCP_MESSAGE_BYTES).await.map_err(failed)?;
+                let body = body.whole(MCP_MESSAGE_BYTES).await.map_err(failed)?;
                 let message: ServerJsonRpcMessage = serde_json::from_slice(&body)?;
                 Ok(StreamableHttpPostResponse::Json(message, session))
             }

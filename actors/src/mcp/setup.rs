@@ -6,10 +6,11 @@ use neuroflow_sandbox::{
 };
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 
-use super::http::{self, Client, HttpError, Target};
+use super::http::{self, Client, HttpError};
 use super::oauth::{Authorizer, Road};
 use super::uses::Uses;
 use super::{McpSource, McpTransport, OAuth, OAuthError};
+use crate::exchange::Place;
 
 /// How the actor of a server reaches it.
 #[derive(Clone, Debug)]
@@ -140,7 +141,7 @@ pub(super) fn way(
         }
         McpTransport::Http { url, headers, network } => {
             let unfit = |error| McpSetupError::Http { server: server(), source: error };
-            let target = Target::parse(url).map_err(unfit)?;
+            let target = Place::parse(url).map_err(|_other| unfit(HttpError::Url))?;
             if !headers.is_empty() && !target.is_tls() && !target.is_loopback() {
                 return Err(McpSetupError::InClear { server: server() });
             }
@@ -185,7 +186,7 @@ fn check(
 }
 
 /// What a URL names, and nothing else.
-fn rule(target: &Target) -> Rule {
-    let rule = Rule::host(target.bare_host()).port(target.port());
+fn rule(target: &Place) -> Rule {
+    let rule = Rule::host(target.host()).port(target.port());
     if target.is_tls() { rule.upstream_tls() } else { rule }
 }

@@ -14,7 +14,7 @@ use neuroflow_sandbox::Outbound;
 
 use super::retry::{Next, decide};
 use super::store::Kept;
-use super::webhook::{Posted, Webhook, post};
+use super::webhook::{Posted, post};
 use super::{PushCommand, PushOptions, PushTask};
 use crate::access::Action;
 use crate::agent::{TaskEvent, TaskState, follow};
@@ -22,6 +22,7 @@ use crate::audit::{AuditEvent, AuditId, Verdict};
 use crate::gateway::GatewayAgent;
 use crate::gateway::json::{Json, write};
 use crate::gateway::task_view::{state_after, update};
+use crate::exchange::Place;
 use crate::limits::{
     AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_ORPHANED, PUSH_TIMEOUT,
 };
@@ -31,7 +32,7 @@ use crate::limits::{
 pub(super) struct Delivery {
     pub(super) task: PushTask,
     pub(super) kept: Kept,
-    pub(super) webhook: Webhook,
+    pub(super) webhook: Place,
     /// None for an agent that isn't on this node.
     pub(super) agent: Option<GatewayAgent>,
     pub(super) server: Address<PushCommand>,
@@ -255,7 +256,7 @@ impl Delivery {
 
     /// Logs, counts and notes an attempt.
     fn account(&self, posted: Posted, next: Next, nth: u32, bytes: usize) {
-        let (config, host) = (&self.kept.config, &self.webhook.host);
+        let (config, host) = (&self.kept.config, self.webhook.host());
         if next != Next::Delivered {
             let (task, id) = (&self.task.task, &config.id);
             tracing::warn!(
@@ -287,7 +288,7 @@ impl Delivery {
         let event = AuditEvent::Egress {
             source,
             host: AuditId::new(host),
-            port: self.webhook.port,
+            port: self.webhook.port(),
             address: None,
             verdict,
             reason: posted.reason,

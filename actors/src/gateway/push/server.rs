@@ -13,13 +13,14 @@ use tokio::sync::Semaphore;
 
 use super::delivery::{Begin, Delivery};
 use super::store::{Kept, PushMemory, fold};
-use super::webhook::{Webhook, check};
+use super::webhook::{self, check};
 use super::{
     PushCommand, PushConfig, PushError, PushOptions, PushPlace, PushRecord, PushStore,
     PushStoreError, PushTask,
 };
 use crate::audit::{AuditEvent, AuditId, Digest, Verdict};
 use crate::gateway::GatewayAgent;
+use crate::exchange::Place;
 use crate::limits::{PUSH_CONFIGS, PUSH_LIVES};
 
 /// The server for push notifications as an actor. Made by [`push_child`](super::push_child).
@@ -60,7 +61,7 @@ struct Live {
 #[derive(Debug)]
 struct Due {
     kept: Kept,
-    webhook: Webhook,
+    webhook: Place,
     lives: u32,
     place: Option<PushPlace>,
 }
@@ -105,7 +106,7 @@ impl PushServer {
         agent: &str,
         task: Option<&PushTask>,
         config: &PushConfig,
-    ) -> Result<(Webhook, bool), PushError> {
+    ) -> Result<(Place, bool), PushError> {
         let Some(outbound) = &self.outbound else { return Err(PushError::Full) };
         let webhook = check(config, outbound)?;
         if !self.agents.contains_key(agent) {
@@ -328,7 +329,7 @@ impl Actor for PushServer {
         self.outbound = Some(outbound.trust(&self.options.roots)?);
         for (task, records) in self.store.load().await? {
             for kept in fold(records).into_values() {
-                match Webhook::parse(&kept.config.url) {
+                match webhook::place(&kept.config.url) {
                     Ok(webhook) => {
                         let place = self.free();
                         let due = Due { kept, webhook, lives: 1, place };

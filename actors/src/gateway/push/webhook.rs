@@ -5,16 +5,15 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::uri::{PathAndQuery, Scheme};
-use axum::http::{HeaderValue, Request, Uri, header};
+use axum::http::{HeaderValue, Request, header};
 use http_body_util::Full;
-use hyper_util::rt::TokioIo;
 use neuroflow_kernel::Moment;
 use neuroflow_sandbox::{Outbound, OutboundError};
 
 use super::retry::Attempt;
 use super::{PushConfig, PushError};
-use crate::limits::{HEAD_BYTES, PUSH_SECRET_BYTES, PUSH_URL_BYTES};
+use crate::exchange::{self, Place, PlaceError, USER_AGENT};
+use crate::limits::{PUSH_SECRET_BYTES, PUSH_URL_BYTES};
 
 /// What is wrong with a webhook's URL.
 ///
@@ -54,48 +53,23 @@ impl WebhookProblem {
     }
 }
 
-/// A webhook's URL, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Webhook {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) is_tls: bool,
-    authority: String,
-    target: String,
-}
-
-impl Webhook {
-    pub(super) fn parse(url: &str) -> Result<Self, WebhookProblem> {
-        if url.len() > PUSH_URL_BYTES {
-            return Err(WebhookProblem::Length);
-        }
-        // A fragment is for the client, and none of the receiver's business.
-        let url = url.split('#').next().unwrap_or_default();
-        let uri: Uri = url.parse().map_err(|_invalid| WebhookProblem::Syntax)?;
-        let is_tls = match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTPS => true,
-            Some(scheme) if *scheme == Scheme::HTTP => false,
-            _ => return Err(WebhookProblem::Scheme),
-        };
-        let authority = uri.authority().ok_or(WebhookProblem::Syntax)?;
-        if authority.as_str().contains('@') {
-            return Err(WebhookProblem::Userinfo);
-        }
-        let host = authority.host().to_owned();
-        if host.is_empty() {
-            return Err(WebhookProblem::Syntax);
-        }
-        let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        Ok(Self { host, port, is_tls, authority: authority.as_str().to_owned(), target })
+/// Takes a webhook's URL apart.
+pub(super) fn place(url: &str) -> Result<Place, WebhookProblem> {
+    if url.len() > PUSH_URL_BYTES {
+        return Err(WebhookProblem::Length);
     }
+    // A fragment is for the client, and none of the receiver's business.
+    Place::parse(url.split('#').next().unwrap_or_default()).map_err(|problem| match problem {
+        PlaceError::Scheme => WebhookProblem::Scheme,
+        PlaceError::Userinfo => WebhookProblem::Userinfo,
+        PlaceError::Syntax | PlaceError::Fragment => WebhookProblem::Syntax,
+    })
 }
 
 /// Checks all that can be checked before the first connection.
-pub(super) fn check(config: &PushConfig, outbound: &Outbound) -> Result<Webhook, PushError> {
-    let webhook = Webhook::parse(&config.url)?;
-    outbound.check(&webhook.host).map_err(WebhookProblem::Host)?;
+pub(super) fn check(config: &PushConfig, outbound: &Outbound) -> Result<Place, PushError> {
+    let webhook = place(&config.url)?;
+    outbound.check(webhook.host()).map_err(WebhookProblem::Host)?;
     if let Some(token) = &config.token {
         value("token", token.reveal())?;
     }
@@ -136,7 +110,7 @@ impl Posted {
 /// Posts a body and waits for the status, until the deadline.
 pub(super) async fn post(
     outbound: &Outbound,
-    webhook: &Webhook,
+    webhook: &Place,
     config: &PushConfig,
     id: &str,
     body: Bytes,
@@ -145,27 +119,14 @@ pub(super) async fn post(
     let unanswered = |reason| Posted { attempt: Attempt::Unanswered, reason };
     let forbidden = |reason| Posted { attempt: Attempt::Forbidden, reason };
     let Ok(request) = request(webhook, config, id, body) else { return forbidden("header") };
-    let connected = outbound.connect(&webhook.host, webhook.port, webhook.is_tls, deadline).await;
-    let stream = match connected {
+    let (host, port) = (webhook.host(), webhook.port());
+    let stream = match outbound.connect(host, port, webhook.is_tls(), deadline).await {
         Ok(stream) => stream,
         Err(error) if error.is_forbidden() => return forbidden("forbidden_address"),
         Err(OutboundError::Tls { .. }) => return unanswered("tls"),
         Err(_) => return unanswered("unreachable"),
     };
-    let mut client = hyper::client::conn::http1::Builder::new();
-    client.max_buf_size(HEAD_BYTES);
-    let Ok((mut sender, connection)) = client.handshake(TokioIo::new(stream)).await else {
-        return unanswered("protocol");
-    };
-    let exchange = sender.send_request(request);
-    tokio::pin!(exchange, connection);
-    let answer = tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // It has ended, and with it the exchange: one way or the other.
-        _ended = &mut connection => exchange.await,
-    };
-    let Ok(response) = answer else { return unanswered("protocol") };
+    let Ok(response) = exchange::ask(stream, request).await else { return unanswered("protocol") };
     let again_after = response.headers().get(header::RETRY_AFTER).and_then(seconds);
     let status = response.status().as_u16();
     let reason = if response.status().is_success() { "delivered" } else { "status" };
@@ -178,16 +139,16 @@ fn seconds(value: &HeaderValue) -> Option<Duration> {
 }
 
 fn request(
-    webhook: &Webhook,
+    webhook: &Place,
     config: &PushConfig,
     id: &str,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, PushError> {
     let invalid = |_invalid| PushError::Header { field: "url" };
-    let mut request = Request::post(webhook.target.as_str())
-        .header(header::HOST, &webhook.authority)
+    let mut request = Request::post(webhook.target())
+        .header(header::HOST, webhook.authority())
         .header(header::CONTENT_TYPE, "application/a2a+json")
-        .header(header::USER_AGENT, concat!("neuroflow/", env!("CARGO_PKG_VERSION")))
+        .header(header::USER_AGENT, USER_AGENT)
         .header(header::CONNECTION, "close")
         .header("a2a-version", "1.0")
         .header("x-a2a-notification-id", id);
@@ -218,15 +179,8 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_taken_apart() {
-        let webhook = Webhook::parse("https://example.org:8443/a/b?c=d#e").unwrap();
-        assert_eq!(
-            (webhook.host.as_str(), webhook.port, webhook.is_tls),
-            ("example.org", 8443, true)
-        );
-        assert_eq!(webhook.target, "/a/b?c=d");
-        assert_eq!(Webhook::parse("http://example.org?x").unwrap().target, "/?x");
-        assert_eq!(Webhook::parse("http://[2606:4700::1]/").unwrap().port, 80);
+    fn a_fragment_is_left_out() {
+        assert_eq!(place("https://example.org/a?b=c#d").unwrap().target(), "/a?b=c");
     }
 
     #[test]

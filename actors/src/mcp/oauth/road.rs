@@ -5,22 +5,21 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::http::{HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use neuroflow_kernel::{Clock, Moment};
 use neuroflow_sandbox::{Outbound, OutboundError, OutboundStream, Outlet};
 use rmcp::transport::{OAuthHttpClient, OAuthHttpClientFuture, OAuthHttpRequest};
 
+use crate::exchange::{self, Place};
 use crate::limits::{OAUTH_BYTES, OAUTH_REQUEST};
 use crate::mcp::HttpError;
-use crate::mcp::http::Target;
 use crate::mcp::uses::{Decision, Shown, Uses};
 
 /// Makes the requests; redirects aren't followed.
 #[derive(Debug)]
 pub(in crate::mcp) struct Road {
     pub(in crate::mcp) outlet: Outlet,
-    pub(in crate::mcp) target: Arc<Target>,
+    pub(in crate::mcp) target: Arc<Place>,
     pub(in crate::mcp) outbound: Outbound,
     pub(in crate::mcp) clock: Clock,
     pub(in crate::mcp) uses: Uses,
@@ -51,14 +50,13 @@ impl Road {
     async fn connect(
         &self,
         url: &str,
-        aim: &Target,
+        aim: &Place,
         method: &str,
         by: Moment,
     ) -> Result<Box<dyn OutboundStream>, RoadError> {
-        let (host, port) = (aim.bare_host(), aim.port());
+        let (host, port) = (aim.host(), aim.port());
         if aim.is_same_origin(&self.target) {
-            let path = aim.path().split('?').next().unwrap_or_default();
-            let stream = self.outlet.connect(method, host, port, path).await;
+            let stream = self.outlet.connect(method, host, port, aim.path()).await;
             self.uses.connected(host, port, (&stream).into());
             return Ok(Box::new(stream.map_err(HttpError::from)?));
         }
@@ -77,7 +75,7 @@ impl Road {
         by: Moment,
     ) -> Result<Response<Vec<u8>>, RoadError> {
         let url = request.uri().to_string();
-        let aim = Target::parse(&url)?;
+        let aim = Place::parse(&url).map_err(|_other| HttpError::Url)?;
         let stream = self.connect(&url, &aim, request.method().as_str(), by).await?;
         let (mut head, body) = request.into_parts();
         // Forms are what tokens are asked for with, and those show what proves who asks.
@@ -85,37 +83,14 @@ impl Road {
         if kind.is_some_and(|kind| kind.as_bytes().starts_with(FORM.as_bytes())) {
             self.uses.note(Shown::Proof);
         }
-        head.uri = aim.path().parse().map_err(|_malformed| HttpError::Url)?;
+        head.uri = aim.target().parse().map_err(|_malformed| HttpError::Url)?;
         let host = HeaderValue::from_str(aim.authority()).map_err(|_malformed| HttpError::Url)?;
         head.headers.insert(header::HOST, host);
         let request = Request::from_parts(head, Full::new(Bytes::from(body)));
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(HttpError::from)?;
-        let answer = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let limit = OAUTH_BYTES;
-            let body = Limited::new(body, limit).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    return HttpError::TooLarge { limit };
-                }
-                match error.downcast::<hyper::Error>() {
-                    Ok(error) => HttpError::Exchange(*error),
-                    Err(_other) => HttpError::TooLarge { limit },
-                }
-            })?;
-            Ok::<_, HttpError>(Response::from_parts(head, body.to_bytes().to_vec()))
-        };
-        // The connection is driven for as long as the answer takes, and then dropped.
-        let (mut connection, mut answer) = (std::pin::pin!(connection), std::pin::pin!(answer));
-        tokio::select! {
-            biased;
-            answer = &mut answer => Ok(answer?),
-            ended = &mut connection => {
-                ended.map_err(HttpError::from)?;
-                Ok(answer.await?)
-            }
-        }
+        let (head, body) =
+            exchange::ask(stream, request).await.map_err(HttpError::from)?.into_parts();
+        let body = body.whole(OAUTH_BYTES).await.map_err(HttpError::from)?;
+        Ok(Response::from_parts(head, body))
     }
 }
 

@@ -1,78 +1,23 @@
-//! Bodies of answers: a connection that goes on whenever its body is read, and bounds on what is
-//! kept of it.
+//! Event streams of any length, and a bound on each event.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Bytes;
 use futures_util::Stream;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Frame, Incoming};
-use hyper::client::conn::http1::Connection;
-use hyper_util::rt::TokioIo;
-use neuroflow_sandbox::OutletStream;
+use hyper::body::Body;
 
 use super::HttpError;
-
-type Wire = Connection<TokioIo<OutletStream>, Full<Bytes>>;
-
-/// An answer's body, and the connection that it comes over. Dropping it closes the connection.
-pub(super) struct Driven {
-    connection: Option<Pin<Box<Wire>>>,
-    body: Incoming,
-}
-
-impl Driven {
-    pub(super) fn new(connection: Pin<Box<Wire>>, body: Incoming) -> Self {
-        Self { connection: Some(connection), body }
-    }
-}
-
-impl fmt::Debug for Driven {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driven").finish_non_exhaustive()
-    }
-}
-
-impl Body for Driven {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Some(connection) = &mut self.connection
-            && connection.as_mut().poll(context).is_ready()
-        {
-            // How it ended is told by the body.
-            self.connection = None;
-        }
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-}
-
-/// The whole of a body, if it isn't larger.
-pub(super) async fn whole(body: Driven, limit: usize) -> Result<Bytes, HttpError> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLarge { limit }),
-        Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(error) => Err(HttpError::Exchange(*error)),
-            Err(_other) => Err(HttpError::TooLarge { limit }),
-        },
-    }
-}
+use crate::exchange::Answer;
 
 /// The bytes of an event stream, cut off at an event that is too large.
 pub(super) struct Events {
-    body: Driven,
+    body: Answer,
     size: EventSize,
 }
 
 impl Events {
-    pub(super) fn new(body: Driven, limit: usize) -> Self {
+    pub(super) fn new(body: Answer, limit: usize) -> Self {
         Self { body, size: EventSize { limit, bytes: 0, ends_line: false } }
     }
 }
