@@ -558,11 +558,12 @@ impl NodeBuilder {
             kernel.root().start(log.restart(Restart::Permanent)).await?;
         }
         let opened = OpenedJournal::open(self.journal, kernel.clock().clone()).await?;
+        let served = opened.clone();
         let (spec, journal) =
-            ChildSpec::new("journal", move || JournalServer::new(opened.clone()))?;
+            ChildSpec::new("journal", move || JournalServer::new(served.clone()))?;
         kernel.root().start(spec.restart(Restart::Permanent)).await?;
         let reading = journal.attenuate(Restriction::new().rights(READ_LOG))?;
-        let journal = Journal::new(journal);
+        let journal = Journal::new(journal).near(&opened);
         let (shared, mut owned) = (self.tools, Vec::new());
         let every: Vec<AnyAgent> =
             self.agents.iter().chain(self.sole.iter().map(SoleAgent::agent)).cloned().collect();

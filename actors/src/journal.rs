@@ -11,6 +11,8 @@ mod embedded;
 mod error;
 mod index;
 mod memory;
+mod near;
+mod pace;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod reclaim;
@@ -24,13 +26,14 @@ mod store;
 use std::path::PathBuf;
 
 use neuroflow_kernel::{
-    Address, CallError, Header, Message, RawParcel, Refusal, Reply, Rights, WireMessage,
+    Address, CallError, Clock, Header, Message, RawParcel, Refusal, Reply, Rights, WireMessage,
 };
 use rkyv::{Archive, Serialize};
 
 use crate::agent::{TaskCursor, TaskQuery, TaskState};
 use crate::limits::JOURNAL_DEADLINE;
 
+use near::Near;
 pub use error::{
     AppendError, DamageKind, DatabaseError, JournalDamage, OpenError, ReadError, UrlError,
 };
@@ -167,6 +170,13 @@ pub struct Append {
     pub head: TaskHead,
     /// The entries.
     pub entries: Vec<Entry>,
+}
+
+impl Append {
+    /// Bytes of its entries.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.parcel.as_bytes().len()).sum()
+    }
 }
 
 /// A task's log, read.
@@ -378,12 +388,41 @@ impl Message for JournalCommand {
 #[derive(Clone, Debug)]
 pub struct Journal {
     address: Address<JournalCommand>,
+    near: Option<Near>,
 }
 
 impl Journal {
     /// Through this address.
     pub fn new(address: Address<JournalCommand>) -> Self {
-        Self { address }
+        Self { address, near: None }
+    }
+
+    /// Whoever has an open journal itself needn't send what takes less time to do: lone appends of
+    /// agents to a quick disk are made where they stand.
+    ///
+    /// ```
+    /// use neuroflow_actors::{Journal, JournalCommand, OpenedJournal};
+    /// use neuroflow_kernel::Address;
+    /// fn of_this_process(opened: &OpenedJournal, address: Address<JournalCommand>) -> Journal {
+    ///     Journal::new(address).near(opened)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn near(mut self, opened: &OpenedJournal) -> Self {
+        self.near = Some(Near::new(opened));
+        self
+    }
+
+    /// Appends to a task right here, or gives back what is better sent.
+    pub(crate) fn append_here(
+        &self,
+        append: Append,
+        clock: &Clock,
+    ) -> Result<Result<(), AppendError>, Append> {
+        match &self.near {
+            Some(near) => near.append(append, clock),
+            None => Err(append),
+        }
     }
 
     /// The address.

@@ -25,7 +25,7 @@ use super::record::{Record, new_id};
 use super::task::{Begin, TaskActor, TaskParts};
 use super::{AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, Change, TaskState, read};
 use crate::access::{Access, CallerGrant};
-use crate::journal::{Journal, ReadError, TaskHead};
+use crate::journal::{AppendError, Journal, ReadError, TaskHead};
 use crate::limits::LIVE_TASKS;
 use crate::tools::ToolsCommand;
 use clients::answered;
@@ -53,6 +53,8 @@ pub struct AgentServer {
     conversation: Option<String>,
     /// Brings appends to the journal, once this life has started.
     courier: Option<Courier>,
+    /// What came of appends that were made right here, until it's looked at.
+    here: VecDeque<(String, Result<(), AppendError>)>,
     live: HashMap<String, Live>,
     /// What can't be begun before something else has ended.
     deferred: VecDeque<Deferred>,
@@ -82,6 +84,7 @@ impl AgentServer {
             history,
             conversation: None,
             courier: None,
+            here: VecDeque::new(),
             live: HashMap::new(),
             deferred: VecDeque::new(),
         }
@@ -264,6 +267,7 @@ impl Actor for AgentServer {
                 self.recover(log, context).await;
             }
         }
+        self.landed_here(context).await;
         Ok(())
     }
 
@@ -324,6 +328,7 @@ impl Actor for AgentServer {
             AgentCommand::Progress { task, changes } => self.progress(&task, changes, context),
             AgentCommand::Gone { task, change } => self.append(&task, change, context),
         }
+        self.landed_here(context).await;
         self.begin_deferred(context);
         Ok(())
     }

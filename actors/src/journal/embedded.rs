@@ -7,15 +7,16 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 
-use neuroflow_kernel::MessageId;
+use neuroflow_kernel::{Clock, MessageId};
 
 use super::catalog::{Catalog, Chain};
 use super::codec::{
     self, CALLED, FORMAT, Head, MORE, Position, RecordKind, SEGMENT_HEADER, SegmentHeader,
 };
 use super::index::Known;
+use super::pace::Pace;
 use super::scan::{Found, Placed, scan};
 use super::segment::{Segment, numbers, sync_folder};
 use super::snapshot::{self, Covers};
@@ -31,6 +32,7 @@ pub(super) struct Embedded {
     pub(super) catalog: RwLock<Catalog>,
     pub(super) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
     pub(super) writer: Mutex<Writer>,
+    pub(super) pace: Pace,
     /// Shared by whoever works on it on a thread of its own.
     pub(super) work: Arc<tokio::sync::RwLock<()>>,
     /// Held while the journal is open, and released by the system when the process ends.
@@ -119,6 +121,7 @@ impl Embedded {
             catalog: RwLock::new(catalog),
             segments: RwLock::new(segments),
             writer: Mutex::new(Writer { segment: current, end, broken: None, buffer: Vec::new() }),
+            pace: Pace::default(),
             work: Arc::default(),
             _lock: lock,
         };
@@ -142,8 +145,35 @@ impl Embedded {
     }
 
     /// Appends all that fit, in order, with one write and one flush.
-    pub(super) fn commit(&self, batch: &[Append]) -> Vec<Result<(), AppendError>> {
-        let mut writer = self.writer();
+    pub(super) fn commit(
+        &self,
+        batch: &[Append],
+        clock: &Clock,
+    ) -> Vec<Result<(), AppendError>> {
+        self.commit_with(self.writer(), batch, clock)
+    }
+
+    /// The same, unless another one would have to be waited for.
+    pub(super) fn try_commit(
+        &self,
+        batch: &[Append],
+        clock: &Clock,
+    ) -> Option<Vec<Result<(), AppendError>>> {
+        let writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(self.commit_with(writer, batch, clock))
+    }
+
+    fn commit_with(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        batch: &[Append],
+        clock: &Clock,
+    ) -> Vec<Result<(), AppendError>> {
+        let begun = clock.now();
         if let Err(error) = self.make_room(&mut writer) {
             return vec![Err(error); batch.len()];
         }
@@ -186,6 +216,7 @@ impl Embedded {
                 }
             }
         }
+        self.pace.took(clock.now().since(begun));
         answers
     }
 

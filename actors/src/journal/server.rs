@@ -9,7 +9,7 @@ use neuroflow_kernel::{Actor, Clock, Context};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::retention::AgeGuard;
-use super::store::{OpenedJournal, Pace, Settled, Store, Waiting, times};
+use super::store::{OpenedJournal, Settled, Store, Waiting, times};
 use super::{AppendError, JournalCommand, JournalConfig};
 use crate::limits::{
     JOURNAL_BATCH, JOURNAL_BATCH_BYTES, JOURNAL_DEADLINE, JOURNAL_QUEUE, RETENTION_SWEEP,
@@ -35,6 +35,7 @@ use crate::limits::{
 pub struct JournalServer {
     store: Arc<Store>,
     config: JournalConfig,
+    due: Arc<Notify>,
     line: Option<Line>,
     /// Kept until the end, once no thread works on the store any longer.
     settled: Option<Settled>,
@@ -44,45 +45,33 @@ pub struct JournalServer {
 #[derive(Debug)]
 struct Line {
     queue: mpsc::Sender<Waiting>,
-    shared: Arc<Shared>,
-    over: oneshot::Receiver<()>,
-}
-
-/// What the line and whoever puts something into it know of each other.
-#[derive(Debug)]
-struct Shared {
-    pace: Arc<Pace>,
     /// Those in the line, and in the commit that is under way: nobody may overtake them.
-    waiting: AtomicUsize,
-    /// More is kept than should wait for the next look.
-    due: Notify,
+    waiting: Arc<AtomicUsize>,
+    over: oneshot::Receiver<()>,
 }
 
 impl JournalServer {
     /// Serves an open journal.
     pub fn new(opened: OpenedJournal) -> Self {
-        let OpenedJournal { store, config, .. } = opened;
-        Self { store, config, line: None, settled: None }
+        let OpenedJournal { store, config, due, .. } = opened;
+        Self { store, config, due, line: None, settled: None }
     }
 
-    fn append(&self, waiting: Waiting, clock: &Clock) {
-        let Some(Line { queue, shared, .. }) = &self.line else { return };
-        let mut waiting = waiting;
-        if shared.waiting.load(Ordering::Acquire) == 0
-            && self.store.is_quick(&shared.pace, waiting.bytes())
-        {
-            let given_back = self.store.commit_here(vec![waiting], &shared.pace, clock);
+    fn append(&self, mut waiting: Waiting, clock: &Clock) {
+        let Some(Line { queue, waiting: before, .. }) = &self.line else { return };
+        if before.load(Ordering::Acquire) == 0 && self.store.is_quick(waiting.bytes()) {
+            let given_back = self.store.commit_here(vec![waiting], clock);
             if self.store.is_urgent(&self.config) {
-                shared.due.notify_one();
+                self.due.notify_one();
             }
             match given_back.and_then(|mut batch| batch.pop()) {
                 Some(given_back) => waiting = given_back,
                 None => return,
             }
         }
-        shared.waiting.fetch_add(1, Ordering::AcqRel);
+        before.fetch_add(1, Ordering::AcqRel);
         if let Err(refused) = queue.try_send(waiting) {
-            shared.waiting.fetch_sub(1, Ordering::AcqRel);
+            before.fetch_sub(1, Ordering::AcqRel);
             let (waiting, error) = match refused {
                 mpsc::error::TrySendError::Full(waiting) => (waiting, AppendError::Overloaded),
                 mpsc::error::TrySendError::Closed(waiting) => {
@@ -99,7 +88,7 @@ async fn commit(
     store: Arc<Store>,
     (config, clock): (JournalConfig, Clock),
     mut queue: mpsc::Receiver<Waiting>,
-    shared: Arc<Shared>,
+    (waiting, due): (Arc<AtomicUsize>, Arc<Notify>),
     over: oneshot::Sender<()>,
 ) {
     while let Some(first) = queue.recv().await {
@@ -114,13 +103,13 @@ async fn commit(
         let taken = batch.len();
         // A commit may take long; what has waited for it too long mustn't be there in the end.
         let now = clock.now();
-        for late in batch.extract_if(.., |waiting| waiting.until <= now) {
+        for late in batch.extract_if(.., |late| late.until <= now) {
             late.refuse(&AppendError::Overloaded);
         }
-        store.commit(batch, &shared.pace, &clock).await;
-        shared.waiting.fetch_sub(taken, Ordering::AcqRel);
+        store.commit(batch, &clock).await;
+        waiting.fetch_sub(taken, Ordering::AcqRel);
         if store.is_urgent(&config) {
-            shared.due.notify_one();
+            due.notify_one();
         }
     }
     // Nobody waits for it unless the actor stops in good order.
@@ -128,13 +117,13 @@ async fn commit(
 }
 
 /// Removes what isn't kept any longer, from time to time and when it's urgent.
-async fn sweep(store: Arc<Store>, config: JournalConfig, clock: Clock, shared: Arc<Shared>) {
+async fn sweep(store: Arc<Store>, config: JournalConfig, clock: Clock, due: Arc<Notify>) {
     let mut guard = AgeGuard::default();
     let mut indexed = 0;
     loop {
         tokio::select! {
             () = clock.sleep(RETENTION_SWEEP) => {}
-            () = shared.due.notified() => {}
+            () = due.notified() => {}
         }
         let (wall, steady) = times(&clock);
         let limit = guard.limit_ms(config.retention.age, wall, steady).unwrap_or_else(|jump| {
@@ -164,19 +153,15 @@ impl Actor for JournalServer {
     async fn started(&mut self, context: &mut Context<JournalCommand>) -> Result<(), Infallible> {
         let (queue, appends) = mpsc::channel(JOURNAL_QUEUE);
         let (end, over) = oneshot::channel();
-        let shared = Arc::new(Shared {
-            pace: Arc::default(),
-            waiting: AtomicUsize::new(0),
-            due: Notify::new(),
-        });
-        let (store, config) = (Arc::clone(&self.store), self.config.clone());
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (store, due) = (Arc::clone(&self.store), Arc::clone(&self.due));
         // A fresh actor has room for two tasks.
-        let with = (config, context.clock().clone());
-        let _begun = context.task(commit(store, with, appends, Arc::clone(&shared), end)).is_ok();
-        let (store, config) = (Arc::clone(&self.store), self.config.clone());
-        let clock = context.clock().clone();
-        let _begun = context.task(sweep(store, config, clock, Arc::clone(&shared))).is_ok();
-        self.line = Some(Line { queue, shared, over });
+        let with = (self.config.clone(), context.clock().clone());
+        let shared = (Arc::clone(&waiting), Arc::clone(&due));
+        let _begun = context.task(commit(Arc::clone(&store), with, appends, shared, end)).is_ok();
+        let (config, clock) = (self.config.clone(), context.clock().clone());
+        let _begun = context.task(sweep(store, config, clock, due)).is_ok();
+        self.line = Some(Line { queue, waiting, over });
         Ok(())
     }
 

@@ -1,11 +1,11 @@
 //! The three ways to keep a journal, behind one face; blocking work goes to threads that may block.
 
+use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use neuroflow_kernel::{Clock, Moment, Reply};
-use tokio::sync::OwnedRwLockWriteGuard;
+use tokio::sync::{Notify, OwnedRwLockWriteGuard};
 
 #[cfg(not(feature = "postgres"))]
 use super::absent::Postgres;
@@ -20,8 +20,7 @@ use super::{
 };
 use crate::agent::TaskQuery;
 use crate::limits::{
-    JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_PACE_COMMITS, JOURNAL_QUICK, JOURNAL_QUICK_BYTES,
-    JOURNAL_RECORD_BYTES, JOURNAL_SLOW, RETENTION_STEP,
+    JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_QUICK_BYTES, JOURNAL_RECORD_BYTES, RETENTION_STEP,
 };
 
 /// What was found when a journal was opened.
@@ -82,6 +81,8 @@ impl Findings {
 pub struct OpenedJournal {
     pub(super) store: Arc<Store>,
     pub(super) config: JournalConfig,
+    /// More is kept than should wait for the next look.
+    pub(super) due: Arc<Notify>,
     report: OpenReport,
 }
 
@@ -113,7 +114,7 @@ impl OpenedJournal {
         };
         let Findings { damage, damages, from_index } = findings;
         let report = OpenReport { tasks, unfinished, damage, damages, from_index };
-        Ok(Self { store: Arc::new(store), config, report })
+        Ok(Self { store: Arc::new(store), config, due: Arc::default(), report })
     }
 
     /// The agents that have tasks.
@@ -159,8 +160,7 @@ type Results = Reply<Vec<Result<(), AppendError>>>;
 
 impl Waiting {
     pub(super) fn bytes(&self) -> usize {
-        let entries = self.appends.iter().flat_map(|append| &append.entries);
-        entries.map(|entry| entry.parcel.as_bytes().len()).sum()
+        self.appends.iter().map(Append::bytes).sum()
     }
 
     /// None of them is taken.
@@ -179,10 +179,10 @@ pub(super) enum Store {
 
 impl Store {
     /// Whether a commit of so many bytes is done sooner than it's handed to another thread.
-    pub(super) fn is_quick(&self, pace: &Pace, bytes: usize) -> bool {
+    pub(super) fn is_quick(&self, bytes: usize) -> bool {
         let quick = match self {
             Self::Memory(_) => true,
-            Self::Embedded(_) => pace.is_quick(),
+            Self::Embedded(embedded) => embedded.pace.is_quick(),
             Self::Postgres(_) => false,
         };
         quick && bytes <= JOURNAL_QUICK_BYTES
@@ -193,7 +193,6 @@ impl Store {
     pub(super) fn commit_here(
         &self,
         batch: Vec<Waiting>,
-        pace: &Pace,
         clock: &Clock,
     ) -> Option<Vec<Waiting>> {
         match self {
@@ -205,20 +204,38 @@ impl Store {
                 None
             }
             Self::Embedded(embedded) => {
-                commit_to(embedded, batch, pace, clock);
+                commit_to(embedded, batch, clock);
                 None
             }
             Self::Postgres(_) => Some(batch),
         }
     }
 
-    /// Appends what fits, and tells everybody.
-    pub(super) async fn commit(&self, batch: Vec<Waiting>, pace: &Arc<Pace>, clock: &Clock) {
+    /// Appends to one task right here. What would have to be waited for is given back: another commit
+    /// that is under way, or the end of all work.
+    pub(super) fn append_here(
+        &self,
+        append: Append,
+        clock: &Clock,
+    ) -> Result<Result<(), AppendError>, Append> {
         match self {
-            Self::Memory(_) => drop(self.commit_here(batch, pace, clock)),
+            Self::Memory(memory) => Ok(memory.append(append)),
             Self::Embedded(embedded) => {
-                let (pace, clock) = (Arc::clone(pace), clock.clone());
-                at_work(embedded, move |embedded| commit_to(embedded, batch, &pace, &clock)).await;
+                let Ok(_here) = embedded.work.try_read() else { return Err(append) };
+                let answers = embedded.try_commit(slice::from_ref(&append), clock);
+                answers.and_then(|mut answers| answers.pop()).ok_or(append)
+            }
+            Self::Postgres(_) => Err(append),
+        }
+    }
+
+    /// Appends what fits, and tells everybody.
+    pub(super) async fn commit(&self, batch: Vec<Waiting>, clock: &Clock) {
+        match self {
+            Self::Memory(_) => drop(self.commit_here(batch, clock)),
+            Self::Embedded(embedded) => {
+                let clock = clock.clone();
+                at_work(embedded, move |embedded| commit_to(embedded, batch, &clock)).await;
             }
             Self::Postgres(postgres) => {
                 let (appends, replies) = split(batch);
@@ -380,11 +397,9 @@ impl Store {
 
 pub(super) type Settled = OwnedRwLockWriteGuard<()>;
 
-fn commit_to(embedded: &Embedded, batch: Vec<Waiting>, pace: &Pace, clock: &Clock) {
-    let begun = clock.now();
+fn commit_to(embedded: &Embedded, batch: Vec<Waiting>, clock: &Clock) {
     let (appends, replies) = split(batch);
-    let answers = embedded.commit(&appends);
-    pace.took(clock.now().since(begun));
+    let answers = embedded.commit(&appends, clock);
     answer(replies, answers);
 }
 
@@ -403,39 +418,6 @@ async fn at_work<T: Send + 'static>(
         done
     })
     .await
-}
-
-/// How long commits take. Where that's less than the way to another thread and back, they are done
-/// where they are asked for: a disk that isn't one, or whose flushes nobody waits for.
-#[derive(Debug)]
-pub(super) struct Pace {
-    /// A running average, in nanoseconds.
-    mean: AtomicU64,
-}
-
-impl Default for Pace {
-    /// A disk is slow until it shows that it isn't.
-    fn default() -> Self {
-        Self { mean: AtomicU64::new(nanos(JOURNAL_SLOW)) }
-    }
-}
-
-impl Pace {
-    fn is_quick(&self) -> bool {
-        self.mean.load(Ordering::Relaxed) <= nanos(JOURNAL_QUICK)
-    }
-
-    fn took(&self, time: Duration) {
-        // One commit at a time: nothing is lost between the look and the change.
-        let mean = self.mean.load(Ordering::Relaxed);
-        let others = mean * u64::from(JOURNAL_PACE_COMMITS - 1);
-        let mean = (others + nanos(time.min(JOURNAL_SLOW))) / u64::from(JOURNAL_PACE_COMMITS);
-        self.mean.store(mean, Ordering::Relaxed);
-    }
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// All appends in one list, and who waits for how many of them.
@@ -502,32 +484,4 @@ pub(super) fn check(append: &Append) -> Result<(), AppendError> {
 pub(super) fn times(clock: &Clock) -> (Duration, Duration) {
     let wall = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     (wall, Duration::from_nanos(clock.now().nanos()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Commits of `time` until the pace is what is asked for.
-    fn until(pace: &Pace, quick: bool, time: Duration) -> usize {
-        (0..1_000).take_while(|_| pace.is_quick() != quick).map(|_| pace.took(time)).count()
-    }
-
-    #[test]
-    fn a_disk_is_quick_by_its_average_and_an_interruption_is_soon_forgotten() {
-        let (quick, slow) = (JOURNAL_QUICK / 3, JOURNAL_SLOW * 20);
-        let pace = Pace::default();
-        assert!(!pace.is_quick(), "nothing is known yet");
-        assert!((30..70).contains(&until(&pace, true, quick)));
-        for _ in 0..1_000 {
-            pace.took(quick);
-        }
-        pace.took(JOURNAL_QUICK * 4);
-        assert!(pace.is_quick(), "a short interruption");
-        pace.took(slow);
-        assert!(!pace.is_quick(), "a long one");
-        assert!(until(&pace, true, quick) < 16);
-        assert!(until(&pace, false, slow) <= 1, "a disk that is slow from now on");
-        assert_eq!(until(&pace, true, JOURNAL_QUICK * 2), 1_000);
-    }
 }

@@ -127,15 +127,12 @@ async fn fly(
 
 /// Takes what waits, as far as it makes a commit.
 fn gather(first: Flight, flights: &mut mpsc::Receiver<Flight>, mut take: impl FnMut(Flight)) {
-    let bytes_of = |flight: &Flight| -> usize {
-        flight.append.entries.iter().map(|entry| entry.parcel.as_bytes().len()).sum()
-    };
-    let (mut count, mut bytes) = (1, bytes_of(&first));
+    let (mut count, mut bytes) = (1, first.append.bytes());
     take(first);
     while count < JOURNAL_BATCH && bytes < JOURNAL_BATCH_BYTES {
         let Ok(next) = flights.try_recv() else { break };
         count += 1;
-        bytes += bytes_of(&next);
+        bytes += next.append.bytes();
         take(next);
     }
 }

@@ -58,6 +58,17 @@ impl AgentServer {
     pub(super) fn flush(&mut self, task: &str, context: &mut Context<AgentCommand>) {
         let append = self.live.get_mut(task).and_then(|live| live.take_off(&self.profile.name));
         let Some(append) = append else { return };
+        // What comes beside others goes together with them.
+        let alone = context.address().mailbox_depth() == 0;
+        let sent = if alone {
+            self.history.journal.append_here(append, context.clock())
+        } else {
+            Err(append)
+        };
+        let append = match sent {
+            Ok(result) => return self.here.push_back((task.to_owned(), result)),
+            Err(append) => append,
+        };
         let flight = Flight { task: task.to_owned(), append };
         let refused = match &self.courier {
             Some(courier) => courier.send(flight),
@@ -71,6 +82,13 @@ impl AgentServer {
             let _ended = me.tell(Header::new(), landed).await;
         };
         self.beside(flight, context);
+    }
+
+    /// Looks at what was appended right here, and at what that brings.
+    pub(super) async fn landed_here(&mut self, context: &mut Context<AgentCommand>) {
+        while let Some((task, result)) = self.here.pop_front() {
+            self.landed(&task, result, context).await;
+        }
     }
 
     pub(super) async fn landed(
