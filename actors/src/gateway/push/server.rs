@@ -380,7 +380,7 @@ impl Actor for PushServer {
             return Ok(());
         };
         let (kept, lives) = (live.kept.clone(), live.lives + 1);
-        let begun = match Webhook::parse(&kept.config.url) {
+        let begun = match webhook::place(&kept.config.url) {
             Ok(webhook) if lives <= PUSH_LIVES => {
                 let place = self.remove(&task, &id).and_then(|live| live.place);
                 let due = Due { kept: kept.clone(), webhook, lives, place };
