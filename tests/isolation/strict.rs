@@ -15,12 +15,13 @@ fn strict() -> ProfileBuilder {
 }
 
 /// Runs a program at strict. `None` where the host can't give the level, which only somebody without
-/// privileges may say.
+/// privileges may say, and not about groups that were given to them.
 async fn run(profile: ProfileBuilder, program: Program) -> Option<Collected> {
     match try_launch(profile, program).await {
         Ok(cell) => Some(cell.collect().await),
-        Err(LaunchError::Unavailable { layer: Layer::Cgroup | Layer::OwnIdentity, .. })
-            if !is_root() =>
+        Err(LaunchError::Unavailable { layer: Layer::OwnIdentity, .. }) if !is_root() => None,
+        Err(LaunchError::Unavailable { layer: Layer::Cgroup, .. })
+            if !is_root() && std::env::var_os("ISOLATION_DELEGATED").is_none() =>
         {
             None
         }

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use crate::guest::{Guest, Suite, contained, find, untried};
+use crate::guest::{Guest, Host, Suite, contained, find, untried};
 
 #[test]
 fn cells_hold_in_user_mode_linux() {
@@ -64,6 +64,7 @@ const SUITES: &[Suite] = &[
             ("files::inodes_run_out_too", "65536 files take longer here than the cell may"),
         ],
         at_least: 45,
+        host: Host::Root,
     },
     Suite {
         program: "neuroflow_sandbox",
@@ -75,6 +76,7 @@ const SUITES: &[Suite] = &[
         ],
         lacking: &[],
         at_least: 12,
+        host: Host::Root,
     },
 ];
 
