@@ -33,10 +33,10 @@ use rkyv::{Archive, Serialize};
 use crate::agent::{TaskCursor, TaskQuery, TaskState};
 use crate::limits::JOURNAL_DEADLINE;
 
-use near::Near;
 pub use error::{
     AppendError, DamageKind, DatabaseError, JournalDamage, OpenError, ReadError, UrlError,
 };
+use near::Near;
 pub use retention::Retention;
 pub use server::JournalServer;
 pub use store::{OpenReport, OpenedJournal};

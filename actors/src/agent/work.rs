@@ -39,19 +39,21 @@ impl WorkTime {
         Pause { work: self, clock, left, _alone: alone }
     }
 
-    /// The end of `work`, or nothing once its time is up.
+    /// The end of `work`, or nothing once its time is up, also if the work has ended by that: what it
+    /// waited for may have had the same deadline, and who is told of it first is chance.
     pub(super) async fn limit<F: Future>(&self, clock: &Clock, work: F) -> Option<F::Output> {
         let mut work = pin!(work);
         loop {
             let deadline = self.deadline();
             // A pause begins and ends while the work is polled.
             let step = poll_fn(|context| match work.as_mut().poll(context) {
-                Poll::Ready(end) => Poll::Ready(Some(end)),
+                Poll::Ready(end) if clock.now() < self.deadline() => Poll::Ready(Some(Some(end))),
+                Poll::Ready(_late) => Poll::Ready(Some(None)),
                 Poll::Pending if self.deadline() != deadline => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
             match clock.before(deadline, step).await {
-                Ok(Some(end)) => return Some(end),
+                Ok(Some(end)) => return end,
                 Err(_elapsed) if self.deadline() <= clock.now() => return None,
                 Ok(None) | Err(_) => {}
             }

@@ -145,11 +145,7 @@ impl Embedded {
     }
 
     /// Appends all that fit, in order, with one write and one flush.
-    pub(super) fn commit(
-        &self,
-        batch: &[Append],
-        clock: &Clock,
-    ) -> Vec<Result<(), AppendError>> {
+    pub(super) fn commit(&self, batch: &[Append], clock: &Clock) -> Vec<Result<(), AppendError>> {
         self.commit_with(self.writer(), batch, clock)
     }
 

@@ -190,11 +190,7 @@ impl Store {
 
     /// Appends what fits, and tells everybody, right here. What would have to be waited for is given
     /// back.
-    pub(super) fn commit_here(
-        &self,
-        batch: Vec<Waiting>,
-        clock: &Clock,
-    ) -> Option<Vec<Waiting>> {
+    pub(super) fn commit_here(&self, batch: Vec<Waiting>, clock: &Clock) -> Option<Vec<Waiting>> {
         match self {
             Self::Memory(memory) => {
                 for Waiting { appends, reply, .. } in batch {

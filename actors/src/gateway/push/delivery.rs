@@ -19,10 +19,10 @@ use super::{PushCommand, PushOptions, PushTask};
 use crate::access::Action;
 use crate::agent::{TaskEvent, TaskState, follow};
 use crate::audit::{AuditEvent, AuditId, Verdict};
+use crate::exchange::Place;
 use crate::gateway::GatewayAgent;
 use crate::gateway::json::{Json, write};
 use crate::gateway::task_view::{state_after, update};
-use crate::exchange::Place;
 use crate::limits::{
     AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_ORPHANED, PUSH_TIMEOUT,
 };

@@ -19,8 +19,8 @@ use super::{
     PushStoreError, PushTask,
 };
 use crate::audit::{AuditEvent, AuditId, Digest, Verdict};
-use crate::gateway::GatewayAgent;
 use crate::exchange::Place;
+use crate::gateway::GatewayAgent;
 use crate::limits::{PUSH_CONFIGS, PUSH_LIVES};
 
 /// The server for push notifications as an actor. Made by [`push_child`](super::push_child).

@@ -273,11 +273,14 @@ impl ServerHandler for McpHandler {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let CustomRequest { method, params, .. } = request;
         let problem = match method.as_str() {
-            "initialize" => misfit::<InitializeRequestParams>(params),
+            // The later version has no such method, and says its version with each request.
+            "initialize" if context.meta.protocol_version().is_none() => {
+                misfit::<InitializeRequestParams>(params)
+            }
             "tools/list" => misfit::<PaginatedRequestParams>(params),
             "tools/call" => misfit::<CallToolRequestParams>(params),
             "tasks/get" => misfit::<GetTaskParams>(params),
