@@ -36,7 +36,6 @@ use crate::limits::JOURNAL_DEADLINE;
 pub use error::{
     AppendError, DamageKind, DatabaseError, JournalDamage, OpenError, ReadError, UrlError,
 };
-use near::Near;
 pub use retention::Retention;
 pub use server::JournalServer;
 pub use store::{OpenReport, OpenedJournal};
@@ -388,7 +387,7 @@ impl Message for JournalCommand {
 #[derive(Clone, Debug)]
 pub struct Journal {
     address: Address<JournalCommand>,
-    near: Option<Near>,
+    near: Option<near::Near>,
 }
 
 impl Journal {
@@ -409,20 +408,17 @@ impl Journal {
     /// ```
     #[must_use]
     pub fn near(mut self, opened: &OpenedJournal) -> Self {
-        self.near = Some(Near::new(opened));
+        self.near = Some(near::Near::new(opened));
         self
     }
 
-    /// Appends to a task right here, or gives back what is better sent.
+    /// Appends to a task right here, unless it's better sent.
     pub(crate) fn append_here(
         &self,
-        append: Append,
+        append: &Append,
         clock: &Clock,
-    ) -> Result<Result<(), AppendError>, Append> {
-        match &self.near {
-            Some(near) => near.append(append, clock),
-            None => Err(append),
-        }
+    ) -> Option<Result<(), AppendError>> {
+        self.near.as_ref()?.append(append, clock)
     }
 
     /// The address.

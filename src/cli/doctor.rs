@@ -22,7 +22,7 @@ use crate::config::{ConfigError, Loaded, Overrides, levels};
 /// Every attack is made in a cell of its own and does no harm where nothing stops it. Exits with 0
 /// if the configured level can be had and every attack on it was stopped by a wall that is known, and
 /// with 1 otherwise: also if nobody knows what stopped an attack. One that another wall has stopped than
-/// the promised one is listed. With sandbox.allow_degraded the configured level may do without some layers,
+/// the promised one is listed. With `sandbox.allow_degraded` the configured level may do without some layers,
 /// which are listed too, and is attacked without them.
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]

@@ -6,8 +6,11 @@ use neuroflow_sandbox::{LaunchError, Launcher, Layer, Level, Profile, Program, R
 
 use crate::support::{is_root, passes_elsewhere, plays};
 
-/// Calls that are answered and not made, with what their first or second argument must be.
-const LIES: [(&str, &str, Option<(u32, u64)>, Layer); 8] = [
+/// Which argument of a call, by its place, must have which value.
+type Argument = (u32, u64);
+
+/// Calls that are answered and not made, and the layer that has to miss them.
+const LIES: [(&str, &str, Option<Argument>, Layer); 8] = [
     ("session", "setsid", None, Layer::Session),
     ("death", "prctl", Some((0, 1)), Layer::ProcessTree),
     ("flags", "mount_setattr", None, Layer::PrivateRoot),
@@ -21,8 +24,8 @@ const LIES: [(&str, &str, Option<(u32, u64)>, Layer); 8] = [
 const ROLE: &str = "lies::role_deceived";
 const CHOSEN: &str = "ISOLATION_LIE";
 
-/// From here on the calling thread, and those that it makes, start neither processes nor threads: not at the moment,
-/// as the kernel says to them, so that work for other threads waits for one of those that are there.
+/// From here on the calling thread, and those that it makes, start neither processes nor threads: not at
+/// the moment, as the kernel says to them, so that work for other threads waits for one that is there.
 pub(crate) fn start_nothing() {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow).expect("a filter");
     for call in ["clone", "clone3", "fork", "vfork"] {
@@ -34,7 +37,7 @@ pub(crate) fn start_nothing() {
 
 /// From here on the kernel answers this call with success and doesn't make it, to the calling thread and
 /// what it starts.
-pub(crate) fn tell(call: &str, argument: Option<(u32, u64)>, keep_privileges: bool) {
+pub(crate) fn tell(call: &str, argument: Option<Argument>, keep_privileges: bool) {
     let call = ScmpSyscall::from_name(call).expect("a call that the library knows");
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow).expect("a filter");
     let equal = |(at, value)| ScmpArgCompare::new(at, ScmpCompareOp::Equal, value);

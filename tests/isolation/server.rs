@@ -205,11 +205,8 @@ async fn role_breached() {
 /// Where tasks run nothing waits for a zygote: it starts on another thread, or, as that can't be seen in
 /// time, not on this one.
 #[tokio::test]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a thread that may start processes has to be there before"
-)]
 async fn tasks_wait_for_no_zygote() {
+    // Where processes may be started has to be there before.
     tokio::task::spawn_blocking(|| ()).await.expect("a thread for what blocks");
     lies::start_nothing();
     assert!(Launcher::start().is_err(), "this thread can start one");

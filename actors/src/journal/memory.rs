@@ -17,8 +17,8 @@ impl Memory {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn append(&self, append: Append) -> Result<(), AppendError> {
-        check(&append)?;
+    pub(super) fn append(&self, append: &Append) -> Result<(), AppendError> {
+        check(append)?;
         let Append { head, entries } = append;
         let mut tasks = self.tasks();
         let found = tasks.get(&head.agent, &head.task).map_or(0, |known| known.entries);
@@ -41,7 +41,7 @@ impl Memory {
         known.entries += entries.len() as u64;
         let bytes = |entry: &Entry| (entry.key.len() + entry.parcel.as_bytes().len()) as u64;
         known.bytes += entries.iter().map(bytes).sum::<u64>();
-        known.place.extend(entries);
+        known.place.extend(entries.iter().cloned());
         tasks.put(&head.agent, &head.task, known);
         Ok(())
     }

@@ -194,7 +194,7 @@ impl Store {
         match self {
             Self::Memory(memory) => {
                 for Waiting { appends, reply, .. } in batch {
-                    let appends = appends.into_iter();
+                    let appends = appends.iter();
                     let _gone = reply.send(appends.map(|append| memory.append(append)).collect());
                 }
                 None
@@ -207,21 +207,20 @@ impl Store {
         }
     }
 
-    /// Appends to one task right here. What would have to be waited for is given back: another commit
-    /// that is under way, or the end of all work.
+    /// Appends to one task right here, unless something would have to be waited for: another commit that
+    /// is under way, or the end of all work.
     pub(super) fn append_here(
         &self,
-        append: Append,
+        append: &Append,
         clock: &Clock,
-    ) -> Result<Result<(), AppendError>, Append> {
+    ) -> Option<Result<(), AppendError>> {
         match self {
-            Self::Memory(memory) => Ok(memory.append(append)),
+            Self::Memory(memory) => Some(memory.append(append)),
             Self::Embedded(embedded) => {
-                let Ok(_here) = embedded.work.try_read() else { return Err(append) };
-                let answers = embedded.try_commit(slice::from_ref(&append), clock);
-                answers.and_then(|mut answers| answers.pop()).ok_or(append)
+                let _here = embedded.work.try_read().ok()?;
+                embedded.try_commit(slice::from_ref(append), clock)?.pop()
             }
-            Self::Postgres(_) => Err(append),
+            Self::Postgres(_) => None,
         }
     }
 

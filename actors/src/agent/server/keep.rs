@@ -60,15 +60,11 @@ impl AgentServer {
         let Some(append) = append else { return };
         // What comes beside others goes together with them.
         let alone = context.address().mailbox_depth() == 0;
-        let sent = if alone {
-            self.history.journal.append_here(append, context.clock())
-        } else {
-            Err(append)
-        };
-        let append = match sent {
-            Ok(result) => return self.here.push_back((task.to_owned(), result)),
-            Err(append) => append,
-        };
+        let here =
+            if alone { self.history.journal.append_here(&append, context.clock()) } else { None };
+        if let Some(result) = here {
+            return self.here.push_back((task.to_owned(), result));
+        }
         let flight = Flight { task: task.to_owned(), append };
         let refused = match &self.courier {
             Some(courier) => courier.send(flight),
