@@ -1,4 +1,5 @@
-//! The way to a journal past its mailbox, for appends that are done sooner than they are sent.
+//! The way to a journal past its mailbox, for appends that are done sooner than they are sent. They may overtake
+//! what waits there, which is of other tasks: an agent has one append of a task on its way at a time.
 
 use std::sync::Arc;
 

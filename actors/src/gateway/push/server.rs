@@ -1,5 +1,6 @@
 //! The server for push notifications: keeps the configurations, and has one supervised actor per
-//! configuration that delivers.
+//! configuration that delivers. Long, because places, configurations and what the store has to take of them
+//! are one state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
