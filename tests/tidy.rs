@@ -23,6 +23,8 @@ const UNSAFE_FILES: &[&str] = &[
     "kernel/src/parcel.rs",
     // The constructor that diverts a zygote before `main`.
     "sandbox/src/zygote/entry.rs",
+    // What a program's process does to itself on a Unix that isn't Linux, and how that is reaped.
+    "sandbox/src/portable/sys.rs",
     // Forking in the zygote, with the promise that it has one thread.
     "sandbox/src/zygote/owner.rs",
     "sandbox/src/zygote/seedlings.rs",

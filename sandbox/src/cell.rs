@@ -6,9 +6,10 @@ use crate::{
     error::{LaunchError, LauncherError},
     launcher::Launcher,
     level::Level,
+    output::Collected,
     profile::{Profile, ProfileBuilder},
     program::Program,
-    running::{Collected, Running},
+    running::Running,
 };
 
 /// What a cell may use, and the way to run programs in it. Every run has a fresh cell: nothing that

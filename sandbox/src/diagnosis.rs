@@ -158,6 +158,9 @@ pub enum Remedy {
     LoosenContainer,
     /// Nothing here; the cell has to run on another machine.
     AnotherHost,
+    /// Let the profile do without it ([`allow_degraded`](crate::ProfileBuilder::allow_degraded)), or use
+    /// another host.
+    DoWithout,
     /// Give the program a control group that it may divide: `systemd-run --user --scope -p
     /// Delegate=yes`, or `Delegate=yes` in its unit.
     DelegateCgroup,
@@ -182,6 +185,9 @@ impl fmt::Display for Remedy {
                 f.write_str("allow namespaces and mounts in the container's system call filter and capabilities")
             }
             Self::AnotherHost => f.write_str("use another host"),
+            Self::DoWithout => {
+                f.write_str("let the profile do without it (`allow_degraded`), or use another host")
+            }
             Self::DelegateCgroup => f.write_str(
                 "start it with `systemd-run --user --scope -p Delegate=yes`, or set Delegate=yes in its unit",
             ),

@@ -21,8 +21,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LauncherError {
-    /// The operating system isn't Linux.
-    #[error("cells need Linux")]
+    /// The operating system isn't Linux, and has nothing to attack but level `minimal`, which is no
+    /// sandbox.
+    #[error("it needs Linux")]
     NotLinux,
     /// The control socket could not be made.
     #[error("no control socket")]

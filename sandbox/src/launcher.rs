@@ -12,6 +12,7 @@ mod warm;
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
+    apart::apart,
     diagnosis::{Facts, Reason, Remedy, diagnose},
     doctor::Finding,
     error::{LaunchError, LauncherError},
@@ -74,16 +75,6 @@ impl Shared {
             Kind::Minimal => &self.minimal,
             Kind::Cells => &self.cells,
         }
-    }
-}
-
-/// Does what blocks on a thread of the runtime's that is there for that.
-pub(crate) async fn apart<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LauncherError> + Send + 'static,
-) -> Result<T, LauncherError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(stopping) => Err(LauncherError::Spawn { source: std::io::Error::other(stopping) }),
     }
 }
 
@@ -425,9 +416,6 @@ type Offered = (Arc<Zygote>, Offer, Vec<Layer>);
 pub(crate) fn ending(status: i32) -> crate::report::End {
     match crate::linux::sys::process::ending(status) {
         Ending::Exited(code) => crate::report::End::Exited(code),
-        Ending::Signalled(libc::SIGXCPU) => crate::report::End::CpuTime,
-        Ending::Signalled(libc::SIGXFSZ) => crate::report::End::FileSize,
-        Ending::Signalled(libc::SIGSYS) => crate::report::End::ForeignCall,
-        Ending::Signalled(signal) => crate::report::End::Signalled(signal),
+        Ending::Signalled(signal) => crate::report::End::of_signal(signal),
     }
 }

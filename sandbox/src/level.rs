@@ -136,7 +136,7 @@ pub enum Layer {
 
 impl Layer {
     /// Whether a profile that [may](crate::ProfileBuilder::allow_degraded) can do without it where the
-    /// host can't give it.
+    /// host can't give it. On other systems than Linux that's so for all that [`Level::Minimal`] has.
     ///
     /// ```
     /// use neuroflow_sandbox::Layer;
@@ -144,7 +144,13 @@ impl Layer {
     /// assert!(Layer::Landlock.is_dispensable() && !Layer::NetworkNamespace.is_dispensable());
     /// ```
     pub const fn is_dispensable(self) -> bool {
-        matches!(self, Self::Cgroup | Self::Seccomp | Self::Landlock | Self::OwnIdentity)
+        match self {
+            Self::Cgroup | Self::Seccomp | Self::Landlock | Self::OwnIdentity => true,
+            Self::ResourceLimits | Self::NoNewPrivileges | Self::Session | Self::ProcessTree => {
+                cfg!(not(target_os = "linux"))
+            }
+            _ => false,
+        }
     }
 }
 

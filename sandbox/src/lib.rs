@@ -15,7 +15,7 @@
         dead_code,
         unused_imports,
         clippy::drop_non_drop,
-        reason = "plans and protocol are for launchers, which need Linux"
+        reason = "plans and protocol are for the launcher that needs Linux"
     )
 )]
 
@@ -25,6 +25,7 @@ pub mod limits;
 mod absent;
 mod account;
 mod admission;
+mod apart;
 mod cell;
 mod diagnosis;
 mod doctor;
@@ -49,6 +50,12 @@ mod output;
 #[cfg(target_os = "linux")]
 mod overlay;
 mod plan;
+#[cfg(any(not(target_os = "linux"), test))]
+#[cfg_attr(
+    target_os = "linux",
+    allow(unreachable_pub, dead_code, reason = "on Linux its tests are all that uses it")
+)]
+mod portable;
 mod profile;
 mod program;
 mod report;
@@ -64,7 +71,11 @@ mod zygote;
 mod linux;
 
 #[cfg(not(target_os = "linux"))]
-use absent::{input, launcher, running, seccomp};
+use absent::{input, seccomp};
+#[cfg(not(target_os = "linux"))]
+use portable as launcher;
+#[cfg(not(target_os = "linux"))]
+use portable as running;
 
 pub use account::{GroupUsage, LimitHit};
 pub use cell::{Cell, RunError};
@@ -89,6 +100,7 @@ pub use launcher::{Launcher, Warm};
 pub use level::{Boundary, Layer, Level};
 pub use meter::{CellMeter, Uncounted};
 pub use network::{EgressLimit, EgressLimits, Network, NetworkError, Rule, RuleField, Secret};
+pub use output::{Collected, Output};
 #[cfg(target_os = "linux")]
 pub use overlay::{
     ApplyError, Change, ChangeKind, Changes, ChangesError, Node, Overlay, Refused, RefusedReason,
@@ -97,7 +109,7 @@ pub use plan::ProgramError;
 pub use profile::{Profile, ProfileBuilder, ProfileError, Setting};
 pub use program::Program;
 pub use report::{Denial, End, Report, Stage, Stages, Truncated, Usage};
-pub use running::{CellInput, Collected, Output, Running};
+pub use running::{CellInput, Running};
 pub use seccomp::{CacheError, FilterError, SeccompError, SeccompProfile};
 #[cfg(target_os = "linux")]
 pub use seccomp::{ConditionProblem, Counted, Place, Section};

@@ -106,6 +106,13 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// How long a zygote may take to end in good order: it kills its cells and removes their groups.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 
+/// How long the output of a program that has ended is read on while somebody that can't be ended holds its
+/// streams open; only on systems where there may be such a one. What was written before is there at once.
+pub const STRAY_OUTPUT_WAIT: Duration = Duration::from_millis(200);
+/// How often a process group is killed at a time: a process that forks meanwhile leaves a child behind on
+/// some systems, and hardly three times in a row unless it means to.
+pub const GROUP_KILLS: u32 = 3;
+
 /// Bytes of one piece of output: half a pipe, so that the writer goes on while the reader handles
 /// the piece.
 pub const CHUNK_BYTES: usize = 32 << 10;

@@ -8,6 +8,7 @@ mod encode;
 mod view;
 
 use std::{
+    borrow::Cow,
     ffi::OsStr,
     path::{Path, PathBuf},
 };
@@ -299,39 +300,59 @@ fn plan_ancestors(plan: &mut Encoder, path: &Path) {
 }
 
 fn plan_program(plan: &mut Encoder, profile: &Profile, program: &Program) {
-    let home = if profile.level == Level::Minimal { "/" } else { WORKDIR };
-    plan.start_directory(program.start_directory().unwrap_or(Path::new(home)));
-
-    let defaults = [("PATH", SEARCH_PATH), ("HOME", home), ("LANG", "C.UTF-8")];
-    let named = |name: &str| profile.variables.iter().find(|(known, _)| known == name);
-    for (name, value) in defaults {
-        if named(name).is_none() {
-            plan.variable(OsStr::new(name), OsStr::new(value));
-        }
+    plan.start_directory(start_directory(profile, program));
+    for (name, value) in environment(profile) {
+        plan.variable(name, &value);
     }
-    if profile.has_egress() {
-        for name in PROXY_VARIABLES.into_iter().filter(|name| named(name).is_none()) {
-            let proxy = format!("http://127.0.0.1:{}", limits::EGRESS_PORT);
-            plan.variable(OsStr::new(name), OsStr::new(&proxy));
-        }
+    for candidate in candidates(profile, program) {
+        plan.candidate(&candidate);
     }
-    for (name, value) in &profile.variables {
-        plan.variable(name, value);
-    }
-
-    let path = program.path();
-    if path.as_encoded_bytes().contains(&b'/') {
-        plan.candidate(Path::new(path));
-    } else {
-        let search = named("PATH").map_or(OsStr::new(SEARCH_PATH), |(_, value)| value.as_os_str());
-        for directory in std::env::split_paths(search).filter(|directory| directory.is_absolute()) {
-            plan.candidate(&directory.join(path));
-        }
-    }
-    plan.argument(path);
+    plan.argument(program.path());
     for argument in program.arguments() {
         plan.argument(argument);
     }
+}
+
+/// Where a cell's programs are at home.
+fn home(profile: &Profile) -> &'static str {
+    if profile.level == Level::Minimal { "/" } else { WORKDIR }
+}
+
+/// Where the program starts.
+pub(crate) fn start_directory<'a>(profile: &Profile, program: &'a Program) -> &'a Path {
+    program.start_directory().unwrap_or(Path::new(home(profile)))
+}
+
+/// The program's variables: a fixed minimum, and what the profile names.
+pub(crate) fn environment(profile: &Profile) -> Vec<(&OsStr, Cow<'_, OsStr>)> {
+    let is_free = |name: &str| !profile.variables.iter().any(|(known, _)| known == name);
+    let mut all = Vec::new();
+    for (name, value) in [("PATH", SEARCH_PATH), ("HOME", home(profile)), ("LANG", "C.UTF-8")] {
+        if is_free(name) {
+            all.push((OsStr::new(name), Cow::Borrowed(OsStr::new(value))));
+        }
+    }
+    if profile.has_egress() {
+        for name in PROXY_VARIABLES.into_iter().filter(|name| is_free(name)) {
+            let proxy = format!("http://127.0.0.1:{}", limits::EGRESS_PORT);
+            all.push((OsStr::new(name), Cow::Owned(proxy.into())));
+        }
+    }
+    let named = profile.variables.iter();
+    all.extend(named.map(|(name, value)| (name.as_os_str(), Cow::Borrowed(value.as_os_str()))));
+    all
+}
+
+/// Where the program may be, in the order in which it is tried.
+pub(crate) fn candidates(profile: &Profile, program: &Program) -> Vec<PathBuf> {
+    let path = program.path();
+    if path.as_encoded_bytes().contains(&b'/') {
+        return vec![path.into()];
+    }
+    let named = profile.variables.iter().find(|(name, _)| name == "PATH");
+    let search = named.map_or(OsStr::new(SEARCH_PATH), |(_, value)| value.as_os_str());
+    let places = std::env::split_paths(search).filter(|directory| directory.is_absolute());
+    places.map(|directory| directory.join(path)).collect()
 }
 
 /// The kernel's sixteen resources, in the order in which a plan lists them.
@@ -382,7 +403,7 @@ impl Resource {
 }
 
 /// The value of every resource; none is left out by oversight, because the match is complete.
-fn resources(profile: &Profile, groups: bool) -> [u64; RESOURCES] {
+pub(crate) fn resources(profile: &Profile, groups: bool) -> [u64; RESOURCES] {
     Resource::ALL.map(|resource| match resource {
         // A process with many threads may use many times the wall time; more than this is an error
         // in accounting.

@@ -97,6 +97,19 @@ pub enum End {
     LauncherLost,
 }
 
+impl End {
+    /// The end of a program that a signal has ended, which says for some what limit it ran into.
+    #[cfg(unix)]
+    pub(crate) fn of_signal(signal: i32) -> Self {
+        match signal {
+            libc::SIGXCPU => Self::CpuTime,
+            libc::SIGXFSZ => Self::FileSize,
+            libc::SIGSYS => Self::ForeignCall,
+            signal => Self::Signalled(signal),
+        }
+    }
+}
+
 /// What a cell used.
 ///
 /// ```

@@ -17,7 +17,6 @@ use std::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub use self::input::CellInput;
-pub use crate::output::{Collected, Output};
 use crate::{
     errno::Errno,
     launcher::{Claim, Zygote},
@@ -28,6 +27,7 @@ use crate::{
         socket::{self, Wait},
         watch::watch,
     },
+    output::{Collected, Output, Quota, Source},
     overlay::Overlay,
     profile::Profile,
     program::Program,
@@ -36,7 +36,7 @@ use crate::{
 };
 use egressing::Egressing;
 pub(crate) use patience::Patience;
-use state::{Source, State};
+use state::State;
 
 /// A running program and everything it has started.
 ///
@@ -67,6 +67,7 @@ pub struct Running {
     report: Option<AsyncFd<OwnedFd>>,
     process: Process,
     state: State,
+    quota: Quota,
     buffer: Box<[u8]>,
     /// Which stream is asked first, so that a loud one doesn't silence the other.
     stderr_first: bool,
@@ -105,7 +106,7 @@ impl Running {
             let pipe = watch(pipe, Interest::WRITABLE)?;
             stdin = Some(Input { pipe, bytes: program.piped_input().to_vec(), written: 0 });
         }
-        let mut state = State::new(profile.output_bytes);
+        let mut state = State::new();
         for record in parts.heard {
             state.hear(Some(record));
         }
@@ -123,6 +124,7 @@ impl Running {
             report: Some(parts.report),
             process: parts.process,
             state,
+            quota: Quota::new(profile.output_bytes),
             buffer: vec![0; limits::CHUNK_BYTES].into_boxed_slice(),
             stderr_first: false,
             terms: Terms {
@@ -290,7 +292,7 @@ impl Running {
             stages: self.terms.stages,
             prepared: self.terms.prepared,
             forked: self.terms.forked,
-            truncated: self.state.truncated(),
+            truncated: self.quota.truncated(),
         }
     }
 
@@ -340,7 +342,7 @@ impl Running {
             *slot = None;
             return Poll::Ready(None);
         }
-        let taken = self.state.take(source, length);
+        let taken = self.quota.take(source, length);
         if taken < length {
             self.end(End::OutputLimit);
             // Nothing more is to be had, and a closed pipe also ends writers that nobody could
@@ -348,12 +350,7 @@ impl Running {
             self.stdout = None;
             self.stderr = None;
         }
-        let bytes = self.buffer.get(..taken).unwrap_or_default().to_vec();
-        Poll::Ready(match source {
-            _ if bytes.is_empty() => None,
-            Source::Stdout => Some(Output::Stdout(bytes)),
-            Source::Stderr => Some(Output::Stderr(bytes)),
-        })
+        Poll::Ready(source.piece(self.buffer.get(..taken).unwrap_or_default()))
     }
 
     /// Writes input as far as the program reads it.

@@ -14,17 +14,19 @@ use neuroflow_kernel::{
 use tokio::sync::watch;
 
 use crate::admission::{Admission, Bounds, Decision};
+use crate::apart::apart;
 use crate::error::LaunchError;
 use crate::escape::{Suite, SuiteError};
 use crate::exec::{Ended, Exec, ExecEvent, ExecRefused, How, SandboxCommand, Service, Stream};
 use crate::interpreter::Interpreter;
-use crate::launcher::{Launcher, Warm, apart};
+use crate::launcher::{Launcher, Warm};
 use crate::limits::{self, SERVICE_GRACE, SERVICE_START};
 use crate::meter::{CellMeter, Uncounted};
+use crate::output::Output;
 use crate::profile::Profile;
 use crate::program::Program;
 use crate::report::{End, Report};
-use crate::running::{CellInput, Output, Running};
+use crate::running::{CellInput, Running};
 
 type Replies = ReplySink<Parcel<ExecEvent>>;
 

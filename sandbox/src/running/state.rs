@@ -1,27 +1,18 @@
-//! What is known about a cell's end, and how much it has written. Pure.
+//! What is known about a cell's end. Pure.
 
 use std::collections::BTreeMap;
 
 use crate::{
     account::GroupUsage,
     limits,
-    report::{Denial, End, Truncated, Usage},
+    report::{Denial, End, Usage},
     seccomp::{Observed, names},
     zygote::protocol::{Cause, Record},
 };
 
-/// One of a cell's two output streams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    Stdout,
-    Stderr,
-}
-
 /// Puts together what host, zygote and first process know.
 #[derive(Debug)]
 pub(super) struct State {
-    output_left: u64,
-    truncated: Truncated,
     /// Why we ended it, if we did.
     asked: Option<End>,
     /// How the program ended by itself.
@@ -37,10 +28,8 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(output_bytes: u64) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            output_left: output_bytes,
-            truncated: Truncated::default(),
             asked: None,
             ended: None,
             reaped: None,
@@ -48,21 +37,6 @@ impl State {
             denied: BTreeMap::new(),
             observed: None,
         }
-    }
-
-    /// How many of `length` bytes may be passed on. Fewer than `length` means that the limit is
-    /// reached.
-    pub(super) fn take(&mut self, source: Source, length: usize) -> usize {
-        let allowed = usize::try_from(self.output_left).unwrap_or(usize::MAX).min(length);
-        self.output_left =
-            self.output_left.saturating_sub(u64::try_from(allowed).unwrap_or(u64::MAX));
-        if allowed < length {
-            match source {
-                Source::Stdout => self.truncated.stdout = true,
-                Source::Stderr => self.truncated.stderr = true,
-            }
-        }
-        allowed
     }
 
     /// The first reason counts. A program that had ended by then ended by itself, except that lost
@@ -150,10 +124,6 @@ impl State {
         let reaped = self.reaped.map(|(_, usage)| usage);
         reaped.or(self.ended.map(|(_, usage)| usage)).unwrap_or_default()
     }
-
-    pub(super) fn truncated(&self) -> Truncated {
-        self.truncated
-    }
 }
 
 #[cfg(test)]
@@ -173,11 +143,11 @@ mod tests {
     #[test]
     fn a_kill_for_want_of_memory_is_told_apart() {
         let groups = GroupUsage { oom_kills: Some(1), ..GroupUsage::default() };
-        let mut state = State::new(10);
+        let mut state = State::new();
         state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
         state.hear(Some(Record::Reaped { cause: Cause::Memory, usage: USAGE, groups }));
         assert_eq!(state.end(), End::Memory);
-        let mut state = State::new(10);
+        let mut state = State::new();
         state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
         state.hear(Some(reaped(Cause::None)));
         assert_eq!(state.end(), End::Signalled(9));
@@ -185,7 +155,7 @@ mod tests {
 
     #[test]
     fn refused_calls_are_named_and_counted() {
-        let mut state = State::new(10);
+        let mut state = State::new();
         for count in [1, 4] {
             state.hear(Some(Record::Denied { number: 165, count }));
         }
@@ -194,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_program_ends_by_itself() {
-        let mut state = State::new(10);
+        let mut state = State::new();
         assert!(!state.hear(Some(Record::Ended { status: 3 << 8, usage: Usage::default() })));
         state.ask_to_end(End::Cancelled);
         assert!(state.hear(Some(reaped(Cause::None))));
@@ -204,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_first_reason_counts() {
-        let mut state = State::new(10);
+        let mut state = State::new();
         state.ask_to_end(End::WallTime);
         state.ask_to_end(End::Cancelled);
         assert!(state.hear(Some(reaped(Cause::None))));
@@ -213,25 +183,20 @@ mod tests {
 
     #[test]
     fn silence_is_a_lost_launcher_and_a_bare_end_is_a_kill() {
-        let mut state = State::new(10);
+        let mut state = State::new();
         assert!(state.hear(None));
         assert_eq!(state.end(), End::LauncherLost);
-        let mut state = State::new(10);
+        let mut state = State::new();
         assert!(state.hear(Some(reaped(Cause::None))));
         assert_eq!(state.end(), End::Killed);
-        let mut state = State::new(10);
+        let mut state = State::new();
         assert!(state.hear(Some(reaped(Cause::WallTime))));
         assert_eq!(state.end(), End::WallTime);
     }
 
     #[test]
-    fn output_is_counted_over_both_streams() {
-        let mut state = State::new(10);
-        assert_eq!(state.take(Source::Stdout, 6), 6);
-        assert_eq!(state.take(Source::Stderr, 4), 4);
-        assert_eq!(state.truncated(), Truncated::default());
-        assert_eq!(state.take(Source::Stderr, 1), 0);
-        assert_eq!(state.truncated(), Truncated { stdout: false, stderr: true });
+    fn lost_output_is_never_passed_over() {
+        let mut state = State::new();
         assert!(!state.hear(Some(Record::Ended { status: 0, usage: USAGE })));
         state.ask_to_end(End::OutputLimit);
         assert_eq!(state.end(), End::OutputLimit);
