@@ -362,6 +362,16 @@ impl Launcher {
         Draft::new(profile, zygote.abilities(), &self.shared.filters, interpreter)
     }
 
+    /// A draft for a launch; a filter that isn't at hand is compiled on another thread.
+    async fn drafted(&self, zygote: &Zygote, profile: &Profile) -> Result<Draft, LaunchError> {
+        let abilities = zygote.abilities();
+        if let Some(draft) = Draft::at_hand(profile, abilities, &self.shared.filters)? {
+            return Ok(draft);
+        }
+        let (shared, profile) = (Arc::clone(&self.shared), profile.clone());
+        apart(move || Ok(Draft::new(&profile, abilities, &shared.filters, None))).await?
+    }
+
     async fn start_cell(
         &self,
         profile: &Profile,
@@ -373,7 +383,7 @@ impl Launcher {
         let mut is_repeated = false;
         loop {
             let (zygote, restarted) = self.seated(kind).await?;
-            let Draft { plan, degraded, .. } = self.draft(&zygote, profile, None)?;
+            let Draft { plan, degraded, .. } = self.drafted(&zygote, profile).await?;
             let terms = Terms { profile, program, degraded, order };
             match begin::launch(&zygote, &plan, &terms).await {
                 Ok(cell) => {

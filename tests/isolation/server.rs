@@ -202,6 +202,27 @@ async fn role_breached() {
     kernel.stop().await;
 }
 
+/// A filter is compiled, and its file written, on another thread than the one that tasks run on: this one's
+/// files get no name.
+#[tokio::test]
+async fn tasks_compile_no_filter() {
+    let place = std::env::temp_dir().join(format!("filters-of-tasks-{}", std::process::id()));
+    let launcher = Launcher::start_with_cache(&place).expect("a launcher");
+    // The thread that does it has to be there before.
+    tokio::task::spawn_blocking(|| ()).await.expect("a thread for what blocks");
+    for call in ["rename", "renameat", "renameat2"] {
+        lies::tell(call, None, false);
+    }
+    let profile = standard().build().expect("a profile");
+    let done = launcher.launch(&profile, &sh("exit 4")).await.expect("a cell").finish().await;
+    let is_named =
+        |file: std::fs::DirEntry| file.path().extension().is_some_and(|end| end == "bpf");
+    let files = std::fs::read_dir(&place).expect("the directory");
+    let named = files.map(|file| is_named(file.expect("an entry"))).collect::<Vec<_>>();
+    std::fs::remove_dir_all(&place).ok();
+    assert_eq!((done.end, named), (End::Exited(4), vec![true]));
+}
+
 /// Where tasks run nothing waits for a zygote: it starts on another thread, or, as that can't be seen in
 /// time, not on this one.
 #[tokio::test]

@@ -27,31 +27,49 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Takes the milliseconds in which a filter is compiled, if it wasn't before.
     pub(super) fn new(
         profile: &Profile,
         abilities: Abilities,
         filters: &Filters,
         interpreter: Option<&Interpreter>,
     ) -> Result<Self, LaunchError> {
-        let mut degraded = Vec::new();
-        for layer in profile.level.layers().iter().copied() {
-            let io = profile.limits_io();
-            if let Some((reason, remedy)) = abilities.lacks(layer, io) {
-                if !profile.allow_degraded {
-                    return Err(LaunchError::Unavailable { layer, reason, remedy });
-                }
-                degraded.push(layer);
-            }
-        }
+        let lacks = lacking(profile, abilities)?;
+        let filter = if filters_calls(profile, &lacks) { Some(filters.of(profile)?) } else { None };
+        Self::with(profile, abilities, filter.as_ref(), lacks, interpreter)
+    }
+
+    /// The same without such a wait; nothing if the filter has to be compiled.
+    pub(super) fn at_hand(
+        profile: &Profile,
+        abilities: Abilities,
+        filters: &Filters,
+    ) -> Result<Option<Self>, LaunchError> {
+        let lacks = lacking(profile, abilities)?;
+        let filter = if filters_calls(profile, &lacks) {
+            let Some(known) = filters.known(profile) else { return Ok(None) };
+            Some(known)
+        } else {
+            None
+        };
+        Self::with(profile, abilities, filter.as_ref(), lacks, None).map(Some)
+    }
+
+    fn with(
+        profile: &Profile,
+        abilities: Abilities,
+        filter: Option<&Found>,
+        degraded: Vec<Layer>,
+        interpreter: Option<&Interpreter>,
+    ) -> Result<Self, LaunchError> {
         let gives =
             |layer: Layer| profile.level.layers().contains(&layer) && !degraded.contains(&layer);
-        let filter = if gives(Layer::Seccomp) { Some(filters.of(profile)?) } else { None };
-        let ahead = filter.as_ref().is_none_or(|(_, ahead)| *ahead);
+        let ahead = filter.is_none_or(|(_, ahead)| *ahead);
         let modules = interpreter.map(Interpreter::joined);
         let means = Means {
             landlock: if gives(Layer::Landlock) { abilities.landlock } else { 0 },
             groups: gives(Layer::Cgroup),
-            filter: filter.as_ref().map(|(filter, _)| filter.program()),
+            filter: filter.map(|(filter, _)| filter.program()),
             learn: profile.learn,
             ahead,
             interpreter: modules.as_deref(),
@@ -62,6 +80,25 @@ impl Draft {
         }
         Ok(Self { plan, degraded, ahead })
     }
+}
+
+/// What the cell has to do without, if it may.
+fn lacking(profile: &Profile, abilities: Abilities) -> Result<Vec<Layer>, LaunchError> {
+    let mut degraded = Vec::new();
+    for layer in profile.level.layers().iter().copied() {
+        let io = profile.limits_io();
+        if let Some((reason, remedy)) = abilities.lacks(layer, io) {
+            if !profile.allow_degraded {
+                return Err(LaunchError::Unavailable { layer, reason, remedy });
+            }
+            degraded.push(layer);
+        }
+    }
+    Ok(degraded)
+}
+
+fn filters_calls(profile: &Profile, lacks: &[Layer]) -> bool {
+    profile.level.layers().contains(&Layer::Seccomp) && !lacks.contains(&Layer::Seccomp)
 }
 
 impl Abilities {
@@ -100,7 +137,12 @@ pub(super) struct Filters {
     /// The lists of the levels, once they are read.
     builtin: Mutex<Vec<(Level, SeccompProfile)>>,
     learning: OnceLock<Filter>,
+    /// Held while a filter is made, so that of many who want a new one at once, one makes it.
+    making: Mutex<()>,
 }
+
+/// A filter, and whether it leaves room for a program's process that is made ahead.
+type Found = (Filter, bool);
 
 impl Filters {
     /// Filters that are also kept in a directory, for the next launcher.
@@ -108,31 +150,54 @@ impl Filters {
         Ok(Self { cache: Cache::in_directory(path)?, ..Self::default() })
     }
 
-    /// The filter, and whether it leaves room for a program's process that is made ahead.
-    fn of(&self, profile: &Profile) -> Result<(Filter, bool), LaunchError> {
+    /// The profile's filter, if it was made before.
+    fn known(&self, profile: &Profile) -> Option<Found> {
         if profile.learn {
-            if let Some(filter) = self.learning.get() {
-                return Ok((filter.clone(), false));
-            }
-            let filter = seccomp::compile::learning()?;
-            return Ok((self.learning.get_or_init(|| filter).clone(), false));
+            return Some((self.learning.get()?.clone(), false));
         }
-        let inet = profile.has_loopback() || profile.has_egress();
-        let options = FilterOptions { inet, deny: Deny::Notify };
         let list = match &profile.seccomp {
             Some(own) => SeccompProfile::clone(own),
             None => self.builtin(profile.level)?,
         };
-        Ok((self.cache.filter(&list, options)?, list.has_room_ahead()))
+        Some((self.cache.kept(&list, options(profile))?, list.has_room_ahead()))
     }
 
-    fn builtin(&self, level: Level) -> Result<SeccompProfile, LaunchError> {
-        let mut known = self.builtin.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, list)) = known.iter().find(|(other, _)| *other == level) {
-            return Ok(list.clone());
+    /// The profile's filter; made now if it wasn't before.
+    fn of(&self, profile: &Profile) -> Result<Found, LaunchError> {
+        if let Some(known) = self.known(profile) {
+            return Ok(known);
         }
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.known(profile) {
+            return Ok(known);
+        }
+        if profile.learn {
+            let filter = seccomp::compile::learning()?;
+            return Ok((self.learning.get_or_init(|| filter).clone(), false));
+        }
+        let list = match &profile.seccomp {
+            Some(own) => SeccompProfile::clone(own),
+            None => match self.builtin(profile.level) {
+                Some(known) => known,
+                None => self.read_builtin(profile.level)?,
+            },
+        };
+        Ok((self.cache.filter(&list, options(profile))?, list.has_room_ahead()))
+    }
+
+    fn builtin(&self, level: Level) -> Option<SeccompProfile> {
+        let known = self.builtin.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(other, _)| *other == level).map(|(_, list)| list.clone())
+    }
+
+    fn read_builtin(&self, level: Level) -> Result<SeccompProfile, LaunchError> {
         let list = SeccompProfile::builtin(level)?;
+        let mut known = self.builtin.lock().unwrap_or_else(PoisonError::into_inner);
         known.push((level, list.clone()));
         Ok(list)
     }
+}
+
+fn options(profile: &Profile) -> FilterOptions {
+    FilterOptions { inet: profile.has_loopback() || profile.has_egress(), deny: Deny::Notify }
 }

@@ -42,14 +42,19 @@ impl Cache {
         Ok(Self { kept: Mutex::default(), directory })
     }
 
-    /// The filter of a profile; compiled if it isn't there.
+    /// The filter of a profile, if it's in memory.
+    pub(crate) fn kept(&self, profile: &SeccompProfile, options: FilterOptions) -> Option<Filter> {
+        self.find(&Key { profile: profile.shared_text(), options })
+    }
+
+    /// The filter of a profile; read or compiled if it isn't in memory.
     pub(crate) fn filter(
         &self,
         profile: &SeccompProfile,
         options: FilterOptions,
     ) -> Result<Filter, FilterError> {
         let key = Key { profile: profile.shared_text(), options };
-        if let Some(filter) = self.kept(&key) {
+        if let Some(filter) = self.find(&key) {
             return Ok(filter);
         }
         let whole = self.directory.as_ref().map(|directory| (directory, key.whole()));
@@ -67,7 +72,7 @@ impl Cache {
         Ok(filter)
     }
 
-    fn kept(&self, key: &Key) -> Option<Filter> {
+    fn find(&self, key: &Key) -> Option<Filter> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let at = kept.iter().position(|(known, _)| known == key)?;
         let found = kept.remove(at)?;
