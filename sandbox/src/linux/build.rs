@@ -44,14 +44,15 @@ pub(super) fn enter_groups(nest: &Nest<'_>) -> Result<(), Failure> {
     process::unshare(NEW_CGROUP).at(Step::Clone)
 }
 
-/// Ids and a root: what cells have in common. Returns what a fork of an interpreter needs to come in,
-/// if one `is_invited`.
+/// Ids and a root: what cells have in common. Returns the process's own directory below the zygote's
+/// `/proc`, since the cell may have none, and what a fork of an interpreter needs to come in, if one
+/// `is_invited`.
 pub(super) fn settle(
     nest: &Nest<'_>,
     ground: Ground,
     is_invited: bool,
     clock: &mut Clock,
-) -> Result<Option<Ticket>, Failure> {
+) -> Result<(OwnedFd, Option<Ticket>), Failure> {
     credentials::start_session().at(Step::StartSession)?;
     clock.lap();
     let own = file::open(c"/proc/self", libc::O_PATH | libc::O_CLOEXEC).at(Step::WriteIdMap)?;
@@ -65,7 +66,7 @@ pub(super) fn settle(
     root::change(nest.root.as_fd(), proc.as_ref().map(AsFd::as_fd))?;
     mounted::verify(own.as_fd(), ground)?;
     clock.lap();
-    Ok(ticket)
+    Ok((own, ticket))
 }
 
 /// What there is when the cell is ready for its program.
@@ -87,20 +88,22 @@ pub(super) enum Ahead {
     Rules(Option<OwnedFd>),
 }
 
-/// What the plan says, in a process that has settled.
+/// What the plan says, in a process that has settled. `own` is its directory below the zygote's `/proc`.
 pub(super) fn fit(
-    launch: &Launch<'_>,
+    launch: &mut Launch<'_>,
+    own: BorrowedFd<'_>,
     ahead: Ahead,
     privileged: bool,
     clock: &mut Clock,
 ) -> Result<Built, Failure> {
-    let Launch { plan, capabilities, ceilings, .. } = launch;
-    let (capabilities, ceilings, report) = (*capabilities, *ceilings, launch.report.as_fd());
+    let Launch { plan, stack, prepared, interpreter, .. } = launch;
+    let (capabilities, ceilings) = (launch.capabilities, launch.ceilings);
+    let report = launch.report.as_fd();
     let (is_bound, begun, ticket) = match ahead {
         Ahead::Nothing { ticket } => (false, None, ticket),
         Ahead::Rules(begun) => (true, begun, None),
     };
-    if let Some(upper) = root::furnish(plan, &launch.prepared)? {
+    if let Some(upper) = root::furnish(plan, prepared, own)? {
         let record = Record::Overlay.encode();
         socket::send(report, [&record, &[]], &[upper.as_fd()], Wait::Yes).at(Step::HideParts)?;
     }
@@ -114,7 +117,7 @@ pub(super) fn fit(
     if plan.landlock > 0 {
         let made = begun.map_or_else(|| landlock::begin(plan.ground()), Ok)?;
         landlock::complete(made.as_fd(), plan)?;
-        landlock::restrict(made.as_fd(), plan.ground())?;
+        landlock::restrict(made.as_fd(), plan.ground(), stack)?;
         rules = Some(made);
     }
     clock.lap();
@@ -123,7 +126,7 @@ pub(super) fn fit(
     let listener = filter.map(|filter| take_filter(filter).at(Step::LoadFilter)).transpose()?;
     let terms = Terms { plan, ceilings, capabilities, alone: privileged };
     let guest = ticket
-        .zip(launch.interpreter)
+        .zip(*interpreter)
         .map(|(ticket, invitation)| ticket.redeem(invitation, &terms, rules.as_ref()));
     Ok(Built { listener, guest: guest.transpose()?, lifeline: None })
 }

@@ -104,8 +104,9 @@ fn build(launch: &mut Launch<'_>, clock: &mut Clock) -> Result<Built, Failure> {
         // Under the filter there may be no making one.
         let is_ahead = launch.plan.ahead && !is_invited && matches!(launch.work, Work::Later);
         let lifeline = is_ahead.then(file::pipe).transpose().at(Step::StartProcess)?;
-        let ticket = settle(nest, launch.plan.ground(), is_invited, clock)?;
-        let built = fit(launch, Ahead::Nothing { ticket }, nest.privileged, clock)?;
+        let (own, ticket) = settle(nest, launch.plan.ground(), is_invited, clock)?;
+        let privileged = nest.privileged;
+        let built = fit(launch, own.as_fd(), Ahead::Nothing { ticket }, privileged, clock)?;
         Built { lifeline, ..built }
     } else {
         keep_only_needed(launch).at(Step::CloseDescriptors)?;

@@ -3,9 +3,9 @@
 //!
 //! Everything is asked for that the kernel's version knows; what a version doesn't know isn't
 //! promised. After the rules are in force, a file that permission bits and mounts would let everybody
-//! read must not open, no TCP port can be bound or connected to, and an abstract socket from before is
-//! out of reach: that is the proof that they are. The scope of signals is taken in the same word as that
-//! of sockets; it isn't tried, because no process outside has a number inside.
+//! read must not open, no TCP port can be bound or connected to, and neither an abstract socket nor a
+//! process from before is within reach: that is the proof that they are. No process outside has a number
+//! inside, so that process is a child which has ended and isn't reaped yet.
 
 use std::{
     ffi::CStr,
@@ -17,6 +17,7 @@ use super::{
     sys::{
         Result, credentials, file,
         landlock::{self as sys, Ruleset},
+        process::{self, Stack},
         socket,
     },
 };
@@ -86,15 +87,48 @@ pub(super) fn has_scopes(ground: Ground) -> bool {
 }
 
 /// Puts the calling process under these rules.
-pub(super) fn restrict(rules: BorrowedFd<'_>, ground: Ground) -> std::result::Result<(), Failure> {
-    let outside = has_scopes(ground).then(socket::abstract_one).transpose();
+pub(super) fn restrict(
+    rules: BorrowedFd<'_>,
+    ground: Ground,
+    stack: &mut Stack,
+) -> std::result::Result<(), Failure> {
+    let outside = has_scopes(ground).then(|| Outside::new(stack)).transpose();
     let outside = outside.at(Step::VerifyRules)?;
     sys::restrict_self(rules).at(Step::EnterRules)?;
     verify().at(Step::VerifyRules)?;
     if forbids_tcp(ground) {
         verify_tcp().at(Step::VerifyRules)?;
     }
-    outside.map_or(Ok(()), |outside| verify_scope(outside.as_fd())).at(Step::VerifyRules)
+    outside.map_or(Ok(()), Outside::verify).at(Step::VerifyRules)
+}
+
+/// What is there before the rules, and so outside of them.
+struct Outside {
+    socket: OwnedFd,
+    /// A child that has ended: the caller has no other.
+    child: i32,
+}
+
+impl Outside {
+    fn new(stack: &mut Stack) -> Result<Self> {
+        Ok(Self { socket: socket::abstract_one()?, child: process::spawn_ended(stack)? })
+    }
+
+    /// None of it is within reach.
+    fn verify(self) -> Result<()> {
+        let signals = refused(process::kill(self.child, 0));
+        process::reap(true)?;
+        signals.and(refused(socket::connect_to_itself(self.socket.as_fd())))
+    }
+}
+
+/// Whether the scope forbade it.
+fn refused(answer: Result<()>) -> Result<()> {
+    match answer {
+        Err(errno) if errno.raw() == libc::EPERM => Ok(()),
+        Err(other) => Err(other),
+        Ok(()) => Err(credentials::NOT_AS_SET),
+    }
 }
 
 /// What a rule of a directory may say is more than what one of a file may.
@@ -130,15 +164,6 @@ fn verify_tcp() -> Result<()> {
         socket::connect_local(stream.as_fd(), UNNAMED_PORT),
     );
     if bound == refused && connected == refused { Ok(()) } else { Err(credentials::NOT_AS_SET) }
-}
-
-/// A socket from before the rules belongs to whoever is outside of them.
-fn verify_scope(outside: BorrowedFd<'_>) -> Result<()> {
-    match socket::connect_to_itself(outside) {
-        Err(errno) if errno.raw() == libc::EPERM => Ok(()),
-        Err(other) => Err(other),
-        Ok(()) => Err(credentials::NOT_AS_SET),
-    }
 }
 
 /// All rights about files that the version knows.
@@ -178,7 +203,8 @@ mod tests {
         let not_as_set = Err(credentials::NOT_AS_SET);
         assert_eq!(verify_tcp(), not_as_set);
         let socket = socket::abstract_one().unwrap();
-        assert_eq!(verify_scope(socket.as_fd()), not_as_set);
+        assert_eq!(refused(socket::connect_to_itself(socket.as_fd())), not_as_set);
+        assert_eq!(refused(process::kill(process::own_pid(), 0)), not_as_set);
         // No cell's root, so no guard.
         assert!(verify().is_err());
     }

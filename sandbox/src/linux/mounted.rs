@@ -2,7 +2,8 @@
 //!
 //! The table is read once, when the root is in place: for a cell that is made ahead, long before anybody
 //! waits for it. What the plan adds is asked for mount by mount. What the host has mounted below a bind's
-//! source is restricted together with it, and not looked at again.
+//! source comes along and is restricted together with it; where a plan has binds, the table is read a
+//! second time for that.
 
 use std::{
     ffi::CStr,
@@ -18,14 +19,17 @@ use super::{
         file::{self, Mounted},
     },
 };
-use crate::{errno::Errno, plan::Ground, step::Step};
+use crate::{
+    errno::Errno,
+    plan::{Entry, Ground, Plan},
+    step::Step,
+};
 
 /// Looks at the shared root, the devices and `/proc`. `own` is the caller's directory below the
 /// zygote's `/proc`, since the cell may have none.
 pub(super) fn verify(own: BorrowedFd<'_>, ground: Ground) -> std::result::Result<(), Failure> {
-    let table = directory::open_at(own, c"mountinfo", libc::O_RDONLY).at(Step::VerifyRoot)?;
-    let seen = read(table.as_fd(), ground)?;
-    drop(table);
+    let mut seen = Seen::default();
+    read(own, Step::VerifyRoot, |line| judge(line, ground, &mut seen))?;
     if seen.proc == ground.no_proc || seen.devices != DEVICES.len() {
         let step =
             if seen.devices == DEVICES.len() { Step::MountProc } else { Step::VerifyDevices };
@@ -56,9 +60,75 @@ pub(super) fn verify_tmpfs(target: &CStr, options: &CStr, no_execute: bool) -> R
 
 /// Whether a bind has the flags that it was prepared with.
 pub(super) fn verify_bind(target: &CStr, writable: bool) -> Result<()> {
-    let Mounted { is_read_only, no_set_id, no_device, .. } = file::mounted_at(target)?;
+    if is_bound(&file::mounted_at(target)?, writable) { Ok(()) } else { Err(NOT_AS_SET) }
+}
+
+fn is_bound(mounted: &Mounted, writable: bool) -> bool {
+    let Mounted { is_read_only, no_set_id, no_device, .. } = *mounted;
     // The file system itself may be read-only.
-    if (writable || is_read_only) && no_set_id && no_device { Ok(()) } else { Err(NOT_AS_SET) }
+    (writable || is_read_only) && no_set_id && no_device
+}
+
+/// Whether everything that is mounted below a bind has the bind's flags. `own` as for [`verify`].
+pub(super) fn verify_below(
+    own: BorrowedFd<'_>,
+    plan: &Plan<'_>,
+) -> std::result::Result<(), Failure> {
+    read(own, Step::AttachBind, |line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (Some(place), Some(flags)) = (fields.nth(4), fields.next()) else {
+            return Err(Step::AttachBind);
+        };
+        let mut room = [0; libc::PATH_MAX as usize];
+        let path = unescaped(place, &mut room).ok_or(Step::AttachBind)?;
+        let Some(writable) = bind_above(path.to_bytes(), plan) else { return Ok(()) };
+        let has = |flag: &str| is_among(flags, flag);
+        if (writable || has("ro")) && has("nosuid") && has("nodev") {
+            return Ok(());
+        }
+        // Another bind may lie over it: what counts is what is reached at that path.
+        match file::mounted_at(path) {
+            Ok(mounted) if is_bound(&mounted, writable) => Ok(()),
+            Err(errno) if errno.raw() == libc::ENOENT => Ok(()),
+            _ => Err(Step::AttachBind),
+        }
+    })
+}
+
+/// Whether the innermost of the plan's places that has the path below it is a bind, and a writable one.
+fn bind_above(path: &[u8], plan: &Plan<'_>) -> Option<bool> {
+    let mut found: Option<(usize, Option<bool>)> = None;
+    for entry in plan.entries() {
+        let (target, writable) = match entry {
+            Entry::Bind { target, access, .. } => (target, Some(access.writable)),
+            Entry::Tmpfs { target, .. } | Entry::Overlay { target, .. } => (target, None),
+            _ => continue,
+        };
+        let target = target.to_bytes();
+        let is_below = path.strip_prefix(target).is_some_and(|rest| rest.starts_with(b"/"));
+        if is_below && found.is_none_or(|(length, _)| length < target.len()) {
+            found = Some((target.len(), writable));
+        }
+    }
+    found?.1
+}
+
+/// A path as the table writes it: white space and backslashes are three octal digits after a backslash.
+fn unescaped<'a>(place: &[u8], room: &'a mut [u8]) -> Option<&'a CStr> {
+    let (mut rest, mut length) = (place, 0);
+    while let Some((first, after)) = rest.split_first() {
+        let mut byte = *first;
+        rest = after;
+        if byte == b'\\' {
+            let (digits, after) = after.split_at_checked(3)?;
+            byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()?;
+            rest = after;
+        }
+        *room.get_mut(length)? = byte;
+        length += 1;
+    }
+    *room.get_mut(length)? = 0;
+    CStr::from_bytes_with_nul(room.get(..=length)?).ok()
 }
 
 /// The number of an option, as in `size=4096,nr_inodes=7`.
@@ -75,26 +145,36 @@ struct Seen {
     proc: bool,
 }
 
+/// Reads the caller's table.
+fn read(
+    own: BorrowedFd<'_>,
+    step: Step,
+    judge: impl FnMut(&[u8]) -> std::result::Result<(), Step>,
+) -> std::result::Result<(), Failure> {
+    let table = directory::open_at(own, c"mountinfo", libc::O_RDONLY).at(step)?;
+    read_lines(table.as_fd(), step, judge)
+}
+
 /// Reads and judges a table, line by line, in the room of one line.
-fn read(table: BorrowedFd<'_>, ground: Ground) -> std::result::Result<Seen, Failure> {
-    let (mut room, mut filled, mut seen) = ([0; LONGEST_LINE], 0, Seen::default());
+fn read_lines(
+    table: BorrowedFd<'_>,
+    step: Step,
+    mut judge: impl FnMut(&[u8]) -> std::result::Result<(), Step>,
+) -> std::result::Result<(), Failure> {
+    let (mut room, mut filled) = ([0; LONGEST_LINE], 0);
     loop {
         let into = room.get_mut(filled..).unwrap_or_default();
-        let count = file::read(table, into).at(Step::VerifyRoot)?;
+        let count = file::read(table, into).at(step)?;
         if count == 0 {
             // Each line ends with a line feed.
-            let whole = if filled == 0 { Ok(seen) } else { Err(Errno::from_raw(libc::EOVERFLOW)) };
-            return whole.at(Step::VerifyRoot);
+            let whole = if filled == 0 { Ok(()) } else { Err(Errno::from_raw(libc::EOVERFLOW)) };
+            return whole.at(step);
         }
         filled = filled.saturating_add(count);
         let mut rest = room.get(..filled).unwrap_or_default();
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end);
-            judge(line, ground, &mut seen).map_err(|step| Failure {
-                step,
-                errno: NOT_AS_SET,
-                detail: 0,
-            })?;
+            judge(line).map_err(|step| Failure { step, errno: NOT_AS_SET, detail: 0 })?;
             rest = after.get(1..).unwrap_or_default();
         }
         let left = rest.len();
@@ -152,6 +232,7 @@ const PAGE: u64 = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{level::Level, plan::Means, profile::Profile};
 
     const GROUND: Ground =
         Ground { loopback: false, egress: false, no_proc: false, bare_proc: true, landlock: 0 };
@@ -205,7 +286,9 @@ mod tests {
     fn a_table_is_read_across_reads_and_to_its_end() {
         let table = |text: &str| {
             let file = file::sealed_text(text.as_bytes()).unwrap();
-            read(file.as_fd(), GROUND)
+            let mut seen = Seen::default();
+            let judge = |line: &[u8]| judge(line, GROUND, &mut seen);
+            read_lines(file.as_fd(), Step::VerifyRoot, judge).map(|()| seen)
         };
         let many = format!("{ROOT}\n{}{PROC}\n", format!("{USR}\n").repeat(400));
         assert_eq!(table(&many), Ok(Seen { devices: 0, proc: true }));
@@ -219,6 +302,43 @@ mod tests {
         assert_eq!(verify(own.as_fd(), GROUND).unwrap_err().errno, NOT_AS_SET);
         assert_eq!(verify_tmpfs(c"/proc", c"size=4096", false), Err(NOT_AS_SET));
         assert_eq!(verify_bind(c"/dev", false), Err(NOT_AS_SET));
+    }
+
+    #[test]
+    fn paths_are_read_as_the_table_writes_them() {
+        let read = |text: &str| {
+            let mut room = [0; 16];
+            unescaped(text.as_bytes(), &mut room).map(|path| path.to_bytes().to_vec())
+        };
+        assert_eq!(read(r"/a\040b\134\011c"), Some(b"/a b\\\tc".to_vec()));
+        assert_eq!(read("/fifteen-bytes-"), Some(b"/fifteen-bytes-".to_vec()));
+        for broken in [r"/a\04", r"/a\9", r"/a\777", r"/a\000b", "/sixteen-bytes--"] {
+            assert_eq!(read(broken), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn the_innermost_place_decides_what_a_mount_below_it_has_to_be() {
+        let profile = Profile::builder(Level::Standard)
+            .bind_rw("/srv/a", "/work")
+            .bind_ro("/srv/b", "/work/in")
+            .bind_ro("/srv/c", "/opt/c")
+            .build()
+            .unwrap();
+        let plan = crate::plan::plan(&profile, &Means::default()).unwrap();
+        let plan = Plan::parse(&plan).unwrap();
+        for (path, writable) in [
+            ("/work/x", Some(true)),
+            ("/work/in/x/y", Some(false)),
+            ("/work/inner", Some(true)),
+            ("/opt/c/x", Some(false)),
+            ("/opt/c", None),
+            ("/opt/cx", None),
+            ("/tmp/x", None),
+            ("/usr/lib", None),
+        ] {
+            assert_eq!(bind_above(path.as_bytes(), &plan), writable, "{path}");
+        }
     }
 
     #[test]

@@ -52,12 +52,14 @@ pub(super) fn change(
 }
 
 /// Carries the plan's entries out, in their order. Returns the upper directory of the overlay, if
-/// the plan has one.
+/// the plan has one. `own` is the caller's directory below the zygote's `/proc`.
 pub(super) fn furnish(
     plan: &Plan<'_>,
     prepared: &Prepared,
+    own: BorrowedFd<'_>,
 ) -> std::result::Result<Option<OwnedFd>, Failure> {
     let (mut upper, mut overlay_options) = (None, c"");
+    let mut has_binds = false;
     let mut sources = prepared.iter().enumerate();
     for entry in plan.entries() {
         match entry {
@@ -66,6 +68,7 @@ pub(super) fn furnish(
                 let (index, source) = next(&mut sources)?;
                 attach(source, target).at_index(Step::AttachBind, index)?;
                 mounted::verify_bind(target, access.writable).at_index(Step::AttachBind, index)?;
+                has_binds = true;
             }
             Entry::OverlayOptions { options } => overlay_options = options,
             Entry::Overlay { target, .. } => {
@@ -80,6 +83,9 @@ pub(super) fn furnish(
             }
             _ => {}
         }
+    }
+    if has_binds {
+        mounted::verify_below(own, plan)?;
     }
     verify().at(Step::VerifyRoot)?;
     Ok(upper)

@@ -59,8 +59,8 @@ pub(crate) fn run(mut seedling: Seedling<'_>) -> ! {
     let mut datagram = vec![0; MAX_REQUEST];
     seedling.stack.warm_up();
     let desk = seedling.desk.as_fd();
-    let rules = match grow(&seedling) {
-        Ok(rules) => rules,
+    let (own, rules) = match grow(&seedling) {
+        Ok(grown) => grown,
         Err(failure) => wither(desk, failure, &mut datagram),
     };
     let Ok(Received { length, passed }) = wait(desk, &mut datagram) else { process::exit(LOST) };
@@ -99,16 +99,18 @@ pub(crate) fn run(mut seedling: Seedling<'_>) -> ! {
         capabilities,
         begun,
     };
-    let built = fit(&launch, Ahead::Rules(rules), nest.privileged, &mut clock).and_then(|built| {
-        look_for(zygote)?;
-        clock.lap();
-        Ok(built)
-    });
+    let ahead = Ahead::Rules(rules);
+    let built =
+        fit(&mut launch, own.as_fd(), ahead, nest.privileged, &mut clock).and_then(|built| {
+            look_for(zygote)?;
+            clock.lap();
+            Ok(built)
+        });
     conclude(&mut launch, built, clock)
 }
 
-/// Everything that needs no plan. Returns the first of Landlock's rules.
-fn grow(seedling: &Seedling<'_>) -> Result<Option<OwnedFd>, Failure> {
+/// Everything that needs no plan. Returns what [`settle`] does, and the first of Landlock's rules.
+fn grow(seedling: &Seedling<'_>) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     let Seedling { ground, nest, desk, zygote, null, capabilities, .. } = seedling;
     hang_up(*null).at(Step::CloseDescriptors)?;
     credentials::on_parent_death(libc::SIGKILL).at(Step::ParentDeath)?;
@@ -118,11 +120,11 @@ fn grow(seedling: &Seedling<'_>) -> Result<Option<OwnedFd>, Failure> {
             .map(i32::unsigned_abs);
     close_all_but(&mut needed, *null).at(Step::CloseDescriptors)?;
     let begun = event::now();
-    settle(nest, *ground, false, &mut Clock::start(begun))?;
+    let (own, _) = settle(nest, *ground, false, &mut Clock::start(begun))?;
     lockdown::empty_bounding_set(*capabilities)?;
     let rules = (ground.landlock > 0).then(|| landlock::begin(*ground)).transpose()?;
     look_for(*zygote)?;
-    Ok(rules)
+    Ok((own, rules))
 }
 
 /// Takes no plan any more, and ends. The zygote may have handed one over already.

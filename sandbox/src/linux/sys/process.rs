@@ -141,6 +141,14 @@ pub(crate) fn spawn_sharing<A: Sync>(
     unsafe { clone_sharing(stack, body, argument, libc::CLONE_VFORK | files) }
 }
 
+/// A child that has ended and waits to be reaped: it does nothing and holds nothing, but has a number.
+pub(crate) fn spawn_ended(stack: &mut Stack) -> Result<i32> {
+    extern "C" fn nothing(&(): &()) -> c_int {
+        0
+    }
+    spawn_sharing(stack, nothing, &(), Sharing::Memory)
+}
+
 /// As [`spawn_sharing`], for a process that has to wait before it executes anything. The kernel counts
 /// who stands still for a vfork as busy, so this process waits for the end of a `lifeline`, a pipe: no
 /// other process may have its ends. If the `timer` is over first, it exits with the status beside it.
