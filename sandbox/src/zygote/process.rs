@@ -1,5 +1,8 @@
-//! The zygote's life: take requests, reap cells, end those whose time is over, end when the host
-//! does. Long, because all of it is one loop over one state.
+//! The zygote's life: take requests, fill the stocks, end when the host does. How it begins is in
+//! [`settle`], how cells end in [`end`]; all of it is one loop over one state.
+
+mod end;
+mod settle;
 
 use std::{
     ffi::CStr,
@@ -8,32 +11,28 @@ use std::{
 
 use super::{
     cells::{Cell, Cells},
-    entry::{CONTROL, Kind},
+    entry::Kind,
     interpreters::Interpreters,
     nursery::Nursery,
     pools::Pools,
-    protocol::{Cause, MAX_REQUEST, Pool, REQUEST_HEADER, Record, Request},
+    protocol::{MAX_REQUEST, Pool, REQUEST_HEADER, Record, Request},
     seedlings, start,
     stock::{Due, Stock},
 };
 use crate::{
-    account::GroupUsage,
     errno::Errno,
     limits,
     linux::{
-        Failure, Identity,
+        Failure,
         cgroup::Group,
-        child, sweep,
         sys::{
-            self, credentials,
+            self,
             event::{self, BATCH, Interest, Poller},
-            file, landlock,
-            process::{self, Ending},
-            seccomp,
+            file, process,
             socket::{self, Received, Wait},
         },
     },
-    plan::{Plan, RESOURCES, Resource},
+    plan::{Plan, RESOURCES},
     step::Step,
 };
 
@@ -73,7 +72,7 @@ pub(super) struct Zygote {
 
 /// Runs until the host is gone.
 pub(super) fn run(kind: Kind) -> ! {
-    let served = settle(kind).and_then(|mut zygote| {
+    let served = settle::settle(kind).and_then(|mut zygote| {
         let served = zygote.serve();
         zygote.leave();
         served
@@ -81,81 +80,6 @@ pub(super) fn run(kind: Kind) -> ! {
     let code = served.err().map_or(0, Errno::raw);
     // Cells are tied to this process and end with it.
     process::exit(code)
-}
-
-/// Cuts what ties this process to the host's surroundings.
-fn settle(kind: Kind) -> sys::Result<Zygote> {
-    credentials::set_dumpable(false)?;
-    file::close_range(3, u32::MAX)?;
-    event::zygote_signals();
-    // Already leading a session is as good.
-    credentials::start_session().ok();
-    file::enter(c"/")?;
-    credentials::set_file_mask();
-    credentials::leave_keyring()?;
-    // Orphans of a minimal cell that has lost its keeper come here.
-    credentials::adopt_orphans()?;
-    let mut ceilings = [0; RESOURCES];
-    for (ceiling, resource) in ceilings.iter_mut().zip(Resource::ALL) {
-        *ceiling = credentials::hard_limit(resource)?;
-        if resource == Resource::OpenFiles {
-            // About a dozen descriptors per cell, its groups' among them; the host's soft limit is for
-            // the host.
-            credentials::set_limit(resource, *ceiling)?;
-        }
-    }
-    let (user, group) = credentials::effective_ids();
-    let (users, groups) = (read_small(c"/proc/self/uid_map")?, read_small(c"/proc/self/gid_map")?);
-    let null = file::open(c"/dev/null", libc::O_RDWR | libc::O_CLOEXEC)?;
-    // Before the control socket is duplicated into anything, and while the host's files are in sight.
-    let nursery = match kind {
-        Kind::Minimal => None,
-        Kind::Cells => Some(Nursery::enter(Identity::choose(user, group, &users, &groups))),
-    };
-    let zygote = Zygote {
-        control: file::inherited(CONTROL)?,
-        claims: None,
-        signals: event::child_signals()?,
-        poller: Poller::new()?,
-        pidfd: event::own_pidfd()?,
-        null,
-        nursery,
-        pools: Pools::default(),
-        interpreters: Interpreters::default(),
-        stock: Stock::default(),
-        ceilings,
-        capabilities: credentials::capability_count(),
-        cells: Cells::default(),
-        adopts: false,
-        untidy: false,
-        last_event: 0,
-        unrested: 0,
-        ruins: Vec::new(),
-        // Zygotes of one machine begin at different places of the range, so that they rarely share
-        // an id.
-        started: u64::from(process::own_pid().unsigned_abs()).wrapping_mul(ID_STRIDE),
-    };
-    zygote.poller.add(zygote.control.as_fd(), Interest::Readable, CONTROL_TOKEN)?;
-    zygote.poller.add(zygote.signals.as_fd(), Interest::Readable, SIGNAL_TOKEN)?;
-    let hello = Record::Hello {
-        landlock: landlock::version().unwrap_or_default(),
-        filters: seccomp::supported().is_ok(),
-        groups: match &zygote.nursery {
-            Some(Ok(nursery)) => nursery.missing_controllers(),
-            _ => 0,
-        },
-        own_ids: matches!(&zygote.nursery, Some(Ok(nursery)) if nursery.gives_each_its_own_id()),
-    };
-    socket::send(zygote.control.as_fd(), [&hello.encode(), &[]], &[], Wait::No)?;
-    Ok(zygote)
-}
-
-fn read_small(path: &std::ffi::CStr) -> sys::Result<Vec<u8>> {
-    let file = file::open(path, libc::O_RDONLY | libc::O_CLOEXEC)?;
-    let mut bytes = vec![0; 4096];
-    let length = file::read(file.as_fd(), &mut bytes)?;
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 impl Zygote {
@@ -492,153 +416,6 @@ impl Zygote {
             self.abandon(pid);
         }
     }
-
-    /// Reports every cell that ended.
-    fn reap(&mut self) -> sys::Result<()> {
-        let mut drained = [0; 128];
-        while file::read(self.signals.as_fd(), &mut drained).is_ok() {}
-        let mut orphans = false;
-        // Without a minimal cell, a child that is nobody's first process is a short-lived helper of
-        // ours.
-        loop {
-            let ended = match process::reap(false) {
-                Ok(Some(ended)) => ended,
-                Ok(None) => break,
-                Err(errno) if errno.raw() == libc::ECHILD => return Ok(()),
-                Err(errno) => return Err(errno),
-            };
-            // One that was used isn't stillborn.
-            self.hear_claims();
-            let Some(mut cell) = self.cells.remove(ended.pid) else {
-                self.interpreters.ended(ended.pid, event::now());
-                orphans = true;
-                continue;
-            };
-            if cell.minimal {
-                orphans = true;
-                self.sweep();
-            }
-            if let Some(key) = cell.pool {
-                self.pools.lost(key);
-            }
-            if cell.seedling.is_some() {
-                self.stock.withered();
-            }
-            let group = cell.group.take();
-            if let Some(alarm) = group.as_ref().and_then(Group::alarm) {
-                self.poller.remove(alarm).ok();
-            }
-            let groups = group.as_ref().map_or_else(GroupUsage::default, Group::usage);
-            let cause = match cell.cause {
-                Cause::None if groups.oom_kills.is_some_and(|kills| kills > 0) => Cause::Memory,
-                Cause::None
-                    if !cell.minimal
-                        && process::ending(ended.status) == Ending::Exited(child::OVERDUE) =>
-                {
-                    Cause::WallTime
-                }
-                known => known,
-            };
-            if let Some(report) = &cell.report {
-                tell(report.as_fd(), Record::Reaped { cause, usage: ended.usage, groups });
-                // It isn't watched any more if it was abandoned.
-                self.poller.remove(report.as_fd()).ok();
-            }
-            self.retire(cell, group);
-        }
-        if orphans && self.adopts {
-            self.sweep();
-        }
-        Ok(())
-    }
-
-    /// Takes back what the nursery gave to a cell that is gone.
-    fn retire(&mut self, mut cell: Cell, group: Option<Group>) {
-        self.ruins.extend(cell.mounts.take());
-        // What waits for a quiet moment is bounded: when none comes, it's taken away now.
-        if self.ruins.len() > limits::MOST_RUINS {
-            self.ruins.truncate(limits::MOST_RUINS / 2);
-        }
-        // There is something to put in order, even if nothing starts any more.
-        self.unrested = self.unrested.max(1);
-        self.last_event = event::now();
-        let Some(Ok(nursery)) = &mut self.nursery else { return };
-        if let Some(network) = cell.network.take() {
-            nursery.networks.give_back(network);
-        }
-        if let Some(group) = group {
-            nursery.retire(group);
-        }
-        if nursery.dying_groups() > limits::MOST_DYING_GROUPS {
-            self.untidy = !nursery.tidy();
-        }
-    }
-
-    /// Ends children that are nobody's first process.
-    fn sweep(&self) {
-        // Without a readable /proc the sweep can't be done; the keeper has done its own or died
-        // with its cell.
-        sweep(|pid| self.cells.contains(pid)).ok();
-    }
-
-    /// The cell is out of memory, and the kernel ends a process of it, or is about to.
-    fn starved(&mut self, pid: u64) {
-        let pid = i32::try_from(pid).unwrap_or_default();
-        let Some(cell) = self.cells.get_mut(pid) else { return };
-        if let Some(alarm) = cell.group.as_ref().and_then(Group::alarm) {
-            self.poller.remove(alarm).ok();
-        }
-        if cell.cause == Cause::None {
-            cell.cause = Cause::Memory;
-            self.end(pid);
-        }
-    }
-
-    /// The host has let go of the cell without waiting for its end.
-    fn abandon(&mut self, pid: i32) {
-        let Some(cell) = self.cells.get_mut(pid) else { return };
-        if let Some(report) = &cell.report {
-            self.poller.remove(report.as_fd()).ok();
-        }
-        if cell.cause == Cause::None {
-            cell.cause = Cause::Abandoned;
-        }
-        self.end(pid);
-    }
-
-    fn end(&mut self, pid: i32) {
-        let minimal = self.cells.get_mut(pid).is_some_and(|cell| cell.minimal);
-        // A keeper that its program has stopped goes on, to hear that it shall end.
-        let signals: &[i32] =
-            if minimal { &[libc::SIGTERM, libc::SIGCONT] } else { &[libc::SIGKILL] };
-        for signal in signals {
-            // The process is ours and not reaped, so the number is still its own; it may have ended
-            // already.
-            process::kill(pid, *signal).ok();
-        }
-    }
-
-    /// Ends all cells, waits for their ends, and takes away what was made for them.
-    fn leave(mut self) {
-        self.end_all();
-        while self.cells.len() > 0 {
-            match process::reap(true) {
-                Ok(Some(ended)) => drop(self.cells.remove(ended.pid)),
-                Err(errno) if errno.raw() == libc::EINTR => {}
-                _ => break,
-            }
-        }
-        if let Some(Ok(nursery)) = self.nursery {
-            nursery.leave();
-        }
-    }
-
-    fn end_all(&mut self) {
-        let pids: Vec<i32> = self.cells.pids().collect();
-        for pid in pids {
-            self.end(pid);
-        }
-    }
 }
 
 /// Tells the host. If it doesn't listen any more it doesn't want to know.
@@ -659,8 +436,6 @@ fn token(pid: i32) -> u64 {
 
 /// How long the zygote lets pass before it tries again to remove groups that were still in use.
 const TIDY_PAUSE: u64 = 20_000_000;
-/// Odd, so that process ids spread over the whole range.
-const ID_STRIDE: u64 = 509;
 /// Process ids end far below these.
 const ALARM: u64 = 1 << 40;
 const CONTROL_TOKEN: u64 = u64::MAX;
