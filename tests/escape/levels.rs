@@ -29,11 +29,14 @@ async fn nothing_gets_through_paranoid() {
     attack(Level::Paranoid).await;
 }
 
-/// A part of the above, for guests with another kernel, in which everything takes ten times as long.
+/// A part of the above, for guests with another kernel, in which everything takes ten times as long: what
+/// control groups have to stop, what Landlock stands behind, and the quick attempts of the other classes.
 #[tokio::test]
-async fn nothing_is_used_up_at_strict() {
+async fn nothing_gets_through_strict_on_another_kernel() {
     if std::env::var_os(GUEST).is_some() {
-        attack_with(Level::Strict, |attempt| attempt.class == Class::Resources).await;
+        let whole = [Class::HostFiles, Class::Processes, Class::Network, Class::Resources];
+        let wanted = |attempt: &Attempt| attempt.quick || whole.contains(&attempt.class);
+        attack_with(Level::Strict, wanted).await;
     }
 }
 
