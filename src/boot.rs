@@ -10,6 +10,7 @@
 mod error;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod proxy;
 mod sole;
 
 use std::fmt;
@@ -38,6 +39,7 @@ use neuroflow_transport::{Allowed, Links, LinksConfig};
 pub use self::error::BootError;
 #[cfg(feature = "mcp")]
 pub use self::mcp::McpServer;
+pub use self::proxy::ProxyAgent;
 use crate::outcome::{AskError, TaskOutcome};
 
 /// Time that the gateway gets to bring what was begun to its end, unless the builder says otherwise.
@@ -81,6 +83,7 @@ impl Node {
     pub fn builder() -> NodeBuilder {
         NodeBuilder {
             agents: Vec::new(),
+            proxies: Vec::new(),
             tools: Vec::new(),
             #[cfg(feature = "mcp")]
             mcp: Vec::new(),
@@ -313,6 +316,7 @@ impl Node {
 #[derive(Debug)]
 pub struct NodeBuilder {
     agents: Vec<AnyAgent>,
+    proxies: Vec<ProxyAgent>,
     tools: Vec<AnyTool>,
     #[cfg(feature = "mcp")]
     mcp: Vec<McpSource>,
@@ -347,6 +351,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn agent(mut self, agent: AnyAgent) -> Self {
         self.agents.push(agent);
+        self
+    }
+
+    /// An agent of other nodes that this node offers as one of its own: its gateway serves it, and its tasks are
+    /// in this node's journal. Other nodes aren't offered it. Needs [`cluster`](Self::cluster).
+    #[must_use]
+    pub fn proxy(mut self, agent: ProxyAgent) -> Self {
+        self.proxies.push(agent);
         self
     }
 
@@ -421,8 +433,8 @@ impl NodeBuilder {
 
     /// An agent of which there's one instance in the cluster, or one per conversation. Each node that may
     /// have it says so; whichever is asked takes the request to where it lives. Needs
-    /// [`cluster`](Self::cluster) and [`leases`](Self::leases). The gateway doesn't serve it, for it serves
-    /// agents of its own node.
+    /// [`cluster`](Self::cluster) and [`leases`](Self::leases). The gateway serves it if there's a
+    /// [`proxy`](Self::proxy) for it.
     #[must_use]
     pub fn sole(mut self, agent: SoleAgent) -> Self {
         self.sole.push(agent);
@@ -647,14 +659,16 @@ impl NodeBuilder {
             }))
         };
         for agent in self.agents {
-            let profile = agent.profile();
             let make = made_with(&agent)?;
-            let server = move || make(agent.clone(), None);
-            let (spec, address) = ChildSpec::new(&profile.name, server)?;
-            supervisor.start(spec).await?;
-            let rights = ASK.union(READ).union(CANCEL);
-            let address = address.attenuate(Restriction::new().rights(rights))?;
-            agents.push(GatewayAgent { profile, address });
+            agents.push(serve(agent, make, &supervisor).await?);
+        }
+        let links = match self.cluster {
+            Some(config) => Some(join(config, &agents, kernel).await?),
+            None => None,
+        };
+        for agent in proxy::found(self.proxies, links.as_ref(), kernel.clock()).await? {
+            let make = made_with(&agent)?;
+            agents.push(serve(agent, make, &supervisor).await?);
         }
 
         #[cfg(feature = "mcp")]
@@ -665,21 +679,13 @@ impl NodeBuilder {
                     Some(level) => {
                         let agent = AnyAgent::new(McpPrograms);
                         let make = made_with(&agent)?;
-                        let server = move || make(agent.clone(), None);
-                        let (spec, programs) = ChildSpec::new(McpPrograms::NAME, server)?;
-                        supervisor.start(spec).await?;
-                        let rights = ASK.union(READ).union(CANCEL);
-                        let programs = programs.attenuate(Restriction::new().rights(rights))?;
+                        let programs = serve(agent, make, &supervisor).await?.address;
                         Some(McpExec { programs, level })
                     }
                     None => None,
                 };
                 Some(door.exec(exec))
             }
-            None => None,
-        };
-        let links = match self.cluster {
-            Some(config) => Some(join(config, &agents, kernel).await?),
             None => None,
         };
         let soles = self.sole.into_iter().map(|agent| {
@@ -744,7 +750,23 @@ struct Parts {
     journal: Journal,
 }
 
-/// Starts the links and offers the agents over them: others may ask them, and nothing else.
+/// Starts an agent, and gives what may be had of it.
+async fn serve(
+    agent: AnyAgent,
+    make: MakeServer,
+    supervisor: &Supervisor,
+) -> Result<GatewayAgent, BootError> {
+    let profile = agent.profile();
+    let server = move || make(agent.clone(), None);
+    let (spec, address) = ChildSpec::new(&profile.name, server)?;
+    supervisor.start(spec).await?;
+    let rights = ASK.union(READ).union(CANCEL);
+    let address = address.attenuate(Restriction::new().rights(rights))?;
+    Ok(GatewayAgent { profile, address })
+}
+
+/// Starts the links and offers the agents over them: others may ask them, and follow and cancel the tasks that
+/// they know the ids of.
 async fn join(
     config: LinksConfig,
     agents: &[GatewayAgent],
@@ -754,6 +776,9 @@ async fn join(
     for agent in agents {
         if let Some(asked) = agent.address.accepting(AgentCommand::Ask) {
             links.export(&agent.profile.name, asked, Allowed::Everyone)?;
+            if let Some(ordered) = agent.address.accepting(AgentCommand::Order) {
+                links.export_beside(&agent.profile.name, ordered)?;
+            }
             let skills = agent.profile.skills.iter().map(|skill| skill.id.clone()).collect();
             links.describe(&agent.profile.name, skills);
         }

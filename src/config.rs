@@ -15,6 +15,7 @@ mod mcp;
 mod names;
 mod place;
 mod print;
+mod proxy;
 mod seeds;
 mod setting;
 mod unit;
@@ -270,8 +271,8 @@ settings! {
         /// node was lost.
         lease_term: Duration = preset("15s"),
         /// Agents that come with the binary of which there's one in the cluster, on one of the nodes that
-        /// say so here: "shell", "echo", "python". They are asked as `agent://*/NAME`, and the gateway
-        /// doesn't serve them.
+        /// say so here: "shell", "echo", "python". They are asked as `agent://*/NAME`; the gateway serves
+        /// those for which there is a `[proxy.NAME]`.
         singletons: Option<Vec<Builtin>> = unset("python"),
         /// The same with one instance for each conversation, spread over the nodes that say so.
         sharded: Option<Vec<Builtin>> = unset("python"),

@@ -5,7 +5,7 @@ mod outcome;
 
 #[cfg(feature = "mcp")]
 pub use boot::McpServer;
-pub use boot::{BootError, Node, NodeBuilder};
+pub use boot::{BootError, Node, NodeBuilder, ProxyAgent};
 pub use outcome::{AskError, TaskOutcome};
 
 pub use neuroflow_actors::{

@@ -8,6 +8,7 @@ mod effect;
 mod event;
 pub(crate) mod history;
 mod live;
+mod order;
 mod profile;
 pub(crate) mod read;
 mod record;
@@ -17,6 +18,9 @@ mod server;
 mod task;
 mod turn;
 mod work;
+
+use std::fmt;
+use std::pin::Pin;
 
 use neuroflow_kernel::{
     Address, CallError, Header, Message, Parcel, RawParcel, Reply, ReplySink, ReplyStream, Request,
@@ -33,8 +37,10 @@ pub use event::{
     ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedTaskEvent, ArchivedTaskState, Ask,
     AskRefusal, Change, TaskEvent, TaskState,
 };
+pub(crate) use history::failure;
 pub(crate) use reply::{INVALID_RESPONSE, overlap};
 
+pub use order::{AgentWay, ArchivedTaskOrder, ArchivedTaskWish, TaskOrder, TaskWish};
 pub use profile::{AgentProfile, ExtendedProfile, Extension, Provider, Skill};
 pub use reply::ReplyProblem;
 pub use server::AgentServer;
@@ -109,6 +115,11 @@ pub enum AgentCommand {
         /// The events, the cancellation included.
         reply: Reply<Result<TaskEvents, CancelError>>,
     },
+    /// Another node wants something of a task that it has begun here. Needs [`READ`] or [`CANCEL`].
+    Order(Request<TaskOrder>),
+    /// What is left to do of a task that is over, such as telling another node. It comes from what the
+    /// agent's function leaves behind.
+    Leave(Remains),
     /// A task's own progress. It comes from the task's actor, which alone has the owner's address.
     Progress {
         /// Its id.
@@ -171,6 +182,27 @@ pub enum AgentCommand {
     },
 }
 
+/// What is left to do of a task that is over. Whoever has the agent's own actor does it beside its work.
+///
+/// ```
+/// fn is_shown(remains: &neuroflow_actors::Remains) -> bool {
+///     format!("{remains:?}").starts_with("Remains")
+/// }
+/// ```
+pub struct Remains(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Remains {
+    pub(crate) fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Box::pin(work))
+    }
+}
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remains").finish_non_exhaustive()
+    }
+}
+
 /// No outside capability has this right: it's for the agent's own children.
 pub(crate) const PROGRESS: Rights = Rights::bit(31);
 
@@ -182,6 +214,8 @@ impl Message for AgentCommand {
             Self::Follow { .. } => "follow",
             Self::List { .. } => "list",
             Self::Cancel { .. } => "cancel",
+            Self::Order(_) => "order",
+            Self::Leave(_) => "leave",
             Self::Progress { .. } => "progress",
             Self::Wait { .. } => "wait",
             Self::Live { .. } => "live",
@@ -198,7 +232,9 @@ impl Message for AgentCommand {
             Self::Ask(_) => ASK,
             Self::Read { .. } | Self::Follow { .. } | Self::List { .. } => READ,
             Self::Cancel { .. } => CANCEL,
-            Self::Progress { .. }
+            Self::Order(request) => request.required_rights(),
+            Self::Leave(_)
+            | Self::Progress { .. }
             | Self::Wait { .. }
             | Self::Live { .. }
             | Self::Unread { .. }
@@ -212,6 +248,7 @@ impl Message for AgentCommand {
     fn archive(&self) -> Option<RawParcel> {
         match self {
             Self::Ask(request) => request.archive(),
+            Self::Order(request) => request.archive(),
             _ => None,
         }
     }

@@ -27,12 +27,13 @@ pub use access::{
     CedarPolicies, DiscoveryError, JwtError, KeySetError, PolicyError, PolicyLocation,
 };
 pub use agent::{
-    ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, Answer,
-    AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedContent,
-    ArchivedPart, ArchivedRole, ArchivedTaskEvent, ArchivedTaskState, ArchivedTurn, Artifact, Ask,
-    AskRefusal, CANCEL, CancelError, Change, Chunk, Conclusion, Content, EffectError,
-    ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ, ReplyProblem, Role,
-    Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskPage, TaskQuery, TaskState, Turn,
+    ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, AgentWay,
+    Answer, AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedChange,
+    ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTaskEvent, ArchivedTaskOrder,
+    ArchivedTaskState, ArchivedTaskWish, ArchivedTurn, Artifact, Ask, AskRefusal, CANCEL,
+    CancelError, Change, Chunk, Conclusion, Content, EffectError, ExtendedProfile, Extension,
+    Incoming, InputProblem, Part, Provider, READ, Remains, ReplyProblem, Role, Skill, TaskContext,
+    TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage, TaskQuery, TaskState, TaskWish, Turn,
     follow,
 };
 pub use audit::{
@@ -40,7 +41,7 @@ pub use audit::{
     AuditedCells, Digest, Fault, KeyError, NoDigest, PublicKey, SyncPolicy, Unrecorded, Verdict,
     Verified, Verifier, VerifyFailure, audit_child, verify_files,
 };
-pub use builtin::{Echo, Python, Shell};
+pub use builtin::{Echo, Proxy, ProxyPlace, ProxyRoute, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
     GatewayServer, Meter, Mount, PushBasis, PushCommand, PushConfig, PushCreator, PushError,

@@ -528,3 +528,32 @@ pub const LEASE_RETRY: Duration = Duration::from_millis(100);
 
 /// Connections to the database of the leases: a statement each per renewal, and those who ask.
 pub const LEASE_CONNECTIONS: u32 = 4;
+
+/// Orders of other nodes for tasks of one agent that are carried out at a time, those that follow for as long as
+/// their tasks last: half of the background tasks that an actor may have.
+pub const TASK_ORDERS: usize = 2_048;
+
+/// Tries to reach the node that a proxied task is at, or is to be at, before it's given up; any answer begins the
+/// count anew. With [`PROXY_PAUSES`] that's about six seconds: longer than a node needs to begin anew, or the
+/// others to agree on its death.
+pub const PROXY_TRIES: u32 = 8;
+
+/// Pauses between them: doubled from the first to the longest.
+pub const PROXY_PAUSES: neuroflow_kernel::Backoff = neuroflow_kernel::Backoff {
+    first: Duration::from_millis(50),
+    max: Duration::from_millis(1_600),
+};
+
+/// Times that a proxied task is begun again elsewhere after its node was lost, if its agent may be run again: more
+/// deaths of nodes in one task are no accident.
+pub const PROXY_AGAIN: u32 = 2;
+
+/// How often a proxied task's client is listened to: what it says without being asked is as late.
+pub const PROXY_LISTEN: Duration = Duration::from_secs(1);
+
+/// Tries to cancel a proxied task at its node, with [`PROXY_PAUSES`] in between: about a minute, in which most
+/// links come back. What isn't cancelled then ends by its own deadline.
+pub const PROXY_CANCELS: u32 = 40;
+
+/// Time that a node gets to answer an order for a task.
+pub const PROXY_ANSWER: Duration = Duration::from_secs(5);

@@ -17,7 +17,7 @@ use ring::digest::{SHA256, digest};
 
 use self::server::{SoleServer, Way};
 pub use self::watch::SoleWatch;
-use crate::agent::{ASK, AgentCommand, AgentServer, AnyAgent, Ask, PROGRESS};
+use crate::agent::{ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, PROGRESS, TaskOrder};
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
 use crate::limits::SOLE_IDLE;
 
@@ -126,7 +126,7 @@ pub struct SoleParts {
 }
 
 /// The way to an agent on another node: the node, and the agent's name.
-pub type Far = Arc<dyn Fn(&str, &str) -> Result<Address<Request<Ask>>, RemoteError> + Send + Sync>;
+pub type Far = Arc<dyn Fn(&str, &str) -> Result<AgentWay, RemoteError> + Send + Sync>;
 
 /// What makes the actor of an instance.
 pub type MakeServer = Arc<dyn Fn(AnyAgent, Option<String>) -> AgentServer + Send + Sync>;
@@ -150,6 +150,8 @@ impl fmt::Debug for SoleParts {
 pub enum SoleCommand {
     /// Ask the agent, wherever it lives. Needs [`ASK`].
     Ask(Request<Ask>),
+    /// Follow or cancel a task of the agent, wherever it lives. Needs [`READ`](crate::READ) or [`CANCEL`](crate::CANCEL).
+    Order(Request<TaskOrder>),
     /// Nobody has this key: this node is to try. It comes from the actor's own tasks.
     Keep {
         /// The key.
@@ -170,6 +172,7 @@ impl Message for SoleCommand {
     fn name(&self) -> &'static str {
         match self {
             Self::Ask(_) => "ask",
+            Self::Order(_) => "order",
             Self::Keep { .. } => "keep",
             Self::Sweep => "sweep",
             Self::Idle { .. } => "idle",
@@ -179,6 +182,7 @@ impl Message for SoleCommand {
     fn required_rights(&self) -> Rights {
         match self {
             Self::Ask(_) => ASK,
+            Self::Order(request) => request.required_rights(),
             Self::Keep { .. } | Self::Sweep | Self::Idle { .. } => PROGRESS,
         }
     }

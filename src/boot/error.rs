@@ -3,7 +3,7 @@
 #[cfg(feature = "mcp")]
 use neuroflow_actors::McpSetupError;
 use neuroflow_actors::{LeaseError, OpenError, SchemaError};
-use neuroflow_kernel::{AttenuateError, NameError, StartError};
+use neuroflow_kernel::{AttenuateError, NameError, RemoteError, StartError};
 use neuroflow_transport::{ExportError, LinksError};
 
 /// Why a node doesn't start.
@@ -45,6 +45,15 @@ pub enum BootError {
         /// The agent.
         agent: String,
     },
+    /// An agent of other nodes is to be offered, and there are none.
+    #[error("{agent:?} is an agent of other nodes, and this node has no links: give it `cluster`")]
+    Unlinked {
+        /// The agent.
+        agent: String,
+    },
+    /// What an agent of other nodes is to be found by is no address.
+    #[error("an agent of other nodes can't be found by what is given as its address")]
+    Target(#[from] RemoteError),
     /// Nobody decides where the one instance of an agent lives.
     #[error("an agent of which there's only one can't be served")]
     Leases(#[from] LeaseError),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use neuroflow_actors::{
-    ASK, Ask, Far, Leases, LeasesConfig, MakeServer, SoleAgent, SoleCommand, SoleParts, sole_child,
+    ASK, Ask, CANCEL, Far, Leases, LeasesConfig, MakeServer, READ, SoleAgent, SoleCommand,
+    SoleParts, sole_child,
 };
 use neuroflow_kernel::{Address, Kernel, Request, Restart, Restriction, Supervisor};
 use neuroflow_transport::{Allowed, Links};
 
 use super::BootError;
+use super::proxy::way;
 
 /// Starts them below the other agents, and offers them to other nodes by their names.
 pub(super) async fn start(
@@ -33,12 +35,16 @@ pub(super) async fn start(
     for (agent, server) in agents {
         let profile = agent.agent().profile();
         let ways = links.clone();
-        let far: Far = Arc::new(move |node, name| ways.resolve(&format!("agent://{node}/{name}")));
+        let far: Far = Arc::new(move |node, name| way(&ways, node, name));
         let (leases, node) = ((leases.clone(), config.clone()), node.clone());
         let (spec, address, watch) = sole_child(agent, SoleParts { leases, node, far, server })?;
         supervisor.start(spec.restart(Restart::Permanent)).await?;
-        let address = address.attenuate(Restriction::new().rights(ASK))?;
-        let Some(asked) = address.accepting(SoleCommand::Ask) else { continue };
+        let rights = ASK.union(READ).union(CANCEL);
+        let address = address.attenuate(Restriction::new().rights(rights))?;
+        let asked = address.accepting(SoleCommand::Ask);
+        let (Some(asked), Some(ordered)) = (asked, address.accepting(SoleCommand::Order)) else {
+            continue;
+        };
         match watch {
             Some(watch) => {
                 let clock = kernel.clock().clone();
@@ -47,6 +53,7 @@ pub(super) async fn start(
             }
             None => links.export(&profile.name, asked.clone(), Allowed::Everyone)?,
         }
+        links.export_beside(&profile.name, ordered)?;
         links.describe(&profile.name, profile.skills.iter().map(|it| it.id.clone()).collect());
         started.push((profile.name, asked));
     }

@@ -25,6 +25,7 @@ impl ConfigCommand {
         }
         let loaded = Loaded::from_process(globals.source, &self.settings)?;
         loaded.config.check_exposure(&loaded)?;
+        let _offered = loaded.proxies()?;
         loaded.profile()?;
         write_effective(out, &loaded)?;
         Ok(SUCCESS)

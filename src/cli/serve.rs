@@ -324,6 +324,7 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     if let Some(links) = links(loaded)? {
         builder = builder.cluster(links);
     }
+    builder = loaded.proxies()?.into_iter().fold(builder, NodeBuilder::proxy);
     if let Some(leases) = loaded.leases() {
         builder = builder.leases(leases);
     }

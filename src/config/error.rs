@@ -8,6 +8,7 @@ use std::time::Duration;
 use neuroflow::sandbox::ProfileError;
 
 use super::mcp::McpProblem;
+use super::proxy::ProxyProblem;
 use super::value::Problem;
 
 /// Where a value came from.
@@ -131,6 +132,21 @@ pub(crate) enum ConfigError {
          who say who they are"
     )]
     NoPolicy,
+    /// A table of an agent of other nodes can't be read.
+    #[error("a table [proxy.NAME] isn't one ({}:{line})", path.display())]
+    ProxyTable {
+        path: PathBuf,
+        line: usize,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// An agent of other nodes can't be offered as it's described.
+    #[error("proxy.{proxy} can't be offered: {problem}")]
+    Proxy {
+        proxy: String,
+        #[source]
+        problem: Box<ProxyProblem>,
+    },
     /// A table of an MCP server can't be read.
     #[error("a table [mcp.NAME] isn't one ({}:{line})", path.display())]
     McpTable {

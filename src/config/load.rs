@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin};
 use super::flags::{Overrides, Source};
 use super::mcp::McpServers;
+use super::proxy::Proxies;
 use super::setting::{PREFIX, Preset, Section, Setting};
 use super::value::{Raw, Value};
 use super::{Config, SECTIONS, WayOut};
@@ -24,6 +25,8 @@ pub(crate) struct Loaded {
     pub(crate) config: Config,
     /// The tables `[mcp.NAME]` of the file.
     pub(crate) mcp: McpServers,
+    /// The tables `[proxy.NAME]` of the file.
+    pub(super) proxies: Proxies,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -47,7 +50,7 @@ impl Loaded {
         }
         let config = given.config()?;
         let origins = given.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();
-        Ok(Self { config, mcp: given.mcp, origins })
+        Ok(Self { config, mcp: given.mcp, proxies: given.proxies, origins })
     }
 
     /// Where the value of a setting came from.
@@ -126,6 +129,9 @@ const FILE_VARIABLE: &str = "NEUROFLOW_CONFIG";
 /// The table of MCP servers, which has one table for each.
 const MCP_TABLE: &str = "mcp";
 
+/// The table of agents of other nodes, which has one table for each.
+const PROXY_TABLE: &str = "proxy";
+
 /// Files that are read if they are there and none is named.
 const FILES: [&str; 2] = ["neuroflow.toml", "/etc/neuroflow/neuroflow.toml"];
 
@@ -150,6 +156,7 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
 pub(crate) struct Given {
     values: BTreeMap<&'static str, (Raw, Origin)>,
     mcp: McpServers,
+    proxies: Proxies,
 }
 
 impl Given {
@@ -201,6 +208,10 @@ impl Given {
             let origin = at(name.span().start);
             if name.get_ref() == MCP_TABLE {
                 self.mcp = McpServers::read(path, text)?;
+                continue;
+            }
+            if name.get_ref() == PROXY_TABLE {
+                self.proxies = Proxies::read(path, text)?;
                 continue;
             }
             let Some(section) = SECTIONS.iter().find(|section| section.name == name.get_ref())
@@ -306,7 +317,7 @@ mod tests {
         given.read_variables(variables.collect())?;
         let config = given.config()?;
         let origins = given.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();
-        Ok(Loaded { config, mcp: given.mcp, origins })
+        Ok(Loaded { config, mcp: given.mcp, proxies: given.proxies, origins })
     }
 
     fn message(file: &str) -> String {
@@ -413,6 +424,36 @@ mod tests {
         assert!(check("[tls]\nclient_ca = \"c\"").contains("needs tls.certificate"));
         assert!(check("[auth]\nissuer = \"https://i.example\"").contains("auth.audience"));
         assert!(check("[auth]\ntokens = \"t\"").contains("policy.file"));
+    }
+
+    #[test]
+    fn an_agent_of_other_nodes_that_cannot_be_offered_is_named_with_its_remedy() {
+        let check = |file: &str| {
+            let loaded =
+                load(&format!("[cluster]\nlisten = \"127.0.0.1:0\"\n{file}"), &[]).unwrap();
+            loaded.proxies().map_err(|error| error.to_string())
+        };
+        let offered = check(
+            "[proxy.bills]\nagent = \"agent://*/billing\"\nskills = [\"refund\"]\ntask = \"10m\"",
+        );
+        assert_eq!(
+            offered.unwrap().iter().map(neuroflow::ProxyAgent::name).collect::<Vec<_>>(),
+            ["bills"]
+        );
+        let billing = "agent = \"agent://b/billing\"";
+        for (file, told) in [
+            (format!("[proxy.echo]\n{billing}"), "an agent of that name itself"),
+            (format!("[proxy.\"a b\"]\n{billing}"), "its name isn't valid"),
+            ("[proxy.bills]\nagent = \"billing\"".to_owned(), "agent://*/NAME"),
+            ("[proxy.bills]\nagent = \"agent://b/billing#2\"".to_owned(), "one life"),
+            (format!("[proxy.bills]\n{billing}\nskills = []"), "skills is empty"),
+            (format!("[proxy.bills]\n{billing}\ntask = \"soon\""), "task isn't a whole number"),
+        ] {
+            let error = check(&file).unwrap_err();
+            assert!(error.starts_with("proxy.") && error.contains(told), "{error}");
+        }
+        let alone = load(&format!("[proxy.bills]\n{billing}"), &[]).unwrap().proxies();
+        assert!(alone.unwrap_err().to_string().contains("set cluster.listen"));
     }
 
     #[test]

@@ -25,6 +25,17 @@ pub(crate) fn write_default(out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{mark}{} = {literal}", setting.name)?;
         }
     }
+    writeln!(out)?;
+    writeln!(
+        out,
+        "# Agents of other nodes that the gateway offers, and MCP servers, each by a table of its own;"
+    )?;
+    writeln!(out, "# the guides cluster.md and mcp.md say what belongs into them.")?;
+    writeln!(out, "#[proxy.billing]")?;
+    writeln!(out, "#agent = \"agent://*/billing\"")?;
+    writeln!(out, "#[mcp.files]")?;
+    writeln!(out, "#command = \"mcp-server\"")?;
+    writeln!(out, "#agents = [\"shell\"]")?;
     Ok(())
 }
 

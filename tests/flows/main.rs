@@ -40,6 +40,7 @@ mod oidc_provider;
 mod openai;
 mod openapi;
 mod overload;
+mod proxy;
 mod push;
 mod push_rights;
 mod replies;

@@ -28,8 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Address, ChildSpec, Clock, Down, Header, Message, Name, NameError, RemoteError, RemoteTarget,
-    Request, WireRequest,
+    Address, ChildSpec, Clock, Down, Header, Message, MessageId, Name, NameError, RemoteError,
+    RemoteTarget, Request, WireRequest,
 };
 
 use crate::capability::{Capabilities, Signer};
@@ -470,6 +470,19 @@ impl Links {
         self.shared.exports.insert(name, address, allowed, Some(Arc::new(behind)))
     }
 
+    /// Offers, under a name that is offered already, what takes messages of another kind: whoever may ask the one
+    /// may ask the other. Who watches the name watches the first one.
+    ///
+    /// # Errors
+    /// Says that nothing is offered under this name.
+    pub fn export_beside<W: WireRequest>(
+        &self,
+        name: &str,
+        address: Address<Request<W>>,
+    ) -> Result<(), ExportError> {
+        self.shared.exports.insert_beside(name, address)
+    }
+
     /// Takes an offer back; says whether there was one.
     pub fn withdraw(&self, name: &str) -> bool {
         self.shared.exports.remove(name)
@@ -507,7 +520,8 @@ impl Links {
                 let own =
                     own.ok_or_else(|| RemoteError::Unreachable { target: target.to_string() })?;
                 if self.shared.exports.passes(target.name()) {
-                    return Ok(Address::remote(Arc::new(Passed(self.clone())), target));
+                    let port = Passed(self.clone(), MessageId::of(W::NAME));
+                    return Ok(Address::remote(Arc::new(port), target));
                 }
                 Ok(own)
             }

@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use neuroflow_kernel::{
-    Address, AttenuateError, Down, Fall, Generation, Header, Moment, Name, NameError, RawParcel,
-    ReplySink, ReplyStream, Request, Restriction, StreamError, WireMessage, WireRequest,
+    Address, AttenuateError, Down, Fall, Generation, Header, MessageId, Moment, Name, NameError,
+    RawParcel, ReplySink, ReplyStream, Request, Restriction, StreamError, WireMessage, WireRequest,
     reply_stream,
 };
 
@@ -42,7 +42,8 @@ pub(crate) trait Service: Send + Sync {
 #[derive(Clone)]
 struct Export {
     actor: Arc<dyn Exported>,
-    typed: Arc<dyn Any + Send + Sync>,
+    /// Its address for each kind of message that it takes.
+    typed: Vec<(MessageId, Arc<dyn Any + Send + Sync>)>,
     allowed: Allowed,
     /// Who watches it watches another.
     passes: bool,
@@ -81,6 +82,12 @@ pub enum ExportError {
     /// A name of the links' own.
     #[error("names that begin with {RESERVED} belong to the links themselves")]
     Reserved,
+    /// There is no such name to add something to.
+    #[error("nothing is offered as {name:?} yet")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
     /// As many names as may be.
     #[error("the node exports {count} names; {MAX_EXPORTS} are allowed")]
     TooMany {
@@ -119,13 +126,31 @@ impl Exports {
         if exports.len() >= MAX_EXPORTS && !exports.contains_key(&name) {
             return Err(ExportError::TooMany { count: exports.len() });
         }
-        let typed = Arc::new(address.clone());
+        let typed = vec![typed(&address)];
         let (passes, typed_actor) = (behind.is_some(), exported(address));
         let actor = match behind {
             Some(behind) => Arc::new(Passing { actor: typed_actor, behind }) as _,
             None => typed_actor,
         };
         exports.insert(name, Export { actor, typed, allowed, passes });
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Offers under a name that is offered already what takes messages of another kind.
+    pub(crate) fn insert_beside<W: WireRequest>(
+        &self,
+        name: &str,
+        address: Address<Request<W>>,
+    ) -> Result<(), ExportError> {
+        let mut exports = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        let export = exports.get_mut(name);
+        let export = export.ok_or_else(|| ExportError::Unknown { name: name.to_owned() })?;
+        let kind = MessageId::of(W::NAME);
+        export.typed.retain(|(other, _)| *other != kind);
+        export.typed.push(typed(&address));
+        let (actor, beside) = (Arc::clone(&export.actor), exported(address));
+        export.actor = Arc::new(Beside { actor, kind, beside });
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -209,10 +234,11 @@ impl Exports {
         exports.get(name).map(|export| Arc::clone(&export.actor))
     }
 
-    /// The address of this name as it was exported, whatever it takes, for this node's own use.
-    pub(crate) fn typed(&self, name: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+    /// The address of this name as it was exported for messages of this kind, for this node's own use.
+    pub(crate) fn typed(&self, name: &str, kind: MessageId) -> Option<Arc<dyn Any + Send + Sync>> {
         let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        exports.get(name).map(|export| Arc::clone(&export.typed))
+        let mut typed = exports.get(name)?.typed.iter();
+        typed.find(|(taken, _)| *taken == kind).map(|(_, address)| Arc::clone(address))
     }
 
     /// Whether who watches this name watches another actor than the one that is asked.
@@ -223,8 +249,7 @@ impl Exports {
 
     /// The address of this name, for this node's own use.
     pub(crate) fn own<W: WireRequest>(&self, name: &str) -> Option<Address<Request<W>>> {
-        let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        exports.get(name)?.typed.downcast_ref().cloned()
+        self.typed(name, MessageId::of(W::NAME))?.downcast_ref().cloned()
     }
 }
 
@@ -326,6 +351,53 @@ impl Exported for Passing {
     fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
         (self.behind)()
     }
+}
+
+/// An actor that takes messages of another kind, too.
+struct Beside {
+    actor: Arc<dyn Exported>,
+    kind: MessageId,
+    beside: Arc<dyn Exported>,
+}
+
+impl Exported for Beside {
+    fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool, now: Moment) -> Delivery {
+        let to = if parcel.message() == self.kind { &self.beside } else { &self.actor };
+        to.deliver(header, parcel, wanted, now)
+    }
+
+    fn generation(&self) -> Option<Generation> {
+        self.actor.generation()
+    }
+
+    fn narrow(&self, restriction: Restriction) -> Result<Arc<dyn Exported>, AttenuateError> {
+        let (actor, beside) =
+            (self.actor.narrow(restriction.clone())?, self.beside.narrow(restriction)?);
+        Ok(Arc::new(Self { actor, kind: self.kind, beside }))
+    }
+
+    fn revoke(&self) {
+        self.actor.revoke();
+        self.beside.revoke();
+    }
+
+    /// All kinds wait in one mailbox.
+    fn waiting(&self) -> usize {
+        self.actor.waiting()
+    }
+
+    fn in_life(&self, life: Generation) -> Option<Arc<dyn Exported>> {
+        let (actor, beside) = (self.actor.in_life(life)?, self.beside.in_life(life)?);
+        Some(Arc::new(Self { actor, kind: self.kind, beside }))
+    }
+
+    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+        self.actor.down()
+    }
+}
+
+fn typed<W: WireRequest>(address: &Address<Request<W>>) -> (MessageId, Arc<dyn Any + Send + Sync>) {
+    (MessageId::of(W::NAME), Arc::new(address.clone()))
 }
 
 /// An actor as links know it.

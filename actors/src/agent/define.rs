@@ -11,7 +11,9 @@ use neuroflow_kernel::{CallError, Parcel, ParcelError, Refusal};
 use rkyv::Archive;
 
 use super::effect::EffectError;
-use super::{AgentProfile, ArchivedContent, Artifact, Ask, ReplyProblem, TaskContext, Turn};
+use super::{
+    AgentProfile, ArchivedContent, Artifact, Ask, ReplyProblem, TaskContext, TaskState, Turn,
+};
 use crate::tools::{AnyTool, InvokeError, Tool};
 
 /// What an agent concludes a task with.
@@ -131,6 +133,14 @@ pub enum AgentError {
         /// What is wrong with it.
         #[source]
         problem: ReplyProblem,
+    },
+    /// What does the task for it elsewhere has ended it otherwise than by completing it, and has said this.
+    #[error("the task is {} elsewhere", state.as_str())]
+    Elsewhere {
+        /// The state that the task is in.
+        state: TaskState,
+        /// What was said.
+        turn: Option<Box<Turn>>,
     },
     /// The agent's own error.
     #[error(transparent)]

@@ -125,7 +125,7 @@ pub(super) fn refused(
 }
 
 /// The end of a task that its agent hasn't told: a text for people, and a reason for programs.
-pub(super) fn failure(text: &str, reason: &'static str) -> Change {
+pub(crate) fn failure(text: &str, reason: &'static str) -> Change {
     let mut turn = super::Turn::agent(text);
     turn.metadata = Some(format!("{{\"neuroflow\":{{\"reason\":\"{reason}\"}}}}"));
     Change::Status { state: TaskState::Failed, turn: Some(turn) }

@@ -162,3 +162,16 @@ pub struct Skill {
     /// Requests that it can serve.
     pub examples: Vec<String>,
 }
+
+impl Skill {
+    /// A skill of which only the id is known, of an agent that is described like this.
+    pub fn named(id: &str, description: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            description: description.to_owned(),
+            tags: vec![id.to_owned()],
+            examples: Vec::new(),
+        }
+    }
+}

@@ -3,8 +3,8 @@
 use rkyv::Archived;
 
 use super::{
-    ArchivedAsk, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTurn, Ask, Content, Part,
-    Role, Turn,
+    ArchivedArtifact, ArchivedAsk, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTurn,
+    Artifact, Ask, Content, Part, Role, Turn,
 };
 
 /// A request as its sender made it.
@@ -32,6 +32,17 @@ pub(crate) fn turn(turn: &ArchivedTurn) -> Turn {
         metadata: text(&turn.metadata),
         extensions: texts(&turn.extensions),
         references: texts(&turn.references),
+    }
+}
+
+pub(crate) fn artifact(artifact: &ArchivedArtifact) -> Artifact {
+    Artifact {
+        id: artifact.id.to_string(),
+        name: artifact.name.to_string(),
+        description: artifact.description.to_string(),
+        parts: artifact.parts.iter().map(part).collect(),
+        metadata: text(&artifact.metadata),
+        extensions: texts(&artifact.extensions),
     }
 }
 

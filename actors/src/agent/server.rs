@@ -23,7 +23,9 @@ use super::history::{History, failure, refuse};
 use super::live::{Live, Origin, Run, effect};
 use super::record::{Record, new_id};
 use super::task::{Begin, TaskActor, TaskParts};
-use super::{AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, Change, TaskState, read};
+use super::{
+    AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, Change, Remains, TaskState, read,
+};
 use crate::access::{Access, CallerGrant};
 use crate::journal::{AppendError, Journal, ReadError, TaskHead};
 use crate::limits::LIVE_TASKS;
@@ -56,6 +58,8 @@ pub struct AgentServer {
     /// What came of appends that were made right here, until it's looked at.
     here: VecDeque<(String, Result<(), AppendError>)>,
     live: HashMap<String, Live>,
+    /// One more of it for each order of another node that is carried out.
+    orders: Arc<()>,
     /// What can't be begun before something else has ended.
     deferred: VecDeque<Deferred>,
 }
@@ -86,6 +90,7 @@ impl AgentServer {
             courier: None,
             here: VecDeque::new(),
             live: HashMap::new(),
+            orders: Arc::default(),
             deferred: VecDeque::new(),
         }
     }
@@ -169,6 +174,11 @@ impl AgentServer {
             agent: self.agent.clone(),
             profile: Arc::clone(&self.profile),
             task: task.to_owned(),
+            conversation: self
+                .live
+                .get(task)
+                .map(|live| live.record.context().to_owned())
+                .unwrap_or_default(),
             server: context.address(),
             tools,
             clock: context.clock().clone(),
@@ -294,6 +304,8 @@ impl Actor for AgentServer {
             AgentCommand::Cancel { task, caller, reply } => {
                 self.cancel(task, caller, reply, context).await;
             }
+            AgentCommand::Order(request) => self.order(request, context),
+            AgentCommand::Leave(Remains(work)) => self.beside(work, context),
             AgentCommand::Wait { task, state, turn, reply } => {
                 let at_ms = now_ms(context);
                 if let Some(live) = self.live.get_mut(&task).filter(|live| !live.stranded) {

@@ -17,7 +17,7 @@ use super::reply::{self, INVALID_RESPONSE};
 use super::work::WorkTime;
 use super::{
     AgentCommand, AgentError, AgentProfile, Answer, AnyAgent, Artifact, Ask, Change, Conclusion,
-    Incoming, ReplyProblem, TaskState, Turn,
+    Incoming, Remains, ReplyProblem, TaskState, Turn,
 };
 use crate::limits::AGENT_ANSWER;
 use crate::tools::{InvokeError, ToolResult, ToolsCommand, invoke};
@@ -27,6 +27,7 @@ pub(super) struct TaskParts {
     pub(super) agent: AnyAgent,
     pub(super) profile: Arc<AgentProfile>,
     pub(super) task: String,
+    pub(super) conversation: String,
     pub(super) server: Address<AgentCommand>,
     pub(super) tools: Option<Address<ToolsCommand>>,
     pub(super) clock: Clock,
@@ -77,6 +78,7 @@ impl Actor for TaskActor {
         let deadline = clock.now() + self.parts.profile.task_deadline;
         let task = TaskContext {
             task: self.parts.task.clone(),
+            conversation: self.parts.conversation.clone(),
             header: context.onward().traced(span.context()),
             work: Arc::new(WorkTime::new(deadline)),
             profile: Arc::clone(&self.parts.profile),
@@ -104,6 +106,10 @@ impl Actor for TaskActor {
             Some(Err(error @ AgentError::Reply { .. })) => {
                 span.fail(INVALID_RESPONSE);
                 vec![failure(&error.to_string(), INVALID_RESPONSE)]
+            }
+            Some(Err(AgentError::Elsewhere { state, turn })) => {
+                span.fail("elsewhere");
+                vec![Change::Status { state, turn: turn.map(|turn| *turn) }]
             }
             Some(Err(error)) => {
                 span.fail("agent_error");
@@ -154,6 +160,7 @@ fn chain(error: &dyn Error) -> String {
 #[derive(Clone, Debug)]
 pub struct TaskContext {
     pub(super) task: String,
+    conversation: String,
     /// Without a deadline, for that one moves.
     pub(super) header: Header,
     work: Arc<WorkTime>,
@@ -184,6 +191,11 @@ impl TaskContext {
     /// The task's id.
     pub fn task(&self) -> &str {
         &self.task
+    }
+
+    /// The id of the conversation that the task is part of.
+    pub fn conversation(&self) -> &str {
+        &self.conversation
     }
 
     /// The header for messages that work for this task.
@@ -259,7 +271,7 @@ impl TaskContext {
         self.wait(TaskState::AuthRequired, turn).await
     }
 
-    async fn wait(&self, state: TaskState, turn: Turn) -> Result<Incoming, AgentError> {
+    pub(crate) async fn wait(&self, state: TaskState, turn: Turn) -> Result<Incoming, AgentError> {
         reply::said(&turn, &self.profile).map_err(invalid)?;
         let waited = self.profile.input_wait;
         let _pause = self.work.pause(&self.clock, waited).await;
@@ -323,10 +335,20 @@ impl TaskContext {
         Ok(changes)
     }
 
-    async fn tell_checked(&self, change: Change) -> Result<(), AgentError> {
+    pub(crate) async fn tell_checked(&self, change: Change) -> Result<(), AgentError> {
         let changes = vec![change];
         reply::check(&changes, &self.profile).map_err(invalid)?;
         Ok(self.tell(changes).await?)
+    }
+
+    /// Has something done that is left of the task, whatever becomes of it. It's not done if the agent's actor
+    /// ends.
+    pub(crate) fn leave(&self, remains: Remains) {
+        let left = self.server.try_tell(Header::new(), AgentCommand::Leave(remains));
+        if let Err(refused) = left {
+            let task = &self.task;
+            tracing::warn!(%task, error = &refused.reason as &dyn Error, "something is left undone");
+        }
     }
 
     async fn tell(&self, changes: Vec<Change>) -> Result<(), neuroflow_kernel::Refusal> {

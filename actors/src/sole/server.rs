@@ -7,13 +7,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures_util::stream::{self, StreamExt};
 use neuroflow_kernel::{
     Actor, Address, CallError, ChildSpec, Clock, Context, Header, Moment, Name, Parcel, Request,
-    Restart, RestartPolicy, StreamError, Supervisor,
+    Restart, RestartPolicy, StreamError, Supervisor, WireRequest,
 };
 
 use super::keys::{Due, Errands, Keys, OnItsWay};
 use super::{Far, MakeServer, Per, Shard, SoleAgent, SoleCommand};
 use crate::agent::history::refuse;
-use crate::agent::{AgentCommand, Ask, AskRefusal, read};
+use crate::agent::{AgentCommand, AgentWay, Ask, AskRefusal, TaskEvent, TaskOrder, read};
 use crate::lease::{Leases, Singleton};
 use crate::limits::{SOLE_ANSWER, SOLE_LOOK, SOLE_LOOKS, SOLE_PAUSE};
 
@@ -84,23 +84,43 @@ impl SoleServer {
 
     fn ask(&mut self, request: Request<Ask>, context: &mut Context<SoleCommand>) {
         let at_ms = now_ms(context.clock());
-        let (shard, mut request) = match self.shard(request) {
+        let (shard, request) = match self.shard(request) {
             Ok(found) => found,
             Err(Unfit::Refused(refusal, request)) => return refuse(request, refusal, at_ms),
             Err(Unfit::Ended) => return,
         };
+        if let Some(back) = self.bring(shard, request, context) {
+            refuse(back, AskRefusal::Busy, at_ms);
+        }
+    }
+
+    /// An order for a task: that names its conversation, and so it's known which instance has it.
+    fn order(&mut self, request: Request<TaskOrder>, context: &mut Context<SoleCommand>) {
+        let conversation = &request.parcel.get().context;
+        let is_sharded = self.agent.per == Per::Conversation;
+        let shard = Shard::of(&self.way.name, is_sharded.then_some(conversation.as_str()));
+        if let Some(back) = self.bring(shard, request, context) {
+            back.replies.fail(StreamError::Overloaded);
+        }
+    }
+
+    /// Takes a request to its instance; gives it back if as many as may be are on their way.
+    fn bring<W: Brought>(
+        &mut self,
+        shard: Shard,
+        mut request: Request<W>,
+        context: &mut Context<SoleCommand>,
+    ) -> Option<Request<W>> {
         let header = context.onward();
         if let Some(kept) = self.keys.ask(&shard.key, context.clock().now())
             && let Some((_, here)) = kept.keeper.here()
         {
             match hand_over(&here, header.clone(), request) {
                 Err(Some(back)) => request = back,
-                Ok(()) | Err(None) => return,
+                Ok(()) | Err(None) => return None,
             }
         }
-        let Some(on_its_way) = self.errands.begin() else {
-            return refuse(request, AskRefusal::Busy, at_ms);
-        };
+        let Some(on_its_way) = self.errands.begin() else { return Some(request) };
         let errand = Errand {
             way: Arc::clone(&self.way),
             own: context.address(),
@@ -111,6 +131,7 @@ impl SoleServer {
         };
         // There is room: fewer are on their way than an actor may have tasks.
         let _full = context.task(errand.run(request)).is_err();
+        None
     }
 
     /// Starts to try for a key.
@@ -227,16 +248,59 @@ async fn is_idle(instance: &Address<AgentCommand>, clock: &Clock) -> bool {
     live.is_ok_and(|live| live == 0)
 }
 
+/// What is brought to an instance.
+trait Brought: WireRequest<Reply = TaskEvent> {
+    /// Where it's brought on another node.
+    fn there(way: &AgentWay) -> &Address<Request<Self>>
+    where
+        Self: Sized;
+
+    /// What an instance here takes.
+    fn here(request: Request<Self>) -> AgentCommand
+    where
+        Self: Sized;
+
+    /// What it didn't take.
+    fn back(command: AgentCommand) -> Option<Request<Self>>
+    where
+        Self: Sized;
+}
+
+impl Brought for Ask {
+    fn there(way: &AgentWay) -> &Address<Request<Self>> {
+        &way.asks
+    }
+
+    fn here(request: Request<Self>) -> AgentCommand {
+        AgentCommand::Ask(request)
+    }
+
+    fn back(command: AgentCommand) -> Option<Request<Self>> {
+        if let AgentCommand::Ask(request) = command { Some(request) } else { None }
+    }
+}
+
+impl Brought for TaskOrder {
+    fn there(way: &AgentWay) -> &Address<Request<Self>> {
+        &way.orders
+    }
+
+    fn here(request: Request<Self>) -> AgentCommand {
+        AgentCommand::Order(request)
+    }
+
+    fn back(command: AgentCommand) -> Option<Request<Self>> {
+        if let AgentCommand::Order(request) = command { Some(request) } else { None }
+    }
+}
+
 /// Gives the request back if the instance doesn't take it now.
-fn hand_over(
+fn hand_over<W: Brought>(
     instance: &Address<AgentCommand>,
     header: Header,
-    request: Request<Ask>,
-) -> Result<(), Option<Request<Ask>>> {
-    instance.try_tell(header, AgentCommand::Ask(request)).map_err(|unsent| match unsent.message {
-        AgentCommand::Ask(request) => Some(request),
-        _ => None,
-    })
+    request: Request<W>,
+) -> Result<(), Option<Request<W>>> {
+    instance.try_tell(header, W::here(request)).map_err(|unsent| W::back(unsent.message))
 }
 
 fn now_ms(clock: &Clock) -> u64 {
@@ -257,7 +321,7 @@ struct Errand {
 impl Errand {
     /// Tries until an instance has taken the request, its caller has gone, or the time is over: that of the
     /// request, and at most what a lost node's lease needs to end and another to begin.
-    async fn run(self, mut request: Request<Ask>) {
+    async fn run<W: Brought>(self, mut request: Request<W>) {
         let most = self.clock.now() + 2 * self.way.term + SOLE_LOOK;
         let until = self.header.deadline().map_or(most, |deadline| deadline.min(most));
         while self.clock.now() < until && !request.replies.is_closed() {
@@ -272,12 +336,12 @@ impl Errand {
     }
 
     /// One try; gives the request back if it wasn't taken.
-    async fn step(&self, request: Request<Ask>, until: Moment) -> Option<Request<Ask>> {
+    async fn step<W: Brought>(&self, request: Request<W>, until: Moment) -> Option<Request<W>> {
         match self.way.leases.holder(&self.shard.key).await {
             Ok(Some(holder)) if holder.node != self.way.node => {
                 match (self.way.far)(&holder.node, &self.way.name) {
                     Ok(there) => {
-                        let sent = there.try_tell(self.header.clone(), request);
+                        let sent = W::there(&there).try_tell(self.header.clone(), request);
                         sent.err().map(|unsent| unsent.message)
                     }
                     // It may be lost, and its lease will end.
@@ -293,7 +357,7 @@ impl Errand {
         }
     }
 
-    async fn here(&self, request: Request<Ask>, until: Moment) -> Option<Request<Ask>> {
+    async fn here<W: Brought>(&self, request: Request<W>, until: Moment) -> Option<Request<W>> {
         let shard = self.shard.clone();
         let header = Header::new().until(until);
         let keep = self.own.call(header, |reply| SoleCommand::Keep { shard, reply }).await;
@@ -342,6 +406,7 @@ impl Actor for SoleServer {
     ) -> Result<(), Infallible> {
         match command {
             SoleCommand::Ask(request) => self.ask(request, context),
+            SoleCommand::Order(request) => self.order(request, context),
             SoleCommand::Keep { shard, reply } => {
                 let keeper = self.keep(shard, context).await;
                 let _gone = reply.send(keeper);

@@ -54,7 +54,7 @@ impl SoleWatch {
             match way.leases.holder(&shard.key).await {
                 Ok(Some(holder)) if holder.node != way.node => {
                     return match (way.far)(&holder.node, &way.name) {
-                        Ok(there) => there.down().await,
+                        Ok(there) => there.asks.down().await,
                         Err(_unreachable) => Down::new(None, Fall::Lost),
                     };
                 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use neuroflow_kernel::{
-    Address, Chosen, Clock, Down, Fall, Grant, Header, Moment, RawParcel, RawReplies, RemoteError,
-    RemotePort, RemoteTarget, Request, WireRequest,
+    Address, Chosen, Clock, Down, Fall, Grant, Header, MessageId, Moment, RawParcel, RawReplies,
+    RemoteError, RemotePort, RemoteTarget, Request, WireRequest,
 };
 
 use super::Links;
@@ -120,8 +120,8 @@ impl Links {
         Ok(Address::remote(Arc::new(placed), target))
     }
 
-    /// The first node in the order of a key that can be asked for this now.
-    pub(crate) fn first_placed(&self, target: &RemoteTarget, key: &[u8]) -> Option<NodeId> {
+    /// The first node in the order of a key that can be asked for this agent now; whichever node it names.
+    pub fn first_placed(&self, target: &RemoteTarget, key: &[u8]) -> Option<NodeId> {
         let shared = &self.shared;
         shared.directory.view().place(target.name(), key).into_iter().find(|node| {
             let is_linked = || shared.peers.get(node).is_some_and(|peer| peer.link().is_some());
@@ -235,7 +235,10 @@ impl<W: WireRequest> Placed<W> {
         let shared = &self.links.shared;
         order.iter().find_map(|node| {
             if *node == shared.id {
-                return shared.exports.typed(target.name()).map(Choice::Own);
+                return shared
+                    .exports
+                    .typed(target.name(), MessageId::of(W::NAME))
+                    .map(Choice::Own);
             }
             let peer = shared.peers.get(node)?;
             peer.link().map(|_| Choice::Far(named(peer.id, target)))

@@ -5,18 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Chosen, Clock, Down, Fall, Grant, Header, Moment, RawParcel, RawReplies, RemoteError,
-    RemotePort, RemoteTarget,
+    Chosen, Clock, Down, Fall, Grant, Header, MessageId, Moment, RawParcel, RawReplies,
+    RemoteError, RemotePort, RemoteTarget,
 };
 
 use super::Links;
 
-/// A port to what this node itself offers.
-pub(super) struct Passed(pub(super) Links);
+/// A port to what this node itself offers for messages of this kind.
+pub(super) struct Passed(pub(super) Links, pub(super) MessageId);
 
 impl RemotePort for Passed {
     fn choose(&self, target: &RemoteTarget, _: Option<&str>) -> Option<Chosen> {
-        self.0.shared.exports.typed(target.name()).map(Chosen::Here)
+        self.0.shared.exports.typed(target.name(), self.1).map(Chosen::Here)
     }
 
     /// It's offered no more, or it would have been chosen.

@@ -1,14 +1,17 @@
 //! What clients want of a task that there is: to go on, to be followed, read or cancelled.
 
-use neuroflow_kernel::{Context, Name, Parcel, Reply, ReplySink, Request};
+use std::sync::Arc;
+
+use neuroflow_kernel::{Context, Name, Parcel, Reply, ReplySink, Request, StreamError};
 
 use super::{AgentServer, now_ms, unreadable};
 use crate::agent::live::Origin;
 use crate::agent::{
-    AgentCommand, Ask, AskRefusal, CancelError, Change, TaskEvent, TaskEvents, TaskState, read,
+    AgentCommand, Ask, AskRefusal, CancelError, Change, TaskEvent, TaskEvents, TaskOrder,
+    TaskState, order, read,
 };
 use crate::journal::ReadError;
-use crate::limits::{TASK_FOLLOWERS, UNREAD_MESSAGES};
+use crate::limits::{TASK_FOLLOWERS, TASK_ORDERS, UNREAD_MESSAGES};
 
 impl AgentServer {
     /// Says something to a task that has begun: its agent goes on if it has waited for that.
@@ -91,6 +94,19 @@ impl AgentServer {
             events.cut_off();
         }
         let _gone = reply.send(Some(so_far));
+    }
+
+    /// Carries out what another node wants of a task, with as many others as may be at a time.
+    pub(super) fn order(
+        &mut self,
+        request: Request<TaskOrder>,
+        context: &mut Context<AgentCommand>,
+    ) {
+        if Arc::strong_count(&self.orders) > TASK_ORDERS {
+            return request.replies.fail(StreamError::Overloaded);
+        }
+        let (own, place) = (context.address(), Arc::clone(&self.orders));
+        self.beside(order::carry_out(own, request, now_ms(context), place), context);
     }
 
     pub(super) fn read(
