@@ -284,10 +284,7 @@ async fn a_node_that_began_anew_knows_no_capability_of_before() {
     let world = World::new();
     let a = world.node("a").await;
     let credential = world.credential("b", &[]);
-    let config = |listen: std::net::SocketAddr| {
-        neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
-    };
-    let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let b = world.node_as(&credential).await;
     a.links.dial(b.address()).await;
     a.has_link_to("b").await;
     let held = import(&a, &b.links.grant(&b.worker, a.links.id(), Terms::new(MINUTE)).unwrap());
@@ -295,7 +292,7 @@ async fn a_node_that_began_anew_knows_no_capability_of_before() {
     b.kernel.stop().await;
     a.has_lost("b").await;
     // Another port: the old one may be somebody else's by now.
-    let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let b = world.node_as(&credential).await;
     b.links.dial(a.address()).await;
     a.has_link_to("b").await;
     assert_eq!(ask(&held).await, Err(StreamError::Stale));

@@ -75,10 +75,7 @@ async fn a_call_isnt_sent_to_a_node_that_began_anew_while_it_may_have_run() {
     let world = World::new();
     let a = world.node("a").await;
     let credential = world.credential("b", &[]);
-    let config = |listen: std::net::SocketAddr| {
-        neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
-    };
-    let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let b = world.node_as(&credential).await;
     a.links.dial(b.address()).await;
     a.has_link_to("b").await;
     let work = Work { wait: true, ..Work::default() };
@@ -86,7 +83,7 @@ async fn a_call_isnt_sent_to_a_node_that_began_anew_while_it_may_have_run() {
         until(|| b.ledger.begun() == 1).await;
         b.kernel.stop().await;
         // Another port: the old one may be somebody else's by now.
-        let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+        let b = world.node_as(&credential).await;
         b.links.dial(a.address()).await;
         b
     });

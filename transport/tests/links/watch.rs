@@ -210,10 +210,7 @@ async fn the_address_of_a_life_is_stale_after_its_node_began_anew() {
     let world = World::new();
     let a = world.node("a").await;
     let credential = world.credential("b", &[]);
-    let config = |listen: std::net::SocketAddr| {
-        neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
-    };
-    let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let b = world.node_as(&credential).await;
     a.links.dial(b.address()).await;
     a.has_link_to("b").await;
     let life = soon(a.links.this_life::<Work>("agent://b/worker")).await.unwrap();
@@ -221,7 +218,7 @@ async fn the_address_of_a_life_is_stale_after_its_node_began_anew() {
     b.kernel.stop().await;
     a.has_lost("b").await;
     // Another port: the old one may be somebody else's by now.
-    let b = Node::start(config("127.0.0.1:0".parse().unwrap()), 8).await;
+    let b = world.node_as(&credential).await;
     b.links.dial(a.address()).await;
     a.has_link_to("b").await;
     // The first life there as well, of another start of the node.

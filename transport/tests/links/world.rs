@@ -202,6 +202,12 @@ impl World {
         Node::start(adjust(config), mailbox).await
     }
 
+    /// A node with this identity, at whatever port: another start of the same one, if there was one before.
+    pub(crate) async fn node_as(&self, credential: &Credential) -> Node {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        Node::start(LinksConfig::new(listen, credential.clone(), self.trust()), 8).await
+    }
+
     /// Two nodes with a link that `a` has dialled.
     pub(crate) async fn pair(&self) -> (Node, Node) {
         let (a, b) = (self.node("a").await, self.node("b").await);
