@@ -4,28 +4,28 @@
 //! itself to us: its record comes over its own link, whose certificate says who it is. What others say of a
 //! node that we don't know leads to a dial, within bounds.
 //!
-//! Long, because every event of the one state machine is here, and what `foca` asks of it beside them.
+//! Long, because every event of the one state machine is here. What `foca` asks of it is in `shell`.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+mod shell;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use foca::{Config, Foca, Notification, PeriodicParams, Runtime, State, Timer};
+use foca::{Foca, State};
 use neuroflow_kernel::{Moment, Name};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use self::shell::{Shell, config};
 use super::record::{LISTS_SINCE, Note, NoteError, Record};
 use super::swim::{Identity, Layout, Malformed, NOWHERE, believe};
 use crate::directory::{Member, MemberState};
 use crate::identity::NodeId;
 use crate::limits::{
-    FORGET_DEAD, GOSSIP_DIALS, GOSSIP_PERIOD, HEARSAY_DIALS, HEARSAY_PAUSE, HEARSAY_WAIT,
-    LIST_PAUSE, MAX_GOSSIP_BYTES, MAX_HEARD, MAX_MEMBERS, PROBE_PERIOD, PROBE_RTT, PULSE_PERIOD,
-    SUSPICION,
+    GOSSIP_DIALS, HEARSAY_DIALS, HEARSAY_PAUSE, HEARSAY_WAIT, LIST_PAUSE, MAX_GOSSIP_BYTES,
+    MAX_HEARD, MAX_MEMBERS, PULSE_PERIOD,
 };
 
 /// What is to be done.
@@ -179,7 +179,7 @@ impl Gossip {
 
     /// When [`tick`](Self::tick) has something to do again.
     pub(crate) fn next(&self) -> Moment {
-        let timer = self.shell.timers.peek().map(|Reverse(due)| due.at);
+        let timer = self.shell.next();
         let heard = self.heard.values().map(|heard| heard.at).min();
         [timer, heard].into_iter().flatten().fold(self.pulse, Moment::min)
     }
@@ -561,97 +561,6 @@ fn member(node: NodeId, name: &Name, address: SocketAddr, record: &Record, load:
             .unwrap_or(SystemTime::UNIX_EPOCH),
         agents: record.offers.clone(),
         own: false,
-    }
-}
-
-fn config() -> Config {
-    let periodic = |frequency, members| PeriodicParams { frequency, num_members: count(members) };
-    Config {
-        probe_period: PROBE_PERIOD,
-        probe_rtt: PROBE_RTT,
-        num_indirect_probes: count(3),
-        max_transmissions: NonZeroU8::MIN.saturating_add(9),
-        suspect_to_down_after: SUSPICION,
-        remove_down_after: Some(FORGET_DEAD),
-        max_packet_size: count(MAX_GOSSIP_BYTES - 1),
-        notify_down_members: true,
-        periodic_announce: Some(periodic(Duration::from_secs(10), 1)),
-        periodic_announce_to_down_members: None,
-        periodic_gossip: Some(periodic(GOSSIP_PERIOD, 3)),
-    }
-}
-
-fn count(number: usize) -> NonZeroUsize {
-    NonZeroUsize::new(number).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// What foca asks for, until it's done.
-struct Shell {
-    now: Moment,
-    timers: BinaryHeap<Reverse<Due>>,
-    numbers: u64,
-    packets: Vec<(NodeId, Vec<u8>)>,
-    changed: bool,
-    renewed: bool,
-}
-
-impl Shell {
-    fn new(now: Moment) -> Self {
-        let (timers, packets) = (BinaryHeap::new(), Vec::new());
-        Self { now, timers, numbers: 0, packets, changed: false, renewed: false }
-    }
-
-    /// A timer whose moment has come.
-    fn due(&mut self) -> Option<Timer<Identity>> {
-        let Reverse(due) = self.timers.peek()?;
-        if due.at > self.now {
-            return None;
-        }
-        self.timers.pop().map(|Reverse(due)| due.timer)
-    }
-}
-
-impl Runtime<Identity> for Shell {
-    fn notify(&mut self, notification: Notification<'_, Identity>) {
-        self.renewed |= matches!(notification, Notification::Rejoin(_));
-        self.changed = true;
-    }
-
-    fn send_to(&mut self, to: Identity, data: &[u8]) {
-        self.packets.push((to.node, Note::Swim(data).encode()));
-    }
-
-    fn submit_after(&mut self, timer: Timer<Identity>, after: Duration) {
-        self.numbers += 1;
-        let due = Due { at: self.now + after, number: self.numbers, timer };
-        self.timers.push(Reverse(due));
-    }
-}
-
-/// A timer of foca's, by moment and then in the order in which they were set.
-struct Due {
-    at: Moment,
-    number: u64,
-    timer: Timer<Identity>,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.number) == (other.at, other.number)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
     }
 }
 

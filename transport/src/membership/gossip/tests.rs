@@ -1,6 +1,7 @@
 //! Many nodes in virtual time: joins, deaths, leaves, partitions, and what hostile members can't do.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 
 use super::super::record::LIST;
 use super::super::record::tests::record;
