@@ -115,6 +115,18 @@ const LIST_FAILURES: Metric<Counter, 0> = Metric::counter(
     [],
 );
 
+const HANDSHAKES: Metric<Gauge, 0> = Metric::gauge(
+    "neuroflow_link_handshakes",
+    "Handshakes of who knocks at the port that go on.",
+    [],
+);
+
+const STRANGERS: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_link_strangers_total",
+    "Those who knocked at the port and didn't become a peer: failed, retried or ignored.",
+    ["outcome"],
+);
+
 const CERTIFICATE_FAILURES: Metric<Counter, 0> = Metric::counter(
     "neuroflow_certificate_file_failures_total",
     "Changes of the file of the node's certificate after which it had none that can be presented.",
@@ -170,6 +182,21 @@ pub(super) fn register(instruments: &Instruments, links: &Links) -> Result<(), M
     let of = links.clone();
     instruments.read_counters(&CERTIFICATE_FAILURES, move || {
         vec![([], number(of.gossip().certificate_failures))]
+    })?;
+    let of = links.clone();
+    instruments.read_gauges(&HANDSHAKES, move || {
+        let handshakes = u32::try_from(of.strangers().handshakes).unwrap_or(u32::MAX);
+        vec![([], f64::from(handshakes))]
+    })?;
+    let of = links.clone();
+    instruments.read_counters(&STRANGERS, move || {
+        let strangers = of.strangers();
+        let outcomes = [
+            ("failed", strangers.failed),
+            ("retried", strangers.retried),
+            ("ignored", strangers.ignored),
+        ];
+        outcomes.map(|(outcome, count)| ([outcome.to_owned()], number(count))).to_vec()
     })?;
     let of = links.clone();
     instruments.read_counters(&PLACEMENTS, move || {

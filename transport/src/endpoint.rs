@@ -13,6 +13,7 @@ mod revocations;
 mod seeds;
 mod server;
 mod socket;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod tuning;
@@ -52,6 +53,8 @@ use self::cluster::Choosing;
 pub use self::cluster::{DrainError, GossipStatus};
 use self::passed::Passed;
 pub use self::server::ListenError;
+use self::strangers::StrangerMeters;
+pub use self::strangers::StrangerStatus;
 
 /// What a node needs to have links.
 ///
@@ -249,6 +252,7 @@ impl LinksConfig {
             directory: Directory::default(),
             membership: Inbox::default(),
             gossip_meters: GossipMeters::default(),
+            strangers: StrangerMeters::default(),
             pins: Mutex::default(),
             kept,
             leave: self.leave,
@@ -336,6 +340,7 @@ pub(crate) struct Shared {
     pub(crate) directory: Directory,
     pub(crate) membership: Inbox,
     pub(crate) gossip_meters: GossipMeters,
+    strangers: StrangerMeters,
     pins: Mutex<Pins>,
     /// The file that the list of revoked nodes is kept in, if it is.
     pub(crate) kept: Option<Kept>,

@@ -69,7 +69,9 @@ pub use life::LifeError;
 pub use directory::{Member, MemberState};
 pub use membership::Offer;
 
-pub use endpoint::{DrainError, GossipStatus, Links, LinksConfig, LinksError, ListenError};
+pub use endpoint::{
+    DrainError, GossipStatus, Links, LinksConfig, LinksError, ListenError, StrangerStatus,
+};
 pub use seed::{SeedError, SeedStatus, ServiceName, ServiceNameError};
 pub use unlinked::Unlinked;
 

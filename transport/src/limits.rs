@@ -159,6 +159,13 @@ pub const MAX_PEERS: usize = 1_024;
 /// Connections from strangers that may be in their handshake at once.
 pub const MAX_HANDSHAKES: usize = 256;
 
+/// Bytes of a stranger's datagrams that wait until it's decided whether it may shake hands: its first flight, some
+/// certificates included.
+pub const STRANGER_BYTES: u64 = 16 * 1024;
+
+/// Bytes of all such datagrams.
+pub const STRANGERS_BYTES: u64 = STRANGER_BYTES * MAX_HANDSHAKES as u64;
+
 /// Keyed calls of one peer that a node knows: those that run, and those that have run within
 /// [`KEYED_TIME`]. A peer that makes more in that time waits, for to forget one would be to run it twice.
 pub const KEYED_CALLS: usize = 16_384;

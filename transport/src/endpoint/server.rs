@@ -5,18 +5,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use neuroflow_kernel::{
     Actor, Address, Context, Ended, Header, Name, SendError, Spawn, StartError,
 };
 
 use super::revival::Revivals;
 use super::socket::Ground;
-use super::{ClusterCommand, Shared, renewal, revocations, seeds, tuning};
+use super::{ClusterCommand, Shared, renewal, revocations, seeds, strangers, tuning};
 use crate::identity::NodeId;
 use crate::jitter;
-use crate::join::Door;
-use crate::limits::{KEYED_SWEEP, MAX_HANDSHAKES};
+use crate::limits::KEYED_SWEEP;
 use crate::link::connect::REDIAL;
 use crate::link::server::LinkServer;
 use crate::link::{CloseCode, LinkCommand, LinkError, connect};
@@ -185,7 +183,8 @@ impl Actor for ClusterServer {
         let bound = endpoint.local_addr().map_err(bind)?;
         *shared.listen.lock().unwrap_or_else(PoisonError::into_inner) = bound;
         shared.set_endpoint(Some(endpoint.clone()));
-        let accepting = accept(Arc::clone(&shared), endpoint, doorway, context.address());
+        let accepting =
+            strangers::accept(Arc::clone(&shared), endpoint, doorway, context.address());
         let _full = context.task(accepting).is_err();
         let forgetting = forget(Arc::clone(&shared));
         let _full = context.task(forgetting).is_err();
@@ -307,49 +306,5 @@ async fn forget(shared: Arc<Shared>) {
     loop {
         shared.clock.sleep(KEYED_SWEEP).await;
         shared.exports.keyed.expire(shared.clock.now());
-    }
-}
-
-/// The door for strangers, and how the node answers while that is open.
-type Doorway = (Arc<Door>, Arc<quinn::ServerConfig>);
-
-/// Lets peers in, so many at a time.
-async fn accept(
-    shared: Arc<Shared>,
-    endpoint: quinn::Endpoint,
-    doorway: Option<Doorway>,
-    own: Address<ClusterCommand>,
-) {
-    let mut shaking = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            incoming = endpoint.accept() => match incoming {
-                // When many shake hands, only those who are where they say: a datagram's sender can
-                // be made up, and would hold a place until the deadline.
-                Some(incoming)
-                    if shaking.len() >= MAX_HANDSHAKES / 2
-                        && !incoming.remote_address_validated()
-                        && incoming.may_retry() =>
-                {
-                    // Not retried, it's ignored: either way it's for the peer to come again.
-                    let _ignored = incoming.retry().is_err();
-                }
-                Some(incoming) if shaking.len() < MAX_HANDSHAKES => {
-                    // While nobody is invited, joining is a word like any other that isn't known here.
-                    let is_leaving = shared.leaving.load(Ordering::SeqCst);
-                    let open = doorway.as_ref().filter(|(door, _)| door.is_open() && !is_leaving);
-                    let server = open.map(|(_, server)| Arc::clone(server));
-                    shaking.push(connect::accept(&shared, incoming, server));
-                }
-                Some(incoming) => incoming.ignore(),
-                None => return,
-            },
-            Some(shaken) = shaking.next() => {
-                if let Ok(established) = shaken {
-                    let arrived = ClusterCommand::Arrived(Box::new(established));
-                    let _ended = own.tell(Header::new(), arrived).await.is_err();
-                }
-            }
-        }
     }
 }

@@ -16,7 +16,8 @@ use crate::identity::{Presented, Trust, client_config, server_config};
 use crate::join::Door;
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, GOSSIP_BUFFER_BYTES, IDLE_TIMEOUT, LANES, LARGE_STREAMS,
-    MAX_HANDSHAKES, MAX_PACKET_BYTES, SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+    MAX_HANDSHAKES, MAX_PACKET_BYTES, SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STRANGER_BYTES,
+    STRANGERS_BYTES, STREAM_WINDOW_BYTES,
 };
 
 /// Packets are this large before the path is known, as every path carries them.
@@ -42,7 +43,12 @@ pub(super) fn server(
 ) -> Result<ServerConfig, ListenError> {
     let tls = server_config(presented, trust, door)?;
     let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-    config.transport_config(transport()?).migration(true).max_incoming(MAX_HANDSHAKES);
+    config
+        .transport_config(transport()?)
+        .migration(true)
+        .max_incoming(MAX_HANDSHAKES)
+        .incoming_buffer_size(STRANGER_BYTES)
+        .incoming_buffer_size_total(STRANGERS_BYTES);
     Ok(config)
 }
 

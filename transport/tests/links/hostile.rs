@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use neuroflow_kernel::{Header, StreamError};
 use neuroflow_transport::limits::{
-    LANE_CREDIT_MESSAGES, LANE_LIMIT_BYTES, LARGE_KIB, MAX_MESSAGE_BYTES,
+    EARLY_CANCELS, LANE_CREDIT_MESSAGES, LANE_LIMIT_BYTES, LARGE_KIB, MAX_MESSAGE_BYTES,
 };
 use neuroflow_transport::{Credential, LinkError, LinkState, LinksConfig};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -28,8 +28,7 @@ async fn an_expired_certificate_gets_no_link() {
     let world = World::new();
     let a = world.node("a").await;
     let old = world.authority.issue("b", &[], HOUR, now() - 3 * HOUR).unwrap();
-    let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), old, world.trust());
-    let b = Node::start(config, 8).await;
+    let b = world.node_as(&old).await;
     assert!(b.links.try_dial(a.address()).await.is_err());
     assert!(a.links.try_dial(b.address()).await.is_err());
 }
@@ -66,6 +65,14 @@ pub(crate) async fn knock(
     alpn: &[u8],
     to: &Node,
 ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let connecting = endpoint.connect_with(client(who, alpn), to.address(), "any.node").unwrap();
+    let connection = soon(connecting).await?;
+    Ok((endpoint, connection))
+}
+
+/// What such a client is set up with.
+pub(crate) fn client(who: Option<&Credential>, alpn: &[u8]) -> quinn::ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -83,11 +90,7 @@ pub(crate) async fn knock(
         None => tls.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
-    let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let connecting = endpoint.connect_with(config, to.address(), "any.node").unwrap();
-    let connection = soon(connecting).await?;
-    Ok((endpoint, connection))
+    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
 }
 
 /// Believes every server.
@@ -159,6 +162,26 @@ fn frame(kind: u8, fields: &[(usize, &[u8])]) -> Vec<u8> {
         bytes[*at..*at + field.len()].copy_from_slice(field);
     }
     bytes
+}
+
+/// A request for the worker, by hand.
+fn request(id: u64, work: &Work) -> Vec<u8> {
+    let work = neuroflow_kernel::Parcel::archive(work).unwrap();
+    let bytes = work.as_raw().as_bytes();
+    let mut request = frame(
+        2,
+        &[
+            (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
+            (12, &6_u16.to_le_bytes()),
+            (14, &1_u16.to_le_bytes()),
+            (16, &id.to_le_bytes()),
+            (24, &work.as_raw().message().get().to_le_bytes()),
+        ],
+    );
+    request.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
+    request.extend_from_slice(bytes);
+    request.resize(request.len().next_multiple_of(16), 0);
+    request
 }
 
 fn hello(oldest: u16, newest: u32, credit: u32) -> Vec<u8> {
@@ -247,20 +270,9 @@ async fn more_than_was_granted_is_a_violation_and_replays_of_unknown_ids_are_ign
         .await
         .unwrap();
     until(|| b.ledger.begun() == 1).await;
-    let work = neuroflow_kernel::Parcel::archive(&Work::default()).unwrap();
-    let bytes = work.as_raw().as_bytes();
-    let mut notice = frame(
-        3,
-        &[
-            (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
-            (12, &6_u16.to_le_bytes()),
-            (14, &1_u16.to_le_bytes()),
-            (24, &work.as_raw().message().get().to_le_bytes()),
-        ],
-    );
-    notice.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
-    notice.extend_from_slice(bytes);
-    notice.resize(notice.len().next_multiple_of(16), 0);
+    let mut notice = request(0, &Work::default());
+    notice[5] = 3;
+    let bytes = notice.len() - frame(3, &[]).len();
     let flood = async {
         loop {
             if send.write_all(&notice).await.is_err() {
@@ -270,7 +282,7 @@ async fn more_than_was_granted_is_a_violation_and_replays_of_unknown_ids_are_ign
     };
     soon(flood).await;
     assert_eq!(code(&soon(connection.closed()).await), Some(2));
-    let granted = usize::try_from(LANE_CREDIT_MESSAGES).unwrap() * bytes.len();
+    let granted = usize::try_from(LANE_CREDIT_MESSAGES).unwrap() * bytes;
     assert!(most_held(&b) <= granted + LITTLE, "{} of {granted}", most_held(&b));
     // What waited for the actor goes with the link.
     until(|| b.links.status()[0].buffered_bytes == 0).await;
@@ -313,21 +325,7 @@ async fn a_request_that_comes_again_while_it_is_served_is_a_violation() {
     let (_endpoint, connection) = intruder(&world, &b).await;
     let (mut send, _recv) = connection.open_bi().await.unwrap();
     let work = Work { wait: true, ..Work::default() };
-    let work = neuroflow_kernel::Parcel::archive(&work).unwrap();
-    let bytes = work.as_raw().as_bytes();
-    let mut request = frame(
-        2,
-        &[
-            (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
-            (12, &6_u16.to_le_bytes()),
-            (14, &1_u16.to_le_bytes()),
-            (16, &5_u64.to_le_bytes()),
-            (24, &work.as_raw().message().get().to_le_bytes()),
-        ],
-    );
-    request.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
-    request.extend_from_slice(bytes);
-    request.resize(request.len().next_multiple_of(16), 0);
+    let request = request(5, &work);
     send.write_all(&[hello(1, 1, 100), request.clone()].concat()).await.unwrap();
     until(|| b.ledger.begun() == 1).await;
     let _closed = send.write_all(&request).await;
@@ -338,6 +336,36 @@ async fn a_request_that_comes_again_while_it_is_served_is_a_violation() {
 }
 
 #[tokio::test]
+async fn cancellations_of_what_never_comes_are_forgotten_oldest_first() {
+    let world = World::new();
+    let b = world.node("b").await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, _recv) = connection.open_bi().await.unwrap();
+    send.write_all(&hello(1, 1, 100)).await.unwrap();
+    // Several times as many as are remembered, and none of a request that there is.
+    let most = u64::try_from(EARLY_CANCELS).unwrap();
+    let last = 100 + 8 * most;
+    for id in 100..=last {
+        send.write_all(&frame(6, &[(16, &id.to_le_bytes())])).await.unwrap();
+    }
+    send.write_all(&request(4, &Work::default())).await.unwrap();
+    until(|| b.ledger.begun() == 1).await;
+    assert!(most_held(&b) <= LITTLE, "{}", most_held(&b));
+    // The last ones still count, and the first don't any more: large ones, which cancellations may overtake.
+    for (number, id) in [(1, last), (2, last + 1 - most), (3, last - most), (4, 100)] {
+        let work = Work { number, payload: vec![7; 40_000], ..Work::default() };
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&request(id, &work)).await.unwrap();
+        stream.finish().unwrap();
+    }
+    until(|| b.ledger.begun() == 3).await;
+    let mut ran = b.ledger.numbers.lock().unwrap().clone();
+    ran.sort_unstable();
+    assert_eq!(ran, [0, 3, 4]);
+    assert_eq!(b.state_of("intruder"), Some(LinkState::Up));
+}
+
+#[tokio::test]
 async fn a_large_request_that_its_cancellation_overtook_does_not_run() {
     let world = World::new();
     let b = world.node("b").await;
@@ -345,22 +373,7 @@ async fn a_large_request_that_its_cancellation_overtook_does_not_run() {
     let (mut send, _recv) = connection.open_bi().await.unwrap();
     let request = |id: u8, payload: usize| {
         let work = Work { number: u32::from(id), payload: vec![7; payload], ..Work::default() };
-        let work = neuroflow_kernel::Parcel::archive(&work).unwrap();
-        let bytes = work.as_raw().as_bytes();
-        let mut request = frame(
-            2,
-            &[
-                (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
-                (12, &6_u16.to_le_bytes()),
-                (14, &1_u16.to_le_bytes()),
-                (16, &[id]),
-                (24, &work.as_raw().message().get().to_le_bytes()),
-            ],
-        );
-        request.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
-        request.extend_from_slice(bytes);
-        request.resize(request.len().next_multiple_of(16), 0);
-        request
+        request(id.into(), &work)
     };
     let cancel = frame(6, &[(16, &[5])]);
     send.write_all(&[hello(1, 1, 100), cancel, request(4, 0)].concat()).await.unwrap();
@@ -381,8 +394,7 @@ async fn a_certificate_from_a_clock_that_is_ahead_is_good_within_minutes() {
     for (minutes, good) in [(4, true), (20, false)] {
         let ahead = now() + Duration::from_mins(minutes);
         let credential = world.authority.issue("b", &[], HOUR, ahead).unwrap();
-        let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), credential, world.trust());
-        let b = Node::start(config, 8).await;
+        let b = world.node_as(&credential).await;
         assert_eq!(b.links.try_dial(a.address()).await.is_ok(), good, "{minutes}");
         if !good {
             assert!(a.links.try_dial(b.address()).await.is_err());
@@ -398,23 +410,8 @@ async fn a_peer_that_never_reads_is_cut_off_or_waits_and_others_go_on() {
     let (mut send, recv) = connection.open_bi().await.unwrap();
     send.write_all(&hello(1, 1, 100)).await.unwrap();
     let work = Work { replies: 60, bytes: 30_000, ..Work::default() };
-    let work = neuroflow_kernel::Parcel::archive(&work).unwrap();
-    let bytes = work.as_raw().as_bytes();
     for id in 1..200_u64 {
-        let mut request = frame(
-            2,
-            &[
-                (8, &u32::try_from(bytes.len()).unwrap().to_le_bytes()),
-                (12, &6_u16.to_le_bytes()),
-                (14, &1_u16.to_le_bytes()),
-                (16, &id.to_le_bytes()),
-                (24, &work.as_raw().message().get().to_le_bytes()),
-            ],
-        );
-        request.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
-        request.extend_from_slice(bytes);
-        request.resize(request.len().next_multiple_of(16), 0);
-        send.write_all(&request).await.unwrap();
+        send.write_all(&request(id, &work)).await.unwrap();
     }
     // The worker is held up by one who doesn't read for no longer than that one's streams take up: all of its
     // requests are worked off, or it has lost its link.
