@@ -396,6 +396,10 @@ pub const RETENTION_SWEEP: Duration = Duration::from_secs(30);
 /// Tasks that one look removes before others get their turn.
 pub const RETENTION_STEP: usize = 2_048;
 
+/// Entries that one statement removes from a database, unless a single task has more: some 100 ms of the
+/// [`DATABASE_DEADLINE`] on a server without a load.
+pub const RETENTION_ENTRIES: u64 = 20_000;
+
 /// Connections to the journal's database: one that writes, the others read.
 pub const DATABASE_CONNECTIONS: u32 = 8;
 

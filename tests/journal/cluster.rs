@@ -67,6 +67,16 @@ impl Cluster {
         self.query(cut).expect("the server answers");
     }
 
+    /// Waits until nobody is connected.
+    pub(crate) fn until_alone(&self) {
+        let there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'neuroflow'";
+        let begun = now();
+        while self.query(there).as_deref() != Some("0") {
+            assert!(begun.elapsed() < Duration::from_mins(1), "somebody stays connected");
+            pause();
+        }
+    }
+
     /// What a statement gives; none if the server doesn't take it.
     pub(crate) fn query(&self, sql: &str) -> Option<String> {
         let mut psql = program("psql");

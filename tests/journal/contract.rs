@@ -214,6 +214,12 @@ async fn a_database_survives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_forgets() {
+    let cluster = Cluster::start();
+    forgets(cluster.config("one")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_share_a_database_and_each_has_its_own_unfinished_tasks() {
     let cluster = Cluster::start();
     let one = Scene::open(cluster.config("one")).await.expect("it opens");

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use neuroflow::TaskState;
+use neuroflow::actors::limits::RETENTION_STEP;
 use neuroflow::actors::{Append, AppendError, DamageKind, OpenError};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, now};
 use crate::scene::{Scene, event, head, say, texts};
 
 /// One writer per task, each appending until told to stop; gives how many entries each was told of.
@@ -57,7 +58,14 @@ async fn a_restart_and_a_cut_in_the_middle_lose_and_double_nothing() {
         assert!(told > 0, "{task} wasn't written");
         let expected: Vec<String> = (1..=told).map(|number| number.to_string()).collect();
         assert_eq!(texts(&scene.journal, &task).await, expected, "{task}");
+        // Ended, going on, and ended again: it counts once.
+        for (more, state) in
+            [TaskState::Completed, TaskState::Working, TaskState::Failed].into_iter().enumerate()
+        {
+            say(&scene.journal, &task, told + more as u64, state).await.expect("appended");
+        }
     }
+    assert_counted(&cluster, 8);
     scene.stop().await;
 }
 
@@ -130,21 +138,60 @@ async fn what_the_server_refuses_costs_nobody_elses_task_anything() {
     scene.stop().await;
 }
 
+/// The sums that nodes keep, beside what is really there.
+const COUNTS: &str = "SELECT (SELECT sum(tasks) || ' ' || sum(bytes) FROM neuroflow_ended) || ', '
+    || (SELECT count(*) || ' ' || sum(bytes) FROM neuroflow_task WHERE ended)";
+
+fn assert_counted(cluster: &Cluster, tasks: usize) {
+    let counts = cluster.query(COUNTS).expect("counted");
+    let (kept, there) = counts.split_once(", ").expect("two pairs");
+    assert_eq!(kept, there);
+    assert!(there.starts_with(&format!("{tasks} ")), "{there}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_oldest_ended_tasks_are_found_without_a_look_at_all() {
+async fn the_oldest_ended_tasks_go_without_a_look_at_all() {
+    const THERE: usize = 60_000;
+    const KEPT: usize = 52_000;
     let cluster = Cluster::start();
     Scene::open(cluster.config("one")).await.expect("it opens").stop().await;
-    let many = "INSERT INTO neuroflow_task
-                SELECT 'echo', 't' || n, 'c', NULL, 3, true, n, 1, 1, 100, 'one'
-                FROM generate_series(1, 20000) AS n";
-    cluster.query(many).expect("inserted");
+    let many = format!(
+        "INSERT INTO neuroflow_task
+         SELECT 'echo', 't' || n, 'c', NULL, 3, true, n, 1, 1, 100, 'one'
+         FROM generate_series(1, {THERE}) AS n"
+    );
+    cluster.query(&many).expect("inserted");
     cluster.query("VACUUM ANALYZE neuroflow_task").expect("analysed");
-    let plan = "EXPLAIN SELECT agent, task, at_ms, bytes FROM neuroflow_task WHERE ended
-                ORDER BY at_ms, task LIMIT 2048";
-    let plan = cluster.query(plan).expect("explained");
-    assert!(plan.contains("neuroflow_task_ended") && !plan.contains("Sort"), "{plan}");
-    let scene = Scene::open(cluster.config("one")).await.expect("what is there is left as it is");
+    let mut config = cluster.config("one");
+    (config.retention.age, config.retention.tasks) = (None, KEPT);
+    let scene = Scene::open(config).await.expect("what is there is left as it is");
+    assert_counted(&cluster, THERE);
+    // What a connection has read is known when it has ended; at the start all of them are counted.
+    cluster.cut_off();
+    cluster.until_alone();
+    cluster.query("SELECT pg_stat_reset()").expect("reset");
+
+    // One more than a look leaves alone, and older than most.
+    say(&scene.journal, "old", 0, TaskState::Completed).await.expect("appended");
+    let last = THERE - KEPT;
+    let gone = format!("SELECT 1 FROM neuroflow_task WHERE agent = 'echo' AND task = 't{last}'");
+    let begun = now();
+    while !cluster.query(&gone).expect("asked").is_empty() {
+        assert!(begun.elapsed() < Duration::from_mins(1), "it isn't removed");
+        wait(&scene).await;
+    }
     scene.stop().await;
+    cluster.until_alone();
+    let read = cluster.query(
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'neuroflow_task_ended'",
+    );
+    let read: usize = read.expect("asked").parse().expect("a number");
+    let looks = (THERE + 1 - KEPT).div_ceil(RETENTION_STEP);
+    // What a look has removed stays in the index until the next one has passed over it.
+    assert!(read <= 2 * looks * RETENTION_STEP, "{looks} looks have read {read} rows");
+    assert_counted(&cluster, KEPT);
+    let oldest = cluster.query("SELECT min(at_ms) FROM neuroflow_task").expect("asked");
+    assert_eq!(oldest, (last + 1).to_string(), "the oldest have gone, and nothing else");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ use std::future::{Ready, ready};
 
 use neuroflow_kernel::Clock;
 
+use super::index::Kept;
 use super::{Append, AppendError, HeadPage, OpenError, ReadError, Retention, TaskHead, TaskLog};
 use crate::agent::TaskQuery;
 
@@ -38,6 +39,10 @@ impl Postgres {
     }
 
     pub(super) fn remove(&self, _: &[(String, String)]) -> Ready<Result<usize, AppendError>> {
+        match *self {}
+    }
+
+    pub(super) fn ended(&self) -> Kept {
         match *self {}
     }
 

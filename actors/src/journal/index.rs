@@ -36,13 +36,20 @@ struct Agent<P> {
 #[derive(Debug)]
 pub(super) struct Index<P> {
     agents: BTreeMap<Arc<str>, Agent<P>>,
-    ended: usize,
+    ended: Kept,
     bytes: u64,
+}
+
+/// Tasks that have ended, and the bytes of their entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) tasks: u64,
+    pub(super) bytes: u64,
 }
 
 impl<P> Default for Index<P> {
     fn default() -> Self {
-        Self { agents: BTreeMap::new(), ended: 0, bytes: 0 }
+        Self { agents: BTreeMap::new(), ended: Kept::default(), bytes: 0 }
     }
 }
 
@@ -69,7 +76,8 @@ impl<P> Index<P> {
         let task: Arc<str> = task.into();
         of.order.insert((Reverse(known.at_ms), Arc::clone(&task)));
         if known.state.is_terminal() {
-            self.ended += 1;
+            self.ended.tasks += 1;
+            self.ended.bytes += known.bytes;
         } else {
             of.unfinished.insert(Arc::clone(&task));
         }
@@ -81,7 +89,8 @@ impl<P> Index<P> {
         let of = self.agents.get_mut(agent)?;
         let (task, known) = of.tasks.remove_entry(task)?;
         if known.state.is_terminal() {
-            self.ended -= 1;
+            self.ended.tasks -= 1;
+            self.ended.bytes -= known.bytes;
         } else {
             of.unfinished.remove(&task);
         }
@@ -90,11 +99,11 @@ impl<P> Index<P> {
         Some(known)
     }
 
-    /// Tasks, ended ones among them, and bytes of all of them.
-    pub(super) fn ended(&self) -> usize {
+    pub(super) fn ended(&self) -> Kept {
         self.ended
     }
 
+    /// Bytes of all tasks, those included that haven't ended.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -271,12 +280,13 @@ mod tests {
     #[test]
     fn counts_follow_what_is_put_and_removed() {
         let mut index = ten();
-        assert_eq!((index.tasks(), index.ended(), index.bytes()), (10, 4, 100));
+        let kept = |tasks, bytes| Kept { tasks, bytes };
+        assert_eq!((index.tasks(), index.ended(), index.bytes()), (10, kept(4, 40), 100));
         index.put("a", "t9", known(TaskState::Failed, 20));
-        assert_eq!((index.tasks(), index.ended(), index.unfinished_count()), (10, 5, 5));
+        assert_eq!((index.tasks(), index.ended(), index.unfinished_count()), (10, kept(5, 50), 5));
         assert!(index.remove("a", "t9").is_some());
         assert!(index.remove("a", "t9").is_none());
-        assert_eq!((index.tasks(), index.ended(), index.bytes()), (9, 4, 90));
+        assert_eq!((index.tasks(), index.ended(), index.bytes()), (9, kept(4, 40), 90));
         assert_eq!(names(&index.unfinished("a")), ["t4", "t5", "t6", "t7", "t8"]);
     }
 

@@ -4,9 +4,11 @@
 //! this node's unfinished tasks for its own; reads have a pool beside it.
 
 mod commit;
+mod retention;
 mod schema;
 mod write;
 
+use std::sync::Mutex as Held;
 use std::time::Duration;
 
 use neuroflow_kernel::{Clock, MessageId, RawParcel};
@@ -15,14 +17,13 @@ use sqlx::{Connection as _, Row as _};
 use tokio::sync::Mutex;
 
 use super::codec::{entry_kind, state_code, state_of};
+use super::index::Kept;
 use super::{
     AppendError, DamageKind, DatabaseError, Entry, HeadPage, JournalDamage, OpenError, ReadError,
-    Retention, TaskHead, TaskLog,
+    TaskHead, TaskLog,
 };
 use crate::agent::{TaskCursor, TaskQuery};
-use crate::limits::{
-    DATABASE_CONNECTIONS, DATABASE_DEADLINE, DATABASE_PREPARE, JOURNAL_PAGE, RETENTION_STEP,
-};
+use crate::limits::{DATABASE_CONNECTIONS, DATABASE_DEADLINE, DATABASE_PREPARE, JOURNAL_PAGE};
 
 /// A journal in a database.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(super) struct Postgres {
     clock: Clock,
     /// The connection that commits; none after it broke.
     writer: Mutex<Option<PgConnection>>,
+    /// What had ended at this node's last look, and what it has ended since.
+    ended: Held<Kept>,
 }
 
 /// The first wait before connecting again.
@@ -48,9 +51,11 @@ impl Postgres {
             .acquire_timeout(DATABASE_DEADLINE)
             .connect_lazy_with(options.clone());
         let node = node.to_owned();
-        let journal = Self { options, pool, node, clock, writer: Mutex::new(None) };
+        let journal =
+            Self { options, pool, node, clock, writer: Mutex::new(None), ended: Held::default() };
         let mut writer = journal.connect().await?;
-        let prepared = journal.within(DATABASE_PREPARE, schema::prepare(&mut writer)).await?;
+        let prepared =
+            journal.within(DATABASE_PREPARE, schema::prepare(&mut writer, &journal.node)).await?;
         if let Some(found) = prepared {
             let (place, known) = ("the database".to_owned(), schema::VERSION);
             return Err(OpenError::UnknownFormat { place, found, known });
@@ -182,65 +187,6 @@ impl Postgres {
         let rows = rows.bind(agent).bind(&self.node).fetch_all(&self.pool);
         let rows = self.in_time(rows).await.map_err(unread)?;
         rows.iter().map(head).collect::<Result<Vec<_>, _>>().map_err(unread)
-    }
-
-    /// Removes those tasks that have ended, and says how many they were.
-    pub(super) async fn remove(&self, tasks: &[(String, String)]) -> Result<usize, AppendError> {
-        let (agents, names): (Vec<&str>, Vec<&str>) =
-            tasks.iter().map(|(agent, task)| (agent.as_str(), task.as_str())).unzip();
-        let removed = sqlx::query(
-            "WITH gone AS (
-               DELETE FROM neuroflow_task AS t
-               USING unnest($1::text[], $2::text[]) AS u(agent, task)
-               WHERE t.agent = u.agent AND t.task = u.task AND t.ended
-               RETURNING t.agent, t.task
-             ), entries AS (
-               DELETE FROM neuroflow_entry AS e USING gone
-               WHERE e.agent = gone.agent AND e.task = gone.task
-             )
-             SELECT count(*) AS removed FROM gone",
-        );
-        let removed = removed.bind(agents).bind(names).fetch_one(&self.pool);
-        let removed = self.in_time(removed).await.map_err(unwritten)?;
-        let removed: i64 =
-            removed.try_get("removed").map_err(|error| unwritten(DatabaseError::Sql(error)))?;
-        Ok(usize::try_from(removed).unwrap_or(0))
-    }
-
-    /// Ended tasks that aren't kept any longer, the oldest first.
-    pub(super) async fn due(
-        &self,
-        keep: &Retention,
-        age_limit_ms: Option<u64>,
-    ) -> Result<Vec<(String, String)>, AppendError> {
-        let sums = sqlx::query(
-            "SELECT count(*) AS tasks, coalesce(sum(bytes), 0)::bigint AS bytes
-             FROM neuroflow_task WHERE ended",
-        );
-        let sums = self.in_time(sums.fetch_one(&self.pool)).await.map_err(unwritten)?;
-        let sql = |error| unwritten(DatabaseError::Sql(error));
-        let tasks = unsigned(sums.try_get("tasks").map_err(sql)?);
-        let bytes = unsigned(sums.try_get("bytes").map_err(sql)?);
-        let mut tasks = tasks.saturating_sub(keep.tasks as u64);
-        let mut bytes = bytes.saturating_sub(keep.bytes);
-        let rows = sqlx::query(
-            "SELECT agent, task, at_ms, bytes FROM neuroflow_task WHERE ended
-             ORDER BY at_ms, task LIMIT $1",
-        );
-        let rows = rows.bind(i64::try_from(RETENTION_STEP).unwrap_or(i64::MAX));
-        let rows = self.in_time(rows.fetch_all(&self.pool)).await.map_err(unwritten)?;
-        let mut due = Vec::new();
-        for row in rows {
-            let at_ms = unsigned(row.try_get("at_ms").map_err(sql)?);
-            let aged = age_limit_ms.is_some_and(|limit| at_ms < limit);
-            if !aged && tasks == 0 && bytes == 0 {
-                break;
-            }
-            tasks = tasks.saturating_sub(1);
-            bytes = bytes.saturating_sub(unsigned(row.try_get("bytes").map_err(sql)?));
-            due.push((row.try_get("agent").map_err(sql)?, row.try_get("task").map_err(sql)?));
-        }
-        Ok(due)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::limits::{KEPT_TASK_BYTES, KEPT_TASKS};
 
-use super::index::{Index, Known};
+use super::index::{Index, Kept, Known};
 
 /// What is kept of ended tasks. Those that haven't ended are always kept.
 ///
@@ -36,9 +36,18 @@ impl Retention {
 
     /// Whether so much is there that it shouldn't wait for the next look. An eighth more than is
     /// kept, so that a removal is worth its write.
-    pub(super) fn is_urgent<P>(&self, index: &Index<P>) -> bool {
-        index.ended() > self.tasks + self.tasks / 8
-            || index.bytes() > self.bytes.saturating_add(self.bytes / 8)
+    pub(super) fn is_urgent(&self, ended: Kept) -> bool {
+        let tasks = self.tasks as u64;
+        ended.tasks > tasks.saturating_add(tasks / 8)
+            || ended.bytes > self.bytes.saturating_add(self.bytes / 8)
+    }
+
+    /// How much more there is than is kept.
+    pub(super) fn excess(&self, ended: Kept) -> Kept {
+        Kept {
+            tasks: ended.tasks.saturating_sub(self.tasks as u64),
+            bytes: ended.bytes.saturating_sub(self.bytes),
+        }
     }
 
     /// The tasks to remove at this time, `most` of them.
@@ -48,15 +57,21 @@ impl Retention {
         age_limit_ms: Option<u64>,
         most: usize,
     ) -> Vec<(String, String)> {
-        let mut tasks = index.ended().saturating_sub(self.tasks);
-        let mut bytes = index.bytes().saturating_sub(self.bytes);
+        let mut excess = self.excess(index.ended());
         index.oldest_ended(most, |known: &Known<P>| {
             let aged = age_limit_ms.is_some_and(|limit| known.at_ms < limit);
-            let wanted = aged || tasks > 0 || bytes > 0;
-            tasks = tasks.saturating_sub(1);
-            bytes = bytes.saturating_sub(known.bytes);
-            wanted
+            excess.takes(known.bytes) || aged
         })
+    }
+}
+
+impl Kept {
+    /// Counts a task of so many bytes out, if there is anything left; says whether there was.
+    pub(super) fn takes(&mut self, bytes: u64) -> bool {
+        let any = *self != Self::default();
+        self.tasks = self.tasks.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        any
     }
 }
 
@@ -126,8 +141,8 @@ mod tests {
         assert_eq!(Retention { tasks: 40, ..keep }.due(&index(50), None, 100).len(), 10);
         assert_eq!(Retention { bytes: 455, ..keep }.due(&index(50), None, 100).len(), 5);
         assert_eq!(Retention { tasks: 0, ..keep }.due(&index(50), None, 20).len(), 20);
-        assert!(!Retention { tasks: 48, ..keep }.is_urgent(&index(50)));
-        assert!(Retention { tasks: 40, ..keep }.is_urgent(&index(50)));
+        assert!(!Retention { tasks: 48, ..keep }.is_urgent(index(50).ended()));
+        assert!(Retention { tasks: 40, ..keep }.is_urgent(index(50).ended()));
     }
 
     #[test]

@@ -321,9 +321,11 @@ impl Store {
     /// Whether more is there than should wait for the next look.
     pub(super) fn is_urgent(&self, config: &JournalConfig) -> bool {
         match self {
-            Self::Memory(memory) => config.retention.is_urgent(&memory.tasks()),
-            Self::Embedded(embedded) => config.retention.is_urgent(&embedded.catalog().index),
-            Self::Postgres(_) => false,
+            Self::Memory(memory) => config.retention.is_urgent(memory.tasks().ended()),
+            Self::Embedded(embedded) => {
+                config.retention.is_urgent(embedded.catalog().index.ended())
+            }
+            Self::Postgres(postgres) => config.retention.is_urgent(postgres.ended()),
         }
     }
 

@@ -102,7 +102,10 @@ impl Postgres {
         {
             *writer = Some(connection);
         }
-        committed
+        committed.map(|committed| {
+            self.shift(committed.shift);
+            committed.answers
+        })
     }
 }
 

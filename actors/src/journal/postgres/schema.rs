@@ -3,6 +3,8 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
+use super::retention;
+
 /// The version of the tables.
 pub(super) const VERSION: u64 = 1;
 
@@ -10,7 +12,10 @@ pub(super) const VERSION: u64 = 1;
 const LOCKS: i32 = 0x4E46_4C4A;
 
 /// Makes the tables if there are none. Gives the version of those that are there if it's another.
-pub(super) async fn prepare(connection: &mut PgConnection) -> Result<Option<u64>, sqlx::Error> {
+pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    node: &str,
+) -> Result<Option<u64>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // Two nodes that start at once would both find nothing.
     sqlx::query("SELECT pg_advisory_xact_lock($1, 0)")
@@ -33,6 +38,7 @@ pub(super) async fn prepare(connection: &mut PgConnection) -> Result<Option<u64>
         transaction.rollback().await?;
         return Ok(Some(u64::try_from(found).unwrap_or(0)));
     }
+    retention::count(&mut transaction, node).await?;
     transaction.commit().await?;
     Ok(None)
 }
@@ -48,7 +54,7 @@ pub(super) async fn claim(connection: &mut PgConnection, node: &str) -> Result<b
 }
 
 /// Text is compared by its bytes, as the other journals do.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "CREATE TABLE IF NOT EXISTS neuroflow_journal (
        one boolean PRIMARY KEY DEFAULT true CHECK (one),
        version bigint NOT NULL
@@ -79,9 +85,15 @@ const TABLES: [&str; 6] = [
        body bytea NOT NULL,
        PRIMARY KEY (agent, task, number)
      )"#,
+    // What of the ended tasks each node has added and taken away: only the sums mean something.
+    "CREATE TABLE IF NOT EXISTS neuroflow_ended (
+       node text PRIMARY KEY,
+       tasks bigint NOT NULL,
+       bytes bigint NOT NULL
+     )",
     "CREATE INDEX IF NOT EXISTS neuroflow_task_order ON neuroflow_task (agent, at_ms, task)",
     "CREATE INDEX IF NOT EXISTS neuroflow_task_open ON neuroflow_task (agent, node) WHERE NOT ended",
-    // What retention looks at, which every node does all the time: the oldest, how many, how many bytes.
+    // What retention looks at, which every node does all the time: the oldest.
     "CREATE INDEX IF NOT EXISTS neuroflow_task_ended ON neuroflow_task (at_ms, task) INCLUDE (bytes)
        WHERE ended",
 ];

@@ -8,6 +8,7 @@ use sqlx::{Connection as _, Row as _};
 use super::super::codec::{entry_code, state_code};
 use super::super::store::check;
 use super::super::{Append, AppendError};
+use super::retention::Shift;
 use super::{signed, unsigned};
 
 type Task<'a> = (&'a str, &'a str);
@@ -24,13 +25,19 @@ struct Change<'a> {
     members: Vec<usize>,
 }
 
+/// What became of each append, and of the number of ended tasks.
+pub(super) struct Committed {
+    pub(super) answers: Vec<Result<(), AppendError>>,
+    pub(super) shift: Shift,
+}
+
 /// Appends what fits. `again` if the same batch was tried before and nobody knows how that ended.
 pub(super) async fn commit(
     connection: &mut PgConnection,
     node: &str,
     batch: &[Append],
     again: bool,
-) -> Result<Vec<Result<(), AppendError>>, sqlx::Error> {
+) -> Result<Committed, sqlx::Error> {
     let mut answers: Vec<Result<(), AppendError>> = batch.iter().map(check).collect();
     let mut changes: BTreeMap<Task<'_>, Change<'_>> = BTreeMap::new();
     for (at, append) in batch.iter().enumerate() {
@@ -59,8 +66,11 @@ pub(super) async fn commit(
     let mut transaction = connection.begin().await?;
     let (fresh, known): (Vec<_>, Vec<_>) =
         changes.iter().partition(|(_, change)| change.expected == 0);
-    let mut taken = put(&mut transaction, INSERT, node, &fresh).await?;
-    taken.extend(put(&mut transaction, UPDATE, node, &known).await?);
+    let mut shift = Shift::default();
+    let mut taken = HashSet::new();
+    for (statement, some) in [(INSERT, &fresh), (UPDATE, &known)] {
+        taken.extend(put(&mut transaction, statement, node, some, &mut shift).await?);
+    }
     let refused: Vec<Task<'_>> = changes
         .keys()
         .filter(|(agent, task)| !taken.contains(&(agent.to_string(), task.to_string())))
@@ -84,9 +94,9 @@ pub(super) async fn commit(
             answers[*at] = Err(AppendError::Conflict { expected, found });
         }
     }
-    entries(&mut transaction, batch, &written).await?;
+    entries(&mut transaction, batch, &written, node, shift).await?;
     transaction.commit().await?;
-    Ok(answers)
+    Ok(Committed { answers, shift })
 }
 
 const INSERT: &str = "INSERT INTO neuroflow_task
@@ -96,23 +106,31 @@ const INSERT: &str = "INSERT INTO neuroflow_task
    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
    AS u(agent, task, context, caller, state, ended, at_ms, generation, entries, bytes, expected)
  ON CONFLICT DO NOTHING
- RETURNING agent, task";
+ RETURNING agent, task, ended, bytes, false AS had_ended, 0::bigint AS had_bytes";
 
-const UPDATE: &str = "UPDATE neuroflow_task AS t
+/// What was there is read with a lock, so that it's what is replaced.
+const UPDATE: &str = "WITH was AS MATERIALIZED (
+   SELECT t.agent, t.task, t.ended, t.bytes FROM neuroflow_task AS t
+   JOIN unnest($1::text[], $2::text[]) AS u(agent, task) ON t.agent = u.agent AND t.task = u.task
+   FOR NO KEY UPDATE OF t
+ )
+ UPDATE neuroflow_task AS t
  SET state = u.state, ended = u.ended, at_ms = u.at_ms, generation = u.generation,
    entries = u.entries, bytes = t.bytes + u.bytes, node = $12
  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::boolean[],
    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
    AS u(agent, task, context, caller, state, ended, at_ms, generation, entries, bytes, expected)
+   JOIN was ON was.agent = u.agent AND was.task = u.task
  WHERE t.agent = u.agent AND t.task = u.task AND t.entries = u.expected
- RETURNING t.agent, t.task";
+ RETURNING t.agent, t.task, t.ended, t.bytes, was.ended AS had_ended, was.bytes AS had_bytes";
 
-/// Changes the heads of tasks; gives those that were as expected.
+/// Changes the heads of tasks, and counts those that end; gives those that were as expected.
 async fn put(
     connection: &mut PgConnection,
     statement: &'static str,
     node: &str,
     changes: &[(&Task<'_>, &Change<'_>)],
+    shift: &mut Shift,
 ) -> Result<HashSet<(String, String)>, sqlx::Error> {
     if changes.is_empty() {
         return Ok(HashSet::new());
@@ -142,7 +160,17 @@ async fn put(
         .bind(node)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| Ok((row.try_get("agent")?, row.try_get("task")?))).collect()
+    rows.iter()
+        .map(|row| {
+            if row.try_get("had_ended")? {
+                shift.add(-1, -row.try_get::<i64, _>("had_bytes")?);
+            }
+            if row.try_get("ended")? {
+                shift.add(1, row.try_get("bytes")?);
+            }
+            Ok((row.try_get("agent")?, row.try_get("task")?))
+        })
+        .collect()
 }
 
 /// How many entries tasks have, and whose they are.
@@ -168,10 +196,23 @@ async fn stands(
         .collect()
 }
 
+/// The row of the node is changed last, because a removal by the same node waits for it.
+const ENTRIES: &str = "WITH counted AS (
+   INSERT INTO neuroflow_ended AS c (node, tasks, bytes)
+   SELECT $10::text, $11::bigint, $12::bigint WHERE $11::bigint <> 0 OR $12::bigint <> 0
+   ON CONFLICT (node) DO UPDATE
+   SET tasks = c.tasks + excluded.tasks, bytes = c.bytes + excluded.bytes
+ )
+ INSERT INTO neuroflow_entry (agent, task, number, kind, key, message, version, crc, body)
+ SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[],
+   $6::bigint[], $7::integer[], $8::bigint[], $9::bytea[])";
+
 async fn entries(
     connection: &mut PgConnection,
     batch: &[Append],
     written: &[usize],
+    node: &str,
+    shift: Shift,
 ) -> Result<(), sqlx::Error> {
     let all = || {
         written.iter().map(|at| &batch[*at]).flat_map(|append| {
@@ -179,25 +220,28 @@ async fn entries(
             append.entries.iter().zip(first..).map(move |(entry, number)| (append, entry, number))
         })
     };
-    if all().next().is_none() {
+    if all().next().is_none() && shift == Shift::default() {
         return Ok(());
     }
-    sqlx::query(
-        "INSERT INTO neuroflow_entry (agent, task, number, kind, key, message, version, crc, body)
-         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::text[],
-           $6::bigint[], $7::integer[], $8::bigint[], $9::bytea[])",
-    )
-    .bind(all().map(|(append, ..)| append.head.agent.as_str()).collect::<Vec<_>>())
-    .bind(all().map(|(append, ..)| append.head.task.as_str()).collect::<Vec<_>>())
-    .bind(all().map(|(_, _, number)| signed(number)).collect::<Vec<_>>())
-    .bind(all().map(|(_, entry, _)| i16::from(entry_code(entry.kind))).collect::<Vec<_>>())
-    .bind(all().map(|(_, entry, _)| entry.key.as_str()).collect::<Vec<_>>())
-    .bind(all().map(|(_, entry, _)| entry.parcel.message().get().cast_signed()).collect::<Vec<_>>())
-    .bind(all().map(|(_, entry, _)| i32::from(entry.parcel.version())).collect::<Vec<_>>())
-    .bind(all().map(|(_, entry, _)| crc(entry.parcel.as_bytes())).collect::<Vec<_>>())
-    .bind(all().map(|(_, entry, _)| entry.parcel.as_bytes()).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
+    sqlx::query(ENTRIES)
+        .bind(all().map(|(append, ..)| append.head.agent.as_str()).collect::<Vec<_>>())
+        .bind(all().map(|(append, ..)| append.head.task.as_str()).collect::<Vec<_>>())
+        .bind(all().map(|(_, _, number)| signed(number)).collect::<Vec<_>>())
+        .bind(all().map(|(_, entry, _)| i16::from(entry_code(entry.kind))).collect::<Vec<_>>())
+        .bind(all().map(|(_, entry, _)| entry.key.as_str()).collect::<Vec<_>>())
+        .bind(
+            all()
+                .map(|(_, entry, _)| entry.parcel.message().get().cast_signed())
+                .collect::<Vec<_>>(),
+        )
+        .bind(all().map(|(_, entry, _)| i32::from(entry.parcel.version())).collect::<Vec<_>>())
+        .bind(all().map(|(_, entry, _)| crc(entry.parcel.as_bytes())).collect::<Vec<_>>())
+        .bind(all().map(|(_, entry, _)| entry.parcel.as_bytes()).collect::<Vec<_>>())
+        .bind(node)
+        .bind(shift.tasks)
+        .bind(shift.bytes)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
