@@ -12,6 +12,7 @@ mod error;
 mod index;
 mod memory;
 mod near;
+mod opening;
 mod pace;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -10,7 +10,8 @@ use neuroflow_kernel::RawParcel;
 
 use super::catalog::{Catalog, Chain};
 use super::codec::{self, CALLED, Head, MORE, MOVED, Record, RecordKind};
-use super::embedded::{Embedded, damage_of};
+use super::embedded::Embedded;
+use super::opening::damage_of;
 use super::scan::{Found, scan};
 use super::{AppendError, DamageKind, Entry, JournalDamage, ReadError, TaskHead, TaskLog};
 use crate::limits::{JOURNAL_MOVED_TASKS, SEGMENT_BYTES};
