@@ -10,6 +10,7 @@
 mod error;
 #[cfg(feature = "mcp")]
 mod mcp;
+mod members;
 mod proxy;
 mod sole;
 
@@ -39,6 +40,7 @@ use neuroflow_transport::{Allowed, Links, LinksConfig};
 pub use self::error::BootError;
 #[cfg(feature = "mcp")]
 pub use self::mcp::McpServer;
+use self::members::AuditedMembers;
 pub use self::proxy::ProxyAgent;
 use crate::outcome::{AskError, TaskOutcome};
 
@@ -663,7 +665,11 @@ impl NodeBuilder {
             agents.push(serve(agent, make, &supervisor).await?);
         }
         let links = match self.cluster {
-            Some(config) => Some(join(config, &agents, kernel).await?),
+            Some(config) => {
+                let observer = audit.is_on().then(|| Arc::new(AuditedMembers(audit.clone())));
+                let config = observer.into_iter().fold(config, |it, one| it.observer(one));
+                Some(join(config, &agents, kernel).await?)
+            }
             None => None,
         };
         for agent in proxy::found(self.proxies, links.as_ref(), kernel.clock()).await? {

@@ -10,6 +10,8 @@ mod file;
 mod key;
 mod record;
 mod server;
+#[cfg(any(feature = "mcp", feature = "access"))]
+pub(crate) mod uses;
 mod verify;
 
 use std::fmt;
@@ -173,6 +175,32 @@ pub enum AuditEvent {
         /// For what.
         purpose: &'static str,
     },
+    /// A source of tools, such as an MCP server, offers others than before.
+    ToolsOffered {
+        /// The source: `mcp/NAME`.
+        source: AuditId,
+        /// How many there are now.
+        tools: usize,
+        /// Of their names, descriptions and arguments, and of who may call them.
+        digest: Digest,
+        /// How many weren't taken.
+        refused: usize,
+    },
+    /// Something was decided about a node of the cluster, or asked of it.
+    Membership {
+        /// What: `invite`, `joined`, `shut_out`, `drain`, `undrain`.
+        action: &'static str,
+        /// Which node, by name or id.
+        node: AuditId,
+        /// The roles that it's given.
+        roles: Vec<AuditId>,
+        /// Which other node wants it; nobody: the operator here, or the cluster's authority.
+        by: Option<AuditId>,
+        /// The decision.
+        verdict: Verdict,
+        /// Why, in one of the program's own words.
+        reason: &'static str,
+    },
     /// A part of the configuration was replaced, or not.
     ConfigChanged {
         /// Which part.
@@ -200,6 +228,8 @@ impl AuditEvent {
             Self::CellRefused { .. } => "cell_refused",
             Self::Egress { .. } => "egress",
             Self::CredentialUse { .. } => "credential_use",
+            Self::ToolsOffered { .. } => "tools_offered",
+            Self::Membership { .. } => "membership",
             Self::ConfigChanged { .. } => "config_changed",
         }
     }

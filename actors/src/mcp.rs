@@ -19,7 +19,6 @@ mod oauth;
 mod session;
 mod setup;
 mod tool;
-mod uses;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use neuroflow::actors::{AuditEvent, Digest, Verdict};
+use neuroflow::actors::{AuditEvent, AuditId, Verdict};
 use neuroflow::kernel::{Actor, Census, Clock, Context, Header, TraceContext};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -130,20 +130,38 @@ impl Answerer {
                 }
                 Ok(ControlRequest::Cluster {}) => cluster::status(&self.links, self.clock.wall()),
                 Ok(ControlRequest::Drain { node, on }) => {
-                    let part = if on { "cluster_drain" } else { "cluster_undrain" };
+                    let act = Act {
+                        action: if on { "drain" } else { "undrain" },
+                        node: AuditId::new(&node),
+                        roles: Vec::new(),
+                    };
                     let drain = cluster::drain(&self.links, &node, on, &self.clock);
-                    self.recorded(part, &node, drain).await
+                    self.recorded(act, drain).await
                 }
                 Ok(ControlRequest::Invite(invited)) => {
-                    let about = format!("{} {}", invited.node, invited.roles.join(" "));
+                    let act = Act {
+                        action: "invite",
+                        node: AuditId::new(&invited.node),
+                        roles: invited.roles.iter().map(AuditId::new).collect(),
+                    };
                     let invite = async { cluster::invite(&self.links, &invited) };
-                    self.recorded("cluster_invite", &about, invite).await
+                    self.recorded(act, invite).await
                 }
                 Ok(ControlRequest::Tasks(asked)) => tasks::answer(&self.journal, asked).await,
                 Err(fault) => Outcome::Error(fault),
             }
         } else {
             tracing::warn!(peer, "another user has asked the control socket");
+            if let Some(audit) = self.audit.get() {
+                let event = AuditEvent::Authentication {
+                    scheme: "control_socket",
+                    principal: Some(AuditId::new(format!("uid:{peer}"))),
+                    peer: None,
+                    verdict: Verdict::Denied,
+                    reason: "other_user",
+                };
+                audit.note(TraceContext::NONE, event);
+            }
             let message = "only the node's own user and root may ask; use sudo".to_owned();
             Outcome::Error(Fault { code: FaultCode::Denied, message })
         };
@@ -154,27 +172,40 @@ impl Answerer {
     }
 }
 
+/// What the operator wants of the cluster.
+struct Act {
+    action: &'static str,
+    node: AuditId,
+    roles: Vec<AuditId>,
+}
+
+impl Act {
+    fn event(&self, verdict: Verdict) -> AuditEvent {
+        AuditEvent::Membership {
+            action: self.action,
+            node: self.node.clone(),
+            roles: self.roles.clone(),
+            by: None,
+            verdict,
+            reason: "control_socket",
+        }
+    }
+}
+
 impl Answerer {
     /// Does something to the cluster once that's in the audit log, and says there if nothing came of it.
-    async fn recorded(
-        &self,
-        part: &'static str,
-        about: &str,
-        work: impl Future<Output = Outcome>,
-    ) -> Outcome {
-        let digest = Digest::of(about.as_bytes());
-        let changed = |verdict| AuditEvent::ConfigChanged { part, digest, verdict };
+    async fn recorded(&self, act: Act, work: impl Future<Output = Outcome>) -> Outcome {
         let audit = self.audit.get();
         if let Some(audit) = audit {
             let header = Header::new().within(&self.clock, CONTROL_DEADLINE);
-            if let Err(error) = audit.decide(header, changed(Verdict::Allowed)).await {
+            if let Err(error) = audit.decide(header, act.event(Verdict::Allowed)).await {
                 let message = format!("nothing is done that isn't in the audit log: {error}");
                 return Outcome::Error(Fault { code: FaultCode::Unrecorded, message });
             }
         }
         let outcome = work.await;
         if let (Some(audit), Outcome::Error(_)) = (audit, &outcome) {
-            audit.note(TraceContext::NONE, changed(Verdict::Failed));
+            audit.note(TraceContext::NONE, act.event(Verdict::Failed));
         }
         outcome
     }

@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use crate::scene::{Scratch, Server, get, mode};
+use serde_json::{Value, json};
+
+use crate::scene::{Scratch, Server, audited, get, mode};
 
 #[test]
 fn a_cluster_and_its_nodes_are_made_and_serve() {
@@ -138,7 +140,9 @@ fn a_running_node_invites_and_shuts_out_without_a_restart() {
     let address = own["address"].as_str().expect("an address").to_owned();
     let seeds = format!("--cluster-seeds={address}");
 
-    let b = serve(&second, &scratch.path("b"), &[&seeds]);
+    let heard = scratch.path("heard.log");
+    let hears = format!("--audit-file={}", heard.display());
+    let b = serve(&second, &scratch.path("b"), &[&seeds, &hears]);
     let socket = a.socket.display().to_string();
     let unable = b.socket.display().to_string();
     let unable = scratch.output(&["cluster", "invite", "c", "--socket", &unable]);
@@ -146,14 +150,20 @@ fn a_running_node_invites_and_shuts_out_without_a_restart() {
     let invited = scratch.output(&["cluster", "invite", "c", "--role", "x", "--socket", &socket]);
     assert_eq!(invited.code, 0, "{}", invited.stderr);
     // Who lets somebody in has it in its own log, before the token is handed out.
-    let recorded = std::fs::read_to_string(&log).expect("an audit log");
-    let invitations = recorded.lines().filter(|line| line.contains("\"cluster_invite\""));
-    let invitations: Vec<_> = invitations.collect();
-    let [invitation] = invitations[..] else { panic!("{recorded}") };
-    assert!(invitation.contains("\"allowed\""), "{invitation}");
+    let invited_once = [json!({
+        "kind": "membership", "action": "invite", "node": "c", "roles": ["x"], "by": null,
+        "verdict": "allowed", "reason": "control_socket",
+    })];
+    assert_eq!(audited(&log, "membership", |_| true), invited_once);
     let joined = scratch.output(&["cluster", "join", invited.stdout.trim(), "--dir", "c"]);
     assert_eq!(joined.code, 0, "{}", joined.stderr);
     let id = joined.stdout.split_whitespace().nth(1).expect("an id").to_owned();
+    let given = audited(&log, "membership", |event| event["action"] == "joined");
+    assert_eq!(given[1]["node"], id.as_str(), "{given:?}");
+    assert_eq!((&given[1]["roles"], &given[1]["verdict"]), (&json!(["x"]), &json!("allowed")));
+    let used = scratch.output(&["cluster", "join", invited.stdout.trim(), "--dir", "again"]);
+    assert_eq!(used.code, 1, "{}", used.stdout);
+    audited(&log, "membership", |event| event["reason"] == "used" && event["verdict"] == "denied");
     let c = serve(&third, &scratch.path("c"), &[&seeds]);
     for server in [&a, &b] {
         status(&scratch, server, |it| member(it, "c").is_some_and(|c| c["state"] == "alive"));
@@ -166,6 +176,17 @@ fn a_running_node_invites_and_shuts_out_without_a_restart() {
     assert_eq!(revoked.code, 0, "{}", revoked.stderr);
     for server in [&a, &b] {
         status(&scratch, server, |it| member(it, "c").is_some_and(|c| c["state"] == "revoked"));
+    }
+    // Both have it in their logs: who has read the list, and who has heard of it; and whom they let in before.
+    for log in [&log, &heard] {
+        let is_out = |event: &Value| event["action"] == "shut_out" && event["node"] == id.as_str();
+        let out = audited(log, "membership", is_out);
+        assert_eq!(out.iter().filter(|event| is_out(event)).count(), 1, "{out:?}");
+        let lists = audited(log, "config_changed", |event| event["part"] == "revocations");
+        assert!(lists.iter().all(|event| event["verdict"] == "allowed"), "{lists:?}");
+        audited(log, "authentication", |event| {
+            event["scheme"] == "link" && event["principal"] == id.as_str()
+        });
     }
     // The other node has heard of it, and keeps it over a restart, with nobody there to tell it.
     let list = std::fs::read_to_string(scratch.path("a/revocations.txt")).expect("a list");
@@ -286,7 +307,8 @@ fn a_certificate_is_renewed_with_the_same_key_and_a_running_node_presents_it() {
     let made = ["node", "init", "a", "--authority", "ca", "--dir", "a", "--valid", "2h"];
     let made = scratch.output(&made);
     assert_eq!(made.code, 0, "{}", made.stderr);
-    let a = serve(&scratch, &scratch.path("a"), &[]);
+    let log = scratch.path("audit.log");
+    let a = serve(&scratch, &scratch.path("a"), &[&format!("--audit-file={}", log.display())]);
     let left = |cluster: &serde_json::Value| {
         let own = member(cluster, "a")?;
         own["certificate_expires_seconds"].as_f64()
@@ -298,6 +320,9 @@ fn a_certificate_is_renewed_with_the_same_key_and_a_running_node_presents_it() {
     assert_eq!((renewed.code, &renewed.stdout), (0, &made.stdout), "{}", renewed.stderr);
     assert_eq!(std::fs::read(scratch.path("a/node-key.pem")).expect("a key"), key);
     status(&scratch, &a, |cluster| left(cluster).is_some_and(|left| left > 10_000.0));
+    audited(&log, "config_changed", |event| {
+        event["part"] == "node_certificate" && event["verdict"] == "allowed"
+    });
     // Another authority, and a node that was shut out.
     assert_eq!(scratch.output(&["cluster", "init", "other", "--dir", "other"]).code, 0);
     let other = ["node", "renew", "--authority", "other", "--dir", "a"];
@@ -315,10 +340,14 @@ fn a_node_drains_others_only_as_an_operator_and_says_what_became_of_it() {
         let made = ["node", "init", node, "--authority", "ca", "--dir", node, "--role", role];
         assert_eq!(scratch.output(&made).code, 0);
     }
-    let a = serve(&scratch, &scratch.path("a"), &[]);
+    let logs = ["a", "b"].map(|node| scratch.path(&format!("{node}.log")));
+    let audits = logs.clone().map(|log| format!("--audit-file={}", log.display()));
+    let a = serve(&scratch, &scratch.path("a"), &[&audits[0]]);
     let own = status(&scratch, &a, |cluster| member(cluster, "a").is_some());
+    let id = member(&own, "a").expect("itself")["id"].as_str().expect("an id").to_owned();
     let address = member(&own, "a").expect("itself")["address"].as_str().expect("an address");
-    let b = serve(&second, &scratch.path("b"), &[&format!("--cluster-seeds={address}")]);
+    let seeds = format!("--cluster-seeds={address}");
+    let b = serve(&second, &scratch.path("b"), &[&seeds, &audits[1]]);
     let (operator, worker) = (a.socket.display().to_string(), b.socket.display().to_string());
 
     let is_linked = |cluster: &serde_json::Value, name| {
@@ -345,6 +374,33 @@ fn a_node_drains_others_only_as_an_operator_and_says_what_became_of_it() {
     status(&scratch, &a, |it| member(it, "b").is_some_and(|it| it["draining"] == true));
     let row = row_of(&scratch, &operator, "b");
     assert!(row.contains("alive, draining"), "{row}");
+    // Each has in its log what was asked at its socket, and what it did because another wanted it.
+    let told = |log: &std::path::Path, last: (&str, &str)| -> Vec<[String; 4]> {
+        let events = audited(log, "membership", |event| {
+            (event["action"].as_str(), event["reason"].as_str()) == (Some(last.0), Some(last.1))
+        });
+        let texts = |event: &Value| {
+            ["action", "node", "by", "verdict"]
+                .map(|name| event[name].as_str().unwrap_or("-").to_owned())
+        };
+        events.iter().map(texts).collect()
+    };
+    let expected = [
+        ["drain", "c", "-", "allowed"],
+        ["drain", "c", "-", "failed"],
+        ["drain", "b", "-", "allowed"],
+        ["undrain", "b", "-", "allowed"],
+    ];
+    assert_eq!(told(&logs[0], ("undrain", "control_socket")), expected);
+    let expected = [
+        ["drain", "a", "-", "allowed"],
+        ["drain", "a", "-", "failed"],
+        ["drain", "self", &id, "allowed"],
+        ["undrain", "self", &id, "allowed"],
+        ["drain", "b", "-", "allowed"],
+    ];
+    let seen = told(&logs[1], ("undrain", "operator"));
+    assert_eq!(seen, expected);
 }
 
 /// The line of a node in the status as text.

@@ -216,6 +216,26 @@ impl Server {
     }
 }
 
+/// The events of an audit log of this kind, once there is one that satisfies this.
+#[track_caller]
+pub(crate) fn audited(
+    log: &Path,
+    kind: &str,
+    holds: impl Fn(&serde_json::Value) -> bool,
+) -> Vec<serde_json::Value> {
+    for _ in 0..600 {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let events = lines.map(|mut line: serde_json::Value| line["record"]["event"].take());
+        let events: Vec<_> = events.filter(|event| event["kind"] == kind).collect();
+        if events.iter().any(&holds) {
+            return events;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("no such {kind}: {}", fs::read_to_string(log).unwrap_or_default());
+}
+
 /// A `SendMessage` call.
 pub(crate) fn send_message(text: &str) -> String {
     let message = serde_json::json!({

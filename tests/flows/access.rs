@@ -3,20 +3,17 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use neuroflow::actors::{AccessConfig, FreshToken, Issuer, Limits, RulesSource, TokenName};
+use neuroflow::actors::{AccessConfig, FreshToken, Limits, RulesSource, TokenName};
 use neuroflow::{AgentBuilder, AnyAgent, Echo, Node, NodeBuilder};
-use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Connection, Response, message, request, task_of};
 use crate::protocol::{Binding, Peer};
 use crate::support::{Nothing, caller, loopback, output, start, state};
+use crate::token_issuer::{TestIssuer, base64url};
 
 /// A directory of its own, gone with the test.
 pub(crate) struct Files(PathBuf);
@@ -55,22 +52,22 @@ pub(crate) fn token(name: &str, groups: &[&str]) -> FreshToken {
     FreshToken::generate(&name, &groups, None).expect("randomness")
 }
 
-fn config(tokens: &Path, policy: &Path) -> AccessConfig {
+pub(crate) fn config(tokens: &Path, policy: &Path) -> AccessConfig {
     let mut config = AccessConfig::default();
     config.tokens = Some(tokens.to_owned());
     config.rules = RulesSource::File(policy.to_owned());
     config
 }
 
-fn node(access: AccessConfig) -> NodeBuilder {
+pub(crate) fn node(access: AccessConfig) -> NodeBuilder {
     let quiet = AgentBuilder::new("quiet", "Nobody knows it.")
         .on_ask(|_, _| async { Ok(neuroflow::Answer::text("psst")) });
     Node::builder().agent(AnyAgent::new(Echo)).agent(quiet).gateway(loopback()).access(access)
 }
 
-const ALL: &str = "permit(principal, action, resource);";
+pub(crate) const ALL: &str = "permit(principal, action, resource);";
 
-async fn ask(to: SocketAddr, path: &str, credential: Option<&str>) -> Response {
+pub(crate) async fn ask(to: SocketAddr, path: &str, credential: Option<&str>) -> Response {
     call(to, path, credential, "SendMessage", message(json!([{ "text": "hello" }]))).await
 }
 
@@ -356,113 +353,6 @@ async fn who_asks_too_much_is_told_when_to_come_back() {
     node.stop().await;
 }
 
-/// An issuer on loopback, with one key.
-pub(crate) struct TestIssuer {
-    url: String,
-    private: Vec<u8>,
-    public: Vec<u8>,
-    keys: Arc<Mutex<String>>,
-}
-
-impl TestIssuer {
-    pub(crate) async fn start() -> Self {
-        let random = SystemRandom::new();
-        let private = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random);
-        let private = private.expect("a key").as_ref().to_vec();
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &private, &random);
-        let public = pair.expect("a key").public_key().as_ref().to_vec();
-        let listener = tokio::net::TcpListener::bind(loopback()).await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let keys = Arc::new(Mutex::new(key_set("k1", &public)));
-        let document = json!({ "issuer": url, "jwks_uri": format!("{url}/jwks") });
-        serve_documents(listener, document.to_string(), Arc::clone(&keys));
-        Self { url, private, public, keys }
-    }
-
-    /// From now on this issuer has the other's key only, by this id.
-    pub(crate) fn replace_key(&self, kid: &str, other: &Self) {
-        *self.keys.lock().expect("no panic") = key_set(kid, &other.public);
-    }
-
-    /// A token of this issuer, signed with the other's key.
-    pub(crate) fn sign_with(&self, other: &Self, kid: &str, change: &Value) -> String {
-        sign(&other.private, Some(kid), &self.claims(change))
-    }
-
-    pub(crate) fn config(&self, policy: &Path) -> AccessConfig {
-        let mut config = AccessConfig::default();
-        let mut issuer = Issuer::new(&self.url, "neuroflow");
-        issuer.allow_private = true;
-        config.issuer = Some(issuer);
-        config.rules = RulesSource::File(policy.to_owned());
-        config
-    }
-
-    fn claims(&self, change: &Value) -> Value {
-        let now = SystemTime::UNIX_EPOCH.elapsed().expect("a time").as_secs();
-        let mut claims = json!({
-            "iss": self.url, "aud": "neuroflow", "sub": "alice", "iat": now, "exp": now + 600,
-        });
-        for (name, value) in change.as_object().expect("an object") {
-            claims[name] = match value.as_i64() {
-                // Moments are told from now.
-                Some(offset) => json!(i64::try_from(now).expect("it fits") + offset),
-                None => value.clone(),
-            };
-        }
-        claims
-    }
-
-    pub(crate) fn sign(&self, kid: Option<&str>, change: &Value) -> String {
-        sign(&self.private, kid, &self.claims(change))
-    }
-}
-
-fn sign(private: &[u8], kid: Option<&str>, claims: &Value) -> String {
-    let mut header = Header::new(Algorithm::ES256);
-    header.kid = kid.map(str::to_owned);
-    let key = EncodingKey::from_ec_der(private);
-    jsonwebtoken::encode(&header, claims, &key).expect("a token")
-}
-
-fn key_set(kid: &str, public: &[u8]) -> String {
-    let (x, y) = (base64url(&public[1..33]), base64url(&public[33..65]));
-    let key = json!({ "kty": "EC", "crv": "P-256", "kid": kid, "use": "sig", "x": x, "y": y });
-    json!({ "keys": [key] }).to_string()
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte));
-        let word = word << (8 * (3 - chunk.len()));
-        for index in 0..=chunk.len() {
-            let digit = (word >> (18 - 6 * index)) & 63;
-            text.push(char::from(DIGITS[digit as usize]));
-        }
-    }
-    text
-}
-
-#[expect(clippy::disallowed_methods, reason = "an issuer is a server of its own")]
-fn serve_documents(listener: tokio::net::TcpListener, document: String, keys: Arc<Mutex<String>>) {
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = vec![0; 4096];
-            let read = stream.read(&mut head).await.unwrap_or_default();
-            let is_keys = head[..read].starts_with(b"GET /jwks ");
-            let body =
-                if is_keys { keys.lock().expect("no panic").clone() } else { document.clone() };
-            let answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-                body.len()
-            );
-            let _gone = stream.write_all(answer.as_bytes()).await;
-        }
-    });
-}
-
 #[tokio::test]
 async fn only_valid_tokens_of_the_issuer_are_believed() {
     let files = Files::fresh();
@@ -575,90 +465,4 @@ async fn who_is_not_let_in_is_told_the_same_in_every_binding() {
         );
     }
     node.stop().await;
-}
-
-/// The events of an audit log of this kind, so far.
-pub(crate) fn audited(log: &Path, kind: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let events = lines.map(|mut line| line["record"]["event"].take());
-    events.filter(|event| event["kind"] == kind).collect()
-}
-
-#[tokio::test]
-async fn who_is_not_let_in_does_not_fill_the_audit_log() {
-    let files = Files::fresh();
-    let ci = token("ci", &[]);
-    let access = config(&files.write("tokens", ci.line()), &files.write("policy", ALL));
-    let log = files.0.join("audit.log");
-    let time = neuroflow::ManualClock::new();
-    let audit = neuroflow::actors::AuditConfig::new(&log);
-    let (node, to) = start(node(access).audit(audit).clock(time.clock())).await;
-    for _ in 0..40 {
-        assert_eq!(ask(to, "/", None).await.status, 401);
-    }
-    assert_eq!(ask(to, "/", Some(ci.secret())).await.status, 200);
-    let known = audited(&log, "authentication");
-    let listed = known.iter().filter(|event| event["verdict"] == "denied").count();
-    assert_eq!((known.len(), listed), (6, 5), "{known:#?}");
-    // Within a minute it's told how many more there were.
-    for turn in 0.. {
-        if let [rest] = audited(&log, "refusals_unlisted").as_slice() {
-            assert_eq!((&rest["peer"], &rest["requests"]), (&json!("127.0.0.1"), &json!(35)));
-            break;
-        }
-        assert!(turn < 500, "nothing is told of the rest");
-        time.advance(Duration::from_secs(20));
-        crate::support::pause(10).await;
-    }
-    // And at the stop of what came after that.
-    for _ in 0..7 {
-        assert_eq!(ask(to, "/", Some("nf_unknown")).await.status, 401);
-    }
-    node.stop().await;
-    let rest = audited(&log, "refusals_unlisted");
-    let requests: Vec<_> = rest.iter().map(|event| event["requests"].as_u64()).collect();
-    assert_eq!(requests, [Some(35), Some(2)]);
-    neuroflow::actors::verify_files(&log, None, None).expect("it's a whole log");
-}
-
-#[tokio::test]
-async fn every_kind_of_refusal_at_the_door_is_in_the_audit_log() {
-    let files = Files::fresh();
-    let ci = token("ci", &[]);
-    let mut access = config(&files.write("tokens", ci.line()), &files.write("policy", ALL));
-    access.limits =
-        Limits { per_second: NonZeroU32::new(1), burst: NonZeroU32::new(1), concurrent: None };
-    let log = files.0.join("audit.log");
-    let time = neuroflow::ManualClock::new();
-    let audit = neuroflow::actors::AuditConfig::new(&log);
-    let (node, to) = start(node(access).audit(audit).clock(time.clock())).await;
-    assert_eq!(ask(to, "/", Some(ci.secret())).await.status, 200);
-    assert_eq!(ask(to, "/", Some(ci.secret())).await.status, 429);
-    let mut connection = Connection::open(to).await;
-    for (name, value, status) in
-        [("host", "evil.example", 421), ("origin", "http://evil.example", 403)]
-    {
-        assert_eq!(connection.post_with("/", &[(name, value)], b"{}").await.status, status);
-    }
-    let jwt = ask(to, "/", Some("a.b.c")).await;
-    assert_eq!(jwt.status, 401);
-    node.stop().await;
-    let refused = audited(&log, "request_refused");
-    let seen: Vec<_> = refused
-        .iter()
-        .map(|event| {
-            (event["reason"].as_str(), event["principal"].as_str(), event["peer"].as_str())
-        })
-        .collect();
-    let peer = Some("127.0.0.1");
-    let expected = [
-        (Some("throttled"), Some("token:ci"), peer),
-        (Some("host"), None, peer),
-        (Some("origin"), None, peer),
-    ];
-    assert_eq!(seen, expected);
-    let schemes: Vec<Value> =
-        audited(&log, "authentication").iter().map(|event| event["scheme"].clone()).collect();
-    assert_eq!(schemes, ["bearer", "bearer", "jwt"]);
 }

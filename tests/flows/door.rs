@@ -17,7 +17,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-use crate::access::{Files, audited, token};
+use crate::access::{Files, token};
+use crate::audit::audited;
 use crate::client::{Connection, message, request, within};
 use crate::support::{eventually, loopback, pause, start};
 
@@ -390,7 +391,7 @@ async fn a_gateway_without_its_certificate_does_not_start() {
 }
 
 /// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);

@@ -15,7 +15,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
-use crate::access::{Files, audited};
+use crate::access::Files;
+use crate::audit::audited;
 use crate::client::{Connection, Response, message, request};
 use crate::support::{loopback, start};
 
@@ -130,6 +131,11 @@ async fn tokens_of_an_rsa_key_are_believed_when_the_issuer_shows_the_right_certi
     let changes = audited(&log, "config_changed");
     let keys: Vec<_> = changes.iter().filter(|event| event["part"] == "issuer_keys").collect();
     assert!(keys.len() == 1 && keys[0]["verdict"] == "allowed", "{changes:?}");
+    let asked = audited(&log, "egress");
+    assert!(!asked.is_empty(), "the issuer was asked");
+    for egress in asked {
+        assert_eq!((&egress["source"], &egress["verdict"]), (&json!("issuer"), &json!("allowed")));
+    }
 }
 
 #[tokio::test]

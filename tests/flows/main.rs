@@ -13,6 +13,7 @@ mod support;
 
 mod a2a_client;
 mod access;
+mod audit;
 mod bad_input;
 mod binding_input;
 mod bindings;
@@ -52,6 +53,7 @@ mod streams;
 mod streams_end;
 mod supervision;
 mod telemetry;
+mod token_issuer;
 mod tools;
 mod turns;
 mod visible;

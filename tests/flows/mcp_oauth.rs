@@ -19,7 +19,8 @@ use neuroflow::sandbox::{Network, Rule};
 use neuroflow::{AnyAgent, Echo, GatewayConfig, Node};
 use serde_json::{Value, json};
 
-use crate::access::{Files, audited};
+use crate::access::Files;
+use crate::audit::audited;
 use crate::mcp_fixture::Fixture;
 use crate::mcp_tools::caller;
 use crate::support::{eventually, loopback, pause, start};

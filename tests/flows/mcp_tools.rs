@@ -3,13 +3,15 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use neuroflow::actors::{McpSource, McpTransport, Mount, ToolFilter, mcp_routes};
+use neuroflow::actors::{AuditConfig, McpSource, McpTransport, Mount, ToolFilter, mcp_routes};
 use neuroflow::sandbox::{Network, ProfileBuilder, Rule};
 use neuroflow::{
     AgentBuilder, Answer, AnyAgent, Clock, GatewayConfig, Level, Node, NodeBuilder, Profile,
 };
 use serde_json::{Value, json};
 
+use crate::access::Files;
+use crate::audit::audited;
 use crate::mcp_fixture::Fixture;
 use crate::support::{
     eventually, generation, marker, mcp_packages, pause, processes_with, profile, standard, start,
@@ -298,6 +300,8 @@ async fn servers_that_never_begin_are_given_up_and_tried_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renamed_tools_are_listed_again_and_the_old_names_are_gone() {
+    let files = Files::fresh();
+    let log = files.path().join("audit.log");
     let code = r#"
 def call(id, name, arguments):
     if arguments.get("path") == "rename":
@@ -308,7 +312,8 @@ def call(id, name, arguments):
         return None
     return text(name)
 "#;
-    let node = node([source(code)]).start().await.expect("the node starts");
+    let node = node([source(code)]).audit(AuditConfig::new(&log));
+    let node = node.start().await.expect("the node starts");
     until_tools(&node, &["probes__probe"]).await;
     let refused = call(&node, "probes__probe", json!({ "path": "rename" })).await;
     assert!(refused.contains("mcp_refused") && refused.contains("unknown tool"), "{refused}");
@@ -317,6 +322,12 @@ def call(id, name, arguments):
     let gone = call(&node, "probes__probe", json!({})).await;
     assert!(gone.contains("there is no tool"), "{gone}");
     node.stop().await;
+    // What a server says that its tools are is in the audit log, once for each time that it's another.
+    let offers = audited(&log, "tools_offered");
+    let said: Vec<_> =
+        offers.iter().map(|it| (&it["source"], &it["tools"], &it["refused"])).collect();
+    assert_eq!(said, [(&json!("mcp/probes"), &json!(1), &json!(0)); 2]);
+    assert_ne!(offers[0]["digest"], offers[1]["digest"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

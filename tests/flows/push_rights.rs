@@ -8,7 +8,8 @@ use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, NodeBuilder, Turn};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::access::{Files, audited, token};
+use crate::access::{Files, token};
+use crate::audit::audited;
 use crate::client::{message, task_of};
 use crate::protocol::{Binding, Peer};
 use crate::push::{Receiver, send_to};

@@ -9,10 +9,11 @@ use neuroflow::actors::{AccessConfig, FreshToken, RulesSource, TokenName};
 use neuroflow::{AgentBuilder, Answer, ManualClock, Node, NodeBuilder};
 use serde_json::{Value, json};
 
-use crate::access::{Files, TestIssuer, call, token};
+use crate::access::{Files, call, token};
 use crate::client::{Connection, Events, message, post};
 use crate::protocol::{Binding, Fault, Peer, Updates};
 use crate::support::{eventually, loopback, start};
+use crate::token_issuer::TestIssuer;
 
 /// An agent whose tasks don't end by themselves.
 fn node(access: AccessConfig) -> NodeBuilder {

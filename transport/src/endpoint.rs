@@ -46,6 +46,7 @@ use crate::limits::{FAREWELL, HANDSHAKE_DEADLINE, LEAVE};
 use crate::link::peer::{Link, Peers};
 use crate::link::{CloseCode, LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox};
+use crate::observer::{ClusterObserver, Told};
 use crate::seed::{NamedSeed, SeedStatus, ServiceName, Sought};
 use crate::session::handshake::{Hello, NEWEST, OLDEST};
 
@@ -85,6 +86,7 @@ pub struct LinksConfig {
     leave: Duration,
     certificate_file: Option<PathBuf>,
     newest: u16,
+    observers: Vec<Arc<dyn ClusterObserver>>,
 }
 
 impl LinksConfig {
@@ -106,6 +108,7 @@ impl LinksConfig {
             leave: LEAVE,
             certificate_file: None,
             newest: NEWEST,
+            observers: Vec::new(),
         }
     }
 
@@ -203,6 +206,13 @@ impl LinksConfig {
         self
     }
 
+    /// One more who is told of what the links decide.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn ClusterObserver>) -> Self {
+        self.observers.push(observer);
+        self
+    }
+
     /// The node's name, as its certificate says.
     pub fn name(&self) -> &Name {
         self.credential.name()
@@ -217,15 +227,19 @@ impl LinksConfig {
             return Err(LinksError::Protocol { asked: self.newest });
         }
         let presented = Presented::new(&self.credential)?;
+        let told = Arc::new(Told::new(self.observers));
         let kept = match self.revocations {
-            Some(path) => Some(Kept::open(path, &self.trust)?),
+            Some(path) => Some(Kept::open(path, &self.trust, &told)?),
             None => None,
         };
         let (own, start) = (self.credential.id(), incarnation());
         let capabilities = Capabilities::new(own, start, clock.clone());
         let shared = Arc::new(Shared {
             capabilities: Arc::clone(&capabilities),
-            door: self.authority.map(|authority| Door::new(authority, clock.clone())),
+            door: self
+                .authority
+                .map(|authority| Door::new(authority, clock.clone(), Arc::clone(&told))),
+            told,
             signer: Signer::new(&self.credential)?,
             id: self.credential.id(),
             name: self.credential.name().clone(),
@@ -352,6 +366,8 @@ pub(crate) struct Shared {
     credential: RwLock<Credential>,
     /// The newest protocol that is spoken.
     pub(crate) newest: u16,
+    /// Who is told of what is decided.
+    pub(crate) told: Arc<Told>,
 }
 
 impl Shared {
@@ -572,6 +588,7 @@ impl Links {
     /// Shuts a node out: its links end, and it gets no new one.
     pub fn revoke(&self, node: NodeId) {
         self.shared.trust.revoke(node);
+        self.shared.told.shut_out(node);
         self.shared.shut_out(&node);
     }
 

@@ -282,6 +282,16 @@ impl Refused {
         }
     }
 
+    /// In one word.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Used => "used",
+            Self::Expired => "expired",
+            Self::Request(_) => "malformed",
+        }
+    }
+
     fn to_join_error(code: u8) -> JoinError {
         match code {
             1 => JoinError::Unknown,

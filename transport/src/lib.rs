@@ -26,6 +26,7 @@ mod life;
 mod watch;
 
 mod endpoint;
+mod observer;
 mod seed;
 mod unlinked;
 
@@ -72,6 +73,7 @@ pub use membership::Offer;
 pub use endpoint::{
     DrainError, GossipStatus, Links, LinksConfig, LinksError, ListenError, StrangerStatus,
 };
+pub use observer::{ClusterEvent, ClusterObserver};
 pub use seed::{SeedError, SeedStatus, ServiceName, ServiceNameError};
 pub use unlinked::Unlinked;
 

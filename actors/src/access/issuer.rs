@@ -8,6 +8,7 @@ use neuroflow_kernel::{Context, Header, Reply, TraceContext};
 use super::keys::Schedule;
 use super::server::AccessServer;
 use super::{AccessCommand, AccessError, CedarPolicies, Fetched, jwks};
+use crate::audit::uses::Uses;
 use crate::audit::{AuditEvent, Verdict};
 use crate::limits::KEY_WAITERS;
 
@@ -37,8 +38,9 @@ impl AccessServer {
         let Some(issuer) = self.config.issuer.clone() else { return };
         let clock = context.clock().clone();
         let me = context.address();
+        let uses = Uses::new(self.config.audit.clone(), "issuer");
         let work = async move {
-            let outcome = jwks::fetch(&issuer, &clock).await;
+            let outcome = jwks::fetch(&issuer, &clock, &uses).await;
             // The only error is that this actor has ended.
             let _ended = me.tell(Header::new(), AccessCommand::Fetched(Fetched { outcome })).await;
         };

@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::Issuer;
 use crate::audit::Digest;
+use crate::audit::uses::{Decision, Uses};
 use crate::exchange::{self, Place, USER_AGENT};
 use crate::limits::{ISSUER_BYTES, ISSUER_DEADLINE, ISSUER_KEYS};
 
@@ -302,14 +303,18 @@ struct Document {
 }
 
 /// Reads an issuer's keys, by discovery unless it's known where they are.
-pub(super) async fn fetch(issuer: &Issuer, clock: &Clock) -> Result<KeySet, DiscoveryError> {
+pub(super) async fn fetch(
+    issuer: &Issuer,
+    clock: &Clock,
+    uses: &Uses,
+) -> Result<KeySet, DiscoveryError> {
     let deadline = clock.now() + ISSUER_DEADLINE;
     let outbound = &outbound(issuer, clock).await?;
     let url = match &issuer.keys_url {
         Some(url) => url.clone(),
-        None => discover(issuer, outbound, clock, deadline).await?,
+        None => discover(issuer, outbound, clock, uses, deadline).await?,
     };
-    let bytes = get(&url, outbound, clock, deadline).await?;
+    let bytes = get(&url, outbound, clock, uses, deadline).await?;
     KeySet::parse(&bytes).map_err(|source| DiscoveryError::Keys { url, source })
 }
 
@@ -336,11 +341,12 @@ async fn discover(
     issuer: &Issuer,
     outbound: &Outbound,
     clock: &Clock,
+    uses: &Uses,
     deadline: Moment,
 ) -> Result<String, DiscoveryError> {
     let base = issuer.url.trim_end_matches('/');
     let url = format!("{base}/.well-known/openid-configuration");
-    let bytes = get(&url, outbound, clock, deadline).await?;
+    let bytes = get(&url, outbound, clock, uses, deadline).await?;
     let document: Document = serde_json::from_slice(&bytes)
         .map_err(|source| DiscoveryError::Document { url: url.clone(), source })?;
     if document.issuer == issuer.url {
@@ -368,10 +374,12 @@ async fn get(
     url: &str,
     outbound: &Outbound,
     clock: &Clock,
+    uses: &Uses,
     deadline: Moment,
 ) -> Result<Vec<u8>, DiscoveryError> {
     let place = place(url, !outbound.is_public_only())?;
     let stream = outbound.connect(place.host(), place.port(), place.is_tls(), deadline).await;
+    uses.connected(place.host(), place.port(), Decision::from(&stream));
     let stream =
         stream.map_err(|source| DiscoveryError::Connect { url: url.to_owned(), source })?;
     let asked = clock.before(deadline, read(url, &place, stream)).await;

@@ -28,7 +28,7 @@ use sse_stream::{Error as SseError, Sse, SseStream};
 use self::events::Events;
 use super::OAuthError;
 use super::oauth::Authorizer;
-use super::uses::{Shown, Uses};
+use crate::audit::uses::{Shown, Uses};
 use crate::exchange::{self, Answer, AnswerError, Place};
 use crate::limits::{MCP_HTTP_HEAD, MCP_MESSAGE_BYTES, OAUTH_RENEWALS};
 

@@ -8,8 +8,8 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 
 use super::http::{self, Client, HttpError};
 use super::oauth::{Authorizer, Road};
-use super::uses::Uses;
 use super::{McpSource, McpTransport, OAuth, OAuthError};
+use crate::audit::uses::Uses;
 use crate::exchange::Place;
 
 /// How the actor of a server reaches it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use neuroflow_kernel::{
     Actor, Backoff, Context, Ended, Intensity, Message, Name, Parcel, ReplySink, Request,
-    RestartPolicy, Spawn, StartError,
+    RestartPolicy, Spawn, StartError, TraceContext,
 };
 
 use super::schema::{Schema, SchemaError};
@@ -17,7 +17,7 @@ use super::{
     ToolsCommand, Unfit,
 };
 use crate::access::CallerGrant;
-use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
+use crate::audit::{Audit, AuditEvent, AuditId, Digest, Verdict};
 use crate::limits::{
     LIVE_TOOL_CALLS, SOURCE_RESTART_FIRST, SOURCE_RESTART_MAX, SOURCE_RESTARTS,
     SOURCE_RESTARTS_WITHIN, TOOL_DEADLINE,
@@ -62,6 +62,8 @@ pub struct ToolServer {
     /// What sources have offered, by name.
     offered: BTreeMap<String, FromSource>,
     sources: Vec<ToolSource>,
+    /// What is in the audit log of each source.
+    noted: BTreeMap<String, Digest>,
     calls: u64,
 }
 
@@ -111,6 +113,7 @@ impl ToolServer {
             audit: Audit::off(),
             offered: BTreeMap::new(),
             sources: Vec::new(),
+            noted: BTreeMap::new(),
             calls: 0,
         })
     }
@@ -149,7 +152,30 @@ impl ToolServer {
                 Err(error) => unfit.push(error.into()),
             }
         }
+        self.note_offer(source, unfit.len());
         unfit
+    }
+
+    /// What others say that their tools are goes to models as it is: that it's another now is in the log,
+    /// before any of them is called.
+    fn note_offer(&mut self, source: &str, refused: usize) {
+        if !self.audit.is_on() {
+            return;
+        }
+        let (mut tools, mut said) = (0, Vec::new());
+        for (name, offered) in self.offered.iter().filter(|(_, it)| it.source == source) {
+            let tool = &offered.tool.tool;
+            let one = (name, tool.description(), tool.schema(), &offered.agents);
+            // Names, texts and JSON values: there is nothing in them that can't be written.
+            let _written = serde_json::to_writer(&mut said, &one).is_ok();
+            tools += 1;
+        }
+        let digest = Digest::of(&said);
+        if self.noted.insert(source.to_owned(), digest) != Some(digest) {
+            let source = AuditId::new(source);
+            let offered = AuditEvent::ToolsOffered { source, tools, digest, refused };
+            self.audit.note(TraceContext::NONE, offered);
+        }
     }
 
     /// What a grant reaches, or everything without one.

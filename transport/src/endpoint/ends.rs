@@ -8,6 +8,7 @@ use crate::link::CloseCode;
 use crate::link::lane::DRAINED_SINCE;
 use crate::link::peer::Link;
 use crate::membership::MembershipCommand;
+use crate::observer::ClusterEvent;
 
 impl Shared {
     /// The peer was forgotten, and so are its connections.
@@ -25,7 +26,11 @@ impl Shared {
 
     /// There is a newer list of revoked nodes, with these on it.
     pub(crate) fn list_taken(&self, nodes: &[NodeId]) {
+        if let Some(text) = self.trust.revocations() {
+            self.told.decided(ClusterEvent::ListTaken { text: &text });
+        }
         for node in nodes {
+            self.told.shut_out(*node);
             self.shut_out(node);
         }
         self.membership.tell(MembershipCommand::Revoked);
@@ -76,6 +81,7 @@ impl Shared {
         let now = self.clock.wall();
         for peer in self.peers.all() {
             if self.trust.is_revoked(&peer.id) && !peer.is_revoked() {
+                self.told.shut_out(peer.id);
                 self.shut_out(&peer.id);
             } else if peer.expires() <= now
                 && let Some(link) = peer.link()

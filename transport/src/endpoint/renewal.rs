@@ -9,6 +9,7 @@ use super::Shared;
 use crate::identity::CertificateError;
 use crate::limits::{CERTIFICATE_PAUSE, MAX_PEM_BYTES};
 use crate::membership::MembershipCommand;
+use crate::observer::ClusterEvent;
 
 /// Presents what the file has, if that is another certificate of this node.
 pub(super) async fn follow(shared: Arc<Shared>) {
@@ -22,6 +23,7 @@ pub(super) async fn follow(shared: Arc<Shared>) {
         let text = read.map_or_else(|_panicked| None, Result::ok);
         if seen.is_other(text.as_deref()) && present(&shared, text.as_deref()).is_none() {
             shared.gossip_meters.certificate_failures.fetch_add(1, Ordering::Relaxed);
+            shared.told.decided(ClusterEvent::RenewalRefused { node: shared.id });
         }
         shared.clock.sleep(CERTIFICATE_PAUSE).await;
     }
@@ -74,6 +76,7 @@ impl Shared {
         let mut presented = self.credential.write().unwrap_or_else(PoisonError::into_inner);
         presented.clone_from(credential);
         drop(presented);
+        self.told.decided(ClusterEvent::Renewed { node: self.id });
         self.membership.tell(MembershipCommand::Describe);
         Ok(())
     }

@@ -6,17 +6,23 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use crate::identity::Kept;
 use crate::limits::REVOCATIONS_PAUSE;
+use crate::observer::ClusterEvent;
 
 /// Keeps the file and what is known the same, the newer one in both.
 pub(super) async fn follow(shared: Arc<Shared>) {
     let Some(kept) = &shared.kept else { return };
-    let failed = || shared.gossip_meters.list_failures.fetch_add(1, Ordering::Relaxed);
+    let mut refused = false;
     loop {
-        match look(kept, &shared).await {
+        let looked = look(kept, &shared).await;
+        let was_refused = std::mem::replace(&mut refused, looked.is_none());
+        match looked {
             Some(nodes) if nodes.is_empty() => {}
             Some(nodes) => shared.list_taken(&nodes),
             None => {
-                failed();
+                shared.gossip_meters.list_failures.fetch_add(1, Ordering::Relaxed);
+                if !was_refused {
+                    shared.told.decided(ClusterEvent::ListRefused);
+                }
             }
         }
         let at = shared.clock.now() + REVOCATIONS_PAUSE;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::revocation::{RevocationError, Revocations};
 use super::{NodeId, Trust};
 use crate::limits::MAX_REVOCATION_BYTES;
+use crate::observer::Told;
 
 /// Where the list is kept, and who is told that there is a newer one.
 #[derive(Debug)]
@@ -19,11 +20,13 @@ pub(crate) struct Kept {
 
 impl Kept {
     /// Takes what is in the file, if there is one.
-    pub(crate) fn open(path: PathBuf, trust: &Trust) -> Result<Self, ListFileError> {
+    pub(crate) fn open(path: PathBuf, trust: &Trust, told: &Told) -> Result<Self, ListFileError> {
         let file = ListFile { path };
         if let Some(text) = file.read()? {
             let list = |source| ListFileError::List { path: file.path.clone(), source };
-            let _known = trust.take_revocations(&text).map_err(list)?;
+            if let Some(nodes) = trust.take_revocations(&text).map_err(list)? {
+                told.began_with(&text, &nodes);
+            }
         }
         Ok(Self { file, changed: Notify::new() })
     }

@@ -16,6 +16,7 @@ use crate::capability::wall_ms;
 use crate::endpoint::Links;
 use crate::identity::{Authority, CertificateError, NodeId};
 use crate::limits::MAX_INVITES;
+use crate::observer::{ClusterEvent, Told};
 
 /// The authority, and the invitations that are out.
 pub(crate) struct Door {
@@ -23,6 +24,7 @@ pub(crate) struct Door {
     clock: Clock,
     invited: Mutex<Vec<Invited>>,
     changed: Notify,
+    told: Arc<Told>,
 }
 
 struct Invited {
@@ -32,6 +34,8 @@ struct Invited {
     expires_ms: u64,
     /// Who has joined, and what it was given: that same node may ask again.
     guest: Option<(Guest, String)>,
+    /// Why it was brought in vain, each reason once: who has a token that is over may bring it for ever.
+    vain: Vec<&'static str>,
 }
 
 /// A node that has joined.
@@ -99,8 +103,9 @@ impl fmt::Debug for Invitation {
 }
 
 impl Door {
-    pub(crate) fn new(authority: Arc<Authority>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { authority, clock, invited: Mutex::default(), changed: Notify::new() })
+    pub(crate) fn new(authority: Arc<Authority>, clock: Clock, told: Arc<Told>) -> Arc<Self> {
+        let (invited, changed) = (Mutex::default(), Notify::new());
+        Arc::new(Self { authority, clock, invited, changed, told })
     }
 
     fn invited(&self) -> MutexGuard<'_, Vec<Invited>> {
@@ -142,7 +147,9 @@ impl Door {
         if invited.len() >= MAX_INVITES {
             return Err(InviteError::TooMany);
         }
-        invited.push(Invited { invite, secret: hash(&secret), expires_ms, guest: None });
+        let secret_hash = hash(&secret);
+        let (guest, vain) = (None, Vec::new());
+        invited.push(Invited { invite, secret: secret_hash, expires_ms, guest, vain });
         let token = JoinToken { secret, authority, address, expires_ms };
         Ok(Invitation { token, door: Arc::clone(self) })
     }
@@ -154,21 +161,39 @@ impl Door {
         let mut invited = self.invited();
         let found = invited.iter_mut().find(|invited| invited.secret == secret);
         let found = found.ok_or(Refused::Unknown)?;
+        let signed = self.sign_for(found, request);
+        match &signed {
+            Ok((_, true)) => self.changed.notify_waiters(),
+            Ok((_, false)) => {}
+            Err(refused) if found.vain.contains(&refused.reason()) => {}
+            Err(refused) => {
+                let reason = refused.reason();
+                found.vain.push(reason);
+                let name = &found.invite.node;
+                self.told.decided(ClusterEvent::JoinRefused { name, reason });
+            }
+        }
+        signed.map(|(certificate, _)| certificate)
+    }
+
+    /// The certificate for a request that brings the token of this invitation, and whether it's a new one.
+    fn sign_for(&self, found: &mut Invited, request: &[u8]) -> Result<(String, bool), Refused> {
         if found.expires_ms <= wall_ms(&self.clock) {
             return Err(Refused::Expired);
         }
         let Invite { node, roles, certificate_life, .. } = &found.invite;
-        let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+        let texts: Vec<&str> = roles.iter().map(String::as_str).collect();
         let now = self.clock.wall();
-        let signed = self.authority.sign(request, node, &roles, *certificate_life, now)?;
+        let signed = self.authority.sign(request, node, &texts, *certificate_life, now)?;
         if let Some((guest, given)) = &found.guest {
-            return if guest.id == signed.id { Ok(given.clone()) } else { Err(Refused::Used) };
+            let is_same = guest.id == signed.id;
+            return if is_same { Ok((given.clone(), false)) } else { Err(Refused::Used) };
         }
+        // Before the certificate leaves.
+        self.told.decided(ClusterEvent::Joined { node: signed.id, name: &signed.name, roles });
         let guest = Guest { id: signed.id, name: signed.name };
         found.guest = Some((guest, signed.certificate_pem.clone()));
-        drop(invited);
-        self.changed.notify_waiters();
-        Ok(signed.certificate_pem)
+        Ok((signed.certificate_pem, true))
     }
 }
 

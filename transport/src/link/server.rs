@@ -21,6 +21,7 @@ use crate::frame::Kind;
 use crate::jitter;
 use crate::limits::{GOSSIP_STREAMS, LARGE_KIB, SWEEP_INTERVAL};
 use crate::membership::{self, MembershipCommand};
+use crate::observer::ClusterEvent;
 
 /// Keeps one link.
 pub(crate) struct LinkServer {
@@ -94,13 +95,16 @@ impl LinkServer {
             CloseCode::Shutdown.close(&connection);
         }
         let address = connection.remote_address();
-        let gossip = Arc::clone(&link);
+        let (gossip, name) = (Arc::clone(&link), subject.name.clone());
         let before = self.shared.peers.up(&self.peer, Arc::clone(&link), subject, address);
         drop(claim);
         // After the link was shown: whoever shuts the peer out looks for links after the list is there.
         if self.peer.is_revoked() || self.shared.trust.is_revoked(&self.peer.id) {
             CloseCode::Revoked.close(&connection);
             self.shared.shut_out(&self.peer.id);
+        } else {
+            let node = self.peer.id;
+            self.shared.told.decided(ClusterEvent::Linked { node, name: &name, address });
         }
         if let Some(before) = before {
             end(&before, &LinkError::Superseded);

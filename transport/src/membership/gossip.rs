@@ -38,7 +38,7 @@ pub(crate) enum Output {
     /// A peer has a list of nodes that were shut out.
     Revocations(Vec<u8>),
     /// An operator elsewhere wants this node to drain, or to stop draining.
-    Drain { on: bool },
+    Drain { by: NodeId, on: bool },
 }
 
 /// Who is at the other end of a new link.
@@ -315,7 +315,7 @@ impl Gossip {
                 if !self.links.get(&from).is_some_and(|peer| peer.operator) {
                     return Err(GossipError::Role);
                 }
-                self.out.push(Output::Drain { on });
+                self.out.push(Output::Drain { by: from, on });
             }
             Note::Revocations(list) => self.out.push(Output::Revocations(list.to_vec())),
             Note::Unknown => {}

@@ -19,6 +19,7 @@ use crate::identity::NodeId;
 use crate::link::connect;
 use crate::link::gossip::{GOSSIP_SINCE, send};
 use crate::link::peer::Peer;
+use crate::observer::ClusterEvent;
 use crate::session::handshake::OLDEST;
 
 /// Why the membership's actor doesn't start.
@@ -143,7 +144,8 @@ impl MembershipServer {
                     let _full = context.task(work).is_err();
                 }
                 Output::Revocations(list) => self.shared.hear_list(&list),
-                Output::Drain { on } => {
+                Output::Drain { by, on } => {
+                    self.shared.told.decided(ClusterEvent::Drained { by, on });
                     self.shared.draining.store(on, Ordering::SeqCst);
                     let own = context.address();
                     let _full = own.try_tell(Header::new(), MembershipCommand::Describe).is_err();

@@ -10,10 +10,10 @@ use neuroflow_kernel::{Clock, Moment};
 use neuroflow_sandbox::{Outbound, OutboundError, OutboundStream, Outlet};
 use rmcp::transport::{OAuthHttpClient, OAuthHttpClientFuture, OAuthHttpRequest};
 
+use crate::audit::uses::{Decision, Shown, Uses};
 use crate::exchange::{self, Place};
 use crate::limits::{OAUTH_BYTES, OAUTH_REQUEST};
 use crate::mcp::HttpError;
-use crate::mcp::uses::{Decision, Shown, Uses};
 
 /// Makes the requests; redirects aren't followed.
 #[derive(Debug)]

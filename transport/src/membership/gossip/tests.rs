@@ -142,7 +142,7 @@ impl World {
                         self.flush(number);
                     }
                 }
-                Output::Drain { on } => {
+                Output::Drain { on, .. } => {
                     let gossip = self.nodes.get_mut(&number).unwrap();
                     let record = Record { draining: on, ..gossip.record.clone() };
                     gossip.describe(record).unwrap();

@@ -1,24 +1,27 @@
-//! What the audit log hears of an MCP server over HTTP and of who issues its tokens: each connection to
-//! them, or why there is none, and the credentials that they are shown.
+//! What the audit log hears of others whom the node itself asks, MCP servers over HTTP and issuers of tokens:
+//! each connection to them, or why there is none, and the credentials that they are shown.
 
 use std::sync::Arc;
 
 use neuroflow_kernel::TraceContext;
-use neuroflow_sandbox::{EgressReason, EgressVerdict, OutboundError, OutletError};
+#[cfg(feature = "mcp")]
+use neuroflow_sandbox::OutletError;
+use neuroflow_sandbox::{EgressReason, EgressVerdict, OutboundError};
 
-use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
+use super::{Audit, AuditEvent, AuditId, Verdict};
 
 /// Tells the log of each use, by the names of things.
 #[derive(Clone, Debug)]
-pub(super) struct Uses {
+pub(crate) struct Uses {
     audit: Audit,
-    /// The server's, such as `mcp/crm`.
+    /// Whom it's about, such as `mcp/crm`.
     origin: Arc<str>,
 }
 
 /// What is shown.
+#[cfg(feature = "mcp")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shown {
+pub(crate) enum Shown {
     /// Headers that were configured for the server.
     Headers,
     /// A token that was issued for it.
@@ -28,12 +31,12 @@ pub(super) enum Shown {
 }
 
 impl Uses {
-    pub(super) fn new(audit: Audit, origin: &str) -> Self {
+    pub(crate) fn new(audit: Audit, origin: &str) -> Self {
         Self { audit, origin: origin.into() }
     }
 
     /// What came of the wish to connect to a host.
-    pub(super) fn connected(&self, host: &str, port: u16, decision: Decision) {
+    pub(crate) fn connected(&self, host: &str, port: u16, decision: Decision) {
         let Decision(verdict, reason) = decision;
         let egress = AuditEvent::Egress {
             source: AuditId::new(&*self.origin),
@@ -48,7 +51,8 @@ impl Uses {
         self.audit.note(TraceContext::NONE, egress);
     }
 
-    pub(super) fn note(&self, shown: Shown) {
+    #[cfg(feature = "mcp")]
+    pub(crate) fn note(&self, shown: Shown) {
         if !self.audit.is_on() {
             return;
         }
@@ -66,12 +70,13 @@ impl Uses {
 
 /// Whether there is a connection, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Decision(Verdict, &'static str);
+pub(crate) struct Decision(Verdict, &'static str);
 
 impl Decision {
     const ALLOWED: Self = Self(Verdict::Allowed, "allowed");
     /// No secret goes where anybody could read it.
-    pub(super) const IN_CLEAR: Self = Self(Verdict::Denied, "in_clear");
+    #[cfg(feature = "mcp")]
+    pub(crate) const IN_CLEAR: Self = Self(Verdict::Denied, "in_clear");
 
     fn because(reason: EgressReason) -> Self {
         let verdict = match reason.verdict() {
@@ -83,6 +88,7 @@ impl Decision {
     }
 }
 
+#[cfg(feature = "mcp")]
 impl<T> From<&Result<T, OutletError>> for Decision {
     fn from(connected: &Result<T, OutletError>) -> Self {
         match connected {
@@ -106,7 +112,7 @@ impl<T> From<&Result<T, OutboundError>> for Decision {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "mcp"))]
 mod tests {
     use super::*;
 
