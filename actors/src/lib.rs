@@ -69,6 +69,6 @@ pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, SoleWa
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
     Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, Tool, ToolContext,
-    ToolEntry, ToolError, ToolGrant, ToolListing, ToolResult, ToolServer, ToolSource, ToolsCommand,
-    Unfit, invoke, list_tools,
+    ToolEntry, ToolError, ToolGrant, ToolListing, ToolProgress, ToolResult, ToolServer, ToolSource,
+    ToolsCommand, Unfit, invoke, invoke_told, list_tools,
 };

@@ -103,6 +103,12 @@ pub const MCP_PRINCIPAL_SESSIONS: usize = 64;
 /// earlier, and need no second request then.
 pub const MCP_TASK_AFTER: Duration = Duration::from_secs(2);
 
+/// How often who calls a tool hears of its progress, at most: as often as somebody who waits looks.
+pub const TOOL_PROGRESS: Duration = Duration::from_secs(1);
+
+/// Bytes of the line of a program's output that progress shows: a wide terminal's.
+pub const PROGRESS_LINE_BYTES: usize = 256;
+
 /// How often an MCP client that wants progress hears that its program runs on: often enough for the usual
 /// time-outs of clients, which progress puts off, and seldom enough to cost nothing.
 pub const MCP_STILL_AT_IT: Duration = Duration::from_secs(2);

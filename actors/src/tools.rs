@@ -1,8 +1,14 @@
 //! The contract of tools: how one is defined, called, and answered.
+//!
+//! Long, because each type that a tool meets has its documentation and its example here. The caller's side is in
+//! `tools/invoke.rs`.
 
 pub(crate) mod exec;
+mod invoke;
 mod listing;
+mod older;
 mod python;
+mod said;
 mod schema;
 mod server;
 mod source;
@@ -14,8 +20,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, AskError, Clock, Header, Message, ParcelError, RawParcel, Reply, Request, Rights,
-    StreamError, Tracer, WireMessage, WireRequest,
+    Clock, Header, Message, ParcelError, RawParcel, Reply, Request, Rights, Tracer, WireMessage,
+    WireRequest,
 };
 use rkyv::{Archive, Serialize};
 use schemars::JsonSchema;
@@ -24,6 +30,7 @@ use serde::de::DeserializeOwned;
 use crate::limits::TOOL_ARGUMENT_BYTES;
 
 pub use exec::{ExecArguments, ExecOutput, ExecTool};
+pub use invoke::{InvokeError, ToolResult, invoke, invoke_told};
 pub use listing::{ToolListing, list_tools};
 pub use python::{PythonArguments, PythonTool};
 pub use schema::{Problem, SchemaError};
@@ -73,11 +80,33 @@ pub enum Outcome {
     },
     /// There is none.
     Refused(Refused),
+    /// None yet: the call goes on, and another outcome follows.
+    Progress(ToolProgress),
 }
 
 impl WireMessage for Outcome {
     const NAME: &'static str = "neuroflow.tools.outcome";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
+
+    fn upgrade(old: &RawParcel) -> Result<Self, ParcelError> {
+        older::upgrade(old)
+    }
+}
+
+/// How far a call has come.
+///
+/// ```
+/// use neuroflow_actors::ToolProgress;
+/// let progress = ToolProgress { written_bytes: 6, line: "hello".into() };
+/// assert!(progress > ToolProgress::default());
+/// ```
+#[derive(Archive, Serialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ToolProgress {
+    /// What a program has written so far, in bytes.
+    pub written_bytes: u64,
+    /// The last line of it, for people: without control characters, and no longer than
+    /// [`PROGRESS_LINE_BYTES`](crate::limits::PROGRESS_LINE_BYTES).
+    pub line: String,
 }
 
 /// Why a tool call has no result.
@@ -242,6 +271,7 @@ pub struct ToolContext {
     header: Header,
     clock: Clock,
     tracer: Tracer,
+    told: said::Told,
 }
 
 impl ToolContext {
@@ -258,6 +288,12 @@ impl ToolContext {
     /// Begins spans.
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
+    }
+
+    /// Tells who called how far it has come. Only the last of what is told in
+    /// [`TOOL_PROGRESS`](crate::limits::TOOL_PROGRESS) is heard.
+    pub fn progress(&self, progress: ToolProgress) {
+        self.told.tell(progress);
     }
 }
 
@@ -397,131 +433,5 @@ impl AnyTool {
 impl fmt::Debug for AnyTool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("AnyTool").field(&self.name()).finish()
-    }
-}
-
-/// A tool's result.
-///
-/// ```
-/// fn total(result: &neuroflow_actors::ToolResult) -> Option<i64> {
-///     result.value().as_i64()
-/// }
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct ToolResult(serde_json::Value);
-
-impl ToolResult {
-    /// The JSON value.
-    pub fn value(&self) -> &serde_json::Value {
-        &self.0
-    }
-
-    /// A string as it is, anything else as JSON.
-    pub fn text(&self) -> String {
-        self.0.as_str().map_or_else(|| self.0.to_string(), ToOwned::to_owned)
-    }
-
-    /// The result as a `T`.
-    ///
-    /// # Errors
-    /// Says why it isn't one.
-    pub fn into<T: DeserializeOwned>(self) -> Result<T, serde_json::Error> {
-        serde_json::from_value(self.0)
-    }
-}
-
-/// Why a tool call has no result, as the caller sees it.
-///
-/// ```
-/// use neuroflow_actors::{InvokeError, Refused};
-/// let error = InvokeError::from(Refused::Busy);
-/// assert_eq!(error.code(), "busy");
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvokeError {
-    /// The router or the tool refused.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The arguments or the result aren't JSON.
-    #[error("not valid JSON")]
-    Json(#[from] serde_json::Error),
-    /// The request wasn't taken.
-    #[error("the tool router didn't take the call")]
-    Router(#[from] AskError),
-    /// The call ended without a result: the tool panicked or its actor was ended.
-    #[error("the tool call ended without a result")]
-    Interrupted(#[from] StreamError),
-    /// The result isn't a valid archive.
-    #[error("the tool's answer can't be read")]
-    Answer(#[from] ParcelError),
-}
-
-impl InvokeError {
-    pub(crate) fn unknown(tool: &str) -> Self {
-        Self::Refused(Refused::Unknown { tool: tool.to_owned() })
-    }
-
-    /// A stable word for metrics, spans and decisions.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Refused(Refused::Unknown { .. }) => "unknown_tool",
-            Self::Refused(Refused::Argument { .. }) => "invalid_argument",
-            Self::Refused(Refused::Busy) => "busy",
-            Self::Refused(Refused::TimedOut) => "timeout",
-            Self::Refused(Refused::Failed { .. }) => "tool_error",
-            Self::Json(_) => "invalid_json",
-            Self::Router(_) => "unavailable",
-            Self::Interrupted(_) => "interrupted",
-            Self::Answer(_) => "invalid_answer",
-        }
-    }
-}
-
-/// Calls a tool through a capability to the router. Dropping the future cancels the call.
-///
-/// ```
-/// use neuroflow_actors::{InvokeError, ToolsCommand, invoke};
-/// use neuroflow_kernel::{Address, Header};
-/// async fn add(tools: &Address<ToolsCommand>) -> Result<Option<i64>, InvokeError> {
-///     let sum = invoke(tools, Header::new(), "add", serde_json::json!({ "a": 1, "b": 2 })).await?;
-///     Ok(sum.value().as_i64())
-/// }
-/// ```
-///
-/// # Errors
-/// Says whether the tool isn't there or isn't granted, the arguments don't fit, or it failed.
-pub async fn invoke(
-    tools: &Address<ToolsCommand>,
-    header: Header,
-    tool: &str,
-    arguments: impl serde::Serialize,
-) -> Result<ToolResult, InvokeError> {
-    let message = Invoke { tool: tool.to_owned(), arguments: serde_json::to_string(&arguments)? };
-    let parcel = neuroflow_kernel::Parcel::archive(&message).map_err(AskError::from)?;
-    let command = |replies| ToolsCommand::Invoke(Request { parcel, replies });
-    let mut outcomes = tools.stream(header, command).await.map_err(AskError::from)?;
-    match outcomes.next().await {
-        Some(outcome) => match outcome?.get() {
-            ArchivedOutcome::Done { json } => Ok(ToolResult(serde_json::from_str(json)?)),
-            ArchivedOutcome::Refused(refused) => Err(refused.to_refused().into()),
-        },
-        None => Err(StreamError::Interrupted.into()),
-    }
-}
-
-impl ArchivedRefused {
-    fn to_refused(&self) -> Refused {
-        match self {
-            Self::Unknown { tool } => Refused::Unknown { tool: tool.to_string() },
-            Self::Argument { field, problem } => {
-                Refused::Argument { field: field.to_string(), problem: problem.to_string() }
-            }
-            Self::Busy => Refused::Busy,
-            Self::TimedOut => Refused::TimedOut,
-            Self::Failed { code, message } => {
-                Refused::Failed { code: code.to_string(), message: message.to_string() }
-            }
-        }
     }
 }

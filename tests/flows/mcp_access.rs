@@ -118,8 +118,12 @@ impl Client {
 
     /// Begins a session of the earlier version.
     pub(crate) async fn begin(&self) -> Response {
+        self.begin_as("2025-11-25").await
+    }
+
+    async fn begin_as(&self, version: &str) -> Response {
         let params = json!({
-            "protocolVersion": "2025-11-25", "capabilities": {},
+            "protocolVersion": version, "capabilities": {},
             "clientInfo": { "name": "test", "version": "1" },
         });
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
@@ -178,8 +182,23 @@ impl Streamed {
         }
     }
 
+    /// What it has told of progress so far: how far, and in which words.
+    pub(crate) fn progress(&self) -> Vec<(f64, String)> {
+        let whole = self.text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        let data = whole.lines().filter_map(|line| line.strip_prefix("data: "));
+        let messages = data.filter_map(|data| serde_json::from_str::<Value>(data).ok());
+        let told = messages.filter(|it| it["method"] == "notifications/progress");
+        told.map(|it| {
+            let params = &it["params"];
+            assert_eq!(params["progressToken"], "p", "{it}");
+            let words = params["message"].as_str().expect("words").to_owned();
+            (params["progress"].as_f64().expect("a number"), words)
+        })
+        .collect()
+    }
+
     /// Its last message, once it has ended; none if there was never one.
-    async fn last(mut self) -> Option<Value> {
+    pub(crate) async fn last(mut self) -> Option<Value> {
         while let Some(more) = self.events.chunk().await {
             self.text.push_str(&String::from_utf8_lossy(&more));
         }
@@ -442,5 +461,37 @@ async fn a_call_ends_when_the_policy_takes_its_right_away() {
     files.write("policy", r#"permit(principal, action == Action::"read", resource);"#);
     let last = call.last().await.expect("an answer");
     assert_eq!(error(&last), (-32600, "this isn't allowed"), "{last}");
+    node.stop().await;
+}
+
+/// Clients that are in use speak versions from before tasks too; each is answered in its own.
+#[tokio::test]
+async fn a_client_of_an_older_version_is_served_in_that() {
+    let builder = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let client = Client::new(to, None);
+    for (asked, spoken) in [
+        ("2024-11-05", "2024-11-05"),
+        ("2025-03-26", "2025-03-26"),
+        ("2025-06-18", "2025-06-18"),
+        ("2025-11-25", "2025-11-25"),
+        // Those that have no such beginning, or that nobody has ever heard of.
+        ("2026-07-28", "2025-11-25"),
+        ("1999-01-01", "2025-11-25"),
+    ] {
+        let begun = client.begin_as(asked).await;
+        let session = begun.header("mcp-session-id").expect("a session").to_owned();
+        assert_eq!(answer(&begun)["result"]["protocolVersion"], spoken, "{asked}");
+        let headers = [("mcp-session-id", session.as_str()), ("mcp-protocol-version", spoken)];
+        let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        assert_eq!(client.post(&headers, &ready).await.status, 202, "{asked}");
+        let params = json!({ "name": "echo", "arguments": { "message": "hello" } });
+        let call = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params });
+        let called = answer(&client.post(&headers, &call).await);
+        assert_eq!(called["result"]["content"][0]["text"], "hello", "{asked}: {called}");
+        // Over HTTP a session that was ended isn't there any more.
+        assert_eq!(client.end(&session).await, 202, "{asked}");
+        assert_eq!(client.post(&headers, &call).await.status, 404, "{asked}");
+    }
     node.stop().await;
 }

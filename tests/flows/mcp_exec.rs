@@ -8,7 +8,7 @@ use crate::cancel::family;
 use crate::mcp_access::{Client, error};
 use crate::mcp_tasks::until;
 use crate::support::{
-    actors, eventually, loopback, marker, processes_with, profile, standard, start,
+    actors, eventually, kill, loopback, marker, pause, processes_with, profile, standard, start,
 };
 
 fn node() -> NodeBuilder {
@@ -86,7 +86,7 @@ async fn who_waits_for_a_program_hears_that_it_runs_and_ends_it_by_giving_up() {
     }
     for call in &mut calls {
         call.until("running at level standard").await;
-        call.until("running for 2 s").await;
+        call.until("running for ").await;
     }
     for marker in &markers {
         eventually("the family", || processes_with(marker).len() == 4).await;
@@ -106,5 +106,70 @@ async fn who_waits_for_a_program_hears_that_it_runs_and_ends_it_by_giving_up() {
     drop(last);
     eventually("the end of the third family", || lives() == [false; 3]).await;
     eventually("the end of all actors", || actors(&node) == before).await;
+    node.stop().await;
+}
+
+/// Ends the program that a cell's shell waits for, so that the shell goes on.
+async fn let_go(marker: &str) {
+    eventually("the wait", || processes_with(marker).len() == 1).await;
+    processes_with(marker).into_iter().for_each(kill);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_is_what_the_program_has_written_so_far() {
+    let (node, to) = start(node()).await;
+    let client = Client::new(to, None);
+    let session = client.begin().await;
+    let session = session.header("mcp-session-id").expect("a session").to_owned();
+    let script = |waits: &[String; 2]| {
+        let [first, second] = waits;
+        shell(&format!(
+            "exec 2>/dev/null; printf 'one\\ntwo\\n'; sleep {first}; \
+             printf '\\033[31mthree\\033[0m\\rfour'; sleep {second}; echo; exit 3"
+        ))
+    };
+    for session in [Some(session.as_str()), None] {
+        let waits = [marker(), marker()];
+        let mut call = client.calling(session, 5, "exec", &script(&waits)).await;
+        call.until("\"two\"").await;
+        // Nothing more is written, and it's still there.
+        call.until("running for").await;
+        let_go(&waits[0]).await;
+        call.until("\"four\"").await;
+        let_go(&waits[1]).await;
+        let told = call.progress();
+        let last = call.last().await.expect("an answer");
+        let ended = &last["result"]["structuredContent"];
+        assert_eq!((&ended["exit_code"], &last["result"]["isError"]), (&json!(3), &json!(true)));
+        assert!(told.is_sorted_by(|(a, _), (b, _)| a < b), "it's more each time: {told:?}");
+        let at = |words: &str| -> Vec<u64> {
+            let of = told.iter().filter(|(_, said)| said.starts_with(words));
+            // The whole number is that of bytes.
+            of.map(|(progress, _)| format!("{:.0}", progress.floor()).parse().expect("a number"))
+                .collect()
+        };
+        assert_eq!(at("running at level standard"), [0], "{told:?}");
+        assert_eq!((at("two"), at("four")), (vec![8], vec![27]), "{told:?}");
+        let still = at("running for");
+        assert!(!still.is_empty() && still.iter().all(|bytes| [8, 27].contains(bytes)), "{told:?}");
+    }
+    // Who knows tasks asks for it.
+    let waits = [marker(), marker()];
+    let call = json!({ "name": "exec", "arguments": script(&waits) });
+    let id = client.call("tools/call", call).await["result"]["taskId"].clone();
+    let mut said = Value::Null;
+    for words in ["two", "four"] {
+        for _ in 0..1_000 {
+            said = client.call("tasks/get", json!({ "taskId": id })).await["result"].clone();
+            if said["statusMessage"] == words {
+                break;
+            }
+            pause(20).await;
+        }
+        assert_eq!((&said["statusMessage"], &said["status"]), (&json!(words), &json!("working")));
+        let_go(&waits[usize::from(words == "four")]).await;
+    }
+    let done = until(&client, id.as_str().expect("an id"), "completed").await;
+    assert_eq!(done["result"]["structuredContent"]["stdout"].as_str().map(str::len), Some(28));
     node.stop().await;
 }

@@ -20,7 +20,7 @@ use super::{
     Incoming, Remains, ReplyProblem, TaskState, Turn,
 };
 use crate::limits::AGENT_ANSWER;
-use crate::tools::{InvokeError, ToolResult, ToolsCommand, invoke};
+use crate::tools::{InvokeError, ToolProgress, ToolResult, ToolsCommand, invoke_told};
 
 /// What a task is started with.
 pub(super) struct TaskParts {
@@ -213,7 +213,15 @@ impl TaskContext {
     /// # Errors
     /// Says why the agent's actor doesn't take it.
     pub async fn say(&self, text: impl Into<String>) -> Result<(), AgentError> {
-        let turn = Some(Turn::agent(text));
+        self.say_turn(Turn::agent(text)).await
+    }
+
+    /// The same with what isn't text alone.
+    ///
+    /// # Errors
+    /// Says what of it nobody can be told, or why the agent's actor doesn't take it.
+    pub async fn say_turn(&self, turn: Turn) -> Result<(), AgentError> {
+        let turn = Some(turn);
         self.tell_checked(Change::Status { state: TaskState::Working, turn }).await
     }
 
@@ -305,6 +313,19 @@ impl TaskContext {
         tool: &str,
         arguments: impl serde::Serialize,
     ) -> Result<ToolResult, InvokeError> {
+        self.call_told(tool, arguments, |_progress| {}).await
+    }
+
+    /// The same, and tells how far the call has come while it goes on.
+    ///
+    /// # Errors
+    /// Says whether the tool isn't there or isn't granted, the arguments don't fit, or it failed.
+    pub async fn call_told(
+        &self,
+        tool: &str,
+        arguments: impl serde::Serialize,
+        told: impl FnMut(ToolProgress),
+    ) -> Result<ToolResult, InvokeError> {
         let Some(tools) = &self.tools else {
             return Err(InvokeError::unknown(tool));
         };
@@ -316,7 +337,7 @@ impl TaskContext {
         span.set("gen_ai.operation.name", "execute_tool");
         span.set("gen_ai.tool.name", tool.to_owned());
         let header = self.header().traced(span.context());
-        let result = invoke(tools, header, tool, arguments).await;
+        let result = invoke_told(tools, header, tool, arguments, told).await;
         if let Err(error) = &result {
             span.fail(error.code());
         }

@@ -7,6 +7,7 @@ use neuroflow_sandbox::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::said::Said;
 use super::{Tool, ToolContext, ToolError};
 use crate::limits::EXEC_OUTPUT_BYTES;
 
@@ -139,11 +140,13 @@ pub(super) async fn run(
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let mut room = EXEC_OUTPUT_BYTES;
     let mut cut = false;
+    let mut said = Said::default();
     while let Some(event) = events.next().await {
         let event = event.map_err(|error| failed(error.into()))?;
         match event.get() {
             // The program runs on to its own end, also when nothing more of it is kept.
             ArchivedExecEvent::Output { stream, bytes } => {
+                context.progress(said.more(stream, bytes));
                 let kept = bytes.get(..room).unwrap_or(bytes);
                 room -= kept.len();
                 cut |= kept.len() < bytes.len();

@@ -11,16 +11,17 @@ use neuroflow_kernel::{
     RestartPolicy, Spawn, StartError, TraceContext,
 };
 
+use super::said;
 use super::schema::{Schema, SchemaError};
 use super::{
-    AnyTool, Invoke, Offer, Outcome, Refused, ToolContext, ToolGrant, ToolListing, ToolSource,
-    ToolsCommand, Unfit,
+    AnyTool, Invoke, Offer, Outcome, Refused, ToolContext, ToolGrant, ToolListing, ToolProgress,
+    ToolSource, ToolsCommand, Unfit,
 };
 use crate::access::CallerGrant;
 use crate::audit::{Audit, AuditEvent, AuditId, Digest, Verdict};
 use crate::limits::{
     LIVE_TOOL_CALLS, SOURCE_RESTART_FIRST, SOURCE_RESTART_MAX, SOURCE_RESTARTS,
-    SOURCE_RESTARTS_WITHIN, TOOL_DEADLINE,
+    SOURCE_RESTARTS_WITHIN, TOOL_DEADLINE, TOOL_PROGRESS,
 };
 
 /// A tool in the router, and whose it is.
@@ -306,18 +307,31 @@ const SOURCE_POLICY: RestartPolicy = RestartPolicy {
 /// Time that a call gets when the router stops.
 const CALL_KILL: Duration = Duration::from_millis(500);
 
+/// Sends the only reply of a call that doesn't begin: there is room for it.
 fn refuse(replies: ReplySink<Parcel<Outcome>>, refused: Refused) {
-    answer(replies, &Outcome::Refused(refused));
+    if let Ok(parcel) = Parcel::archive(&Outcome::Refused(refused))
+        && replies.try_send(parcel).is_ok()
+    {
+        replies.finish();
+    }
 }
 
-/// Sends the only reply of a call. An outcome that is too large is a failure of the tool.
-fn answer(replies: ReplySink<Parcel<Outcome>>, outcome: &Outcome) {
+/// Tells how far a call has come, unless whoever is told hasn't read what was said before.
+fn tell(replies: &ReplySink<Parcel<Outcome>>, progress: ToolProgress) {
+    if let Ok(parcel) = Parcel::archive(&Outcome::Progress(progress)) {
+        let _unheard = replies.try_send(parcel).is_err();
+    }
+}
+
+/// Sends the last reply of a call, behind what was told of its progress, once there is room. An outcome
+/// that is too large is a failure of the tool.
+async fn answer(replies: ReplySink<Parcel<Outcome>>, outcome: &Outcome) {
     let parcel = Parcel::archive(outcome).or_else(|error| {
         let refused = Refused::Failed { code: "too_large".to_owned(), message: error.to_string() };
         Parcel::archive(&Outcome::Refused(refused))
     });
     if let Ok(parcel) = parcel
-        && replies.try_send(parcel).is_ok()
+        && replies.send(parcel).await.is_ok()
     {
         replies.finish();
     }
@@ -402,24 +416,39 @@ impl Actor for CallActor {
             context.stop();
             return Ok(());
         }
-        let tool_context = ToolContext { header, clock: clock.clone(), tracer: context.tracer() };
+        let ((told, mut progress), tracer) = (said::way(), context.tracer());
+        let tool_context = ToolContext { header, clock: clock.clone(), tracer, told };
         let work = clock.before(deadline, tool.tool.call(arguments, tool_context));
-        let outcome = tokio::select! {
-            biased;
-            done = work => match done {
-                Ok(Ok(json)) => Outcome::Done { json },
-                Ok(Err(error)) => Outcome::Refused(Refused::Failed {
-                    code: error.code().to_owned(),
-                    message: error.message,
-                }),
-                Err(_elapsed) => Outcome::Refused(Refused::TimedOut),
-            },
-            () = replies.closed() => {
-                context.stop();
-                return Ok(());
+        let mut work = std::pin::pin!(work);
+        let mut next = clock.now();
+        let outcome = loop {
+            let heard = async {
+                // A tool that has nothing more to tell goes on.
+                if progress.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                clock.sleep_until(next).await;
+            };
+            tokio::select! {
+                biased;
+                done = &mut work => break match done {
+                    Ok(Ok(json)) => Outcome::Done { json },
+                    Ok(Err(error)) => Outcome::Refused(Refused::Failed {
+                        code: error.code().to_owned(),
+                        message: error.message,
+                    }),
+                    Err(_elapsed) => Outcome::Refused(Refused::TimedOut),
+                },
+                () = replies.closed() => {
+                    context.stop();
+                    return Ok(());
+                }
+                () = heard => {}
             }
+            next = clock.now() + TOOL_PROGRESS;
+            tell(&replies, progress.borrow_and_update().clone());
         };
-        answer(replies, &outcome);
+        answer(replies, &outcome).await;
         context.stop();
         Ok(())
     }

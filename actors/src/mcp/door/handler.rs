@@ -85,9 +85,9 @@ impl McpHandler {
         };
         let mut patience = std::pin::pin!(patience);
         let mut is_impatient = false;
-        // An agent says itself how far it is; of a program is told that it's still there.
+        // An agent says itself how far it is; of a program is told what it writes, or that it's still there.
         if let Callee::Program(exec) = callee {
-            progress.tell(format!("running at level {}", exec.level)).await;
+            progress.written(0, format!("running at level {}", exec.level)).await;
         }
         let mut still = begun + MCP_STILL_AT_IT;
         while !outcome.is_settled() {
@@ -123,7 +123,15 @@ impl McpHandler {
                 event = events.next() => match event {
                     Some(Ok(event)) => {
                         if let Some(said) = outcome.fold(&event) {
-                            progress.tell(said).await;
+                            match callee {
+                                Callee::Agent(_) => progress.step(said).await,
+                                // Its report is no progress.
+                                Callee::Program(_) if outcome.has_result() => {}
+                                Callee::Program(_) => {
+                                    progress.written(outcome.written, said).await;
+                                    still = clock.now() + MCP_STILL_AT_IT;
+                                }
+                            }
                         }
                     }
                     Some(Err(StreamError::Lagged)) => {
@@ -136,8 +144,8 @@ impl McpHandler {
                 },
                 () = &mut patience, if !is_impatient => is_impatient = true,
                 () = tick => {
-                    let seconds = still.since(begun).as_secs();
-                    progress.tell(format!("running for {seconds} s")).await;
+                    let seconds = clock.now().since(begun).as_secs();
+                    progress.written(outcome.written, format!("running for {seconds} s")).await;
                     still = clock.now() + MCP_STILL_AT_IT;
                 }
             }
@@ -219,18 +227,52 @@ fn misfit<T: DeserializeOwned>(params: Option<Value>) -> String {
 struct Progress<'a> {
     context: &'a RequestContext<RoleServer>,
     token: Option<rmcp::model::ProgressToken>,
-    steps: u32,
+    last: Mark,
+}
+
+/// How far a call was when its client heard of it last. A client has to hear more each time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Mark {
+    whole: u32,
+    /// How often it has heard that there is nothing more.
+    still: u32,
+}
+
+impl Mark {
+    /// So much has been done. Past what a number of the protocol tells apart it's as if nothing more were.
+    fn at(self, done: u64) -> Self {
+        let whole = u32::try_from(done).unwrap_or(u32::MAX);
+        if whole > self.whole {
+            return Self { whole, still: 0 };
+        }
+        Self { still: self.still.saturating_add(1), ..self }
+    }
+
+    /// The whole number that is done, and less than one more for each time that it stayed the same.
+    fn value(self) -> f64 {
+        f64::from(self.whole) + (1.0 - 1.0 / (f64::from(self.still) + 1.0))
+    }
 }
 
 impl<'a> Progress<'a> {
     fn of(context: &'a RequestContext<RoleServer>) -> Self {
-        Self { context, token: context.meta.get_progress_token(), steps: 0 }
+        Self { context, token: context.meta.get_progress_token(), last: Mark::default() }
     }
 
-    async fn tell(&mut self, said: String) {
+    /// An agent has said something more.
+    async fn step(&mut self, said: String) {
+        self.tell(u64::from(self.last.whole).saturating_add(1), said).await;
+    }
+
+    /// A program has written so many bytes.
+    async fn written(&mut self, bytes: u64, said: String) {
+        self.tell(bytes, said).await;
+    }
+
+    async fn tell(&mut self, done: u64, said: String) {
         let Some(token) = &self.token else { return };
-        self.steps += 1;
-        let params = ProgressNotificationParam::new(token.clone(), f64::from(self.steps));
+        self.last = self.last.at(done);
+        let params = ProgressNotificationParam::new(token.clone(), self.last.value());
         let told = self.context.peer.notify_progress(params.with_message(said)).await;
         if let Err(error) = told {
             tracing::debug!(%error, "a client doesn't take progress");

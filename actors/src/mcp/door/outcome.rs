@@ -6,6 +6,7 @@ use neuroflow_kernel::Parcel;
 use rmcp::model::{CallToolResult, ContentBlock, Resource, ResourceContents};
 use serde_json::{Map, Value, json};
 
+use super::programs::Written;
 use crate::agent::{
     ArchivedChange, ArchivedContent, ArchivedPart, AskRefusal, TaskEvent, TaskState,
 };
@@ -17,6 +18,10 @@ pub(super) struct Outcome {
     context: String,
     pub(super) state: Option<TaskState>,
     said: Vec<String>,
+    /// What it said last while it worked.
+    at_work: Option<String>,
+    /// What a program has written so far.
+    pub(super) written: u64,
     blocks: Vec<ContentBlock>,
     data: Vec<Value>,
     pub(super) refused: Option<AskRefusal>,
@@ -51,10 +56,15 @@ impl Outcome {
             ArchivedChange::Status { state, turn } => {
                 let state = TaskState::from(*state);
                 self.state = Some(state);
-                let parts = turn.iter().flat_map(|turn| turn.parts.iter());
-                let said: Vec<String> = parts.filter_map(text).collect();
+                let parts = || turn.iter().flat_map(|turn| turn.parts.iter());
+                let said: Vec<String> = parts().filter_map(text).collect();
                 if state == TaskState::Working {
-                    return (!said.is_empty()).then(|| said.join("\n"));
+                    let written = parts().find_map(written);
+                    self.written = written.unwrap_or(self.written);
+                    let unsaid = written.map(|bytes| format!("{bytes} bytes written"));
+                    let heard = if said.is_empty() { unsaid } else { Some(said.join("\n")) };
+                    self.at_work = heard.clone().or(self.at_work.take());
+                    return heard;
                 }
                 self.said = said;
                 None
@@ -110,6 +120,11 @@ impl Outcome {
         self.blocks.push(block);
     }
 
+    /// Whether it has produced something.
+    pub(super) fn has_result(&self) -> bool {
+        !self.blocks.is_empty() || !self.data.is_empty()
+    }
+
     /// Whether there is nothing more to wait for, until the client says something.
     pub(super) fn is_settled(&self) -> bool {
         self.refused.is_some()
@@ -119,6 +134,11 @@ impl Outcome {
     /// What the agent says of its state.
     pub(super) fn words(&self) -> Option<String> {
         (!self.said.is_empty()).then(|| self.said.join("\n"))
+    }
+
+    /// What a client that asks is told of the state: while the agent works, what it said last.
+    pub(super) fn status(&self) -> Option<String> {
+        self.words().or_else(|| self.at_work.clone().filter(|_| !self.is_settled()))
     }
 
     /// The result of the call.
@@ -173,6 +193,14 @@ impl Outcome {
 fn text(part: &ArchivedPart) -> Option<String> {
     match &part.content {
         ArchivedContent::Text(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
+
+/// What a program has written, if it's the part that says so.
+fn written(part: &ArchivedPart) -> Option<u64> {
+    match &part.content {
+        ArchivedContent::Json(json) => Written::bytes_of(json),
         _ => None,
     }
 }

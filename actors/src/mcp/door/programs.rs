@@ -2,14 +2,16 @@
 
 use rmcp::ErrorData;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::{McpExec, agents};
 use crate::agent::{
     Agent, AgentError, AgentProfile, Answer, Artifact, Ask, Content, Incoming, InputProblem,
     TaskContext, Turn,
 };
-use crate::tools::{ExecArguments, ExecTool};
+use crate::tools::{ExecArguments, ExecTool, ToolProgress};
 
 /// Runs programs for MCP clients, each as a task of its own: so they are journaled, owned by who asked,
 /// waited for or asked for later, and cancelled with every process like any task.
@@ -37,9 +39,57 @@ impl Agent for McpPrograms {
             serde_json::from_str(ask.json().ok_or(missing)?).map_err(|error| {
                 AgentError::Input { field: "arguments", problem: InputProblem::Json(error) }
             })?;
-        let called = context.call(ExecTool::NAME, arguments).await;
+        let (told, mut progress) = watch::channel(ToolProgress::default());
+        let told = |progress| {
+            told.send_replace(progress);
+        };
+        let mut call = std::pin::pin!(context.call_told(ExecTool::NAME, arguments, told));
+        let called = loop {
+            tokio::select! {
+                biased;
+                called = &mut call => break called,
+                Ok(()) = progress.changed() => {}
+            }
+            let written = Written::from(progress.borrow_and_update().clone());
+            context.say_turn(written.into_turn()).await?;
+        };
         let report = called.map_err(AgentError::failed)?.text();
         Ok(Answer::artifact(Artifact::new("report", vec![Content::Json(report).into()])))
+    }
+}
+
+/// What a program has written so far, as its task says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) bytes: u64,
+    pub(super) line: String,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Count {
+    written_bytes: u64,
+}
+
+impl From<ToolProgress> for Written {
+    fn from(progress: ToolProgress) -> Self {
+        Self { bytes: progress.written_bytes, line: progress.line }
+    }
+}
+
+impl Written {
+    fn into_turn(self) -> Turn {
+        let mut turn = Turn::agent(self.line);
+        // A number is always JSON.
+        let count = serde_json::to_string(&Count { written_bytes: self.bytes }).unwrap_or_default();
+        turn.parts.push(Content::Json(count).into());
+        turn.parts.retain(|part| part.content != Content::Text(String::new()));
+        turn
+    }
+
+    /// The count that a part has, if it's one.
+    pub(super) fn bytes_of(json: &str) -> Option<u64> {
+        serde_json::from_str::<Count>(json).ok().map(|count| count.written_bytes)
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn task(agent: &str, outcome: &Outcome) -> Task {
     let id = public_id(agent, &outcome.task);
     let mut task =
         Task::new(id, TaskStatus::Working, time(outcome.begun_ms), time(outcome.changed_ms));
-    task.status_message = outcome.words();
+    task.status_message = outcome.status();
     let poll = u64::try_from(MCP_POLL.as_millis()).unwrap_or(u64::MAX);
     task.with_poll_interval_ms(poll)
 }
