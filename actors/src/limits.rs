@@ -488,6 +488,10 @@ pub const STREAM_KEEP_ALIVE_ANSWER: Duration = Duration::from_secs(20);
 /// Time that a client gets to take a part of what it's sent.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
 
+/// Bytes that an answer over HTTP/2 is given out in: a frame's, so that who takes one within
+/// [`WRITE_STALL`] is known to read.
+pub const STREAM_PIECE_BYTES: usize = 16 * 1024;
+
 /// What a body gets beyond [`BODY_DEADLINE`] before its stream fails: whoever reads it gives up first,
 /// with an answer.
 pub const BODY_SLACK: Duration = Duration::from_secs(5);

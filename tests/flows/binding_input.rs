@@ -228,16 +228,19 @@ async fn grpc_that_is_broken_is_answered_and_leaves_the_node_as_it_was() {
         (b"\0\xff\xff\xff\xff", out_of_range),
         (b"", internal),
     ] {
-        assert_eq!(raw_grpc(to, body).await, status, "{body:?}");
+        assert_eq!(raw_grpc(to, "identity", body).await, status, "{body:?}");
     }
+    // One that is compressed in a way that isn't taken, which gRPC has a word for.
+    assert_eq!(raw_grpc(to, "gzip", b"\x01\0\0\0\0").await, "12");
     let peer = Peer::new(Binding::Grpc, to, None);
     peer.call("SendMessage", message(json!([{ "text": "still here" }]))).await.expect("a task");
     node.stop().await;
 }
 
 /// The status that a body of any bytes is answered with.
-async fn raw_grpc(to: std::net::SocketAddr, body: &[u8]) -> String {
+async fn raw_grpc(to: std::net::SocketAddr, encoding: &str, body: &[u8]) -> String {
     let body = body.to_vec();
+    let encoding = format!("grpc-encoding: {encoding}");
     let run = move || {
         let url = format!("http://{to}/lf.a2a.v1.A2AService/GetTask");
         let file = std::env::temp_dir().join(format!("grpc-{}-{}", std::process::id(), body.len()));
@@ -256,6 +259,8 @@ async fn raw_grpc(to: std::net::SocketAddr, body: &[u8]) -> String {
             "te: trailers",
             "--header",
             "a2a-version: 1.0",
+            "--header",
+            &encoding,
             "--data-binary",
             &data,
             &url,

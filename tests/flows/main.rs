@@ -9,6 +9,8 @@
 
 mod client;
 mod protocol;
+#[path = "../journal/small_disk.rs"]
+mod small_disk;
 mod support;
 
 mod a2a_client;
@@ -23,6 +25,7 @@ mod cards;
 mod clock_jump;
 mod cluster;
 mod door;
+mod full_disk;
 mod fuzz;
 mod fuzz_doors;
 mod fuzz_schema;

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use neuroflow::actors::limits::WRITE_STALL;
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, Turn};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{Connection, Events, get_task, message, post, request, rpc, send_text};
+use crate::door::frame;
 use crate::protocol::{Binding, Peer};
 use crate::support::{eventually, loopback, start, state};
 use crate::turns::curious;
@@ -215,5 +218,127 @@ async fn a_silent_stream_says_that_it_lives() {
     });
     // The time to drain would stand still as well.
     drop((silent, events));
+    node.stop().await;
+}
+
+/// Fields of a request in HTTP/2, none from a table and none compressed.
+fn fields(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+    let method = if more.is_empty() { "GET" } else { "POST" };
+    let pseudo =
+        [(":method", method), (":scheme", "http"), (":path", path), (":authority", "localhost")];
+    let mut bytes = Vec::new();
+    for (name, value) in pseudo.iter().chain(more) {
+        bytes.push(0);
+        for text in [name, value] {
+            bytes.push(
+                u8::try_from(text.len()).ok().filter(|len| *len < 127).expect("a short text"),
+            );
+            bytes.extend(text.as_bytes());
+        }
+    }
+    bytes
+}
+
+/// The frames that have come as a whole: kind, stream, payload.
+fn frames(mut received: &[u8]) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut frames = Vec::new();
+    while let Some(head) = received.first_chunk::<9>() {
+        let length =
+            usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).expect("short");
+        let Some(payload) = received.get(9..9 + length) else { break };
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        frames.push((head[3], stream, payload.to_vec()));
+        received = &received[9 + length..];
+    }
+    frames
+}
+
+/// A client of HTTP/2 that gives the answers of its streams no room, and then a little.
+#[tokio::test]
+async fn a_stream_without_room_is_reset_in_time_and_nothing_else_is() {
+    const HEADERS: u8 = 1;
+    const DATA: u8 = 0;
+    const RESET: u8 = 3;
+    const CANCEL: [u8; 4] = [0, 0, 0, 8];
+    let time = neuroflow::ManualClock::new();
+    let (node, to) = start(node().clock(time.clock())).await;
+    let task = waiting(to, 3_000).await;
+    let mut stream = tokio::net::TcpStream::connect(to).await.expect("a connection");
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // The first window of every stream is 0.
+    sent.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    let sse = [("content-type", "application/json"), ("a2a-version", "1.0")];
+    let body = request("SubscribeToTask", json!({ "id": task }));
+    sent.extend(frame(HEADERS, 4, 1, &fields("/", &sse)));
+    sent.extend(frame(DATA, 1, 1, &body));
+    // A `SubscribeToTaskRequest`, whose second field is the id.
+    let id = [&[0x12, u8::try_from(task.len()).expect("short")], task.as_bytes()].concat();
+    let call = [&[0, 0, 0, 0, u8::try_from(id.len()).expect("short")], id.as_slice()].concat();
+    let grpc = [("content-type", "application/grpc"), ("te", "trailers"), ("a2a-version", "1.0")];
+    sent.extend(frame(HEADERS, 4, 3, &fields("/lf.a2a.v1.A2AService/SubscribeToTask", &grpc)));
+    sent.extend(frame(DATA, 1, 3, &call));
+    // One that gets room for a byte from time to time.
+    sent.extend(frame(HEADERS, 5, 5, &fields("/.well-known/agent-card.json", &[])));
+    stream.write_all(&sent).await.expect("it is sent");
+    let (mut reader, mut writer) = stream.into_split();
+    let received = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = std::sync::Arc::clone(&received);
+    let reading = async move {
+        let mut more = [0; 4_096];
+        while let Ok(read @ 1..) = reader.read(&mut more).await {
+            heard.lock().expect("no panic").extend_from_slice(&more[..read]);
+        }
+    };
+    let seen = |kind, of: u32| {
+        let all = frames(&received.lock().expect("no panic"));
+        all.into_iter()
+            .filter(|(k, s, _)| *k == kind && *s == of)
+            .map(|it| it.2)
+            .collect::<Vec<_>>()
+    };
+    let acting = async {
+        eventually("all heads", || [1, 3, 5].iter().all(|of| !seen(HEADERS, *of).is_empty())).await;
+        // The task goes on and ends, whoever doesn't read of it.
+        let done = rpc(to, "/", "SendMessage", answer(&task)).await;
+        assert_eq!(state(&done["result"]["task"]), "TASK_STATE_COMPLETED");
+        time.advance(WRITE_STALL.saturating_sub(Duration::from_millis(1)));
+        crate::support::pause(200).await;
+        assert_eq!([1, 3, 5].map(|of| seen(RESET, of).len()), [0; 3]);
+        let one = 1_u32.to_be_bytes();
+        writer.write_all(&frame(8, 0, 5, &one)).await.expect("a byte of room");
+        eventually("the byte", || seen(DATA, 5).concat().len() == 1).await;
+        // What is waited for begins when the connection's own task has looked.
+        for _ in 0..10 {
+            time.advance(WRITE_STALL / 10);
+            crate::support::pause(20).await;
+        }
+        eventually("the resets", || [1, 3].iter().all(|of| !seen(RESET, *of).is_empty())).await;
+        assert_eq!([1, 3].map(|of| seen(RESET, of)), [[CANCEL.to_vec()], [CANCEL.to_vec()]]);
+        assert!([1, 3].iter().all(|of| seen(DATA, *of).is_empty()), "there was no room for any");
+        assert!(seen(RESET, 5).is_empty(), "it has taken a byte");
+        // The connection serves on.
+        writer
+            .write_all(&frame(HEADERS, 5, 7, &fields("/healthz", &[])))
+            .await
+            .expect("it is sent");
+        eventually("another head", || !seen(HEADERS, 7).is_empty()).await;
+    };
+    tokio::select! {
+        () = reading => panic!("the connection has ended: {:?}", frames(&received.lock().expect("no panic"))),
+        () = acting => {}
+    }
+    assert_eq!(
+        said(
+            &subscribe(to, &task, Some("3"))
+                .await
+                .rest()
+                .await
+                .into_iter()
+                .map(|(_, it)| it)
+                .collect::<Vec<_>>()
+        )
+        .len(),
+        3_000
+    );
     node.stop().await;
 }

@@ -18,6 +18,7 @@ mod postgres;
 mod room;
 mod scene;
 mod shop;
+mod small_disk;
 mod sole;
 mod tasks;
 mod unsure;

@@ -10,6 +10,7 @@ mod host;
 mod paced;
 mod refusal;
 mod request_id;
+mod stalled;
 mod tenure;
 mod tls;
 mod unlisted;
@@ -271,7 +272,7 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
             head.extensions.insert(id.clone());
             let body = body::bounded(body, &door.clock);
             let response = next.run(Request::from_parts(head, body)).await;
-            let mut response = response.map(|body| body::holding(body, place));
+            let mut response = response.map(|body| stalled::watched(body::holding(body, place)));
             host::allow(&mut response, origin);
             response
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use axum::{Extension, Router};
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use neuroflow_kernel::Clock;
@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::Layer;
 
 use super::paced::Paced;
+use super::stalled::Streams;
 use super::tls::Tls;
 use crate::access::PeerCertificate;
 use crate::limits::{
@@ -67,13 +68,13 @@ pub(in crate::gateway) async fn serve_connection(
     let service = TowerToHyperService::new(Extension(peer).layer(router));
     let io = TokioIo::new(Paced::new(stream, clock.clone()));
     let served = match (certificate, is_http2) {
-        (None, true) => Box::pin(watcher.watch(second().serve_connection(io, service))).await,
+        (None, true) => Box::pin(watcher.watch(second(&clock).serve_connection(io, service))).await,
         (None, false) => watcher.watch(first().serve_connection(io, service)).await,
         (Some(certificate), is_http2) => {
             let own = GracefulShutdown::new();
             let ended = ended(certificate, &clock, stopping);
             let served = if is_http2 {
-                let served = own.watch(second().serve_connection(io, service));
+                let served = own.watch(second(&clock).serve_connection(io, service));
                 Box::pin(until(served, own, ended, &clock)).await
             } else {
                 let served = own.watch(first().serve_connection(io, service));
@@ -201,8 +202,8 @@ fn first() -> http1::Builder {
     http
 }
 
-fn second() -> http2::Builder<TokioExecutor> {
-    let mut http = http2::Builder::new(TokioExecutor::new());
+fn second(clock: &Clock) -> http2::Builder<Streams> {
+    let mut http = http2::Builder::new(Streams(clock.clone()));
     http.timer(TokioTimer::new())
         .keep_alive_interval(STREAM_KEEP_ALIVE)
         .keep_alive_timeout(STREAM_KEEP_ALIVE_ANSWER)
