@@ -1,14 +1,16 @@
 //! Tasks over the end of a node: what is kept, what is run again, and what isn't done twice.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use neuroflow::actors::{
     ArchivedChange, CancelError, JournalConfig, JournalPlace, TaskEvents, TaskQuery, follow,
 };
-use neuroflow::kernel::{Address, Parcel, Request};
+use neuroflow::kernel::{
+    Address, KindObserver, Lifecycle, Observer, Outcome, Parcel, Request, Span, Timing, Unobserved,
+};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Ask, Header, Node, TaskState, Turn};
 use tokio::sync::Semaphore;
 
@@ -376,6 +378,51 @@ async fn an_answer_finds_its_question_and_a_late_one_is_not_lost() {
 fn echo() -> AnyAgent {
     AgentBuilder::new("payer", "Says what it hears.")
         .on_ask(|ask, _| async move { Ok(Answer::text(ask.text())) })
+}
+
+/// What the journal's actor is sent.
+#[derive(Clone, Debug, Default)]
+struct Sent(Arc<Mutex<Vec<&'static str>>>);
+
+impl Sent {
+    fn count(&self, name: &str) -> usize {
+        self.0.lock().expect("no panic").iter().filter(|sent| **sent == name).count()
+    }
+}
+
+impl Observer for Sent {
+    fn lifecycle(&self, _: &Lifecycle<'_>) {}
+
+    fn kind(&self, kind: &'static str) -> Arc<dyn KindObserver> {
+        if kind == "journal" { Arc::new(self.clone()) } else { Arc::new(Unobserved) }
+    }
+
+    fn span(&self, _: &Span) {}
+}
+
+impl KindObserver for Sent {
+    fn handled(&self, message: &'static str, _: Outcome, _: Option<Timing>) {
+        self.0.lock().expect("no panic").push(message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lone_appends_of_agents_are_made_where_they_stand() {
+    let sent = Sent::default();
+    let node = Node::builder().agent(echo()).observer(Arc::new(sent.clone()));
+    // Memory is always quick; of a disk the journal has to know it.
+    let node = node.journal(JournalConfig::new(JournalPlace::Memory));
+    let node = node.start().await.expect("it starts");
+    let agent = address(&node);
+    for _ in 0..50 {
+        let task = node.ask("payer", "hello").await.expect("answered").task().to_owned();
+        assert!(!events(&agent, &task).await.is_empty());
+    }
+    let list = |reply| neuroflow::actors::AgentCommand::List { query: TaskQuery::first(1), reply };
+    assert_eq!(agent.call(Header::new(), list).await.expect("answered").total, 50);
+    assert_ne!(sent.count("heads"), 0, "lists are asked for");
+    assert_eq!(sent.count("append"), 0, "appends that took the long way");
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

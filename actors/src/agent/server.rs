@@ -57,6 +57,8 @@ pub struct AgentServer {
     courier: Option<Courier>,
     /// What came of appends that were made right here, until it's looked at.
     here: VecDeque<(String, Result<(), AppendError>)>,
+    /// Of what waits in the mailbox, what this actor has told itself of its children's ends.
+    gone: usize,
     live: HashMap<String, Live>,
     /// One more of it for each order of another node that is carried out.
     orders: Arc<()>,
@@ -89,6 +91,7 @@ impl AgentServer {
             conversation: None,
             courier: None,
             here: VecDeque::new(),
+            gone: 0,
             live: HashMap::new(),
             orders: Arc::default(),
             deferred: VecDeque::new(),
@@ -338,7 +341,10 @@ impl Actor for AgentServer {
             }
             AgentCommand::Reread { task, log } => self.end_stranded(&task, log, context),
             AgentCommand::Progress { task, changes } => self.progress(&task, changes, context),
-            AgentCommand::Gone { task, change } => self.append(&task, change, context),
+            AgentCommand::Gone { task, change } => {
+                self.gone = self.gone.saturating_sub(1);
+                self.append(&task, change, context);
+            }
         }
         self.landed_here(context).await;
         self.begin_deferred(context);
@@ -407,14 +413,15 @@ impl Actor for AgentServer {
         // nothing if the task has told its own end.
         let gone = AgentCommand::Gone { task, change };
         let me = context.address();
-        if let Err(refused) = me.try_tell(Header::new(), gone) {
-            self.beside(
+        match me.try_tell(Header::new(), gone) {
+            Ok(()) => self.gone += 1,
+            Err(refused) => self.beside(
                 async move {
                     // The only error left is that this agent has ended itself.
                     let _ended = me.tell(Header::new(), refused.message).await;
                 },
                 context,
-            );
+            ),
         }
         Ok(())
     }

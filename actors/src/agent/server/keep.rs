@@ -58,8 +58,9 @@ impl AgentServer {
     pub(super) fn flush(&mut self, task: &str, context: &mut Context<AgentCommand>) {
         let append = self.live.get_mut(task).and_then(|live| live.take_off(&self.profile.name));
         let Some(append) = append else { return };
-        // What comes beside others goes together with them.
-        let alone = context.address().mailbox_depth() == 0;
+        // What comes beside others goes together with them. That a task's actor has ended is no work of others:
+        // it overtakes what that has said last.
+        let alone = context.address().mailbox_depth() <= self.gone;
         let here =
             if alone { self.history.journal.append_here(&append, context.clock()) } else { None };
         if let Some(result) = here {
