@@ -1,6 +1,6 @@
 //! `SendMessage` to the agent `echo` through a real node, beside a bare axum handler of the same
 //! shape: it parses the same JSON and answers a task of the same size, and does nothing else. Then
-//! streams, and a node with all that production has.
+//! streams, a node with all that production has, and one that is started anew with many tasks.
 //!
 //! All servers and the clients share this machine's cores; each server has a runtime of its own,
 //! and the clients a thread of their own.
@@ -9,6 +9,7 @@ mod bare;
 mod client;
 mod durable;
 mod official;
+mod restart;
 mod streams;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,6 +36,8 @@ pub(crate) const FIGURES: &[&str] = &[
     durable::DISK_ONE,
     durable::DISK_RATE,
     durable::MEMORY,
+    restart::CLEAN,
+    restart::KILLED,
 ];
 
 const ONE: &str = "gateway/latency-1";
@@ -56,6 +59,7 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
     let wants = |figures: &[&str]| figures.iter().any(|figure| arguments.wants(figure));
     let mut figures = streams::measure(arguments);
     figures.extend(durable::measure(arguments));
+    figures.extend(restart::measure(arguments));
     if !wants(&[ONE, MANY, RATE]) {
         return figures;
     }

@@ -101,6 +101,12 @@ impl Node {
         resident_bytes(&self.process.id().to_string())
     }
 
+    /// Ends it at once.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().expect("a child can be killed");
+        self.process.wait().expect("a child can be waited for");
+    }
+
     pub(crate) fn stop(mut self) {
         let process = self.process.id().to_string();
         let asked = Command::new("kill").args(["-TERM", &process]).status();
