@@ -41,7 +41,12 @@ pub struct Launcher {
     _made: (),
 }
 
-#[expect(clippy::unused_async, reason = "the methods of the one for Linux are asynchronous")]
+#[expect(
+    clippy::unused_async,
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    reason = "the methods of the one for Linux are asynchronous, look at it, and can fail"
+)]
 impl Launcher {
     /// Makes one. There is no process behind it here.
     ///

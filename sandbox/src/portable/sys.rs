@@ -95,11 +95,11 @@ fn number(resource: Resource) -> Option<Number> {
 /// Sets soft and hard limit, never above what the host has, and reads them back.
 fn limit(number: Number, value: u64) -> bool {
     let Some((_, most)) = limits_of(number) else { return false };
-    let value = value.min(most) as libc::rlim_t;
+    let value = value.min(most);
     let wanted = libc::rlimit { rlim_cur: value, rlim_max: value };
     // SAFETY: it reads the structure, which lives through the call.
     let set = unsafe { libc::setrlimit(number, &raw const wanted) };
-    set == 0 && limits_of(number) == Some((u64::from(value), u64::from(value)))
+    set == 0 && limits_of(number) == Some((value, value))
 }
 
 /// Soft and hard limit.
@@ -107,7 +107,7 @@ fn limits_of(number: Number) -> Option<(u64, u64)> {
     let mut found = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: it fills the structure, which lives through the call.
     let got = unsafe { libc::getrlimit(number, &raw mut found) };
-    (got == 0).then(|| (u64::from(found.rlim_cur), u64::from(found.rlim_max)))
+    (got == 0).then_some((found.rlim_cur, found.rlim_max))
 }
 
 /// Whether the child has ended. It isn't reaped, so its number stays its own. A child that somebody else

@@ -254,4 +254,4 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Far more than any of it takes.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
