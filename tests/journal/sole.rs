@@ -300,6 +300,10 @@ async fn a_conversation_has_one_instance_wherever_it_is_asked_from() {
     let victim = nodes.remove(1);
     let gone = lives.remove("b").unwrap_or_default();
     drop(victim);
+    // Until then it may still answer.
+    for node in &nodes {
+        until(|| links_up(node) == 1).await;
+    }
     for conversation in gone {
         let talk = Some(conversation.as_str());
         let next = world.ask_nth(1, &nodes[0], "agent://*/counter", talk).await;
