@@ -47,7 +47,8 @@ fn completions() -> [Value; 3] {
     [
         json!({ "model": "echo", "messages": [text], "n": 1, "temperature": 0.5, "user": "u" }),
         json!({ "model": "echo", "messages": [{ "role": "system", "content": "be brief" }, parts],
-            "stream": true, "stream_options": { "include_usage": true }, "max_tokens": 9 }),
+            "stream": true, "stream_options": { "include_usage": true }, "max_tokens": 9,
+            "response_format": { "type": "json_object" } }),
         json!({ "model": "caller", "messages": [text, called, result], "tools": [tool],
             "tool_choice": { "type": "function", "function": { "name": "add" } } }),
     ]

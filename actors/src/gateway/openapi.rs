@@ -431,6 +431,11 @@ fn schemas() -> Value {
                 },
                 "tools": { "type": ["array", "null"], "items": reference("Object") },
                 "tool_choice": {},
+                "response_format": {
+                    "type": ["object", "null"],
+                    "required": ["type"],
+                    "properties": { "type": { "enum": ["text", "json_object", "json_schema"] } },
+                },
                 "n": { "type": ["integer", "null"], "const": 1 },
             },
         },

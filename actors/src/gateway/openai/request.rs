@@ -1,7 +1,8 @@
 //! A chat completion request as a request to an agent: pure.
 //!
-//! The last message's text is what is asked. A conversation of several messages, and tools, go beside
-//! it as one JSON part with the members `messages`, `tools` and `tool_choice` as the client wrote them.
+//! The last message's text is what is asked. A conversation of several messages, tools, and the form that the answer
+//! is to have, go beside it as one JSON part with the members `messages`, `tools`, `tool_choice` and
+//! `response_format` as the client wrote them.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -23,6 +24,8 @@ pub(super) struct ChatRequest {
     tools: Option<Vec<Value>>,
     #[serde(default)]
     tool_choice: Option<Value>,
+    #[serde(default)]
+    response_format: Option<Value>,
     #[serde(default)]
     n: Option<u64>,
 }
@@ -82,6 +85,21 @@ impl ChatRequest {
         self.stream_options.as_ref().and_then(|it| it.include_usage).unwrap_or_default()
     }
 
+    /// The form that the answer is to have, unless it's text. To give it is the agent's.
+    fn form(&self) -> Result<Option<&Value>, ChatError> {
+        let Some(form) = self.response_format.as_ref().filter(|form| !form.is_null()) else {
+            return Ok(None);
+        };
+        match form.get("type").and_then(Value::as_str) {
+            Some("text") => Ok(None),
+            Some("json_object" | "json_schema") => Ok(Some(form)),
+            _ => {
+                let problem = "must be one of text, json_object, json_schema";
+                Err(ChatError::invalid("response_format.type", problem))
+            }
+        }
+    }
+
     /// What is said to the agent.
     pub(super) fn turn(&self) -> Result<Turn, ChatError> {
         if self.n.is_some_and(|count| count != 1) {
@@ -115,7 +133,12 @@ impl ChatRequest {
             }
         }
         let choice = self.tool_choice.as_ref().filter(|choice| !choice.is_null());
-        if self.messages.len() > 1 || !tools.is_empty() || choice.is_some() {
+        let form = self.form()?;
+        let is_more = self.messages.len() > 1 || !tools.is_empty() || choice.is_some();
+        if parts.is_empty() && !is_more {
+            return Err(ChatError::invalid(format!("messages[{last}].content"), "is missing"));
+        }
+        if is_more || form.is_some() {
             let mut beside = Map::new();
             beside.insert("messages".to_owned(), Value::Array(self.messages.clone()));
             if !tools.is_empty() {
@@ -124,10 +147,10 @@ impl ChatRequest {
             if let Some(choice) = choice {
                 beside.insert("tool_choice".to_owned(), choice.clone());
             }
+            if let Some(form) = form {
+                beside.insert("response_format".to_owned(), form.clone());
+            }
             parts.push(Part::from(Content::Json(Value::Object(beside).to_string())));
-        }
-        if parts.is_empty() {
-            return Err(ChatError::invalid(format!("messages[{last}].content"), "is missing"));
         }
         if parts.len() > PARTS {
             let problem = format!("has more than {PARTS} parts");
@@ -204,6 +227,30 @@ mod tests {
         let beside: Value = serde_json::from_str(beside).unwrap();
         assert_eq!((&beside["messages"], &beside["tools"]), (&messages, &request["tools"]));
         assert_eq!(beside["tool_choice"], "auto");
+    }
+
+    #[test]
+    fn the_form_of_the_answer_goes_beside_the_text_unless_its_text() {
+        let mut request = asked(&json!([{ "role": "user", "content": "hello" }]));
+        for (form, is_told) in [
+            (json!(null), false),
+            (json!({ "type": "text" }), false),
+            (json!({ "type": "json_object" }), true),
+            (json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": {} } }), true),
+        ] {
+            request["response_format"] = form.clone();
+            let turn = turn(&request).unwrap();
+            assert_eq!(turn.parts.len() == 2, is_told, "{form}");
+            if let Some(Content::Json(beside)) = turn.parts.get(1).map(|part| &part.content) {
+                let beside: Value = serde_json::from_str(beside).unwrap();
+                assert_eq!(beside["response_format"], form);
+            }
+        }
+        for form in [json!("json"), json!({}), json!({ "type": "xml" })] {
+            request["response_format"] = form;
+            let problem = turn(&request).unwrap_err();
+            assert!(problem.contains("response_format.type must be one of"), "{problem}");
+        }
     }
 
     #[test]
