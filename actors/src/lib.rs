@@ -13,6 +13,7 @@ mod mcp;
 
 mod journal;
 mod lease;
+mod lock;
 mod sole;
 mod tools;
 

@@ -17,6 +17,7 @@ use super::record::Keeping;
 use super::verify::{Fault, Verified, Verifier};
 use super::{AuditConfig, AuditError, AuditEvent};
 use crate::limits::{AUDIT_FILE_BYTES, AUDIT_LINE_BYTES, AUDIT_UNSIGNED_RECORDS};
+use crate::lock::FileLock;
 
 /// A file whose name is that of the log with something behind it.
 pub(super) fn beside(log: &Path, ending: &str) -> PathBuf {
@@ -206,7 +207,7 @@ pub(super) struct Writer {
     key: SigningKey,
     file: File,
     /// Held until it's dropped.
-    _lock: File,
+    _lock: FileLock,
     bytes: u64,
     end: End,
     unsynced: bool,
@@ -221,11 +222,10 @@ impl Writer {
         let refused = |file: &Path, source| AuditError::File { file: file.to_owned(), source };
         let lock_path = beside(&path, "lock");
         let lock = open_private(&lock_path).map_err(|source| refused(&lock_path, source))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(AuditError::Taken { file: path }),
-            Err(fs::TryLockError::Error(source)) => return Err(refused(&lock_path, source)),
-        }
+        let lock = FileLock::take(lock).map_err(|error| match error {
+            fs::TryLockError::WouldBlock => AuditError::Taken { file: path.clone() },
+            fs::TryLockError::Error(source) => refused(&lock_path, source),
+        })?;
         let key = SigningKey::open(&config.key)?;
         let file = open_private(&path).map_err(|source| refused(&path, source))?;
         let (end, read) = take_up(&path, &key)?;

@@ -4,7 +4,6 @@
 //! opened is in `opening.rs`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError};
@@ -20,6 +19,7 @@ use super::snapshot::{self, Covers};
 use super::store::check;
 use super::{Append, AppendError, ReadError, TaskLog};
 use crate::limits::SEGMENT_BYTES;
+use crate::lock::FileLock;
 
 /// A journal in a directory.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Embedded {
     /// Shared by whoever works on it on a thread of its own.
     pub(super) work: Arc<tokio::sync::RwLock<()>>,
     /// Held while the journal is open, and released by the system when the process ends.
-    pub(super) _lock: File,
+    pub(super) _lock: FileLock,
 }
 
 /// The end of the log.

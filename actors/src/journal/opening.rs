@@ -17,6 +17,7 @@ use super::segment::{Segment, numbers, sync_folder};
 use super::snapshot;
 use super::store::Findings;
 use super::{DamageKind, JournalDamage, OpenError};
+use crate::lock::FileLock;
 
 impl Embedded {
     pub(super) fn open(folder: &Path, sync: bool) -> Result<(Self, Findings), OpenError> {
@@ -92,17 +93,14 @@ impl Embedded {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
+fn lock(folder: &Path) -> Result<FileLock, OpenError> {
     let path = folder.join(LOCK);
     let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let file = opened.map_err(|source| OpenError::Io { path: path.clone(), source })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            Err(OpenError::Locked { place: folder.display().to_string() })
-        }
-        Err(fs::TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
-    }
+    FileLock::take(file).map_err(|error| match error {
+        fs::TryLockError::WouldBlock => OpenError::Locked { place: folder.display().to_string() },
+        fs::TryLockError::Error(source) => OpenError::Io { path, source },
+    })
 }
 
 const LOCK: &str = "lock";
