@@ -23,7 +23,7 @@ pub(crate) const PORT: u16 = 7_946;
 pub(crate) const DOORS: u16 = 7_000;
 
 /// What no quiet machine needs.
-const LONG: Duration = Duration::from_secs(40);
+const LONG: Duration = Duration::from_secs(90);
 
 /// Who is kept from running for longer may be taken for dead.
 const STALLED_MS: u64 = 500;
