@@ -234,11 +234,13 @@ impl Exports {
         exports.get(name).map(|export| Arc::clone(&export.actor))
     }
 
-    /// The address of this name as it was exported for messages of this kind, for this node's own use.
+    /// The address of this name as it was exported for messages of this kind, for this node's own use. A name
+    /// that takes no such message gives the address of another kind: who sends there is told so.
     pub(crate) fn typed(&self, name: &str, kind: MessageId) -> Option<Arc<dyn Any + Send + Sync>> {
         let exports = self.names.read().unwrap_or_else(PoisonError::into_inner);
-        let mut typed = exports.get(name)?.typed.iter();
-        typed.find(|(taken, _)| *taken == kind).map(|(_, address)| Arc::clone(address))
+        let typed = &exports.get(name)?.typed;
+        let taken = typed.iter().find(|(taken, _)| *taken == kind).or(typed.first());
+        taken.map(|(_, address)| Arc::clone(address))
     }
 
     /// Whether who watches this name watches another actor than the one that is asked.
