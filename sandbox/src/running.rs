@@ -21,13 +21,12 @@ use crate::{
     errno::Errno,
     launcher::{Claim, Zygote},
     level::{Boundary, Layer, Level},
-    limits,
     linux::sys::{
         self, event, file,
         socket::{self, Wait},
         watch::watch,
     },
-    output::{Collected, Output, Quota, Source},
+    output::{Collected, Given, Output, Streams},
     overlay::Overlay,
     profile::Profile,
     program::Program,
@@ -62,15 +61,10 @@ pub struct Running {
     stdin: Option<Input>,
     /// The input of an interactive program, until somebody takes it.
     open: Option<CellInput>,
-    stdout: Option<AsyncFd<OwnedFd>>,
-    stderr: Option<AsyncFd<OwnedFd>>,
+    streams: Streams<AsyncFd<OwnedFd>>,
     report: Option<AsyncFd<OwnedFd>>,
     process: Process,
     state: State,
-    quota: Quota,
-    buffer: Box<[u8]>,
-    /// Which stream is asked first, so that a loud one doesn't silence the other.
-    stderr_first: bool,
     terms: Terms,
     /// Where what is written to the copied directory goes.
     overlay: Option<Overlay>,
@@ -119,14 +113,10 @@ impl Running {
         Ok(Self {
             stdin,
             open,
-            stdout: Some(parts.stdout),
-            stderr: Some(parts.stderr),
+            streams: Streams::new(parts.stdout, parts.stderr, profile.output_bytes),
             report: Some(parts.report),
             process: parts.process,
             state,
-            quota: Quota::new(profile.output_bytes),
-            buffer: vec![0; limits::CHUNK_BYTES].into_boxed_slice(),
-            stderr_first: false,
             terms: Terms {
                 level: profile.level,
                 degraded: parts.degraded,
@@ -292,7 +282,7 @@ impl Running {
             stages: self.terms.stages,
             prepared: self.terms.prepared,
             forked: self.terms.forked,
-            truncated: self.quota.truncated(),
+            truncated: self.streams.truncated(),
         }
     }
 
@@ -315,42 +305,20 @@ impl Running {
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<Output>> {
         self.poll_input(context);
         self.poll_records(context);
-        let sources = if self.stderr_first {
-            [Source::Stderr, Source::Stdout]
-        } else {
-            [Source::Stdout, Source::Stderr]
-        };
-        self.stderr_first = !self.stderr_first;
-        for source in sources {
-            if let Poll::Ready(Some(output)) = self.poll_source(context, source) {
-                return Poll::Ready(Some(output));
+        let given = self.streams.poll(|pipe, buffer| {
+            let read =
+                poll_with(pipe, Interest::READABLE, context, |pipe| file::read(pipe, buffer));
+            read.map(|read| read.unwrap_or(0))
+        });
+        match given {
+            Poll::Ready(Given::Piece(output)) => Poll::Ready(Some(output)),
+            Poll::Ready(Given::Cut(output)) => {
+                self.end(End::OutputLimit);
+                Poll::Ready(output)
             }
+            Poll::Ready(Given::Closed) => Poll::Ready(None),
+            Poll::Pending => self.rest(),
         }
-        if self.stdout.is_none() && self.stderr.is_none() { Poll::Ready(None) } else { self.rest() }
-    }
-
-    /// `Ready(None)` when the stream is closed.
-    fn poll_source(&mut self, context: &mut Context<'_>, source: Source) -> Poll<Option<Output>> {
-        let slot = if source == Source::Stdout { &mut self.stdout } else { &mut self.stderr };
-        let Some(pipe) = slot.as_mut() else { return Poll::Ready(None) };
-        let read = ready!(poll_with(pipe, Interest::READABLE, context, |pipe| file::read(
-            pipe,
-            &mut self.buffer
-        )));
-        let length = read.unwrap_or(0);
-        if length == 0 {
-            *slot = None;
-            return Poll::Ready(None);
-        }
-        let taken = self.quota.take(source, length);
-        if taken < length {
-            self.end(End::OutputLimit);
-            // Nothing more is to be had, and a closed pipe also ends writers that nobody could
-            // reach.
-            self.stdout = None;
-            self.stderr = None;
-        }
-        Poll::Ready(source.piece(self.buffer.get(..taken).unwrap_or_default()))
     }
 
     /// Writes input as far as the program reads it.

@@ -22,7 +22,7 @@ use crate::{
     input::SealedInput,
     level::{Boundary, Layer, Level},
     limits,
-    output::{Collected, Output, Quota, Source},
+    output::{Collected, Given, Output, Streams},
     profile::Profile,
     program::Program,
     report::{End, Report, Stages, Usage},
@@ -39,12 +39,7 @@ pub struct Running {
     stdin: Option<Feed>,
     /// The input of an interactive program, until somebody takes it.
     open: Option<CellInput>,
-    stdout: Option<Box<dyn Flow>>,
-    stderr: Option<Box<dyn Flow>>,
-    quota: Quota,
-    buffer: Box<[u8]>,
-    /// Which stream is asked first, so that a loud one doesn't silence the other.
-    stderr_first: bool,
+    streams: Streams<Box<dyn Flow>>,
     /// Why we ended it, if we did.
     asked: Option<End>,
     ask: Option<oneshot::Sender<End>>,
@@ -126,11 +121,7 @@ impl Running {
         Ok(Self {
             stdin,
             open,
-            stdout: Some(stdout),
-            stderr: Some(stderr),
-            quota: Quota::new(profile.output_bytes),
-            buffer: vec![0; limits::CHUNK_BYTES].into_boxed_slice(),
-            stderr_first: false,
+            streams: Streams::new(stdout, stderr, profile.output_bytes),
             asked: None,
             ask: Some(ask),
             told,
@@ -230,7 +221,7 @@ impl Running {
             usage,
             group: GroupUsage::default(),
             level: self.level,
-            truncated: self.quota.truncated(),
+            truncated: self.streams.truncated(),
             degraded: self.degraded,
             boundary: Boundary::SharedKernel,
             denials: Vec::new(),
@@ -274,49 +265,28 @@ impl Running {
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<Output>> {
         self.poll_input(context);
         let is_over = self.poll_ended(context).is_ready();
-        let sources = if self.stderr_first {
-            [Source::Stderr, Source::Stdout]
-        } else {
-            [Source::Stdout, Source::Stderr]
-        };
-        self.stderr_first = !self.stderr_first;
-        for source in sources {
-            if let Poll::Ready(Some(output)) = self.poll_source(context, source) {
-                return Poll::Ready(Some(output));
+        let given = self.streams.poll(|pipe, buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            let read = Pin::new(pipe).poll_read(context, &mut buffer);
+            read.map(|read| read.map_or(0, |()| buffer.filled().len()))
+        });
+        match given {
+            Poll::Ready(Given::Piece(output)) => Poll::Ready(Some(output)),
+            Poll::Ready(Given::Cut(output)) => {
+                self.end(End::OutputLimit);
+                Poll::Ready(output)
             }
+            Poll::Ready(Given::Closed) => Poll::Ready(None),
+            Poll::Pending if is_over => {
+                let wait =
+                    || Box::pin(async { Clock::system().sleep(limits::STRAY_OUTPUT_WAIT).await });
+                let stray = self.stray.get_or_insert_with(|| wait());
+                ready!(stray.as_mut().poll(context));
+                self.streams.close();
+                Poll::Ready(None)
+            }
+            Poll::Pending => Poll::Pending,
         }
-        if self.stdout.is_none() && self.stderr.is_none() {
-            return Poll::Ready(None);
-        }
-        if is_over {
-            let wait =
-                || Box::pin(async { Clock::system().sleep(limits::STRAY_OUTPUT_WAIT).await });
-            let stray = self.stray.get_or_insert_with(|| wait());
-            ready!(stray.as_mut().poll(context));
-            (self.stdout, self.stderr) = (None, None);
-            return Poll::Ready(None);
-        }
-        Poll::Pending
-    }
-
-    /// `Ready(None)` when the stream is closed.
-    fn poll_source(&mut self, context: &mut Context<'_>, source: Source) -> Poll<Option<Output>> {
-        let slot = if source == Source::Stdout { &mut self.stdout } else { &mut self.stderr };
-        let Some(pipe) = slot.as_mut() else { return Poll::Ready(None) };
-        let mut buffer = ReadBuf::new(&mut self.buffer);
-        let read = ready!(Pin::new(pipe).poll_read(context, &mut buffer));
-        let length = read.map_or(0, |()| buffer.filled().len());
-        if length == 0 {
-            *slot = None;
-            return Poll::Ready(None);
-        }
-        let taken = self.quota.take(source, length);
-        let output = source.piece(self.buffer.get(..taken).unwrap_or_default());
-        if taken < length {
-            self.end(End::OutputLimit);
-            (self.stdout, self.stderr) = (None, None);
-        }
-        Poll::Ready(output)
     }
 
     /// Writes input as far as the program reads it.
