@@ -1,14 +1,16 @@
 //! The way back: one value, or a bounded stream.
 
+mod channel;
+mod error;
+
 use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use self::channel::{Consumer, Producer, channel};
+pub use self::error::{SinkError, StreamError};
 use crate::address::Refusal;
-use crate::capability::Denied;
 use crate::limits::STREAM_CAPACITY;
 
 /// The side of a call that answers it. Dropping it unanswered tells the caller so at once.
@@ -131,12 +133,8 @@ impl<T> fmt::Debug for Reply<T> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn reply_stream<T>() -> (ReplySink<T>, ReplyStream<T>) {
-    let (sender, receiver) = mpsc::channel(STREAM_CAPACITY);
-    let ending = Arc::new(AtomicU8::new(INTERRUPTED));
-    (
-        ReplySink { heard: Some(Heard { sender, ending: Arc::clone(&ending) }) },
-        ReplyStream { receiver, ending, over: false },
-    )
+    let (producer, consumer) = channel(STREAM_CAPACITY);
+    (ReplySink { heard: Some(producer) }, ReplyStream { consumer, over: false })
 }
 
 const INTERRUPTED: u8 = 0;
@@ -153,13 +151,7 @@ const FINISHED: u8 = 1;
 /// ```
 pub struct ReplySink<T> {
     /// None if nobody ever wanted to hear.
-    heard: Option<Heard<T>>,
-}
-
-/// What a sink and its stream share.
-struct Heard<T> {
-    sender: mpsc::Sender<T>,
-    ending: Arc<AtomicU8>,
+    heard: Option<Producer<T>>,
 }
 
 impl<T> ReplySink<T> {
@@ -174,13 +166,9 @@ impl<T> ReplySink<T> {
         self.heard.is_some()
     }
 
-    fn sender(&self) -> Option<&mpsc::Sender<T>> {
-        self.heard.as_ref().map(|heard| &heard.sender)
-    }
-
     fn end(&self, code: u8) {
         if let Some(heard) = &self.heard {
-            heard.ending.store(code, Ordering::Release);
+            heard.end_with(code);
         }
     }
 
@@ -189,8 +177,8 @@ impl<T> ReplySink<T> {
     /// # Errors
     /// [`SinkError::Closed`] with the value if the consumer has gone.
     pub async fn send(&self, value: T) -> Result<(), SinkError<T>> {
-        match self.sender() {
-            Some(sender) => sender.send(value).await.map_err(|unsent| SinkError::Closed(unsent.0)),
+        match &self.heard {
+            Some(heard) => heard.send(value).await.map_err(SinkError::Closed),
             None => Ok(()),
         }
     }
@@ -200,11 +188,22 @@ impl<T> ReplySink<T> {
     /// # Errors
     /// Gives the value back and says whether the consumer is slow or gone.
     pub fn try_send(&self, value: T) -> Result<(), SinkError<T>> {
-        let Some(sender) = self.sender() else { return Ok(()) };
-        sender.try_send(value).map_err(|unsent| match unsent {
-            mpsc::error::TrySendError::Full(value) => SinkError::Full(value),
-            mpsc::error::TrySendError::Closed(value) => SinkError::Closed(value),
-        })
+        self.try_send_all([value])
+    }
+
+    /// Sends these in order, as far as there is room now. The consumer is woken once for all of them.
+    ///
+    /// ```
+    /// use neuroflow_kernel::reply_stream;
+    /// let (sink, _stream) = reply_stream();
+    /// assert!(sink.try_send_all([1, 2, 3]).is_ok());
+    /// ```
+    ///
+    /// # Errors
+    /// Gives the first back that wasn't sent, and says whether the consumer is slow or gone. Those before it
+    /// were sent.
+    pub fn try_send_all(&self, values: impl IntoIterator<Item = T>) -> Result<(), SinkError<T>> {
+        self.heard.as_ref().map_or(Ok(()), |heard| heard.try_send(values))
     }
 
     /// Ends the stream in good order.
@@ -234,20 +233,20 @@ impl<T> ReplySink<T> {
 
     /// Waits for room, or until the consumer has gone.
     pub(crate) async fn room(&self) {
-        if let Some(sender) = self.sender() {
-            let _permit = sender.reserve().await;
+        if let Some(heard) = &self.heard {
+            heard.room().await;
         }
     }
 
     /// Whether the consumer has gone.
     pub fn is_closed(&self) -> bool {
-        self.sender().is_some_and(mpsc::Sender::is_closed)
+        self.heard.as_ref().is_some_and(Producer::is_closed)
     }
 
     /// Waits until the consumer has gone. Work done for it can stop then.
     pub async fn closed(&self) {
-        match self.sender() {
-            Some(sender) => sender.closed().await,
+        match &self.heard {
+            Some(heard) => heard.closed().await,
             None => std::future::pending().await,
         }
     }
@@ -256,7 +255,7 @@ impl<T> ReplySink<T> {
 impl<T> Drop for ReplySink<T> {
     fn drop(&mut self) {
         let Some(heard) = &self.heard else { return };
-        if heard.ending.load(Ordering::Acquire) != INTERRUPTED {
+        if heard.ending() != INTERRUPTED {
             return;
         }
         match fate() {
@@ -274,34 +273,6 @@ impl<T> fmt::Debug for ReplySink<T> {
     }
 }
 
-/// Why an item wasn't taken; it comes back.
-///
-/// ```
-/// use neuroflow_kernel::{SinkError, reply_stream};
-/// let (sink, stream) = reply_stream();
-/// drop(stream);
-/// assert!(matches!(sink.try_send(5), Err(SinkError::Closed(5))));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SinkError<T> {
-    /// The consumer is slower than the producer.
-    #[error("the consumer doesn't keep up")]
-    Full(T),
-    /// The consumer has gone.
-    #[error("the consumer has gone")]
-    Closed(T),
-}
-
-impl<T> fmt::Debug for SinkError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "Full",
-            Self::Closed(_) => "Closed",
-        })
-    }
-}
-
 /// The consumer's side of a stream. Dropping it cancels the work behind it.
 ///
 /// ```
@@ -315,21 +286,20 @@ impl<T> fmt::Debug for SinkError<T> {
 /// }
 /// ```
 pub struct ReplyStream<T> {
-    receiver: mpsc::Receiver<T>,
-    ending: Arc<AtomicU8>,
+    consumer: Consumer<T>,
     over: bool,
 }
 
 impl<T> ReplyStream<T> {
     /// The next item; nothing after the end. An early end is the last item, as an error.
     pub async fn next(&mut self) -> Option<Result<T, StreamError>> {
-        if let Some(item) = self.receiver.recv().await {
+        if let Some(item) = self.consumer.next().await {
             return Some(Ok(item));
         }
         if std::mem::replace(&mut self.over, true) {
             return None;
         }
-        match self.ending.load(Ordering::Acquire) {
+        match self.consumer.ending() {
             FINISHED => None,
             code => Some(Err(StreamError::from_code(code).unwrap_or(StreamError::Interrupted))),
         }
@@ -338,161 +308,9 @@ impl<T> ReplyStream<T> {
 
 impl<T> fmt::Debug for ReplyStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplyStream").field("waiting", &self.receiver.len()).finish_non_exhaustive()
-    }
-}
-
-/// Why a stream ended early.
-///
-/// ```
-/// assert!(neuroflow_kernel::StreamError::Interrupted.to_string().contains("early"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamError {
-    /// The producer ended without finishing.
-    #[error("the stream ended early")]
-    Interrupted,
-    /// The producer panicked.
-    #[error("the producer of the stream panicked")]
-    Panicked,
-    /// The consumer was too slow and was cut off.
-    #[error("the consumer didn't keep up and was cut off")]
-    Lagged,
-    /// The link to the other node broke. Whether the request was handled isn't known.
-    #[error("the link to the other node was lost")]
-    Lost,
-    /// The deadline passed before the stream had ended.
-    #[error("the deadline passed before the end of the stream")]
-    DeadlineExceeded,
-    /// The other node has no actor of this name that the sender may ask.
-    #[error("the other node has no such actor for this sender")]
-    Unknown,
-    /// What was sent isn't a request that the other node's actor takes.
-    #[error("the other node's actor takes other messages or versions")]
-    Mismatch,
-    /// The other node's actor, or the node, has no room for the request.
-    #[error("the actor on the other node is overloaded")]
-    Overloaded,
-    /// The address names a life that is over.
-    #[error("that life of the actor is over")]
-    Stale,
-    /// The actor has ended for good.
-    #[error("the actor on the other node has stopped")]
-    Stopped,
-    /// The other node's capability doesn't allow the request.
-    #[error("the other node denies the request")]
-    Denied,
-    /// The request was handled before, and its answer isn't kept any more, or was too large for that.
-    #[error("the request was handled, and its answer isn't kept")]
-    Forgotten,
-    /// The capability lacks a right that the request needs.
-    #[error("the capability doesn't have the rights that the request needs")]
-    Rights,
-    /// The capability was taken back, or one that it was derived from.
-    #[error("the capability was revoked")]
-    Revoked,
-    /// The capability's time is over.
-    #[error("the capability has expired")]
-    Expired,
-    /// As many messages as the capability allows have passed.
-    #[error("the capability is used up")]
-    UsedUp,
-    /// The capability was changed, or not signed by whom it should be.
-    #[error("the capability isn't a genuine one of the other node")]
-    Forged,
-    /// The capability is for another node.
-    #[error("the capability is for another node than the sender's")]
-    NotHolder,
-    /// The capability claims more than what it was derived from.
-    #[error("the capability claims more than what it was derived from")]
-    Widened,
-}
-
-impl StreamError {
-    /// Every reason, at the place of its code less two.
-    const ALL: [Self; 18] = [
-        Self::Panicked,
-        Self::Lagged,
-        Self::Lost,
-        Self::DeadlineExceeded,
-        Self::Unknown,
-        Self::Mismatch,
-        Self::Overloaded,
-        Self::Stale,
-        Self::Stopped,
-        Self::Denied,
-        Self::Forgotten,
-        Self::Rights,
-        Self::Revoked,
-        Self::Expired,
-        Self::UsedUp,
-        Self::Forged,
-        Self::NotHolder,
-        Self::Widened,
-    ];
-
-    /// The number that stands for it between nodes: 0 for an early end without a reason, 2 and up
-    /// for the others. 1 is the end in good order, which is no error.
-    pub fn code(self) -> u8 {
-        let place = Self::ALL.iter().position(|error| *error == self);
-        place.and_then(|place| u8::try_from(place).ok()).map_or(INTERRUPTED, |place| place + 2)
-    }
-
-    /// The reason that a number stands for.
-    pub fn from_code(code: u8) -> Option<Self> {
-        match code {
-            INTERRUPTED => Some(Self::Interrupted),
-            code => Self::ALL.get(usize::from(code.checked_sub(2)?)).copied(),
-        }
-    }
-
-    /// Whether the request may have been handled: it's only surely not where it was refused.
-    pub fn may_have_run(self) -> bool {
-        match self {
-            Self::Interrupted
-            | Self::Panicked
-            | Self::Lagged
-            | Self::Lost
-            | Self::DeadlineExceeded
-            | Self::Forgotten => true,
-            Self::Unknown
-            | Self::Mismatch
-            | Self::Overloaded
-            | Self::Stale
-            | Self::Stopped
-            | Self::Denied
-            | Self::Rights
-            | Self::Revoked
-            | Self::Expired
-            | Self::UsedUp
-            | Self::Forged
-            | Self::NotHolder
-            | Self::Widened => false,
-        }
-    }
-
-    /// Whether the request was surely not handled and may be taken a little later.
-    pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Overloaded)
-    }
-}
-
-/// What a refusal is to whoever waits for replies.
-impl From<&Refusal> for StreamError {
-    fn from(refusal: &Refusal) -> Self {
-        match refusal {
-            Refusal::Overloaded { .. } | Refusal::Restarting => Self::Overloaded,
-            Refusal::Stale { .. } => Self::Stale,
-            Refusal::Stopped => Self::Stopped,
-            Refusal::Expired => Self::DeadlineExceeded,
-            Refusal::Unreachable(_) => Self::Lost,
-            Refusal::Denied(Denied::Rights { .. }) => Self::Rights,
-            Refusal::Denied(Denied::Revoked) => Self::Revoked,
-            Refusal::Denied(Denied::Expired) => Self::Expired,
-            Refusal::Denied(Denied::UsedUp) => Self::UsedUp,
-            Refusal::TooManyHops { .. } => Self::Denied,
-        }
+        f.debug_struct("ReplyStream")
+            .field("waiting", &self.consumer.waiting())
+            .finish_non_exhaustive()
     }
 }
 

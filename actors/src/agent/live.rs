@@ -237,12 +237,17 @@ impl Live {
     /// Followers hear of all that is durable.
     pub(super) fn tell(&mut self) {
         let seen = std::mem::replace(&mut self.told, self.durable);
-        for event in self.record.events().get(seen..self.durable).unwrap_or_default() {
-            let number = event.get().generation.to_native();
-            let joins = |(at, _): &mut (u64, Follower)| *at <= number;
-            self.followers.extend(self.joining.extract_if(.., joins).map(|(_, joined)| joined));
-            tell(&mut self.followers, event);
+        let events = self.record.events().get(seen..self.durable).unwrap_or_default();
+        let Some(last) = events.last().map(|event| event.get().generation.to_native()) else {
+            return;
+        };
+        let mut kept = Vec::with_capacity(self.followed());
+        kept.extend(self.followers.drain(..).filter_map(|follower| told(follower, events)));
+        for (at, joined) in self.joining.extract_if(.., |(at, _)| *at <= last) {
+            let first = events.partition_point(|event| event.get().generation < at);
+            kept.extend(told(joined, events.get(first..).unwrap_or_default()));
         }
+        self.followers = kept;
     }
 
     /// Those whose message isn't durable, and won't be.
@@ -325,17 +330,17 @@ impl Live {
     }
 }
 
-fn tell(followers: &mut Vec<ReplySink<Parcel<TaskEvent>>>, event: &Parcel<TaskEvent>) {
-    let mut kept = Vec::with_capacity(followers.len());
-    for follower in followers.drain(..) {
-        match follower.try_send(event.clone()) {
-            Ok(()) => kept.push(follower),
-            // It can read the task instead; waiting for it would hold up the others.
-            Err(SinkError::Full(_)) => follower.cut_off(),
-            Err(_gone) => {}
+/// Tells a follower these events, all at once. It's one no longer if it doesn't keep up, or has gone.
+fn told(follower: Follower, events: &[Parcel<TaskEvent>]) -> Option<Follower> {
+    match follower.try_send_all(events.iter().cloned()) {
+        Ok(()) => Some(follower),
+        // It can read the task instead; waiting for it would hold up the others.
+        Err(SinkError::Full(_)) => {
+            follower.cut_off();
+            None
         }
+        Err(_gone) => None,
     }
-    *followers = kept;
 }
 
 /// An entry with the result of an effect.
