@@ -29,6 +29,7 @@ mod full_disk;
 mod fuzz;
 mod fuzz_doors;
 mod fuzz_schema;
+mod grpc_timeout;
 mod http_to_process;
 mod issuer;
 mod limits;

@@ -62,6 +62,8 @@ pub(super) enum A2aError {
     Busy,
     #[error("the agent isn't available: {code}")]
     Unavailable { code: &'static str },
+    #[error("the time that the call was given is up; what it has begun goes on")]
+    DeadlineExceeded,
     #[error("the answer can't be written")]
     Unwritable,
 }
@@ -84,7 +86,9 @@ impl A2aError {
             | Self::Forbidden { .. } => -32600,
             Self::MethodNotFound { .. } => -32601,
             Self::InvalidParams { .. } | Self::AgentNotFound { .. } => -32602,
-            Self::Busy | Self::Unavailable { .. } | Self::Unwritable => -32603,
+            Self::Busy | Self::Unavailable { .. } | Self::DeadlineExceeded | Self::Unwritable => {
+                -32603
+            }
             Self::TaskNotFound { .. } | Self::PushConfigNotFound { .. } => -32001,
             Self::TaskNotCancelable { .. } => -32002,
             Self::PushNotificationNotSupported => -32003,
@@ -126,6 +130,7 @@ impl A2aError {
             | Self::AgentNotFound { .. }
             | Self::MethodNotFound { .. } => 404,
             Self::Busy | Self::Unavailable { .. } => 503,
+            Self::DeadlineExceeded => 504,
             Self::InvalidAgentResponse { .. } | Self::Unwritable => 500,
             _ => 400,
         }
@@ -148,7 +153,7 @@ impl A2aError {
             Self::Forbidden { .. } => Code::PermissionDenied,
             Self::MethodNotFound { .. } => Code::Unimplemented,
             Self::Busy | Self::Unavailable { .. } => Code::Unavailable,
-            Self::BodyTimedOut => Code::DeadlineExceeded,
+            Self::BodyTimedOut | Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::BodyTooLarge { .. } => Code::ResourceExhausted,
             Self::InvalidAgentResponse { .. } | Self::Unwritable => Code::Internal,
             _ => Code::InvalidArgument,
@@ -172,6 +177,7 @@ impl A2aError {
             // What no code of JSON-RPC says.
             Self::AuthenticationRequired | Self::CredentialEnded => "UNAUTHENTICATED",
             Self::Forbidden { .. } => "PERMISSION_DENIED",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             _ => return None,
         })
     }

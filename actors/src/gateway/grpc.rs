@@ -1,5 +1,7 @@
 //! The gRPC binding: the service `lf.a2a.v1.A2AService`, on the port of all others.
 
+mod timeout;
+
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
@@ -11,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use futures_util::stream;
 use http_body_util::Full;
+use neuroflow_kernel::{Clock, Moment};
 use tonic::Status;
 use tonic::codec::Codec;
 use tonic::server::Grpc;
@@ -43,7 +46,7 @@ pub(super) async fn answer(shared: &Arc<Shared>, method: &str, request: Request<
     let mut visit = None;
     // What went wrong, for those who count.
     let failed = OnceLock::new();
-    let served = serve(shared, method, head, body, &observed, &mut visit, &failed).await;
+    let served = serve_in_time(shared, method, head, body, &observed, &mut visit, &failed).await;
     let mut response = match served {
         Ok(response) => response,
         Err(error) => {
@@ -56,7 +59,9 @@ pub(super) async fn answer(shared: &Arc<Shared>, method: &str, request: Request<
     response
 }
 
-async fn serve<'v>(
+/// Serves the call until its caller waits no longer. What it has begun by then goes on, as it does when the
+/// caller is gone.
+async fn serve_in_time<'v>(
     shared: &'v Arc<Shared>,
     method: &str,
     head: Parts,
@@ -65,10 +70,31 @@ async fn serve<'v>(
     visit: &mut Option<Visit<'v>>,
     failed: &OnceLock<i32>,
 ) -> Result<Response, A2aError> {
+    let now = shared.clock.now();
+    let Some(timeout) = timeout::timeout(&head.headers)? else {
+        return serve(shared, method, (head, body, None), observed, visit, failed).await;
+    };
+    if timeout.is_zero() {
+        return Err(A2aError::DeadlineExceeded);
+    }
+    let deadline = now + timeout;
+    let served = serve(shared, method, (head, body, Some(deadline)), observed, visit, failed);
+    shared.clock.before(deadline, served).await.unwrap_or(Err(A2aError::DeadlineExceeded))
+}
+
+async fn serve<'v>(
+    shared: &'v Arc<Shared>,
+    method: &str,
+    (head, body, deadline): (Parts, Body, Option<Moment>),
+    observed: &Observed<'_>,
+    visit: &mut Option<Visit<'v>>,
+    failed: &OnceLock<i32>,
+) -> Result<Response, A2aError> {
     let body = read_body(shared, body).await?;
     check_version(&head)?;
     let visit: &Visit<'_> = visit.insert(observed.visit(shared, Place::default(), &head)?);
-    let call = Call { request: Request::from_parts(head, Full::new(body)), failed };
+    let until = deadline.map(|deadline| (shared.clock.clone(), deadline));
+    let call = Call { request: Request::from_parts(head, Full::new(body)), until, failed };
     Ok(match method {
         "SendMessage" => call.unary(|request| visit.send(request)).await,
         "SendStreamingMessage" => call.stream(|request| visit.send_streaming(request)).await,
@@ -94,6 +120,8 @@ async fn serve<'v>(
 /// A call whose message isn't read yet.
 struct Call<'a> {
     request: Request<Full<Bytes>>,
+    /// When its caller waits no longer.
+    until: Option<(Clock, Moment)>,
     failed: &'a OnceLock<i32>,
 }
 
@@ -125,16 +153,16 @@ impl Call<'_> {
         F: Future<Output = Result<Updates, A2aError>>,
         Q: Send + 'static,
     {
-        let (mut operation, failed) = (Some(operation), self.failed);
+        let (mut operation, failed) = (Some((operation, self.until)), self.failed);
         let service = service_fn(|request: tonic::Request<Q>| {
             let operation = operation.take();
             async move {
-                let Some(operation) = operation else {
+                let Some((operation, until)) = operation else {
                     return Err(Status::internal("called twice"));
                 };
                 let updates = operation(request.into_inner()).await;
                 let updates = updates.map_err(|error| failure(&error, failed))?;
-                Ok(tonic::Response::new(Box::pin(responses(updates))))
+                Ok(tonic::Response::new(Box::pin(responses(updates, until))))
             }
         });
         let mut grpc = codec::<pb::StreamResponse, Q>();
@@ -155,11 +183,21 @@ fn failure(error: &A2aError, failed: &OnceLock<i32>) -> Status {
 }
 
 /// The updates; an error is the last.
-fn responses(updates: Updates) -> impl Stream<Item = Result<pb::StreamResponse, Status>> + Send {
-    stream::unfold(Some(updates), |updates| async move {
-        let mut updates = updates?;
-        match updates.next().await {
-            Ok(Some(update)) => Some((Ok(update.response), Some(updates))),
+fn responses(
+    updates: Updates,
+    until: Option<(Clock, Moment)>,
+) -> impl Stream<Item = Result<pb::StreamResponse, Status>> + Send {
+    stream::unfold(Some((updates, until)), |state| async move {
+        let (mut updates, until) = state?;
+        let next = match &until {
+            Some((clock, deadline)) => {
+                let next = clock.before(*deadline, updates.next()).await;
+                next.unwrap_or(Err(A2aError::DeadlineExceeded))
+            }
+            None => updates.next().await,
+        };
+        match next {
+            Ok(Some(update)) => Some((Ok(update.response), Some((updates, until)))),
             Ok(None) => None,
             Err(error) => Some((Err(error.to_status()), None)),
         }
