@@ -90,6 +90,7 @@ pub(crate) fn client(who: Option<&Credential>, alpn: &[u8]) -> quinn::ClientConf
         None => tls.with_no_client_auth(),
     };
     tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.enable_early_data = true;
     quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
 }
 
@@ -200,6 +201,20 @@ fn hello(oldest: u16, newest: u32, credit: u32) -> Vec<u8> {
     bytes.extend_from_slice(b"intruder");
     bytes.extend_from_slice(&[0; 8]);
     bytes
+}
+
+/// What comes with a first packet could be sent again by anybody who has seen it (RFC 9001, section 9.2).
+#[tokio::test]
+async fn nothing_is_said_before_the_handshake_is_done() {
+    let world = World::new();
+    let a = world.node("a").await;
+    let config = client(Some(&world.credential("intruder", &[])), b"neuroflow/1");
+    let endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dial = || endpoint.connect_with(config.clone(), a.address(), "any.node").unwrap();
+    let first = soon(dial()).await.unwrap();
+    // What it would come back with arrives with this.
+    until(|| first.stats().frame_rx.handshake_done == 1).await;
+    assert!(dial().into_0rtt().is_err(), "it could send before the node knows who it is");
 }
 
 fn code(error: &quinn::ConnectionError) -> Option<u64> {
