@@ -672,9 +672,12 @@ impl NodeBuilder {
             }
             None => None,
         };
+        // Behind the links: proxies that stop have them still, to end what they have begun elsewhere.
+        let (proxies, spec) = Supervisor::spec("proxies", policy_of_agents(), Vec::new())?;
+        kernel.root().start(spec).await?;
         for agent in proxy::found(self.proxies, links.as_ref(), kernel.clock()).await? {
             let make = made_with(&agent)?;
-            agents.push(serve(agent, make, &supervisor).await?);
+            agents.push(serve(agent, make, &proxies).await?);
         }
 
         #[cfg(feature = "mcp")]

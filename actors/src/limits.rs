@@ -569,5 +569,9 @@ pub const PROXY_LISTEN: Duration = Duration::from_secs(1);
 /// links come back. What isn't cancelled then ends by its own deadline.
 pub const PROXY_CANCELS: u32 = 40;
 
+/// Time that an agent which stops takes for what is left of its tasks, as cancelling them elsewhere: a good part of
+/// what its supervisor gives it.
+pub const REMAINS_TIME: Duration = Duration::from_secs(2);
+
 /// Time that a node gets to answer an order for a task.
 pub const PROXY_ANSWER: Duration = Duration::from_secs(5);

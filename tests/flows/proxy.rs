@@ -417,6 +417,28 @@ async fn a_gateway_that_begins_anew_goes_on_with_the_task_that_it_has_there() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_stops_ends_what_it_has_there_unless_it_will_go_on_with_it() {
+    let cluster = Cluster::new();
+    let work = Work::new();
+    let b = cluster.other("b", work.agent("b"), &[]).await;
+    let node = cluster.gateway(&[&b]).proxy(ProxyAgent::new("far", "agent://b/worker"));
+    let (node, to) = start(node).await;
+    begin_text(to, FAR, "go").await;
+    eventually("it works", || work.running() == 1).await;
+    node.stop().await;
+    eventually("it's cancelled there", || work.running() == 0).await;
+
+    let again = |profile: &mut neuroflow::AgentProfile| profile.resumable = true;
+    let far = ProxyAgent::new("far", "agent://b/worker").profile(again);
+    let (node, to) = start(cluster.gateway(&[&b]).proxy(far)).await;
+    begin_text(to, FAR, "go").await;
+    eventually("it works again", || work.begun().len() == 2).await;
+    node.stop().await;
+    assert_eq!(work.running(), 1, "it's left as it is");
+    b.stop().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_offered_is_said_at_the_start() {
     let lonely = Node::builder().proxy(ProxyAgent::new("far", "agent://*/worker")).start().await;
     assert!(matches!(lonely, Err(BootError::Unlinked { agent }) if agent == "far"));

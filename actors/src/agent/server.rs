@@ -11,7 +11,7 @@ mod keep;
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
@@ -22,13 +22,13 @@ use neuroflow_kernel::{
 use super::history::{History, failure, refuse};
 use super::live::{Live, Origin, Run, effect};
 use super::record::{Record, new_id};
-use super::task::{Begin, TaskActor, TaskParts};
+use super::task::{Begin, Left, TaskActor, TaskParts};
 use super::{
     AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, Change, Remains, TaskState, read,
 };
 use crate::access::{Access, CallerGrant};
 use crate::journal::{AppendError, Journal, ReadError, TaskHead};
-use crate::limits::LIVE_TASKS;
+use crate::limits::{LIVE_TASKS, REMAINS_TIME};
 use crate::tools::ToolsCommand;
 use clients::answered;
 use courier::Courier;
@@ -64,6 +64,8 @@ pub struct AgentServer {
     orders: Arc<()>,
     /// What can't be begun before something else has ended.
     deferred: VecDeque<Deferred>,
+    /// What is left of tasks, unless it was told.
+    left: Left,
 }
 
 type Deferred = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -95,6 +97,7 @@ impl AgentServer {
             live: HashMap::new(),
             orders: Arc::default(),
             deferred: VecDeque::new(),
+            left: Left::default(),
         }
     }
 
@@ -187,6 +190,7 @@ impl AgentServer {
             clock: context.clock().clone(),
             tracer: context.tracer(),
             effects,
+            left: Arc::clone(&self.left),
         };
         // A task is cancelled by killing its actor, so it gets no time to stop.
         let options = Spawn::default().mailbox(1).stop_within(TASK_KILL);
@@ -234,12 +238,18 @@ impl AgentServer {
     }
 
     fn begin_deferred(&mut self, context: &mut Context<AgentCommand>) {
+        self.deferred.extend(self.take_left());
         while let Some(work) = self.deferred.pop_front() {
             if let Err(refused) = context.task(work) {
                 self.deferred.push_front(refused.work);
                 return;
             }
         }
+    }
+
+    fn take_left(&self) -> impl Iterator<Item = Deferred> + use<> {
+        let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        left.into_iter().map(|Remains(work)| work)
     }
 }
 
@@ -353,7 +363,7 @@ impl Actor for AgentServer {
 
     /// A task waits for something most of the time, and would do so until it's killed: one after
     /// another, that took as long as all of their times together. Tasks that may be run again are
-    /// left for the next start.
+    /// left for the next start, with all that they have begun.
     async fn stopping(&mut self, context: &mut Context<AgentCommand>) {
         let rest = match self.courier.take() {
             Some(courier) => courier.end().await,
@@ -393,7 +403,13 @@ impl Actor for AgentServer {
                 let _told = self.history.journal.append_all(rest).await;
             }
         };
-        tokio::join!(biased; before, join_all(ends));
+        let left = self.take_left().filter(|_| !self.profile.resumable);
+        let until = context.clock().now() + REMAINS_TIME;
+        let after = context.clock().before(until, join_all(left.collect::<Vec<_>>()));
+        let ((), _, left) = tokio::join!(biased; before, join_all(ends), after);
+        if left.is_err() {
+            tracing::warn!(agent = %context.path(), "what is left of some tasks isn't done in time");
+        }
     }
 
     async fn child_ended(

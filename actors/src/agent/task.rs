@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use neuroflow_kernel::{
-    Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SpanKind, Tracer,
+    Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SendError,
+    SpanKind, Tracer,
 };
 
 use super::effect::Effects;
@@ -34,7 +35,12 @@ pub(super) struct TaskParts {
     pub(super) tracer: Tracer,
     /// Results of effects of an earlier run.
     pub(super) effects: HashMap<String, String>,
+    /// Where what is left of it goes when the agent's actor takes no message any more.
+    pub(super) left: Left,
 }
+
+/// What is left to do of tasks that are over, until the agent's actor looks.
+pub(super) type Left = Arc<Mutex<Vec<Remains>>>;
 
 pub(super) struct TaskActor {
     parts: TaskParts,
@@ -87,6 +93,7 @@ impl Actor for TaskActor {
             clock: clock.clone(),
             tracer: self.parts.tracer.clone(),
             effects: Arc::new(Mutex::new(std::mem::take(&mut self.parts.effects))),
+            left: Arc::clone(&self.parts.left),
         };
         let run = self.parts.agent.run(Incoming::new(begin.0), task.clone());
         let run = async {
@@ -170,6 +177,7 @@ pub struct TaskContext {
     pub(super) clock: Clock,
     tracer: Tracer,
     pub(super) effects: Effects,
+    left: Left,
 }
 
 /// Which piece of an artifact it is that is handed out.
@@ -362,13 +370,13 @@ impl TaskContext {
         Ok(self.tell(changes).await?)
     }
 
-    /// Has something done that is left of the task, whatever becomes of it. It's not done if the agent's actor
-    /// ends.
+    /// Has something done that is left of the task, whatever becomes of it. If the agent is stopped, it has
+    /// [`REMAINS_TIME`](crate::limits::REMAINS_TIME); it isn't done then if the task is to be run again.
     pub(crate) fn leave(&self, remains: Remains) {
         let left = self.server.try_tell(Header::new(), AgentCommand::Leave(remains));
-        if let Err(refused) = left {
-            let task = &self.task;
-            tracing::warn!(%task, error = &refused.reason as &dyn Error, "something is left undone");
+        // The actor is stopping, or has so much to do that it will look soon.
+        if let Err(SendError { message: AgentCommand::Leave(remains), .. }) = left {
+            self.left.lock().unwrap_or_else(PoisonError::into_inner).push(remains);
         }
     }
 
