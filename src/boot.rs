@@ -3,7 +3,8 @@
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
 //! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `access`, `agents` (a supervisor
-//! with one child per agent), `cluster`, `push`, `gateway`. They stop in reverse.
+//! with one child per agent), `cluster`, `proxies` (one per agent of other nodes that's offered; they need the links
+//! when they stop), `push`, `gateway`. They stop in reverse.
 //!
 //! Long, because nothing else may name them all: the builder's settings and what is made of each are here.
 
@@ -673,11 +674,15 @@ impl NodeBuilder {
             None => None,
         };
         // Behind the links: proxies that stop have them still, to end what they have begun elsewhere.
-        let (proxies, spec) = Supervisor::spec("proxies", policy_of_agents(), Vec::new())?;
-        kernel.root().start(spec).await?;
-        for agent in proxy::found(self.proxies, links.as_ref(), kernel.clock()).await? {
-            let make = made_with(&agent)?;
-            agents.push(serve(agent, make, &proxies).await?);
+        let proxies = proxy::found(self.proxies, links.as_ref(), kernel.clock()).await?;
+        if !proxies.is_empty() {
+            let (supervisor, spec) = Supervisor::spec("proxies", policy_of_agents(), Vec::new())?;
+            kernel.root().start(spec).await?;
+            for agent in proxies {
+                proxy::distinct(&agent, &every)?;
+                let make = made_with(&agent)?;
+                agents.push(serve(agent, make, &supervisor).await?);
+            }
         }
 
         #[cfg(feature = "mcp")]

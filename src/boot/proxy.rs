@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_actors::{AgentProfile, AgentWay, AnyAgent, Proxy, ProxyPlace, ProxyRoute, Skill};
-use neuroflow_kernel::{Clock, Moment, RemoteError, RemoteTarget};
+use neuroflow_kernel::{Clock, Moment, Name, RemoteError, RemoteTarget, StartError};
 use neuroflow_transport::{Links, Member};
 
 use super::BootError;
@@ -80,6 +80,19 @@ pub(super) async fn found(
         found.push(AnyAgent::new(Proxy::new(profile, route(links.clone(), target))));
     }
     Ok(found)
+}
+
+/// Refuses a proxy that is named like another agent of this node, whose supervisor isn't that of the proxies.
+pub(super) fn distinct(agent: &AnyAgent, others: &[AnyAgent]) -> Result<(), BootError> {
+    let name = agent.profile().name;
+    #[cfg(feature = "mcp")]
+    let is_taken = name == neuroflow_actors::McpPrograms::NAME;
+    #[cfg(not(feature = "mcp"))]
+    let is_taken = false;
+    if is_taken || others.iter().any(|other| other.profile().name == name) {
+        return Err(StartError::Taken { name: Name::new(&name)? }.into());
+    }
+    Ok(())
 }
 
 /// The member that has the agent, once the directory knows one.
