@@ -7,7 +7,7 @@ use std::time::Duration;
 use neuroflow::actors::{AccessConfig, JournalConfig, JournalPlace, RulesSource};
 use neuroflow::transport::{Authority, LinksConfig, Trust};
 use neuroflow::{
-    AgentBuilder, Answer, AnyAgent, Artifact, BootError, Clock, Echo, Node, NodeBuilder,
+    AgentBuilder, Answer, AnyAgent, Artifact, BootError, Clock, Echo, McpServer, Node, NodeBuilder,
     ProxyAgent, Skill, Turn,
 };
 use serde_json::{Value, json};
@@ -18,6 +18,8 @@ use crate::access::{Files, token};
 use crate::client::{
     Connection, begin_text, get_task, message, post, request, rpc, send_text, task_of,
 };
+use crate::mcp_access::Client;
+use crate::mcp_tasks::until;
 use crate::support::{eventually, loopback, output, said, start, state};
 
 /// Nodes of one cluster, each in a runtime of its own, so that it can die without a word.
@@ -325,6 +327,40 @@ async fn its_task_ends_there_when_it_is_cancelled_here_or_its_time_is_up() {
     let late = ended(to, "/agents/hasty", &task).await;
     assert_eq!((state(&late), said(&late)), ("TASK_STATE_FAILED", "the task's time is up"));
     eventually("its time is up there", || work.running() == 0).await;
+    node.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test]
+async fn it_is_a_tool_over_mcp_and_a_call_that_is_given_up_ends_the_task_there() {
+    let cluster = Cluster::new();
+    let work = Work::new();
+    let b = cluster.other("b", work.agent("b"), &[]).await;
+    let node = cluster.gateway(&[&b]).proxy(ProxyAgent::new("far", "agent://b/worker"));
+    let (node, to) = start(node.mcp_server(McpServer { http: true, exec: false })).await;
+    let client = Client::new(to, None);
+    let listed = client.call("tools/list", json!({})).await;
+    let tools = listed["result"]["tools"].as_array().expect("tools");
+    assert!(tools.iter().any(|tool| tool["name"] == "far"), "{listed}");
+
+    let arguments = json!({ "message": "go" });
+    let call = json!({ "name": "far", "arguments": arguments });
+    // Who hangs up, and who knows tasks and cancels one.
+    let calling = client.calling(None, 1, "far", &arguments).await;
+    eventually("it works", || work.running() == 1).await;
+    drop(calling);
+    eventually("it's cancelled there", || work.running() == 0).await;
+    let begun = client.call("tools/call", call.clone()).await;
+    let id = begun["result"]["taskId"].as_str().unwrap_or_else(|| panic!("no task in {begun}"));
+    eventually("it works again", || work.running() == 1).await;
+    client.call("tasks/cancel", json!({ "taskId": id })).await;
+    until(&client, id, "cancelled").await;
+    eventually("that is cancelled there", || work.running() == 0).await;
+
+    work.gate.add_permits(1);
+    let answer = client.call("tools/call", call).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "done", "{answer}");
+    assert_eq!(work.begun(), ["b"; 3]);
     node.stop().await;
     b.stop().await;
 }
