@@ -47,15 +47,13 @@ async fn a_call_ends_with_the_time_that_its_caller_gave_it_and_the_task_goes_on(
     };
 
     // A blocking call has no answer yet.
-    let blocked = tokio::spawn(async move {
-        let text = message(json!([{ "text": "begin" }]));
-        let fault = hurried.call("SendMessage", text.clone()).await.expect_err("no time");
-        (hurried, text, fault)
+    let text = message(json!([{ "text": "begin" }]));
+    let blocked = hurried.call("SendMessage", text.clone());
+    let (answer, ()) = tokio::join!(blocked, async {
+        at_work(1).await;
+        time.advance(Duration::from_secs(11));
     });
-    at_work(1).await;
-    time.advance(Duration::from_secs(11));
-    let (hurried, text, fault) = blocked.await.expect("it doesn't panic");
-    too_late(&fault);
+    too_late(&answer.expect_err("no time"));
 
     // A stream ends in the middle.
     let mut stream = hurried.stream("SendStreamingMessage", text.clone()).await.expect("a stream");
