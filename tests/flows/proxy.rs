@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use neuroflow::actors::{AccessConfig, JournalConfig, JournalPlace, RulesSource};
+use neuroflow::kernel::StartError;
 use neuroflow::transport::{Authority, LinksConfig, Trust};
 use neuroflow::{
     AgentBuilder, Answer, AnyAgent, Artifact, BootError, Clock, Echo, McpServer, Node, NodeBuilder,
@@ -479,6 +480,9 @@ async fn what_cannot_be_offered_is_said_at_the_start() {
     let lonely = Node::builder().proxy(ProxyAgent::new("far", "agent://*/worker")).start().await;
     assert!(matches!(lonely, Err(BootError::Unlinked { agent }) if agent == "far"));
     let cluster = Cluster::new();
+    let twice = cluster.gateway(&[]).proxy(ProxyAgent::new("echo", "agent://*/worker"));
+    let twice = twice.start().await;
+    assert!(matches!(twice, Err(BootError::Start(StartError::Taken { .. }))), "{twice:?}");
     let wrong = cluster.gateway(&[]).proxy(ProxyAgent::new("far", "worker")).start().await;
     assert!(matches!(wrong, Err(BootError::Target(_))));
 }
