@@ -17,7 +17,7 @@ use neuroflow_kernel::{
 
 use crate::identity::NodeId;
 use crate::keyed::Keyed;
-use crate::limits::MAX_EXPORTS;
+use crate::limits::{MAX_EXPORTS, MAX_KINDS_BESIDE};
 
 /// The names that a node offers.
 #[derive(Default)]
@@ -41,7 +41,10 @@ pub(crate) trait Service: Send + Sync {
 
 #[derive(Clone)]
 struct Export {
+    /// All of it: what was exported first, and what takes other kinds of messages beside that.
     actor: Arc<dyn Exported>,
+    first: Arc<dyn Exported>,
+    beside: Vec<(MessageId, Arc<dyn Exported>)>,
     /// Its address for each kind of message that it takes.
     typed: Vec<(MessageId, Arc<dyn Any + Send + Sync>)>,
     allowed: Allowed,
@@ -85,6 +88,14 @@ pub enum ExportError {
     /// There is no such name to add something to.
     #[error("nothing is offered as {name:?} yet")]
     Unknown {
+        /// The name.
+        name: String,
+    },
+    /// As many kinds of messages as may be.
+    #[error(
+        "{name:?} takes {MAX_KINDS_BESIDE} kinds of messages beside its first; no more are allowed"
+    )]
+    TooManyKinds {
         /// The name.
         name: String,
     },
@@ -132,7 +143,8 @@ impl Exports {
             Some(behind) => Arc::new(Passing { actor: typed_actor, behind }) as _,
             None => typed_actor,
         };
-        exports.insert(name, Export { actor, typed, allowed, passes });
+        let (first, beside) = (Arc::clone(&actor), Vec::new());
+        exports.insert(name, Export { actor, first, beside, typed, allowed, passes });
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -147,10 +159,16 @@ impl Exports {
         let export = exports.get_mut(name);
         let export = export.ok_or_else(|| ExportError::Unknown { name: name.to_owned() })?;
         let kind = MessageId::of(W::NAME);
-        export.typed.retain(|(other, _)| *other != kind);
-        export.typed.push(typed(&address));
-        let (actor, beside) = (Arc::clone(&export.actor), exported(address));
-        export.actor = Arc::new(Beside { actor, kind, beside });
+        let Export { beside: others, typed: addresses, .. } = export;
+        replace(addresses, typed(&address));
+        replace(others, (kind, exported(address)));
+        if others.len() > MAX_KINDS_BESIDE {
+            others.pop();
+            addresses.retain(|(other, _)| *other != kind);
+            return Err(ExportError::TooManyKinds { name: name.to_owned() });
+        }
+        let (first, others) = (Arc::clone(&export.first), export.beside.clone());
+        export.actor = Arc::new(Beside { first, others });
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
     }
@@ -334,7 +352,8 @@ impl Exported for Passing {
     }
 
     fn narrow(&self, restriction: Restriction) -> Result<Arc<dyn Exported>, AttenuateError> {
-        self.actor.narrow(restriction)
+        let (actor, behind) = (self.actor.narrow(restriction)?, Arc::clone(&self.behind));
+        Ok(Arc::new(Self { actor, behind }))
     }
 
     fn revoke(&self) {
@@ -355,46 +374,62 @@ impl Exported for Passing {
     }
 }
 
-/// An actor that takes messages of another kind, too.
+/// An actor that takes messages of other kinds, too. All kinds wait in one mailbox, and have one life.
 struct Beside {
-    actor: Arc<dyn Exported>,
-    kind: MessageId,
-    beside: Arc<dyn Exported>,
+    first: Arc<dyn Exported>,
+    others: Vec<(MessageId, Arc<dyn Exported>)>,
+}
+
+impl Beside {
+    /// The same of each of them.
+    fn each<E>(
+        &self,
+        of: impl Fn(&dyn Exported) -> Result<Arc<dyn Exported>, E>,
+    ) -> Result<Arc<dyn Exported>, E> {
+        let first = of(&*self.first)?;
+        let others = self.others.iter().map(|(kind, other)| Ok((*kind, of(&**other)?)));
+        Ok(Arc::new(Self { others: others.collect::<Result<_, E>>()?, first }))
+    }
 }
 
 impl Exported for Beside {
     fn deliver(&self, header: Header, parcel: RawParcel, wanted: bool, now: Moment) -> Delivery {
-        let to = if parcel.message() == self.kind { &self.beside } else { &self.actor };
+        let taken = self.others.iter().find(|(kind, _)| parcel.message() == *kind);
+        let to = taken.map_or(&self.first, |(_, other)| other);
         to.deliver(header, parcel, wanted, now)
     }
 
     fn generation(&self) -> Option<Generation> {
-        self.actor.generation()
+        self.first.generation()
     }
 
     fn narrow(&self, restriction: Restriction) -> Result<Arc<dyn Exported>, AttenuateError> {
-        let (actor, beside) =
-            (self.actor.narrow(restriction.clone())?, self.beside.narrow(restriction)?);
-        Ok(Arc::new(Self { actor, kind: self.kind, beside }))
+        self.each(|one| one.narrow(restriction.clone()))
     }
 
     fn revoke(&self) {
-        self.actor.revoke();
-        self.beside.revoke();
+        self.first.revoke();
+        self.others.iter().for_each(|(_, other)| other.revoke());
     }
 
-    /// All kinds wait in one mailbox.
     fn waiting(&self) -> usize {
-        self.actor.waiting()
+        self.first.waiting()
     }
 
     fn in_life(&self, life: Generation) -> Option<Arc<dyn Exported>> {
-        let (actor, beside) = (self.actor.in_life(life)?, self.beside.in_life(life)?);
-        Some(Arc::new(Self { actor, kind: self.kind, beside }))
+        self.each(|one| one.in_life(life).ok_or(())).ok()
     }
 
     fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
-        self.actor.down()
+        self.first.down()
+    }
+}
+
+/// Puts one of a kind in the place of another of that kind, or behind all.
+fn replace<T>(those: &mut Vec<(MessageId, T)>, (kind, one): (MessageId, T)) {
+    match those.iter_mut().find(|(other, _)| *other == kind) {
+        Some((_, other)) => *other = one,
+        None => those.push((kind, one)),
     }
 }
 
@@ -534,6 +569,26 @@ mod tests {
         assert!(exports.remove("a") && find("a").is_none());
         offer("a", Allowed::Nodes(Vec::new()));
         assert!(find("a").is_none() && find("b").is_some());
+        kernel.stop().await;
+    }
+    /// Who is given fewer rights, or one life, watches what those watch who have all.
+    #[tokio::test]
+    async fn what_passes_on_is_watched_behind_it_however_it_was_narrowed() {
+        let kernel = Kernel::builder().start().await.unwrap();
+        let (spec, address) = ChildSpec::new("deaf", || Deaf).unwrap();
+        kernel.root().start(spec).await.unwrap();
+        let exports = Exports::default();
+        let behind: Behind = Arc::new(|| Box::pin(std::future::ready(Down::new(None, Fall::Lost))));
+        exports.insert("a", address.clone(), Allowed::Everyone, Some(behind)).unwrap();
+        exports.insert_beside("a", address.clone()).unwrap();
+        exports.insert_beside("a", address).unwrap();
+        let all = exports.owned("a").unwrap();
+        let life = all.generation().unwrap();
+        for one in [all.narrow(Restriction::new()).unwrap(), all.in_life(life).unwrap(), all] {
+            assert_eq!(one.down().await.fall, Fall::Lost);
+        }
+        let export = exports.names.read().unwrap().get("a").cloned().unwrap();
+        assert_eq!((export.beside.len(), export.typed.len()), (1, 1), "one of a kind");
         kernel.stop().await;
     }
 }

@@ -224,6 +224,9 @@ pub const WATCH_DEADLINE: Duration = neuroflow_kernel::limits::CALL_DEADLINE;
 /// Names that a node may export.
 pub const MAX_EXPORTS: usize = 65_536;
 
+/// Kinds of messages that a name takes beside its first: each message is compared with all of them.
+pub const MAX_KINDS_BESIDE: usize = 8;
+
 /// How long a node's certificate is valid unless its maker says otherwise.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(24 * 90);
 
