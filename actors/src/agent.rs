@@ -117,9 +117,9 @@ pub enum AgentCommand {
     },
     /// Another node wants something of a task that it has begun here. Needs [`READ`] or [`CANCEL`].
     Order(Request<TaskOrder>),
-    /// What is left to do of a task that is over, such as telling another node. It comes from what the
-    /// agent's function leaves behind.
-    Leave(Remains),
+    /// There is something left to do of a task that is over, such as telling another node. It comes from what
+    /// the agent's function leaves behind.
+    Leave,
     /// A task's own progress. It comes from the task's actor, which alone has the owner's address.
     Progress {
         /// Its id.
@@ -183,13 +183,7 @@ pub enum AgentCommand {
 }
 
 /// What is left to do of a task that is over. Whoever has the agent's own actor does it beside its work.
-///
-/// ```
-/// fn is_shown(remains: &neuroflow_actors::Remains) -> bool {
-///     format!("{remains:?}").starts_with("Remains")
-/// }
-/// ```
-pub struct Remains(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub(crate) struct Remains(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Remains {
     pub(crate) fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
@@ -215,7 +209,7 @@ impl Message for AgentCommand {
             Self::List { .. } => "list",
             Self::Cancel { .. } => "cancel",
             Self::Order(_) => "order",
-            Self::Leave(_) => "leave",
+            Self::Leave => "leave",
             Self::Progress { .. } => "progress",
             Self::Wait { .. } => "wait",
             Self::Live { .. } => "live",
@@ -233,7 +227,7 @@ impl Message for AgentCommand {
             Self::Read { .. } | Self::Follow { .. } | Self::List { .. } => READ,
             Self::Cancel { .. } => CANCEL,
             Self::Order(request) => request.required_rights(),
-            Self::Leave(_)
+            Self::Leave
             | Self::Progress { .. }
             | Self::Wait { .. }
             | Self::Live { .. }

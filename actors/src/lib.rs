@@ -33,7 +33,7 @@ pub use agent::{
     ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTaskEvent, ArchivedTaskOrder,
     ArchivedTaskState, ArchivedTaskWish, ArchivedTurn, Artifact, Ask, AskRefusal, CANCEL,
     CancelError, Change, Chunk, Conclusion, Content, EffectError, ExtendedProfile, Extension,
-    Incoming, InputProblem, Part, Provider, READ, Remains, ReplyProblem, Role, Skill, TaskContext,
+    Incoming, InputProblem, Part, Provider, READ, ReplyProblem, Role, Skill, TaskContext,
     TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage, TaskQuery, TaskState, TaskWish, Turn,
     follow,
 };

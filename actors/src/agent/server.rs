@@ -64,7 +64,7 @@ pub struct AgentServer {
     orders: Arc<()>,
     /// What can't be begun before something else has ended.
     deferred: VecDeque<Deferred>,
-    /// What is left of tasks, unless it was told.
+    /// What is left of tasks, until it's looked at.
     left: Left,
 }
 
@@ -318,7 +318,8 @@ impl Actor for AgentServer {
                 self.cancel(task, caller, reply, context).await;
             }
             AgentCommand::Order(request) => self.order(request, context),
-            AgentCommand::Leave(Remains(work)) => self.beside(work, context),
+            // It's looked at after every message.
+            AgentCommand::Leave => {}
             AgentCommand::Wait { task, state, turn, reply } => {
                 let at_ms = now_ms(context);
                 if let Some(live) = self.live.get_mut(&task).filter(|live| !live.stranded) {

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use neuroflow_kernel::{
-    Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SendError,
-    SpanKind, Tracer,
+    Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SpanKind, Tracer,
 };
 
 use super::effect::Effects;
@@ -35,7 +34,7 @@ pub(super) struct TaskParts {
     pub(super) tracer: Tracer,
     /// Results of effects of an earlier run.
     pub(super) effects: HashMap<String, String>,
-    /// Where what is left of it goes when the agent's actor takes no message any more.
+    /// Where what is left of it goes.
     pub(super) left: Left,
 }
 
@@ -373,11 +372,9 @@ impl TaskContext {
     /// Has something done that is left of the task, whatever becomes of it. If the agent is stopped, it has
     /// [`REMAINS_TIME`](crate::limits::REMAINS_TIME); it isn't done then if the task is to be run again.
     pub(crate) fn leave(&self, remains: Remains) {
-        let left = self.server.try_tell(Header::new(), AgentCommand::Leave(remains));
-        // The actor is stopping, or has so much to do that it will look soon.
-        if let Err(SendError { message: AgentCommand::Leave(remains), .. }) = left {
-            self.left.lock().unwrap_or_else(PoisonError::into_inner).push(remains);
-        }
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(remains);
+        // An actor that takes no message is stopping, or has so much to do that it looks soon.
+        let _looks = self.server.try_tell(Header::new(), AgentCommand::Leave).is_ok();
     }
 
     async fn tell(&self, changes: Vec<Change>) -> Result<(), neuroflow_kernel::Refusal> {
