@@ -159,14 +159,12 @@ impl Exports {
         let export = exports.get_mut(name);
         let export = export.ok_or_else(|| ExportError::Unknown { name: name.to_owned() })?;
         let kind = MessageId::of(W::NAME);
-        let Export { beside: others, typed: addresses, .. } = export;
-        replace(addresses, typed(&address));
-        replace(others, (kind, exported(address)));
-        if others.len() > MAX_KINDS_BESIDE {
-            others.pop();
-            addresses.retain(|(other, _)| *other != kind);
+        let is_new = export.beside.iter().all(|(other, _)| *other != kind);
+        if is_new && export.beside.len() >= MAX_KINDS_BESIDE {
             return Err(ExportError::TooManyKinds { name: name.to_owned() });
         }
+        replace(&mut export.typed, typed(&address));
+        replace(&mut export.beside, (kind, exported(address)));
         let (first, others) = (Arc::clone(&export.first), export.beside.clone());
         export.actor = Arc::new(Beside { first, others });
         self.version.fetch_add(1, Ordering::Release);
@@ -513,6 +511,7 @@ where
 mod tests {
     use std::convert::Infallible;
 
+    use futures_util::FutureExt;
     use neuroflow_kernel::{Actor, ChildSpec, Kernel};
 
     use super::*;
@@ -571,6 +570,7 @@ mod tests {
         assert!(find("a").is_none() && find("b").is_some());
         kernel.stop().await;
     }
+
     /// Who is given fewer rights, or one life, watches what those watch who have all.
     #[tokio::test]
     async fn what_passes_on_is_watched_behind_it_however_it_was_narrowed() {
@@ -585,7 +585,7 @@ mod tests {
         let all = exports.owned("a").unwrap();
         let life = all.generation().unwrap();
         for one in [all.narrow(Restriction::new()).unwrap(), all.in_life(life).unwrap(), all] {
-            assert_eq!(one.down().await.fall, Fall::Lost);
+            assert_eq!(one.down().now_or_never().map(|down| down.fall), Some(Fall::Lost));
         }
         let export = exports.names.read().unwrap().get("a").cloned().unwrap();
         assert_eq!((export.beside.len(), export.typed.len()), (1, 1), "one of a kind");
