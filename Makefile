@@ -8,13 +8,13 @@ ARGS ?=
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
-run: ## Build and start one node on loopback: gateway, sandbox, telemetry, built-in agents
+run: ## Build and start one node on loopback: gateway, sandbox, telemetry, built-in agents; not optimized
 	@tools/setup run
-	cargo build --release --bin neuroflow
+	cargo build --bin neuroflow
 	@# At a terminal the node gets a process group of its own, so that Ctrl-C stops it and not make,
 	@# which would report an interrupt where the node reports success.
-	@if [ -t 0 ]; then bash -mc 'target/release/neuroflow serve $(ARGS); exit $$?'; \
-	else exec target/release/neuroflow serve $(ARGS); fi
+	@if [ -t 0 ]; then bash -mc 'target/debug/neuroflow serve $(ARGS); exit $$?'; \
+	else exec target/debug/neuroflow serve $(ARGS); fi
 
 test: ## Run every test
 	@tools/setup test

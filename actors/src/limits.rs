@@ -499,6 +499,13 @@ pub const BODY_SLACK: Duration = Duration::from_secs(5);
 /// What a body gets beyond [`BODY_BYTES`], for the same reason.
 pub const BODY_SLACK_BYTES: usize = 64 * 1024;
 
+/// How much of a request that is answered already is read, so that its connection can go on: a usual request. Of a
+/// longer one it's cheaper to close.
+pub const UNREAD_BYTES: usize = 64 * 1024;
+
+/// How long that is waited for: what a client sends together is there after a round trip around the world.
+pub const UNREAD_DEADLINE: Duration = Duration::from_millis(500);
+
 /// Bytes of a client's own text that an error repeats: enough to find the place, and no way to have
 /// megabytes sent back.
 pub const SHOWN_BYTES: usize = 512;

@@ -434,8 +434,8 @@ impl<M: Message> Address<M> {
                     near: None,
                 });
             }
-            let weight = target.weight(&unsent.message);
-            match clock.before(deadline, target.room(weight)).await {
+            let room = target.room(&unsent.message);
+            match clock.before(deadline, room).await {
                 Ok(Ok(Some(inbox))) => {
                     inbox.push(unsent.header, self.grant.clone(), unsent.message);
                     return Ok(());
@@ -517,29 +517,28 @@ impl<'a, M: Message> Target<'a, M> {
         }
     }
 
-    /// What the message weighs where that matters: on a link.
-    fn weight(&self, message: &M) -> usize {
+    /// Waits for a place in a mailbox, and takes it; or until a link is worth a try with this message.
+    fn room(&self, message: &M) -> Room<'_, M> {
         match self {
-            Self::Remote(route) => route.weight(message),
-            _ => 0,
-        }
-    }
-
-    /// Waits for a place in a mailbox, and takes it; or until a link is worth a try.
-    async fn room(&self, bytes: usize) -> Result<Option<Arc<dyn Inbox<M>>>, Refusal> {
-        match self {
-            Self::Life(inbox) => {
+            Self::Life(inbox) => Box::pin(async {
                 inbox.vitals().wait_for_room().await?;
                 Ok(Some(Arc::clone(inbox)))
-            }
-            Self::Name(slot, _) => await_room(*slot).await.map(Some),
+            }),
+            Self::Name(slot, _) => Box::pin(async { await_room(*slot).await.map(Some) }),
             Self::Remote(route) => {
-                route.ready(bytes).await;
-                Ok(None)
+                let ready = route.ready(message);
+                Box::pin(async {
+                    ready.await;
+                    Ok(None)
+                })
             }
         }
     }
 }
+
+/// A wait for a place; it holds nothing of the message, which may not be `Sync`.
+type Room<'a, M> =
+    Pin<Box<dyn Future<Output = Result<Option<Arc<dyn Inbox<M>>>, Refusal>> + Send + 'a>>;
 
 /// A message that was taken, and what is needed to wait for its answer.
 struct Taken<'a> {

@@ -127,11 +127,16 @@ pub enum Chosen {
 /// }
 /// ```
 pub trait RemotePort: Send + Sync + 'static {
-    /// Chooses where a message goes, once for each try to send it; nothing if the target says it. `affinity` is
-    /// what the message belongs to ([`WireRequest::affinity`]): whoever sends it needn't validate it to know.
+    /// Chooses where a message goes, for each try to send it and for each wait in between; nothing if the target
+    /// says it. `affinity` is what the message belongs to ([`WireRequest::affinity`]): whoever sends it needn't
+    /// validate it to know.
     fn choose(&self, _target: &RemoteTarget, _affinity: Option<&str>) -> Option<Chosen> {
         None
     }
+
+    /// A message is put into the mailbox of the actor of this process that the port has chosen: once for each
+    /// message, which counts it where `send` doesn't see it.
+    fn stays(&self) {}
 
     /// Puts a request on the wire if the link's credit allows it now. `now` is this moment: whoever
     /// sends has looked at the clock already, which costs as much as a frame's header.
@@ -293,9 +298,8 @@ pub(crate) trait RemoteRoute<M>: Send + Sync {
         message: M,
         now: Moment,
     ) -> Result<(), Untaken<M>>;
-    /// Bytes that the message has on the wire.
-    fn weight(&self, message: &M) -> usize;
-    fn ready<'a>(&'a self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    /// Waits until sending this message is worth another try.
+    fn ready<'a>(&'a self, message: &M) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
     fn down<'a>(&'a self) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>>;
     fn clock(&self) -> &Clock;
     fn target(&self) -> &RemoteTarget;
@@ -333,7 +337,10 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
     ) -> Result<(), Untaken<Request<W>>> {
         let affinity = W::affinity(message.parcel.get());
         let chosen = match self.port.choose(&self.target, affinity) {
-            Some(Chosen::Here(actor)) => return here(actor, header, message, now),
+            Some(Chosen::Here(actor)) => {
+                self.port.stays();
+                return here(actor, header, message, now);
+            }
             Some(Chosen::There(target)) => Some(target),
             None => None,
         };
@@ -365,12 +372,19 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         }
     }
 
-    fn weight(&self, message: &Request<W>) -> usize {
-        message.parcel.as_raw().as_bytes().len()
-    }
-
-    fn ready<'a>(&'a self, bytes: usize) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        self.port.ready(&self.target, bytes)
+    fn ready<'a>(
+        &'a self,
+        message: &Request<W>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let bytes = message.parcel.as_raw().as_bytes().len();
+        match self.port.choose(&self.target, W::affinity(message.parcel.get())) {
+            None => self.port.ready(&self.target, bytes),
+            Some(Chosen::There(target)) => {
+                Box::pin(async move { self.port.ready(&target, bytes).await })
+            }
+            // The next try finds its mailbox, and waits there.
+            Some(Chosen::Here(_)) => Box::pin(std::future::ready(())),
+        }
     }
 
     fn down<'a>(&'a self) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {

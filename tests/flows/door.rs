@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::access::{Files, token};
 use crate::audit::audited;
-use crate::client::{Connection, message, request, within};
+use crate::client::{Connection, message, post as posted, request, within};
 use crate::support::{eventually, loopback, pause, start};
 
 fn echo(change: impl FnOnce(&mut GatewayConfig)) -> NodeBuilder {
@@ -105,6 +105,42 @@ async fn packed_bodies_and_endless_heads_are_refused() {
     let lines = "x-line: y\r\n".repeat(101);
     let many = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{lines}\r\n");
     assert_eq!(exchange(to, &many).await.status, 431);
+    node.stop().await;
+}
+
+/// Clients' libraries send heads and bodies apart. Who is refused meanwhile must still get the answer, and can ask
+/// again on the same connection.
+#[tokio::test]
+async fn what_is_refused_before_its_body_is_there_keeps_its_connection() {
+    let (node, to) = start(echo(|_| ())).await;
+    let body = request("SendMessage", message(json!([{ "text": "hi" }])));
+    for (path, headers, status) in [
+        ("/nowhere", &[][..], 404),
+        ("/", &[("origin", "null")], 403),
+        ("/", &[("content-encoding", "gzip")], 415),
+    ] {
+        let whole = posted(path, headers, &body);
+        let (head, rest) = whole.split_at(whole.len() - body.len());
+        let mut connection = Connection::open(to).await;
+        connection.send(head).await.expect("it is sent");
+        pause(50).await;
+        connection.send(rest).await.expect("nobody has hung up");
+        let refused = connection.receive().await.expect("an answer");
+        assert_eq!(refused.status, status, "{}", refused.text());
+        assert_eq!(connection.get("/healthz").await.status, 200, "{path} {headers:?}");
+    }
+    // Nobody waits for what comes only if it's asked for, what is too much to throw away, or what never comes.
+    for headers in [
+        &[("expect", "100-continue"), ("content-length", "9")][..],
+        &[("content-length", "100000")],
+        &[("content-length", "9")],
+    ] {
+        let mut connection = Connection::open(to).await;
+        connection.send(&posted("/nowhere", headers, b"")).await.expect("it is sent");
+        let refused = connection.receive().await.expect("an answer");
+        assert_eq!(refused.status, 404, "{headers:?} {}", refused.text());
+        assert!(connection.ended().await.is_empty(), "{headers:?}");
+    }
     node.stop().await;
 }
 

@@ -10,7 +10,7 @@ use neuroflow::actors::{LeaseError, TaskContext};
 use neuroflow::transport::{Authority, LinksConfig, Trust};
 use neuroflow::{
     Agent, AgentError, AgentProfile, Answer, AnyAgent, Ask, BootError, Clock, Header, Incoming,
-    LeasesConfig, Node, SoleAgent, Turn,
+    LeasesConfig, Node, ProxyAgent, SoleAgent, Turn,
 };
 
 use neuroflow::kernel::{Down, Fall};
@@ -323,6 +323,50 @@ async fn a_conversation_has_one_instance_wherever_it_is_asked_from() {
         node.stop().await;
     }
     until(|| conversations.iter().all(|it| world.census.of(it).0 == 0)).await;
+}
+
+/// A node that may have none of them offers them under names of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_offers_them_as_its_own_and_finds_them_again_when_a_node_dies() {
+    let database = Cluster::start();
+    let world = World::new();
+    let mut nodes: Vec<Node> = world.three(&database.url()).await.into();
+    let seed = nodes[0].links().and_then(|links| links.local_address()).expect("an address");
+    let gateway = Node::builder()
+        .cluster(world.links("gateway").seed(seed))
+        .proxy(ProxyAgent::new("books", "agent://*/ledger"))
+        .proxy(ProxyAgent::new("talks", "agent://*/counter"));
+    let gateway = gateway.start().await.expect("it starts");
+    until(|| links_up(&gateway) == 3).await;
+    let first = world.ask_nth(1, &gateway, "books", None).await;
+    let conversations: Vec<String> = (0..6).map(|number| format!("talk / {number}")).collect();
+    let mut lives = HashMap::new();
+    for (nth, conversation) in (2..).zip(&conversations) {
+        let talk = Some(conversation.as_str());
+        // Each conversation leads to a node of its own, and from there to the only instance.
+        assert_eq!(world.ask_nth(nth, &gateway, "books", talk).await, first);
+        let at = world.ask_nth(1, &gateway, "talks", talk).await;
+        assert_eq!(world.ask_nth(2, &nodes[0], "agent://*/counter", talk).await, at);
+        assert_eq!(world.ask_nth(3, &gateway, "talks", talk).await, at);
+        lives.insert(conversation, at);
+    }
+    let name = |node: &Node| node.links().map(|links| links.name().to_string());
+    let at = nodes.iter().position(|node| name(node).as_ref() == Some(&first));
+    drop(nodes.remove(at.expect("it's one of them")));
+    until(|| links_up(&gateway) == 2).await;
+    for (nth, conversation) in (1..).zip(&conversations) {
+        let talk = Some(conversation.as_str());
+        assert_ne!(world.ask_nth(nth, &gateway, "books", talk).await, first);
+        let lived_there = lives[conversation] == first;
+        let nth = if lived_there { 1 } else { 4 };
+        let at = world.ask_nth(nth, &gateway, "talks", talk).await;
+        assert_eq!(at == lives[conversation], !lived_there, "{conversation}");
+        assert_eq!(world.census.of(conversation).1, 1, "never two of {conversation}");
+    }
+    gateway.stop().await;
+    for node in nodes {
+        node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -14,6 +14,7 @@ mod stalled;
 mod tenure;
 mod tls;
 mod unlisted;
+mod unread;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -260,8 +261,12 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
     let (mut head, body) = request.into_parts();
     let id = RequestId::of(&head.headers);
     let shape = refusal::Shape::of(&head.method, head.uri.path(), &head.headers);
+    let (body, unread) = unread::kept(&head, body);
     let mut response = match door.admit_or_preflight(&head, &id).await {
-        Ok(Passage::Preflight(origin)) => host::preflight(&origin),
+        Ok(Passage::Preflight(origin)) => {
+            drop(body);
+            host::preflight(&origin)
+        }
         Ok(Passage::Entry(entry)) => {
             let Entry { admitted, origin, place } = *entry;
             tracing::debug!(
@@ -287,9 +292,11 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
             if matches!(refusal.code(), "host" | "origin") {
                 door.note_refusal(head.extensions.get::<Peer>(), None, refusal.code());
             }
+            drop(body);
             refusal.into_response(shape)
         }
     };
+    unread.discard(&door.clock).await;
     response.headers_mut().insert(request_id::NAME, id.to_header());
     response
 }

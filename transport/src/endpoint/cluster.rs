@@ -111,7 +111,6 @@ impl Links {
             key: key.into(),
             choosing,
             order: Mutex::default(),
-            full: Mutex::default(),
             request: PhantomData,
         };
         if placed.order(&target).is_empty() {
@@ -200,8 +199,6 @@ struct Placed<W> {
     choosing: Choosing,
     /// The order, and the version of the directory that it's of.
     order: Mutex<(u64, Arc<[NodeId]>)>,
-    /// Where the last message that wasn't taken was to go: who waits waits for that link.
-    full: Mutex<Option<RemoteTarget>>,
     request: PhantomData<fn(W)>,
 }
 
@@ -260,13 +257,13 @@ fn named(node: NodeId, target: &RemoteTarget) -> RemoteTarget {
 impl<W: WireRequest> RemotePort for Placed<W> {
     fn choose(&self, target: &RemoteTarget, affinity: Option<&str>) -> Option<Chosen> {
         match self.chosen_for(target, affinity)? {
-            Choice::Own(actor) => {
-                let meters = &self.links.shared.gossip_meters;
-                meters.placed_here.fetch_add(1, Ordering::Relaxed);
-                Some(Chosen::Here(actor))
-            }
+            Choice::Own(actor) => Some(Chosen::Here(actor)),
             Choice::Far(target) => Some(Chosen::There(target)),
         }
+    }
+
+    fn stays(&self) {
+        self.links.shared.gossip_meters.placed_here.fetch_add(1, Ordering::Relaxed);
     }
 
     fn send(
@@ -284,10 +281,7 @@ impl<W: WireRequest> RemotePort for Placed<W> {
             return Err(RemoteError::Unplaced { target: target.to_string() });
         }
         let sent = self.links.send(target, header, grant, parcel, replies, now);
-        if let Err(RemoteError::Saturated { .. }) = &sent {
-            let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-            *full = Some(target.clone());
-        } else {
+        if sent.is_ok() {
             meters.placed_far.fetch_add(1, Ordering::Relaxed);
         }
         sent
@@ -298,16 +292,7 @@ impl<W: WireRequest> RemotePort for Placed<W> {
         target: &'a RemoteTarget,
         bytes: usize,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(async move {
-            let full = self.full.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let chosen = || match self.chosen(target) {
-                Some(Choice::Far(target)) => Some(target),
-                _ => None,
-            };
-            if let Some(target) = full.or_else(chosen) {
-                self.links.ready(&target, bytes).await;
-            }
-        })
+        self.links.ready(target, bytes)
     }
 
     fn down<'a>(

@@ -1,0 +1,84 @@
+//! What is left of a request's body when its answer is there. Of HTTP/1.1 the library closes a connection
+//! whose request wasn't read to the end; a client that is still sending it then may lose the answer to the
+//! reset that follows. So a short rest is waited for, and what was sent in vain is thrown away: as RFC 9112
+//! section 9.6 has a server do before it closes, and here the connection goes on.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::request::Parts;
+use axum::http::{Version, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Frame, SizeHint};
+use neuroflow_kernel::Clock;
+
+use crate::limits::{UNREAD_BYTES, UNREAD_DEADLINE};
+
+/// The body of such a request, and where it's found again if it wasn't read.
+pub(super) fn kept(head: &Parts, body: Body) -> (Body, Unread) {
+    // Whoever waits to be told to go on, and isn't told, sends nothing. A stream of HTTP/2 is reset
+    // after its answer, and nobody else's suffers.
+    let goes_on = head.version <= Version::HTTP_11 && !head.headers.contains_key(header::EXPECT);
+    if !goes_on || body.is_end_stream() || body.size_hint().lower() > UNREAD_BYTES as u64 {
+        return (body, Unread(None));
+    }
+    let rest = Arc::<Mutex<Option<Body>>>::default();
+    let kept = Kept { body: Some(body), rest: Arc::clone(&rest) };
+    (Body::new(kept), Unread(Some(rest)))
+}
+
+/// A body that nobody may have read to its end.
+pub(super) struct Unread(Option<Arc<Mutex<Option<Body>>>>);
+
+impl Unread {
+    /// Reads the rest, up to [`UNREAD_BYTES`] and for [`UNREAD_DEADLINE`]. A body that somebody still holds
+    /// is left to them.
+    pub(super) async fn discard(self, clock: &Clock) {
+        let rest = self.0.and_then(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let Some(rest) = rest else { return };
+        let mut rest = Limited::new(rest, UNREAD_BYTES);
+        let read = async { while let Some(Ok(_thrown_away)) = rest.frame().await {} };
+        let _in_time = clock.before(clock.now() + UNREAD_DEADLINE, read).await;
+    }
+}
+
+struct Kept {
+    /// Until its end, or an error.
+    body: Option<Body>,
+    rest: Arc<Mutex<Option<Body>>>,
+}
+
+impl HttpBody for Kept {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+            self.body = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
+    }
+}
