@@ -39,8 +39,8 @@ bench: ## Measure, print one table, write JSON. ARGS="--only NAME --iterations N
 	cargo bench --bench cluster
 
 bench-smoke: ## Run every benchmark once: that it works, not how fast
-	@# The build of the tests will do, but for links, whose programs wait for each other.
+	@# The build of the tests will do.
 	cargo test --workspace --all-features --bench micro -- --bench --sample-count 1 --sample-size 1
 	cargo test --workspace --all-features --bench suite -- --bench --iterations 1
-	NEUROFLOW_BENCH_SECONDS=1 cargo bench --profile smoke -p neuroflow-transport --bench link
-	NEUROFLOW_BENCH_SECONDS=1 NEUROFLOW_BENCH_NODES=8 cargo bench --profile smoke -p neuroflow-transport --bench cluster
+	NEUROFLOW_BENCH_SECONDS=1 NEUROFLOW_BENCH_LINKS=8 cargo test --workspace --all-features --bench link -- --bench
+	NEUROFLOW_BENCH_SECONDS=1 NEUROFLOW_BENCH_NODES=8 cargo test --workspace --all-features --bench cluster -- --bench

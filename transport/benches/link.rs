@@ -2,7 +2,8 @@
 //! and Erlang, in one run: `cargo bench -p neuroflow-transport --bench link`.
 //!
 //! Both ends are pinned with `taskset`, once to one core and once to two, and have a runtime of one
-//! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2), `NEUROFLOW_BENCH_PEERS` and
+//! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2), `NEUROFLOW_BENCH_LINKS` the number
+//! of idle links (64), `NEUROFLOW_BENCH_PEERS` and
 //! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,grpc,link,ractor,erl`) and a link's measurements
 //! (`one,many,small,large,behind,idle`), `NEUROFLOW_BENCH_CORES` the placement (`one,two`).
 #![expect(
@@ -35,6 +36,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const SIZE: usize = 256;
 const MIB: usize = 1024 * 1024;
+
+/// Rounds that aren't measured, for no longer than the measurement.
+const WARM_UP: u32 = 1_000;
 
 #[derive(rkyv::Archive, rkyv::Serialize)]
 struct Ping {
@@ -165,10 +169,7 @@ fn compare() {
             for line in lines(&mut measuring) {
                 println!("  {kind:5} {line}");
             }
-            let _killed = serving.kill();
-            for child in [&mut serving, &mut measuring] {
-                let _ended = child.wait();
-            }
+            ended(kind, serving, measuring);
         }
         if is_peer("ractor") {
             ractor_cluster(cores);
@@ -214,10 +215,15 @@ fn ractor_cluster(cores: [&str; 2]) {
     for line in lines(&mut measuring) {
         println!("  ractor {line}");
     }
+    ended("ractor", serving, measuring);
+}
+
+/// Ends the server of one kind, whose measurements must have come to their end.
+fn ended(kind: &str, mut serving: Child, mut measuring: Child) {
+    let status = measuring.wait().expect("it's a child");
     let _killed = serving.kill();
-    for child in [&mut serving, &mut measuring] {
-        let _ended = child.wait();
-    }
+    let _ended = serving.wait();
+    assert!(status.success(), "{kind}: {status}");
 }
 
 /// `gen_server:call` between two Erlang nodes, if there is an `erl`.
@@ -242,21 +248,19 @@ fn erlang(cores: [&str; 2]) {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
+            .expect("taskset is there")
     };
     if Command::new("erl").args(["-noshell", "-eval", "halt()."]).status().is_err() {
         println!("  erl   isn't installed");
         return;
     }
-    let Ok(mut server) = start(cores[1], "bench_server@127.0.0.1", SERVER) else { return };
+    let mut server = start(cores[1], "bench_server@127.0.0.1", SERVER);
     let _up = lines(&mut server).next();
-    if let Ok(mut client) = start(cores[0], "bench_client@127.0.0.1", CLIENT) {
-        for line in lines(&mut client) {
-            println!("  erl   {line}");
-        }
-        let _ended = client.wait();
+    let mut client = start(cores[0], "bench_client@127.0.0.1", CLIENT);
+    for line in lines(&mut client) {
+        println!("  erl   {line}");
     }
-    let _killed = server.kill();
-    let _ended = server.wait();
+    ended("erl", server, client);
 }
 
 fn environment(name: &str) -> String {
@@ -384,10 +388,14 @@ async fn measure(kind: &str, address: SocketAddr) {
     }
 }
 
-/// How long each of many rounds takes.
+/// How long each of many rounds takes, once it has run warm.
 async fn timed(mut round: impl AsyncFnMut()) -> Vec<Duration> {
-    for _ in 0..1_000 {
+    let warm = Instant::now() + seconds();
+    for _ in 0..WARM_UP {
         round().await;
+        if Instant::now() > warm {
+            break;
+        }
     }
     let (until, mut times) = (Instant::now() + seconds(), Vec::new());
     while Instant::now() < until {
@@ -406,8 +414,12 @@ where
 {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(async move {
-        for _ in 0..1_000 {
+        let warm = Instant::now() + seconds();
+        for _ in 0..WARM_UP {
             round().await;
+            if Instant::now() > warm {
+                break;
+            }
         }
         let (until, mut times) = (Instant::now() + seconds(), Vec::new());
         while Instant::now() < until {
@@ -569,7 +581,8 @@ async fn behind_a_transfer(echo: &Address<Request<Ping>>, links: &Links) {
 
 /// What the server grows by for each of many links that do nothing.
 async fn idle_links(echo: &Address<Request<Ping>>, address: SocketAddr) {
-    const LINKS: u64 = 64;
+    let count = std::env::var("NEUROFLOW_BENCH_LINKS").ok().and_then(|text| text.parse().ok());
+    let count: u64 = count.unwrap_or(64);
     let key = environment("BENCH_AUTHORITY_KEY");
     let authority = Authority::from_pem(&environment("BENCH_AUTHORITY"), &key).expect("PEM");
     let nothing = Ping { payload: Vec::new() };
@@ -578,7 +591,7 @@ async fn idle_links(echo: &Address<Request<Ping>>, address: SocketAddr) {
     let resident = async || ask(echo, &nothing).await.get().resident_kib.to_native();
     let before = resident().await;
     let mut nodes = Vec::new();
-    for at in 0..LINKS {
+    for at in 0..count {
         let name = format!("idle-{at}");
         let day = Duration::from_hours(24);
         let who = authority.issue(&name, &[], day, SystemTime::now()).expect("a node");
@@ -588,5 +601,5 @@ async fn idle_links(echo: &Address<Request<Ping>>, address: SocketAddr) {
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let grown = resident().await.saturating_sub(before);
-    println!("idle link  {} KiB at the node that was dialled", grown / LINKS);
+    println!("idle link  {} KiB at the node that was dialled", grown / count);
 }
