@@ -11,7 +11,7 @@ use neuroflow::actors::{JournalPlace, OpenError, ReadError};
 use self::source::Source;
 use super::{CliError, Globals, SUCCESS, small_runtime};
 use crate::config::{JournalUrl, Loaded, Overrides, default_directory};
-use crate::control::{ControlClientError, Place, TaskPage, Wanted};
+use crate::control::{self, ControlClientError, Place, TaskPage, Wanted};
 use crate::limits::{CONTROL_TASKS, EXPORT_LOOKS};
 use crate::task_text;
 
@@ -133,11 +133,11 @@ impl TasksCommand {
         let url = loaded.config.journal.url.as_ref().map(JournalUrl::place).cloned();
         let place = url.or_else(|| default_directory().map(JournalPlace::Directory));
         let place = place.ok_or(TasksError::Nowhere)?;
-        let socket = loaded.config.control.socket;
+        let (socket, name) = (loaded.config.control.socket, control::name(&place));
         small_runtime()?.block_on(async {
             let journal = Source::find(place, socket, globals.clock).await?;
             match self.action {
-                Action::List(list) => list.run(&journal, out).await?,
+                Action::List(list) => list.run(&journal, &name, out).await?,
                 Action::Show(show) => show.run(&journal, out).await?,
                 Action::Export(export) => export.run(&journal, out).await?,
             }
@@ -155,10 +155,11 @@ async fn agents(journal: &Source, wanted: Option<String>) -> Result<Vec<String>,
 }
 
 impl List {
-    async fn run(self, journal: &Source, out: &mut dyn Write) -> Result<(), CliError> {
+    async fn run(self, journal: &Source, name: &str, out: &mut dyn Write) -> Result<(), CliError> {
         if let Some(state) = self.state.as_ref().filter(|state| task_text::state(state).is_none()) {
             return Err(TasksError::UnknownState { state: state.clone() }.into());
         }
+        let mut any = false;
         for agent in agents(journal, self.agent.clone()).await? {
             let (mut written, mut after) = (0, None);
             let total = loop {
@@ -180,10 +181,15 @@ impl List {
                     break total;
                 }
             };
+            any |= total > 0;
             if !self.json && total > written {
                 let more = total - written;
                 writeln!(out, "  and {more} more of {agent}; raise --limit")?;
             }
+        }
+        if !self.json && !any {
+            // It may be another journal than the one that was meant. A program reads no task at all.
+            writeln!(io::stderr(), "no such task in {name}")?;
         }
         Ok(())
     }

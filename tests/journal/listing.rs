@@ -55,6 +55,8 @@ fn tasks_are_listed_shown_and_exported_beside_a_running_node_and_after_it() {
     let [_, listed, failed, _, shown, _, exported] = &running[..] else { panic!("{running:?}") };
     assert!(listed.contains("echo") && listed.contains("3 more of echo"), "{listed}");
     assert_eq!(failed, "");
+    let none = text(&run(&socket, &["list", "--state", "failed"]).stderr);
+    assert!(none.contains("no such task in /") && none.contains("journal"), "{none}");
     assert!(shown.contains("hello there") && shown.contains("completed"), "{shown}");
     let lines: Vec<Value> =
         exported.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();

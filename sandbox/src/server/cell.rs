@@ -234,17 +234,7 @@ async fn converse(
     clock: &Clock,
     replies: &Replies,
 ) -> Report {
-    let read = async {
-        while let Some(output) = cell.next().await {
-            let (stream, bytes) = match output {
-                Output::Stdout(bytes) => (Stream::Stdout, bytes),
-                Output::Stderr(bytes) => (Stream::Stderr, bytes),
-            };
-            if !send(replies, &ExecEvent::Output { stream, bytes }).await {
-                break;
-            }
-        }
-    };
+    let read = relay(&mut cell, replies);
     // Apart from reading, so that a program that waits for room to write is still heard.
     let feed = async {
         while let Some(Ok(bytes)) = input.next().await {
@@ -268,19 +258,8 @@ async fn converse(
 
 /// Streams the cell's output until everything in it has ended, by the deadline at the latest.
 async fn follow(mut cell: Running, clock: &Clock, deadline: Moment, replies: &Replies) -> Report {
-    let stream = async {
-        while let Some(output) = cell.next().await {
-            let (stream, bytes) = match output {
-                Output::Stdout(bytes) => (Stream::Stdout, bytes),
-                Output::Stderr(bytes) => (Stream::Stderr, bytes),
-            };
-            if !send(replies, &ExecEvent::Output { stream, bytes }).await {
-                break;
-            }
-        }
-    };
     // A consumer that doesn't read holds the output up, and the deadline ends that too.
-    let in_time = clock.before(deadline, stream).await;
+    let in_time = clock.before(deadline, relay(&mut cell, replies)).await;
     if in_time.is_err() {
         cell.kill();
         let mut report = cell.finish().await;
@@ -288,6 +267,19 @@ async fn follow(mut cell: Running, clock: &Clock, deadline: Moment, replies: &Re
         return report;
     }
     cell.finish_by(clock.sleep_until(deadline)).await
+}
+
+/// Passes output on until there is no more, or nobody takes it.
+async fn relay(cell: &mut Running, replies: &Replies) {
+    while let Some(output) = cell.next().await {
+        let (stream, bytes) = match output {
+            Output::Stdout(bytes) => (Stream::Stdout, bytes),
+            Output::Stderr(bytes) => (Stream::Stderr, bytes),
+        };
+        if !send(replies, &ExecEvent::Output { stream, bytes }).await {
+            break;
+        }
+    }
 }
 
 /// Whether the consumer has taken it.

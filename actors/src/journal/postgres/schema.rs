@@ -54,7 +54,7 @@ pub(super) async fn claim(connection: &mut PgConnection, node: &str) -> Result<b
 }
 
 /// Text is compared by its bytes, as the other journals do.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 9] = [
     "CREATE TABLE IF NOT EXISTS neuroflow_journal (
        one boolean PRIMARY KEY DEFAULT true CHECK (one),
        version bigint NOT NULL
@@ -92,6 +92,9 @@ const TABLES: [&str; 7] = [
        bytes bigint NOT NULL
      )",
     "CREATE INDEX IF NOT EXISTS neuroflow_task_order ON neuroflow_task (agent, at_ms, task)",
+    // Lists are counted at each page. One of a conversation, or of what a caller may see, has few of all tasks.
+    "CREATE INDEX IF NOT EXISTS neuroflow_task_context ON neuroflow_task (agent, context)",
+    "CREATE INDEX IF NOT EXISTS neuroflow_task_caller ON neuroflow_task (agent, caller, at_ms)",
     "CREATE INDEX IF NOT EXISTS neuroflow_task_open ON neuroflow_task (agent, node) WHERE NOT ended",
     // What retention looks at, which every node does all the time: the oldest.
     "CREATE INDEX IF NOT EXISTS neuroflow_task_ended ON neuroflow_task (at_ms, task) INCLUDE (bytes)
