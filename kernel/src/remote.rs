@@ -372,10 +372,7 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         }
     }
 
-    fn ready<'a>(
-        &'a self,
-        message: &Request<W>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, message: &Request<W>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         let bytes = message.parcel.as_raw().as_bytes().len();
         match self.port.choose(&self.target, W::affinity(message.parcel.get())) {
             None => self.port.ready(&self.target, bytes),

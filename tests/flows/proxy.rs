@@ -473,6 +473,15 @@ async fn a_gateway_that_stops_ends_what_it_has_there_unless_it_will_go_on_with_i
     node.stop().await;
     assert_eq!(work.running(), 1, "it's left as it is");
     b.stop().await;
+
+    // A node that is gone can't be told, and nobody waits for it longer than for one that is slow.
+    let c = cluster.other("c", work.agent("c"), &[]).await;
+    let node = cluster.gateway(&[&c]).proxy(ProxyAgent::new("far", "agent://c/worker"));
+    let (node, to) = start(node).await;
+    begin_text(to, FAR, "go").await;
+    eventually("it works there", || work.begun().len() == 3).await;
+    c.kill();
+    crate::client::within(node.stop()).await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use neuroflow::actors::limits::SOLE_IDLE;
 use neuroflow::actors::{LeaseError, TaskContext};
-use neuroflow::transport::{Authority, LinksConfig, Trust};
+use neuroflow::transport::{Authority, Links, LinksConfig, Trust};
 use neuroflow::{
     Agent, AgentError, AgentProfile, Answer, AnyAgent, Ask, BootError, Clock, Header, Incoming,
     LeasesConfig, Node, ProxyAgent, SoleAgent, Turn,
@@ -187,7 +187,7 @@ impl World {
 }
 
 fn links_up(node: &Node) -> usize {
-    let status = node.links().map(neuroflow::transport::Links::status).unwrap_or_default();
+    let status = node.links().map(Links::status).unwrap_or_default();
     status.iter().filter(|link| link.state == neuroflow::transport::LinkState::Up).count()
 }
 
@@ -214,7 +214,7 @@ async fn watch(nodes: &[Node], holder: &Node) -> JoinSet<Down> {
     }
     let holder = holder.links().expect("links").id();
     let stand = |node: &Node| {
-        let status = node.links().map(neuroflow::transport::Links::status).unwrap_or_default();
+        let status = node.links().map(Links::status).unwrap_or_default();
         status.iter().find(|link| link.node == holder).map_or(0, |link| link.open_calls)
     };
     until(|| nodes.iter().map(stand).sum::<usize>() == watches.len()).await;
@@ -331,7 +331,7 @@ async fn a_gateway_offers_them_as_its_own_and_finds_them_again_when_a_node_dies(
     let database = Cluster::start();
     let world = World::new();
     let mut nodes: Vec<Node> = world.three(&database.url()).await.into();
-    let seed = nodes[0].links().and_then(|links| links.local_address()).expect("an address");
+    let seed = nodes[0].links().and_then(Links::local_address).expect("an address");
     let gateway = Node::builder()
         .cluster(world.links("gateway").seed(seed))
         .proxy(ProxyAgent::new("books", "agent://*/ledger"))

@@ -36,7 +36,8 @@ impl Unread {
     /// Reads the rest, up to [`UNREAD_BYTES`] and for [`UNREAD_DEADLINE`]. A body that somebody still holds
     /// is left to them.
     pub(super) async fn discard(self, clock: &Clock) {
-        let rest = self.0.and_then(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let rest =
+            self.0.and_then(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner).take());
         let Some(rest) = rest else { return };
         let mut rest = Limited::new(rest, UNREAD_BYTES);
         let read = async { while let Some(Ok(_thrown_away)) = rest.frame().await {} };
