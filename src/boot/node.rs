@@ -1,0 +1,256 @@
+//! A running node, as its program has it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+#[cfg(feature = "mcp")]
+use neuroflow_actors::McpDoor;
+use neuroflow_actors::{
+    AgentCommand, Ask, Audit, GatewayAgent, Journal, ToolListing, ToolsCommand, Turn, follow,
+    list_tools,
+};
+use neuroflow_kernel::{
+    Address, CallError, Census, Header, Kernel, Parcel, Refusal, RemoteError, Request, StreamError,
+};
+use neuroflow_sandbox::SandboxCommand;
+use neuroflow_transport::Links;
+
+use super::NodeBuilder;
+use crate::outcome::{AskError, TaskOutcome};
+
+/// Time that the tool router gets to say what there is.
+const TOOLS_ANSWER: Duration = Duration::from_secs(5);
+
+/// A running node: kernel, agents, and the servers that were asked for.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use neuroflow::{AnyAgent, Echo, Node};
+/// let node = Node::builder().agent(AnyAgent::new(Echo)).start().await?;
+/// assert_eq!(node.ask("echo", "hello").await?.text(), "hello");
+/// node.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Node {
+    pub(super) kernel: Kernel,
+    pub(super) agents: Vec<GatewayAgent>,
+    pub(super) sandbox: Option<Address<SandboxCommand>>,
+    pub(super) tools: Address<ToolsCommand>,
+    #[cfg(feature = "mcp")]
+    pub(super) door: Option<McpDoor>,
+    pub(super) gateway: Option<SocketAddr>,
+    pub(super) links: Option<Links>,
+    pub(super) sole: Vec<(String, Address<Request<Ask>>)>,
+    pub(super) journal: Journal,
+    pub(super) audit: Audit,
+}
+
+impl Node {
+    /// A node without agents, sandbox or gateway.
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::new()
+    }
+
+    /// Asks an agent of this node, or `agent://<node or *>/<name>` of the cluster, and waits until its task has
+    /// ended, or waits for its client.
+    ///
+    /// # Errors
+    /// Says whether there is no such agent, or the request wasn't taken or answered.
+    pub async fn ask(&self, agent: &str, text: &str) -> Result<TaskOutcome, AskError> {
+        let turn = Turn::user(text);
+        self.ask_with(agent, Ask::new(turn), Header::new()).await
+    }
+
+    /// Asks an agent, here or on another node, with a header of the caller's, and waits until its task
+    /// has ended, or waits for its client: a request with the task's id goes on then. The header's deadline
+    /// ends the wait, not the task.
+    ///
+    /// # Errors
+    /// Says whether there is no such agent, or the request wasn't taken or answered.
+    pub async fn ask_with(
+        &self,
+        agent: &str,
+        ask: Ask,
+        header: Header,
+    ) -> Result<TaskOutcome, AskError> {
+        let far = match self.sole.iter().find(|(name, _)| name == agent) {
+            Some((_, sole)) => Some(sole.clone()),
+            None => agent.starts_with("agent://").then(|| self.resolve(agent)).transpose()?,
+        };
+        // Where a conversation goes is settled by its name, so the first request has to have one.
+        let ask = if far.is_some() { ask.named() } else { ask };
+        let near = if far.is_some() { None } else { Some(self.agent(agent)?) };
+        let parcel = Parcel::archive(&ask).map_err(AskError::Archive)?;
+        let request = |replies| Request { parcel, replies };
+        let asked = match (&far, near) {
+            (Some(far), _) => far.stream(header.clone(), request).await,
+            (None, Some(near)) => {
+                near.stream(header.clone(), |replies| AgentCommand::Ask(request(replies))).await
+            }
+            (None, None) => Err(Refusal::Stopped),
+        };
+        let mut events = asked.map_err(AskError::Refused)?;
+        let mut outcome = TaskOutcome::default();
+        let follow = async {
+            while !outcome.is_settled()
+                && let Some(event) = events.next().await
+            {
+                match event {
+                    Ok(event) => {
+                        outcome.fold(event.get());
+                        if let Some(refusal) = outcome.refused() {
+                            return Err(AskError::Declined(refusal));
+                        }
+                    }
+                    Err(StreamError::Lagged) if let Some(address) = near => {
+                        let task = outcome.task().to_owned();
+                        let followed = follow(address, header.clone(), &task, None, None).await;
+                        let Ok(Some((so_far, to_come))) = followed else {
+                            return Err(StreamError::Lagged.into());
+                        };
+                        events = to_come;
+                        outcome = TaskOutcome::default();
+                        for event in &so_far {
+                            outcome.fold(event.get());
+                        }
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
+        };
+        match header.deadline() {
+            Some(deadline) => match self.kernel.clock().before(deadline, follow).await {
+                Ok(followed) => followed.map(|()| outcome),
+                Err(elapsed) => Err(elapsed.into()),
+            },
+            None => follow.await.map(|()| outcome),
+        }
+    }
+
+    fn agent(&self, name: &str) -> Result<&Address<AgentCommand>, AskError> {
+        let found = self.agents.iter().find(|agent| agent.profile.name == name);
+        found.map(|agent| &agent.address).ok_or_else(|| AskError::UnknownAgent {
+            agent: name.to_owned(),
+            known: self.agents.iter().map(|agent| agent.profile.name.clone()).collect(),
+        })
+    }
+
+    /// The address of an agent by name: `agent://<node>/<name>`, where the node is another of the
+    /// cluster or this one.
+    ///
+    /// # Errors
+    /// Says that the text isn't of this form, that this node has no links, or no such agent.
+    pub fn resolve(&self, target: &str) -> Result<Address<Request<Ask>>, RemoteError> {
+        match &self.links {
+            Some(links) => links.resolve(target),
+            None => Err(RemoteError::Unsupported { target: target.to_owned() }),
+        }
+    }
+
+    /// The address of an agent wherever the placement puts it: the same key leads to the same node for as
+    /// long as that is there and takes work, then to the next. `agent://*/<name>` in
+    /// [`resolve`](Self::resolve) is the same with the conversation of each request as the key, and one of
+    /// its own for requests that name none.
+    ///
+    /// # Errors
+    /// Says that this node has no links, or that no node offers such an agent now.
+    pub fn resolve_for(
+        &self,
+        agent: &str,
+        key: &str,
+    ) -> Result<Address<Request<Ask>>, RemoteError> {
+        match &self.links {
+            Some(links) => links.resolve_for(agent, key.as_bytes()),
+            None => Err(RemoteError::Unsupported { target: format!("agent://*/{agent}") }),
+        }
+    }
+
+    /// The links to other nodes, if there are any.
+    pub fn links(&self) -> Option<&Links> {
+        self.links.as_ref()
+    }
+
+    /// The kernel: clock, tree, root supervisor.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// A view of the live tree.
+    pub fn census(&self) -> Census {
+        self.kernel.census()
+    }
+
+    /// The journal of the node's tasks, to be read.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// A capability to the sandbox, if there is one: the owner's, which can be narrowed.
+    pub fn sandbox(&self) -> Option<&Address<SandboxCommand>> {
+        self.sandbox.as_ref()
+    }
+
+    /// All tools of the node, by name: what agents bring, what is shared, and what MCP servers have
+    /// offered by now.
+    ///
+    /// # Errors
+    /// Says why the tool router doesn't answer.
+    pub async fn tools(&self) -> Result<Vec<ToolListing>, CallError> {
+        list_tools(&self.tools, Header::new().within(self.kernel.clock(), TOOLS_ANSWER)).await
+    }
+
+    /// What serves MCP clients over streams, if the node is to serve them.
+    #[cfg(feature = "mcp")]
+    pub fn mcp_door(&self) -> Option<&McpDoor> {
+        self.door.as_ref()
+    }
+
+    /// Where the gateway listens, if there is one.
+    pub fn gateway(&self) -> Option<SocketAddr> {
+        self.gateway
+    }
+
+    /// The way to the audit log, or to none.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Names of the agents, the gateway's root agent first.
+    pub fn agents(&self) -> impl Iterator<Item = &str> {
+        self.agents.iter().map(|agent| agent.profile.name.as_str())
+    }
+
+    /// A capability to an agent: to ask it, and to read and cancel its tasks.
+    pub fn address(&self, agent: &str) -> Option<&Address<AgentCommand>> {
+        self.agent(agent).ok()
+    }
+
+    /// Waits until the root supervisor has given up or the node was stopped.
+    pub async fn ended(&self) {
+        self.kernel.ended().await;
+    }
+
+    /// Stops everything in reverse start order; each server gets its own time to drain.
+    pub async fn stop(&self) {
+        self.say_farewell();
+        self.kernel.stop().await;
+    }
+
+    /// Like [`stop`](Self::stop), and ends what is left after `deadline`. Says whether nothing was.
+    pub async fn stop_within(&self, deadline: Duration) -> bool {
+        self.say_farewell();
+        self.kernel.stop_within(deadline).await
+    }
+
+    /// Other nodes ask elsewhere from here on, while the gateway brings what it has begun to its end.
+    fn say_farewell(&self) {
+        if let Some(links) = &self.links {
+            links.set_draining(true);
+            links.drain();
+        }
+    }
+}
