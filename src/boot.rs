@@ -14,22 +14,23 @@ mod members;
 mod node;
 mod proxy;
 mod sole;
+mod way;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_actors::{
-    ASK, Access, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Ask, Audit,
-    AuditedCells, CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
-    JournalServer, MakeServer, OpenedJournal, PushCommand, PushJournal, PushOptions, PythonTool,
-    READ, READ_LOG, SoleAgent, ToolEntry, ToolGrant, ToolServer, ToolsCommand, access_child,
-    audit_child, gateway_child, push_child,
+    ASK, Access, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Audit, AuditedCells,
+    CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig, JournalServer,
+    MakeServer, OpenedJournal, PushCommand, PushJournal, PushOptions, PythonTool, READ, READ_LOG,
+    SoleAgent, ToolEntry, ToolGrant, ToolServer, ToolsCommand, access_child, audit_child,
+    gateway_child, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpDoor, McpExec, McpPrograms, McpSource};
 use neuroflow_kernel::{
-    Address, ChildSpec, Intensity, Kernel, Request, Restart, RestartPolicy, Restriction, Supervisor,
+    Address, ChildSpec, Intensity, Kernel, Restart, RestartPolicy, Restriction, Supervisor,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_sandbox::Level;
@@ -44,6 +45,7 @@ pub use self::mcp::McpServer;
 use self::members::AuditedMembers;
 pub use self::node::Node;
 pub use self::proxy::ProxyAgent;
+use self::way::FarWay;
 
 /// A restart every ten seconds on average is a fault to live with; more is one to be told of.
 const ROOT_INTENSITY: Intensity = Intensity { restarts: 6, within: Duration::from_mins(1) };
@@ -344,7 +346,7 @@ struct Parts {
     door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
     links: Option<Links>,
-    sole: Vec<(String, Address<Request<Ask>>)>,
+    sole: Vec<(String, FarWay)>,
     journal: Journal,
 }
 

@@ -6,17 +6,21 @@ use std::time::Duration;
 #[cfg(feature = "mcp")]
 use neuroflow_actors::McpDoor;
 use neuroflow_actors::{
-    AgentCommand, Ask, Audit, GatewayAgent, Journal, ToolListing, ToolsCommand, Turn, follow,
+    AgentCommand, Ask, Audit, GatewayAgent, Journal, TaskEvent, ToolListing, ToolsCommand, Turn,
     list_tools,
 };
 use neuroflow_kernel::{
-    Address, CallError, Census, Header, Kernel, Parcel, Refusal, RemoteError, Request, StreamError,
+    Address, CallError, Census, Header, Kernel, Parcel, RemoteError, Request, StreamError,
 };
 use neuroflow_sandbox::SandboxCommand;
 use neuroflow_transport::Links;
 
 use super::NodeBuilder;
+use super::way::{FarWay, Known, Way};
 use crate::outcome::{AskError, TaskOutcome};
+
+/// How often in a row a task is followed anew that tells more than fits, without a word of it being heard.
+const FOLLOW_TRIES: u32 = 3;
 
 /// Time that the tool router gets to say what there is.
 const TOOLS_ANSWER: Duration = Duration::from_secs(5);
@@ -43,7 +47,7 @@ pub struct Node {
     pub(super) door: Option<McpDoor>,
     pub(super) gateway: Option<SocketAddr>,
     pub(super) links: Option<Links>,
-    pub(super) sole: Vec<(String, Address<Request<Ask>>)>,
+    pub(super) sole: Vec<(String, FarWay)>,
     pub(super) journal: Journal,
     pub(super) audit: Audit,
 }
@@ -76,45 +80,31 @@ impl Node {
         ask: Ask,
         header: Header,
     ) -> Result<TaskOutcome, AskError> {
-        let far = match self.sole.iter().find(|(name, _)| name == agent) {
-            Some((_, sole)) => Some(sole.clone()),
-            None => agent.starts_with("agent://").then(|| self.resolve(agent)).transpose()?,
-        };
+        let way = self.way(agent)?;
         // Where a conversation goes is settled by its name, so the first request has to have one.
-        let ask = if far.is_some() { ask.named() } else { ask };
-        let near = if far.is_some() { None } else { Some(self.agent(agent)?) };
+        let ask = if matches!(way, Way::Far(_)) { ask.named() } else { ask };
         let parcel = Parcel::archive(&ask).map_err(AskError::Archive)?;
-        let request = |replies| Request { parcel, replies };
-        let asked = match (&far, near) {
-            (Some(far), _) => far.stream(header.clone(), request).await,
-            (None, Some(near)) => {
-                near.stream(header.clone(), |replies| AgentCommand::Ask(request(replies))).await
-            }
-            (None, None) => Err(Refusal::Stopped),
-        };
+        let asked = way.ask(header.clone(), parcel).await;
         let mut events = asked.map_err(AskError::Refused)?;
-        let mut outcome = TaskOutcome::default();
+        let (mut outcome, mut known, mut lagged) = (TaskOutcome::default(), Known::default(), 0);
         let follow = async {
             while !outcome.is_settled()
                 && let Some(event) = events.next().await
             {
                 match event {
                     Ok(event) => {
-                        outcome.fold(event.get());
-                        if let Some(refusal) = outcome.refused() {
-                            return Err(AskError::Declined(refusal));
-                        }
+                        lagged = 0;
+                        hear(&event, &mut known, &mut outcome)?;
                     }
-                    Err(StreamError::Lagged) if let Some(address) = near => {
-                        let task = outcome.task().to_owned();
-                        let followed = follow(address, header.clone(), &task, None, None).await;
-                        let Ok(Some((so_far, to_come))) = followed else {
-                            return Err(StreamError::Lagged.into());
-                        };
+                    // More was told than waits in a stream. Whoever has the task has all of it.
+                    Err(StreamError::Lagged) if lagged < FOLLOW_TRIES => {
+                        lagged += 1;
+                        let caller = ask.caller.as_deref();
+                        let followed = way.follow(header.clone(), &known, caller).await;
+                        let (so_far, to_come) = followed.ok_or(StreamError::Lagged)?;
                         events = to_come;
-                        outcome = TaskOutcome::default();
                         for event in &so_far {
-                            outcome.fold(event.get());
+                            hear(event, &mut known, &mut outcome)?;
                         }
                     }
                     Err(error) => return Err(error.into()),
@@ -129,6 +119,20 @@ impl Node {
             },
             None => follow.await.map(|()| outcome),
         }
+    }
+
+    /// The way to an agent of this node, or of the cluster.
+    fn way(&self, agent: &str) -> Result<Way<'_>, AskError> {
+        if let Some((_, far)) = self.sole.iter().find(|(name, _)| name == agent) {
+            return Ok(Way::Far(far.clone()));
+        }
+        if !agent.starts_with("agent://") {
+            return self.agent(agent).map(Way::Near);
+        }
+        let Some(links) = &self.links else {
+            return Err(RemoteError::Unsupported { target: agent.to_owned() }.into());
+        };
+        Ok(Way::Far(FarWay { asks: links.resolve(agent)?, orders: links.resolve(agent).ok() }))
     }
 
     fn agent(&self, name: &str) -> Result<&Address<AgentCommand>, AskError> {
@@ -253,4 +257,15 @@ impl Node {
             links.drain();
         }
     }
+}
+
+/// Takes an event of a task in.
+fn hear(
+    event: &Parcel<TaskEvent>,
+    known: &mut Known,
+    outcome: &mut TaskOutcome,
+) -> Result<(), AskError> {
+    known.note(event);
+    outcome.fold(event.get());
+    outcome.refused().map_or(Ok(()), |refusal| Err(AskError::Declined(refusal)))
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use neuroflow_actors::{
-    ASK, Ask, CANCEL, Far, Leases, LeasesConfig, MakeServer, READ, SoleAgent, SoleCommand,
-    SoleParts, sole_child,
+    ASK, CANCEL, Far, Leases, LeasesConfig, MakeServer, READ, SoleAgent, SoleCommand, SoleParts,
+    sole_child,
 };
-use neuroflow_kernel::{Address, Kernel, Request, Restart, Restriction, Supervisor};
+use neuroflow_kernel::{Kernel, Restart, Restriction, Supervisor};
 use neuroflow_transport::{Allowed, Links};
 
 use super::BootError;
 use super::proxy::way;
+use super::way::FarWay;
 
 /// Starts them below the other agents, and offers them to other nodes by their names.
 pub(super) async fn start(
@@ -19,7 +20,7 @@ pub(super) async fn start(
     links: Option<&Links>,
     supervisor: &Supervisor,
     kernel: &Kernel,
-) -> Result<Vec<(String, Address<Request<Ask>>)>, BootError> {
+) -> Result<Vec<(String, FarWay)>, BootError> {
     let Some((first, _)) = agents.first() else { return Ok(Vec::new()) };
     let Some(links) = links else {
         return Err(BootError::Alone { agent: first.agent().profile().name });
@@ -53,9 +54,9 @@ pub(super) async fn start(
             }
             None => links.export(&profile.name, asked.clone(), Allowed::Everyone)?,
         }
-        links.export_beside(&profile.name, ordered)?;
+        links.export_beside(&profile.name, ordered.clone())?;
         links.describe(&profile.name, profile.skills.iter().map(|it| it.id.clone()).collect());
-        started.push((profile.name, asked));
+        started.push((profile.name, FarWay { asks: asked, orders: Some(ordered) }));
     }
     Ok(started)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use neuroflow::transport::{Authority, LinkState, LinksConfig, Trust};
-use neuroflow::{AnyAgent, AskError, Clock, Echo, Node, TaskState};
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Artifact, AskError, Clock, Echo, Node, TaskState};
 
 use crate::support::loopback;
 
@@ -41,6 +41,32 @@ async fn an_agent_on_another_node_is_asked_like_one_of_this_node() {
     let gone = a.ask("agent://b/echo", "?").await;
     assert!(matches!(gone, Err(AskError::Refused(_))), "{gone:?}");
     a.stop().await;
+}
+
+/// It says more at once than waits in a stream, here or over a link.
+#[tokio::test]
+async fn who_asks_an_agent_that_says_much_at_once_gets_its_whole_answer() {
+    const MANY: usize = 1_000;
+    let talker = || {
+        AgentBuilder::new("talker", "Talks.").on_ask(|ask, context| async move {
+            for number in 0..MANY {
+                context.produce(Artifact::text(number.to_string(), "a")).await?;
+            }
+            Ok(Answer::text(ask.text()))
+        })
+    };
+    let authority = Authority::create("test", Clock::system().wall()).expect("an authority");
+    let a = Node::builder().agent(talker()).cluster(links(&authority, "a"));
+    let b = Node::builder().agent(talker()).cluster(links(&authority, "b"));
+    let (a, b) = (a.start().await.expect("a starts"), b.start().await.expect("b starts"));
+    let (here, there) = (a.links().expect("links"), b.links().expect("links"));
+    here.try_dial(there.local_address().expect("it listens")).await.expect("a link");
+    for target in ["talker", "agent://a/talker", "agent://b/talker", "agent://*/talker"] {
+        let outcome = a.ask(target, "z").await.expect("an answer");
+        assert_eq!(outcome.text(), format!("{}z", "a".repeat(MANY)), "{target}");
+    }
+    a.stop().await;
+    b.stop().await;
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
-//! What is left of a request's body when its answer is there. Of HTTP/1.1 the library closes a connection
+//! A request's body that nobody has read when its answer is there. Of HTTP/1.1 the library closes a connection
 //! whose request wasn't read to the end; a client that is still sending it then may lose the answer to the
-//! reset that follows. So a short rest is waited for, and what was sent in vain is thrown away: as RFC 9112
+//! reset that follows. So a short body is waited for, and what was sent in vain is thrown away: as RFC 9112
 //! section 9.6 has a server do before it closes, and here the connection goes on.
 
 use std::pin::Pin;
@@ -25,16 +25,17 @@ pub(super) fn kept(head: &Parts, body: Body) -> (Body, Unread) {
         return (body, Unread(None));
     }
     let rest = Arc::<Mutex<Option<Body>>>::default();
-    let kept = Kept { body: Some(body), rest: Arc::clone(&rest) };
+    let kept = Kept { body: Some(body), rest: Some(Arc::clone(&rest)) };
     (Body::new(kept), Unread(Some(rest)))
 }
 
-/// A body that nobody may have read to its end.
+/// A body that nobody may have begun to read. Whoever has, and didn't come to its end, knows why: it's too long,
+/// or late.
 pub(super) struct Unread(Option<Arc<Mutex<Option<Body>>>>);
 
 impl Unread {
-    /// Reads the rest, up to [`UNREAD_BYTES`] and for [`UNREAD_DEADLINE`]. A body that somebody still holds
-    /// is left to them.
+    /// Reads it, up to [`UNREAD_BYTES`] and for [`UNREAD_DEADLINE`]. A body that somebody still holds is left
+    /// to them.
     pub(super) async fn discard(self, clock: &Clock) {
         let rest =
             self.0.and_then(|rest| rest.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -46,9 +47,10 @@ impl Unread {
 }
 
 struct Kept {
-    /// Until its end, or an error.
+    /// Taken when this is dropped.
     body: Option<Body>,
-    rest: Arc<Mutex<Option<Body>>>,
+    /// Where it goes then, until somebody begins to read it.
+    rest: Option<Arc<Mutex<Option<Body>>>>,
 }
 
 impl HttpBody for Kept {
@@ -59,12 +61,11 @@ impl HttpBody for Kept {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let polled = Pin::new(body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
-            self.body = None;
+        self.rest = None;
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
         }
-        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -78,8 +79,8 @@ impl HttpBody for Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        if let Some(rest) = self.rest.take() {
+            *rest.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
         }
     }
 }
