@@ -120,7 +120,7 @@ impl NodeBuilder {
     }
 
     /// Serves MCP clients: over HTTP at the gateway's `/mcp`, and over streams through
-    /// [`Node::mcp_door`].
+    /// [`Node::mcp_door`](super::Node::mcp_door).
     #[cfg(feature = "mcp")]
     #[must_use]
     pub fn mcp_server(mut self, server: McpServer) -> Self {
