@@ -12,6 +12,9 @@ use neuroflow_kernel::{Elapsed, ParcelError, Refusal, RemoteError, StreamError};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskOutcome {
     task: String,
+    context: String,
+    /// Of the last event.
+    generation: u64,
     state: Option<TaskState>,
     texts: Vec<String>,
     json: Vec<String>,
@@ -23,7 +26,9 @@ impl TaskOutcome {
     pub(crate) fn fold(&mut self, event: &ArchivedTaskEvent) {
         if self.task.is_empty() {
             event.task.as_str().clone_into(&mut self.task);
+            event.context.as_str().clone_into(&mut self.context);
         }
+        self.generation = self.generation.max(event.generation.to_native());
         match &event.change {
             ArchivedChange::Accepted { .. } | ArchivedChange::Continued { .. } => {}
             ArchivedChange::Refused(refusal) => self.refused = Some(refusal.into()),
@@ -51,6 +56,16 @@ impl TaskOutcome {
     /// Whether there is nothing more to wait for, until the client says something.
     pub(crate) fn is_settled(&self) -> bool {
         self.state.is_some_and(|state| state.is_terminal() || state.is_interrupted())
+    }
+
+    /// The task's conversation.
+    pub(crate) fn context(&self) -> &str {
+        &self.context
+    }
+
+    /// Of the last event that is taken in.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Why there is no task.

@@ -16,7 +16,7 @@ use neuroflow_sandbox::SandboxCommand;
 use neuroflow_transport::Links;
 
 use super::NodeBuilder;
-use super::way::{FarWay, Known, Way};
+use super::way::{FarWay, Way};
 use crate::outcome::{AskError, TaskOutcome};
 
 /// How often in a row a task is followed anew that tells more than fits, without a word of it being heard.
@@ -86,7 +86,7 @@ impl Node {
         let parcel = Parcel::archive(&ask).map_err(AskError::Archive)?;
         let asked = way.ask(header.clone(), parcel).await;
         let mut events = asked.map_err(AskError::Refused)?;
-        let (mut outcome, mut known, mut lagged) = (TaskOutcome::default(), Known::default(), 0);
+        let (mut outcome, mut lagged) = (TaskOutcome::default(), 0);
         let follow = async {
             while !outcome.is_settled()
                 && let Some(event) = events.next().await
@@ -94,17 +94,17 @@ impl Node {
                 match event {
                     Ok(event) => {
                         lagged = 0;
-                        hear(&event, &mut known, &mut outcome)?;
+                        hear(&event, &mut outcome)?;
                     }
                     // More was told than waits in a stream. Whoever has the task has all of it.
                     Err(StreamError::Lagged) if lagged < FOLLOW_TRIES => {
                         lagged += 1;
                         let caller = ask.caller.as_deref();
-                        let followed = way.follow(header.clone(), &known, caller).await;
+                        let followed = way.follow(header.clone(), &outcome, caller).await;
                         let (so_far, to_come) = followed.ok_or(StreamError::Lagged)?;
                         events = to_come;
                         for event in &so_far {
-                            hear(event, &mut known, &mut outcome)?;
+                            hear(event, &mut outcome)?;
                         }
                     }
                     Err(error) => return Err(error.into()),
@@ -260,12 +260,7 @@ impl Node {
 }
 
 /// Takes an event of a task in.
-fn hear(
-    event: &Parcel<TaskEvent>,
-    known: &mut Known,
-    outcome: &mut TaskOutcome,
-) -> Result<(), AskError> {
-    known.note(event);
+fn hear(event: &Parcel<TaskEvent>, outcome: &mut TaskOutcome) -> Result<(), AskError> {
     outcome.fold(event.get());
     outcome.refused().map_or(Ok(()), |refusal| Err(AskError::Declined(refusal)))
 }

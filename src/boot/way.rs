@@ -3,6 +3,8 @@
 use neuroflow_actors::{AgentCommand, Ask, TaskEvent, TaskEvents, TaskOrder, TaskWish, follow};
 use neuroflow_kernel::{Address, Header, Parcel, Refusal, ReplyStream, Request};
 
+use crate::outcome::TaskOutcome;
+
 /// What is told of a task.
 pub(super) type Events = ReplyStream<Parcel<TaskEvent>>;
 
@@ -23,26 +25,6 @@ pub(super) struct FarWay {
     pub(super) orders: Option<Address<Request<TaskOrder>>>,
 }
 
-/// How much of a task is known.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    task: String,
-    context: String,
-    generation: u64,
-}
-
-impl Known {
-    /// Takes note of an event.
-    pub(super) fn note(&mut self, event: &Parcel<TaskEvent>) {
-        let event = event.get();
-        if self.task.is_empty() {
-            event.task.as_str().clone_into(&mut self.task);
-            event.context.as_str().clone_into(&mut self.context);
-        }
-        self.generation = self.generation.max(event.generation.to_native());
-    }
-}
-
 impl Way<'_> {
     /// Sends a request.
     pub(super) async fn ask(&self, header: Header, parcel: Parcel<Ask>) -> Result<Events, Refusal> {
@@ -59,16 +41,19 @@ impl Way<'_> {
     pub(super) async fn follow(
         &self,
         header: Header,
-        known: &Known,
+        known: &TaskOutcome,
         caller: Option<&str>,
     ) -> Option<(TaskEvents, Events)> {
-        let Known { task, context, generation: after } = known;
+        let (task, after) = (known.task(), known.generation());
         match self {
-            Self::Near(agent) => follow(agent, header, task, caller, Some(*after)).await.ok()?,
+            Self::Near(agent) => follow(agent, header, task, caller, Some(after)).await.ok()?,
             Self::Far(far) => {
-                let (task, context) = (task.clone(), context.clone());
-                let wish = TaskWish::Follow { after: *after };
-                let order = TaskOrder { task, context, caller: caller.map(str::to_owned), wish };
+                let order = TaskOrder {
+                    task: task.to_owned(),
+                    context: known.context().to_owned(),
+                    caller: caller.map(str::to_owned),
+                    wish: TaskWish::Follow { after },
+                };
                 let parcel = Parcel::archive(&order).ok()?;
                 let orders = far.orders.as_ref()?;
                 let to_come = orders.stream(header, |replies| Request { parcel, replies }).await;

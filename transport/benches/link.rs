@@ -3,9 +3,9 @@
 //!
 //! Both ends are pinned with `taskset`, once to one core and once to two, and have a runtime of one
 //! thread. `NEUROFLOW_BENCH_SECONDS` sets the time of each measurement (2), `NEUROFLOW_BENCH_LINKS` the number
-//! of idle links (64), `NEUROFLOW_BENCH_PEERS` and
-//! `NEUROFLOW_BENCH_ONLY` choose peers (`udp,tls,grpc,link,ractor,erl`) and a link's measurements
-//! (`one,many,small,large,behind,idle`), `NEUROFLOW_BENCH_CORES` the placement (`one,two`).
+//! of idle links (64), `NEUROFLOW_BENCH_PEERS` and `NEUROFLOW_BENCH_ONLY` choose peers
+//! (`udp,tls,grpc,link,ractor,erl`) and a link's measurements (`one,many,small,large,behind,idle`),
+//! `NEUROFLOW_BENCH_CORES` the placement (`one,two`).
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
@@ -13,6 +13,8 @@
     reason = "a benchmark starts processes, reads the machine's clock, prints, and may fail"
 )]
 
+#[path = "link/actors.rs"]
+mod actors;
 #[path = "link/grpc.rs"]
 mod grpc;
 
@@ -172,10 +174,10 @@ fn compare() {
             ended(kind, serving, measuring);
         }
         if is_peer("ractor") {
-            ractor_cluster(cores);
+            actors::ractor_cluster(cores);
         }
         if is_peer("erl") {
-            erlang(cores);
+            actors::erlang(cores);
         }
     }
 }
@@ -194,73 +196,12 @@ fn lines(child: &mut Child) -> impl Iterator<Item = String> + use<> {
     BufReader::new(output).lines().map_while(Result::ok)
 }
 
-/// Actors of `ractor_cluster`, if `tools/setup bench` has built the program in `benches/ractor_cluster`.
-fn ractor_cluster(cores: [&str; 2]) {
-    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools/bin/ractor-cluster-peer");
-    let start = |core: &str, arguments: &[&str]| {
-        Command::new("taskset")
-            .args(["-c", core, program])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("taskset is there")
-    };
-    if !std::path::Path::new(program).exists() {
-        println!("  ractor isn't installed: tools/setup bench");
-        return;
-    }
-    let mut serving = start(cores[1], &["serve"]);
-    let address = lines(&mut serving).next().expect("the server says where it is");
-    let mut measuring = start(cores[0], &["measure", &address]);
-    for line in lines(&mut measuring) {
-        println!("  ractor {line}");
-    }
-    ended("ractor", serving, measuring);
-}
-
 /// Ends the server of one kind, whose measurements must have come to their end.
 fn ended(kind: &str, mut serving: Child, mut measuring: Child) {
     let status = measuring.wait().expect("it's a child");
     let _killed = serving.kill();
     let _ended = serving.wait();
     assert!(status.success(), "{kind}: {status}");
-}
-
-/// `gen_server:call` between two Erlang nodes, if there is an `erl`.
-fn erlang(cores: [&str; 2]) {
-    const SERVER: &str = "\
-        register(echo, spawn(fun() -> F = fun(F) -> receive {'$gen_call', {P, T}, M} -> \
-        P ! {T, M}, F(F) end end, F(F) end)), io:format(\"up~n\").";
-    const CLIENT: &str = "\
-        pong = net_adm:ping('bench_server@127.0.0.1'), M = binary:copy(<<7>>, 256), \
-        Call = fun() -> gen_server:call({echo, 'bench_server@127.0.0.1'}, M) end, \
-        [Call() || _ <- lists:seq(1, 2000)], \
-        Times = lists:sort([element(1, timer:tc(Call)) || _ <- lists:seq(1, 20000)]), \
-        io:format(\"ask 256 B, one in flight  p50 ~p us  p99 ~p us~n\", \
-        [lists:nth(10000, Times), lists:nth(19800, Times)]), Me = self(), N = 3000, \
-        {T, _} = timer:tc(fun() -> [spawn(fun() -> [Call() || _ <- lists:seq(1, N)], Me ! done end) \
-        || _ <- lists:seq(1, 64)], [receive done -> ok end || _ <- lists:seq(1, 64)] end), \
-        io:format(\"ask 256 B, 64 in flight  ~p/s~n\", [round(64 * N / T * 1000000)]), halt().";
-    let start = |core: &str, name: &str, code: &str| {
-        Command::new("taskset")
-            .args(["-c", core, "erl", "-noinput", "-name", name, "-setcookie", "bench", "-eval"])
-            .arg(code)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("taskset is there")
-    };
-    if Command::new("erl").args(["-noshell", "-eval", "halt()."]).status().is_err() {
-        println!("  erl   isn't installed");
-        return;
-    }
-    let mut server = start(cores[1], "bench_server@127.0.0.1", SERVER);
-    let _up = lines(&mut server).next();
-    let mut client = start(cores[0], "bench_client@127.0.0.1", CLIENT);
-    for line in lines(&mut client) {
-        println!("  erl   {line}");
-    }
-    ended("erl", server, client);
 }
 
 fn environment(name: &str) -> String {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use neuroflow_kernel::{
-    Actor, Address, AskError, Budget, ChildSpec, Clock, Context, Denied, Grant, Header, Moment,
-    Parcel, RawParcel, RawReplies, Refusal, RemoteError, RemotePort, RemoteTarget, Request,
+    Actor, Address, AskError, Budget, ChildSpec, Chosen, Clock, Context, Denied, Grant, Header,
+    Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError, RemotePort, RemoteTarget, Request,
     Restriction, StreamError, TraceContext, WireMessage, WireRequest, limits,
 };
 use tokio::sync::{Notify, Semaphore};
@@ -365,4 +365,111 @@ async fn who_wants_no_reply_has_none_to_drop() {
         settle().await;
         assert!(!cluster.there.log.has("the caller went"));
     }
+}
+
+/// What belongs to a node, which the port is to find out.
+#[derive(rkyv::Archive, rkyv::Serialize)]
+struct Errand {
+    node: String,
+}
+
+impl WireMessage for Errand {
+    const NAME: &'static str = "test.errand";
+    const VERSION: u16 = 1;
+}
+
+impl WireRequest for Errand {
+    type Reply = Number;
+
+    fn affinity(errand: &ArchivedErrand) -> Option<&str> {
+        Some(&errand.node)
+    }
+}
+
+/// A link to each node, without room at first.
+struct Fork {
+    clock: Clock,
+    open: Mutex<Vec<String>>,
+    changed: Notify,
+    sent: Mutex<Vec<String>>,
+}
+
+impl Fork {
+    fn is_open(&self, target: &RemoteTarget) -> bool {
+        self.open.lock().unwrap().iter().any(|node| target.node() == Some(node))
+    }
+
+    fn open(&self, node: &str) {
+        self.open.lock().unwrap().push(node.to_owned());
+        self.changed.notify_waiters();
+    }
+}
+
+impl RemotePort for Fork {
+    fn choose(&self, target: &RemoteTarget, affinity: Option<&str>) -> Option<Chosen> {
+        affinity.map(|node| Chosen::There(target.clone().on_node(node)))
+    }
+
+    fn send(
+        &self,
+        target: &RemoteTarget,
+        _: &Header,
+        _: Option<&Arc<Grant>>,
+        _: RawParcel,
+        _: Arc<dyn RawReplies>,
+        _: Moment,
+    ) -> Result<(), RemoteError> {
+        let name = target.to_string();
+        if !self.is_open(target) {
+            return Err(RemoteError::Saturated { target: name });
+        }
+        self.sent.lock().unwrap().push(name);
+        Ok(())
+    }
+
+    fn ready<'a>(
+        &'a self,
+        target: &'a RemoteTarget,
+        _bytes: usize,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            while !self.is_open(target) {
+                self.changed.notified().await;
+            }
+        })
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+#[tokio::test]
+async fn each_message_waits_for_the_link_that_is_chosen_for_it() {
+    let world = World::new().await;
+    let port = Arc::new(Fork {
+        clock: world.kernel.clock().clone(),
+        open: Mutex::default(),
+        changed: Notify::new(),
+        sent: Mutex::default(),
+    });
+    let target: RemoteTarget = "agent://*/counter".parse().unwrap();
+    let address = Address::remote(Arc::clone(&port) as Arc<dyn RemotePort>, target);
+    let mut sending = tokio::task::JoinSet::new();
+    for node in ["a", "b", "a"] {
+        let address = address.clone();
+        let errand = Errand { node: node.to_owned() };
+        sending.spawn(async move { address.notify(Header::new(), &errand).await });
+    }
+    settle().await;
+    assert!(port.sent.lock().unwrap().is_empty());
+    port.open("b");
+    soon(sending.join_next()).await.unwrap().unwrap().unwrap();
+    settle().await;
+    assert_eq!(*port.sent.lock().unwrap(), ["agent://b/counter"], "the others wait on");
+    port.open("a");
+    for sent in soon(sending.join_all()).await {
+        sent.unwrap();
+    }
+    assert_eq!(port.sent.lock().unwrap()[1..], ["agent://a/counter"; 2]);
 }

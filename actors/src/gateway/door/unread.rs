@@ -3,6 +3,7 @@
 //! reset that follows. So a short body is waited for, and what was sent in vain is thrown away: as RFC 9112
 //! section 9.6 has a server do before it closes, and here the connection goes on.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -25,7 +26,7 @@ pub(super) fn kept(head: &Parts, body: Body) -> (Body, Unread) {
         return (body, Unread(None));
     }
     let rest = Arc::<Mutex<Option<Body>>>::default();
-    let kept = Kept { body: Some(body), rest: Some(Arc::clone(&rest)) };
+    let kept = Kept { body, rest: Some(Arc::clone(&rest)) };
     (Body::new(kept), Unread(Some(rest)))
 }
 
@@ -47,9 +48,8 @@ impl Unread {
 }
 
 struct Kept {
-    /// Taken when this is dropped.
-    body: Option<Body>,
-    /// Where it goes then, until somebody begins to read it.
+    body: Body,
+    /// Where the body goes when this is dropped, until somebody begins to read it.
     rest: Option<Arc<Mutex<Option<Body>>>>,
 }
 
@@ -62,25 +62,23 @@ impl HttpBody for Kept {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         self.rest = None;
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        self.body.size_hint()
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
         if let Some(rest) = self.rest.take() {
-            *rest.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
+            let body = mem::take(&mut self.body);
+            *rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         }
     }
 }
