@@ -197,11 +197,16 @@ impl<M: Message> Address<M> {
         Ok(stream)
     }
 
-    /// A narrower capability to the same actor.
+    /// A narrower capability to the same actor. What it gives up holds for a remote actor, too, as far as
+    /// that can be seen where it's sent from.
     ///
     /// # Errors
-    /// [`AttenuateError::TooDeep`] if the chain of derivations is at its limit.
+    /// [`AttenuateError::TooDeep`] if the chain of derivations is at its limit,
+    /// [`AttenuateError::Unreadable`] for a policy if the actor is a remote one.
     pub fn attenuate(&self, restriction: Restriction) -> Result<Self, AttenuateError> {
+        if restriction.has_policy() && matches!(self.route, Route::Remote(_)) {
+            return Err(AttenuateError::Unreadable);
+        }
         let grant = Grant::derive(self.grant.as_ref(), restriction)?;
         Ok(Self { route: self.route.clone(), grant: Some(grant) })
     }
@@ -392,7 +397,7 @@ impl<M: Message> Address<M> {
                 return Err(Unsent { header, message, reason: target.absence(), near: None });
             }
             Target::Remote(route) => {
-                let sent = route.try_send(header.clone(), self.grant.as_ref(), message, now());
+                let sent = route.try_send(header.clone(), message, now());
                 return sent.map_err(|Untaken { message, reason, near }| Unsent {
                     header,
                     message,

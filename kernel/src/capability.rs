@@ -115,12 +115,17 @@ impl Restriction {
         self
     }
 
-    /// Ties a policy to the capability, for the receiving actor to read. The policy nearest to the
-    /// root wins, so that a holder can't loosen what was tied on before.
+    /// Ties a policy to the capability, for the receiving actor to read: a value of this process, so no
+    /// remote actor can. The policy nearest to the root wins, so that a holder can't loosen what was tied
+    /// on before.
     #[must_use]
     pub fn policy<P: Any + Send + Sync>(mut self, policy: P) -> Self {
         self.policy = Some(Arc::new(policy));
         self
+    }
+
+    pub(crate) fn has_policy(&self) -> bool {
+        self.policy.is_some()
     }
 }
 
@@ -303,6 +308,9 @@ pub enum AttenuateError {
     /// The owner's full address can't be revoked, only what was derived from it.
     #[error("only a derived capability can be revoked")]
     OwnersOwn,
+    /// A remote actor would never see the policy, and do what it forbids.
+    #[error("a remote actor can't read a policy; tie it to the actor's address on its own node")]
+    Unreadable,
 }
 
 #[cfg(test)]

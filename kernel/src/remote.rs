@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::address::{Address, Refusal, SendError};
-use crate::capability::Grant;
 use crate::clock::{Clock, Moment};
 use crate::header::Header;
 use crate::id::Generation;
@@ -138,8 +137,9 @@ pub trait RemotePort: Send + Sync + 'static {
     /// message, which counts it where `send` doesn't see it.
     fn stays(&self) {}
 
-    /// Puts a request on the wire if the link's credit allows it now. `now` is this moment: whoever
-    /// sends has looked at the clock already, which costs as much as a frame's header.
+    /// Puts a request on the wire if the link's credit allows it now. The sender's capability was checked
+    /// before, and its budget is in the header. `now` is this moment: whoever sends has looked at the clock
+    /// already, which costs as much as a frame's header.
     ///
     /// # Errors
     /// Drops `replies` and says why: whoever keeps them has taken the request.
@@ -147,7 +147,6 @@ pub trait RemotePort: Send + Sync + 'static {
         &self,
         target: &RemoteTarget,
         header: &Header,
-        grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
         now: Moment,
@@ -291,13 +290,7 @@ pub(crate) struct Untaken<M> {
 
 /// A typed way to a remote actor.
 pub(crate) trait RemoteRoute<M>: Send + Sync {
-    fn try_send(
-        &self,
-        header: Header,
-        grant: Option<&Arc<Grant>>,
-        message: M,
-        now: Moment,
-    ) -> Result<(), Untaken<M>>;
+    fn try_send(&self, header: Header, message: M, now: Moment) -> Result<(), Untaken<M>>;
     /// Waits until sending this message is worth another try.
     fn ready<'a>(&'a self, message: &M) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
     fn down<'a>(&'a self) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>>;
@@ -331,7 +324,6 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
     fn try_send(
         &self,
         header: Header,
-        grant: Option<&Arc<Grant>>,
         message: Request<W>,
         now: Moment,
     ) -> Result<(), Untaken<Request<W>>> {
@@ -349,7 +341,7 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         if !replies.is_heard() {
             let nobody = Arc::clone(&self.nobody) as Arc<dyn RawReplies>;
             let raw = parcel.as_raw().clone();
-            let sent = self.port.send(target, &header, grant, raw, nobody, now);
+            let sent = self.port.send(target, &header, raw, nobody, now);
             return sent.map_err(|error| Untaken {
                 message: Request { parcel, replies },
                 reason: refusal(error),
@@ -358,7 +350,7 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         }
         let replies = Arc::new(TypedReplies::<W::Reply>(replies));
         let raw = Arc::clone(&replies) as Arc<dyn RawReplies>;
-        match self.port.send(target, &header, grant, parcel.as_raw().clone(), raw, now) {
+        match self.port.send(target, &header, parcel.as_raw().clone(), raw, now) {
             Ok(()) => Ok(()),
             Err(error) => {
                 let reason = refusal(error);

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, Clock, Down, Fall, Generation, Grant, Header, Moment, RawParcel, RawReplies,
-    RemoteError, RemotePort, RemoteTarget, Request, WireRequest,
+    Address, Clock, Down, Fall, Generation, Header, Moment, RawParcel, RawReplies, RemoteError,
+    RemotePort, RemoteTarget, Request, WireRequest,
 };
 
 use crate::endpoint::Links;
@@ -22,7 +22,6 @@ impl RemotePort for Incarnation {
         &self,
         target: &RemoteTarget,
         header: &Header,
-        _grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
         now: Moment,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Clock, Grant, Header, Moment, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
+    Clock, Header, Moment, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
 };
 
 /// The port of a node without links: every send is refused as
@@ -45,7 +45,6 @@ impl RemotePort for Unlinked {
         &self,
         target: &RemoteTarget,
         _header: &Header,
-        _grant: Option<&Arc<Grant>>,
         _parcel: RawParcel,
         _replies: Arc<dyn RawReplies>,
         _now: Moment,

@@ -255,7 +255,7 @@ pub(crate) async fn down(port: Arc<dyn RemotePort>, target: &RemoteTarget) -> Do
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use neuroflow_kernel::{Clock, Grant, ManualClock, RawReplies, RemoteError};
+    use neuroflow_kernel::{Clock, ManualClock, RawReplies, RemoteError};
 
     use super::*;
 
@@ -267,7 +267,6 @@ mod tests {
             &self,
             target: &RemoteTarget,
             _: &Header,
-            _: Option<&Arc<Grant>>,
             _: RawParcel,
             _: Arc<dyn RawReplies>,
             _: Moment,

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use neuroflow_kernel::{
-    Actor, Address, AskError, Budget, ChildSpec, Chosen, Clock, Context, Denied, Grant, Header,
-    Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError, RemotePort, RemoteTarget, Request,
-    Restriction, StreamError, TraceContext, WireMessage, WireRequest, limits,
+    Actor, Address, AskError, AttenuateError, Budget, ChildSpec, Chosen, Clock, Context, Denied,
+    Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError, RemotePort, RemoteTarget,
+    Request, Restriction, StreamError, TraceContext, WireMessage, WireRequest, limits,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -116,7 +116,6 @@ impl RemotePort for Loopback {
         &self,
         target: &RemoteTarget,
         header: &Header,
-        grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
         now: Moment,
@@ -130,7 +129,7 @@ impl RemotePort for Loopback {
             self.refusals.fetch_add(1, Ordering::SeqCst);
             return Err(RemoteError::Saturated { target: name });
         }
-        self.seen.lock().unwrap().push((name, grant.and_then(|grant| grant.budget().remaining())));
+        self.seen.lock().unwrap().push((name, header.remaining_budget().remaining()));
         let remaining = header.deadline().map(|at| at.since(now));
         let mut there = Header::new()
             .traced(TraceContext::from_bytes(header.trace().to_bytes()))
@@ -354,6 +353,10 @@ async fn a_capability_holds_for_a_remote_actor_too() {
     let refused = soon(lent.ask(Header::new(), &Count { up_to: 1 })).await.unwrap_err();
     assert!(matches!(refused, AskError::Refused(Refusal::Denied(Denied::UsedUp))));
     assert!(cluster.remote.accepting::<Request<Count>>(|request| request).is_none());
+    // Its actor would get the message without.
+    let unread = cluster.remote.attenuate(Restriction::new().uses(1).policy("read only"));
+    assert_eq!(unread.unwrap_err(), AttenuateError::Unreadable);
+    assert!(cluster.counter.attenuate(Restriction::new().policy("read only")).is_ok());
 }
 
 #[tokio::test]
@@ -414,7 +417,6 @@ impl RemotePort for Fork {
         &self,
         target: &RemoteTarget,
         _: &Header,
-        _: Option<&Arc<Grant>>,
         _: RawParcel,
         _: Arc<dyn RawReplies>,
         _: Moment,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use neuroflow_kernel::{
-    Address, Clock, DeliverError, Down, Fall, Grant, Header, MessageId, Moment, Parcel, RawParcel,
+    Address, Clock, DeliverError, Down, Fall, Header, MessageId, Moment, Parcel, RawParcel,
     RawReplies, RemoteError, RemotePort, RemoteTarget, Request, StreamError, WireRequest,
     reply_stream,
 };
@@ -127,7 +127,6 @@ impl RemotePort for HeldPort {
         &self,
         target: &RemoteTarget,
         header: &Header,
-        _grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
         now: Moment,

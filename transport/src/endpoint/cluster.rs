@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use neuroflow_kernel::{
-    Address, Chosen, Clock, Down, Fall, Grant, Header, MessageId, Moment, RawParcel, RawReplies,
+    Address, Chosen, Clock, Down, Fall, Header, MessageId, Moment, RawParcel, RawReplies,
     RemoteError, RemotePort, RemoteTarget, Request, WireRequest,
 };
 
@@ -270,7 +270,6 @@ impl<W: WireRequest> RemotePort for Placed<W> {
         &self,
         target: &RemoteTarget,
         header: &Header,
-        grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
         now: Moment,
@@ -280,7 +279,7 @@ impl<W: WireRequest> RemotePort for Placed<W> {
             meters.unplaced.fetch_add(1, Ordering::Relaxed);
             return Err(RemoteError::Unplaced { target: target.to_string() });
         }
-        let sent = self.links.send(target, header, grant, parcel, replies, now);
+        let sent = self.links.send(target, header, parcel, replies, now);
         if sent.is_ok() {
             meters.placed_far.fetch_add(1, Ordering::Relaxed);
         }

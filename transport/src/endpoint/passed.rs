@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Chosen, Clock, Down, Fall, Grant, Header, MessageId, Moment, RawParcel, RawReplies,
-    RemoteError, RemotePort, RemoteTarget,
+    Chosen, Clock, Down, Fall, Header, MessageId, Moment, RawParcel, RawReplies, RemoteError,
+    RemotePort, RemoteTarget,
 };
 
 use super::Links;
@@ -24,7 +24,6 @@ impl RemotePort for Passed {
         &self,
         target: &RemoteTarget,
         _: &Header,
-        _: Option<&Arc<Grant>>,
         _: RawParcel,
         _: Arc<dyn RawReplies>,
         _: Moment,

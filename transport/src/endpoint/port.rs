@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use neuroflow_kernel::{
-    Clock, Down, Generation, Grant, Header, MessageId, Moment, RawParcel, RawReplies, RemoteError,
+    Clock, Down, Generation, Header, MessageId, Moment, RawParcel, RawReplies, RemoteError,
     RemotePort, RemoteTarget,
 };
 
@@ -33,7 +33,6 @@ impl RemotePort for Links {
         &self,
         target: &RemoteTarget,
         header: &Header,
-        _grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
         now: Moment,

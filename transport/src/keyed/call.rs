@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, Clock, Grant, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
+    Address, Clock, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
     RemotePort, RemoteTarget, Request, StreamError, WireRequest, limits::CALL_DEADLINE,
     reply_stream,
 };
@@ -343,7 +343,6 @@ impl RemotePort for Over {
         &self,
         target: &RemoteTarget,
         header: &Header,
-        _grant: Option<&Arc<Grant>>,
         parcel: RawParcel,
         replies: Arc<dyn RawReplies>,
         now: Moment,
