@@ -27,9 +27,10 @@ lint: ## Format, lints and docs, with warnings as errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 
 examples: ## Run every example
-	cargo run --quiet --example embedded
-	cargo run --quiet --example cluster
-	cargo run --quiet -p neuroflow-sandbox --example cell -- sh -c "id; ls /"
+	@# The build of the tests will do.
+	cargo run --quiet --all-features --example embedded
+	cargo run --quiet --all-features --example cluster
+	cargo run --quiet --all-features --example cell -- sh -c "id; ls /"
 
 bench: ## Measure, print one table, write JSON. ARGS="--only NAME --iterations N --compare FILE"
 	@tools/setup bench
