@@ -379,6 +379,9 @@ async fn join(
     for agent in agents {
         if let Some(asked) = agent.address.accepting(AgentCommand::Ask) {
             links.export(&agent.profile.name, asked, Allowed::Everyone)?;
+            if let Some(bounded) = agent.address.accepting(AgentCommand::BoundedAsk) {
+                links.export_beside(&agent.profile.name, bounded)?;
+            }
             if let Some(ordered) = agent.address.accepting(AgentCommand::Order) {
                 links.export_beside(&agent.profile.name, ordered)?;
             }

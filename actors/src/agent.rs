@@ -10,6 +10,7 @@ pub(crate) mod history;
 mod live;
 mod order;
 mod profile;
+mod reach;
 pub(crate) mod read;
 mod record;
 mod reply;
@@ -42,6 +43,7 @@ pub(crate) use reply::{INVALID_RESPONSE, overlap};
 
 pub use order::{AgentWay, ArchivedTaskOrder, ArchivedTaskWish, TaskOrder, TaskWish};
 pub use profile::{AgentProfile, ExtendedProfile, Extension, Provider, Skill};
+pub use reach::{ArchivedBoundedAsk, ArchivedToolBounds, BoundedAsk, ToolBounds};
 pub use reply::ReplyProblem;
 pub use server::AgentServer;
 pub use task::{Chunk, TaskContext};
@@ -76,6 +78,8 @@ pub type TaskEvents = Vec<Parcel<TaskEvent>>;
 pub enum AgentCommand {
     /// Begin a task, or say something to one. Needs [`ASK`].
     Ask(Request<Ask>),
+    /// The same by another node, whose rules bound what may be used for it. Needs [`ASK`].
+    BoundedAsk(Request<BoundedAsk>),
     /// The events of a task; none if there is no such task. Needs [`READ`].
     Read {
         /// Its id.
@@ -204,6 +208,7 @@ impl Message for AgentCommand {
     fn name(&self) -> &'static str {
         match self {
             Self::Ask(_) => "ask",
+            Self::BoundedAsk(_) => "bounded_ask",
             Self::Read { .. } => "read",
             Self::Follow { .. } => "follow",
             Self::List { .. } => "list",
@@ -223,7 +228,7 @@ impl Message for AgentCommand {
 
     fn required_rights(&self) -> Rights {
         match self {
-            Self::Ask(_) => ASK,
+            Self::Ask(_) | Self::BoundedAsk(_) => ASK,
             Self::Read { .. } | Self::Follow { .. } | Self::List { .. } => READ,
             Self::Cancel { .. } => CANCEL,
             Self::Order(request) => request.required_rights(),
@@ -242,6 +247,7 @@ impl Message for AgentCommand {
     fn archive(&self) -> Option<RawParcel> {
         match self {
             Self::Ask(request) => request.archive(),
+            Self::BoundedAsk(request) => request.archive(),
             Self::Order(request) => request.archive(),
             _ => None,
         }

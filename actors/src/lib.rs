@@ -29,13 +29,13 @@ pub use access::{
 };
 pub use agent::{
     ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, AgentWay,
-    Answer, AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedChange,
-    ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTaskEvent, ArchivedTaskOrder,
-    ArchivedTaskState, ArchivedTaskWish, ArchivedTurn, Artifact, Ask, AskRefusal, CANCEL,
-    CancelError, Change, Chunk, Conclusion, Content, EffectError, ExtendedProfile, Extension,
-    Incoming, InputProblem, Part, Provider, READ, ReplyProblem, Role, Skill, TaskContext,
-    TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage, TaskQuery, TaskState, TaskWish, Turn,
-    follow,
+    Answer, AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedBoundedAsk,
+    ArchivedChange, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTaskEvent,
+    ArchivedTaskOrder, ArchivedTaskState, ArchivedTaskWish, ArchivedToolBounds, ArchivedTurn,
+    Artifact, Ask, AskRefusal, BoundedAsk, CANCEL, CancelError, Change, Chunk, Conclusion, Content,
+    EffectError, ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ,
+    ReplyProblem, Role, Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage,
+    TaskQuery, TaskState, TaskWish, ToolBounds, Turn, follow,
 };
 pub use audit::{
     Audit, AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, AuditServer, Audited,

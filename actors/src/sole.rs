@@ -17,7 +17,9 @@ use ring::digest::{SHA256, digest};
 
 use self::server::{SoleServer, Way};
 pub use self::watch::SoleWatch;
-use crate::agent::{ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, PROGRESS, TaskOrder};
+use crate::agent::{
+    ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, BoundedAsk, PROGRESS, TaskOrder,
+};
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
 use crate::limits::SOLE_IDLE;
 
@@ -150,6 +152,8 @@ impl fmt::Debug for SoleParts {
 pub enum SoleCommand {
     /// Ask the agent, wherever it lives. Needs [`ASK`].
     Ask(Request<Ask>),
+    /// The same by another node, whose rules bound what may be used for it. Needs [`ASK`].
+    BoundedAsk(Request<BoundedAsk>),
     /// Follow or cancel a task of the agent, wherever it lives. Needs [`READ`](crate::READ) or [`CANCEL`](crate::CANCEL).
     Order(Request<TaskOrder>),
     /// Nobody has this key: this node is to try. It comes from the actor's own tasks.
@@ -172,6 +176,7 @@ impl Message for SoleCommand {
     fn name(&self) -> &'static str {
         match self {
             Self::Ask(_) => "ask",
+            Self::BoundedAsk(_) => "bounded_ask",
             Self::Order(_) => "order",
             Self::Keep { .. } => "keep",
             Self::Sweep => "sweep",
@@ -181,7 +186,7 @@ impl Message for SoleCommand {
 
     fn required_rights(&self) -> Rights {
         match self {
-            Self::Ask(_) => ASK,
+            Self::Ask(_) | Self::BoundedAsk(_) => ASK,
             Self::Order(request) => request.required_rights(),
             Self::Keep { .. } | Self::Sweep | Self::Idle { .. } => PROGRESS,
         }

@@ -31,6 +31,7 @@ pub struct ProxyAgent {
     target: String,
     profile: AgentProfile,
     own_skills: bool,
+    tools: Vec<String>,
 }
 
 impl ProxyAgent {
@@ -42,7 +43,7 @@ impl ProxyAgent {
         // What the other agent takes and gives, it knows best.
         profile.input_modes = vec!["*/*".to_owned()];
         profile.output_modes = vec!["*/*".to_owned()];
-        Self { target, profile, own_skills: false }
+        Self { target, profile, own_skills: false, tools: Vec::new() }
     }
 
     /// Another profile, whose name stays this agent's. Unless it names other skills, they are those that the
@@ -53,6 +54,14 @@ impl ProxyAgent {
         change(&mut self.profile);
         self.profile.name = name;
         self.own_skills |= self.profile.skills != skills;
+        self
+    }
+
+    /// Names of tools of the agent there that this node's rules may permit to be used for a client. One whom they
+    /// don't permit everything has no others.
+    #[must_use]
+    pub fn tools(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.tools = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -70,14 +79,14 @@ pub(super) async fn found(
 ) -> Result<Vec<AnyAgent>, BootError> {
     let mut found = Vec::new();
     let until = clock.now() + SKILLS_WAIT;
-    for ProxyAgent { target, mut profile, own_skills } in agents {
+    for ProxyAgent { target, mut profile, own_skills, tools } in agents {
         let Some(links) = links else { return Err(BootError::Unlinked { agent: profile.name }) };
         let target: RemoteTarget = target.parse()?;
         let member = if own_skills { None } else { at(links, &target, until, clock).await };
         if let Some(member) = member {
             describe(&mut profile, &member, &target);
         }
-        found.push(AnyAgent::new(Proxy::new(profile, route(links.clone(), target))));
+        found.push(AnyAgent::new(Proxy::new(profile, route(links.clone(), target)).tools(tools)));
     }
     Ok(found)
 }
@@ -143,6 +152,6 @@ fn route(links: Links, target: RemoteTarget) -> ProxyRoute {
 /// The way to an agent on a node.
 pub(super) fn way(links: &Links, node: &str, agent: &str) -> Result<AgentWay, RemoteError> {
     let target: RemoteTarget = format!("agent://{node}/{agent}").parse()?;
-    let (asks, orders) = (links.address(target.clone())?, links.address(target)?);
-    Ok(AgentWay { node: node.to_owned(), asks, orders })
+    let (asks, bounded) = (links.address(target.clone())?, links.address(target.clone())?);
+    Ok(AgentWay { node: node.to_owned(), asks, bounded, orders: links.address(target)? })
 }

@@ -42,8 +42,11 @@ pub(super) async fn start(
         supervisor.start(spec.restart(Restart::Permanent)).await?;
         let rights = ASK.union(READ).union(CANCEL);
         let address = address.attenuate(Restriction::new().rights(rights))?;
-        let asked = address.accepting(SoleCommand::Ask);
-        let (Some(asked), Some(ordered)) = (asked, address.accepting(SoleCommand::Order)) else {
+        let (asked, bounded) =
+            (address.accepting(SoleCommand::Ask), address.accepting(SoleCommand::BoundedAsk));
+        let (Some(asked), Some(bounded), Some(ordered)) =
+            (asked, bounded, address.accepting(SoleCommand::Order))
+        else {
             continue;
         };
         match watch {
@@ -54,6 +57,7 @@ pub(super) async fn start(
             }
             None => links.export(&profile.name, asked.clone(), Allowed::Everyone)?,
         }
+        links.export_beside(&profile.name, bounded)?;
         links.export_beside(&profile.name, ordered.clone())?;
         links.describe(&profile.name, profile.skills.iter().map(|it| it.id.clone()).collect());
         started.push((profile.name, FarWay { asks: asked, orders: Some(ordered) }));

@@ -29,6 +29,9 @@ struct Proxied {
     description: Option<String>,
     /// What it can do; what the directory says unless it's set.
     skills: Option<Vec<String>>,
+    /// Tools of it that rules here may permit.
+    #[serde(default)]
+    tools: Vec<String>,
     /// Media types that it takes, and that it gives; any unless it's set.
     input: Option<Vec<String>>,
     output: Option<Vec<String>>,
@@ -132,7 +135,7 @@ impl Proxied {
             }
             profile.resumable = self.resumable;
         });
-        Ok(agent)
+        Ok(agent.tools(&self.tools))
     }
 }
 
@@ -143,9 +146,11 @@ mod tests {
     #[test]
     fn an_agent_is_read_and_a_mistake_names_its_line() {
         let read = |text: &str| Proxies::read(Path::new("test.toml"), text);
-        let proxies =
-            read("[proxy.bills]\nagent = \"agent://*/billing\"\nresumable = true\n").unwrap();
-        assert!(proxies.proxy["bills"].resumable);
+        let proxies = read(
+            "[proxy.bills]\nagent = \"agent://*/billing\"\nresumable = true\ntools = [\"a\"]\n",
+        )
+        .unwrap();
+        assert!(proxies.proxy["bills"].resumable && proxies.proxy["bills"].tools == ["a"]);
         let error = read("[proxy.bills]\nagent = \"agent://*/billing\"\nskill = []\n").unwrap_err();
         assert!(error.to_string().contains("test.toml:3"), "{error}");
     }

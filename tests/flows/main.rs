@@ -46,6 +46,7 @@ mod openai;
 mod openapi;
 mod overload;
 mod proxy;
+mod proxy_tools;
 mod push;
 mod push_rights;
 mod replies;

@@ -24,14 +24,14 @@ use crate::mcp_tasks::until;
 use crate::support::{eventually, loopback, output, said, start, state};
 
 /// Nodes of one cluster, each in a runtime of its own, so that it can die without a word.
-struct Cluster {
+pub(crate) struct Cluster {
     authority: Authority,
 }
 
 /// A node that can be killed.
-struct Other {
+pub(crate) struct Other {
     runtime: Runtime,
-    node: Node,
+    pub(crate) node: Node,
 }
 
 impl Other {
@@ -40,14 +40,14 @@ impl Other {
         self.runtime.shutdown_background();
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.node.stop().await;
         self.runtime.shutdown_background();
     }
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { authority: Authority::create("test", Clock::system().wall()).expect("an authority") }
     }
 
@@ -60,15 +60,19 @@ impl Cluster {
     }
 
     async fn other(&self, name: &str, agent: AnyAgent, seeds: &[&Other]) -> Other {
+        self.other_of(name, Node::builder().agent(agent), seeds).await
+    }
+
+    pub(crate) async fn other_of(&self, name: &str, node: NodeBuilder, seeds: &[&Other]) -> Other {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
-        let node = Node::builder().agent(agent).cluster(self.links(name, seeds));
+        let node = node.cluster(self.links(name, seeds));
         let node = runtime.spawn(node.start()).await.expect("it isn't dropped");
         Other { runtime, node: node.expect("the other node starts") }
     }
 
     /// The gateway's node.
-    fn gateway(&self, seeds: &[&Other]) -> NodeBuilder {
+    pub(crate) fn gateway(&self, seeds: &[&Other]) -> NodeBuilder {
         let node = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
         node.cluster(self.links("gateway", seeds))
     }
@@ -84,7 +88,7 @@ fn text(text: &str) -> Value {
 }
 
 /// How a task failed, for programs.
-fn reason(task: &Value) -> &str {
+pub(crate) fn reason(task: &Value) -> &str {
     let reason = task["status"]["message"]["metadata"]["neuroflow"]["reason"].as_str();
     reason.unwrap_or_else(|| panic!("no reason in {task}"))
 }

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use neuroflow::actors::limits::SOLE_IDLE;
-use neuroflow::actors::{LeaseError, TaskContext};
+use neuroflow::actors::{
+    ArchivedChange, ArchivedContent, BoundedAsk, LeaseError, TaskContext, ToolBounds,
+};
 use neuroflow::transport::{Authority, Links, LinksConfig, Trust};
 use neuroflow::{
-    Agent, AgentError, AgentProfile, Answer, AnyAgent, Ask, BootError, Clock, Header, Incoming,
-    LeasesConfig, Node, ProxyAgent, SoleAgent, Turn,
+    Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, Ask, BootError, Clock, Header,
+    Incoming, LeasesConfig, Node, ProxyAgent, SoleAgent, ToolError, Turn, tool,
 };
 
-use neuroflow::kernel::{Down, Fall};
+use neuroflow::kernel::{Address, Down, Fall, Request};
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
@@ -367,6 +369,79 @@ async fn a_gateway_offers_them_as_its_own_and_finds_them_again_when_a_node_dies(
     for node in nodes {
         node.stop().await;
     }
+}
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Nothing {}
+
+/// Answers.
+#[tool]
+async fn one(_: Nothing) -> Result<(), ToolError> {
+    Ok(())
+}
+
+/// Answers, too.
+#[tool]
+async fn other(_: Nothing) -> Result<(), ToolError> {
+    Ok(())
+}
+
+/// Which of its tools it may use.
+fn handy() -> AnyAgent {
+    let agent = AgentBuilder::new("handy", "Uses tools.").tool(one).tool(other);
+    agent.on_ask(|_, context| async move {
+        let mut may = Vec::new();
+        for tool in ["one", "other"] {
+            may.extend(context.call(tool, serde_json::json!({})).await.is_ok().then_some(tool));
+        }
+        Ok(Answer::text(may.join(" and ")))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_be_used_for_a_request_is_known_wherever_the_instance_lives() {
+    let database = Cluster::start();
+    let world = World::new();
+    let start = async |name: &str, agent: SoleAgent, seed: Option<&Node>| {
+        let seed = seed.and_then(|seed| seed.links()?.local_address());
+        let links = seed.into_iter().fold(world.links(name), LinksConfig::seed);
+        let leases = LeasesConfig::new(database.url()).term(TERM);
+        Node::builder().cluster(links).leases(leases).sole(agent).start().await.expect("it starts")
+    };
+    for agent in [SoleAgent::singleton(handy()), SoleAgent::sharded(handy())] {
+        let a = start("a", agent.clone(), None).await;
+        let b = start("b", agent, Some(&a)).await;
+        until(|| links_up(&a) == 1 && links_up(&b) == 1).await;
+        for (nth, node) in [&a, &b, &a, &b].into_iter().enumerate() {
+            let bounds = ToolBounds { tools: vec!["other".into()], levels: Vec::new() };
+            let ask = Ask::new(Turn::user("go")).in_context(format!("talk {}", nth / 2));
+            assert_eq!(
+                bounded(node, "agent://a/handy", &BoundedAsk { ask, bounds }).await,
+                "other"
+            );
+            let whole = node.ask("agent://b/handy", "go").await.expect("it answers");
+            assert_eq!(whole.text(), "one and other");
+        }
+        a.stop().await;
+        b.stop().await;
+    }
+}
+
+async fn bounded(node: &Node, target: &str, asked: &BoundedAsk) -> String {
+    let links = node.links().expect("it has links");
+    let far: Address<Request<BoundedAsk>> = links.resolve(target).expect("an address");
+    let mut events = far.ask(Header::new(), asked).await.expect("it's taken");
+    let mut text = String::new();
+    while let Some(event) = events.next().await {
+        let event = event.expect("it's whole");
+        let ArchivedChange::Artifact { artifact, .. } = &event.get().change else { continue };
+        for part in artifact.parts.iter() {
+            if let ArchivedContent::Text(told) = &part.content {
+                text.push_str(told);
+            }
+        }
+    }
+    text
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,15 +3,15 @@
 
 use std::collections::HashMap;
 
-use neuroflow_kernel::{Address, Header, Moment, Parcel, Reply, ReplySink, SinkError};
+use neuroflow_kernel::{Header, Moment, Parcel, Reply, ReplySink, SinkError};
 
 use super::history::failure;
+use super::reach::Reach;
 use super::record::{Record, RecordError};
 use super::reply::INVALID_RESPONSE;
 use super::resume::{NODE, Replay};
 use super::{Ask, CancelError, Change, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
-use crate::tools::ToolsCommand;
 
 /// Who makes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) type Follower = ReplySink<Parcel<TaskEvent>>;
 /// What the actor of a task is started with.
 pub(super) struct Run {
     pub(super) ask: Parcel<Ask>,
-    pub(super) tools: Option<Address<ToolsCommand>>,
+    pub(super) reach: Reach,
     /// Results of effects of an earlier run.
     pub(super) effects: HashMap<String, String>,
     pub(super) header: Header,

@@ -10,7 +10,8 @@ use rkyv::{Archive, Serialize};
 
 use super::history::refused;
 use super::{
-    AgentCommand, Ask, AskRefusal, CANCEL, CancelError, READ, TaskEvent, TaskEvents, follow,
+    AgentCommand, Ask, AskRefusal, BoundedAsk, CANCEL, CancelError, READ, TaskEvent, TaskEvents,
+    follow,
 };
 
 /// What another node wants of a task that it has begun here. It's answered with the task's events.
@@ -64,6 +65,8 @@ pub struct AgentWay {
     pub node: String,
     /// Takes requests.
     pub asks: Address<Request<Ask>>,
+    /// Takes requests with bounds.
+    pub bounded: Address<Request<BoundedAsk>>,
     /// Takes orders for the tasks that those have begun.
     pub orders: Address<Request<TaskOrder>>,
 }

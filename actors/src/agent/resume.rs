@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use neuroflow_kernel::Parcel;
+use neuroflow_kernel::{Parcel, RawParcel};
 
-use super::{ArchivedAsk, ArchivedChange, Ask, TaskEvent, TaskEvents, TaskState, read};
+use super::{ArchivedAsk, ArchivedChange, Ask, TaskEvent, TaskEvents, TaskState, ToolBounds, read};
 use crate::access::{Principal, PrincipalRecord};
 use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
 
@@ -45,6 +45,8 @@ pub(super) struct Understood {
 #[derive(Debug)]
 pub(super) enum Caller {
     Known(Principal),
+    /// Somebody for whom another node has said what it may use.
+    Within(ToolBounds),
     /// What the log has isn't understood, and so there's nothing that it may use.
     Unknown,
 }
@@ -56,7 +58,7 @@ pub(super) fn events(log: TaskLog) -> TaskEvents {
     }
     let task = log.head.task;
     let events = log.entries.into_iter().filter(|entry| entry.kind == EntryKind::Event);
-    let open = |parcel: neuroflow_kernel::RawParcel| match parcel.open::<TaskEvent>() {
+    let open = |parcel: RawParcel| match parcel.open::<TaskEvent>() {
         Ok(event) => Some(event),
         Err(error) => {
             tracing::error!(%task, error = &error as &dyn std::error::Error, "an event can't be read");
@@ -88,9 +90,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
             }
             EntryKind::Event => {}
             EntryKind::Caller => {
-                let record = entry.parcel.open::<PrincipalRecord>().ok();
-                let known = record.and_then(|record| record.get().principal());
-                understood.caller = Some(known.map_or(Caller::Unknown, Caller::Known));
+                understood.caller = Some(caller(entry.parcel));
                 continue;
             }
             EntryKind::PushConfig | EntryKind::PushCursor => continue,
@@ -128,6 +128,15 @@ pub(super) fn understand(log: TaskLog) -> Understood {
     }
     replay.unread.extend(said);
     understood
+}
+
+fn caller(record: RawParcel) -> Caller {
+    if let Ok(bounds) = record.clone().open::<ToolBounds>() {
+        return Caller::Within(bounds.get().into());
+    }
+    let record = record.open::<PrincipalRecord>().ok();
+    let known = record.and_then(|record| record.get().principal());
+    known.map_or(Caller::Unknown, Caller::Known)
 }
 
 /// A request that was part of an event, as it came.

@@ -16,15 +16,17 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::future::join_all;
 use neuroflow_kernel::{
-    Actor, Address, Context, Ended, Ending, Header, Name, Request, Restriction, Spawn,
+    Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Request, Spawn, StreamError,
 };
 
 use super::history::{History, failure, refuse};
 use super::live::{Live, Origin, Run, effect};
+use super::reach::{Reach, bounded};
 use super::record::{Record, new_id};
 use super::task::{Begin, Left, TaskActor, TaskParts};
 use super::{
-    AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, Change, Remains, TaskState, read,
+    AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, BoundedAsk, Change, Remains, TaskState,
+    read,
 };
 use crate::access::{Access, CallerGrant};
 use crate::journal::{AppendError, Journal, ReadError, TaskHead};
@@ -116,7 +118,18 @@ impl AgentServer {
         self
     }
 
-    fn ask(&mut self, request: Request<Ask>, context: &mut Context<AgentCommand>) {
+    /// A request with bounds is one without, whose task keeps them.
+    fn ask_within(&mut self, request: Request<BoundedAsk>, context: &mut Context<AgentCommand>) {
+        let Request { parcel, replies } = request;
+        let (ask, bounds) = bounded(parcel.get());
+        match Parcel::archive(&read::ask(ask)) {
+            Ok(parcel) => self.ask(Request { parcel, replies }, Reach::Within(bounds), context),
+            // It's less than what has come.
+            Err(_too_long) => replies.fail(StreamError::Mismatch),
+        }
+    }
+
+    fn ask(&mut self, request: Request<Ask>, reach: Reach, context: &mut Context<AgentCommand>) {
         let at_ms = now_ms(context);
         let taken = match request.parcel.get().task.as_ref().map(ToString::to_string) {
             Some(task) if self.live.get(&task).is_some_and(Live::is_known) => {
@@ -133,7 +146,7 @@ impl AgentServer {
                 self.beside(answer, context);
                 Ok(())
             }
-            None => self.begin(request, context),
+            None => self.begin(request, reach, context),
         };
         if let Err((refusal, request)) = taken {
             tracing::debug!(agent = %context.path(), %refusal, "request refused");
@@ -145,6 +158,7 @@ impl AgentServer {
     fn begin(
         &mut self,
         request: Request<Ask>,
+        reach: Reach,
         context: &mut Context<AgentCommand>,
     ) -> Result<(), (AskRefusal, Request<Ask>)> {
         if self.live.len() >= LIVE_TASKS {
@@ -157,7 +171,7 @@ impl AgentServer {
         let conversation = ask.context.clone().unwrap_or_else(new_id);
         let mut live = Live::new(Record::new(task.clone(), conversation, ask.caller.clone()));
         live.join(replies);
-        if let Some(caller) = self.caller_to_keep(context) {
+        if let Some(caller) = self.profile.resumable.then(|| reach.entry()).flatten() {
             live.note(caller);
         }
         live.append(Change::Accepted { ask }, Origin::Node, now_ms(context));
@@ -165,8 +179,7 @@ impl AgentServer {
         // whoever asked, and keeps its own time.
         let asked = context.header();
         let header = Header::new().traced(asked.trace()).budget(asked.remaining_budget());
-        let (tools, effects) = (self.tools_for(caller_grant(context).cloned()), HashMap::new());
-        live.run = Some(Run { ask: parcel, tools, effects, header });
+        live.run = Some(Run { ask: parcel, reach, effects: HashMap::new(), header });
         self.live.insert(task.clone(), live);
         self.flush(&task, context);
         Ok(())
@@ -175,7 +188,7 @@ impl AgentServer {
     /// Starts the actor of a task. That it works isn't sent to the journal yet: the actor tells at
     /// once what its function has to say by then, if only that it's at work.
     async fn run(&mut self, task: &str, run: Run, context: &mut Context<AgentCommand>) {
-        let Run { ask, tools, effects, header } = run;
+        let Run { ask, reach, effects, header } = run;
         let parts = TaskParts {
             agent: self.agent.clone(),
             profile: Arc::clone(&self.profile),
@@ -186,7 +199,8 @@ impl AgentServer {
                 .map(|live| live.record.context().to_owned())
                 .unwrap_or_default(),
             server: context.address(),
-            tools,
+            tools: self.tools.as_ref().and_then(|tools| reach.narrow(tools)),
+            reach,
             clock: context.clock().clone(),
             tracer: context.tracer(),
             effects,
@@ -212,16 +226,6 @@ impl AgentServer {
                 let end = failure("the task could not be started", "not_started");
                 self.append(task, end, context);
             }
-        }
-    }
-
-    /// The tools, narrowed to what whoever asks may use of them.
-    fn tools_for(&self, grant: Option<CallerGrant>) -> Option<Address<ToolsCommand>> {
-        let tools = self.tools.as_ref()?;
-        match grant {
-            // A chain of grants that can't get longer gives nothing at all.
-            Some(grant) => tools.attenuate(Restriction::new().policy(grant)).ok(),
-            None => Some(tools.clone()),
         }
     }
 
@@ -300,7 +304,11 @@ impl Actor for AgentServer {
         context: &mut Context<AgentCommand>,
     ) -> Result<(), ReadError> {
         match command {
-            AgentCommand::Ask(request) => self.ask(request, context),
+            AgentCommand::Ask(request) => {
+                let reach = Reach::of(caller_grant(context));
+                self.ask(request, reach, context);
+            }
+            AgentCommand::BoundedAsk(request) => self.ask_within(request, context),
             AgentCommand::Read { task, caller, reply } => self.read(task, caller, reply, context),
             AgentCommand::Follow { task, caller, after, events, reply } => {
                 self.follow(task, caller, after, events, reply, context);

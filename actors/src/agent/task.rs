@@ -13,6 +13,7 @@ use neuroflow_kernel::{
 
 use super::effect::Effects;
 use super::history::failure;
+use super::reach::{Reach, ToolBounds};
 use super::reply::{self, INVALID_RESPONSE};
 use super::work::WorkTime;
 use super::{
@@ -30,6 +31,7 @@ pub(super) struct TaskParts {
     pub(super) conversation: String,
     pub(super) server: Address<AgentCommand>,
     pub(super) tools: Option<Address<ToolsCommand>>,
+    pub(super) reach: Reach,
     pub(super) clock: Clock,
     pub(super) tracer: Tracer,
     /// Results of effects of an earlier run.
@@ -89,6 +91,7 @@ impl Actor for TaskActor {
             profile: Arc::clone(&self.parts.profile),
             server: self.parts.server.clone(),
             tools: self.parts.tools.clone(),
+            reach: self.parts.reach.clone(),
             clock: clock.clone(),
             tracer: self.parts.tracer.clone(),
             effects: Arc::new(Mutex::new(std::mem::take(&mut self.parts.effects))),
@@ -173,6 +176,7 @@ pub struct TaskContext {
     profile: Arc<AgentProfile>,
     pub(super) server: Address<AgentCommand>,
     tools: Option<Address<ToolsCommand>>,
+    reach: Reach,
     pub(super) clock: Clock,
     tracer: Tracer,
     pub(super) effects: Effects,
@@ -349,6 +353,12 @@ impl TaskContext {
             span.fail(error.code());
         }
         result
+    }
+
+    /// Of these tools of an agent elsewhere, which may be used for whom this task works for; nothing if there
+    /// are no bounds to that.
+    pub(crate) fn bounds(&self, tools: &[String]) -> Option<ToolBounds> {
+        self.reach.bounds(&self.profile.name, tools)
     }
 
     /// What an answer comes to.

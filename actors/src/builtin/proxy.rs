@@ -21,6 +21,9 @@ use crate::limits::PROXY_AGAIN;
 /// A profile that is `resumable` says that the agent there may be run again: then a task that was interrupted here
 /// goes on with the one there, and one whose node was lost is begun again elsewhere.
 ///
+/// Rules say here which tools may be used for whom. They reach as far as this knows the tools there by name: see
+/// [`tools`](Self::tools).
+///
 /// ```
 /// use std::sync::Arc;
 /// use neuroflow_actors::{Agent, AgentProfile, Proxy};
@@ -34,6 +37,7 @@ use crate::limits::PROXY_AGAIN;
 pub struct Proxy {
     profile: AgentProfile,
     route: ProxyRoute,
+    tools: Vec<String>,
 }
 
 /// Where the agent of a proxy is to be found.
@@ -56,7 +60,15 @@ pub type ProxyRoute = Arc<dyn Fn(ProxyPlace<'_>) -> Result<AgentWay, RemoteError
 impl Proxy {
     /// A proxy with this profile, for the agent that the route leads to.
     pub fn new(profile: AgentProfile, route: ProxyRoute) -> Self {
-        Self { profile, route }
+        Self { profile, route, tools: Vec::new() }
+    }
+
+    /// Names of tools of the agent there. Of these, a client whom rules don't permit everything may have those used
+    /// that they do permit, as tools of the agent here; any others are for clients without rules.
+    #[must_use]
+    pub fn tools(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.tools = names.into_iter().map(Into::into).collect();
+        self
     }
 
     /// One run of the task elsewhere, to its end. `part` says what the runs before it have had.
@@ -137,6 +149,7 @@ impl Agent for Proxy {
         let mut part = Part {
             ask: read::ask(ask.get()),
             context: &context,
+            tools: &self.tools,
             resumable: self.profile.resumable,
             run: 0,
             told: 0,
@@ -170,6 +183,8 @@ impl Agent for Proxy {
 struct Part<'a> {
     ask: Ask,
     context: &'a TaskContext,
+    /// Those of the agent there that rules here may permit.
+    tools: &'a [String],
     resumable: bool,
     /// How often the task has been begun again elsewhere.
     run: u32,
@@ -239,6 +254,8 @@ enum Loss {
     Unreachable,
     /// The node has no such agent, or not for this one.
     Absent,
+    /// The node doesn't know of bounds, and the task has some.
+    Boundless,
     /// The node was lost with the task.
     Node,
     /// The node is there, and knows nothing of the task.
@@ -248,7 +265,7 @@ enum Loss {
 impl Loss {
     /// Whether another try would end in the same way.
     fn is_final(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Absent)
+        matches!(self, Self::Unreachable | Self::Absent | Self::Boundless)
     }
 }
 
@@ -259,6 +276,9 @@ impl From<Loss> for AgentError {
                 declined("no node that has the agent can be reached", "unreachable")
             }
             Loss::Absent => declined("the node doesn't offer the agent to this one", "absent"),
+            Loss::Boundless => {
+                declined("the node can't keep to what may be used for whoever asks", "boundless")
+            }
             Loss::Node => declined("the node that had the task was lost", "node_lost"),
             Loss::Forgotten => declined("the node that had the task has begun anew", "node_lost"),
         }

@@ -13,7 +13,9 @@ use neuroflow_kernel::{
 use super::keys::{Due, Errands, Keys, OnItsWay};
 use super::{Far, MakeServer, Per, Shard, SoleAgent, SoleCommand};
 use crate::agent::history::refuse;
-use crate::agent::{AgentCommand, AgentWay, Ask, AskRefusal, TaskEvent, TaskOrder, read};
+use crate::agent::{
+    AgentCommand, AgentWay, Ask, AskRefusal, BoundedAsk, TaskEvent, TaskOrder, read,
+};
 use crate::lease::{Leases, Singleton};
 use crate::limits::{SOLE_ANSWER, SOLE_LOOK, SOLE_LOOKS, SOLE_PAUSE};
 
@@ -94,11 +96,16 @@ impl SoleServer {
         }
     }
 
-    /// An order for a task: that names its conversation, and so it's known which instance has it.
-    fn order(&mut self, request: Request<TaskOrder>, context: &mut Context<SoleCommand>) {
-        let conversation = &request.parcel.get().context;
-        let is_sharded = self.agent.per == Per::Conversation;
-        let shard = Shard::of(&self.way.name, is_sharded.then_some(conversation.as_str()));
+    /// What names its conversation, so that it's known which instance has it.
+    fn named<W: Brought>(&mut self, request: Request<W>, context: &mut Context<SoleCommand>) {
+        let conversation = match self.agent.per {
+            Per::Cluster => None,
+            Per::Conversation => match W::affinity(request.parcel.get()) {
+                Some(conversation) => Some(conversation),
+                None => return request.replies.fail(StreamError::Mismatch),
+            },
+        };
+        let shard = Shard::of(&self.way.name, conversation);
         if let Some(back) = self.bring(shard, request, context) {
             back.replies.fail(StreamError::Overloaded);
         }
@@ -280,6 +287,20 @@ impl Brought for Ask {
     }
 }
 
+impl Brought for BoundedAsk {
+    fn there(way: &AgentWay) -> &Address<Request<Self>> {
+        &way.bounded
+    }
+
+    fn here(request: Request<Self>) -> AgentCommand {
+        AgentCommand::BoundedAsk(request)
+    }
+
+    fn back(command: AgentCommand) -> Option<Request<Self>> {
+        if let AgentCommand::BoundedAsk(request) = command { Some(request) } else { None }
+    }
+}
+
 impl Brought for TaskOrder {
     fn there(way: &AgentWay) -> &Address<Request<Self>> {
         &way.orders
@@ -406,7 +427,8 @@ impl Actor for SoleServer {
     ) -> Result<(), Infallible> {
         match command {
             SoleCommand::Ask(request) => self.ask(request, context),
-            SoleCommand::Order(request) => self.order(request, context),
+            SoleCommand::BoundedAsk(request) => self.named(request, context),
+            SoleCommand::Order(request) => self.named(request, context),
             SoleCommand::Keep { shard, reply } => {
                 let keeper = self.keep(shard, context).await;
                 let _gone = reply.send(keeper);

@@ -18,6 +18,7 @@ use super::{
     ToolSource, ToolsCommand, Unfit,
 };
 use crate::access::CallerGrant;
+use crate::agent::ToolBounds;
 use crate::audit::{Audit, AuditEvent, AuditId, Digest, Verdict};
 use crate::limits::{
     LIVE_TOOL_CALLS, SOURCE_RESTART_FIRST, SOURCE_RESTART_MAX, SOURCE_RESTARTS,
@@ -230,12 +231,12 @@ impl ToolServer {
         &self,
         invoke: &Parcel<Invoke>,
         grant: Option<&ToolGrant>,
-        caller: Option<&CallerGrant>,
+        caller: Bounds<'_>,
     ) -> Result<(Arc<Registered>, serde_json::Value), Refused> {
         let invoke = invoke.get();
         let tool = self
             .find(grant, &invoke.tool)
-            .filter(|found| permits(caller, grant, &found.tool))
+            .filter(|found| caller.permits(grant, &found.tool))
             .ok_or_else(|| Refused::Unknown { tool: invoke.tool.to_string() })?;
         let arguments = serde_json::from_str(&invoke.arguments).map_err(|error| {
             Refused::Argument { field: String::new(), problem: error.to_string() }
@@ -250,7 +251,10 @@ impl ToolServer {
 
     async fn begin(&mut self, request: Request<Invoke>, context: &mut Context<ToolsCommand>) {
         let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
-        let caller = context.grant().and_then(|grant| grant.policy::<CallerGrant>());
+        let caller = Bounds {
+            rules: context.grant().and_then(|grant| grant.policy()),
+            elsewhere: context.grant().and_then(|grant| grant.policy()),
+        };
         let (tool, arguments) = match self.check(&request.parcel, grant, caller) {
             Ok(checked) => checked,
             Err(refused) => {
@@ -279,12 +283,23 @@ impl ToolServer {
     }
 }
 
-/// Whether the principal that the work is for may have this tool called, and programs run at its level.
-fn permits(caller: Option<&CallerGrant>, grant: Option<&ToolGrant>, tool: &AnyTool) -> bool {
-    let Some(caller) = caller else { return true };
-    let agent = grant.map(|grant| grant.owner.as_str());
-    caller.permits_tool(agent, tool.name())
-        && tool.level().is_none_or(|level| caller.permits_level(level))
+/// What is said of the principal that the work is for: by this node's rules, and by another node.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    rules: Option<&'a CallerGrant>,
+    elsewhere: Option<&'a ToolBounds>,
+}
+
+impl Bounds<'_> {
+    /// Whether it may have this tool called, and programs run at its level.
+    fn permits(self, grant: Option<&ToolGrant>, tool: &AnyTool) -> bool {
+        let agent = grant.map(|grant| grant.owner.as_str());
+        let by_rules = self.rules.is_none_or(|caller| {
+            caller.permits_tool(agent, tool.name())
+                && tool.level().is_none_or(|level| caller.permits_level(level))
+        });
+        by_rules && self.elsewhere.is_none_or(|bounds| bounds.permits(tool.name(), tool.level()))
+    }
 }
 
 /// A use of a capability, for the audit log. What tools there are is no secret, what a model asks for

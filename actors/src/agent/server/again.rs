@@ -1,17 +1,17 @@
 //! Tasks that an earlier life of the agent, or of the node, has left: run again or ended.
 
-use neuroflow_kernel::{Address, Context, Header, Parcel};
+use neuroflow_kernel::{Context, Header};
 
-use super::{AgentServer, caller_grant, names, now_ms};
+use super::{AgentServer, names, now_ms};
 use crate::access::CallerGrant;
 use crate::agent::AgentCommand;
 use crate::agent::history::failure;
 use crate::agent::live::{Live, Origin, Run};
+use crate::agent::reach::Reach;
 use crate::agent::record::Record;
 use crate::agent::resume::{Caller, understand};
-use crate::journal::{Entry, EntryKind, TaskLog};
+use crate::journal::TaskLog;
 use crate::limits::LIVE_TASKS;
-use crate::tools::ToolsCommand;
 
 impl AgentServer {
     /// Goes on with a task that the last life of this agent, or of the node, has left; or ends it.
@@ -31,8 +31,8 @@ impl AgentServer {
         if let (true, Some(ask)) = (resumes, understood.ask) {
             tracing::info!(%task, events = head.generation, "an interrupted task is run again");
             self.live.insert(task.clone(), live);
-            let tools = self.tools_again(understood.caller);
-            let run = Run { ask, tools, effects, header: Header::new() };
+            let reach = self.reach_again(understood.caller);
+            let run = Run { ask, reach, effects, header: Header::new() };
             self.run(&task, run, context).await;
             return;
         }
@@ -47,25 +47,18 @@ impl AgentServer {
         self.flush(&task, context);
     }
 
-    /// Who asks, if rules say what that may use, which a later run of the task has to know. What they
-    /// permit can't be tried out: a rule may forbid one tool, or one level, of all.
-    pub(super) fn caller_to_keep(&self, context: &Context<AgentCommand>) -> Option<Entry> {
-        let grant = caller_grant(context).filter(|grant| !grant.is_unrestricted());
-        let grant = grant.filter(|_| self.profile.resumable)?;
-        // A few short texts can be archived.
-        let record = Parcel::archive(&grant.principal().record()).ok()?;
-        Some(Entry::new(EntryKind::Caller, record.as_raw().clone()))
-    }
-
-    /// The tools for a second run, under the rules of this moment. Without rules any more nobody
-    /// knows what its caller might use, and so it's nothing.
-    pub(super) fn tools_again(&self, caller: Option<Caller>) -> Option<Address<ToolsCommand>> {
+    /// What a second run may use, under the rules of this moment. Without rules any more nobody knows what its
+    /// caller might use, and so it's nothing.
+    fn reach_again(&self, caller: Option<Caller>) -> Reach {
         match caller {
-            None => self.tools_for(None),
-            Some(Caller::Unknown) => None,
+            None => Reach::Whole,
+            Some(Caller::Unknown) => Reach::Nothing,
+            Some(Caller::Within(bounds)) => Reach::Within(bounds),
             Some(Caller::Known(principal)) => {
-                let (rules, _) = self.access.as_ref()?.rules().ok()?;
-                self.tools_for(Some(CallerGrant::new(principal, rules)))
+                let rules = self.access.as_ref().and_then(|access| access.rules().ok());
+                rules.map_or(Reach::Nothing, |(rules, _)| {
+                    Reach::Caller(CallerGrant::new(principal, rules))
+                })
             }
         }
     }

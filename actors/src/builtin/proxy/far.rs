@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 
 use neuroflow_kernel::{
-    Clock, Header, Moment, Parcel, Refusal, ReplyStream, Request, StreamError, WireMessage,
-    reply_stream,
+    Clock, Header, Moment, Parcel, Refusal, ReplySink, ReplyStream, Request, StreamError,
+    WireMessage, reply_stream,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{End, Loss, Part, ProxyPlace, ProxyRoute, declined};
 use crate::agent::{
-    AgentError, AgentWay, ArchivedAskRefusal, ArchivedChange, Ask, AskRefusal, Incoming, Remains,
-    TaskContext, TaskEvent, TaskOrder, TaskWish, read,
+    AgentError, AgentWay, ArchivedAskRefusal, ArchivedChange, Ask, AskRefusal, BoundedAsk,
+    Incoming, Remains, TaskContext, TaskEvent, TaskOrder, TaskWish, read,
 };
 use crate::limits::{PROXY_ANSWER, PROXY_CANCELS, PROXY_LISTEN, PROXY_PAUSES, PROXY_TRIES};
 
@@ -107,12 +107,12 @@ impl Far {
     async fn ask(route: &ProxyRoute, part: &Part<'_>) -> Result<Self, End> {
         let conversation = part.context.conversation();
         let ask = Ask { task: None, ..part.ask.clone() }.in_context(conversation);
-        let parcel = archived(&ask)?;
+        let opening = Opening::of(ask, part)?;
         let mut last = End::Lost(Loss::Unreachable);
         for nth in 1..=PROXY_TRIES {
             if let Ok(way) = route(ProxyPlace::Conversation(conversation)) {
                 let mut far = Self::at(way, part);
-                match far.send(parcel.clone()).await {
+                match far.send(&opening).await {
                     Ok(()) => return Ok(far),
                     Err(Unsent::Ended(end)) => return Err(end),
                     Err(Unsent::Later(why)) => last = why,
@@ -124,13 +124,12 @@ impl Far {
     }
 
     /// Sends the first request, and waits until it's known to be taken.
-    async fn send(&mut self, parcel: Parcel<Ask>) -> Result<(), Unsent> {
+    async fn send(&mut self, opening: &Opening) -> Result<(), Unsent> {
         let (replies, events) = reply_stream();
-        let request = Request { parcel, replies };
-        if let Err(unsent) = self.way.asks.tell(self.context.header(), request).await {
+        if let Err(reason) = opening.send(&self.way, self.context.header(), replies).await {
             // Nothing was sent, and so there's nothing to be cancelled.
             self.over = true;
-            return Err(match unsent.reason {
+            return Err(match reason {
                 Refusal::Overloaded { .. } => Unsent::Later(busy()),
                 Refusal::Denied(_) | Refusal::TooManyHops { .. } => lost(Loss::Absent),
                 _ => Unsent::Later(End::Lost(Loss::Unreachable)),
@@ -163,6 +162,7 @@ impl Far {
                     StreamError::Stale | StreamError::Stopped => {
                         Unsent::Later(End::Lost(Loss::Unreachable))
                     }
+                    StreamError::Mismatch if opening.is_bounded() => lost(Loss::Boundless),
                     _ => lost(Loss::Absent),
                 })
             }
@@ -327,6 +327,43 @@ impl Drop for Far {
             };
             cancel(&way, &task, caller, &clock).await;
         }));
+    }
+}
+
+/// What a task there is begun with.
+enum Opening {
+    Whole(Parcel<Ask>),
+    Bounded(Parcel<BoundedAsk>),
+}
+
+impl Opening {
+    fn of(ask: Ask, part: &Part<'_>) -> Result<Self, End> {
+        match part.context.bounds(part.tools) {
+            None => archived(&ask).map(Self::Whole),
+            Some(bounds) => archived(&BoundedAsk { ask, bounds }).map(Self::Bounded),
+        }
+    }
+
+    fn is_bounded(&self) -> bool {
+        matches!(self, Self::Bounded(_))
+    }
+
+    async fn send(
+        &self,
+        way: &AgentWay,
+        header: Header,
+        replies: ReplySink<Parcel<TaskEvent>>,
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::Whole(parcel) => {
+                let request = Request { parcel: parcel.clone(), replies };
+                way.asks.tell(header, request).await.map_err(|unsent| unsent.reason)
+            }
+            Self::Bounded(parcel) => {
+                let request = Request { parcel: parcel.clone(), replies };
+                way.bounded.tell(header, request).await.map_err(|unsent| unsent.reason)
+            }
+        }
     }
 }
 
