@@ -1,5 +1,6 @@
 //! `audit verify`, on logs that a real node has written.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -38,6 +39,16 @@ fn a_node_accounts_for_itself_and_its_cells() {
         "node_stopped",
     ];
     assert_eq!(kinds, expected);
+    // Who asked for the program that ran is found by the trace.
+    let traced = ["authorisation", "capability_use", "cell_started", "cell_ended"];
+    let traces: HashSet<Option<String>> = text
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"))
+        .map(|line| line["record"].clone())
+        .filter(|record| traced.iter().any(|kind| record["event"]["kind"] == *kind))
+        .map(|record| record["trace"].as_str().map(str::to_owned))
+        .collect();
+    assert!(traces.len() == 1 && !traces.contains(&None), "{traces:?}");
     for part in
         ["\"level\":\"strict\"", "\"how\":\"exited\"", "\"target\":\"exec\"", "\"profile\":\""]
     {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use neuroflow::actors::{BoundedAsk, JournalConfig, JournalPlace, ToolBounds};
+use neuroflow::actors::{AuditConfig, BoundedAsk, JournalConfig, JournalPlace, ToolBounds};
 use neuroflow::kernel::{Address, Request};
 use neuroflow::transport::Allowed;
 use neuroflow::{
     AgentBuilder, Answer, AnyAgent, Ask, Header, Node, NodeBuilder, ProxyAgent, ToolError, Turn,
     tool,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::access::{Files, Ping, call, config, token};
@@ -116,6 +116,39 @@ async fn rules_bound_what_is_used_elsewhere_and_without_rules_it_is_all() {
     }
     node.stop().await;
     b.stop().await;
+}
+
+#[tokio::test]
+async fn who_had_it_run_elsewhere_is_found_by_one_trace_in_the_logs_of_both() {
+    let cluster = Cluster::new();
+    let files = Files::fresh();
+    let log = |node: &str| files.path().join(node);
+    let node = Node::builder().agent(handy(&open())).sandbox(profile(standard()));
+    let b = cluster.other_of("b", node.audit(AuditConfig::new(log("b"))), &[]).await;
+    let dev = token("dev", &[]);
+    let tokens = files.write("tokens", dev.line());
+    let policy = files.write("policy", "permit(principal, action, resource);");
+    let node = cluster.gateway(&[&b]).audit(AuditConfig::new(log("a")));
+    let far = ProxyAgent::new("far", "agent://b/handy").tools(["exec"]);
+    let (node, to) = start(node.proxy(far).access(config(&tokens, &policy))).await;
+    let params = message(json!([{ "text": "go" }]));
+    let asked = call(to, "/agents/far", Some(dev.secret()), "SendMessage", params).await;
+    assert!(output(&task_of(asked.json())).ends_with("exec done"));
+    node.stop().await;
+    b.stop().await;
+    let traces = |node: &str, kind: &str| -> Vec<Option<String>> {
+        let text = std::fs::read_to_string(log(node)).expect("there is a log");
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let records = lines.map(|mut line| line["record"].take());
+        let records = records.filter(|record| record["event"]["kind"] == kind);
+        records.map(|record| record["trace"].as_str().map(str::to_owned)).collect()
+    };
+    let asked = traces("a", "authorisation");
+    assert!(matches!(&asked[..], [Some(_)]), "{asked:?}");
+    for kind in ["cell_started", "cell_ended"] {
+        assert_eq!(traces("b", kind), asked, "{kind}");
+    }
+    assert!(traces("b", "capability_use").iter().all(|trace| *trace == asked[0]));
 }
 
 #[tokio::test]

@@ -382,8 +382,9 @@ impl<'a> Observed<'a> {
         // The door puts it there; a router without one lets nobody do anything.
         let admitted = head.extensions.get::<Admitted>().cloned();
         let admitted = admitted.ok_or(A2aError::AuthenticationRequired)?;
-        let header = Header::new().traced(self.span.context());
-        let mut visit = Visit::new(shared, place, header, admitted);
+        let trace = self.span.context();
+        let header = Header::new().traced(trace);
+        let mut visit = Visit::new(shared, place, header, admitted.traced(trace));
         visit.extensions = extensions(&head.headers)?;
         if let Some(last) = head.headers.get("last-event-id") {
             let number = last.to_str().ok().and_then(|text| text.trim().parse().ok());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use neuroflow_kernel::Rights;
+use neuroflow_kernel::{Rights, TraceContext};
 
 use super::grants::{Entrance, Grants};
 use super::request_id::RequestId;
@@ -22,6 +22,8 @@ pub(crate) struct Admitted {
     rules: Option<(Arc<dyn Rules>, u64)>,
     grants: Arc<Grants>,
     request: RequestId,
+    /// Of which trace what is decided about it is part.
+    trace: TraceContext,
 }
 
 /// Why a principal may not do something.
@@ -43,7 +45,15 @@ impl Admitted {
     ) -> Self {
         let Identified { principal, proof } = identified;
         let proof = access.filter(Access::authenticates).map(|access| (access, proof));
-        Self { principal, proof, rules, grants, request }
+        let trace = TraceContext::default();
+        Self { principal, proof, rules, grants, request, trace }
+    }
+
+    /// Part of this trace, by which its decisions are found together with what comes of it.
+    #[must_use]
+    pub(crate) fn traced(mut self, trace: TraceContext) -> Self {
+        self.trace = trace;
+        self
     }
 
     /// Watches over what the principal has proved itself with; none where nobody has to.
@@ -88,7 +98,7 @@ impl Admitted {
         let action = action(rights);
         if let Some(action) = action.filter(|action| *action != Action::Ask || !is_allowed) {
             let target = Target::Agent(&agent.profile.name);
-            self.grants.decided(&self.principal, action, &target, is_allowed);
+            self.decided(action, &target, is_allowed);
         }
         match action {
             _ if entrance.is_hidden() => Err(Denial::Hidden),
@@ -110,7 +120,7 @@ impl Admitted {
             }
             None => (entrance.asks_for_all, Target::Agent(name)),
         };
-        self.grants.decided(&self.principal, Action::Ask, &target, is_allowed);
+        self.decided(Action::Ask, &target, is_allowed);
         if is_allowed { Ok(()) } else { Err(Denial::Forbidden(Action::Ask)) }
     }
 
@@ -120,7 +130,7 @@ impl Admitted {
             Some((rules, _)) => rules.decide(&self.principal, action, target).allowed,
             None => true,
         };
-        self.grants.decided(&self.principal, action, target, allowed);
+        self.decided(action, target, allowed);
         allowed
     }
 
@@ -132,6 +142,10 @@ impl Admitted {
     /// Whether the principal may do anything at all with the agent.
     pub(crate) fn sees(&self, agent: &GatewayAgent) -> bool {
         self.entrance(agent).is_ok_and(|entrance| !entrance.is_hidden())
+    }
+
+    fn decided(&self, action: Action, target: &Target<'_>, is_allowed: bool) {
+        self.grants.decided((&self.principal, self.trace), action, target, is_allowed);
     }
 
     fn entrance(&self, agent: &GatewayAgent) -> Result<Arc<Entrance>, Denial> {

@@ -56,7 +56,7 @@ impl Grants {
     /// Counts and records a decision.
     pub(super) fn decided(
         &self,
-        principal: &Principal,
+        (principal, trace): (&Principal, TraceContext),
         action: Action,
         target: &Target<'_>,
         is_allowed: bool,
@@ -68,7 +68,7 @@ impl Grants {
         let (verdict, reason) =
             if is_allowed { (Verdict::Allowed, "policy") } else { (Verdict::Denied, "no_policy") };
         self.audit.note(
-            TraceContext::default(),
+            trace,
             AuditEvent::Authorisation {
                 principal: Some(AuditId::new(principal.id())),
                 action: action.name(),

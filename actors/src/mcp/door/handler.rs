@@ -60,10 +60,13 @@ impl McpHandler {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let (name, visit) = (callee.name(), Visit::of(&context));
-        let (who, address) = (visit.caller(), callee.enter(&visit, ASK, || visit::unknown(name))?);
-        let ask = callee.ask(request.arguments, who.clone())?;
+        let name = callee.name();
         let mut span = self.span(&context, name);
+        let visit = Visit::of(&context).traced(span.context());
+        let entered = callee.enter(&visit, ASK, || visit::unknown(name));
+        let address = entered.inspect_err(|_| span.fail("denied"))?;
+        let who = visit.caller();
+        let ask = callee.ask(request.arguments, who.clone())?;
         if let Callee::Agent(_) = callee {
             span.set("gen_ai.agent.name", name.to_owned());
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use neuroflow_kernel::{Address, Rights};
+use neuroflow_kernel::{Address, Rights, TraceContext};
 use rmcp::model::ErrorCode;
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
@@ -23,6 +23,11 @@ impl Visit {
     pub(super) fn of(context: &RequestContext<RoleServer>) -> Self {
         let parts = context.extensions.get::<Parts>();
         Self(parts.and_then(|parts| parts.extensions.get::<Admitted>().cloned()))
+    }
+
+    /// Part of this trace.
+    pub(super) fn traced(self, trace: TraceContext) -> Self {
+        Self(self.0.map(|admitted| admitted.traced(trace)))
     }
 
     /// Whose tasks it makes.
