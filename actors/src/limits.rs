@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Tasks of one agent that may run at once. Past it a request is refused as overloaded, because a
-/// task that waits for a place looks to its client like one that hangs.
+/// task that waits for a place looks to its client like one that hangs. A caller who is known begins one while
+/// it has fewer than are free, so that nobody takes them all.
 pub const LIVE_TASKS: usize = 1_024;
 
 /// Ended tasks of one agent that can still be asked for.

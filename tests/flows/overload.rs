@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use neuroflow::actors::FreshToken;
 use neuroflow::actors::limits::LIVE_TASKS;
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, Node};
 use serde_json::json;
 use tokio::sync::Notify;
 
+use crate::access::{Files, config, token};
 use crate::client::{Connection, message, post, request, rpc, send_text, task_of};
-use crate::support::{actors, eventually, loopback, output, start, state, task_that_is};
+use crate::support::{actors, eventually, loopback, output, pause, start, state, task_that_is};
 
 fn waiting(let_go: &Arc<Notify>) -> AnyAgent {
     let let_go = Arc::clone(let_go);
@@ -66,6 +68,44 @@ async fn tasks_past_the_limit_are_refused_with_a_time_to_retry() {
     let last = task_that_is(to, &tasks[LIVE_TASKS - 1], "TASK_STATE_COMPLETED").await;
     assert_eq!(output(&last), "let go");
     assert_eq!(connection.post("/", &begin).await.status, 200);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_as_many_tasks_as_are_free_begins_no_more_and_others_do() {
+    let let_go = Arc::new(Notify::new());
+    let files = Files::fresh();
+    let (greedy, modest) = (token("greedy", &[]), token("modest", &[]));
+    let tokens = files.write("tokens", &format!("{}\n{}", greedy.line(), modest.line()));
+    let policy = files.write("policy", "permit(principal, action, resource);");
+    let node = Node::builder().agent(waiting(&let_go)).access(config(&tokens, &policy));
+    let (node, to) = start(node.gateway(loopback())).await;
+    let before = actors(&node);
+    let mut params = message(json!([{ "text": "wait" }]));
+    params["configuration"] = json!({ "returnImmediately": true });
+    let begin = request("SendMessage", params);
+    let mut connection = Connection::open(to).await;
+    let mut begin = async |who: &FreshToken| {
+        let bearer = format!("Bearer {}", who.secret());
+        connection.post_with("/", &[("authorization", bearer.as_str())], &begin).await.status
+    };
+    for _ in 0..LIVE_TASKS / 2 {
+        assert_eq!(begin(&greedy).await, 200);
+    }
+    assert_eq!(begin(&greedy).await, 503, "that is as many as are free");
+    for _ in 0..LIVE_TASKS / 4 {
+        assert_eq!(begin(&modest).await, 200);
+    }
+    assert_eq!(begin(&modest).await, 503, "so is that");
+    assert_eq!(begin(&greedy).await, 503);
+    eventually("the end of all tasks", || {
+        let_go.notify_waiters();
+        actors(&node) == before
+    })
+    .await;
+    while begin(&greedy).await != 200 {
+        pause(20).await;
+    }
     node.stop().await;
 }
 

@@ -161,7 +161,8 @@ impl AgentServer {
         reach: Reach,
         context: &mut Context<AgentCommand>,
     ) -> Result<(), (AskRefusal, Request<Ask>)> {
-        if self.live.len() >= LIVE_TASKS {
+        let has_place = self.has_place(request.parcel.get().caller.as_deref());
+        if !has_place {
             tracing::warn!(agent = %context.path(), tasks = self.live.len(), "too many live tasks");
             return Err((AskRefusal::Busy, request));
         }
@@ -183,6 +184,15 @@ impl AgentServer {
         self.live.insert(task.clone(), live);
         self.flush(&task, context);
         Ok(())
+    }
+
+    /// Whether there's a place for another task of this caller, which has to have fewer than are free: so one alone
+    /// gets half of them, and whoever comes then finds one. Whom nobody knows isn't told from others.
+    fn has_place(&self, caller: Option<&str>) -> bool {
+        let (live, free) = (self.live.len(), LIVE_TASKS.saturating_sub(self.live.len()));
+        let Some(caller) = caller else { return free > 0 };
+        let has = || self.live.values().filter(|live| live.record.caller() == Some(caller)).count();
+        live < free || has() < free
     }
 
     /// Starts the actor of a task. That it works isn't sent to the journal yet: the actor tells at
