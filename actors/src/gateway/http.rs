@@ -310,7 +310,7 @@ async fn grpc_call(
     Path(method): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    grpc::answer(&shared, &method, request).await
+    Box::pin(grpc::answer(&shared, &method, request)).await
 }
 
 async fn rest_call(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response {
