@@ -24,6 +24,7 @@ mod rebinding;
 mod record;
 #[cfg(target_os = "linux")]
 mod scene;
+mod stale;
 #[cfg(target_os = "linux")]
 mod suite;
 

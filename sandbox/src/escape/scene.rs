@@ -26,6 +26,7 @@ use super::{
     SuiteError,
     plain::Victim,
     rebinding::{self, Rebinding},
+    stale::{self, Owner},
 };
 use crate::linux::sys::{
     probe::{
@@ -64,17 +65,19 @@ struct Held {
     terminal: Option<Terminal>,
     keyed: Option<Keyed>,
     queue: Option<Queue>,
+    owner: Option<Owner>,
 }
 
 impl Scene {
-    /// Makes all of it.
+    /// Makes all of it. What killed processes have left of theirs is removed.
     pub(super) fn set() -> Result<Self, SuiteError> {
+        stale::sweep();
         let executable =
             fs::read_link("/proc/self/exe").and_then(|path| path.metadata().map(|_| path));
         let executable = executable.map_err(|source| SuiteError::Executable { source })?;
         // What a killed process has left has its number, which another one may have now.
         let chance = RandomState::new().build_hasher().finish() & 0xFFFF_FFFF;
-        let unique = format!("neuroflow-escape-{}-{chance:08x}", process::own_pid());
+        let unique = format!("{}{}-{chance:08x}", stale::PREFIX, process::own_pid());
         let directory = std::env::temp_dir().join(&unique);
         let scene = |what| {
             let place = directory.clone();
@@ -154,6 +157,9 @@ impl Scene {
     }
 
     fn furnish(&mut self, unique: &str) -> io::Result<()> {
+        let number = NEXT_KEY.fetch_add(1, Ordering::Relaxed) % KEYS_PER_PROCESS;
+        let key = KEY.wrapping_add(process::own_pid().wrapping_mul(KEYS_PER_PROCESS) + number);
+        self.held.owner = Some(Owner::take(&self.directory, key)?);
         let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
         open(&self.directory, 0o755)?;
         let secret = self.path("secret");
@@ -169,20 +175,18 @@ impl Scene {
         let victim = Victim::start(&self.executable)?;
         self.tell("victim", victim.pid());
         self.held.victim = Some(victim);
-        self.share(unique);
+        self.share(unique, key);
         Ok(())
     }
 
     /// What not every host has; attempts on what isn't there show nothing.
-    fn share(&mut self, unique: &str) {
+    fn share(&mut self, unique: &str, key: i32) {
         let open =
             File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/ptmx");
         if let Some(terminal) = open.ok().and_then(|master| Terminal::new(master).ok()) {
             self.tell("pty", format!("/dev/pts/{}", terminal.number));
             self.held.terminal = Some(terminal);
         }
-        let number = NEXT_KEY.fetch_add(1, Ordering::Relaxed) % KEYS_PER_PROCESS;
-        let key = KEY.wrapping_add(process::own_pid().wrapping_mul(KEYS_PER_PROCESS) + number);
         if let Ok(keyed) = Keyed::new(key) {
             for name in ["shm", "sem", "msg"] {
                 self.tell(name, key);
@@ -201,10 +205,8 @@ impl Scene {
         }
     }
 
-    /// A secret in the home of the host's user; a host without a home has none to lose.
     fn home(&mut self, unique: &str) {
-        let Some(home) = std::env::home_dir().filter(|home| home.is_absolute()) else { return };
-        let path = home.join(format!(".{unique}"));
+        let Some(path) = stale::home_secret(unique) else { return };
         if fs::write(&path, SECRET).is_ok() {
             self.tell("home", path.display());
             self.home_secret = Some(path);
@@ -284,4 +286,42 @@ static NEXT_KEY: AtomicI32 = AtomicI32::new(0);
 pub(super) fn leak(scene: &Scene) -> io::Result<OwnedFd> {
     let file = File::open(scene.path("secret"))?;
     Ok(inheritable(file.as_fd())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::ManuallyDrop;
+
+    use super::*;
+
+    fn key(scene: &Scene) -> Option<i32> {
+        scene.parameters.iter().find_map(|told| told.strip_prefix("shm=")?.parse().ok())
+    }
+
+    #[test]
+    fn what_a_killed_process_has_left_is_removed_by_the_next_and_nothing_else() {
+        let alive = Scene::set().unwrap();
+        // As one that was killed: all that ends with a process has ended, and nothing else.
+        let mut killed = ManuallyDrop::new(Scene::set().unwrap());
+        killed.held.victim = None;
+        killed.held.owner = None;
+        let others = std::env::temp_dir().join(format!("{}{:x}", stale::PREFIX, rand()));
+        fs::create_dir(&others).unwrap();
+        let next = Scene::set().unwrap();
+        assert!(!killed.directory.exists());
+        assert!(killed.home_secret.as_ref().is_none_or(|secret| !secret.exists()));
+        if let Some(key) = key(&killed) {
+            assert!(Keyed::new(key).is_ok(), "nothing has the key");
+        }
+        for scene in [&alive, &next] {
+            assert!(scene.path("secret").exists());
+            assert!(key(scene).is_none_or(|key| Keyed::new(key).is_err()));
+        }
+        assert!(others.exists(), "nobody has said whose it is");
+        fs::remove_dir(others).unwrap();
+    }
+
+    fn rand() -> u64 {
+        RandomState::new().build_hasher().finish()
+    }
 }

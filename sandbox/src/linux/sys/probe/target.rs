@@ -54,6 +54,18 @@ impl Keyed {
         this.messages = check(unsafe { libc::msgget(key, flags) })?;
         Ok(this)
     }
+
+    /// What there is of this key, whoever has made it.
+    pub(crate) fn left(key: i32) -> Self {
+        Self {
+            // SAFETY: takes integers only, and makes nothing without a flag.
+            memory: unsafe { libc::shmget(key, 0, 0) },
+            // SAFETY: as above.
+            semaphores: unsafe { libc::semget(key, 0, 0) },
+            // SAFETY: as above.
+            messages: unsafe { libc::msgget(key, 0) },
+        }
+    }
 }
 
 impl Drop for Keyed {
@@ -92,11 +104,16 @@ impl Queue {
         let queue = own(i32::try_from(check(queue)?).unwrap_or(-1));
         Ok(Self { name: name.to_owned(), _queue: queue })
     }
+
+    /// Takes the name from the queue that has it, if there is one.
+    pub(crate) fn unlink(name: &CStr) {
+        // SAFETY: the name is NUL-terminated and lives through the call.
+        unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) };
+    }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // SAFETY: the name is NUL-terminated and lives through the call.
-        unsafe { libc::syscall(libc::SYS_mq_unlink, self.name.as_ptr()) };
+        Self::unlink(&self.name);
     }
 }
