@@ -23,16 +23,20 @@ fn waiting(let_go: &Arc<Notify>) -> AnyAgent {
     })
 }
 
+/// Begins a task, whose end isn't waited for.
+fn begin_and_return() -> Vec<u8> {
+    let mut params = message(json!([{ "text": "wait" }]));
+    params["configuration"] = json!({ "returnImmediately": true });
+    request("SendMessage", params)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_past_the_limit_are_refused_with_a_time_to_retry() {
     let let_go = Arc::new(Notify::new());
     let node = Node::builder().agent(waiting(&let_go)).agent(AnyAgent::new(Echo));
     let (node, to) = start(node.gateway(loopback())).await;
     let before = actors(&node);
-    let mut params = message(json!([{ "text": "wait" }]));
-    params["configuration"] = json!({ "returnImmediately": true });
-    let begin = request("SendMessage", params);
-
+    let begin = begin_and_return();
     let mut connection = Connection::open(to).await;
     let mut tasks = Vec::new();
     for _ in 0..LIVE_TASKS {
@@ -81,10 +85,8 @@ async fn who_has_as_many_tasks_as_are_free_begins_no_more_and_others_do() {
     let node = Node::builder().agent(waiting(&let_go)).access(config(&tokens, &policy));
     let (node, to) = start(node.gateway(loopback())).await;
     let before = actors(&node);
-    let mut params = message(json!([{ "text": "wait" }]));
-    params["configuration"] = json!({ "returnImmediately": true });
-    let begin = request("SendMessage", params);
     let mut connection = Connection::open(to).await;
+    let begin = begin_and_return();
     let mut begin = async |who: &FreshToken| {
         let bearer = format!("Bearer {}", who.secret());
         connection.post_with("/", &[("authorization", bearer.as_str())], &begin).await.status
