@@ -192,4 +192,12 @@ impl PeerCalls {
             execution.forget();
         }
     }
+
+    /// So much more of its answer has come.
+    fn grew(&self, call: &Call, bytes: usize, now: Moment) {
+        let dropped = self.window().grew(call, bytes, now);
+        for execution in dropped {
+            execution.forget();
+        }
+    }
 }

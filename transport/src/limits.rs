@@ -173,7 +173,8 @@ pub const KEYED_CALLS: usize = 16_384;
 /// Keyed calls of this node to `agent://*/<name>` whose node is remembered: as many as that node knows.
 pub const PINNED_CALLS: usize = KEYED_CALLS;
 
-/// Bytes of answers to one peer's keyed calls that are kept, for when it asks again.
+/// Bytes of answers to one peer's keyed calls, of those that go on and of those that are kept for when it asks
+/// again.
 pub const KEYED_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bytes of the answer to one keyed call: as much as an ordinary message.

@@ -10,7 +10,7 @@ use neuroflow_kernel::{
 };
 use ring::rand::SecureRandom;
 
-use super::token::{BlockHash, Chain, Grant, Presented, Token};
+use super::token::{BlockKey, Chain, Grant, Presented, Token};
 use super::{CapabilityError, CapabilityId, CapabilityToken, Terms, restriction};
 use crate::endpoint::Links;
 use crate::export::{Asker, Delivery, Exported, Service, Source};
@@ -50,12 +50,63 @@ struct Issued {
     expires: Moment,
     revoked: bool,
     /// What holders have derived from it, as far as it was presented: their uses are counted here.
-    derived: HashMap<BlockHash, Derived>,
+    derived: HashMap<BlockKey, Derived>,
 }
 
 struct Derived {
     ids: Vec<CapabilityId>,
+    /// The derived blocks that it's derived from, the first one first.
+    above: Vec<BlockKey>,
+    /// How many are derived from it, and from those.
+    below: usize,
+    expires: Moment,
     actor: Arc<dyn Exported>,
+}
+
+impl Issued {
+    /// Takes a block more behind those `above` it, each of which has fewer below itself than are free: so what was
+    /// handed to one holder leaves as much again for those of others.
+    fn derive(
+        &mut self,
+        key: BlockKey,
+        derived: Derived,
+        revoked: &HashSet<CapabilityId>,
+        now: Moment,
+    ) -> Result<(), CapabilityError> {
+        if !self.has_room(&derived.above) {
+            self.forget(revoked, now);
+        }
+        if !self.has_room(&derived.above) {
+            return Err(CapabilityError::TooMany);
+        }
+        for above in &derived.above {
+            if let Some(above) = self.derived.get_mut(above) {
+                above.below = above.below.saturating_add(1);
+            }
+        }
+        self.derived.insert(key, derived);
+        Ok(())
+    }
+
+    fn has_room(&self, above: &[BlockKey]) -> bool {
+        let free = CAPABILITY_DERIVED.saturating_sub(self.derived.len());
+        let below = above.iter().filter_map(|key| self.derived.get(key)).map(|block| block.below);
+        free > 0 && below.into_iter().all(|below| below < free)
+    }
+
+    /// What can't be used again needs no count of its uses.
+    fn forget(&mut self, revoked: &HashSet<CapabilityId>, now: Moment) {
+        let is_over = |derived: &mut Derived| {
+            derived.expires <= now || derived.ids.iter().any(|id| revoked.contains(id))
+        };
+        let over: Vec<Derived> =
+            self.derived.extract_if(|_, derived| is_over(derived)).map(|(_, over)| over).collect();
+        for above in over.iter().flat_map(|derived| &derived.above) {
+            if let Some(above) = self.derived.get_mut(above) {
+                above.below = above.below.saturating_sub(1);
+            }
+        }
+    }
 }
 
 /// What became of a token that was presented.
@@ -153,30 +204,30 @@ impl Capabilities {
         let now_ms = wall_ms(&self.clock);
         let blocks = token.verify(self.node, self.incarnation, peer, now_ms)?;
         let mut out = self.out();
-        if blocks.iter().any(|(_, grant)| out.revoked.contains(&grant.id)) {
+        let Out { issued, revoked, .. } = &mut *out;
+        if blocks.iter().any(|(_, grant)| revoked.contains(&grant.id)) {
             return Err(CapabilityError::Revoked);
         }
         // What is gone was out, for the signature says so: it has expired.
         let first = token.first().id;
-        let issued = out.issued.get_mut(&first).ok_or(CapabilityError::Expired)?;
+        let issued = issued.get_mut(&first).ok_or(CapabilityError::Expired)?;
         if issued.revoked {
             return Err(CapabilityError::Revoked);
         }
         let mut actor = Arc::clone(&issued.actor);
-        let mut ids = Vec::new();
-        for (hash, grant) in blocks.into_iter().skip(1) {
+        let (mut ids, mut above) = (Vec::new(), Vec::new());
+        for (key, grant) in blocks.into_iter().skip(1) {
             ids.push(grant.id);
-            if let Some(derived) = issued.derived.get(&hash) {
+            if let Some(derived) = issued.derived.get(&key) {
                 actor = Arc::clone(&derived.actor);
-                continue;
+            } else {
+                let expires = self.moment(grant.expires_ms);
+                actor = actor.narrow(restriction(grant.rights, grant.uses, expires))?;
+                let (ids, above, actor) = (ids.clone(), above.clone(), Arc::clone(&actor));
+                let derived = Derived { ids, above, below: 0, expires, actor };
+                issued.derive(key, derived, revoked, self.clock.now())?;
             }
-            if issued.derived.len() >= CAPABILITY_DERIVED {
-                return Err(CapabilityError::TooMany);
-            }
-            let expires = self.moment(grant.expires_ms);
-            actor = actor.narrow(restriction(grant.rights, grant.uses, expires))?;
-            let derived = Derived { ids: ids.clone(), actor: Arc::clone(&actor) };
-            issued.derived.insert(hash, derived);
+            above.push(key);
         }
         Ok(actor)
     }
@@ -333,4 +384,75 @@ pub(super) fn random_id() -> Result<CapabilityId, CapabilityError> {
     let mut id = [0; 16];
     ring::rand::SystemRandom::new().fill(&mut id).map_err(|_none| CapabilityError::Random)?;
     Ok(CapabilityId(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Exported for Nobody {
+        fn deliver(&self, _: Header, _: RawParcel, _: bool, _: Moment) -> Delivery {
+            Delivery::Refused(StreamError::Unknown)
+        }
+
+        fn generation(&self) -> Option<Generation> {
+            None
+        }
+    }
+
+    const NOW: Moment = Moment::ORIGIN;
+    const LATER: Duration = Duration::from_mins(1);
+
+    fn issued() -> Issued {
+        let (actor, expires) = (Arc::new(Nobody), NOW + 2 * LATER);
+        Issued { actor, expires, revoked: false, derived: HashMap::new() }
+    }
+
+    /// Derives as many as are taken.
+    fn fill(
+        issued: &mut Issued,
+        above: &[u32],
+        from: u32,
+        revoked: &HashSet<CapabilityId>,
+    ) -> usize {
+        let many = from..from + 5_000;
+        many.take_while(|nth| derive(issued, above, *nth, revoked).is_ok()).count()
+    }
+
+    fn derive(
+        issued: &mut Issued,
+        above: &[u32],
+        nth: u32,
+        revoked: &HashSet<CapabilityId>,
+    ) -> Result<(), CapabilityError> {
+        let id = |nth: u32| CapabilityId(u128::from(nth).to_le_bytes());
+        let ids = above.iter().copied().chain([nth]).map(id).collect();
+        let above = above.iter().copied().map(BlockKey::numbered).collect();
+        let expires = NOW + LATER;
+        let derived = Derived { ids, above, below: 0, expires, actor: Arc::new(Nobody) };
+        issued.derive(BlockKey::numbered(nth), derived, revoked, NOW)
+    }
+
+    #[test]
+    fn who_derives_much_leaves_room_for_the_next_one() {
+        let (mut issued, mut revoked) = (issued(), HashSet::new());
+        for (nth, from) in [(1, 10_000), (2, 20_000), (3, 30_000)] {
+            let free = CAPABILITY_DERIVED - issued.derived.len();
+            derive(&mut issued, &[], nth, &revoked).unwrap();
+            let direct = fill(&mut issued, &[nth], from, &revoked);
+            // Through others of its own it gets no more.
+            assert_eq!(fill(&mut issued, &[nth, from], from + 5_000, &revoked), 0);
+            assert!(direct >= free / 2 - 1, "{direct} of {free}");
+            assert!(CAPABILITY_DERIVED - issued.derived.len() >= free / 2 - 1);
+        }
+        // What was taken back makes room for others.
+        revoked.insert(CapabilityId(1_u128.to_le_bytes()));
+        assert!(matches!(derive(&mut issued, &[2], 29_999, &revoked), Ok(())));
+        assert!(!issued.derived.contains_key(&BlockKey::numbered(10_000)));
+        // So does what is over.
+        issued.forget(&revoked, NOW + LATER);
+        assert!(issued.derived.is_empty());
+    }
 }

@@ -145,17 +145,37 @@ struct Signed {
     grant: Grant,
 }
 
-/// What is hashed of a block by the next one, and what tells a block from others.
-pub(crate) type BlockHash = [u8; 32];
+/// What is hashed of a block by the next one.
+type BlockHash = [u8; 32];
+
+/// What tells a block from others: what it says, who signed it and behind which block. Not the signature: of one of
+/// ECDSA anybody makes a second one that is as good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct BlockKey([u8; 32]);
 
 impl Signed {
     fn hash(&self) -> BlockHash {
-        let mut hash = [0; 32];
-        let bytes = [&self.body[..], &self.signer, &self.signature].concat();
-        let digest = ring::digest::digest(&ring::digest::SHA256, &bytes);
-        hash.copy_from_slice(digest.as_ref());
-        hash
+        sha256(&[&self.body, &self.signer, &self.signature])
     }
+
+    fn key(&self, parent: &BlockKey) -> BlockKey {
+        // The hashes of the parts are of one length each, so no two lists of parts look alike.
+        BlockKey(sha256(&[&parent.0, &sha256(&[&self.body]), &sha256(&[&self.signer])]))
+    }
+}
+
+#[cfg(test)]
+impl BlockKey {
+    pub(super) fn numbered(nth: u32) -> Self {
+        Self(sha256(&[&nth.to_le_bytes()]))
+    }
+}
+
+fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    let digest = ring::digest::digest(&ring::digest::SHA256, &parts.concat());
+    hash.copy_from_slice(digest.as_ref());
+    hash
 }
 
 impl Token {
@@ -258,11 +278,12 @@ impl Token {
         incarnation: u64,
         presenter: NodeId,
         now_ms: u64,
-    ) -> Result<Vec<(BlockHash, &Grant)>, CapabilityError> {
+    ) -> Result<Vec<(BlockKey, &Grant)>, CapabilityError> {
         if self.first.issuer != issuer {
             return Err(CapabilityError::OtherIssuer);
         }
         let (mut before, mut signer) = ([0; 32], issuer);
+        let mut key = BlockKey([0; 32]);
         let mut parent: Option<&Grant> = None;
         let mut proved = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
@@ -274,7 +295,8 @@ impl Token {
                 return Err(CapabilityError::Widened);
             }
             (before, signer, parent) = (block.hash(), block.grant.holder, Some(&block.grant));
-            proved.push((before, &block.grant));
+            key = block.key(&key);
+            proved.push((key, &block.grant));
         }
         if signer != presenter {
             return Err(CapabilityError::OtherHolder { holder: signer });

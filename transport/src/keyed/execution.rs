@@ -78,13 +78,16 @@ impl Execution {
         drop(before);
     }
 
-    /// Drops the answer: whoever asks again is told that there was one.
+    /// Drops the answer, and ends the run if that goes on: whoever asks again is told that there was one.
     pub(super) fn forget(&self) {
         let mut told = self.told();
-        told.stage = Stage::Over(Some(StreamError::Forgotten));
+        let over = Stage::Over(Some(StreamError::Forgotten));
+        let before = std::mem::replace(&mut told.stage, over);
         let replies = std::mem::take(&mut told.replies);
         drop(told);
-        drop(replies);
+        // Not under the lock: it's code of others.
+        drop((before, replies));
+        self.tell();
     }
 
     fn tell(&self) {
@@ -102,19 +105,18 @@ impl Execution {
         }
     }
 
-    /// The reply at this place, or the end. Says with the end how many bytes the answer has, to
-    /// whoever sees it first.
-    fn poll(&self, at: usize, cx: &Context<'_>) -> Poll<(Heard, Option<usize>)> {
+    /// The reply at this place, or the end; and to whoever sees it first, what has come of it.
+    fn poll(&self, at: usize, cx: &Context<'_>) -> Poll<(Heard, Option<Came>)> {
         self.listen(cx.waker());
         let mut inner = Context::from_waker(&self.bell);
         let mut told = self.told();
-        let mut ended = None;
+        let mut came = None;
         loop {
             if let Some(reply) = told.replies.get(at) {
-                return Poll::Ready((Heard::Reply(reply.clone()), ended));
+                return Poll::Ready((Heard::Reply(reply.clone()), came));
             }
             let over = match &mut told.stage {
-                Stage::Over(why) => return Poll::Ready((Heard::End(*why), ended)),
+                Stage::Over(why) => return Poll::Ready((Heard::End(*why), came)),
                 Stage::Beginning => return Poll::Pending,
                 Stage::Waiting(waiting) => {
                     match std::task::ready!(waiting.as_mut().poll(&mut inner)) {
@@ -128,7 +130,9 @@ impl Execution {
                 }
                 Stage::Running(source) => match std::task::ready!(source.poll_next(&mut inner)) {
                     Some(Ok(reply)) => {
-                        told.bytes = told.bytes.saturating_add(reply.as_bytes().len());
+                        let bytes = reply.as_bytes().len();
+                        came = Some(Came::More(bytes));
+                        told.bytes = told.bytes.saturating_add(bytes);
                         if told.bytes <= KEYED_ANSWER_BYTES {
                             told.replies.push(reply);
                             continue;
@@ -141,7 +145,7 @@ impl Execution {
                     None => None,
                 },
             };
-            ended = Some(told.bytes);
+            came = Some(Came::Whole(told.bytes));
             told.stage = Stage::Over(over);
         }
     }
@@ -153,6 +157,14 @@ impl Wake for Bell {
             execution.tell();
         }
     }
+}
+
+/// What an answer has become by being asked for.
+enum Came {
+    /// So many bytes longer.
+    More(usize),
+    /// Whole, and so long.
+    Whole(usize),
 }
 
 enum Heard {
@@ -186,15 +198,20 @@ impl Source for Joined {
         if self.over {
             return Poll::Ready(None);
         }
-        let (heard, ended) = std::task::ready!(self.execution.poll(self.at, cx));
-        if let Some(bytes) = ended {
-            let why = match &heard {
-                Heard::Reply(_) | Heard::End(None) => None,
-                Heard::End(Some(why)) => Some(*why),
-            };
-            self.calls.ended(&self.call, why, bytes, self.clock.now());
-            // Those that listen too find the end.
-            self.execution.tell();
+        let (heard, came) = std::task::ready!(self.execution.poll(self.at, cx));
+        let now = self.clock.now();
+        match came {
+            Some(Came::Whole(bytes)) => {
+                let why = match &heard {
+                    Heard::Reply(_) | Heard::End(None) => None,
+                    Heard::End(Some(why)) => Some(*why),
+                };
+                self.calls.ended(&self.call, why, bytes, now);
+                // Those that listen too find the end.
+                self.execution.tell();
+            }
+            Some(Came::More(bytes)) => self.calls.grew(&self.call, bytes, now),
+            None => {}
         }
         Poll::Ready(match heard {
             Heard::Reply(reply) => {

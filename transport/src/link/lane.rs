@@ -149,7 +149,10 @@ impl LaneTask {
         let mut more = self.read(cx)?;
         more |= self.look_into_outbox(cx)?;
         more |= self.inbound.poll(cx, &mut self.served, &mut self.staged)?;
-        more |= self.answer();
+        let was_full = self.is_full();
+        if !was_full {
+            more |= self.answer();
+        }
         while let Poll::Ready(Some(id)) = self.rooms.poll_next_unpin(cx) {
             more = true;
             self.resume(id);
@@ -159,7 +162,13 @@ impl LaneTask {
             sent?;
         }
         more |= self.write(cx)?;
-        Ok(more)
+        // Whoever has a reply has rung already, and doesn't again.
+        Ok(more || was_full && !self.is_full())
+    }
+
+    /// Whether the peer is so far behind with reading that replies stay with their sources.
+    fn is_full(&self) -> bool {
+        self.unwritten + self.staged.bytes() > LANE_HIGH_WATER_BYTES
     }
 
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
@@ -233,11 +242,8 @@ impl LaneTask {
         Ok(more)
     }
 
-    /// Takes replies from their sources, unless the peer is behind with reading.
+    /// Takes replies from their sources.
     fn answer(&mut self) -> bool {
-        if self.unwritten + self.staged.bytes() > LANE_HIGH_WATER_BYTES {
-            return false;
-        }
         let more = self.served.poll(&mut self.given, ANSWERS_PER_TURN);
         for given in self.given.drain(..) {
             stage(&mut self.staged, given, self.number);

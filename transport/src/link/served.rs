@@ -21,12 +21,13 @@ pub(super) struct Served {
     free: Vec<usize>,
     by_id: HashMap<u64, usize>,
     ready: Arc<Ready>,
-    /// Places that were woken and not looked at yet.
+    /// Places that were woken and not looked at yet, each once: while the peer doesn't read nobody looks.
     due: Vec<usize>,
 }
 
 struct Place {
     answering: Option<Answering>,
+    is_due: bool,
     waker: Waker,
     bell: Arc<Bell>,
 }
@@ -107,13 +108,13 @@ impl Served {
             let bell =
                 Arc::new(Bell { place: self.places.len(), rung: AtomicBool::new(false), ready });
             let waker = Waker::from(Arc::clone(&bell));
-            self.places.push(Place { answering: None, waker, bell });
+            self.places.push(Place { answering: None, is_due: false, waker, bell });
             self.places.len() - 1
         });
         self.places[index].answering = Some(answering);
         self.by_id.insert(id, index);
         // A first look, which leaves the waker with the source.
-        self.due.push(index);
+        due(&mut self.due, &mut self.places, index);
         Ok(())
     }
 
@@ -133,6 +134,7 @@ impl Served {
         if self.by_id.is_empty() && self.places.len() > IDLE_PLACES {
             // A burst doesn't leave its table behind. An old bell makes us look at another's source
             // at worst, which has nothing.
+            self.ready.places.lock().unwrap_or_else(PoisonError::into_inner).clear();
             *self = Self { ready: Arc::clone(&self.ready), ..Self::default() };
         }
     }
@@ -143,7 +145,7 @@ impl Served {
             && let Some(answering) = &mut self.places[*index].answering
         {
             answering.window.grant(messages, bytes);
-            self.due.push(*index);
+            due(&mut self.due, &mut self.places, *index);
         }
     }
 
@@ -151,8 +153,10 @@ impl Served {
     /// there is more to look at.
     pub(super) fn poll(&mut self, given: &mut Vec<Given>, room: usize) -> bool {
         {
-            let mut places = self.ready.places.lock().unwrap_or_else(PoisonError::into_inner);
-            self.due.append(&mut places);
+            let mut rung = self.ready.places.lock().unwrap_or_else(PoisonError::into_inner);
+            for index in rung.drain(..) {
+                due(&mut self.due, &mut self.places, index);
+            }
         }
         let mut looked = 0;
         while looked < room
@@ -166,6 +170,7 @@ impl Served {
 
     fn look(&mut self, index: usize, given: &mut Vec<Given>) {
         let Some(place) = self.places.get_mut(index) else { return };
+        place.is_due = false;
         place.bell.rung.store(false, Ordering::Release);
         let Some(answering) = &mut place.answering else { return };
         let mut cx = Context::from_waker(&place.waker);
@@ -207,6 +212,14 @@ impl Served {
             self.by_id.remove(&id);
             self.clear(index);
         }
+    }
+}
+
+fn due(due: &mut Vec<usize>, places: &mut [Place], index: usize) {
+    if let Some(place) = places.get_mut(index)
+        && !std::mem::replace(&mut place.is_due, true)
+    {
+        due.push(index);
     }
 }
 
@@ -303,6 +316,22 @@ mod tests {
             served.add(7, Box::new(Scripted(Script::new(), Arc::default()))),
             Err(Violation::Number)
         ));
+    }
+
+    #[test]
+    fn what_a_peer_sends_while_nobody_looks_takes_no_more_room() {
+        let mut served = Served::default();
+        let source = || Box::new(Scripted(Script::new(), Arc::default()));
+        for nth in 0..1_000 {
+            served.add(nth, source()).unwrap();
+            for _ in 0..10 {
+                served.granted(nth, REPLY_CREDIT_MESSAGES + nth, REPLY_CREDIT_BYTES);
+            }
+            served.cancel(nth);
+        }
+        served.add(7, source()).unwrap();
+        assert_eq!((served.due.len(), served.places.len()), (1, 1));
+        assert!(look(&mut served).is_empty() && served.due.is_empty());
     }
 
     #[test]

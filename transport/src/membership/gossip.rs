@@ -116,10 +116,12 @@ pub(crate) struct Gossip {
     revocations: Option<(u64, Arc<str>)>,
     /// Who was asked for a newer one last, and when.
     asked: Option<(NodeId, Moment)>,
+    /// No number of a start beyond this is believed when others say it.
+    latest: u64,
 }
 
 impl Gossip {
-    /// Of a node that starts now. A later start has a larger number.
+    /// Of a node that starts now, in milliseconds of Unix time.
     pub(crate) fn new(
         node: NodeId,
         name: Name,
@@ -151,6 +153,7 @@ impl Gossip {
             changed: true,
             revocations: None,
             asked: None,
+            latest: start.saturating_add(SET_BACK_MS),
         })
     }
 
@@ -406,8 +409,9 @@ impl Gossip {
     /// Others know a later start of this node than it does itself: its clock was set back, or it was
     /// declared dead. It goes on as a start later still.
     fn object(&mut self, start: u64) -> Result<(), GossipError> {
-        // From there on a number can only grow by one at a time, so nobody can use them up.
-        if start < self.own().start || start > LATEST_START {
+        // From there on a number can only grow by one at a time, so nobody can use them up. The node's next start
+        // believes in more, and so in whatever number this one was brought to.
+        if start < self.own().start || start > self.latest {
             return Ok(());
         }
         let own = Identity { start: start.saturating_add(1), ..self.own() };
@@ -535,8 +539,8 @@ impl Gossip {
     }
 }
 
-/// No number of a start beyond this is believed when others say it.
-const LATEST_START: u64 = u64::MAX / 2;
+/// A clock that was set back further than by a hundred years between two starts isn't one.
+const SET_BACK_MS: u64 = 100 * 366 * 24 * 60 * 60 * 1_000;
 
 impl Known {
     fn identity(&self, node: NodeId) -> Identity {

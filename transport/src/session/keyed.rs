@@ -17,8 +17,9 @@ pub(crate) struct KeyedWindow<K, R> {
     entries: HashMap<K, Entry<R>>,
     /// Those that have ended, in that order.
     ended: VecDeque<(K, Moment)>,
-    /// Those whose answers are kept, the oldest first.
+    /// Those that have ended and whose answers are kept, the oldest first.
     kept: VecDeque<K>,
+    /// Of all answers, whole or not.
     kept_bytes: usize,
 }
 
@@ -35,8 +36,9 @@ struct Entry<R> {
     run: R,
     /// When it was asked for last, while it runs.
     seen: Moment,
-    /// Bytes of its answer, once it has ended.
-    ended: Option<usize>,
+    /// Bytes of its answer, as far as that has come.
+    bytes: usize,
+    has_ended: bool,
 }
 
 /// What a request with a key is.
@@ -71,32 +73,56 @@ impl<K: Clone + Eq + Hash, R: Clone> KeyedWindow<K, R> {
             return Arrival::Full;
         }
         let run = make();
-        self.entries.insert(key.clone(), Entry { run: run.clone(), seen: now, ended: None });
+        let entry = Entry { run: run.clone(), seen: now, bytes: 0, has_ended: false };
+        self.entries.insert(key.clone(), entry);
         Arrival::First(run)
     }
 
     /// It surely wasn't run: the next request with this key is the first one again.
     pub(crate) fn not_run(&mut self, key: &K) {
-        if self.entries.get(key).is_some_and(|entry| entry.ended.is_none()) {
-            self.entries.remove(key);
+        if self.entries.get(key).is_some_and(|entry| !entry.has_ended)
+            && let Some(entry) = self.entries.remove(key)
+        {
+            self.kept_bytes = self.kept_bytes.saturating_sub(entry.bytes);
         }
+    }
+
+    /// So much more of its answer has come. Gives those whose answers are dropped for it: of whole ones the oldest
+    /// first, and this one if there is no room even so. It has ended then.
+    pub(crate) fn grew(&mut self, key: &K, bytes: usize, now: Moment) -> Vec<R> {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.has_ended) else {
+            return Vec::new();
+        };
+        entry.bytes = entry.bytes.saturating_add(bytes);
+        self.kept_bytes = self.kept_bytes.saturating_add(bytes);
+        let mut dropped = self.make_room();
+        if self.kept_bytes > self.bounds.bytes {
+            dropped.extend(self.ended(key, 0, now));
+            dropped.extend(self.entries.get(key).map(|entry| entry.run.clone()));
+        }
+        dropped
     }
 
     /// It has ended, with an answer of so many bytes. Gives those whose answers are dropped for it.
     pub(crate) fn ended(&mut self, key: &K, bytes: usize, now: Moment) -> Vec<R> {
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.ended.is_none()) else {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| !entry.has_ended) else {
             return Vec::new();
         };
-        entry.ended = Some(bytes);
+        let before = std::mem::replace(&mut entry.bytes, bytes);
+        entry.has_ended = true;
         self.ended.push_back((key.clone(), now));
         self.kept.push_back(key.clone());
-        self.kept_bytes = self.kept_bytes.saturating_add(bytes);
+        self.kept_bytes = self.kept_bytes.saturating_sub(before).saturating_add(bytes);
+        self.make_room()
+    }
+
+    fn make_room(&mut self) -> Vec<R> {
         let mut dropped = Vec::new();
         while self.kept_bytes > self.bounds.bytes
             && let Some(oldest) = self.kept.pop_front()
         {
             if let Some(entry) = self.entries.get_mut(&oldest) {
-                let bytes = entry.ended.replace(0).unwrap_or_default();
+                let bytes = std::mem::take(&mut entry.bytes);
                 self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
                 dropped.push(entry.run.clone());
             }
@@ -112,21 +138,23 @@ impl<K: Clone + Eq + Hash, R: Clone> KeyedWindow<K, R> {
             && let Some((key, _)) = self.ended.pop_front()
         {
             if let Some(entry) = self.entries.remove(&key) {
-                self.kept_bytes = self.kept_bytes.saturating_sub(entry.ended.unwrap_or_default());
+                self.kept_bytes = self.kept_bytes.saturating_sub(entry.bytes);
             }
             if self.kept.front() == Some(&key) {
                 self.kept.pop_front();
             }
         }
         let mut left = Vec::new();
-        let time = self.bounds.time;
+        let (time, mut freed) = (self.bounds.time, 0_usize);
         self.entries.retain(|_, entry| {
-            let over = entry.ended.is_none() && now.since(entry.seen) >= time && alone(&entry.run);
+            let over = !entry.has_ended && now.since(entry.seen) >= time && alone(&entry.run);
             if over {
+                freed = freed.saturating_add(entry.bytes);
                 left.push(entry.run.clone());
             }
             !over
         });
+        self.kept_bytes = self.kept_bytes.saturating_sub(freed);
         left
     }
 

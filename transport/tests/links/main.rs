@@ -1,6 +1,7 @@
 //! Links from outside: nodes with kernels of their own, in one process, over QUIC on loopback.
 #![cfg(test)]
 
+mod backlog;
 mod calls;
 mod capability;
 mod cluster;

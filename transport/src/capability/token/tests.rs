@@ -145,6 +145,41 @@ fn a_block_counts_only_with_the_signature_of_who_held_it_before() {
     assert!(matches!(verify(&nodes, &cut, &nodes.holder), Err(CapabilityError::Forged)));
 }
 
+/// As a node has it that brings a key of its own.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "certificates are checked against the machine's time"
+)]
+fn with_p256() -> Credential {
+    let (now, hour) = (SystemTime::now(), Duration::from_hours(1));
+    let authority = Authority::create("test", now).unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    let signed = authority.sign(request.der(), "holder", &[], hour, now).unwrap();
+    Credential::from_pem(&signed.certificate_pem, &key.serialize_pem()).unwrap()
+}
+
+#[test]
+fn another_signature_of_the_same_makes_no_other_block() {
+    let nodes = Nodes { holder: with_p256(), ..nodes() };
+    let (parent, next) = (issued(&nodes).to_text(), grant(&nodes, 2));
+    let derive = || {
+        let parent = Token::from_text(&parent).unwrap();
+        parent.derive(&signer(&nodes.holder), next.clone()).unwrap()
+    };
+    // ECDSA signs with a number of its own each time.
+    let (one, other) = (derive(), derive());
+    assert_ne!(one.to_text(), other.to_text());
+    let keys = |token: &Token| {
+        let blocks = token.verify(nodes.issuer.id(), START, nodes.holder.id(), NOW).unwrap();
+        blocks.iter().map(|(key, _)| *key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&one), keys(&other));
+    let changed = Token::from_text(&parent).unwrap();
+    let changed = changed.derive(&signer(&nodes.holder), Grant { uses: Some(1), ..next.clone() });
+    assert_ne!(keys(&one)[1], keys(&changed.unwrap())[1]);
+}
+
 #[test]
 fn a_chain_has_a_bound() {
     let nodes = nodes();

@@ -395,6 +395,27 @@ fn a_hostile_member_cannot_take_anothers_name_or_number() {
 }
 
 #[test]
+fn whatever_a_member_says_of_its_start_a_node_is_back_after_the_next() {
+    for said in [u64::MAX, u64::MAX / 2, 1 + SET_BACK_MS, SET_BACK_MS] {
+        let mut world = World::joined(4);
+        let now = world.now;
+        let victim = world.nodes.get_mut(&2).unwrap();
+        victim.received(id(1), &Note::Later { start: said }.encode(), now).unwrap();
+        world.flush(2);
+        world.run(Duration::from_secs(5), |world| world.agree_on(&[0, 1, 2, 3]));
+        world.dead.insert(2);
+        world.run(Duration::from_secs(30), |_| false);
+        [0, 1, 3].into_iter().for_each(|other| world.unlink(2, other, false));
+        world.start(2, 30_001);
+        for peer in [0, 1, 3] {
+            world.link(2, peer);
+        }
+        let back = world.run(Duration::from_secs(10), |world| world.agree_on(&[0, 1, 2, 3]));
+        assert!(back.is_some(), "{said} keeps it out");
+    }
+}
+
+#[test]
 fn gossip_of_an_idle_cluster_is_small() {
     let mut world = World::joined(NODES);
     world.run(Duration::from_secs(30), |_| false);

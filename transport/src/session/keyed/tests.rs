@@ -40,6 +40,36 @@ fn a_full_window_takes_no_more_keys_and_drops_answers_but_not_keys() {
 }
 
 #[test]
+fn answers_that_are_still_coming_take_room_too() {
+    let mut window = KeyedWindow::new(BOUNDS);
+    for key in 0..3 {
+        assert_eq!(window.arrived(&key, NOW, || key), Arrival::First(key));
+    }
+    assert!(window.ended(&0, 40, NOW).is_empty());
+    assert!(window.grew(&1, 40, NOW).is_empty());
+    assert_eq!(window.grew(&2, 40, NOW), [0], "a whole one makes room");
+    assert!(window.grew(&2, 20, NOW).is_empty());
+    assert_eq!(window.grew(&1, 1, NOW), [1], "no other one can");
+    assert_eq!(window.kept_bytes, 60);
+    assert!(window.grew(&1, 40, NOW).is_empty(), "it's over");
+    assert!(window.ended(&2, 60, NOW).is_empty());
+    assert_eq!(window.kept_bytes, 60);
+}
+
+#[test]
+fn what_is_given_up_or_has_not_run_leaves_its_room() {
+    let mut window = KeyedWindow::new(BOUNDS);
+    for key in 0..2 {
+        assert_eq!(window.arrived(&key, NOW, || key), Arrival::First(key));
+        assert!(window.grew(&key, 30, NOW).is_empty());
+    }
+    window.not_run(&0);
+    assert_eq!(window.kept_bytes, 30);
+    assert_eq!(window.expire(NOW + BOUNDS.time, |_| true), [1]);
+    assert_eq!(window.kept_bytes, 0);
+}
+
+#[test]
 fn what_wasnt_run_may_run_later_and_what_nobody_wants_is_given_up() {
     let mut window = KeyedWindow::new(BOUNDS);
     assert_eq!(window.arrived(&1, NOW, || 1), Arrival::First(1));
@@ -127,7 +157,7 @@ proptest! {
                 Happens::Ends => { window.ended(&"key", 10, now); }
                 Happens::AnswerArrives => {
                     let has_ended =
-                        window.entries.get("key").is_some_and(|entry| entry.ended.is_some());
+                        window.entries.get("key").is_some_and(|entry| entry.has_ended);
                     if waits_in == Some(incarnation) && has_ended {
                         (answered, may_send, waits_in) = (true, false, None);
                     }
