@@ -94,5 +94,6 @@ async fn every_kind_of_refusal_at_the_door_is_in_the_audit_log() {
     assert_eq!(seen, expected);
     let schemes: Vec<Value> =
         audited(&log, "authentication").iter().map(|event| event["scheme"].clone()).collect();
-    assert_eq!(schemes, ["bearer", "bearer", "jwt"]);
+    // Who comes too often is no decision more: a log isn't filled with that.
+    assert_eq!(schemes, ["bearer", "jwt"]);
 }

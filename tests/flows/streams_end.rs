@@ -165,6 +165,44 @@ async fn streams_end_when_the_policy_takes_their_right_away() {
 }
 
 #[tokio::test]
+async fn streams_end_when_the_policy_leaves_the_right_to_another_skill_alone() {
+    let files = Files::fresh();
+    let ci = token("ci", &[]);
+    let asks = r#"permit(principal, action == Action::"ask", resource);"#;
+    let (node, to) = start(node(access(&files, ci.line(), asks))).await;
+    let bearer = format!("Bearer {}", ci.secret());
+    let mut open_streams = Vec::new();
+    for binding in Binding::ALL {
+        let peer = Peer::new(binding, to, None).with("authorization", &bearer);
+        let mut asked = message(json!([{ "text": "begin" }]));
+        let whole = peer.stream("SendStreamingMessage", asked.clone()).await.expect("a stream");
+        asked["message"]["metadata"] = json!({ "skill": "slow" });
+        let part = peer.stream("SendStreamingMessage", asked).await.expect("a stream");
+        open_streams.push((binding, whole, part));
+    }
+    let mut chat = Chat::open(to, ci.secret()).await;
+    let policy = r#"permit(principal, action == Action::"ask", resource == Skill::"slow");"#;
+    files.write("policy", policy);
+    for (binding, whole, part) in &mut open_streams {
+        let fault = whole.fault().await;
+        assert_eq!(fault.code, code(*binding, [-32600, 403, 7]), "{binding:?} {fault:?}");
+        assert!(fault.message.starts_with("you may not ask"), "{fault:?}");
+        while !part.next().await.expect("an update").to_string().contains("at it") {}
+    }
+    let last = chat.last().await;
+    let said = last["error"]["message"].as_str().unwrap_or_default();
+    assert!(said.starts_with("you may not ask"), "{last}");
+    // Those that asked for the skill hear on.
+    eventually("the end of the chat's task alone", || running(&node) == 6).await;
+    for (_, _, part) in &mut open_streams {
+        let clock = neuroflow::Clock::system();
+        let more = clock.before(clock.now() + Duration::from_millis(50), part.next()).await;
+        assert!(more.is_err(), "nothing is said, and it goes on: {more:?}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn streams_end_when_the_issuer_withdraws_the_key_of_their_token() {
     let files = Files::fresh();
     let (issuer, fresh) = (TestIssuer::start().await, TestIssuer::start().await);

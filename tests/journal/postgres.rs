@@ -97,3 +97,58 @@ fn a_killed_node_has_its_tasks_and_tells_its_webhooks_when_it_is_back() {
     node.kill();
     assert_eq!(actions.map(look), beside);
 }
+
+/// Longer than a client is kept waiting for whether its message is taken, and than the database needs in order to say so.
+const HELD: Duration = Duration::from_secs(8);
+
+#[test]
+fn a_message_that_nobody_heard_of_in_time_is_not_worked_on() {
+    let cluster = Cluster::start();
+    let node = Killable::start_at(&cluster.url(), "off");
+    let params = |text: &str| {
+        json!({ "message": {
+            "messageId": "1", "role": "ROLE_USER", "parts": [{ "text": text }],
+        } })
+    };
+    let before = call(node.gateway, "SendMessage", &params("before")).expect("an answer");
+    assert_eq!(before["result"]["task"]["status"]["state"], "TASK_STATE_COMPLETED", "{before}");
+    let late = std::thread::scope(|scope| {
+        let hold = format!(
+            "BEGIN; LOCK TABLE neuroflow_entry IN ACCESS EXCLUSIVE MODE;
+             SELECT pg_sleep({}); COMMIT",
+            HELD.as_secs()
+        );
+        let held = scope.spawn({
+            let cluster = &cluster;
+            move || cluster.query(&hold).expect("the table is locked")
+        });
+        let locks = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock'
+                     AND granted AND relation = 'neuroflow_entry'::regclass";
+        let begun = now();
+        while cluster.query(locks).as_deref() != Some("1") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "nobody holds the table");
+        }
+        let late = call(node.gateway, "SendMessage", &params("late")).expect("an answer");
+        held.join().expect("it ends");
+        late
+    });
+    // That isn't what clients take for a reason to send it again.
+    assert_eq!(late["error"]["code"], -32603, "{late}");
+    assert_eq!(late["error"]["data"][0]["reason"], "DEADLINE_EXCEEDED", "{late}");
+    let begun = now();
+    loop {
+        let found = call(node.gateway, "ListTasks", &json!({ "historyLength": 5 }));
+        let found = found.expect("an answer")["result"]["tasks"].clone();
+        let tasks = found.as_array().expect("tasks");
+        if let [late, _before] = &tasks[..]
+            && late["status"]["state"] == "TASK_STATE_CANCELED"
+        {
+            // It was asked, and has said nothing.
+            assert_eq!(late["history"].as_array().map(Vec::len), Some(1), "{late}");
+            assert_eq!(late["history"][0]["parts"][0]["text"], "late");
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{found}");
+    }
+    node.kill();
+}

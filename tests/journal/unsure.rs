@@ -12,7 +12,7 @@ use neuroflow::actors::{
     JournalConfig, JournalPlace, JournalServer, OpenedJournal, TaskEvent,
 };
 use neuroflow::kernel::{
-    Actor, Address, ChildSpec, Context, Parcel, ReplyStream, Request, StreamError,
+    Actor, Address, ChildSpec, Context, Parcel, ReplySink, ReplyStream, Request, StreamError,
 };
 use neuroflow::{AgentBuilder, Answer, Clock, Header, Kernel, ManualClock, TaskState, Turn};
 use tokio::sync::Semaphore;
@@ -265,4 +265,34 @@ async fn a_task_whose_words_may_be_lost_ends_with_a_reason() {
         assert_eq!(scene.kept().await, [TaskState::Failed]);
         scene.kernel.stop().await;
     }
+}
+
+#[tokio::test]
+async fn work_isnt_begun_for_those_who_went_without_hearing_of_it() {
+    let scene = Scene::start(Clock::system()).await;
+    let gate = Arc::new(Semaphore::new(0));
+    for heard in [true, false] {
+        scene.next(Fate::After(Arc::clone(&gate)));
+        if heard {
+            let asked = scene.ask(None, "hi").await;
+            scene.come_true().await;
+            drop(asked);
+        } else {
+            let parcel = Parcel::archive(&Ask::new(Turn::user("hi"))).expect("archived");
+            let request = Request { parcel, replies: ReplySink::unheard() };
+            scene.agent.tell(Header::new(), AgentCommand::Ask(request)).await.expect("taken");
+            scene.come_true().await;
+        }
+        gate.add_permits(1);
+        let clock = Clock::system();
+        let deadline = clock.now() + Duration::from_secs(30);
+        let at_work = if heard { TaskState::Canceled } else { TaskState::InputRequired };
+        while !scene.kept().await.contains(&at_work) {
+            assert!(clock.now() < deadline, "{:?}", scene.kept().await);
+            clock.sleep(Duration::from_millis(1)).await;
+        }
+        // Who never wanted to hear of it hasn't gone.
+        assert_eq!(scene.runs.load(Ordering::SeqCst), usize::from(!heard));
+    }
+    scene.kernel.stop().await;
 }

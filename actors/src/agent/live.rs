@@ -106,6 +106,11 @@ impl Live {
         self.joining.push((self.record.generation().saturating_add(1), follower));
     }
 
+    /// Whether those have gone who would be told that there is such a task: they may ask again.
+    pub(super) fn is_abandoned(&self) -> bool {
+        !self.joining.is_empty() && self.joining.iter().all(|(_, follower)| follower.is_closed())
+    }
+
     /// How many follow it, or are about to.
     pub(super) fn followed(&self) -> usize {
         self.followers.len() + self.joining.len()

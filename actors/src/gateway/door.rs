@@ -30,7 +30,7 @@ use neuroflow_kernel::{Clock, Header, TraceContext};
 
 use super::SecurityScheme;
 use crate::access::{
-    Access, AccessMeter, AuthError, Credential, Identified, Principal, PrincipalKind, Proof,
+    Access, AccessMeter, AuthError, Credential, Identified, Place, Principal, PrincipalKind, Proof,
 };
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
 use crate::limits::REFUSALS_COUNTED;
@@ -134,15 +134,10 @@ impl Door {
         let (identified, place) = if is_open(&request.method, request.uri.path()) {
             (anonymous(), None)
         } else {
-            let identified = self.authenticate(request, peer.as_ref()).await?;
-            let place = match &self.config.access {
-                Some(access) => access.admit(&identified.principal).inspect_err(|_throttled| {
-                    access.config().meter.throttled();
-                    self.note_refusal(peer.as_ref(), Some(&identified.principal), "throttled");
-                })?,
-                None => None,
-            };
-            (identified, place)
+            match &self.config.access {
+                Some(access) => self.authenticate(access, request, peer.as_ref()).await?,
+                None => (anonymous(), None),
+            }
         };
         let rules = match &self.config.access {
             Some(access) => Some(access.rules().map_err(|error| Refusal::unauthenticated(&error))?),
@@ -154,12 +149,14 @@ impl Door {
         Ok(Entry { admitted, origin, place })
     }
 
+    /// Who makes the request, and its place among those of the same. Who is let in too often is known, but not let
+    /// in: that is recorded as other refusals are.
     async fn authenticate(
         &self,
+        access: &Access,
         request: &Parts,
         peer: Option<&Peer>,
-    ) -> Result<Identified, Refusal> {
-        let Some(access) = &self.config.access else { return Ok(anonymous()) };
+    ) -> Result<(Identified, Option<Place>), Refusal> {
         let certificate = peer.and_then(Peer::certificate);
         let values = request.headers.get_all(header::AUTHORIZATION).iter();
         let values: Option<Vec<&str>> = values.map(|value| value.to_str().ok()).collect();
@@ -181,6 +178,13 @@ impl Door {
             Err(error) => (None, error.code()),
         };
         access.config().meter.authentication(outcome);
+        let place = match &judged {
+            Ok(known) => access.admit(&known.principal).inspect_err(|_throttled| {
+                access.config().meter.throttled();
+                self.note_refusal(peer, Some(&known.principal), "throttled");
+            })?,
+            Err(_) => None,
+        };
         let address = peer.map(|peer| peer.address().ip());
         if access.authenticates() && (judged.is_ok() || self.lists(address)) {
             let verdict = if judged.is_ok() { Verdict::Allowed } else { Verdict::Denied };
@@ -197,7 +201,8 @@ impl Door {
                 return Err(Refusal::unavailable("the audit log can't record the request"));
             }
         }
-        judged.map_err(|error| Refusal::unauthenticated(&error))
+        let identified = judged.map_err(|error| Refusal::unauthenticated(&error))?;
+        Ok((identified, place))
     }
 }
 
@@ -253,7 +258,7 @@ struct Entry {
     admitted: Admitted,
     /// The origin of the web page that it comes from, if it may.
     origin: Option<HeaderValue>,
-    place: Option<crate::access::Place>,
+    place: Option<Place>,
 }
 
 /// What a request goes through, one after the other.

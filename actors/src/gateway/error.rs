@@ -64,6 +64,10 @@ pub(super) enum A2aError {
     Unavailable { code: &'static str },
     #[error("the time that the call was given is up; what it has begun goes on")]
     DeadlineExceeded,
+    #[error(
+        "whether the agent has taken the message isn't known; look for its task before sending it again"
+    )]
+    Unheard,
     #[error("the answer can't be written")]
     Unwritable,
 }
@@ -86,9 +90,11 @@ impl A2aError {
             | Self::Forbidden { .. } => -32600,
             Self::MethodNotFound { .. } => -32601,
             Self::InvalidParams { .. } | Self::AgentNotFound { .. } => -32602,
-            Self::Busy | Self::Unavailable { .. } | Self::DeadlineExceeded | Self::Unwritable => {
-                -32603
-            }
+            Self::Busy
+            | Self::Unavailable { .. }
+            | Self::DeadlineExceeded
+            | Self::Unheard
+            | Self::Unwritable => -32603,
             Self::TaskNotFound { .. } | Self::PushConfigNotFound { .. } => -32001,
             Self::TaskNotCancelable { .. } => -32002,
             Self::PushNotificationNotSupported => -32003,
@@ -130,7 +136,7 @@ impl A2aError {
             | Self::AgentNotFound { .. }
             | Self::MethodNotFound { .. } => 404,
             Self::Busy | Self::Unavailable { .. } => 503,
-            Self::DeadlineExceeded => 504,
+            Self::DeadlineExceeded | Self::Unheard => 504,
             Self::InvalidAgentResponse { .. } | Self::Unwritable => 500,
             _ => 400,
         }
@@ -153,7 +159,7 @@ impl A2aError {
             Self::Forbidden { .. } => Code::PermissionDenied,
             Self::MethodNotFound { .. } => Code::Unimplemented,
             Self::Busy | Self::Unavailable { .. } => Code::Unavailable,
-            Self::BodyTimedOut | Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::BodyTimedOut | Self::DeadlineExceeded | Self::Unheard => Code::DeadlineExceeded,
             Self::BodyTooLarge { .. } => Code::ResourceExhausted,
             Self::InvalidAgentResponse { .. } | Self::Unwritable => Code::Internal,
             _ => Code::InvalidArgument,
@@ -177,7 +183,7 @@ impl A2aError {
             // What no code of JSON-RPC says.
             Self::AuthenticationRequired | Self::CredentialEnded => "UNAUTHENTICATED",
             Self::Forbidden { .. } => "PERMISSION_DENIED",
-            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::DeadlineExceeded | Self::Unheard => "DEADLINE_EXCEEDED",
             _ => return None,
         })
     }

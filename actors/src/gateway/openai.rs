@@ -64,13 +64,15 @@ impl ChatError {
         Self::Invalid { field: field.into(), problem: problem.into() }
     }
 
-    /// What has run isn't answered with what clients take for a reason to try again: 408, 409, 429
+    /// What has run, or may have, isn't answered with what clients take for a reason to try again: 408, 409, 429
     /// and 500 upwards.
     fn status(&self) -> StatusCode {
         match self {
             Self::Json { .. } | Self::Invalid { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
-            Self::Ended { .. } | Self::TimedOut => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Ended { .. } | Self::TimedOut | Self::Gateway(A2aError::Unheard) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::AuthRequired => StatusCode::FORBIDDEN,
             Self::Gateway(error) => {
                 StatusCode::from_u16(error.rest_status()).unwrap_or(StatusCode::BAD_REQUEST)
@@ -88,6 +90,7 @@ impl ChatError {
             Self::TimedOut => "task_timed_out",
             Self::Gateway(A2aError::BodyTooLarge { .. }) => "body_too_large",
             Self::Gateway(A2aError::Busy) => "busy",
+            Self::Gateway(A2aError::Unheard) => "outcome_unknown",
             Self::Gateway(A2aError::CredentialEnded) => "credential_ended",
             Self::Gateway(_) => "refused",
         }

@@ -10,14 +10,16 @@ mod tasks;
 
 use std::sync::{Arc, OnceLock};
 
-use neuroflow_kernel::{Address, CallError, Clock, Header, Refusal, Rights};
+use neuroflow_kernel::{Address, CallError, Clock, Header, Parcel, Refusal, ReplyStream, Rights};
 
 use super::convert;
 use super::door::{Admitted, Denial, Entrance};
 use super::error::A2aError;
 use super::http::{Served, Shared};
 use crate::access::{Action, Target};
-use crate::agent::{AgentCommand, ArchivedAskRefusal, AskRefusal, TaskEvents, TaskState};
+use crate::agent::{
+    AgentCommand, ArchivedAskRefusal, AskRefusal, TaskEvent, TaskEvents, TaskState,
+};
 use crate::limits::AGENT_ANSWER;
 
 pub(super) use following::{Following, Update, Updates};
@@ -199,6 +201,20 @@ impl<'a> Visit<'a> {
     /// For a question that the agent answers at once.
     fn soon(&self) -> Header {
         self.header.clone().within(self.clock(), AGENT_ANSWER)
+    }
+
+    /// What comes at once of a message: it was taken, or why not. One that isn't taken by the time that this gives
+    /// up begins no task any more: whoever asked has gone.
+    async fn first(
+        &self,
+        events: &mut ReplyStream<Parcel<TaskEvent>>,
+    ) -> Result<Parcel<TaskEvent>, A2aError> {
+        let soon = self.clock().now() + AGENT_ANSWER;
+        match self.clock().before(soon, events.next()).await {
+            Ok(Some(Ok(event))) => Ok(event),
+            Ok(Some(Err(error))) if !error.may_have_run() => Err(A2aError::Busy),
+            Ok(Some(Err(_)) | None) | Err(_) => Err(A2aError::Unheard),
+        }
     }
 
     async fn read(&self, served: &Served, task: &str) -> Result<TaskEvents, A2aError> {

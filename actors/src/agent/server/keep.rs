@@ -9,7 +9,7 @@ use crate::agent::history::{failure, refused};
 use crate::agent::live::{Live, Origin};
 use crate::agent::record::Record;
 use crate::agent::resume::events;
-use crate::agent::{AgentCommand, AskRefusal, Change};
+use crate::agent::{AgentCommand, AskRefusal, Change, TaskState};
 use crate::journal::{AppendError, ReadError, TaskLog};
 use crate::limits::{JOURNAL_RETRY, JOURNAL_SETTLED};
 
@@ -98,6 +98,11 @@ impl AgentServer {
         let Err(error) = result else {
             let over = live.landed();
             if let Some(run) = live.run.take() {
+                if live.is_abandoned() {
+                    tracing::info!(%task, "a task isn't begun: whoever asked has gone");
+                    let end = Change::Status { state: TaskState::Canceled, turn: None };
+                    return self.append(task, end, context);
+                }
                 // What it says at once goes with what is there already: see `TaskActor`.
                 self.run(task, run, context).await;
             } else if !over {

@@ -8,7 +8,6 @@ use super::following::Following;
 use super::{Allowed, Visit, declined, refused};
 use crate::agent::{ASK, AgentCommand, ArchivedChange, Ask, Turn};
 use crate::gateway::error::A2aError;
-use crate::limits::AGENT_ANSWER;
 
 impl Visit<'_> {
     /// Begins a task: its events, and what it takes to be told of them.
@@ -27,13 +26,7 @@ impl Visit<'_> {
             .stream(self.header.clone(), command)
             .await
             .map_err(|refusal| refused(&refusal))?;
-        // The first event comes at once: the message was taken, or why not.
-        let soon = self.clock().now() + AGENT_ANSWER;
-        let first = match self.clock().before(soon, events.next()).await {
-            Ok(Some(Ok(event))) => event,
-            Ok(_) => return Err(A2aError::Busy),
-            Err(_elapsed) => return Err(A2aError::Unavailable { code: "deadline_exceeded" }),
-        };
+        let first = self.first(&mut events).await?;
         if let ArchivedChange::Refused(refusal) = &first.get().change {
             return Err(declined(refusal, ""));
         }
@@ -48,6 +41,6 @@ impl Visit<'_> {
             ready: VecDeque::new(),
             to_come: Some(events),
         };
-        Ok((following, self.allowed(served, ASK)))
+        Ok((following, self.allowed(served, ASK, None)))
     }
 }

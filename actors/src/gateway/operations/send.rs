@@ -13,7 +13,7 @@ use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
 use crate::gateway::task_view::{TaskView, invalid_reply};
-use crate::limits::{AGENT_ANSWER, CLIENT_ID_BYTES, OUTPUT_MODES};
+use crate::limits::{CLIENT_ID_BYTES, OUTPUT_MODES};
 
 /// A message that an agent has taken.
 struct Taken {
@@ -62,10 +62,11 @@ impl Visit<'_> {
         if !served.agent.profile.streaming {
             return Err(A2aError::UnsupportedOperation { operation: "streaming" });
         }
+        let wanted = request.message.as_ref().and_then(skill).map(str::to_owned);
         let taken = self.take(served, request, self.header.clone()).await?;
         let first = Update::snapshot(&taken.view, taken.history).noting(taken.note);
         let over = End::ClientsTurn.is_at(taken.view.state());
-        let allowed = self.allowed(served, ASK);
+        let allowed = self.allowed(served, ASK, wanted);
         Ok(Updates::new(Some(first), taken.following, End::ClientsTurn, allowed).over_if(over))
     }
 
@@ -108,13 +109,7 @@ impl Visit<'_> {
         let address = &self.address(served);
         let mut events =
             address.stream(header, command).await.map_err(|refusal| refused(&refusal))?;
-        // The first event comes at once: the message was taken, or why not.
-        let soon = self.clock().now() + AGENT_ANSWER;
-        let first = match self.clock().before(soon, events.next()).await {
-            Ok(Some(Ok(event))) => event,
-            Ok(_) => return Err(A2aError::Busy),
-            Err(_elapsed) => return Err(A2aError::Unavailable { code: "deadline_exceeded" }),
-        };
+        let first = self.first(&mut events).await?;
         if let ArchivedChange::Refused(refusal) = &first.get().change {
             return Err(declined(refusal, task.as_deref().unwrap_or_default()));
         }

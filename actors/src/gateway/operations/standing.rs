@@ -7,6 +7,7 @@ use neuroflow_kernel::Rights;
 
 use super::Visit;
 use crate::access::Action;
+use crate::agent::ASK;
 use crate::gateway::door::{Admitted, Denial, Lost, Tenure};
 use crate::gateway::error::A2aError;
 use crate::gateway::http::{Served, Shared};
@@ -21,18 +22,26 @@ struct Needs {
     shared: Arc<Shared>,
     agent: String,
     right: Rights,
+    /// The skill that was asked for, if the right is to ask.
+    skill: Option<String>,
     /// Whether the task may be somebody else's.
     all: bool,
 }
 
 impl Visit<'_> {
-    /// For a stream that needs `right`; none where nobody has to prove anything.
-    pub(super) fn allowed(&self, served: &Served, right: Rights) -> Option<Box<Allowed>> {
+    /// For a stream that needs `right`, and that for this `skill`; none where nobody has to prove anything.
+    pub(super) fn allowed(
+        &self,
+        served: &Served,
+        right: Rights,
+        skill: Option<String>,
+    ) -> Option<Box<Allowed>> {
         let tenure = self.admitted.tenure()?;
         let needs = Needs {
             shared: Arc::clone(self.shared),
             agent: served.agent.profile.name.clone(),
             right,
+            skill,
             all: self.caller().is_some() && self.owner().is_none(),
         };
         Some(Box::new(Allowed { needs, tenure }))
@@ -58,6 +67,10 @@ impl Needs {
                 Denial::Forbidden(action) => A2aError::Forbidden { action },
                 Denial::Hidden => hidden(),
             })?;
+        if self.right.contains(ASK) {
+            let asked = admitted.ask(&served.agent, self.skill.as_deref());
+            asked.map_err(|_denied| A2aError::Forbidden { action: Action::Ask })?;
+        }
         if self.all && !entrance.sees_all {
             return Err(A2aError::Forbidden { action: Action::Supervise });
         }

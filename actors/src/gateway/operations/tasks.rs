@@ -130,7 +130,7 @@ impl Visit<'_> {
             to_come: Some(to_come),
         };
         let first = self.last_event.is_none().then(|| Update::snapshot(&view, None));
-        Ok(Updates::new(first, following, End::TasksEnd, self.allowed(served, READ)))
+        Ok(Updates::new(first, following, End::TasksEnd, self.allowed(served, READ, None)))
     }
 
     /// Ends the task and everything that works for it.

@@ -108,7 +108,7 @@ impl McpHandler {
                 biased;
                 () = context.ct.cancelled() => {
                     // It's the caller's own call, whatever else it may do.
-                    self.cancel(callee.address(), &outcome.task, who).await?;
+                    self.withdraw(callee, outcome, events, who).await?;
                     span.fail("cancelled");
                     return Ok(CallToolResult::error(vec![ContentBlock::text("cancelled")]).into());
                 }
@@ -118,7 +118,7 @@ impl McpHandler {
                         // The task goes on: its caller comes again with another credential.
                         Callee::Agent(_) => lost.data = task::named(name, &outcome),
                         Callee::Program(_) => {
-                            self.cancel(callee.address(), &outcome.task, who).await?;
+                            self.withdraw(callee, outcome, events, who).await?;
                         }
                     }
                     return Err(lost);
@@ -173,6 +173,25 @@ impl McpHandler {
         let followed = followed.map_err(|error| agents::unavailable(error.code()))?;
         let (so_far, to_come) = followed.ok_or_else(task::unknown)?;
         Ok((Outcome::of(&so_far), to_come))
+    }
+
+    /// Cancels what was asked for, also where nothing was heard of it yet: what isn't begun by the time that this
+    /// gives up isn't, once nobody waits for it.
+    async fn withdraw(
+        &self,
+        callee: Callee<'_>,
+        mut outcome: Outcome,
+        mut events: ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>,
+        caller: Option<String>,
+    ) -> Result<(), ErrorData> {
+        if outcome.task.is_empty() {
+            let clock = &self.door.clock;
+            match clock.before(clock.now() + AGENT_ANSWER, events.next()).await {
+                Ok(Some(Ok(event))) => drop(outcome.fold(&event)),
+                _ => return Ok(()),
+            }
+        }
+        self.cancel(callee.address(), &outcome.task, caller).await
     }
 
     async fn cancel(
