@@ -405,7 +405,9 @@ fn whatever_a_member_says_of_its_start_a_node_is_back_after_the_next() {
         world.run(Duration::from_secs(5), |world| world.agree_on(&[0, 1, 2, 3]));
         world.dead.insert(2);
         world.run(Duration::from_secs(30), |_| false);
-        [0, 1, 3].into_iter().for_each(|other| world.unlink(2, other, false));
+        for other in [0, 1, 3] {
+            world.unlink(2, other, false);
+        }
         world.start(2, 30_001);
         for peer in [0, 1, 3] {
             world.link(2, peer);
