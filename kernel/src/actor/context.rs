@@ -146,9 +146,25 @@ impl<M: Message> Context<M> {
         actor: A,
         options: Spawn,
     ) -> Result<Address<A::Message>, StartError> {
+        self.spawn_made(name, move || actor, options).await
+    }
+
+    /// The same for what `make` makes in the child's own life: if it panics, the child doesn't start, and
+    /// this actor goes on.
+    ///
+    /// A start that is given up (the future is dropped) leaves nothing: the child ends there and then, and what it
+    /// has begun below it is killed.
+    ///
+    /// # Errors
+    /// Says why it didn't start.
+    pub async fn spawn_made<A: Actor>(
+        &mut self,
+        name: Name,
+        make: impl FnOnce() -> A + Send + 'static,
+        options: Spawn,
+    ) -> Result<Address<A::Message>, StartError> {
         let lineage = Lineage::new();
-        let make = Box::new(move || actor);
-        let inbox = self.spawn_with(name, make, options, Arc::clone(&lineage)).await;
+        let inbox = self.spawn_with(name, Box::new(make), options, Arc::clone(&lineage)).await;
         // One life only: whoever holds its address later learns that the actor has stopped.
         lineage.close();
         inbox.map(Address::of_life)

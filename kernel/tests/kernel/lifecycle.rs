@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    ActorState, Address, ChildSpec, Generation, Header, Kernel, Name, Spawn, StartError, Strategy,
-    Supervisor, limits,
+    Actor, ActorState, Address, ChildSpec, Context, Ended, Generation, Header, Kernel, Name, Spawn,
+    StartError, Strategy, Supervisor, limits,
 };
 
 use crate::probe::{
-    Do, Dropped, Gate, Log, Probe, SECOND, World, hangs, policy, settle, soon, until,
+    Broken, Do, Dropped, Gate, Log, Probe, SECOND, World, hangs, policy, settle, soon, until,
 };
 
 fn nobody_left(world: &World) -> bool {
@@ -341,6 +341,124 @@ async fn a_start_that_takes_too_long_is_given_up() {
     assert!(matches!(soon(start).await, Err(StartError::TimedOut { .. })));
     assert_eq!(world.kernel.census().count(), 1);
     assert!(world.log.has("slow dropped"));
+}
+
+/// Has a child and a task before its start is over, which waits at a gate.
+struct Nest {
+    log: Log,
+    gate: Gate,
+    _dropped: Dropped,
+}
+
+impl Nest {
+    fn new(log: &Log, gate: &Gate) -> Self {
+        let dropped = Dropped(log.clone(), "nest".to_owned());
+        Self { log: log.clone(), gate: gate.clone(), _dropped: dropped }
+    }
+}
+
+impl Actor for Nest {
+    type Message = Do;
+    type Error = Broken;
+    const KIND: &'static str = "nest";
+
+    async fn started(&mut self, context: &mut Context<Do>) -> Result<(), Broken> {
+        let egg = Probe::new("egg", &self.log);
+        context.spawn(Name::new("egg").unwrap(), egg, Spawn::default()).await.unwrap();
+        let dropped = Dropped(self.log.clone(), "task".to_owned());
+        let work = async move {
+            std::future::pending::<()>().await;
+            drop(dropped);
+        };
+        assert!(context.task(work).is_ok());
+        self.gate.pass().await;
+        Ok(())
+    }
+
+    async fn handle(&mut self, _: Do, _: &mut Context<Do>) -> Result<(), Broken> {
+        Ok(())
+    }
+}
+
+/// Starts a nest when it's told something, and waits a second for it.
+struct Impatient {
+    log: Log,
+    gate: Gate,
+}
+
+impl Actor for Impatient {
+    type Message = Do;
+    type Error = Broken;
+    const KIND: &'static str = "impatient";
+
+    async fn handle(&mut self, _: Do, context: &mut Context<Do>) -> Result<(), Broken> {
+        let clock = context.clock().clone();
+        let nest = Nest::new(&self.log, &self.gate);
+        let start = context.spawn(Name::new("nest").unwrap(), nest, Spawn::default());
+        let in_time = clock.before(clock.now() + SECOND, start).await;
+        self.log.note(if in_time.is_ok() { "in time" } else { "given up" });
+        Ok(())
+    }
+
+    async fn child_ended(&mut self, _: Ended, _: &mut Context<Do>) -> Result<(), Broken> {
+        self.log.note("heard of an end");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_is_given_up_midway_leaves_nothing() {
+    let world = World::new().await;
+    let gate = Gate::new();
+    let (log, at_start) = (world.log.clone(), gate.clone());
+    let make = move || Impatient { log: log.clone(), gate: at_start.clone() };
+    let (spec, parent) = ChildSpec::new("parent", make).unwrap();
+    world.kernel.root().start(spec).await.unwrap();
+    parent.tell(Header::new(), Do::Note("start")).await.unwrap();
+    gate.arrived().await;
+    assert_eq!(world.kernel.census().count(), 4);
+    world.time.advance(SECOND);
+    until(|| world.log.has("given up")).await;
+    until(|| ["nest", "egg", "task"].iter().all(|it| world.log.has(&format!("{it} dropped"))))
+        .await;
+    assert_eq!(world.kernel.census().count(), 2);
+    // Its name is free, and of its end nobody hears.
+    gate.open();
+    parent.tell(Header::new(), Do::Note("start")).await.unwrap();
+    until(|| world.log.has("in time")).await;
+    settle().await;
+    assert!(!world.log.has("heard of an end"));
+    assert_eq!(world.kernel.census().count(), 4);
+}
+
+/// Starts a child that can't be made.
+struct Unlucky;
+
+impl Actor for Unlucky {
+    type Message = Do;
+    type Error = Broken;
+    const KIND: &'static str = "unlucky";
+
+    async fn handle(&mut self, told: Do, context: &mut Context<Do>) -> Result<(), Broken> {
+        let Do::Echo(number, reply) = told else { return Ok(()) };
+        let make = || -> Probe { panic!("no probe") };
+        let made = context.spawn_made(Name::new("a").unwrap(), make, Spawn::default()).await;
+        assert!(matches!(made, Err(StartError::Failed { .. })), "{made:?}");
+        reply.send(number).unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_cannot_be_made_fails_and_its_parent_goes_on() {
+    let world = World::new().await;
+    let (spec, parent) = ChildSpec::new("parent", || Unlucky).unwrap();
+    world.kernel.root().start(spec).await.unwrap();
+    for number in 0..2 {
+        let echo = |reply| Do::Echo(number, reply);
+        assert_eq!(soon(parent.call(Header::new(), echo)).await, Ok(number));
+    }
+    assert_eq!(world.kernel.census().count(), 2);
 }
 
 #[tokio::test]
