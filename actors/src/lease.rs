@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Actor, Address, ChildSpec, Clock, Ending, Message, NameError, StartError};
+use neuroflow_kernel::{Actor, Address, ChildSpec, Clock, Message, NameError, StartError};
 use tokio::sync::watch;
 
 #[cfg(not(feature = "postgres"))]
@@ -148,6 +148,10 @@ impl Leases {
     /// `make` makes once this node holds it, and ends that before another node can hold it. Each node that
     /// may run it starts such a child. For sharded actors, start one per key when it's asked for, under a
     /// key such as `orders/17`.
+    ///
+    /// If the instance fails, or can't be made or started, the child lives on: it gives the key back, and tries
+    /// for it again after a pause that grows from failure to failure ([`LEASE_BACKOFF`](crate::limits::LEASE_BACKOFF)),
+    /// if no other node has it by then. If the instance stops in good order, so does the child.
     ///
     /// # Errors
     /// [`LeaseError::Unconfigured`] without a database; else says what is wrong with key or term.
@@ -323,24 +327,17 @@ pub enum LeaseError {
     },
 }
 
-/// Why the keeper of a key ends, and is started anew.
+/// Why the keeper of a key ends, and is started anew. Its instance's failure is no such reason.
 ///
 /// ```
 /// use neuroflow_actors::SingletonError;
-/// use neuroflow_kernel::Ending;
-/// assert!(SingletonError::Ended { ending: Ending::Killed }.to_string().contains("instance"));
+/// assert!(SingletonError::NoRoom.to_string().contains("keeper"));
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SingletonError {
-    /// The instance has failed.
-    #[error("the instance has ended")]
-    Ended {
-        /// How.
-        ending: Ending,
-    },
-    /// It can't be started.
-    #[error("the instance can't be started")]
+    /// The instance can't be a child.
+    #[error("the instance can't be a child")]
     Start(#[from] StartError),
     /// The keeper has no room for its task.
     #[error("the keeper of the key has no room for a task")]

@@ -548,6 +548,15 @@ pub const LEASE_TERM_MAX: Duration = Duration::from_hours(1);
 /// Between tries to keep a lease while its database is away.
 pub const LEASE_RETRY: Duration = Duration::from_millis(100);
 
+/// Pauses before an instance that failed is tried again: the first is short, for most failures pass with the life;
+/// the longest is less than a request waits for an instance.
+pub const LEASE_BACKOFF: neuroflow_kernel::Backoff =
+    neuroflow_kernel::Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
+
+/// An instance that has failed after so long began well, and its next pause is the first one again: far longer than a
+/// start may take, for one that fails at its end hasn't lived.
+pub const LEASE_SETTLED: Duration = Duration::from_mins(1);
+
 /// Connections to the database of the leases: a statement each per renewal, and those who ask.
 pub const LEASE_CONNECTIONS: u32 = 4;
 

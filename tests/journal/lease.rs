@@ -1,21 +1,24 @@
 //! One instance per key in the whole cluster, whatever becomes of nodes and of the database.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use neuroflow::actors::{Fence, LeaseError, Leases, Place, Singleton};
-use neuroflow::kernel::{Actor, Address, Context, Header, Kernel, Message, Reply, Restart};
+use neuroflow::kernel::{Actor, Address, Clock, Context, Header, Kernel, Message, Reply, Restart};
 
 use crate::cluster::Cluster;
 
-/// How many live, and how many ever have at once.
+/// How many live, how many ever have at once, and how they are to start.
 #[derive(Clone, Default)]
 struct Census {
     living: Arc<AtomicI64>,
     most: Arc<AtomicI64>,
     fences: Arc<AtomicU64>,
+    /// Starts that are still to fail.
+    failing: Arc<AtomicU32>,
+    /// What a start takes.
+    start_ms: Arc<AtomicU64>,
 }
 
 /// Counts itself.
@@ -50,12 +53,26 @@ impl Message for Do {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("told to fail")]
+struct Broken;
+
 impl Actor for Only {
     type Message = Do;
-    type Error = Infallible;
+    type Error = Broken;
     const KIND: &'static str = "only";
 
-    async fn handle(&mut self, told: Do, _: &mut Context<Do>) -> Result<(), Infallible> {
+    async fn started(&mut self, context: &mut Context<Do>) -> Result<(), Broken> {
+        let takes = Duration::from_millis(self.census.start_ms.load(Ordering::SeqCst));
+        if !takes.is_zero() {
+            context.clock().sleep(takes).await;
+        }
+        let less = |starts: u32| starts.checked_sub(1);
+        let fails = self.census.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        if fails.is_ok() { Err(Broken) } else { Ok(()) }
+    }
+
+    async fn handle(&mut self, told: Do, _: &mut Context<Do>) -> Result<(), Broken> {
         match told {
             Do::Fence(reply) => {
                 let _gone = reply.send(self.fence.get());
@@ -113,17 +130,17 @@ async fn one_node_holds_a_key_and_the_next_one_follows() {
     let mut a = Node::start(&url, "a", &census).await;
     let (first, address) = a.held_after(0).await;
     assert_eq!(fence(&address).await, first.get());
+    // One that fails is there again, with a higher fence.
+    address.tell(Header::new(), Do::Panic).await.expect("told");
+    address.down().await;
+    let (second, address) = a.held_after(first.get()).await;
     let mut b = Node::start(&url, "b", &census).await;
     let place = b.only.place().await.expect("a place");
     assert!(matches!(place, Place::There(ref holder) if holder.node == "a"), "{place:?}");
     assert!(matches!(a.only.place().await, Ok(Place::Here(_))));
     // Longer than a term, with renewals.
     a.kernel.clock().sleep(TERM + TERM / 6).await;
-    assert_eq!(fence(&address).await, first.get());
-    // One that fails is there again, on the same node, with a higher fence.
-    address.tell(Header::new(), Do::Panic).await.expect("told");
-    address.down().await;
-    let (second, _) = a.held_after(first.get()).await;
+    assert_eq!(fence(&address).await, second.get());
     a.kernel.stop().await;
     let (third, _) = b.held_after(second.get()).await;
     let holder = b.leases.holder("ledger/1").await.expect("an answer").expect("a holder");
@@ -158,6 +175,70 @@ async fn an_instance_is_gone_before_its_term_is_over_when_the_database_stays_awa
     a.kernel.stop().await;
 }
 
+async fn until(condition: impl AsyncFn() -> bool) {
+    let clock = Clock::system();
+    let at = clock.now() + Duration::from_mins(1);
+    while !condition().await {
+        assert!(clock.now() < at, "it never became true");
+        clock.sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_cannot_start_is_tried_until_it_can_and_others_may_have_its_key() {
+    let cluster = Cluster::start();
+    let (url, census) = (cluster.url(), Census::default());
+    census.failing.store(6, Ordering::SeqCst);
+    let mut a = Node::start(&url, "a", &census).await;
+    let free = async || matches!(a.leases.holder("ledger/1").await, Ok(None));
+    until(async || census.failing.load(Ordering::SeqCst) < 3 && free().await).await;
+    // More often than any supervisor would have restarted it, in less time.
+    let (first, address) = a.held_after(6).await;
+    assert_eq!((first.get(), fence(&address).await), (7, 7));
+    // One that can't start here does so elsewhere, long before it's tried here again.
+    let others = Census::default();
+    let mut b = Node::start(&url, "b", &others).await;
+    census.failing.store(u32::MAX, Ordering::SeqCst);
+    address.tell(Header::new(), Do::Panic).await.expect("told");
+    b.held_after(first.get()).await;
+    assert_eq!(census.living.load(Ordering::SeqCst), 0);
+    assert!(matches!(a.only.place().await, Ok(Place::There(holder)) if holder.node == "b"));
+    // It waits for its turn here all the same.
+    census.failing.store(0, Ordering::SeqCst);
+    b.kernel.stop().await;
+    a.held_after(first.get()).await;
+    a.kernel.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_goes_on_while_its_key_is_kept_and_is_given_up_before_another_can_have_it() {
+    let mut cluster = Cluster::start();
+    let (url, census) = (cluster.url(), Census::default());
+    let takes = |time: Duration| {
+        let ms = u64::try_from(time.as_millis()).expect("a few seconds");
+        census.start_ms.store(ms, Ordering::SeqCst);
+    };
+    takes(TERM + TERM / 6);
+    let mut a = Node::start(&url, "a", &census).await;
+    let (first, address) = a.held_after(0).await;
+    assert_eq!(first.get(), 1, "renewals have kept it while it started");
+    takes(Duration::from_secs(9));
+    address.tell(Header::new(), Do::Panic).await.expect("told");
+    address.down().await;
+    until(async || census.living.load(Ordering::SeqCst) == 1).await;
+    let clock = a.kernel.clock().clone();
+    let since = clock.now();
+    cluster.halt();
+    until(async || census.living.load(Ordering::SeqCst) == 0).await;
+    let lived = clock.now().since(since);
+    assert!(lived < TERM, "another node could have had the key: {lived:?}");
+    takes(Duration::ZERO);
+    cluster.resume();
+    a.held_after(first.get()).await;
+    assert_eq!(census.most.load(Ordering::SeqCst), 1);
+    a.kernel.stop().await;
+}
+
 #[tokio::test]
 async fn without_a_database_it_says_so() {
     let nowhere = Leases::unconfigured();
@@ -165,7 +246,7 @@ async fn without_a_database_it_says_so() {
     let refused = nowhere.singleton("ledger", TERM, move |fence| Only::new(&census, fence));
     assert!(matches!(refused, Err(LeaseError::Unconfigured)));
     assert!(matches!(nowhere.holder("ledger").await, Err(LeaseError::Unconfigured)));
-    let clock = neuroflow::kernel::Clock::system();
+    let clock = Clock::system();
     let away = Leases::open("postgres:///none?host=/nowhere", "a", clock).await;
     assert!(matches!(away, Err(LeaseError::Database(_))));
 }

@@ -500,6 +500,61 @@ async fn an_instance_that_nobody_asks_ends_unless_it_has_a_task_and_begins_anew(
     node.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_that_fails_takes_no_other_with_it_and_is_tried_until_it_lives() {
+    let database = Cluster::start();
+    let world = World::new();
+    // More often than a supervisor restarts.
+    let failures = Arc::new(AtomicU32::new(6));
+    let (left, census) = (Arc::clone(&failures), world.census.clone());
+    let counters = SoleAgent::sharded(AnyAgent::new(Counter::new("a", "counter")));
+    let counters = counters.made_by(move |conversation| {
+        let less = |failures: u32| failures.checked_sub(1);
+        let fails = conversation == "bad"
+            && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+        assert!(!fails, "it's told to fail");
+        AnyAgent::new(Counter::of("a", &census, conversation))
+    });
+    let leases = LeasesConfig::new(database.url()).term(TERM);
+    let node = Node::builder().cluster(world.links("a")).leases(leases).sole(counters);
+    let node = node.start().await.expect("it starts");
+    world.ask_nth(1, &node, "counter", Some("good")).await;
+    world.ask_nth(1, &node, "counter", Some("bad")).await;
+    assert_eq!(failures.load(Ordering::SeqCst), 0);
+    world.ask_nth(2, &node, "counter", Some("good")).await;
+    for conversation in ["good", "bad"] {
+        assert_eq!(world.census.of(conversation), (1, 1), "{conversation}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_singleton_whose_journal_cannot_be_read_for_a_while_comes_back() {
+    let database = Cluster::start();
+    let world = World::new();
+    let node = Node::builder()
+        .cluster(world.links("a"))
+        .journal(database.config("a"))
+        .leases(LeasesConfig::new(database.url()).term(TERM))
+        .sole(SoleAgent::singleton(AnyAgent::new(Counter::new("a", "ledger"))));
+    let node = node.start().await.expect("it starts");
+    world.ask_nth(1, &node, "ledger", None).await;
+    database.query("ALTER TABLE neuroflow_task RENAME TO elsewhere").expect("renamed");
+    database.query("UPDATE neuroflow_lease SET expires = now()").expect("taken away");
+    let failed = || {
+        let dead = node.kernel().post_mortems();
+        dead.iter().filter(|dead| dead.path.as_str().ends_with("/instance")).count()
+    };
+    // More often than a supervisor restarts.
+    until(|| failed() > 5).await;
+    let held = "SELECT count(*) FROM neuroflow_lease WHERE expires > now()";
+    until(|| database.query(held).as_deref() == Some("0")).await;
+    database.query("ALTER TABLE elsewhere RENAME TO neuroflow_task").expect("renamed");
+    // Another instance, of the same agent.
+    world.ask_nth(2, &node, "ledger", None).await;
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn without_leases_or_a_cluster_it_says_so() {
     let world = World::new();
