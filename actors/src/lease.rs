@@ -144,6 +144,12 @@ impl Leases {
         Ok(Self { database: Some(Arc::new(Database::open(url, node, clock).await?)) })
     }
 
+    /// In a database that is never there.
+    #[cfg(all(test, feature = "postgres"))]
+    pub(crate) fn nowhere(clock: Clock) -> Self {
+        Self { database: Some(Arc::new(Database::nowhere(clock))) }
+    }
+
     /// An actor that lives on one node of the cluster at a time: a child that waits for the key, starts what
     /// `make` makes once this node holds it, and ends that before another node can hold it. Each node that
     /// may run it starts such a child. For sharded actors, start one per key when it's asked for, under a

@@ -57,6 +57,13 @@ impl Database {
         Ok(database)
     }
 
+    /// One that is never there.
+    #[cfg(test)]
+    pub(super) fn nowhere(clock: Clock) -> Self {
+        let options = PgConnectOptions::new_without_pgpass().socket("/nowhere");
+        Self { pool: PgPoolOptions::new().connect_lazy_with(options), node: "a".to_owned(), clock }
+    }
+
     async fn prepare(&self) -> Result<(), sqlx::Error> {
         let mut transaction = self.pool.begin().await?;
         // Two nodes that start at once would both find nothing.

@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::stream::{self, StreamExt};
 use neuroflow_kernel::{
-    Actor, Address, CallError, ChildSpec, Clock, Context, Header, Moment, Name, Parcel, Request,
-    Restart, RestartPolicy, StreamError, Supervisor, WireRequest,
+    Actor, Address, CallError, ChildSpec, Clock, Context, Ended, Header, Moment, Name, Parcel,
+    Request, Restart, RestartPolicy, StreamError, Supervisor, WireRequest,
 };
 
 use super::keys::{Due, Errands, Keys, OnItsWay};
@@ -17,7 +17,7 @@ use crate::agent::{
     AgentCommand, AgentWay, Ask, AskRefusal, BoundedAsk, TaskEvent, TaskOrder, read,
 };
 use crate::lease::{Leases, Singleton};
-use crate::limits::{SOLE_ANSWER, SOLE_LOOK, SOLE_LOOKS, SOLE_PAUSE};
+use crate::limits::{LEASE_BACKOFF, SOLE_ANSWER, SOLE_LOOK, SOLE_LOOKS, SOLE_PAUSE};
 
 /// What leads to instances.
 pub(super) struct Way {
@@ -145,7 +145,7 @@ impl SoleServer {
     async fn keep(
         &mut self,
         shard: Shard,
-        context: &Context<SoleCommand>,
+        context: &mut Context<SoleCommand>,
     ) -> Option<Singleton<AgentCommand>> {
         let now = context.clock().now();
         if let Some(kept) = self.keys.ask(&shard.key, now) {
@@ -167,14 +167,19 @@ impl SoleServer {
             }
         };
         let child = spec.name().clone();
-        if !self.start(spec).await {
+        if !self.start(spec, context).await {
             return None;
         }
         let kept = Kept { keeper: keeper.clone(), child };
         self.keys.insert(shard.key, kept, now).then_some(keeper)
     }
 
-    async fn start(&self, spec: ChildSpec) -> bool {
+    async fn start(&mut self, spec: ChildSpec, context: &mut Context<SoleCommand>) -> bool {
+        if self.keepers.is_none()
+            && let Ok(name) = Name::new(KEEPERS)
+        {
+            self.keepers = context.supervise(name, RestartPolicy::default(), Vec::new()).await.ok();
+        }
         let Some(keepers) = &self.keepers else { return false };
         match keepers.start(spec.restart(Restart::Permanent)).await {
             Ok(()) => true,
@@ -184,6 +189,23 @@ impl SoleServer {
                 false
             }
         }
+    }
+
+    /// Tries for the only key again, after a pause and until it can.
+    fn keep_later(&self, context: &mut Context<SoleCommand>) {
+        let (own, clock) = (context.address(), context.clock().clone());
+        let shard = Shard::of(&self.way.name, None);
+        let later = async move {
+            loop {
+                clock.sleep(LEASE_BACKOFF.max).await;
+                let shard = shard.clone();
+                let keep = own.call(Header::new(), |reply| SoleCommand::Keep { shard, reply });
+                if let Ok(Some(_tries)) = keep.await {
+                    return;
+                }
+            }
+        };
+        let _full = context.task(later).is_err();
     }
 
     /// Gives up keys that others have, and finds out which instances that nobody has asked for long are idle: in a
@@ -399,12 +421,11 @@ impl Actor for SoleServer {
     const KIND: &'static str = "sole";
 
     async fn started(&mut self, context: &mut Context<SoleCommand>) -> Result<(), Infallible> {
-        if let Ok(name) = Name::new("keys") {
-            self.keepers = context.supervise(name, RestartPolicy::default(), Vec::new()).await.ok();
-        }
         if self.agent.per == Per::Cluster {
             // Without being asked, so that there is one, and another when that is lost.
-            self.keep(Shard::of(&self.way.name, None), context).await;
+            if self.keep(Shard::of(&self.way.name, None), context).await.is_none() {
+                self.keep_later(context);
+            }
             return Ok(());
         }
         let (own, clock, term) = (context.address(), context.clock().clone(), self.way.term);
@@ -437,5 +458,139 @@ impl Actor for SoleServer {
             SoleCommand::Idle { keys } => self.end_idle(&keys, context),
         }
         Ok(())
+    }
+
+    /// The keepers' supervisor has given up, and they have ended before it. Instances that fail are no reason for
+    /// that, so something is wrong with this node; who asks is served again all the same.
+    async fn child_ended(
+        &mut self,
+        _keepers: Ended,
+        context: &mut Context<SoleCommand>,
+    ) -> Result<(), Infallible> {
+        tracing::error!(agent = %context.path(), "the keepers of keys are begun anew");
+        self.keepers = None;
+        self.keys = Keys::new(self.way.term, self.agent.idle);
+        if self.agent.per == Per::Cluster {
+            self.keep_later(context);
+        }
+        Ok(())
+    }
+}
+
+/// The supervisor of the keepers.
+const KEEPERS: &str = "keys";
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use neuroflow_kernel::{Kernel, RemoteError};
+
+    use super::*;
+    use crate::agent::{AgentServer, AnyAgent};
+    use crate::builtin::Echo;
+    use crate::journal::{Journal, JournalServer};
+
+    type Seen = Arc<Mutex<Option<Supervisor>>>;
+
+    /// A router that shows the supervisor of its keepers.
+    struct Shown {
+        router: SoleServer,
+        keepers: Seen,
+    }
+
+    impl Actor for Shown {
+        type Message = SoleCommand;
+        type Error = Infallible;
+        const KIND: &'static str = "shown";
+
+        async fn handle(
+            &mut self,
+            command: SoleCommand,
+            context: &mut Context<SoleCommand>,
+        ) -> Result<(), Infallible> {
+            self.router.handle(command, context).await?;
+            let keepers = self.router.keepers.clone();
+            *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = keepers;
+            Ok(())
+        }
+
+        async fn child_ended(
+            &mut self,
+            ended: Ended,
+            context: &mut Context<SoleCommand>,
+        ) -> Result<(), Infallible> {
+            self.router.child_ended(ended, context).await
+        }
+    }
+
+    /// Ends as soon as it's told anything.
+    struct Brief;
+
+    impl Actor for Brief {
+        type Message = SoleCommand;
+        type Error = Infallible;
+        const KIND: &'static str = "brief";
+
+        async fn handle(
+            &mut self,
+            _: SoleCommand,
+            context: &mut Context<SoleCommand>,
+        ) -> Result<(), Infallible> {
+            context.stop();
+            Ok(())
+        }
+    }
+
+    /// Asks for a key until its keeper lives, and so goes on trying for it.
+    async fn keep(router: &Address<SoleCommand>, clock: &Clock) -> Singleton<AgentCommand> {
+        loop {
+            let shard = Shard::of("echo", Some("talk"));
+            let kept = router.call(Header::new(), |reply| SoleCommand::Keep { shard, reply }).await;
+            let soon = clock.now() + Duration::from_millis(50);
+            if let Ok(Some(mut keeper)) = kept
+                && clock.before(soon, keeper.held()).await.is_err()
+            {
+                return keeper;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn keepers_whose_supervisor_has_given_up_are_forgotten_and_begun_anew() {
+        let kernel = Kernel::builder().start().await.unwrap();
+        let clock = kernel.clock().clone();
+        let way = Arc::new(Way {
+            name: "echo".to_owned(),
+            leases: Leases::nowhere(clock.clone()),
+            term: Duration::from_secs(15),
+            node: "a".to_owned(),
+            far: Arc::new(|node, _| Err(RemoteError::Unreachable { target: node.to_owned() })),
+        });
+        let (_, nobody) =
+            ChildSpec::new("journal", || -> JournalServer { unreachable!() }).unwrap();
+        let journal = Journal::new(nobody);
+        let server: MakeServer =
+            Arc::new(move |agent, _| AgentServer::new(agent, None, journal.clone()));
+        let keepers = Seen::default();
+        let shown = Arc::clone(&keepers);
+        let agent = SoleAgent::sharded(AnyAgent::new(Echo));
+        let make = move || Shown {
+            router: SoleServer::new(agent.clone(), Arc::clone(&way), Arc::clone(&server)),
+            keepers: Arc::clone(&shown),
+        };
+        let (spec, router) = ChildSpec::new("echo", make).unwrap();
+        kernel.root().start(spec).await.unwrap();
+        let in_time = || clock.now() + Duration::from_mins(1);
+        let mut first = clock.before(in_time(), keep(&router, &clock)).await.unwrap();
+        // A child that ends again and again costs the supervisor its patience, and the keepers their lives.
+        let keepers = keepers.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap();
+        let (spec, brief) = ChildSpec::new("brief", || Brief).unwrap();
+        keepers.start(spec).await.unwrap();
+        while brief.tell(Header::new(), SoleCommand::Sweep).await.is_ok() {}
+        let ended = clock.before(in_time(), first.held()).await.unwrap();
+        assert!(ended.is_none(), "its keeper has ended");
+        assert!(clock.before(in_time(), keep(&router, &clock)).await.is_ok(), "there is another");
+        kernel.stop().await;
     }
 }
