@@ -6,6 +6,7 @@
 mod define;
 mod effect;
 mod event;
+mod held;
 pub(crate) mod history;
 mod live;
 mod order;
@@ -140,7 +141,7 @@ pub enum AgentCommand {
         /// What the agent asks for.
         turn: Turn,
         /// Takes the message.
-        reply: Reply<Parcel<Ask>>,
+        reply: Reply<Incoming>,
     },
     /// Keep the result of an effect; answered once it's durable. It comes from the task's actor.
     Keep {
@@ -182,7 +183,7 @@ pub enum AgentCommand {
         /// Its id.
         task: String,
         /// The answer, oldest first.
-        reply: Reply<Vec<Parcel<Ask>>>,
+        reply: Reply<Vec<Incoming>>,
     },
 }
 

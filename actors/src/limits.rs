@@ -7,6 +7,11 @@ use std::time::Duration;
 /// it has fewer than are free, so that nobody takes them all.
 pub const LIVE_TASKS: usize = 1_024;
 
+/// Bytes that the tasks of one agent which run may hold in memory: eight whole tasks, or 256 KiB for each that may
+/// run. Past it what clients say is refused as overloaded, and what agents say is bounded by [`TASK_BYTES`] alone. A
+/// caller who is known may add while its own tasks hold less than is free, so that nobody takes it all.
+pub const LIVE_BYTES: usize = 256 * 1024 * 1024;
+
 /// Ended tasks of one agent that can still be asked for.
 pub const KEPT_TASKS: usize = 10_000;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use neuroflow::actors::FreshToken;
-use neuroflow::actors::limits::LIVE_TASKS;
+use neuroflow::actors::limits::{LIVE_BYTES, LIVE_TASKS};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, Node};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -108,6 +108,63 @@ async fn who_has_as_many_tasks_as_are_free_begins_no_more_and_others_do() {
     while begin(&greedy).await != 200 {
         pause(20).await;
     }
+    node.stop().await;
+}
+
+/// As many bytes as one message may have, about.
+const LONG: usize = 4_000_000;
+
+/// As many of them as one task may have, about.
+const PER_TASK: usize = 7;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_as_many_bytes_as_are_free_adds_no_more_and_others_do() {
+    let let_go = Arc::new(Notify::new());
+    let files = Files::fresh();
+    let (greedy, modest) = (token("greedy", &[]), token("modest", &[]));
+    let tokens = files.write("tokens", &format!("{}\n{}", greedy.line(), modest.line()));
+    let policy = files.write("policy", "permit(principal, action, resource);");
+    let node = Node::builder().agent(waiting(&let_go)).access(config(&tokens, &policy));
+    let (node, to) = start(node.gateway(loopback())).await;
+    let mut connection = Connection::open(to).await;
+    let mut call = async |who: &FreshToken, body: &[u8]| {
+        let bearer = format!("Bearer {}", who.secret());
+        connection.post_with("/", &[("authorization", bearer.as_str())], body).await
+    };
+    let say = |task: Option<&str>, bytes: usize| {
+        let mut params = message(json!([{ "text": "x".repeat(bytes) }]));
+        params["configuration"] = json!({ "returnImmediately": true, "historyLength": 0 });
+        if let Some(task) = task {
+            params["message"]["taskId"] = json!(task);
+        }
+        request("SendMessage", params)
+    };
+    // Each task has as many of them as it may, and the agent reads none.
+    let mut tasks: Vec<String> = Vec::new();
+    for number in 0..=LIVE_BYTES / 2 / LONG {
+        let task = tasks.last().filter(|_| number % PER_TASK != 0);
+        let said = call(&greedy, &say(task.map(String::as_str), LONG)).await;
+        assert_eq!(said.status, 200, "after {number} messages");
+        let said = task_of(said.json());
+        if number % PER_TASK == 0 {
+            tasks.push(said["id"].as_str().expect("an id").to_owned());
+        }
+    }
+    let refused = call(&greedy, &say(Some(&tasks[0]), 1)).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(refused.json()["error"]["message"], "the agent is busy; try again later");
+    assert_eq!(call(&greedy, &say(None, 1)).await.status, 503);
+    assert_eq!(call(&modest, &say(None, LONG)).await.status, 200, "others have room");
+
+    // A task that ends gives back all that it has held, and no more than that.
+    let end = request("CancelTask", json!({ "id": tasks[0] }));
+    assert_eq!(call(&greedy, &end).await.status, 200);
+    let begun = call(&greedy, &say(None, LONG)).await.json();
+    let task = task_of(begun)["id"].as_str().expect("an id").to_owned();
+    for _ in 1..PER_TASK {
+        task_of(call(&greedy, &say(Some(&task), LONG)).await.json());
+    }
+    assert_eq!(call(&greedy, &say(Some(&task), 1)).await.status, 503);
     node.stop().await;
 }
 

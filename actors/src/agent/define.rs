@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{CallError, Parcel, ParcelError, Refusal};
+use neuroflow_kernel::{CallError, Parcel, ParcelError, RawParcel, Refusal};
 use rkyv::Archive;
 
 use super::effect::EffectError;
 use super::{
-    AgentProfile, ArchivedContent, Artifact, Ask, ReplyProblem, TaskContext, TaskState, Turn,
+    AgentProfile, ArchivedAsk, ArchivedChange, ArchivedContent, Artifact, Ask, ReplyProblem,
+    TaskContext, TaskEvent, TaskState, Turn,
 };
 use crate::tools::{AnyTool, InvokeError, Tool};
 
@@ -220,19 +221,42 @@ pub trait Agent: Send + Sync + 'static {
 /// # Ok::<(), neuroflow_kernel::ParcelError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Incoming {
-    parcel: Parcel<Ask>,
+pub struct Incoming(Said);
+
+#[derive(Clone, Debug)]
+enum Said {
+    Alone(Parcel<Ask>),
+    /// As the event by which its task has it, whose bytes are there anyway. It's one that has a request.
+    Event(Parcel<TaskEvent>),
 }
 
 impl Incoming {
     /// Takes the parcel.
     pub fn new(parcel: Parcel<Ask>) -> Self {
-        Self { parcel }
+        Self(Said::Alone(parcel))
+    }
+
+    /// What is said by an event, if that is what a client has said. No byte of it is copied.
+    pub(super) fn of(event: Parcel<TaskEvent>) -> Option<Self> {
+        asked(&event).is_some().then_some(Self(Said::Event(event)))
     }
 
     /// The archive.
     pub fn get(&self) -> &<Ask as Archive>::Archived {
-        self.parcel.get()
+        match &self.0 {
+            Said::Alone(parcel) => parcel.get(),
+            Said::Event(event) => {
+                asked(event).unwrap_or_else(|| unreachable!("`of` takes no other event"))
+            }
+        }
+    }
+
+    /// Its bytes, as whatever they are part of.
+    pub(super) fn as_raw(&self) -> &RawParcel {
+        match &self.0 {
+            Said::Alone(parcel) => parcel.as_raw(),
+            Said::Event(event) => event.as_raw(),
+        }
     }
 
     /// The text parts, joined by line breaks.
@@ -250,6 +274,13 @@ impl Incoming {
             ArchivedContent::Json(json) => Some(json.as_str()),
             _ => None,
         })
+    }
+}
+
+fn asked(event: &Parcel<TaskEvent>) -> Option<&ArchivedAsk> {
+    match &event.get().change {
+        ArchivedChange::Accepted { ask } | ArchivedChange::Continued { ask } => Some(ask),
+        _ => None,
     }
 }
 

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 
 use neuroflow_kernel::{Header, Moment, Parcel, Reply, ReplySink, SinkError};
 
+use super::held::{Held, Holdings};
 use super::history::failure;
 use super::reach::Reach;
 use super::record::{Record, RecordError};
 use super::reply::INVALID_RESPONSE;
 use super::resume::{NODE, Replay};
-use super::{Ask, CancelError, Change, TaskEvent, TaskEvents, TaskState, Turn};
+use super::{CancelError, Change, Incoming, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
 
 /// Who makes an event.
@@ -27,7 +28,7 @@ pub(super) type Follower = ReplySink<Parcel<TaskEvent>>;
 
 /// What the actor of a task is started with.
 pub(super) struct Run {
-    pub(super) ask: Parcel<Ask>,
+    pub(super) ask: Incoming,
     pub(super) reach: Reach,
     /// Results of effects of an earlier run.
     pub(super) effects: HashMap<String, String>,
@@ -37,6 +38,10 @@ pub(super) struct Run {
 /// A task that runs.
 pub(super) struct Live {
     pub(super) record: Record,
+    /// What it holds: its record, whose bytes its messages are too, and what its function has of effects.
+    held: Held,
+    /// Bytes of those, which the function has until it ends.
+    effects: usize,
     pub(super) followers: Vec<Follower>,
     /// Those that an event brings along, by its number: what comes before it doesn't tell them that
     /// it's durable.
@@ -44,9 +49,9 @@ pub(super) struct Live {
     /// What a new task is to do, until it's durable that there is one.
     pub(super) run: Option<Run>,
     /// Where the client's next message goes, while the agent waits for it.
-    pub(super) waiting: Option<Reply<Parcel<Ask>>>,
+    pub(super) waiting: Option<Reply<Incoming>>,
     /// Messages that came while it didn't.
-    pub(super) unread: Vec<Parcel<Ask>>,
+    pub(super) unread: Vec<Incoming>,
     /// What an earlier run has done already.
     replay: Replay,
     /// Whoever cancelled it, until the journal has that.
@@ -81,9 +86,13 @@ struct Flight {
 }
 
 impl Live {
-    pub(super) fn new(record: Record) -> Self {
+    pub(super) fn new(record: Record, holdings: &Holdings) -> Self {
+        let mut held = holdings.of(record.caller());
+        held.set(record.bytes());
         Self {
             record,
+            held,
+            effects: 0,
             followers: Vec::new(),
             joining: Vec::new(),
             run: None,
@@ -117,28 +126,48 @@ impl Live {
     }
 
     /// A task as the journal has it.
-    pub(super) fn restored(record: Record, entries: u64, mut replay: Replay) -> Self {
+    pub(super) fn restored(
+        record: Record,
+        entries: u64,
+        mut replay: Replay,
+        holdings: &Holdings,
+    ) -> Self {
         let unread = std::mem::take(&mut replay.unread);
         let durable = record.events().len();
-        Self { unread, replay, durable, told: durable, entries, ..Self::new(record) }
+        Self { unread, replay, durable, told: durable, entries, ..Self::new(record, holdings) }
     }
 
-    /// Adds an event, which nobody sees before it's durable. An agent that says too much is at
-    /// fault.
-    pub(super) fn append(&mut self, change: Change, origin: Origin, at_ms: u64) {
+    /// Its function has so much more of effects.
+    pub(super) fn give(&mut self, bytes: usize) {
+        self.effects += bytes;
+        self.count();
+    }
+
+    /// After whatever has changed what it holds.
+    fn count(&mut self) {
+        self.held.set(self.record.bytes() + self.effects);
+    }
+
+    /// Adds an event, which nobody sees before it's durable, and gives what has come of it. An agent that says
+    /// too much is at fault.
+    pub(super) fn append(
+        &mut self,
+        change: Change,
+        origin: Origin,
+        at_ms: u64,
+    ) -> Option<Parcel<TaskEvent>> {
         if origin == Origin::Agent && self.replay.events > 0 {
             self.replay.events -= 1;
-            return;
+            return None;
         }
         let event = match self.record.append(change, at_ms) {
             Ok(event) => event,
-            Err(RecordError::Ended { .. }) => return,
+            Err(RecordError::Ended { .. }) => return None,
             Err(error @ (RecordError::Full | RecordError::Archive(_))) => {
                 let task = self.record.task();
                 tracing::warn!(%task, error = &error as &dyn std::error::Error, "task failed");
                 let end = failure(&error.to_string(), INVALID_RESPONSE);
-                let Ok(event) = self.record.append(end, at_ms) else { return };
-                event
+                self.record.append(end, at_ms).ok()?
             }
         };
         let entry = Entry::event(event.as_raw().clone());
@@ -147,6 +176,8 @@ impl Live {
             Origin::Node => entry.keyed(NODE),
         });
         self.pending.events += 1;
+        self.count();
+        Some(event)
     }
 
     /// Notes something with what is appended next.
@@ -156,6 +187,8 @@ impl Live {
 
     /// Keeps the result of an effect, and tells once it's durable.
     pub(super) fn keep(&mut self, entry: Entry, kept: Kept) {
+        // What the function has of it is what the entry is made of.
+        self.give(entry.key.len() + entry.parcel.as_bytes().len());
         self.pending.entries.push(entry);
         self.pending.kept.push(kept);
     }
@@ -164,7 +197,7 @@ impl Live {
     pub(super) fn wait(
         &mut self,
         (state, turn): (TaskState, Turn),
-        reply: Reply<Parcel<Ask>>,
+        reply: Reply<Incoming>,
         at_ms: u64,
     ) {
         let replayed = self.replay.events > 0;
@@ -184,7 +217,7 @@ impl Live {
 
     /// Gives the agent what its client says: at once if it waits for that, or as soon as its second
     /// run has come to where the first one waited. Says whether it goes on with it.
-    pub(super) fn answer(&mut self, said: Parcel<Ask>) -> bool {
+    pub(super) fn answer(&mut self, said: Incoming) -> bool {
         // Whoever doesn't wait any longer mustn't take the message along.
         if let Some(waiting) = self.waiting.take().filter(|waiting| !waiting.is_closed()) {
             let _gone = waiting.send(said);
@@ -271,6 +304,12 @@ impl Live {
         self.waiting = None;
         self.run = None;
         self.stranded = true;
+        // Its function is ended: nobody reads what is left of messages, whose record may be another's soon, and
+        // of effects.
+        self.unread.clear();
+        self.replay.answers.clear();
+        self.effects = 0;
+        self.count();
     }
 
     /// What the journal has of it, after something wasn't known to be there.
@@ -278,6 +317,7 @@ impl Live {
         self.durable = record.events().len();
         self.told = self.told.min(self.durable);
         (self.record, self.entries) = (record, entries);
+        self.count();
         self.tell();
     }
 
@@ -352,4 +392,81 @@ fn told(follower: Follower, events: &[Parcel<TaskEvent>]) -> Option<Follower> {
 pub(super) fn effect(key: String, json: String) -> Result<Entry, neuroflow_kernel::ParcelError> {
     let result = Parcel::archive(&crate::journal::EffectResult { json })?;
     Ok(Entry::new(EntryKind::Effect, result.as_raw().clone()).keyed(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::{Artifact, Ask};
+    use crate::limits::TASK_EVENTS;
+
+    fn record() -> Record {
+        Record::new("t".into(), "c".into(), Some("ann".into()))
+    }
+
+    fn say(live: &mut Live, text: &str) -> Option<Incoming> {
+        let ask = Ask::new(Turn::user(text));
+        live.append(Change::Continued { ask }, Origin::Node, 0).and_then(Incoming::of)
+    }
+
+    /// What its events have of bytes, counted one by one.
+    fn bytes(live: &Live) -> usize {
+        live.record.events().iter().map(|event| event.as_raw().as_bytes().len()).sum()
+    }
+
+    #[test]
+    fn a_task_counts_for_what_it_holds_until_it_is_gone() {
+        let holdings = Holdings::default();
+        let mut live = Live::new(record(), &holdings);
+        assert_eq!(holdings.bytes(), 0);
+        let ask = Ask::new(Turn::user("x".repeat(10_000)));
+        live.append(Change::Accepted { ask }, Origin::Node, 0);
+        assert!(holdings.bytes() > 10_000);
+        let accepted = live.record.events().clone();
+        let said = say(&mut live, &"y".repeat(20_000)).expect("a message");
+        assert!(!live.answer(said));
+        live.append(Artifact::text("made", "z".repeat(30_000)).into(), Origin::Agent, 0);
+        assert_eq!(holdings.bytes(), bytes(&live));
+        assert!(holdings.bytes() > 60_000);
+        live.give(500);
+        live.give(70);
+        assert_eq!(holdings.bytes(), bytes(&live) + 570);
+
+        let of = ("t".to_owned(), "c".to_owned(), Some("ann".to_owned()));
+        let restored = Record::restored(of, accepted, 1);
+        let mut other = Live::restored(restored, 1, Replay::default(), &holdings);
+        assert_eq!(holdings.bytes(), bytes(&live) + 570 + bytes(&other));
+        // The journal has less of the first one than was thought.
+        live.lost(&AppendError::Overloaded);
+        assert_eq!(holdings.bytes(), bytes(&live) + bytes(&other));
+        assert!(live.unread.is_empty(), "it would keep what the record has no more");
+        live.found(std::mem::replace(&mut other.record, record()), 1);
+        drop(other);
+        assert_eq!(holdings.bytes(), bytes(&live));
+        assert!((10_000..11_000).contains(&holdings.bytes()));
+        live.append(failure("lost", "not_kept"), Origin::Node, 0);
+        assert_eq!(holdings.bytes(), bytes(&live));
+        live.finish();
+        assert_eq!(holdings.bytes(), 0);
+    }
+
+    #[test]
+    fn an_unread_message_is_no_second_copy() {
+        let mut live = Live::new(record(), &Holdings::default());
+        let said = say(&mut live, "hello").expect("a message");
+        assert!(!live.answer(said));
+        let kept = live.record.events()[0].as_raw().as_bytes();
+        assert_eq!(live.unread[0].as_raw().as_bytes().as_ptr(), kept.as_ptr());
+        assert_eq!(live.unread[0].text(), "hello");
+    }
+
+    #[test]
+    fn a_message_that_a_task_has_no_room_for_is_none() {
+        let mut live = Live::new(record(), &Holdings::default());
+        for _ in 0..TASK_EVENTS {
+            assert!(say(&mut live, "hello").is_some());
+        }
+        assert!(say(&mut live, "hello").is_none());
+        assert_eq!(live.record.state(), TaskState::Failed);
+    }
 }

@@ -93,6 +93,11 @@ impl Record {
         self.changed_ms
     }
 
+    /// Bytes of its events.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The number of the last event.
     pub(super) fn generation(&self) -> u64 {
         self.generation

@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use neuroflow_kernel::{Parcel, RawParcel};
+use neuroflow_kernel::RawParcel;
 
-use super::{ArchivedAsk, ArchivedChange, Ask, TaskEvent, TaskEvents, TaskState, ToolBounds, read};
+use super::{ArchivedChange, Incoming, TaskEvent, TaskEvents, TaskState, ToolBounds};
 use crate::access::{Principal, PrincipalRecord};
 use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
 
@@ -19,9 +19,9 @@ pub(super) struct Replay {
     /// aren't made again.
     pub(super) events: usize,
     /// What came of each wait for the client that is over: its message, or nothing.
-    pub(super) answers: VecDeque<Option<Parcel<Ask>>>,
+    pub(super) answers: VecDeque<Option<Incoming>>,
     /// Messages that came while the function didn't wait for one.
-    pub(super) unread: Vec<Parcel<Ask>>,
+    pub(super) unread: Vec<Incoming>,
     /// Whether the function waited for its client when it was interrupted, and hasn't come to that
     /// again.
     pub(super) waits: bool,
@@ -34,7 +34,7 @@ pub(super) struct Replay {
 pub(super) struct Understood {
     pub(super) events: TaskEvents,
     /// What the task was begun with.
-    pub(super) ask: Option<Parcel<Ask>>,
+    pub(super) ask: Option<Incoming>,
     pub(super) replay: Replay,
     /// Whom it works for, if rules say what that may use.
     pub(super) caller: Option<Caller>,
@@ -113,8 +113,8 @@ pub(super) fn understand(log: TaskLog) -> Understood {
             replay.events += 1;
         }
         match change {
-            ArchivedChange::Accepted { ask } => understood.ask = again(ask),
-            ArchivedChange::Continued { ask } => said = again(ask),
+            ArchivedChange::Accepted { .. } => understood.ask = Incoming::of(event.clone()),
+            ArchivedChange::Continued { .. } => said = Incoming::of(event.clone()),
             ArchivedChange::Status { state, .. } if ours => {
                 // It went on without an answer: the wait was over.
                 let waits = TaskState::from(*state).is_interrupted();
@@ -137,10 +137,4 @@ fn caller(record: RawParcel) -> Caller {
     let record = record.open::<PrincipalRecord>().ok();
     let known = record.and_then(|record| record.get().principal());
     known.map_or(Caller::Unknown, Caller::Known)
-}
-
-/// A request that was part of an event, as it came.
-fn again(ask: &ArchivedAsk) -> Option<Parcel<Ask>> {
-    // It was a parcel before, so it's one again.
-    Parcel::archive(&read::ask(ask)).ok()
 }

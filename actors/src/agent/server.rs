@@ -19,14 +19,15 @@ use neuroflow_kernel::{
     Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Request, Spawn, StreamError,
 };
 
+use super::held::Holdings;
 use super::history::{History, failure, refuse};
 use super::live::{Live, Origin, Run, effect};
 use super::reach::{Reach, bounded};
 use super::record::{Record, new_id};
 use super::task::{Begin, Left, TaskActor, TaskParts};
 use super::{
-    AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, BoundedAsk, Change, Remains, TaskState,
-    read,
+    AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, BoundedAsk, Change, Incoming, Remains,
+    TaskState, read,
 };
 use crate::access::{Access, CallerGrant};
 use crate::journal::{AppendError, Journal, ReadError, TaskHead};
@@ -62,6 +63,8 @@ pub struct AgentServer {
     /// Of what waits in the mailbox, what this actor has told itself of its children's ends.
     gone: usize,
     live: HashMap<String, Live>,
+    /// What those hold.
+    holdings: Holdings,
     /// One more of it for each order of another node that is carried out.
     orders: Arc<()>,
     /// What can't be begun before something else has ended.
@@ -97,6 +100,7 @@ impl AgentServer {
             here: VecDeque::new(),
             gone: 0,
             live: HashMap::new(),
+            holdings: Holdings::default(),
             orders: Arc::default(),
             deferred: VecDeque::new(),
             left: Left::default(),
@@ -161,26 +165,30 @@ impl AgentServer {
         reach: Reach,
         context: &mut Context<AgentCommand>,
     ) -> Result<(), (AskRefusal, Request<Ask>)> {
-        let has_place = self.has_place(request.parcel.get().caller.as_deref());
-        if !has_place {
-            tracing::warn!(agent = %context.path(), tasks = self.live.len(), "too many live tasks");
+        let caller = request.parcel.get().caller.as_deref();
+        let bytes = request.parcel.as_raw().as_bytes().len();
+        if !self.has_place(caller) || !self.holdings.has_room(caller, bytes) {
+            let (tasks, bytes) = (self.live.len(), self.holdings.bytes());
+            tracing::warn!(agent = %context.path(), tasks, bytes, "too many live tasks");
             return Err((AskRefusal::Busy, request));
         }
         let task = new_id();
         let Request { parcel, replies } = request;
         let ask = read::ask(parcel.get());
         let conversation = ask.context.clone().unwrap_or_else(new_id);
-        let mut live = Live::new(Record::new(task.clone(), conversation, ask.caller.clone()));
+        let record = Record::new(task.clone(), conversation, ask.caller.clone());
+        let mut live = Live::new(record, &self.holdings);
         live.join(replies);
         if let Some(caller) = self.profile.resumable.then(|| reach.entry()).flatten() {
             live.note(caller);
         }
-        live.append(Change::Accepted { ask }, Origin::Node, now_ms(context));
+        let accepted = live.append(Change::Accepted { ask }, Origin::Node, now_ms(context));
         // It keeps the trace and the budget of the request, but not its deadline: the task outlives
         // whoever asked, and keeps its own time.
         let asked = context.header();
         let header = Header::new().traced(asked.trace()).budget(asked.remaining_budget());
-        live.run = Some(Run { ask: parcel, reach, effects: HashMap::new(), header });
+        let ask = accepted.and_then(Incoming::of);
+        live.run = ask.map(|ask| Run { ask, reach, effects: HashMap::new(), header });
         self.live.insert(task.clone(), live);
         self.flush(&task, context);
         Ok(())

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use neuroflow_kernel::{
-    Actor, Address, CallError, Clock, Context, Header, Message, Parcel, RawParcel, SpanKind, Tracer,
+    Actor, Address, CallError, Clock, Context, Header, Message, RawParcel, SpanKind, Tracer,
 };
 
 use super::effect::Effects;
@@ -17,7 +17,7 @@ use super::reach::{Reach, ToolBounds};
 use super::reply::{self, INVALID_RESPONSE};
 use super::work::WorkTime;
 use super::{
-    AgentCommand, AgentError, AgentProfile, Answer, AnyAgent, Artifact, Ask, Change, Conclusion,
+    AgentCommand, AgentError, AgentProfile, Answer, AnyAgent, Artifact, Change, Conclusion,
     Incoming, Remains, ReplyProblem, TaskState, Turn,
 };
 use crate::limits::AGENT_ANSWER;
@@ -54,7 +54,7 @@ impl TaskActor {
 }
 
 /// The one message of a task's actor.
-pub(super) struct Begin(pub(super) Parcel<Ask>);
+pub(super) struct Begin(pub(super) Incoming);
 
 impl Message for Begin {
     fn name(&self) -> &'static str {
@@ -97,7 +97,7 @@ impl Actor for TaskActor {
             effects: Arc::new(Mutex::new(std::mem::take(&mut self.parts.effects))),
             left: Arc::clone(&self.parts.left),
         };
-        let run = self.parts.agent.run(Incoming::new(begin.0), task.clone());
+        let run = self.parts.agent.run(begin.0, task.clone());
         let run = async {
             let mut run = pin!(run);
             let first = poll_fn(|context| Poll::Ready(run.as_mut().poll(context))).await;
@@ -296,11 +296,10 @@ impl TaskContext {
         let _pause = self.work.pause(&self.clock, waited).await;
         let header = self.header.clone().within(&self.clock, waited);
         let command = |reply| AgentCommand::Wait { task: self.task.clone(), state, turn, reply };
-        match self.server.call(header, command).await {
-            Ok(said) => Ok(Incoming::new(said)),
-            Err(CallError::DeadlineExceeded) => Err(AgentError::Silence { waited }),
-            Err(error) => Err(AgentError::Unanswered(error)),
-        }
+        self.server.call(header, command).await.map_err(|error| match error {
+            CallError::DeadlineExceeded => AgentError::Silence { waited },
+            error => AgentError::Unanswered(error),
+        })
     }
 
     /// What the client has said meanwhile without being asked, oldest first; each message once.
@@ -310,8 +309,7 @@ impl TaskContext {
     pub async fn said_meanwhile(&self) -> Result<Vec<Incoming>, AgentError> {
         let header = self.header.clone().within(&self.clock, AGENT_ANSWER);
         let command = |reply| AgentCommand::Unread { task: self.task.clone(), reply };
-        let unread = self.server.call(header, command).await.map_err(AgentError::Unanswered)?;
-        Ok(unread.into_iter().map(Incoming::new).collect())
+        self.server.call(header, command).await.map_err(AgentError::Unanswered)
     }
 
     /// Calls a tool and waits for its result. Dropping the future cancels the call, down to the

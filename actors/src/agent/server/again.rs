@@ -26,10 +26,12 @@ impl AgentServer {
         let record = Record::restored(names(&head), understood.events, head.generation);
         let whole = understood.damage.is_empty();
         let resumes = self.profile.resumable && whole && self.live.len() < LIVE_TASKS;
-        let mut live = Live::restored(record, entries, replay);
+        let mut live = Live::restored(record, entries, replay, &self.holdings);
         let task = head.task;
         if let (true, Some(ask)) = (resumes, understood.ask) {
             tracing::info!(%task, events = head.generation, "an interrupted task is run again");
+            // The life before has taken them, and so they aren't refused now.
+            live.give(effects.iter().map(|(key, json)| key.len() + json.len()).sum());
             self.live.insert(task.clone(), live);
             let reach = self.reach_again(understood.caller);
             let run = Run { ask, reach, effects, header: Header::new() };

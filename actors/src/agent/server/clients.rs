@@ -7,7 +7,7 @@ use neuroflow_kernel::{Context, Name, Parcel, Reply, ReplySink, Request, StreamE
 use super::{AgentServer, now_ms, unreadable};
 use crate::agent::live::Origin;
 use crate::agent::{
-    AgentCommand, Ask, AskRefusal, CancelError, Change, TaskEvent, TaskEvents, TaskOrder,
+    AgentCommand, Ask, AskRefusal, CancelError, Change, Incoming, TaskEvent, TaskEvents, TaskOrder,
     TaskState, order, read,
 };
 use crate::journal::ReadError;
@@ -34,14 +34,16 @@ impl AgentServer {
         }
         live.prune();
         let unread = !live.is_asking() && live.unread.len() >= UNREAD_MESSAGES;
-        if unread || live.stranded || live.followed() >= TASK_FOLLOWERS {
+        let bytes = request.parcel.as_raw().as_bytes().len();
+        let has_room = self.holdings.has_room(ask.caller.as_deref(), bytes);
+        if unread || !has_room || live.stranded || live.followed() >= TASK_FOLLOWERS {
             return Err((AskRefusal::Busy, request));
         }
-        let Request { parcel, replies } = request;
-        live.join(replies);
+        live.join(request.replies);
         let at_ms = now_ms(context);
-        live.append(Change::Continued { ask }, Origin::Node, at_ms);
-        if live.answer(parcel) {
+        let said = live.append(Change::Continued { ask }, Origin::Node, at_ms);
+        // None if the task has no room for it: it has failed then.
+        if said.and_then(Incoming::of).is_some_and(|said| live.answer(said)) {
             // Right behind the answer: by that it's known again as one.
             let working = Change::Status { state: TaskState::Working, turn: None };
             live.append(working, Origin::Node, at_ms);
