@@ -425,11 +425,17 @@ pub const DATABASE_PREPARE: Duration = Duration::from_mins(5);
 /// The longest wait before connecting to a database again.
 pub const DATABASE_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Push notification configurations of one task: one for each system that has to know of it.
+/// Push notification configurations that a principal has of one task: one for each system that has to know
+/// of it.
 pub const PUSH_CONFIGS: usize = 16;
 
-/// Configurations of a node whose task goes on; each has an actor that follows it.
+/// Configurations of a node whose task goes on; each has an actor that follows it. A principal that is known
+/// makes one while it has fewer than are free, so that nobody takes them all.
 pub const PUSH_DELIVERIES: usize = 10_000;
+
+/// Notifications that a node posts at once: each has a connection, and a process often has no more than 1 024
+/// descriptors for all it does. At a tenth of a second each that is 2 500 in a second.
+pub const PUSH_POSTS: usize = 256;
 
 /// Bytes of a webhook's URL, as much as servers take.
 pub const PUSH_URL_BYTES: usize = 2_048;

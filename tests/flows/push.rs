@@ -152,7 +152,7 @@ fn talker() -> AnyAgent {
 }
 
 /// An agent that waits for its client.
-fn waiter() -> AnyAgent {
+pub(crate) fn waiter() -> AnyAgent {
     let waiter = AgentBuilder::new("waiter", "Waits.").profile(|profile| profile.resumable = true);
     waiter.on_ask(|_, context| async move {
         let said = context.ask_user(Turn::agent("what now?")).await?;

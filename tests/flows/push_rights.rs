@@ -1,6 +1,7 @@
 //! Push notifications end with the right to be told, and are set up the same in every binding.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use neuroflow::actors::{AccessConfig, AuditConfig, FreshToken, PushOptions, RulesSource};
@@ -13,10 +14,10 @@ use crate::audit::audited;
 use crate::client::{message, task_of};
 use crate::protocol::{Binding, Peer};
 use crate::push::{Receiver, send_to};
-use crate::support::{loopback, pause, start};
+use crate::support::{eventually, loopback, pause, start};
 
 /// An agent that goes on when it's let, and then never ends.
-fn gated(gate: &Arc<Semaphore>) -> AnyAgent {
+pub(crate) fn gated(gate: &Arc<Semaphore>) -> AnyAgent {
     let gate = Arc::clone(gate);
     AgentBuilder::new("gated", "Waits at a gate.").on_ask(move |_, context| {
         let gate = Arc::clone(&gate);
@@ -36,13 +37,13 @@ fn node(gate: &Arc<Semaphore>, access: AccessConfig) -> NodeBuilder {
     node.push_notifications(options)
 }
 
-fn peer(to: SocketAddr, token: &FreshToken) -> Peer {
+pub(crate) fn peer(to: SocketAddr, token: &FreshToken) -> Peer {
     let bearer = format!("Bearer {}", token.secret());
     Peer::new(Binding::Rest, to, None).with("authorization", &bearer)
 }
 
 /// A task that waits at the gate.
-async fn begin(peer: &Peer, mut params: Value) -> String {
+pub(crate) async fn begin(peer: &Peer, mut params: Value) -> String {
     params["configuration"]["returnImmediately"] = json!(true);
     let sent = peer.call("SendMessage", params).await.expect("a task");
     task_of(json!({ "result": sent }))["id"].as_str().expect("an id").to_owned()
@@ -59,12 +60,22 @@ async fn until_refused(peer: &Peer, task: &str, status: i64) {
     panic!("it was never refused with {status}");
 }
 
-/// Waits until a task has these configurations.
-async fn until_configs(peer: &Peer, task: &str, wanted: &[&str]) {
+/// Waits until the audit log says that a configuration's creator may not be told any more.
+async fn until_withdrawn(log: &Path) {
+    let withdrawn = |event: &Value| event["reason"] == "withdrawn";
+    eventually("the withdrawal", || audited(log, "authorisation").iter().any(withdrawn)).await;
+}
+
+/// Waits until a task has these configurations for who asks.
+pub(crate) async fn until_configs(peer: &Peer, task: &str, wanted: &[&str]) {
     let mut ids = Vec::new();
     for _ in 0..1_000 {
         let listed = peer.call("ListTaskPushNotificationConfigs", json!({ "taskId": task })).await;
-        let listed = listed.expect("a list");
+        // Who comes back into a file is let in when that was read.
+        let Ok(listed) = listed else {
+            pause(20).await;
+            continue;
+        };
         let configs = listed["configs"].as_array().into_iter().flatten();
         ids = configs.map(|one| one["id"].as_str().expect("an id").to_owned()).collect();
         if ids == wanted {
@@ -99,12 +110,16 @@ async fn who_may_read_no_more_is_told_no_more() {
         let config = json!({ "taskId": task, "id": id, "url": receiver.url() });
         peer.call("CreateTaskPushNotificationConfig", config).await.expect("it's kept");
     }
-    until_configs(&boss, &task, &["read", "seen"]).await;
+    until_configs(&dev, &task, &["read"]).await;
+    until_configs(&boss, &task, &["seen"]).await;
     files.write("policy", &policy(r#"Action::"ask""#));
     until_refused(&dev, &task, 403).await;
     gate.add_permits(1);
     // The other one is told, so that the event was there to be told.
     seen.has_been_told("late").await;
+    until_withdrawn(&log).await;
+    files.write("policy", &both);
+    until_configs(&dev, &task, &[]).await;
     until_configs(&boss, &task, &["seen"]).await;
     assert!(read.told().is_empty(), "{:?}", read.told());
     let delete = json!({ "taskId": task, "id": "seen" });
@@ -130,18 +145,22 @@ async fn who_is_known_no_more_is_told_no_more() {
     access.tokens = Some(tokens);
     let all = "permit(principal, action, resource);";
     access.rules = RulesSource::File(files.write("policy", all));
+    let log = files.path().join("audit.log");
     let gate = Arc::new(Semaphore::new(0));
-    let (node, to) = start(node(&gate, access)).await;
-    let (gone, boss_peer) = (peer(to, &gone), peer(to, &boss));
+    let (node, to) = start(node(&gate, access).audit(AuditConfig::new(&log))).await;
+    let line = gone.line().to_owned();
+    let gone = peer(to, &gone);
     // It comes with the message, which is a right of its own.
     let receiver = Receiver::start(&[]).await;
     let task = begin(&gone, send_to(&receiver.url(), json!({ "id": "inline" }))).await;
     receiver.has_been_told("TASK_STATE_WORKING").await;
-    until_configs(&boss_peer, &task, &["inline"]).await;
+    until_configs(&gone, &task, &["inline"]).await;
     files.write("tokens", boss.line());
     until_refused(&gone, &task, 401).await;
     gate.add_permits(1);
-    until_configs(&boss_peer, &task, &[]).await;
+    until_withdrawn(&log).await;
+    files.write("tokens", &[&line, boss.line()].join("\n"));
+    until_configs(&gone, &task, &[]).await;
     assert_eq!(receiver.told(), ["TASK_STATE_WORKING"]);
     node.stop().await;
 }
@@ -229,7 +248,7 @@ async fn configurations_are_kept_read_listed_and_deleted_in_every_binding() {
         let mut more = message(json!([{ "text": "on" }]));
         more["message"]["taskId"] = json!(task);
         peer.call("SendMessage", more).await.expect("it goes on");
-        crate::support::eventually("both are told of the end", || {
+        eventually("both are told of the end", || {
             let told = receiver.told();
             told.iter().filter(|told| told.ends_with("_COMPLETED")).count() == before + 2
         })

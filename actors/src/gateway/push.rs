@@ -7,6 +7,7 @@
 mod creator;
 mod delivery;
 mod journal;
+mod places;
 mod retry;
 mod server;
 mod store;
@@ -16,15 +17,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, ChildSpec, Message, NameError, ParcelError, RawParcel, Reply, StartError, WireMessage,
+    Address, ChildSpec, Message, Name, NameError, ParcelError, RawParcel, Reply, StartError,
+    WireMessage,
 };
 use rkyv::{Archive, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{GatewayAgent, Meter};
-use crate::access::Access;
+use crate::access::{Access, Principal};
 use crate::audit::{Audit, Unrecorded};
-use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES};
+use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES, PUSH_POSTS};
+use places::Places;
+use server::Shared;
 
 pub use creator::{PushBasis, PushCreator};
 pub use journal::PushJournal;
@@ -156,17 +159,25 @@ impl WireMessage for PushRecord {
 /// Room for one more configuration of the node, until it's dropped.
 ///
 /// ```
-/// use neuroflow_actors::{PushCommand, PushConfig};
+/// use neuroflow_actors::{Principal, PushCommand, PushConfig};
 /// use neuroflow_kernel::{Address, CallError, Header};
 /// async fn has_room(push: &Address<PushCommand>, config: PushConfig) -> Result<bool, CallError> {
-///     let (agent, task) = ("echo".to_owned(), None);
-///     let place = |reply| PushCommand::Reserve { agent, task, config, reply };
+///     let (agent, task, by) = ("echo".to_owned(), None, Principal::anonymous());
+///     let place = |reply| PushCommand::Reserve { agent, task, by, config, reply };
 ///     Ok(push.call(Header::new(), place).await?.is_ok())
 /// }
 /// ```
 #[derive(Debug)]
 pub struct PushPlace {
-    _permit: OwnedSemaphorePermit,
+    places: Arc<Places>,
+    /// The id of the principal that has it.
+    who: String,
+}
+
+impl Drop for PushPlace {
+    fn drop(&mut self) {
+        self.places.give_back(&self.who);
+    }
 }
 
 /// What lies in the mailbox of the server for push notifications.
@@ -187,12 +198,14 @@ pub enum PushCommand {
         agent: String,
         /// The task, if there is one yet.
         task: Option<String>,
+        /// Who is to make it.
+        by: Principal,
         /// Where to.
         config: PushConfig,
         /// The place; none is needed for one that replaces another.
         reply: Reply<Result<Option<PushPlace>, PushError>>,
     },
-    /// Keep a configuration; one with the same id is replaced.
+    /// Keep a configuration; one of the same creator with the same id is replaced.
     Create {
         /// Whose events.
         task: PushTask,
@@ -209,10 +222,12 @@ pub enum PushCommand {
         /// The answer, once its deliveries have begun.
         reply: Reply<Result<(), PushError>>,
     },
-    /// The configurations of a task, ordered by id.
+    /// The configurations of a task that a principal has made, ordered by id.
     List {
         /// Which task.
         task: PushTask,
+        /// Who has made them.
+        by: Principal,
         /// The answer.
         reply: Reply<Vec<PushConfig>>,
     },
@@ -220,6 +235,8 @@ pub enum PushCommand {
     Delete {
         /// Its task.
         task: PushTask,
+        /// Who has made it: another's isn't there.
+        by: Principal,
         /// Its id.
         id: String,
         /// The answer.
@@ -231,6 +248,8 @@ pub enum PushCommand {
         task: PushTask,
         /// The configuration.
         id: String,
+        /// Whose word it is: one whose configuration was replaced has no say about the next.
+        delivery: Name,
         /// The generation.
         generation: u64,
         /// The answer, once that is kept.
@@ -242,6 +261,8 @@ pub enum PushCommand {
         task: PushTask,
         /// The configuration.
         id: String,
+        /// Whose word it is.
+        delivery: Name,
     },
     /// The store has taken how far a delivery has come, or not. It comes from the server itself.
     Landed {
@@ -283,10 +304,13 @@ pub enum PushError {
         /// Which one.
         field: &'static str,
     },
-    /// The task has as many as it may.
-    #[error("the task has {PUSH_CONFIGS} configurations already; delete one")]
+    /// The task has as many of the principal's as it may.
+    #[error("the task has {PUSH_CONFIGS} configurations of yours already; delete one")]
     TooMany,
-    /// The node has as many as it may.
+    /// Another principal has a configuration with that id.
+    #[error("id is in use by another; choose one of your own")]
+    Taken,
+    /// The node has as many as it may, or the principal has as many as are free.
     #[error("the node follows as many tasks for others as it may; try again later")]
     Full,
     /// The agent isn't among those whose tasks are followed.
@@ -322,6 +346,9 @@ pub struct PushOptions {
     pub roots: Vec<Vec<u8>>,
     /// Configurations that the node has at once.
     pub deliveries: usize,
+    /// Notifications that the node posts at once, one at least. The others wait, which is no failure of their
+    /// receivers.
+    pub posts: usize,
     /// Where configurations outlive the node, if they do.
     pub store: Option<Arc<dyn PushStore>>,
     /// Who says whether a configuration's creator may still be told; without it everybody may.
@@ -338,6 +365,7 @@ impl Default for PushOptions {
             allow_private: false,
             roots: Vec::new(),
             deliveries: PUSH_DELIVERIES,
+            posts: PUSH_POSTS,
             store: None,
             access: None,
             meter: None,
@@ -361,7 +389,7 @@ pub fn push_child(
     options: PushOptions,
     agents: Vec<GatewayAgent>,
 ) -> Result<(ChildSpec, Address<PushCommand>), NameError> {
-    let places = Arc::new(Semaphore::new(options.deliveries.min(Semaphore::MAX_PERMITS)));
-    let factory = move || PushServer::new(options.clone(), agents.clone(), Arc::clone(&places));
+    let shared = Shared::new(&options);
+    let factory = move || PushServer::new(options.clone(), agents.clone(), shared.clone());
     ChildSpec::new("push", factory)
 }

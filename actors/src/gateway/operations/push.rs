@@ -4,6 +4,7 @@ use a2a_pb::protojson as pb;
 use neuroflow_kernel::Address;
 
 use super::{Visit, required, unanswered};
+use crate::access::Principal;
 use crate::agent::READ;
 use crate::gateway::convert;
 use crate::gateway::error::A2aError;
@@ -26,13 +27,14 @@ impl Visit<'_> {
         let push = self.pushes(served)?;
         let config = read(config, INLINE)?;
         let agent = served.agent.profile.name.clone();
-        let (named, checked) = (task.map(str::to_owned), config.clone());
-        let command = |reply| PushCommand::Reserve { agent, task: named, config: checked, reply };
+        let (named, by, checked) = (task.map(str::to_owned), self.creator(), config.clone());
+        let command =
+            |reply| PushCommand::Reserve { agent, task: named, by, config: checked, reply };
         let place = match push.call(self.soon(), command).await.map_err(unanswered)? {
             Ok(place) => place,
             Err(error) => {
-                // How many a task has is told to who may see the task.
-                if let (PushError::TooMany, Some(task)) = (&error, task) {
+                // What a task has already is told to who may see the task.
+                if let (PushError::TooMany | PushError::Taken, Some(task)) = (&error, task) {
                     self.read(served, task).await?;
                 }
                 return Err(refused(&error, INLINE));
@@ -121,7 +123,8 @@ impl Visit<'_> {
         let push = self.pushes(served)?;
         let id = required("id", &request.id)?.to_owned();
         let task = self.own_task(served, &request.task_id).await?;
-        let command = |reply| PushCommand::Delete { task, id, reply };
+        let by = self.creator();
+        let command = |reply| PushCommand::Delete { task, by, id, reply };
         let deleted = push.call(self.soon(), command).await.map_err(unanswered)?;
         deleted.map(|_was_there| ()).map_err(|error| refused(&error, ""))
     }
@@ -139,10 +142,16 @@ impl Visit<'_> {
         Ok(PushTask { agent, task: task.to_owned() })
     }
 
+    /// Whose configurations there are for the client: none but its own.
+    fn creator(&self) -> Principal {
+        self.admitted.principal().clone()
+    }
+
     async fn configs(&self, served: &Served, task: &str) -> Result<Vec<PushConfig>, A2aError> {
         let push = self.pushes(served)?;
         let task = self.own_task(served, task).await?;
-        let command = |reply| PushCommand::List { task, reply };
+        let by = self.creator();
+        let command = |reply| PushCommand::List { task, by, reply };
         push.call(self.soon(), command).await.map_err(unanswered)
     }
 
@@ -170,7 +179,7 @@ impl Visit<'_> {
         };
         let agent = served.agent.profile.name.clone();
         let task = PushTask { agent, task: task.to_owned() };
-        let creator = Box::new(PushCreator::of(self.admitted.principal(), basis));
+        let creator = Box::new(PushCreator::of(&self.creator(), basis));
         let command =
             |reply| PushCommand::Create { task, caller, creator, config, after, place, reply };
         let kept = push.call(self.soon(), command).await.map_err(unanswered)?;
@@ -199,6 +208,9 @@ fn refused(error: &PushError, root: &str) -> A2aError {
         PushError::Url(problem) => A2aError::invalid(format!("{root}url"), problem.to_string()),
         PushError::Header { field } => {
             A2aError::invalid(format!("{root}{field}"), "can't be sent in a header")
+        }
+        PushError::Taken => {
+            A2aError::invalid(format!("{root}id"), "is in use by another; choose one of your own")
         }
         PushError::TooMany => A2aError::invalid(format!("{root}taskId"), error.to_string()),
         PushError::Full => A2aError::Busy,

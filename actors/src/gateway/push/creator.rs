@@ -76,6 +76,11 @@ impl PushCreator {
         }
     }
 
+    /// Whether it's this principal, as tasks know it: whatever groups or certificate it has now.
+    pub(super) fn is(&self, principal: &Principal) -> bool {
+        self.principal().id() == principal.id()
+    }
+
     /// Whether it may still be told of its tasks of this agent: by the policies of this moment, and
     /// for a token with the groups that it has now.
     pub(super) fn is_told(&self, access: Option<&Access>, agent: &AgentProfile) -> bool {

@@ -5,13 +5,16 @@
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use neuroflow_kernel::{
-    Actor, Address, Clock, Context, Header, Message, Parcel, ReplyStream, TraceContext,
+    Actor, Address, Clock, Context, Header, Message, Name, Parcel, ReplyStream, TraceContext,
 };
 use neuroflow_sandbox::Outbound;
 
+use super::places::Places;
 use super::retry::{Next, decide};
 use super::store::Kept;
 use super::webhook::{Posted, post};
@@ -30,6 +33,8 @@ use crate::limits::{
 /// What a delivery is started with.
 #[derive(Clone, Debug)]
 pub(super) struct Delivery {
+    /// Of its actor.
+    pub(super) name: Name,
     pub(super) task: PushTask,
     pub(super) kept: Kept,
     pub(super) webhook: Place,
@@ -37,6 +42,8 @@ pub(super) struct Delivery {
     pub(super) agent: Option<GatewayAgent>,
     pub(super) server: Address<PushCommand>,
     pub(super) outbound: Outbound,
+    /// For what the node posts at once.
+    pub(super) posts: Arc<Places>,
     pub(super) options: PushOptions,
 }
 
@@ -70,9 +77,11 @@ impl Actor for Delivery {
             why = why.as_str(),
             "no more push notifications"
         );
-        let (task, id) = (self.task.clone(), self.kept.config.id.clone());
+        let (task, id, delivery) =
+            (self.task.clone(), self.kept.config.id.clone(), self.name.clone());
+        let over = PushCommand::Over { task, id, delivery };
         // If the server is gone, so is what it would do.
-        let _gone = self.server.tell(Header::new(), PushCommand::Over { task, id }).await;
+        let _gone = self.server.tell(Header::new(), over).await;
         context.stop();
         Ok(())
     }
@@ -188,8 +197,9 @@ impl Delivery {
                 Next::End => return ControlFlow::Break(Why::Refused),
                 Next::Skip | Next::Again(_) => *missed += 1,
             }
-            let (task, id) = (self.task.clone(), self.kept.config.id.clone());
-            let reached = |reply| PushCommand::Reached { task, id, generation, reply };
+            let (task, id, delivery) =
+                (self.task.clone(), self.kept.config.id.clone(), self.name.clone());
+            let reached = |reply| PushCommand::Reached { task, id, delivery, generation, reply };
             // Unkept, it's posted again after a restart; that is what the id in the header is for.
             let _unkept = self.server.call(Header::new(), reached).await;
         }
@@ -209,10 +219,15 @@ impl Delivery {
         (generation, body): (u64, Bytes),
         clock: &Clock,
     ) -> ControlFlow<Why, Next> {
-        let begun = clock.now();
+        let (begun, mut waited) = (clock.now(), Duration::ZERO);
+        let principal = self.kept.creator.principal();
         let id = format!("{}/{generation}", self.task.task);
         let config = &self.kept.config;
         for nth in 1.. {
+            let asked = clock.now();
+            let place = self.posts.wait(&principal).await;
+            // That it has waited for others is not the receiver's doing.
+            waited += clock.now().since(asked);
             if !self.kept.creator.is_told(self.options.access.as_ref(), &agent.profile) {
                 self.note_withdrawal();
                 return ControlFlow::Break(Why::Withdrawn);
@@ -221,7 +236,9 @@ impl Delivery {
             let posting = post(&self.outbound, &self.webhook, config, &id, body.clone(), deadline);
             let posted = clock.before(deadline, posting).await;
             let posted = posted.unwrap_or(Posted::TIMED_OUT);
-            let next = decide(posted.attempt, nth, clock.now().since(begun), jitter());
+            drop(place);
+            let age = clock.now().since(begun).saturating_sub(waited);
+            let next = decide(posted.attempt, nth, age, jitter());
             self.account(posted, next, nth, body.len());
             match next {
                 Next::Again(pause) => clock.sleep(pause).await,

@@ -4,21 +4,23 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use neuroflow_kernel::{
     Actor, Context, Ended, Ending, Header, Name, Reply, Spawn, StartError, TraceContext,
 };
 use neuroflow_sandbox::{Outbound, OutboundError};
-use tokio::sync::Semaphore;
 
 use super::delivery::{Begin, Delivery};
+use super::places::Places;
 use super::store::{Kept, PushMemory, fold};
 use super::webhook::{self, check};
 use super::{
     PushCommand, PushConfig, PushError, PushOptions, PushPlace, PushRecord, PushStore,
     PushStoreError, PushTask,
 };
+use crate::access::Principal;
 use crate::audit::{AuditEvent, AuditId, Digest, Verdict};
 use crate::exchange::Place;
 use crate::gateway::GatewayAgent;
@@ -37,15 +39,32 @@ pub struct PushServer {
     store: Arc<dyn PushStore>,
     agents: BTreeMap<String, GatewayAgent>,
     outbound: Option<Outbound>,
-    /// For as many configurations as there may be, over all lives of this actor.
-    places: Arc<Semaphore>,
+    shared: Shared,
     tasks: BTreeMap<PushTask, BTreeMap<String, Live>>,
     /// Whose actors they are, by name.
     names: BTreeMap<Name, (PushTask, String)>,
     /// Tasks of which the store has something to take, and what waits for that. So what many deliveries
     /// have reached shares a commit, and what is said of one task keeps its order.
     landing: BTreeMap<PushTask, VecDeque<PushCommand>>,
-    started: u64,
+}
+
+/// What outlives the actor.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    /// For as many configurations as there may be.
+    places: Arc<Places>,
+    /// For as many posts as there may be at once.
+    posts: Arc<Places>,
+    /// Deliveries so far. What one of an earlier life has said may still lie in the mailbox, so none is named
+    /// like another.
+    started: Arc<AtomicU64>,
+}
+
+impl Shared {
+    pub(super) fn new(options: &PushOptions) -> Self {
+        let (places, posts) = (Places::new(options.deliveries), Places::new(options.posts.max(1)));
+        Self { places, posts, started: Arc::default() }
+    }
 }
 
 /// A configuration and its actor.
@@ -89,23 +108,20 @@ pub enum PushStartError {
 }
 
 impl PushServer {
-    pub(super) fn new(
-        options: PushOptions,
-        agents: Vec<GatewayAgent>,
-        places: Arc<Semaphore>,
-    ) -> Self {
+    pub(super) fn new(options: PushOptions, agents: Vec<GatewayAgent>, shared: Shared) -> Self {
         let store = options.store.clone().unwrap_or_else(|| Arc::new(PushMemory::default()));
         let agents = agents.into_iter().map(|agent| (agent.profile.name.clone(), agent)).collect();
         let (tasks, names, landing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { options, store, agents, outbound: None, places, tasks, names, landing, started: 0 }
+        Self { options, store, agents, outbound: None, shared, tasks, names, landing }
     }
 
     /// Checks all that can be checked of a configuration before it's kept. Says whether it would
-    /// replace another.
+    /// replace another of its creator's.
     fn check(
         &self,
         agent: &str,
         task: Option<&PushTask>,
+        by: &Principal,
         config: &PushConfig,
     ) -> Result<(Place, bool), PushError> {
         let Some(outbound) = &self.outbound else { return Err(PushError::Full) };
@@ -114,29 +130,35 @@ impl PushServer {
             return Err(PushError::UnknownAgent { agent: agent.to_owned() });
         }
         let configs = task.and_then(|task| self.tasks.get(task));
-        let replaces = configs.is_some_and(|configs| configs.contains_key(&config.id));
-        if !replaces && configs.map_or(0, BTreeMap::len) >= PUSH_CONFIGS {
+        let same = configs.and_then(|configs| configs.get(&config.id));
+        if same.is_some_and(|live| !live.kept.creator.is(by)) {
+            return Err(PushError::Taken);
+        }
+        let replaces = same.is_some();
+        if !replaces && task.map_or(0, |task| self.of(task, by).count()) >= PUSH_CONFIGS {
             return Err(PushError::TooMany);
         }
         Ok((webhook, replaces))
     }
 
-    /// A place that nobody has.
-    fn free(&self) -> Option<PushPlace> {
-        let permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(PushPlace { _permit: permit })
+    /// The configurations of a task that a principal has made. Those of others, and what these send as their
+    /// credentials, are none of its business.
+    fn of(&self, task: &PushTask, by: &Principal) -> impl Iterator<Item = &PushConfig> {
+        let all = self.tasks.get(task).into_iter().flat_map(BTreeMap::values);
+        all.filter(move |live| live.kept.creator.is(by)).map(|live| &live.kept.config)
     }
 
     fn reserve(
         &self,
         agent: &str,
         task: Option<String>,
+        by: &Principal,
         config: &PushConfig,
     ) -> Result<Option<PushPlace>, PushError> {
         let task = task.map(|task| PushTask { agent: agent.to_owned(), task });
-        match self.check(agent, task.as_ref(), config)? {
+        match self.check(agent, task.as_ref(), by, config)? {
             (_, true) => Ok(None),
-            (_, false) => self.free().map(Some).ok_or(PushError::Full),
+            (_, false) => self.shared.places.take(by).map(Some).ok_or(PushError::Full),
         }
     }
 
@@ -147,9 +169,10 @@ impl PushServer {
         place: Option<PushPlace>,
         context: &mut Context<PushCommand>,
     ) -> Result<(), PushError> {
-        let config = &kept.config;
-        let (webhook, replaces) = self.check(&task.agent, Some(&task), config)?;
-        let place = place.or_else(|| if replaces { None } else { self.free() });
+        let (config, by) = (&kept.config, kept.creator.principal());
+        let (webhook, replaces) = self.check(&task.agent, Some(&task), &by, config)?;
+        let free = || if replaces { None } else { self.shared.places.take(&by) };
+        let place = place.or_else(free);
         if place.is_none() && !replaces {
             return Err(PushError::Full);
         }
@@ -187,10 +210,11 @@ impl PushServer {
     ) -> Result<(), StartError> {
         let Due { kept, webhook, lives, place } = due;
         let agent = self.agents.get(&task.agent).cloned();
-        self.started += 1;
-        let name = Name::new(format!("delivery-{}", self.started))?;
+        let nth = self.shared.started.fetch_add(1, Ordering::Relaxed);
+        let name = Name::new(format!("delivery-{nth}"))?;
         let id = kept.config.id.clone();
         let delivery = Delivery {
+            name: name.clone(),
             task: task.clone(),
             kept: kept.clone(),
             webhook,
@@ -201,6 +225,7 @@ impl PushServer {
                 .outbound
                 .clone()
                 .unwrap_or_else(|| Outbound::new(context.clock().clone())),
+            posts: Arc::clone(&self.shared.posts),
             options: self.options.clone(),
         };
         let options = Spawn::default().mailbox(1).stop_within(DELIVERY_KILL);
@@ -239,10 +264,11 @@ impl PushServer {
     async fn delete(
         &mut self,
         task: &PushTask,
+        by: &Principal,
         id: &str,
         context: &mut Context<PushCommand>,
     ) -> Result<bool, PushError> {
-        if !self.tasks.get(task).is_some_and(|configs| configs.contains_key(id)) {
+        if !self.of(task, by).any(|config| config.id == id) {
             return Ok(false);
         }
         let changed = AuditEvent::ConfigChanged {
@@ -259,12 +285,12 @@ impl PushServer {
     fn reached(
         &mut self,
         task: PushTask,
-        (id, generation): (String, u64),
+        (id, delivery, generation): (String, Name, u64),
         reply: Reply<()>,
         context: &mut Context<PushCommand>,
     ) {
         let live = self.tasks.get_mut(&task).and_then(|configs| configs.get_mut(&id));
-        let Some(live) = live else {
+        let Some(live) = live.filter(|live| live.actor == delivery) else {
             let _gone = reply.send(());
             return;
         };
@@ -299,8 +325,10 @@ impl PushServer {
         }
     }
 
-    async fn over(&mut self, task: &PushTask, id: &str) {
-        if self.remove(task, id).is_some() {
+    async fn over(&mut self, task: &PushTask, id: &str, delivery: &Name) {
+        let live = self.tasks.get(task).and_then(|configs| configs.get(id));
+        // The end of one that was replaced isn't that of its successor.
+        if live.is_some_and(|live| live.actor == *delivery) && self.remove(task, id).is_some() {
             self.forget(task, id).await;
         }
     }
@@ -332,7 +360,7 @@ impl Actor for PushServer {
             for kept in fold(records).into_values() {
                 match webhook::place(&kept.config.url) {
                     Ok(webhook) => {
-                        let place = self.free();
+                        let place = self.shared.places.take_again(&kept.creator.principal());
                         let due = Due { kept, webhook, lives: 1, place };
                         self.deliver(task.clone(), due, context).await?;
                     }
@@ -401,7 +429,8 @@ impl Actor for PushServer {
                 config = id,
                 "a push configuration is dropped: its delivery fails again and again"
             );
-            return self.handle(PushCommand::Over { task, id }, context).await;
+            let over = PushCommand::Over { task, id, delivery: ended.name };
+            return self.handle(over, context).await;
         }
         Ok(())
     }
@@ -424,8 +453,8 @@ impl PushServer {
     /// Does what it's told. Who doesn't wait for an answer any more has been served all the same.
     async fn obey(&mut self, command: PushCommand, context: &mut Context<PushCommand>) {
         match command {
-            PushCommand::Reserve { agent, task, config, reply } => {
-                let reserved = self.reserve(&agent, task, &config);
+            PushCommand::Reserve { agent, task, by, config, reply } => {
+                let reserved = self.reserve(&agent, task, &by, &config);
                 if let Err(error) = &reserved {
                     self.note_refusal(error);
                 }
@@ -439,18 +468,17 @@ impl PushServer {
                 }
                 let _gone = reply.send(created);
             }
-            PushCommand::List { task, reply } => {
-                let configs = self.tasks.get(&task).into_iter().flat_map(BTreeMap::values);
-                let _gone = reply.send(configs.map(|live| live.kept.config.clone()).collect());
+            PushCommand::List { task, by, reply } => {
+                let _gone = reply.send(self.of(&task, &by).cloned().collect());
             }
-            PushCommand::Delete { task, id, reply } => {
-                let deleted = self.delete(&task, &id, context).await;
+            PushCommand::Delete { task, by, id, reply } => {
+                let deleted = self.delete(&task, &by, &id, context).await;
                 let _gone = reply.send(deleted);
             }
-            PushCommand::Reached { task, id, generation, reply } => {
-                self.reached(task, (id, generation), reply, context);
+            PushCommand::Reached { task, id, delivery, generation, reply } => {
+                self.reached(task, (id, delivery, generation), reply, context);
             }
-            PushCommand::Over { task, id } => self.over(&task, &id).await,
+            PushCommand::Over { task, id, delivery } => self.over(&task, &id, &delivery).await,
             // What has landed is seen to before anything is obeyed.
             PushCommand::Landed { .. } => {}
         }
@@ -507,8 +535,8 @@ mod tests {
     }
 
     async fn listed(push: &Address<PushCommand>, task: &PushTask) -> usize {
-        let task = task.clone();
-        let list = |reply| PushCommand::List { task, reply };
+        let (task, by) = (task.clone(), Principal::anonymous());
+        let list = |reply| PushCommand::List { task, by, reply };
         push.call(Header::new(), list).await.unwrap().len()
     }
 
@@ -519,8 +547,8 @@ mod tests {
         store.append(&task, &record).await.unwrap();
         let (kernel, push) = started(&ManualClock::new(), &store).await;
         assert_eq!(listed(&push, &task).await, 1);
-        let (of, id) = (task.clone(), "c".to_owned());
-        let delete = |reply| PushCommand::Delete { task: of, id, reply };
+        let (of, id, by) = (task.clone(), "c".to_owned(), Principal::anonymous());
+        let delete = |reply| PushCommand::Delete { task: of, by, id, reply };
         assert!(push.call(Header::new(), delete).await.unwrap().unwrap());
         assert_eq!(listed(&push, &task).await, 0);
         assert!(store.load().await.unwrap().is_empty());
@@ -552,8 +580,9 @@ mod tests {
         let (kernel, push) = started(&ManualClock::new(), &store).await;
         let (task, record) = kept_elsewhere();
         let PushRecord::Config { config, caller, creator, after } = record else { unreachable!() };
-        let (agent, checked) = (task.agent.clone(), config.clone());
-        let reserve = |reply| PushCommand::Reserve { agent, task: None, config: checked, reply };
+        let (agent, checked, by) = (task.agent.clone(), config.clone(), creator.principal());
+        let reserve =
+            |reply| PushCommand::Reserve { agent, task: None, by, config: checked, reply };
         let reserved = push.call(Header::new(), reserve).await.unwrap();
         assert!(matches!(reserved, Err(PushError::UnknownAgent { .. })), "{reserved:?}");
         let place = None;
