@@ -56,7 +56,8 @@ pub(super) struct Exec {
     /// end, and thrown away unless --apply is given
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "json")]
     project: Option<PathBuf>,
-    /// Make the changes in the project
+    /// Make the changes in the project, if the program ended by itself with success and none of them
+    /// is refused
     #[arg(long, requires = "project")]
     apply: bool,
     /// Allow the system calls of this profile instead of the level's
@@ -267,7 +268,7 @@ async fn execute(
     let mut cell = cell;
     let overlay = cell.overlay();
     let (report, caught) = follow(cell, &mut signals, &mut sink).await?;
-    wishes.finish(&report, overlay)?;
+    wishes.finish(&report, caught, overlay)?;
     if let Some(kept) = sink.kept.take() {
         kept.write(&report, out)?;
     }

@@ -143,6 +143,61 @@ fn a_project_is_copied_and_changed_only_on_purpose() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "new\n");
 }
 
+/// A project with one file, `keep`, and how it's given.
+fn project(scratch: &Scratch) -> (String, String) {
+    std::fs::create_dir(scratch.path("project")).unwrap();
+    let keep = scratch.file("project/keep", "old\n");
+    (scratch.path("project").to_str().unwrap().to_owned(), keep)
+}
+
+#[test]
+fn a_program_that_did_not_end_by_itself_with_success_changes_nothing() {
+    let scratch = Scratch::new();
+    let (project, keep) = project(&scratch);
+    let given = ["exec", "--project", &project, "--apply", "--timeout", "2s", "--", "sh", "-c"];
+    for (line, code, why) in [
+        (": > keep; sleep 100", 124, "time was over"),
+        (": > keep; exit 3", 3, "status 3"),
+        (": > keep; kill -KILL $$", 137, "by itself"),
+    ] {
+        let ran = scratch.output(&[&given[..], &[line]].concat());
+        ran.failed_with(code, &["modified  keep\n", "nothing was applied", why]);
+        assert_eq!(std::fs::read_to_string(&keep).unwrap(), "old\n", "{line}");
+    }
+}
+
+#[test]
+fn a_program_that_is_interrupted_changes_nothing() {
+    let scratch = Scratch::new();
+    let (project, keep) = project(&scratch);
+    let line = ": > keep; echo here; sleep 600";
+    let mut command =
+        scratch.neuroflow(&["exec", "--project", &project, "--apply", "--", "sh", "-c", line]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut running = Running(child.unwrap());
+    let mut said = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    running.signal("INT");
+    assert_eq!((said.as_str(), running.exit_code()), ("here\n", 130));
+    let listed = running.stderr();
+    assert!(listed.contains("modified  keep\n") && listed.contains("SIGINT"), "{listed}");
+    assert_eq!(std::fs::read_to_string(&keep).unwrap(), "old\n");
+}
+
+#[test]
+fn changes_of_which_one_is_refused_are_not_applied() {
+    let scratch = Scratch::new();
+    let (project, keep) = project(&scratch);
+    let change = ["--", "sh", "-c", "echo new > keep; mkfifo pipe"];
+    let given = ["exec", "--project", &project];
+    let ran = scratch.output(&[&given[..], &change].concat());
+    assert_eq!(ran.code, 0, "nothing was to be applied: {ran:?}");
+    let ran = scratch.output(&[&given[..], &["--apply"], &change].concat());
+    let told = ["modified  keep\n", "refused   pipe (Fifo)\n", "nothing was applied: 1 of"];
+    ran.failed_with(125, &told);
+    assert_eq!(std::fs::read_to_string(&keep).unwrap(), "old\n");
+}
+
 #[test]
 fn only_allowed_hosts_are_reached() {
     let scratch = Scratch::new();

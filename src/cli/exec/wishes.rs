@@ -2,14 +2,15 @@
 //! profile.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use neuroflow::Profile;
 use neuroflow::sandbox::{
-    ApplyError, ChangeKind, ChangesError, Network, Overlay, ProfileError, Report, Rule,
-    SeccompError, SeccompProfile,
+    ApplyError, ChangeKind, Changes, ChangesError, End, Network, Overlay, ProfileError, Report,
+    Rule, SeccompError, SeccompProfile,
 };
 
+use super::Caught;
 use crate::config::{ConfigError, Loaded, NotAWay, WayOut};
 
 /// The flags.
@@ -50,6 +51,9 @@ pub(crate) enum WishError {
     /// The changes can't be made.
     #[error("the program's changes can't be made in the project")]
     Apply(#[from] ApplyError),
+    /// A part of the changes is never made, so the rest isn't what the program has meant.
+    #[error("nothing was applied: {refused} of the program's changes are refused, as listed")]
+    Refused { refused: usize },
     /// Nothing was learned.
     #[error("nothing was learned: the program made no call that was seen")]
     Nothing,
@@ -94,10 +98,11 @@ impl Wishes {
         Ok(builder.learn(self.learn.is_some()))
     }
 
-    /// What is left to do when the cell is gone.
+    /// What is left to do when the cell is gone; `caught` is the signal that was to end it.
     pub(super) fn finish(
         &self,
         report: &Report,
+        caught: Option<Caught>,
         overlay: Option<Overlay>,
     ) -> Result<(), WishError> {
         if let Some(path) = &self.learn {
@@ -108,24 +113,56 @@ impl Wishes {
         let (Some(overlay), Some(project)) = (overlay, &self.project) else { return Ok(()) };
         let changes = overlay.read()?;
         let mut err = io::stderr().lock();
-        for change in &changes {
-            let kind = match change.kind() {
-                ChangeKind::Added => "added",
-                ChangeKind::Modified => "modified",
-                ChangeKind::Deleted => "deleted",
-                _ => "changed",
-            };
-            // Whoever doesn't read the list can still have the changes.
-            let _unsaid = writeln!(err, "{kind:<9} {}", change.path().display());
+        // Whoever doesn't read the list can still have the changes.
+        let _unsaid = list(&changes, &mut err);
+        if !self.apply {
+            return Ok(());
         }
-        for refused in changes.refused() {
-            let _unsaid =
-                writeln!(err, "refused   {} ({:?})", refused.path.display(), refused.reason);
+        if let Some(why) = unfit(report.end, caught) {
+            // How the program ended is the exit code's to say.
+            let _unsaid = writeln!(err, "neuroflow: nothing was applied: {why}");
+            return Ok(());
         }
-        if self.apply {
-            changes.apply(project)?;
-        }
-        Ok(())
+        made(&changes, project)
+    }
+}
+
+/// The changes, one per line.
+fn list(changes: &Changes, out: &mut dyn Write) -> io::Result<()> {
+    for change in changes {
+        let kind = match change.kind() {
+            ChangeKind::Added => "added",
+            ChangeKind::Modified => "modified",
+            ChangeKind::Deleted => "deleted",
+            _ => "changed",
+        };
+        writeln!(out, "{kind:<9} {}", change.path().display())?;
+    }
+    for refused in changes.refused() {
+        writeln!(out, "refused   {} ({:?})", refused.path.display(), refused.reason)?;
+    }
+    Ok(())
+}
+
+/// Why the changes of a program with this end aren't to be applied: one that was stopped half-way has
+/// truncated what it meant to write.
+fn unfit(end: End, caught: Option<Caught>) -> Option<String> {
+    if let Some(caught) = caught {
+        return Some(format!("{} came before the program had ended", caught.name()));
+    }
+    match end {
+        End::Exited(0) => None,
+        End::Exited(status) => Some(format!("the program ended with status {status}")),
+        End::WallTime => Some("the program's time was over".to_owned()),
+        _ => Some("the program didn't end by itself".to_owned()),
+    }
+}
+
+/// Makes the changes, if all of them can be made.
+fn made(changes: &Changes, project: &Path) -> Result<(), WishError> {
+    match changes.refused().len() {
+        0 => Ok(changes.apply(project)?),
+        refused => Err(WishError::Refused { refused }),
     }
 }
 
@@ -133,4 +170,27 @@ fn rule(given: &str) -> Result<Rule, WishError> {
     let way: Result<WayOut, NotAWay> = given.parse();
     way.map(|way| way.rule())
         .map_err(|source| WishError::WayOut { given: given.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_program_that_ended_by_itself_with_success_has_its_changes_applied() {
+        assert_eq!(unfit(End::Exited(0), None), None);
+        for (end, caught, word) in [
+            (End::Exited(0), Some(Caught::Interrupt), "SIGINT"),
+            (End::Cancelled, Some(Caught::Terminate), "SIGTERM"),
+            (End::Exited(3), None, "status 3"),
+            (End::WallTime, None, "time"),
+            (End::Signalled(9), None, "by itself"),
+            (End::Memory, None, "by itself"),
+            (End::OutputLimit, None, "by itself"),
+            (End::LauncherLost, None, "by itself"),
+        ] {
+            let why = unfit(end, caught);
+            assert!(why.as_ref().is_some_and(|why| why.contains(word)), "{end:?}: {why:?}");
+        }
+    }
 }
