@@ -33,6 +33,7 @@ use neuroflow::kernel::{Cause, Clock};
 
 use crate::config::{ConfigError, Source};
 use crate::limits::ERROR_CHAIN;
+use crate::plain;
 
 /// Runs AI agents the way Erlang runs processes: supervised, isolated, observable.
 #[derive(Debug, Parser)]
@@ -217,11 +218,13 @@ fn small_runtime() -> Result<tokio::runtime::Runtime, CliError> {
 
 /// The error and its causes, one per line.
 fn write_error(out: &mut dyn Write, error: &CliError) -> io::Result<()> {
-    writeln!(out, "neuroflow: {error}")?;
+    // A program or an agent may have chosen what it names.
+    writeln!(out, "neuroflow: {}", plain::text(&error.to_string()))?;
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     // It says "failed" only, and what failed is next.
     let telling = causes.filter(|cause| !matches!(cause.downcast_ref(), Some(Cause::Error(_))));
-    telling.take(ERROR_CHAIN).try_for_each(|cause| writeln!(out, "  because {cause}"))
+    let mut causes = telling.take(ERROR_CHAIN).map(|cause| plain::text(&cause.to_string()));
+    causes.try_for_each(|cause| writeln!(out, "  because {cause}"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod control;
 mod limits;
+mod plain;
 mod task_text;
 
 use std::process::ExitCode;

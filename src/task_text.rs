@@ -9,6 +9,8 @@ use neuroflow::actors::{
 };
 use serde_json::{Value, json};
 
+use crate::plain;
+
 const STATES: [TaskState; 8] = [
     TaskState::Submitted,
     TaskState::Working,
@@ -49,7 +51,8 @@ pub(crate) fn head(head: &TaskHead, as_json: bool) -> String {
         });
         return line.to_string();
     }
-    format!("{when}  {state:<14}  {:<16}  {}  ({} events)", head.agent, head.task, head.generation)
+    let (agent, task) = (plain::name(&head.agent), plain::name(&head.task));
+    format!("{when}  {state:<14}  {agent:<16}  {task}  ({} events)", head.generation)
 }
 
 /// A task's log, one entry per line.
@@ -71,7 +74,7 @@ pub(crate) fn log(log: &TaskLog, as_json: bool) -> Vec<String> {
         if as_json {
             json!({ "agent": agent, "task": task, "damage": damage }).to_string()
         } else {
-            format!("  damaged: {damage}")
+            format!("  damaged: {}", plain::name(&damage))
         }
     });
     first.into_iter().chain(entries).chain(damages).collect()
@@ -81,10 +84,13 @@ fn line(entry: &Entry, value: &Value) -> String {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     match entry.kind {
         EntryKind::Event => {
-            let change = value["change"].to_string();
+            let change = plain::text(&value["change"].to_string());
             format!("{:>4}  {}  {change}", value["generation"], text("at"))
         }
-        _ => format!("      {} {:?}  {}", text("kind"), entry.key, value["result"]),
+        _ => {
+            let result = plain::text(&value["result"].to_string());
+            format!("      {} {:?}  {result}", text("kind"), entry.key)
+        }
     }
 }
 

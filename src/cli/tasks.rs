@@ -13,6 +13,7 @@ use super::{CliError, Globals, SUCCESS, small_runtime};
 use crate::config::{JournalUrl, Loaded, Overrides, default_directory};
 use crate::control::{self, ControlClientError, Place, TaskPage, Wanted};
 use crate::limits::{CONTROL_TASKS, EXPORT_LOOKS};
+use crate::plain;
 use crate::task_text;
 
 /// Looks at the tasks in the journal.
@@ -184,7 +185,7 @@ impl List {
             any |= total > 0;
             if !self.json && total > written {
                 let more = total - written;
-                writeln!(out, "  and {more} more of {agent}; raise --limit")?;
+                writeln!(out, "  and {more} more of {}; raise --limit", plain::name(&agent))?;
             }
         }
         if !self.json && !any {

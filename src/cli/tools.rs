@@ -14,6 +14,7 @@ use neuroflow_telemetry::logs::LogError;
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, mcp, small_runtime, telemetry};
 use crate::config::{Loaded, Overrides};
 use crate::limits::{RUN_STOP, TOOLS_PAUSE, TOOLS_WAIT};
+use crate::plain;
 
 /// Lists the tools of the node's agents, and where they come from.
 ///
@@ -126,7 +127,12 @@ fn write_table(tools: &[ToolListing], out: &mut dyn Write) -> std::io::Result<()
         [agents, tool.name.clone(), tool.origin.clone(), first_line(&tool.description)]
     };
     let head = ["AGENTS", "TOOL", "ORIGIN", "DESCRIPTION"].map(str::to_owned);
-    let rows: Vec<[String; 4]> = std::iter::once(head).chain(tools.iter().map(row)).collect();
+    draw(std::iter::once(head).chain(tools.iter().map(row)), out)
+}
+
+/// Rows of a table. Servers of others have chosen what is in them.
+fn draw(rows: impl Iterator<Item = [String; 4]>, out: &mut dyn Write) -> std::io::Result<()> {
+    let rows: Vec<[String; 4]> = rows.map(|row| row.map(plain::name)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths = [0, 1, 2].map(|column| width(column).unwrap_or_default());
     for [agents, tool, origin, description] in &rows {
@@ -136,10 +142,10 @@ fn write_table(tools: &[ToolListing], out: &mut dyn Write) -> std::io::Result<()
     Ok(())
 }
 
-/// The beginning of a description: it's somebody else's text, and mustn't command a terminal.
+/// The beginning of a description.
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).take(DESCRIPTION_CHARACTERS).collect()
+    line.chars().take(DESCRIPTION_CHARACTERS).collect()
 }
 
 /// Characters of a description in the table; the JSON has all of it.
@@ -153,4 +159,18 @@ fn write_json(tools: &[ToolListing], out: &mut dyn Write) -> std::io::Result<()>
         })
     });
     writeln!(out, "{}", tools.collect::<serde_json::Value>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_of_its_tools_forges_no_line() {
+        let row = ["*", "look\nexec", "mcp/files\x1b[1A", "Looks\x1b[2K\u{202e}."];
+        let mut out = Vec::new();
+        draw(std::iter::once(row.map(str::to_owned)), &mut out).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(out, "*  look\\nexec  mcp/files\\u{1b}[1A  Looks\\u{1b}[2K\\u{202e}.\n");
+    }
 }

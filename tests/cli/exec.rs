@@ -199,6 +199,19 @@ fn changes_of_which_one_is_refused_are_not_applied() {
 }
 
 #[test]
+fn no_name_of_a_file_forges_or_hides_a_line_of_the_list() {
+    let scratch = Scratch::new();
+    let (project, _) = project(&scratch);
+    let line = "touch \"$(printf 'a\\nadded     b\\033[2K\\177\\377\\302\\233')\" 'c\\n'
+        mkfifo \"$(printf 'd\\n\\342\\200\\256e')\"";
+    let ran = scratch.output(&["exec", "--project", &project, "--", "sh", "-c", line]);
+    let listed = "added     a\\nadded     b\\u{1b}[2K\\u{7f}\\xff\\u{9b}\n\
+                  added     c\\\\n\n\
+                  refused   d\\n\\u{202e}e (Fifo)\n";
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, listed));
+}
+
+#[test]
 fn only_allowed_hosts_are_reached() {
     let scratch = Scratch::new();
     let ask = "import urllib.request as r\n\

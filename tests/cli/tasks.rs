@@ -42,3 +42,16 @@ fn what_the_node_keeps_of_webhooks_is_no_agents_task() {
         look(what);
     }
 }
+
+#[test]
+fn what_was_said_commands_no_terminal_when_it_is_shown() {
+    let scratch = Scratch::new();
+    let server = Server::start(&scratch, &["--agents-enabled=echo"]);
+    let answer = server.ask("/agents/echo", "a\u{9b}2J\u{202e}b\x1b[1A\u{7f}");
+    let task = answer["result"]["task"]["id"].as_str().expect("a task");
+    let socket = format!("--control-socket={}", server.socket.display());
+    let ran = scratch.output(&["tasks", &socket, "show", task]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains(r"a\u{9b}2J\u{202e}b\u001b[1A\u{7f}"), "{ran:?}");
+    assert!(!ran.stdout.contains(['\u{9b}', '\u{202e}', '\x1b', '\u{7f}']), "{ran:?}");
+}

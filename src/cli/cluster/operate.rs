@@ -13,6 +13,7 @@ use crate::control::{
     Cluster, ControlAnswer, ControlClientError, ControlRequest, MemberRow, Outcome, SeedRow,
     VERSION, ask, default_path,
 };
+use crate::plain;
 
 /// Prints the cluster as a running node sees it: every member with its state and the link to it.
 #[derive(Args, Debug)]
@@ -134,7 +135,9 @@ const HEADS: [&str; 11] = [
 ];
 
 fn draw(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()> {
-    let rows: Vec<[String; 11]> = cluster.members.iter().map(cells).collect();
+    // Other nodes have chosen most of it.
+    let plain = |member: &MemberRow| cells(member).map(plain::name);
+    let rows: Vec<[String; 11]> = cluster.members.iter().map(plain).collect();
     let mut widths = HEADS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -147,7 +150,10 @@ fn draw(cluster: &Cluster, out: &mut dyn Write) -> io::Result<()> {
     };
     line(&HEADS.map(str::to_owned))?;
     rows.iter().try_for_each(&mut line)?;
-    let failed = |seed: &SeedRow| Some(format!("seed {}: {}", seed.name, seed.failure.as_ref()?));
+    let failed = |seed: &SeedRow| {
+        let (name, failure) = (plain::name(&seed.name), plain::name(seed.failure.as_ref()?));
+        Some(format!("seed {name}: {failure}"))
+    };
     cluster.seeds.iter().filter_map(failed).try_for_each(|said| writeln!(out, "{said}"))
 }
 

@@ -12,6 +12,7 @@ use neuroflow::sandbox::{
 
 use super::Caught;
 use crate::config::{ConfigError, Loaded, NotAWay, WayOut};
+use crate::plain;
 
 /// The flags.
 #[derive(Debug)]
@@ -127,7 +128,7 @@ impl Wishes {
     }
 }
 
-/// The changes, one per line.
+/// The changes, one per line. Their names are the program's.
 fn list(changes: &Changes, out: &mut dyn Write) -> io::Result<()> {
     for change in changes {
         let kind = match change.kind() {
@@ -136,10 +137,10 @@ fn list(changes: &Changes, out: &mut dyn Write) -> io::Result<()> {
             ChangeKind::Deleted => "deleted",
             _ => "changed",
         };
-        writeln!(out, "{kind:<9} {}", change.path().display())?;
+        writeln!(out, "{kind:<9} {}", plain::name(change.path()))?;
     }
     for refused in changes.refused() {
-        writeln!(out, "refused   {} ({:?})", refused.path.display(), refused.reason)?;
+        writeln!(out, "refused   {} ({:?})", plain::name(&refused.path), refused.reason)?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use crate::control::{ActorRow, FailureRow, Tree};
+use crate::plain;
 
 /// Failures that are drawn; the JSON has all that the node keeps.
 const DRAWN_FAILURES: usize = 5;
@@ -37,11 +38,11 @@ const HEAD: [&str; 7] = ["ACTOR", "KIND", "STATE", "MAILBOX", "HANDLED", "RESTAR
 const FIRST_NUMBER: usize = 3;
 
 fn row(actor: &ActorRow, branch: String) -> [String; 7] {
-    let name = names(&actor.path).last().map_or_else(|| "/".to_owned(), |name| plain(name));
+    let name = names(&actor.path).last().map_or_else(|| "/".to_owned(), plain::name);
     [
         branch + &name,
-        plain(&actor.kind),
-        plain(&actor.state),
+        plain::name(&actor.kind),
+        plain::name(&actor.state),
         format!("{}/{}", actor.mailbox.depth, actor.mailbox.capacity),
         actor.handled.to_string(),
         actor.restarts.to_string(),
@@ -81,22 +82,17 @@ fn draw_failures(failures: &[FailureRow], out: &mut dyn Write) -> io::Result<()>
     writeln!(out, "\nLast failures, newest first:")?;
     for failure in failures.iter().take(DRAWN_FAILURES) {
         let ago = age(failure.seconds_ago);
-        let (path, cause) = (plain(&failure.path), plain(&failure.cause));
+        let (path, cause) = (plain::name(&failure.path), plain::name(&failure.cause));
         writeln!(out, "  {ago} ago  {path} (life {}): {cause}", failure.generation)?;
         if let Some(message) = &failure.message {
-            let before: Vec<String> = failure.trail.iter().map(|name| plain(name)).collect();
-            writeln!(out, "    on message {:?}; last ones: {}", plain(message), before.join(", "))?;
+            let before: Vec<String> = failure.trail.iter().map(plain::name).collect();
+            writeln!(out, "    on message {message:?}; last ones: {}", before.join(", "))?;
         }
     }
     if failures.len() > DRAWN_FAILURES {
         writeln!(out, "  … and {} more with --json", failures.len() - DRAWN_FAILURES)?;
     }
     Ok(())
-}
-
-/// Without control characters, which would move the terminal's cursor.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
 }
 
 /// The two largest units, such as `2h05m`.
@@ -136,7 +132,23 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_not_steered() {
-        assert_eq!(plain("boom\x1b[2J\n"), "boom·[2J·");
+    fn a_terminal_is_not_steered_and_no_line_is_forged() {
+        let failure = FailureRow {
+            path: "/agents/a".to_owned(),
+            kind: "agent".to_owned(),
+            generation: 1,
+            cause: "boom\x1b[2J\n  0.1s ago  /agents/b".to_owned(),
+            seconds_ago: 3.0,
+            message: Some("ask\n\u{9b}".to_owned()),
+            trail: vec!["tick\u{202e}".to_owned()],
+        };
+        let mut out = Vec::new();
+        draw_failures(&[failure], &mut out).unwrap();
+        let expected = "
+Last failures, newest first:
+  3.0s ago  /agents/a (life 1): boom\\u{1b}[2J\\n  0.1s ago  /agents/b
+    on message \"ask\\n\\u{9b}\"; last ones: tick\\u{202e}
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }
