@@ -157,8 +157,7 @@ impl Scene {
     }
 
     fn furnish(&mut self, unique: &str) -> io::Result<()> {
-        let number = NEXT_KEY.fetch_add(1, Ordering::Relaxed) % KEYS_PER_PROCESS;
-        let key = KEY.wrapping_add(process::own_pid().wrapping_mul(KEYS_PER_PROCESS) + number);
+        let key = stale::key(process::own_pid(), NEXT_KEY.fetch_add(1, Ordering::Relaxed));
         // Where files have no locks, what a killed process leaves stays.
         self.held.owner = Owner::take(&self.directory, key).ok();
         let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
@@ -278,9 +277,6 @@ impl Drop for Scene {
     }
 }
 
-/// With the process's number and a count in it this is a key that nobody else has.
-const KEY: i32 = 0x2E46_0000;
-const KEYS_PER_PROCESS: i32 = 16;
 static NEXT_KEY: AtomicI32 = AtomicI32::new(0);
 
 /// Opens the secret in a way that programs started later inherit.
