@@ -1,5 +1,7 @@
 //! The sandbox actor: what it runs, in which order, and when it runs nothing.
 
+use std::time::Duration;
+
 use neuroflow_kernel::{
     Address, ChildSpec, Header, Kernel, Parcel, ReplyStream, Request, Restriction,
 };
@@ -172,6 +174,27 @@ async fn who_still_waits_when_it_stops_is_told_and_who_runs_is_ended() {
         let Ok(event) = event else { break };
         assert!(matches!(event.get(), ArchivedExecEvent::Output { .. }));
     }
+}
+
+/// Who can't wait for the verdict runs nothing, either.
+#[tokio::test]
+async fn a_level_that_is_still_attacked_at_the_deadline_runs_nothing() {
+    let profile = Profile::builder(Level::Strict).allow_degraded(true).build().expect("a profile");
+    let (kernel, sandbox) = sandbox_of(SandboxServer::new(profile).attack_first(true)).await;
+    let parcel = Parcel::archive(&Exec::new(["true"])).expect("a short request");
+    let exec = |replies| SandboxCommand::Exec(Request { parcel, replies });
+    let soon = Header::new().within(kernel.clock(), Duration::from_millis(1));
+    let events = sandbox.stream(soon, exec).await;
+    match end_of(events.expect("the sandbox takes it")).await {
+        Err(ExecRefused::Launch { code, message }) => {
+            assert_eq!(code, "timeout");
+            assert!(message.contains("attacks"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Who can, runs.
+    assert_eq!(run(&sandbox).await.expect("the program ran").0, How::Exited(0));
+    kernel.stop().await;
 }
 
 const BREACHED: &str = "server::role_breached";

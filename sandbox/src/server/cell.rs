@@ -114,10 +114,10 @@ impl Run {
                 () = replies.closed() => return span.fail("cancelled"),
                 known = clock.before(deadline, known(verdict)) => known,
             };
-            if let Ok(Verdict::Fails { code, why }) = known {
+            if let Some((code, message)) = barred(known) {
                 span.fail(code);
                 meter.refused(code);
-                let refused = ExecRefused::Launch { code: code.to_owned(), message: why };
+                let refused = ExecRefused::Launch { code: code.to_owned(), message };
                 return refuse(replies, refused);
             }
         }
@@ -182,6 +182,18 @@ impl Run {
         }
         if send(&replies, &ExecEvent::Ended(ended)).await {
             replies.finish();
+        }
+    }
+}
+
+/// Why nothing is launched at a level of which this is known by the deadline: a stable word, and a text.
+fn barred(known: Result<Verdict, Elapsed>) -> Option<(&'static str, String)> {
+    match known {
+        Ok(Verdict::Holds) => None,
+        Ok(Verdict::Fails { code, why }) => Some((code, why)),
+        Ok(Verdict::Open) => Some(("unproven", "the attacks aren't over".to_owned())),
+        Err(Elapsed) => {
+            Some(("timeout", "the attacks weren't over before the deadline".to_owned()))
         }
     }
 }
@@ -333,5 +345,26 @@ fn ended(report: &Report, start: Duration) -> Ended {
         stages_ns: report.stages.iter().map(|(_, time)| nanoseconds(time)).collect(),
         egress_allowed: report.egress.as_ref().map_or(0, |egress| egress.allowed),
         egress_denied: report.egress.as_ref().map_or(0, |egress| egress.denied),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_level_that_is_shown_to_hold_runs_anything() {
+        let code = |known| barred(known).map(|(code, _)| code);
+        assert_eq!(code(Ok(Verdict::Holds)), None);
+        let fails = Verdict::Fails { code: "breached", why: String::new() };
+        assert_eq!(code(Ok(fails)), Some("breached"));
+        assert_eq!(code(Ok(Verdict::Open)), Some("unproven"));
+        // The attacks go on, and the time of whoever asked is over.
+        let (attacks, verdict) = watch::channel(Verdict::Open);
+        let clock = Clock::system();
+        let late = clock.before(clock.now(), known(verdict.clone())).await;
+        assert_eq!(code(late), Some("timeout"));
+        drop(attacks);
+        assert_eq!(code(Ok(known(verdict).await)), Some("unproven"), "they were interrupted");
     }
 }
