@@ -117,7 +117,8 @@ pub struct Ended {
     pub level: String,
     /// The layers that were in force.
     pub layers: Vec<String>,
-    /// Layers of the level that the host could not give.
+    /// Layers of the level that weren't in force: the host could not give them, or, of the filter, the
+    /// profile learns.
     pub degraded: Vec<String>,
     /// System calls that were refused, by name.
     pub denied: Vec<String>,

@@ -30,7 +30,8 @@ pub struct Report {
     pub group: GroupUsage,
     /// The level it ran at.
     pub level: Level,
-    /// Layers of the level that the host could not give, and the profile allowed to do without.
+    /// Layers of the level that the host could not give, and the profile allowed to do without; and the
+    /// system call filter where the profile learns, because that one lets every call pass.
     pub degraded: Vec<Layer>,
     /// What separated it from the rest of the machine.
     pub boundary: Boundary,

@@ -111,10 +111,14 @@ async fn paranoid_executes_nothing_that_was_written() {
 #[tokio::test]
 async fn an_own_list_of_calls_takes_the_levels_place() {
     let Some(learned) = run(strict().learn(true), Program::new("/bin/true")).await else { return };
+    // What lets every call pass is no layer.
+    assert!(!learned.report.layers().contains(&Layer::Seccomp));
+    assert!(learned.report.degraded.contains(&Layer::Seccomp));
     let list = learned.report.learned.expect("a list");
     let own = SeccompProfile::parse(&list).expect("what was learned can be read");
     let done = run(strict().seccomp(own.clone()), Program::new("/bin/true")).await.expect("a cell");
     assert!(done.report.is_success(), "{list}");
+    assert!(done.report.layers().contains(&Layer::Seccomp));
     let other = run(strict().seccomp(own), sh("mkdir /work/x")).await.expect("a cell");
     assert!(!other.report.is_success() && !other.report.denials.is_empty());
 }

@@ -59,7 +59,7 @@ impl Draft {
         profile: &Profile,
         abilities: Abilities,
         filter: Option<&Found>,
-        degraded: Vec<Layer>,
+        mut degraded: Vec<Layer>,
         interpreter: Option<&Interpreter>,
     ) -> Result<Self, LaunchError> {
         let gives =
@@ -75,6 +75,10 @@ impl Draft {
             interpreter: modules.as_deref(),
         };
         let plan = plan::plan(profile, &means)?;
+        if profile.learn && filters_calls(profile, &degraded) {
+            // Its filter only watches.
+            degraded.push(Layer::Seccomp);
+        }
         if !degraded.is_empty() {
             tracing::warn!(level = %profile.level, ?degraded, "a cell does without layers of its level");
         }
@@ -200,4 +204,39 @@ impl Filters {
 
 fn options(profile: &Profile) -> FilterOptions {
     FilterOptions { inet: profile.has_loopback() || profile.has_egress(), deny: Deny::Notify }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        linux::cgroup::missing::{Absence, Missing},
+        plan::Plan,
+        profile::ProfileBuilder,
+    };
+
+    fn without(controllers: &[Controller]) -> Abilities {
+        let missing = |controller: &Controller| Missing {
+            controller: *controller,
+            absence: Absence::NotOffered,
+        };
+        let missing: Vec<Missing> = controllers.iter().map(missing).collect();
+        let missing_controllers = missing::encode(&missing);
+        Abilities { landlock: 3, filters: true, missing_controllers, own_ids: true }
+    }
+
+    fn strict() -> ProfileBuilder {
+        Profile::builder(Level::Strict).memory(64 << 20)
+    }
+
+    fn draft(profile: ProfileBuilder, abilities: Abilities) -> Result<Draft, LaunchError> {
+        Draft::new(&profile.build().unwrap(), abilities, &Filters::default(), None)
+    }
+
+    #[test]
+    fn a_filter_that_only_watches_is_no_layer() {
+        let learns = draft(strict().learn(true), without(&[])).unwrap();
+        assert_eq!(learns.degraded, [Layer::Seccomp]);
+        assert!(Plan::parse(&learns.plan).unwrap().learn);
+    }
 }
