@@ -349,8 +349,7 @@ impl Launcher {
     /// limits of disks, or without.
     pub(crate) async fn lacks(&self, level: Level, io: bool) -> Result<Vec<Layer>, LaunchError> {
         let abilities = self.abilities().await?;
-        let layers = level.layers().iter().copied();
-        Ok(layers.filter(|layer| abilities.lacks(*layer, io).is_some()).collect())
+        Ok(abilities.lacking(level, io).map(|(layer, ..)| layer).collect())
     }
 
     fn draft(

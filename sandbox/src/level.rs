@@ -126,6 +126,9 @@ pub enum Layer {
     NoCapabilities,
     /// Limits for the cell as a whole.
     Cgroup,
+    /// What of the limits for the cell as a whole is of disks, where that alone is missing. No level
+    /// lists it: it belongs to [`Layer::Cgroup`], and counts only for a profile that limits disks.
+    CgroupIo,
     /// A list of allowed system calls.
     Seccomp,
     /// File rules that hold whatever the mount table says.
@@ -145,7 +148,9 @@ impl Layer {
     /// ```
     pub const fn is_dispensable(self) -> bool {
         match self {
-            Self::Cgroup | Self::Seccomp | Self::Landlock | Self::OwnIdentity => true,
+            Self::Cgroup | Self::CgroupIo | Self::Seccomp | Self::Landlock | Self::OwnIdentity => {
+                true
+            }
             Self::ResourceLimits | Self::NoNewPrivileges | Self::Session | Self::ProcessTree => {
                 cfg!(not(target_os = "linux"))
             }
@@ -176,6 +181,7 @@ impl fmt::Display for Layer {
             Self::NoNestedNamespaces => "no nested user namespaces",
             Self::NoCapabilities => "no capabilities",
             Self::Cgroup => "cgroup limits",
+            Self::CgroupIo => "cgroup limits of disks",
             Self::Seccomp => "system call filter",
             Self::Landlock => "landlock rules",
             Self::OwnIdentity => "user id of its own",

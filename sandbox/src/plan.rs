@@ -38,6 +38,8 @@ pub(crate) struct Means<'a> {
     pub(crate) landlock: u32,
     /// Whether groups limit the cell as a whole.
     pub(crate) groups: bool,
+    /// Whether they leave its use of disks open, whatever the profile says.
+    pub(crate) open_disks: bool,
     /// The system call filter's program.
     pub(crate) filter: Option<&'a [u8]>,
     /// Whether the filter only watches.
@@ -162,7 +164,7 @@ pub(crate) fn plan(profile: &Profile, means: &Means<'_>) -> Result<Vec<u8>, Prog
         flags(profile, means),
         means.landlock,
         resources(profile, means.groups),
-        &group_limits(profile),
+        &group_limits(profile, means.open_disks),
     );
     if profile.level != Level::Minimal {
         plan_files(&mut plan, profile);
@@ -215,7 +217,8 @@ fn flags(profile: &Profile, means: &Means<'_>) -> u16 {
     rows.into_iter().filter(|(on, _)| *on).fold(0, |all, (_, flag)| all | flag)
 }
 
-fn group_limits(profile: &Profile) -> GroupLimits {
+fn group_limits(profile: &Profile, open_disks: bool) -> GroupLimits {
+    let of_disks = |limit: Option<u64>| limit.filter(|_| !open_disks).unwrap_or(INHERIT);
     GroupLimits {
         cpu_milli: profile.cpu_milli.map_or(INHERIT, u64::from),
         cpu_weight: profile.cpu_weight.into(),
@@ -224,8 +227,8 @@ fn group_limits(profile: &Profile) -> GroupLimits {
         swap_bytes: profile.swap_bytes,
         // The first process of the cell counts too.
         processes: u64::from(profile.processes).saturating_add(1),
-        io_bytes_per_second: profile.io_bytes_per_second.unwrap_or(INHERIT),
-        io_operations_per_second: profile.io_operations_per_second.unwrap_or(INHERIT),
+        io_bytes_per_second: of_disks(profile.io_bytes_per_second),
+        io_operations_per_second: of_disks(profile.io_operations_per_second),
     }
 }
 
@@ -535,7 +538,7 @@ mod tests {
         let minimal = Profile::builder(Level::Minimal).build().unwrap();
         assert_eq!(resources(&minimal, false)[index(Resource::Processes)], INHERIT);
         assert_eq!(resources(&profile, true)[index(Resource::AddressSpace)], INHERIT);
-        assert_eq!(group_limits(&profile).processes, 8);
+        assert_eq!(group_limits(&profile, false).processes, 8);
     }
 
     #[test]

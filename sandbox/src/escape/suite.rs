@@ -351,7 +351,7 @@ impl Suite {
         });
         if let Some(terms) = &self.terms {
             profile = profile.allow_degraded(terms.allow_degraded);
-            // What is wanted of disks decides whether there are groups at all.
+            // What is wanted of disks decides whether the level can be had.
             if has_groups(level) {
                 if let Some(bytes) = terms.io_bytes_per_second {
                     profile = profile.io_bandwidth(bytes);

@@ -69,6 +69,7 @@ impl Draft {
         let means = Means {
             landlock: if gives(Layer::Landlock) { abilities.landlock } else { 0 },
             groups: gives(Layer::Cgroup),
+            open_disks: degraded.contains(&Layer::CgroupIo),
             filter: filter.map(|(filter, _)| filter.program()),
             learn: profile.learn,
             ahead,
@@ -89,14 +90,13 @@ impl Draft {
 /// What the cell has to do without, if it may.
 fn lacking(profile: &Profile, abilities: Abilities) -> Result<Vec<Layer>, LaunchError> {
     let mut degraded = Vec::new();
-    for layer in profile.level.layers().iter().copied() {
-        let io = profile.limits_io();
-        if let Some((reason, remedy)) = abilities.lacks(layer, io) {
-            if !profile.allow_degraded {
-                return Err(LaunchError::Unavailable { layer, reason, remedy });
-            }
-            degraded.push(layer);
+    for (lacks, reason, remedy) in abilities.lacking(profile.level, profile.limits_io()) {
+        if !profile.allow_degraded {
+            // The level promises the whole of it.
+            let layer = if lacks == Layer::CgroupIo { Layer::Cgroup } else { lacks };
+            return Err(LaunchError::Unavailable { layer, reason, remedy });
         }
+        degraded.push(lacks);
     }
     Ok(degraded)
 }
@@ -106,14 +106,33 @@ fn filters_calls(profile: &Profile, lacks: &[Layer]) -> bool {
 }
 
 impl Abilities {
+    /// What of the level the host can't give, and why; limits of disks count if they are wanted.
+    pub(crate) fn lacking(
+        &self,
+        level: Level,
+        io: bool,
+    ) -> impl Iterator<Item = (Layer, Reason, Remedy)> {
+        level.layers().iter().filter_map(move |layer| {
+            let (lacks, why) = match (layer, self.lacks(*layer)) {
+                // The other limits don't go with those of disks.
+                (Layer::Cgroup, None) if io => (Layer::CgroupIo, self.lacks(Layer::CgroupIo)),
+                (layer, why) => (*layer, why),
+            };
+            why.map(|(reason, remedy)| (lacks, reason, remedy))
+        })
+    }
+
     /// Why the host can't give a layer, as far as that is known before a cell is tried.
-    /// Limits of disks count if they are wanted.
-    pub(crate) fn lacks(&self, layer: Layer, io: bool) -> Option<(Reason, Remedy)> {
+    pub(crate) fn lacks(&self, layer: Layer) -> Option<(Reason, Remedy)> {
         let unsupported = Reason::NoKernelSupport(crate::errno::Errno::from_raw(libc::ENOSYS));
         match layer {
             Layer::Seccomp if !self.filters => Some((unsupported, Remedy::NewerKernel)),
             Layer::Landlock if self.landlock == 0 => Some((unsupported, Remedy::NewerKernel)),
-            Layer::Cgroup => self.lacks_groups(io),
+            // Swap isn't asked for: where nobody counts it, there mostly is none.
+            Layer::Cgroup => {
+                self.lacks_one_of(&[Controller::Cpu, Controller::Memory, Controller::Pids])
+            }
+            Layer::CgroupIo => self.lacks_one_of(&[Controller::Io]),
             Layer::OwnIdentity if !self.own_ids => {
                 Some((Reason::NoIdRange, Remedy::ChooseLevel(Level::Strict)))
             }
@@ -121,15 +140,9 @@ impl Abilities {
         }
     }
 
-    /// Swap isn't asked for: where nobody counts it, there mostly is none.
-    fn lacks_groups(&self, io: bool) -> Option<(Reason, Remedy)> {
-        let needed = |controller: Controller| match controller {
-            Controller::Cpu | Controller::Memory | Controller::Pids => true,
-            Controller::Swap => false,
-            Controller::Io => io,
-        };
+    fn lacks_one_of(&self, needed: &[Controller]) -> Option<(Reason, Remedy)> {
         let missing = missing::decode(self.missing_controllers);
-        let first = missing.iter().find(|missing| needed(missing.controller))?;
+        let first = missing.iter().find(|missing| needed.contains(&missing.controller))?;
         Some((first.reason(), first.remedy()))
     }
 }
@@ -211,7 +224,7 @@ mod tests {
     use super::*;
     use crate::{
         linux::cgroup::missing::{Absence, Missing},
-        plan::Plan,
+        plan::{GroupLimits, INHERIT, Plan},
         profile::ProfileBuilder,
     };
 
@@ -231,6 +244,41 @@ mod tests {
 
     fn draft(profile: ProfileBuilder, abilities: Abilities) -> Result<Draft, LaunchError> {
         Draft::new(&profile.build().unwrap(), abilities, &Filters::default(), None)
+    }
+
+    /// The limits of the cell as a whole, if there are any.
+    fn groups(draft: &Draft) -> Option<GroupLimits> {
+        let plan = Plan::parse(&draft.plan).unwrap();
+        plan.groups.then_some(plan.group_limits)
+    }
+
+    #[test]
+    fn without_limits_of_disks_the_others_are_in_force() {
+        let wanted = strict().io_bandwidth(1 << 20).io_operations(100);
+        let degrading = wanted.clone().allow_degraded(true);
+        let given = draft(degrading.clone(), without(&[Controller::Io])).unwrap();
+        assert_eq!(given.degraded, [Layer::CgroupIo]);
+        let limits = groups(&given).unwrap();
+        assert_eq!(
+            (limits.io_bytes_per_second, limits.io_operations_per_second),
+            (INHERIT, INHERIT)
+        );
+        assert_eq!((limits.memory_bytes, limits.processes), (64 << 20, 65));
+        let whole = groups(&draft(wanted.clone(), without(&[])).unwrap()).unwrap();
+        assert_eq!((whole.io_bytes_per_second, whole.io_operations_per_second), (1 << 20, 100));
+        // As before, where the profile may not do without them.
+        let refused = draft(wanted, without(&[Controller::Io])).unwrap_err();
+        let (reason, remedy) = (
+            Reason::CgroupControllerMissing(Controller::Io),
+            Remedy::EnableController(Controller::Io),
+        );
+        let expected = LaunchError::Unavailable { layer: Layer::Cgroup, reason, remedy };
+        assert_eq!(format!("{refused:?}"), format!("{expected:?}"));
+        // Where more is missing, all of it is.
+        let given = draft(degrading, without(&[Controller::Memory, Controller::Io])).unwrap();
+        assert_eq!((&given.degraded[..], groups(&given)), (&[Layer::Cgroup][..], None));
+        // Who wants no such limits misses none.
+        assert!(draft(strict(), without(&[Controller::Io])).unwrap().degraded.is_empty());
     }
 
     #[test]

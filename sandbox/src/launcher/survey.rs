@@ -18,7 +18,7 @@ pub(super) async fn survey(launcher: &Launcher, level: Level) -> Result<Vec<Find
     let user_namespace = launcher.probe(Layer::UserNamespace, NEW_USER).await?;
     let mut findings = Vec::new();
     for layer in level.layers().iter().copied() {
-        let verdict = if let Some((reason, remedy)) = abilities.lacks(layer, false) {
+        let verdict = if let Some((reason, remedy)) = abilities.lacks(layer) {
             Verdict::Missing { reason, remedy }
         } else if let Some(flag) = namespace(layer) {
             match (user_namespace, layer) {
