@@ -82,15 +82,12 @@ pub(crate) fn log(log: &TaskLog, as_json: bool) -> Vec<String> {
 
 fn line(entry: &Entry, value: &Value) -> String {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    match entry.kind {
-        EntryKind::Event => {
-            let change = plain::text(&value["change"].to_string());
-            format!("{:>4}  {}  {change}", value["generation"], text("at"))
-        }
-        _ => {
-            let result = plain::text(&value["result"].to_string());
-            format!("      {} {:?}  {result}", text("kind"), entry.key)
-        }
+    if entry.kind == EntryKind::Event {
+        let change = plain::text(&value["change"].to_string());
+        format!("{:>4}  {}  {change}", value["generation"], text("at"))
+    } else {
+        let result = plain::text(&value["result"].to_string());
+        format!("      {} {:?}  {result}", text("kind"), entry.key)
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) enum Purpose {
 /// What the host gives of that which the profile's level asks for, as far as it isn't the same
 /// everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the plan")]
 pub(crate) struct Means<'a> {
     /// The version of Landlock's rules; 0 for none.
     pub(crate) landlock: u32,

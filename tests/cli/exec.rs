@@ -145,9 +145,9 @@ fn a_project_is_copied_and_changed_only_on_purpose() {
 
 /// A project with one file, `keep`, and how it's given.
 fn project(scratch: &Scratch) -> (String, String) {
-    std::fs::create_dir(scratch.path("project")).unwrap();
+    std::fs::create_dir(scratch.path("project")).expect("a fresh directory");
     let keep = scratch.file("project/keep", "old\n");
-    (scratch.path("project").to_str().unwrap().to_owned(), keep)
+    (scratch.path("project").to_str().expect("a plain path").to_owned(), keep)
 }
 
 #[test]

@@ -189,7 +189,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "a test's tool")]
         let made = std::process::Command::new("mkfifo").arg(&owner).status().unwrap();
         assert!(made.success());
-        let (done, is_done) = mpsc::channel();
+        let (done, is_done) = mpsc::sync_channel(1);
         let swept = place.0.clone();
         #[expect(clippy::disallowed_methods, reason = "it may hang")]
         let sweeper = thread::spawn(move || {
