@@ -261,18 +261,41 @@ impl SandboxActor {
             return self.admission.ended(owner);
         };
         let Waiting { work, profile, header, arrived } = waiting;
+        let deadline = header.deadline();
+        if deadline.is_some_and(|deadline| context.clock().now() >= deadline) {
+            self.admission.ended(owner);
+            self.server.meter.refused("timeout");
+            return refuse(work.into_replies(), late("the deadline passed before its turn came"));
+        }
         let meter = Arc::clone(&self.server.meter);
         let verdict = self.verdict.clone();
-        let run = Run { launcher, profile, work, meter, arrived, verdict };
+        let run = Run { launcher, profile, work, meter, arrived, deadline, verdict };
         let options = Spawn::default().mailbox(1).stop_within(CELL_STOP);
         match context.spawn(name.clone(), CellActor, options).await {
             Ok(actor) => {
-                self.owners.insert(name, owner);
-                // A fresh actor with room for one message takes it.
-                let _taken = actor.try_tell(header, run);
+                self.owners.insert(name.clone(), owner);
+                // Nothing of the request may stand in the way of a cell's only message: a cell that
+                // never gets it never ends, and holds its place.
+                let own = Header::new().traced(header.trace()).budget(header.remaining_budget());
+                if let Err(unsent) = actor.try_tell(own.forward(context.id()), run) {
+                    self.undo(&name, unsent.message.work, context).await;
+                }
             }
-            Err(_stopping) => self.admission.ended(owner),
+            Err(_stopping) => {
+                self.admission.ended(owner);
+                refuse(run.work.into_replies(), ExecRefused::Stopping);
+            }
         }
+    }
+
+    /// Ends a cell that has not begun, and frees its place.
+    async fn undo(&mut self, name: &Name, work: Work, context: &mut Context<SandboxCommand>) {
+        context.kill_child(name).await;
+        // Nobody tells of the end of a child that was killed here.
+        if let Some(owner) = self.owners.remove(name) {
+            self.admission.ended(owner);
+        }
+        refuse(work.into_replies(), ExecRefused::Stopping);
     }
 
     fn tell_load(&self) {
@@ -370,6 +393,11 @@ fn refuse(replies: Replies, refused: ExecRefused) {
     {
         replies.finish();
     }
+}
+
+/// The program doesn't run, because nobody waits for it any more.
+fn late(message: &str) -> ExecRefused {
+    ExecRefused::Launch { code: "timeout".to_owned(), message: message.to_owned() }
 }
 
 /// An error and its causes in one line.

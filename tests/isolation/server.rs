@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use neuroflow_kernel::limits::MAX_HOPS;
 use neuroflow_kernel::{
-    Address, ChildSpec, Header, Kernel, Parcel, ReplyStream, Request, Restriction,
+    ActorId, Address, ChildSpec, Header, Kernel, Parcel, ReplyStream, Request, Restriction,
 };
 use neuroflow_sandbox::{
     ArchivedExecEvent, Cell, EXEC, End, Exec, ExecEvent, ExecRefused, How, LaunchError, Launcher,
@@ -16,9 +17,13 @@ use crate::support::{passes_elsewhere, plays, sh, standard, try_launch};
 type Events = ReplyStream<Parcel<ExecEvent>>;
 
 async fn ask(sandbox: &Address<SandboxCommand>, exec: Exec) -> Events {
+    ask_with(Header::new(), sandbox, exec).await
+}
+
+async fn ask_with(header: Header, sandbox: &Address<SandboxCommand>, exec: Exec) -> Events {
     let parcel = Parcel::archive(&exec).expect("a short request");
     let exec = |replies| SandboxCommand::Exec(Request { parcel, replies });
-    sandbox.stream(Header::new(), exec).await.expect("the sandbox takes it")
+    sandbox.stream(header, exec).await.expect("the sandbox takes it")
 }
 
 /// How a program ended, and what its cell did without; refused, if it was.
@@ -120,6 +125,35 @@ async fn places_to_wait_are_bounded_for_all_holders_together() {
     for events in [first, third_waits] {
         assert_eq!(end_of(events).await.expect("its turn came").0, How::Exited(0));
     }
+    kernel.stop().await;
+}
+
+/// There is one place, and whoever kept it would keep all others out.
+#[tokio::test]
+async fn who_is_too_late_when_its_turn_comes_is_told_and_keeps_no_place() {
+    let (kernel, [one, two]) = narrow_sandbox(8).await;
+    let running = lasting(&one).await;
+    let soon = Header::new().within(kernel.clock(), Duration::from_millis(100));
+    let deadline = soon.deadline().expect("a deadline");
+    let late = ask_with(soon, &two, Exec::new(["true"])).await;
+    kernel.clock().sleep_until(deadline).await;
+    drop(running);
+    match end_of(late).await {
+        Err(ExecRefused::Launch { code, message }) => assert_eq!(code, "timeout", "{message}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(run(&two).await.expect("there is a place").0, How::Exited(0));
+    kernel.stop().await;
+}
+
+/// The cell's own actor is one hop further, and may not be where its only message is refused.
+#[tokio::test]
+async fn who_has_come_as_far_as_it_may_runs_and_keeps_no_place() {
+    let (kernel, [one]) = narrow_sandbox(8).await;
+    let far = (0..MAX_HOPS).fold(Header::new(), |header, _| header.forward(ActorId::NOBODY));
+    let events = ask_with(far, &one, Exec::new(["true"])).await;
+    assert_eq!(end_of(events).await.expect("it runs").0, How::Exited(0));
+    assert_eq!(run(&one).await.expect("there is a place").0, How::Exited(0));
     kernel.stop().await;
 }
 

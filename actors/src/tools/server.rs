@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Actor, Backoff, Context, Ended, Intensity, Message, Name, Parcel, ReplySink, Request,
+    Actor, Backoff, Context, Ended, Header, Intensity, Message, Name, Parcel, ReplySink, Request,
     RestartPolicy, Spawn, StartError, TraceContext,
 };
 
@@ -272,14 +272,22 @@ impl ToolServer {
             return refuse(request.replies, Refused::Busy);
         };
         let header = context.onward();
+        // Nothing of the request may stand in the way of a call's only message: an actor that never
+        // gets it never ends, and holds its place.
+        let own = Header::new().traced(header.trace()).forward(context.id());
         let audit = self.audit.clone();
-        let call = Call { tool, arguments, replies: request.replies, audit, used };
+        let call = Call { tool, arguments, replies: request.replies, header, audit, used };
         // A call is cancelled by its caller's going away; it needs no time to stop.
         let options = Spawn::default().mailbox(1).stop_within(CALL_KILL);
-        if let Ok(actor) = context.spawn(name, CallActor, options).await {
-            // A fresh actor with room for one message takes it.
-            let _taken = actor.try_tell(header, call);
-        }
+        let call = match context.spawn(name.clone(), CallActor, options).await {
+            Ok(actor) => match actor.try_tell(own, call) {
+                Ok(()) => return,
+                Err(unsent) => unsent.message,
+            },
+            Err(_stopping) => call,
+        };
+        context.kill_child(&name).await;
+        refuse(call.replies, Refused::Busy);
     }
 }
 
@@ -403,6 +411,8 @@ struct Call {
     tool: Arc<Registered>,
     arguments: serde_json::Value,
     replies: ReplySink<Parcel<Outcome>>,
+    /// What the request came with. Not the message's own, by which it would be refused.
+    header: Header,
     audit: Audit,
     used: AuditEvent,
 }
@@ -421,10 +431,15 @@ impl Actor for CallActor {
     const KIND: &'static str = "tool_call";
 
     async fn handle(&mut self, call: Call, context: &mut Context<Call>) -> Result<(), Infallible> {
-        let Call { tool, arguments, replies, audit, used } = call;
+        let Call { tool, arguments, replies, header, audit, used } = call;
         let clock = context.clock().clone();
-        let header = context.onward().within(&clock, TOOL_DEADLINE);
+        let header = header.forward(context.id()).within(&clock, TOOL_DEADLINE);
         let deadline = header.deadline().unwrap_or_else(|| clock.now() + TOOL_DEADLINE);
+        if clock.now() >= deadline {
+            refuse(replies, Refused::TimedOut);
+            context.stop();
+            return Ok(());
+        }
         if let Err(error) = audit.decide(header.clone(), used).await {
             let (code, message) = ("unrecorded".to_owned(), error.to_string());
             refuse(replies, Refused::Failed { code, message });
@@ -474,7 +489,8 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use neuroflow_kernel::{ChildSpec, Header, Kernel, Restriction};
+    use neuroflow_kernel::limits::MAX_HOPS;
+    use neuroflow_kernel::{ActorId, ChildSpec, Header, Kernel, Restriction};
 
     use super::*;
     use crate::audit::{AuditConfig, audit_child};
@@ -523,5 +539,22 @@ mod tests {
             assert_eq!(raised.load(Ordering::SeqCst), !required);
             kernel.stop().await;
         }
+    }
+
+    /// Its call's own actor is one hop further, and there it may not be refused: nobody would hear of it.
+    #[tokio::test]
+    async fn a_call_that_has_come_as_far_as_it_may_is_made() {
+        let raised = Arc::new(AtomicBool::new(false));
+        let entry = ToolEntry { owner: None, tool: AnyTool::new(Flag(Arc::clone(&raised))) };
+        let router = ToolServer::new(vec![entry]).unwrap();
+        let kernel = Kernel::builder().start().await.unwrap();
+        let (spec, tools) = ChildSpec::new("tools", move || router.clone()).unwrap();
+        kernel.root().start(spec).await.unwrap();
+        let grant = ToolGrant { owner: "agent".to_owned(), shared: vec!["flag".to_owned()] };
+        let tools = tools.attenuate(Restriction::new().policy(grant)).unwrap();
+        let far = (0..MAX_HOPS).fold(Header::new(), |header, _| header.forward(ActorId::NOBODY));
+        invoke(&tools, far, "flag", serde_json::json!({})).await.unwrap();
+        assert!(raised.load(Ordering::SeqCst));
+        kernel.stop().await;
     }
 }

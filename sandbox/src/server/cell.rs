@@ -10,7 +10,7 @@ use neuroflow_kernel::{
 };
 use tokio::sync::watch;
 
-use super::{Replies, Verdict, Work, refuse, told};
+use super::{Replies, Verdict, Work, late, refuse, told};
 use crate::error::LaunchError;
 use crate::exec::{Ended, ExecEvent, ExecRefused, How, Stream};
 use crate::launcher::Launcher;
@@ -29,6 +29,8 @@ pub(super) struct Run {
     pub(super) work: Work,
     pub(super) meter: Arc<dyn CellMeter>,
     pub(super) arrived: Moment,
+    /// When its caller stops waiting. Not in the header, by which the message would be refused.
+    pub(super) deadline: Option<Moment>,
     pub(super) verdict: Option<watch::Receiver<Verdict>>,
 }
 
@@ -58,10 +60,9 @@ impl Actor for CellActor {
         context: &mut Context<Run>,
     ) -> Result<(), std::convert::Infallible> {
         let clock = context.clock().clone();
-        let deadline = context.header().deadline();
         let span = context.span("cell", SpanKind::Client);
         let cell = context.path().to_string();
-        run.work(&cell, &clock, deadline, span).await;
+        run.work(&cell, &clock, span).await;
         context.stop();
         Ok(())
     }
@@ -89,7 +90,7 @@ impl Work {
 }
 
 impl Run {
-    async fn work(self, actor: &str, clock: &Clock, deadline: Option<Moment>, mut span: SpanGuard) {
+    async fn work(self, actor: &str, clock: &Clock, mut span: SpanGuard) {
         let Some((short, program)) = self.work.program() else {
             return refuse(self.work.into_replies(), ExecRefused::EmptyCommand);
         };
@@ -105,7 +106,7 @@ impl Run {
             // Its life has no end of ours; this is for its start.
             Some(_) => SERVICE_START,
         };
-        let deadline = deadline.unwrap_or_else(|| clock.now() + longest);
+        let deadline = self.deadline.unwrap_or_else(|| clock.now() + longest);
 
         let (begun, meter) = (self.arrived, self.meter);
         if let Some(verdict) = self.verdict {
@@ -137,11 +138,7 @@ impl Run {
             Err(Elapsed) => {
                 span.fail("timeout");
                 meter.refused("timeout");
-                let message = "the cell wasn't ready before the deadline".to_owned();
-                return refuse(
-                    replies,
-                    ExecRefused::Launch { code: "timeout".to_owned(), message },
-                );
+                return refuse(replies, late("the cell wasn't ready before the deadline"));
             }
         };
         let start = clock.now().since(begun);
