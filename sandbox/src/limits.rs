@@ -103,6 +103,11 @@ pub const LAUNCH_WAIT: Duration = Duration::from_mins(1);
 /// is gone, is given up for another.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(15);
 
+/// How long the first process of a cell may take to end when it is killed, before everything in the cell is
+/// killed one by one: a moment, unless it gets no processor time beside what it should take along. Each
+/// further time it is twice as long.
+pub const END_WAIT: Duration = Duration::from_millis(50);
+
 /// How long a zygote may take to end in good order: it kills its cells and removes their groups.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 

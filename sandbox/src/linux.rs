@@ -26,7 +26,7 @@ mod template;
 mod warden;
 
 pub(crate) use identity::Identity;
-pub(crate) use keeper::sweep;
+pub(crate) use keeper::{end_below, sweep};
 pub(crate) use namespace::Namespaces;
 pub(crate) use root::{Prepared, forbidden};
 pub(crate) use template::{Layout, Point, Templates};

@@ -346,11 +346,13 @@ async fn first_answers(
                 started = Some(Stages::from_nanoseconds(stages));
                 heard.push(Record::Ended { status, usage });
             }
-            (record @ (Record::Ended { .. } | Record::Denied { .. } | Record::Seen { .. }), _)
-                if heard.len() < MOST_HEARD =>
-            {
-                heard.push(record);
-            }
+            (
+                record @ (Record::Ended { .. }
+                | Record::Denied { .. }
+                | Record::Seen { .. }
+                | Record::Lasting),
+                _,
+            ) if heard.len() < MOST_HEARD => heard.push(record),
             (Record::Failed { step, errno, detail }, _) => {
                 return Err(Refusal::Failed(Failure { step, errno, detail }));
             }

@@ -242,6 +242,19 @@ impl Group {
         usage::read(&self.tree, &self.name, &self.ledger)
     }
 
+    /// Kills all processes that are in it now, and doesn't wait for their ends.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says when it can't be asked for that.
+    pub(crate) fn strike(&self) -> sys::Result<()> {
+        match self.tree.kill(&self.name, 1) {
+            // They were there to be killed.
+            Err(errno) if errno.raw() == libc::EBUSY => Ok(()),
+            other => other,
+        }
+    }
+
     /// Kills all processes in it.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! pass, sweeps.
 
 use std::{
+    collections::BTreeSet,
     ffi::CStr,
     os::fd::{AsFd, BorrowedFd},
 };
@@ -63,21 +64,63 @@ fn sweep_all() {
 /// Sends SIGKILL to each child of the calling process that isn't `spared`.
 pub(crate) fn sweep(spared: impl Fn(i32) -> bool) -> Result<usize> {
     let own = process::own_pid();
+    let mut ended = 0;
+    for_each_process(|pid, name| {
+        if parent(name) == Some(own) && !spared(pid) {
+            // It may have ended meanwhile.
+            ended += usize::from(process::kill(pid, libc::SIGKILL).is_ok());
+        }
+    })?;
+    Ok(ended)
+}
+
+/// Sends SIGKILL to all that a process has started, and to what those have, and not to itself.
+pub(crate) fn end_below(first: i32) -> Result<()> {
+    let mut families = Vec::new();
+    for_each_process(|pid, name| families.extend(parent(name).map(|parent| (pid, parent))))?;
+    let below = below(first, &families);
+    for pid in below.iter().copied().filter(|pid| *pid != first) {
+        let Ok(process) = event::pidfd(pid) else { continue };
+        // Whose parent is still one of them is the process that the descriptor was opened for, and not a
+        // stranger who got the number of one that has ended.
+        if parent(pid.to_string().as_bytes()).is_some_and(|parent| below.contains(&parent)) {
+            event::signal(process.as_fd(), libc::SIGKILL).ok();
+        }
+    }
+    Ok(())
+}
+
+/// A process and all that come from it, among processes and their parents.
+fn below(first: i32, families: &[(i32, i32)]) -> BTreeSet<i32> {
+    let mut below = BTreeSet::from([first]);
+    loop {
+        let known = below.len();
+        for (pid, parent) in families {
+            if below.contains(parent) {
+                below.insert(*pid);
+            }
+        }
+        // A child may be listed before its parent, because numbers come round.
+        if below.len() == known {
+            return below;
+        }
+    }
+}
+
+/// Every process that `/proc` lists, with the name of its directory. Allocates nothing.
+fn for_each_process(mut each: impl FnMut(i32, &[u8])) -> Result<()> {
     let proc = file::open(c"/proc", libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC)?;
     let mut names = Names { bytes: [0; 4096] };
-    let mut ended = 0;
     loop {
         let length = process::directory_entries(proc.as_fd(), &mut names.bytes)?;
         if length == 0 {
-            return Ok(ended);
+            return Ok(());
         }
         let mut rest = names.bytes.get(..length).unwrap_or_default();
         while let Some((name, tail)) = split_entry(rest) {
             rest = tail;
-            let Some(pid) = number(name) else { continue };
-            if parent(name) == Some(own) && !spared(pid) {
-                // It may have ended meanwhile.
-                ended += usize::from(process::kill(pid, libc::SIGKILL).is_ok());
+            if let Some(pid) = number(name) {
+                each(pid, name);
             }
         }
     }
@@ -140,6 +183,13 @@ mod tests {
         for damaged in [&b""[..], b"12 (sh", b"12 (sh) S", b"12 (sh) S x", b")"] {
             assert_eq!(parent_in(damaged), None);
         }
+    }
+
+    #[test]
+    fn a_family_is_found_in_any_order() {
+        let families = [(3, 9), (9, 8), (8, 5), (5, 1), (6, 1), (7, 6), (5, 5)];
+        assert_eq!(below(8, &families), BTreeSet::from([3, 8, 9]));
+        assert_eq!(below(7, &families), BTreeSet::from([7]));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, os::fd::OwnedFd};
 
 use super::protocol::Cause;
-use crate::linux::{cgroup::Group, seedling::Sort};
+use crate::{
+    limits,
+    linux::{cgroup::Group, seedling::Sort},
+};
 
 /// One cell.
 #[derive(Debug)]
@@ -14,6 +17,8 @@ pub(super) struct Cell {
     pub(super) deadline: Option<u64>,
     pub(super) minimal: bool,
     pub(super) cause: Cause,
+    /// It was told to end.
+    pub(super) ending: Option<Ending>,
     /// Its network namespace, if another cell may have it afterwards.
     pub(super) network: Option<OwnedFd>,
     pub(super) group: Option<Group>,
@@ -25,6 +30,29 @@ pub(super) struct Cell {
     pub(super) pool: Option<u16>,
     /// What makes a cell of it, as long as it is none.
     pub(super) seedling: Option<Desk>,
+}
+
+/// How long a cell that was told to end is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    /// When more is done about it, on the monotonic clock.
+    until: u64,
+    /// How long the wait is.
+    wait: u64,
+    /// It isn't the first wait.
+    again: bool,
+}
+
+impl Ending {
+    fn new(now: u64) -> Self {
+        let wait = u64::try_from(limits::END_WAIT.as_nanos()).unwrap_or(u64::MAX);
+        Self { until: now.saturating_add(wait), wait, again: false }
+    }
+
+    fn later(self, now: u64) -> Self {
+        let wait = self.wait.saturating_mul(2);
+        Self { until: now.saturating_add(wait), wait, again: true }
+    }
 }
 
 /// Where a first process waits for its plan.
@@ -42,6 +70,7 @@ impl Cell {
             deadline: None,
             minimal,
             cause: Cause::None,
+            ending: None,
             network: None,
             group: None,
             mounts: None,
@@ -122,6 +151,34 @@ impl Cells {
         running.filter_map(|cell| cell.deadline).map(|deadline| deadline.saturating_sub(now)).min()
     }
 
+    /// A cell was told to end.
+    pub(super) fn told(&mut self, pid: i32, now: u64) {
+        if let Some(cell) = self.cells.get_mut(&pid) {
+            cell.ending.get_or_insert(Ending::new(now));
+        }
+    }
+
+    /// Nanoseconds until more is to be done about a cell that was told to end.
+    pub(super) fn until_next_lasting(&self, now: u64) -> Option<u64> {
+        let ending = self.cells.values().filter_map(|cell| cell.ending);
+        ending.map(|ending| ending.until.saturating_sub(now)).min()
+    }
+
+    /// The cells that should have ended by now, and whether it's not the first time. Each comes again, after a
+    /// longer while.
+    pub(super) fn take_lasting(&mut self, now: u64) -> Vec<(i32, bool)> {
+        let mut lasting = Vec::new();
+        for (pid, cell) in &mut self.cells {
+            if let Some(ending) = &mut cell.ending
+                && ending.until <= now
+            {
+                lasting.push((*pid, ending.again));
+                *ending = ending.later(now);
+            }
+        }
+        lasting
+    }
+
     /// Marks the cells whose wall time is over; each is returned once.
     pub(super) fn take_overdue(&mut self, now: u64) -> Vec<i32> {
         let mut overdue = Vec::new();
@@ -156,6 +213,25 @@ mod tests {
         assert_eq!(cells.until_next_deadline(15), Some(5));
         assert_eq!(cells.take_overdue(99), [2]);
         assert_eq!(cells.until_next_deadline(99), None);
+    }
+
+    #[test]
+    fn a_cell_that_does_not_end_comes_again_and_more_rarely() {
+        let mut cells = Cells::default();
+        cells.insert(1, Cell::new(false));
+        assert_eq!(cells.until_next_lasting(0), None);
+        cells.told(1, 0);
+        let wait = cells.until_next_lasting(0).unwrap();
+        // Once more is not later.
+        cells.told(1, 7);
+        assert_eq!(cells.until_next_lasting(0), Some(wait));
+        assert_eq!(cells.take_lasting(wait - 1), []);
+        assert_eq!(cells.take_lasting(wait), [(1, false)]);
+        assert_eq!(cells.until_next_lasting(wait), Some(2 * wait));
+        assert_eq!(cells.take_lasting(3 * wait), [(1, true)]);
+        assert_eq!(cells.until_next_lasting(3 * wait), Some(4 * wait));
+        cells.remove(1);
+        assert_eq!(cells.until_next_lasting(0), None);
     }
 
     #[test]

@@ -108,8 +108,12 @@ impl Zygote {
                     pid => self.abandon(i32::try_from(pid).unwrap_or_default()),
                 }
             }
-            for pid in self.cells.take_overdue(event::now()) {
+            let now = event::now();
+            for pid in self.cells.take_overdue(now) {
                 self.end(pid);
+            }
+            for (pid, again) in self.cells.take_lasting(now) {
+                self.strike(pid, again);
             }
         }
     }
@@ -117,13 +121,21 @@ impl Zygote {
     fn patience(&self) -> Option<u64> {
         let now = event::now();
         let deadline = self.cells.until_next_deadline(now);
+        let lasting = self.cells.until_next_lasting(now);
         let hungry = self.pools.until_hungry(|at| self.interpreters.is_ready(at), now);
         let pool = [self.pools.until_sated(now), hungry];
         let tidying = self.untidy.then_some(TIDY_PAUSE);
         let rest = (self.unrested > 0).then(|| self.until_rest(now));
         let interpreter = self.interpreters.until_due(now);
         let pool = pool.into_iter().flatten();
-        deadline.into_iter().chain(pool).chain(tidying).chain(interpreter).chain(rest).min()
+        deadline
+            .into_iter()
+            .chain(lasting)
+            .chain(pool)
+            .chain(tidying)
+            .chain(interpreter)
+            .chain(rest)
+            .min()
     }
 
     /// Nanoseconds until there is time for the stock: a cell that begins, and a host that has just

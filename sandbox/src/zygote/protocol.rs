@@ -185,6 +185,8 @@ pub(crate) enum Record {
     Ran { stages: [u64; STAGES], status: i32, usage: Usage },
     /// The first process is gone, and with it the whole cell. The last record.
     Reaped { cause: Cause, usage: Usage, groups: GroupUsage },
+    /// The cell was killed, all of it, and isn't gone yet. The zygote is there, and goes on.
+    Lasting,
     /// Answer to a probe; `None` says it works.
     Probed { errno: Option<Errno> },
 }
@@ -259,6 +261,7 @@ impl Record {
             Self::Joined => 12,
             Self::Built => 14,
             Self::Unused => 15,
+            Self::Lasting => 16,
             Self::Seen { number, arguments: [a, b, c, d, e, f] } => {
                 fill(&mut words, [number.into(), a, b, c, d, e, f]);
                 11
@@ -349,6 +352,7 @@ impl Record {
             12 => Some(Self::Joined),
             14 => Some(Self::Built),
             15 => Some(Self::Unused),
+            16 => Some(Self::Lasting),
             10 => Some(Self::Denied {
                 number: u32::try_from(first).ok()?,
                 count: u32::try_from(second).ok()?,

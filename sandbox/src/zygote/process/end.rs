@@ -8,7 +8,7 @@ use crate::{
     limits,
     linux::{
         cgroup::Group,
-        child, sweep,
+        child, end_below, sweep,
         sys::{
             self, event, file,
             process::{self, Ending},
@@ -144,16 +144,50 @@ impl Zygote {
             // already.
             process::kill(pid, *signal).ok();
         }
+        self.cells.told(pid, event::now());
+    }
+
+    /// Ends everything in a cell that should have ended with its first process. That one may get no
+    /// processor time to end in as long as the others take all of it.
+    pub(super) fn strike(&mut self, pid: i32, again: bool) {
+        let Some(cell) = self.cells.get_mut(pid) else { return };
+        let struck = cell.group.as_ref().is_some_and(|group| group.strike().is_ok());
+        if !struck {
+            // Without a readable /proc nothing can be done but to wait.
+            end_below(pid).ok();
+        }
+        if again && cell.minimal {
+            // It had the time to end the others itself. What is left of them is this process's then.
+            process::kill(pid, libc::SIGKILL).ok();
+        }
+        if let Some(report) = &cell.report {
+            tell(report.as_fd(), Record::Lasting);
+        }
     }
 
     /// Ends all cells, waits for their ends, and takes away what was made for them.
     pub(super) fn leave(mut self) {
         self.end_all();
         while self.cells.len() > 0 {
-            match process::reap(true) {
-                Ok(Some(ended)) => drop(self.cells.remove(ended.pid)),
-                Err(errno) if errno.raw() == libc::EINTR => {}
-                _ => break,
+            let mut drained = [0; 128];
+            while file::read(self.signals.as_fd(), &mut drained).is_ok() {}
+            match process::reap(false) {
+                Ok(Some(ended)) => {
+                    drop(self.cells.remove(ended.pid));
+                    continue;
+                }
+                Ok(None) => {}
+                Err(errno) if errno.raw() == libc::EINTR => continue,
+                Err(_no_children) => break,
+            }
+            let now = event::now();
+            for (pid, again) in self.cells.take_lasting(now) {
+                self.strike(pid, again);
+            }
+            let rest = self.cells.until_next_lasting(now).unwrap_or_default();
+            let rest = i32::try_from(rest.div_ceil(1_000_000)).unwrap_or(i32::MAX);
+            if event::is_readable(self.signals.as_fd(), rest).is_err() {
+                break;
             }
         }
         if let Some(Ok(nursery)) = self.nursery {
