@@ -169,6 +169,8 @@ pub enum How {
     FileSize,
     /// It made a system call of another architecture.
     ForeignCall,
+    /// It was killed, and processes of it may be left all the same.
+    NotGone,
 }
 
 impl How {
@@ -184,6 +186,7 @@ impl How {
             Self::CpuTime => "cpu_time",
             Self::FileSize => "file_size",
             Self::ForeignCall => "foreign_call",
+            Self::NotGone => "not_gone",
         }
     }
 }
@@ -319,6 +322,7 @@ impl From<&ArchivedHow> for How {
             ArchivedHow::CpuTime => Self::CpuTime,
             ArchivedHow::FileSize => Self::FileSize,
             ArchivedHow::ForeignCall => Self::ForeignCall,
+            ArchivedHow::NotGone => Self::NotGone,
         }
     }
 }

@@ -96,6 +96,9 @@ pub enum End {
     Killed,
     /// The launcher's process died, and the cell with it; or it hung until the cell was ended without it.
     LauncherLost,
+    /// It was killed, and wasn't gone when it could be waited for no longer: processes of it may be left. All
+    /// other ends say that none is.
+    NotGone,
 }
 
 impl End {

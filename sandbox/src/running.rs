@@ -76,7 +76,8 @@ pub struct Running {
     zygote: Arc<Zygote>,
     /// How long it may take to say that the cell is gone.
     patience: Patience,
-    /// Whether it took longer. Then the end of the first process stands for what it would have said.
+    /// Whether it took longer, or is lost. Then the end of the first process stands for what it would have
+    /// said.
     is_alone: bool,
 }
 
@@ -292,12 +293,21 @@ impl Running {
         self.patience.hurry();
     }
 
-    /// The zygote hangs: the cell ends without it, and what its groups counted isn't known.
+    /// It took too long. A zygote that says that it has killed the cell doesn't hang.
     fn give_up(&mut self) {
-        self.zygote.give_up();
+        if !self.state.is_lasting() {
+            self.zygote.give_up();
+        }
+        self.go_on_alone();
+    }
+
+    /// The cell ends without its zygote, and what its groups counted isn't known.
+    fn go_on_alone(&mut self) {
         self.process.end();
-        self.state.hear(None);
         self.report = self.process.watched().ok();
+        if self.report.is_none() && !self.process.has_ended() {
+            self.state.lose_sight();
+        }
         self.is_alone = true;
         self.patience.begin_anew(Duration::ZERO);
     }
@@ -380,8 +390,13 @@ impl Running {
                 self.patience.hurry();
             }
             if is_last {
-                self.report = None;
                 self.stdin = None;
+                if self.state.is_reaped() {
+                    self.report = None;
+                } else {
+                    // Who held the other side is gone or going, and what is left of the cell may not be.
+                    self.go_on_alone();
+                }
             }
         }
         if self.is_alone {
@@ -394,6 +409,10 @@ impl Running {
         let Some(process) = &self.report else { return };
         let has_ended = process.poll_read_ready(context).is_ready();
         if has_ended || self.patience.poll_over(context).is_ready() {
+            if !has_ended {
+                tracing::error!(pid = self.process.name(), "a cell is killed and doesn't end");
+                self.state.lose_sight();
+            }
             self.report = None;
             self.stdin = None;
         }
@@ -470,6 +489,10 @@ impl Process {
         let copy =
             copy.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EMFILE)))?;
         watch(copy, Interest::READABLE)
+    }
+
+    fn has_ended(&self) -> bool {
+        event::is_readable(self.pidfd.as_fd(), 0).unwrap_or_default()
     }
 
     /// The kernel ends a cell with its first process; at level minimal the keeper does it, when

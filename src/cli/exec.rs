@@ -135,6 +135,9 @@ pub(super) enum ExecError {
     /// The launcher died.
     #[error("the cell was lost with its launcher; try again")]
     Lost,
+    /// It was killed, and doesn't end.
+    #[error("the cell was killed and isn't gone: processes of it may be left")]
+    NotGone,
     /// The report can't be written as JSON.
     #[error("the report can't be written")]
     Report(#[from] serde_json::Error),
@@ -362,6 +365,7 @@ fn exit_code(report: &Report, profile: &Profile, json: bool) -> Result<u8, ExecE
         End::ForeignCall => limit(Limit::ForeignCall, low(SIGNAL_BASE + 31), json),
         // SIGKILL from outside of the cell.
         End::Cancelled | End::Killed => Ok(low(SIGNAL_BASE + 9)),
+        End::NotGone => Err(ExecError::NotGone),
         _ => Err(ExecError::Lost),
     }
 }

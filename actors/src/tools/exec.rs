@@ -187,7 +187,8 @@ impl ExecOutput {
             | ArchivedHow::Memory
             | ArchivedHow::CpuTime
             | ArchivedHow::FileSize
-            | ArchivedHow::ForeignCall => {}
+            | ArchivedHow::ForeignCall
+            | ArchivedHow::NotGone => {}
         }
         neuroflow_sandbox::How::from(how).code().clone_into(&mut self.ended);
     }

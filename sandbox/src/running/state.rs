@@ -19,6 +19,10 @@ pub(super) struct State {
     ended: Option<(i32, Usage)>,
     /// The zygote's last word.
     reaped: Option<(Cause, Usage)>,
+    /// The zygote has killed the cell, and waits for its end too.
+    lasting: bool,
+    /// It was waited for as long as may be, and wasn't gone.
+    lost_sight: bool,
     /// What its groups counted.
     group: GroupUsage,
     /// Refused calls by number, and how often.
@@ -33,6 +37,8 @@ impl State {
             asked: None,
             ended: None,
             reaped: None,
+            lasting: false,
+            lost_sight: false,
             group: GroupUsage::default(),
             denied: BTreeMap::new(),
             observed: None,
@@ -60,6 +66,10 @@ impl State {
                 self.group = groups;
                 true
             }
+            Some(Record::Lasting) => {
+                self.lasting = true;
+                false
+            }
             Some(Record::Seen { number, arguments }) => {
                 self.observed.get_or_insert_default().record(number, arguments);
                 false
@@ -82,7 +92,26 @@ impl State {
         self.ended.is_some()
     }
 
+    /// Whether the zygote has said that the cell is gone.
+    pub(super) fn is_reaped(&self) -> bool {
+        self.reaped.is_some()
+    }
+
+    /// Whether it's the cell that doesn't end, and not the zygote that doesn't answer.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.lasting
+    }
+
+    /// Nobody waits for the cell's end any more.
+    pub(super) fn lose_sight(&mut self) {
+        self.lost_sight = true;
+    }
+
     pub(super) fn end(&self) -> End {
+        // Whatever else is known: an end says that nothing of the cell runs any more.
+        if self.lost_sight {
+            return End::NotGone;
+        }
         match (self.asked, self.ended, self.reaped) {
             (Some(asked), ..) => asked,
             (None, Some((status, _)), _) => match crate::launcher::ending(status) {
@@ -192,6 +221,18 @@ mod tests {
         let mut state = State::new();
         assert!(state.hear(Some(reaped(Cause::WallTime))));
         assert_eq!(state.end(), End::WallTime);
+    }
+
+    #[test]
+    fn what_may_still_run_has_no_other_end() {
+        let mut state = State::new();
+        assert!(!state.hear(Some(Record::Ended { status: 0, usage: USAGE })));
+        state.ask_to_end(End::WallTime);
+        assert!(!state.is_lasting());
+        assert!(!state.hear(Some(Record::Lasting)));
+        assert!(state.is_lasting() && !state.is_reaped());
+        state.lose_sight();
+        assert_eq!(state.end(), End::NotGone);
     }
 
     #[test]

@@ -321,6 +321,7 @@ fn ended(report: &Report, start: Duration) -> Ended {
             End::CpuTime => How::CpuTime,
             End::FileSize => How::FileSize,
             End::ForeignCall => How::ForeignCall,
+            End::NotGone => How::NotGone,
             End::Cancelled | End::Killed | End::LauncherLost => How::Killed,
         },
         stdout_truncated: report.truncated.stdout,
