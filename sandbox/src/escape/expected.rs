@@ -162,6 +162,7 @@ const TABLE: &[Row] = &[
     filtered("first-memory-write", &[FIRST]),
     filtered("first-take-descriptor", &[FIRST]),
     filtered("first-compare", &[FIRST]),
+    filtered("first-slow-down", &[]),
     filtered_from(Level::Paranoid, "shared-memory", &[IPC]),
     filtered_from(Level::Paranoid, "semaphores", &[IPC]),
     filtered_from(Level::Strict, "message-queue", &[IPC]),
@@ -285,6 +286,7 @@ const TABLE: &[Row] = &[
     row("error-flood", &[Wall::OutputLimit]),
     row("huge-write", &[Wall::OutputLimit]),
     row("daemons", &[TREE]),
+    row("starve-first-process", &[TREE, Wall::WallTime]),
     row("held-pipe", &[TREE]),
     // Races.
     row("swapped-link", &[Wall::Launcher]).from(Level::Standard),

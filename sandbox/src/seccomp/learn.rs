@@ -298,8 +298,23 @@ fn condition(kind: &Kind, values: &BTreeSet<u64>) -> String {
     }
 }
 
+/// The value that a condition forbids, if it forbids one: then its tests are a bit each.
+fn unequal(tests: &[Test]) -> Option<u64> {
+    if tests.len() != 32 {
+        return None;
+    }
+    let bits = tests.iter().zip(0_u32..).map(|(test, bit)| match test {
+        Test::Masked { mask, value } if *mask == 1 << bit => Some(!value & mask),
+        _ => None,
+    });
+    bits.sum()
+}
+
 /// A condition of a rule that exists. Its tests are all of one kind.
 fn tests(argument: u8, tests: &[Test]) -> String {
+    if let Some(value) = unequal(tests) {
+        return format!("{{ argument = {argument}, op = \"ne\", value = {value:#x} }}");
+    }
     let (op, mask) = match tests.first() {
         Some(Test::Masked { mask: INT, .. }) => ("int-eq", None),
         Some(Test::Masked { mask, .. }) => ("masked-eq", Some(*mask)),
@@ -371,6 +386,7 @@ mod tests {
             ("mmap", &[0, 4096, 3]),
             ("mmap", &[0, 4096, 7]),
             ("keyctl", &[1]),
+            ("sched_setaffinity", &[7, 8, 0x7000]),
             ("clone3", &[1]),
         ];
         let mut observed = Observed::default();
@@ -399,6 +415,7 @@ mod tests {
             ("clone", &[0x1000_0011]),
             ("openat", &[0, 0, 0o101, 0o4755]),
             ("mmap", &[0, 4096, 5]),
+            ("sched_setaffinity", &[1, 8, 0x7000]),
         ] {
             assert_eq!(answer(name, args), Verdict::Notify, "{name} {args:x?}");
         }

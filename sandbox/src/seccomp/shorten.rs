@@ -146,6 +146,14 @@ enum Node {
     Branch { code: u16, k: u32, yes: usize, no: usize },
 }
 
+/// Whether bits of a word aren't all as they are in a value.
+struct Differs {
+    mask: u32,
+    value: u32,
+    yes: usize,
+    no: usize,
+}
+
 /// Parts of which no two are the same. Each stands behind all those that it goes on to.
 #[derive(Default)]
 struct Graph {
@@ -157,6 +165,9 @@ impl Graph {
     fn add(&mut self, node: Node) -> usize {
         if let Some(same) = self.needless(node) {
             return same;
+        }
+        if let Some(joined) = self.joined(node) {
+            return joined;
         }
         let fresh = self.nodes.len();
         let index = *self.known.entry(node).or_insert(fresh);
@@ -172,6 +183,7 @@ impl Graph {
             Node::Branch { yes, no, .. } if yes == no => Some(yes),
             // What is loaded isn't looked at.
             Node::Step { code: LOAD, next, .. } if self.is_fresh(next) => Some(next),
+            Node::Step { code: AND, k: u32::MAX, next } => Some(next),
             // libseccomp compares the upper half of an argument even where the mask leaves none of
             // it: nothing is always nothing.
             Node::Step { code: AND, k: 0, next } => match *self.nodes.get(next)? {
@@ -180,6 +192,40 @@ impl Graph {
             },
             _ => None,
         }
+    }
+
+    /// Where a part leads that says the same of more bits at once: libseccomp has no "differs" for a part of
+    /// an argument, so that is written as one comparison for each bit, all with the same answer.
+    fn joined(&mut self, node: Node) -> Option<usize> {
+        let Node::Step { code: LOAD, k: word, next } = node else { return None };
+        let first = self.differs(next)?;
+        let Node::Step { code: LOAD, k, next } = *self.nodes.get(first.no)? else { return None };
+        let rest = self.differs(next)?;
+        if k != word || rest.yes != first.yes || first.mask & rest.mask != 0 {
+            return None;
+        }
+        let (mask, value) = (first.mask | rest.mask, first.value | rest.value);
+        let (yes, no) = (rest.no, rest.yes);
+        let compare = self.add(Node::Branch { code: JUMP_EQUAL, k: value, yes, no });
+        let masked = self.add(Node::Step { code: AND, k: mask, next: compare });
+        Some(self.add(Node::Step { code: LOAD, k: word, next: masked }))
+    }
+
+    /// What bits of what is loaded are asked for a difference.
+    fn differs(&self, masked: usize) -> Option<Differs> {
+        let Node::Step { code: AND, k: mask, next } = *self.nodes.get(masked)? else { return None };
+        let Node::Branch { code: JUMP_EQUAL, k, yes, no } = *self.nodes.get(next)? else {
+            return None;
+        };
+        // Both ways go on without what was loaded, so that nothing is lost if it's another part of it.
+        if k & !mask != 0 || !self.is_fresh(yes) || !self.is_fresh(no) {
+            return None;
+        }
+        if mask.is_power_of_two() && matches!(self.nodes.get(yes)?, Node::Answer { .. }) {
+            // One bit that is so isn't the other way.
+            return Some(Differs { mask, value: k ^ mask, yes, no });
+        }
+        Some(Differs { mask, value: k, yes: no, no: yes })
     }
 
     /// Whether a part begins without regard to what was loaded before.

@@ -81,6 +81,13 @@ pub(super) const ENTRIES: &[Entry] = &[
         take_descriptor,
     ),
     processes("first-compare", "Compares own files with the first process's.", GUARDED, compare),
+    processes(
+        "first-slow-down",
+        "Takes processor time from the first process, which is to end the cell.",
+        FILTER,
+        slow_down,
+    )
+    .quick(),
     processes("shared-memory", "Gets shared memory of the host by its key.", UNKNOWN_KEY, shared),
     processes("semaphores", "Gets semaphores of the host by their key.", UNKNOWN_KEY, semaphores),
     processes(
@@ -247,6 +254,30 @@ fn compare(probe: &Probe) -> Trial {
     let own = process::own_pid();
     call(Call::Kcmp, [n(own), n(probe.first_process()?), n(FILES), n(0), n(0)])?;
     Ok("compared them".to_owned())
+}
+
+fn slow_down(probe: &Probe) -> Trial {
+    let [priority, class, place] = slowed(probe.first_process()?);
+    priority.or(class).or(place)?;
+    Ok("slowed it down".to_owned())
+}
+
+/// Each way to slow a process down, tried.
+pub(super) fn slowed(pid: i32) -> [Result<(), Stop>; 3] {
+    const PROCESS: i32 = 0;
+    const NICEST: i32 = 19;
+    const IDLE: i32 = 5;
+    [
+        call(Call::Setpriority, [n(PROCESS), n(pid), n(NICEST)]),
+        call(Call::SchedSetscheduler, [n(pid), n(IDLE), Argument::Bytes(&[0; 4])]),
+        to_first_processor(pid),
+    ]
+    .map(|tried| tried.map(drop))
+}
+
+/// Lets a process run there only; 0 is this one.
+pub(super) fn to_first_processor(pid: i32) -> Result<i64, Stop> {
+    call(Call::SchedSetaffinity, [n(pid), n(8), Argument::Bytes(&1_u64.to_ne_bytes())])
 }
 
 fn shared(probe: &Probe) -> Trial {

@@ -7,7 +7,10 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use super::{In, Probe, Stop, Trial, call, n};
+use super::{
+    In, Probe, Stop, Trial, call, n,
+    processes::{slowed, to_first_processor},
+};
 use crate::{
     escape::{
         Class, Limits, Sign, Wall,
@@ -95,6 +98,13 @@ pub(super) const ENTRIES: &[Entry] = &[
         .outliving(Limits::Tight),
     resources("daemons", "Leaves processes that have cut all ties.", GONE, daemons)
         .outliving(Limits::Tight),
+    resources(
+        "starve-first-process",
+        "Leaves processes that take all processor time from the first one.",
+        &[Sign::Gone(TREE), Sign::Ended(Wall::WallTime)],
+        starve,
+    )
+    .outliving(Limits::Short),
     resources("held-pipe", "Leaves a process that holds the output open.", GONE, held_pipe)
         .outliving(Limits::Tight),
 ];
@@ -304,6 +314,21 @@ fn daemons(probe: &Probe) -> Trial {
     }
     Ok("left three".to_owned())
 }
+
+fn starve(probe: &Probe) -> Trial {
+    let first = probe.first_process()?;
+    // Where it's refused, there are the others to end all the same.
+    let _refused = (slowed(first), to_first_processor(0));
+    for _ in 0..SPINNERS {
+        if probe.alone.fork().within("clone")?.is_none() {
+            spin(probe).ok();
+        }
+    }
+    Ok(format!("left {SPINNERS}"))
+}
+
+/// Fewer than a cell may have, and enough to leave nobody else any time.
+const SPINNERS: usize = 12;
 
 fn cut_ties() {
     probe::ignore_signals();

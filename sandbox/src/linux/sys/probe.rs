@@ -133,6 +133,7 @@ calls! {
     Ptrace = SYS_ptrace, "ptrace";
     Reboot = SYS_reboot, "reboot";
     RequestKey = SYS_request_key, "request_key";
+    SchedSetaffinity = SYS_sched_setaffinity, "sched_setaffinity";
     SchedSetscheduler = SYS_sched_setscheduler, "sched_setscheduler";
     Semget = SYS_semget, "semget";
     Sethostname = SYS_sethostname, "sethostname";
