@@ -121,7 +121,6 @@ async fn starve(launcher: &Launcher, profile: ProfileBuilder, slowed: &str, kind
     let zygote = own_zygote(kind);
     let done = cell.collect().await;
     let took = began.elapsed();
-    println!("{slowed}: {:?} after {took:?}", done.report.end);
     assert_eq!(processes_with(&marker), [0; 0], "an end is an end");
     assert!(took < WALL + PROMPT, "{kind}: {took:?}");
     let end = done.report.end;
