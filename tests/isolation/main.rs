@@ -24,6 +24,7 @@ mod privileges;
 mod processes;
 mod python;
 mod server;
+mod starved;
 mod streams;
 mod strict;
 mod support;
