@@ -259,14 +259,27 @@ async fn role_breached() {
     kernel.stop().await;
 }
 
+/// Runs it on a runtime with one thread for what blocks, which is there before: another one would begin with the
+/// lies that this one is told.
+fn with_one_thread_beside(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("a runtime");
+    runtime.block_on(async {
+        tokio::task::spawn_blocking(|| ()).await.expect("a thread for what blocks");
+        test.await;
+    });
+}
+
 /// A filter is compiled, and its file written, on another thread than the one that tasks run on: this one's
 /// files get no name.
-#[tokio::test]
-async fn tasks_compile_no_filter() {
+#[test]
+fn tasks_compile_no_filter() {
+    with_one_thread_beside(compile_no_filter());
+}
+
+async fn compile_no_filter() {
     let place = std::env::temp_dir().join(format!("filters-of-tasks-{}", std::process::id()));
     let launcher = Launcher::start_with_cache(&place).expect("a launcher");
-    // The thread that does it has to be there before.
-    tokio::task::spawn_blocking(|| ()).await.expect("a thread for what blocks");
     for call in ["rename", "renameat", "renameat2"] {
         lies::tell(call, None, false);
     }
@@ -282,10 +295,12 @@ async fn tasks_compile_no_filter() {
 
 /// Where tasks run nothing waits for a zygote: it starts on another thread, or, as that can't be seen in
 /// time, not on this one.
-#[tokio::test]
-async fn tasks_wait_for_no_zygote() {
-    // Where processes may be started has to be there before.
-    tokio::task::spawn_blocking(|| ()).await.expect("a thread for what blocks");
+#[test]
+fn tasks_wait_for_no_zygote() {
+    with_one_thread_beside(wait_for_no_zygote());
+}
+
+async fn wait_for_no_zygote() {
     lies::start_nothing();
     assert!(Launcher::start().is_err(), "this thread can start one");
     let profile = standard().build().expect("a profile");
