@@ -269,11 +269,13 @@ fn pair_of_listeners() -> io::Result<([TcpListener; 2], u16)> {
 const PORT_TRIES: u32 = 16;
 
 impl Drop for Scene {
+    /// The directory goes last: by it the rest is found if this process is killed meanwhile.
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.directory).ok();
+        (self.held.keyed, self.held.queue) = (None, None);
         if let Some(path) = &self.home_secret {
             fs::remove_file(path).ok();
         }
+        fs::remove_dir_all(&self.directory).ok();
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::linux::sys::{
@@ -72,18 +73,27 @@ fn remove(directory: &Path, name: &str) -> io::Result<()> {
     }
     // Opening a pipe would wait for its other end.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = File::options().read(true).custom_flags(flags).open(directory.join(OWNER))?;
-    let found = file.metadata()?;
-    if !found.is_file() || found.uid() != own || found.len() > OWNER_BYTES {
-        return Ok(());
-    }
-    file.try_lock()?;
-    let said = io::read_to_string((&file).take(OWNER_BYTES))?;
-    if let (Some(process), Ok(key)) = (process_of(name), said.parse())
-        && is_key_of(process, key)
-        && has_ended(process)
-    {
-        drop(Keyed::left(key, process));
+    match File::options().read(true).custom_flags(flags).open(directory.join(OWNER)) {
+        Ok(file) => {
+            let found = file.metadata()?;
+            if !found.is_file() || found.uid() != own || found.len() > OWNER_BYTES {
+                return Ok(());
+            }
+            file.try_lock()?;
+            let said = io::read_to_string((&file).take(OWNER_BYTES))?;
+            if let (Some(process), Ok(key)) = (process_of(name), said.parse())
+                && is_key_of(process, key)
+            {
+                if !has_ended(process) {
+                    // Another has its number now; once that has ended, this is found again.
+                    return Ok(());
+                }
+                drop(Keyed::left(key, process));
+            }
+        }
+        // Its process was killed right before it had one, or right after.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_old(&found) => {}
+        Err(error) => return Err(error),
     }
     if let Ok(name) = CString::new(name) {
         Queue::unlink(&name);
@@ -109,6 +119,14 @@ fn has_ended(process: i32) -> bool {
     process == own_pid() || !Path::new("/proc").join(process.to_string()).exists()
 }
 
+/// Whether nobody is still about to put an owner into it.
+fn is_old(directory: &fs::Metadata) -> bool {
+    let age = directory.modified().ok().and_then(|at| at.elapsed().ok());
+    age.is_some_and(|age| age > UNOWNED)
+}
+
+/// Far longer than between making a directory and its owner.
+const UNOWNED: Duration = Duration::from_mins(1);
 const OWNER: &str = "owner";
 /// A key takes eleven characters at most.
 const OWNER_BYTES: u64 = 16;
@@ -119,7 +137,7 @@ const KEYS_PER_PROCESS: i32 = 16;
 
 #[cfg(test)]
 mod tests {
-    use std::{mem::ManuallyDrop, sync::mpsc, thread, time::Duration};
+    use std::{mem::ManuallyDrop, sync::mpsc, thread};
 
     use super::*;
 
@@ -176,6 +194,20 @@ mod tests {
         sweep_in(&place.0);
         assert!(!scene.exists());
         assert!(Keyed::new(own_key()).is_ok(), "nothing has the key");
+    }
+
+    #[test]
+    fn a_scene_that_lost_its_owner_is_removed_once_nobody_can_be_making_it() {
+        let place = Place::new("unowned");
+        let scene = place.scene("");
+        fs::remove_file(scene.join(OWNER)).unwrap();
+        sweep_in(&place.0);
+        assert!(scene.exists(), "somebody may be about to furnish it");
+        let long_ago =
+            File::open(&scene).unwrap().metadata().unwrap().modified().unwrap() - 2 * UNOWNED;
+        File::open(&scene).unwrap().set_modified(long_ago).unwrap();
+        sweep_in(&place.0);
+        assert!(!scene.exists());
     }
 
     #[test]
