@@ -1,4 +1,6 @@
 //! Every bound of the servers, with its reason.
+//!
+//! Long, because who weighs one bound weighs it against the others: they stand in one place.
 
 use std::time::Duration;
 
