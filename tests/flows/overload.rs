@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use neuroflow::actors::FreshToken;
 use neuroflow::actors::limits::{LIVE_BYTES, LIVE_TASKS};
-use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, Node};
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, Node, NodeBuilder};
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -75,15 +75,20 @@ async fn tasks_past_the_limit_are_refused_with_a_time_to_retry() {
     node.stop().await;
 }
 
+/// A node whose agent waits, and that may be asked by these alone.
+fn known_to(files: &Files, callers: [&FreshToken; 2], let_go: &Arc<Notify>) -> NodeBuilder {
+    let tokens = files.write("tokens", &callers.map(FreshToken::line).join("\n"));
+    let policy = files.write("policy", "permit(principal, action, resource);");
+    let node = Node::builder().agent(waiting(let_go)).access(config(&tokens, &policy));
+    node.gateway(loopback())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_as_many_tasks_as_are_free_begins_no_more_and_others_do() {
     let let_go = Arc::new(Notify::new());
     let files = Files::fresh();
-    let (greedy, modest) = (token("greedy", &[]), token("modest", &[]));
-    let tokens = files.write("tokens", &format!("{}\n{}", greedy.line(), modest.line()));
-    let policy = files.write("policy", "permit(principal, action, resource);");
-    let node = Node::builder().agent(waiting(&let_go)).access(config(&tokens, &policy));
-    let (node, to) = start(node.gateway(loopback())).await;
+    let [greedy, modest] = ["greedy", "modest"].map(|name| token(name, &[]));
+    let (node, to) = start(known_to(&files, [&greedy, &modest], &let_go)).await;
     let before = actors(&node);
     let mut connection = Connection::open(to).await;
     let begin = begin_and_return();
@@ -121,11 +126,8 @@ const PER_TASK: usize = 7;
 async fn who_holds_as_many_bytes_as_are_free_adds_no_more_and_others_do() {
     let let_go = Arc::new(Notify::new());
     let files = Files::fresh();
-    let (greedy, modest) = (token("greedy", &[]), token("modest", &[]));
-    let tokens = files.write("tokens", &format!("{}\n{}", greedy.line(), modest.line()));
-    let policy = files.write("policy", "permit(principal, action, resource);");
-    let node = Node::builder().agent(waiting(&let_go)).access(config(&tokens, &policy));
-    let (node, to) = start(node.gateway(loopback())).await;
+    let [greedy, modest] = ["greedy", "modest"].map(|name| token(name, &[]));
+    let (node, to) = start(known_to(&files, [&greedy, &modest], &let_go)).await;
     let mut connection = Connection::open(to).await;
     let mut call = async |who: &FreshToken, body: &[u8]| {
         let bearer = format!("Bearer {}", who.secret());
