@@ -362,7 +362,7 @@ async fn serve(
     supervisor.start(spec).await?;
     let rights = ASK.union(READ).union(CANCEL);
     let address = address.attenuate(Restriction::new().rights(rights))?;
-    Ok(GatewayAgent { profile, address })
+    Ok(GatewayAgent::new(profile, address))
 }
 
 /// Starts the links and offers the agents over them: others may ask them, and follow and cancel the tasks that

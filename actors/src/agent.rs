@@ -6,7 +6,6 @@
 mod define;
 mod effect;
 mod event;
-mod held;
 pub(crate) mod history;
 mod live;
 mod order;

@@ -25,11 +25,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Tracer};
+use neuroflow_kernel::{Address, ChildSpec, Clock, Message, NameError, Parcel, Tracer};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::agent::{AgentCommand, AgentProfile};
+use crate::agent::{AgentCommand, AgentProfile, TaskEvent};
 use crate::audit::Audit;
-use crate::limits::BLOCKING_WAIT;
+use crate::limits::{AGENT_ANSWER, BLOCKING_WAIT, TASK_READS};
 
 #[cfg(feature = "mcp")]
 pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure};
@@ -48,15 +49,37 @@ pub use signature::{CardKey, CardKeyError};
 /// use neuroflow_actors::{AgentCommand, AgentProfile, GatewayAgent};
 /// use neuroflow_kernel::Address;
 /// fn served(address: Address<AgentCommand>) -> GatewayAgent {
-///     GatewayAgent { profile: AgentProfile::new("echo", "Says what it hears."), address }
+///     GatewayAgent::new(AgentProfile::new("echo", "Says what it hears."), address)
 /// }
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GatewayAgent {
     /// The content of its card.
     pub profile: AgentProfile,
     /// A capability with the rights to ask, read and cancel.
     pub address: Address<AgentCommand>,
+    /// Places of those who read its tasks.
+    reads: Arc<Semaphore>,
+}
+
+impl GatewayAgent {
+    /// The agent behind a capability to ask, read and cancel, with the content of its card.
+    pub fn new(profile: AgentProfile, address: Address<AgentCommand>) -> Self {
+        Self { profile, address, reads: Arc::new(Semaphore::new(TASK_READS)) }
+    }
+
+    /// A place to read its tasks from, once it's this one's turn; none if that doesn't come in time. It's held from the
+    /// question until what came of it is counted, or what many ask for at once is in memory uncounted.
+    pub(crate) async fn reads(&self, clock: &Clock) -> Option<SemaphorePermit<'_>> {
+        let turn = self.reads.acquire();
+        clock.before(clock.now() + AGENT_ANSWER, turn).await.ok()?.ok()
+    }
+}
+
+/// Bytes of events.
+pub(crate) fn bytes<'a>(events: impl IntoIterator<Item = &'a Parcel<TaskEvent>>) -> usize {
+    events.into_iter().map(|event| event.as_raw().as_bytes().len()).sum()
 }
 
 /// What a gateway is started with.

@@ -8,6 +8,7 @@ mod audit;
 mod builtin;
 mod exchange;
 mod gateway;
+mod held;
 #[cfg(feature = "mcp")]
 mod mcp;
 

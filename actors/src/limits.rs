@@ -327,6 +327,18 @@ pub const LIST_PAGE_LONGEST: usize = 100;
 /// aren't in memory at once. One task fits, however large.
 pub const LIST_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes of tasks' events in the answers of a gateway that aren't sent yet: eight whole tasks. Past it who asks for
+/// another is refused as overloaded; a caller who is known gets one while its own hold less than is free. Written as
+/// JSON they may be six times as long, if they are all control characters.
+pub const UNSENT_BYTES: usize = 256 * 1024 * 1024;
+
+/// Bytes that don't count: as many as an answer's socket buffers anyhow.
+pub const UNSENT_SMALL: usize = 16 * 1024;
+
+/// Reads of one agent's tasks by a gateway that may be under way at once, each with a whole task in it or a page of
+/// them. The others wait for their turn: a read takes a fraction of a millisecond.
+pub const TASK_READS: usize = 16;
+
 /// Time after which a stream without an event says that it lives: below the time-outs of usual
 /// proxies.
 pub const STREAM_KEEP_ALIVE: Duration = Duration::from_secs(15);

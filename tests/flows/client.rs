@@ -70,7 +70,8 @@ impl Connection {
         .await
     }
 
-    async fn receive_head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
+    /// The head of the next answer, whose body is left where it is.
+    pub(crate) async fn receive_head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
         let end = self.find(b"\r\n\r\n").await?;
         let head = String::from_utf8_lossy(&self.received[..end]).into_owned();
         self.received.drain(..end + 4);
@@ -78,7 +79,7 @@ impl Connection {
     }
 
     /// The next chunk of a body; none after the last.
-    async fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+    pub(crate) async fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let end = self.find(b"\r\n").await?;
         let size = String::from_utf8_lossy(&self.received[..end]).into_owned();
         let size = usize::from_str_radix(&size, 16).expect("a chunk has a size");

@@ -64,4 +64,5 @@ mod telemetry;
 mod token_issuer;
 mod tools;
 mod turns;
+mod unsent;
 mod visible;

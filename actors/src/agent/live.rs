@@ -5,13 +5,13 @@ use std::collections::HashMap;
 
 use neuroflow_kernel::{Header, Moment, Parcel, Reply, ReplySink, SinkError};
 
-use super::held::{Held, Holdings};
 use super::history::failure;
 use super::reach::Reach;
 use super::record::{Record, RecordError};
 use super::reply::INVALID_RESPONSE;
 use super::resume::{NODE, Replay};
 use super::{CancelError, Change, Incoming, TaskEvent, TaskEvents, TaskState, Turn};
+use crate::held::{Held, Holdings};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
 
 /// Who makes an event.
@@ -398,7 +398,7 @@ pub(super) fn effect(key: String, json: String) -> Result<Entry, neuroflow_kerne
 mod tests {
     use super::*;
     use crate::agent::{Artifact, Ask};
-    use crate::limits::TASK_EVENTS;
+    use crate::limits::{LIVE_BYTES, TASK_EVENTS};
 
     fn record() -> Record {
         Record::new("t".into(), "c".into(), Some("ann".into()))
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_task_counts_for_what_it_holds_until_it_is_gone() {
-        let holdings = Holdings::default();
+        let holdings = Holdings::within(LIVE_BYTES);
         let mut live = Live::new(record(), &holdings);
         assert_eq!(holdings.bytes(), 0);
         let ask = Ask::new(Turn::user("x".repeat(10_000)));
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn an_unread_message_is_no_second_copy() {
-        let mut live = Live::new(record(), &Holdings::default());
+        let mut live = Live::new(record(), &Holdings::within(LIVE_BYTES));
         let said = say(&mut live, "hello").expect("a message");
         assert!(!live.answer(said));
         let kept = live.record.events()[0].as_raw().as_bytes();
@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_message_that_a_task_has_no_room_for_is_none() {
-        let mut live = Live::new(record(), &Holdings::default());
+        let mut live = Live::new(record(), &Holdings::within(LIVE_BYTES));
         for _ in 0..TASK_EVENTS {
             assert!(say(&mut live, "hello").is_some());
         }

@@ -19,7 +19,6 @@ use neuroflow_kernel::{
     Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Request, Spawn, StreamError,
 };
 
-use super::held::Holdings;
 use super::history::{History, failure, refuse};
 use super::live::{Live, Origin, Run, effect};
 use super::reach::{Reach, bounded};
@@ -30,8 +29,9 @@ use super::{
     TaskState, read,
 };
 use crate::access::{Access, CallerGrant};
+use crate::held::Holdings;
 use crate::journal::{AppendError, Journal, ReadError, TaskHead};
-use crate::limits::{LIVE_TASKS, REMAINS_TIME};
+use crate::limits::{LIVE_BYTES, LIVE_TASKS, REMAINS_TIME};
 use crate::tools::ToolsCommand;
 use clients::answered;
 use courier::Courier;
@@ -100,7 +100,7 @@ impl AgentServer {
             here: VecDeque::new(),
             gone: 0,
             live: HashMap::new(),
-            holdings: Holdings::default(),
+            holdings: Holdings::within(LIVE_BYTES),
             orders: Arc::default(),
             deferred: VecDeque::new(),
             left: Left::default(),

@@ -7,6 +7,7 @@ mod body;
 mod connection;
 mod grants;
 mod host;
+mod outgoing;
 mod paced;
 mod refusal;
 mod request_id;
@@ -15,6 +16,7 @@ mod tenure;
 mod tls;
 mod unlisted;
 mod unread;
+mod unsent;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub(crate) use tenure::{CREDENTIAL_ENDED, Lost, Tenure};
 pub(super) use tls::Tls;
 pub use tls::{TlsError, TlsFiles};
 use unlisted::Unlisted;
+pub(crate) use unsent::Unsent;
 
 /// What the door of a gateway is made of.
 ///
@@ -79,6 +82,7 @@ pub(super) struct Door {
     hosts: Hosts,
     grants: Arc<Grants>,
     unlisted: Unlisted,
+    answers: unsent::Answers,
     clock: Clock,
 }
 
@@ -99,7 +103,8 @@ impl Door {
     pub(super) fn new(config: DoorConfig, hosts: Hosts, clock: Clock) -> Arc<Self> {
         let meter = meter(config.access.as_ref());
         let grants = Arc::new(Grants::new(meter, config.audit.clone()));
-        Arc::new(Self { config, hosts, grants, unlisted: Unlisted::default(), clock })
+        let (unlisted, answers) = (Unlisted::default(), unsent::Answers::default());
+        Arc::new(Self { config, hosts, grants, unlisted, answers, clock })
     }
 
     /// How clients can prove who they are, for the cards.
@@ -144,8 +149,10 @@ impl Door {
             None => None,
         };
         let access = self.config.access.clone();
-        let admitted =
-            Admitted::new(identified, access, rules, Arc::clone(&self.grants), id.clone());
+        let known = &identified.principal;
+        let caller = Some(known.id()).filter(|_| known.kind() != PrincipalKind::Anonymous);
+        let answer = (id.clone(), self.answers.of(caller));
+        let admitted = Admitted::new(identified, access, rules, Arc::clone(&self.grants), answer);
         Ok(Entry { admitted, origin, place })
     }
 
@@ -278,11 +285,12 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
                 request_id = id.as_str(), principal = admitted.principal().id(),
                 method = %head.method, path = head.uri.path(), "request"
             );
+            let unsent = admitted.unsent().clone();
             head.extensions.insert(admitted);
             head.extensions.insert(id.clone());
             let body = body::bounded(body, &door.clock);
             let response = next.run(Request::from_parts(head, body)).await;
-            let mut response = response.map(|body| stalled::watched(body::holding(body, place)));
+            let mut response = response.map(|body| outgoing::holding(body, place, unsent));
             host::allow(&mut response, origin);
             response
         }

@@ -55,6 +55,8 @@ enum ChatError {
     AuthRequired,
     #[error("the task didn't end in time, and was cancelled")]
     TimedOut,
+    #[error("answers that aren't read leave no room for this one; the task was cancelled")]
+    NoRoom,
     #[error(transparent)]
     Gateway(#[from] A2aError),
 }
@@ -70,9 +72,10 @@ impl ChatError {
         match self {
             Self::Json { .. } | Self::Invalid { .. } => StatusCode::BAD_REQUEST,
             Self::UnknownModel { .. } => StatusCode::NOT_FOUND,
-            Self::Ended { .. } | Self::TimedOut | Self::Gateway(A2aError::Unheard) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::Ended { .. }
+            | Self::TimedOut
+            | Self::NoRoom
+            | Self::Gateway(A2aError::Unheard) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::AuthRequired => StatusCode::FORBIDDEN,
             Self::Gateway(error) => {
                 StatusCode::from_u16(error.rest_status()).unwrap_or(StatusCode::BAD_REQUEST)
@@ -88,6 +91,7 @@ impl ChatError {
             Self::Ended { code, .. } => code,
             Self::AuthRequired => "authorization_required",
             Self::TimedOut => "task_timed_out",
+            Self::NoRoom => "no_room",
             Self::Gateway(A2aError::BodyTooLarge { .. }) => "body_too_large",
             Self::Gateway(A2aError::Busy) => "busy",
             Self::Gateway(A2aError::Unheard) => "outcome_unknown",
@@ -101,7 +105,7 @@ impl ChatError {
         match self {
             Self::Json { .. } => -32700,
             Self::Invalid { .. } | Self::UnknownModel { .. } => -32602,
-            Self::Ended { .. } | Self::AuthRequired | Self::TimedOut => -32603,
+            Self::Ended { .. } | Self::AuthRequired | Self::TimedOut | Self::NoRoom => -32603,
             Self::Gateway(error) => error.code(),
         }
     }
@@ -281,7 +285,14 @@ impl Work {
     }
 
     async fn whole(mut self) -> Result<Value, ChatError> {
-        while let Step::Said(_) = self.step().await? {}
+        let mut held = 0;
+        while let Step::Said(_) = self.step().await? {
+            let bytes = self.reading.bytes();
+            if !self.following.unsent.grow(bytes - held) {
+                return Err(ChatError::NoRoom);
+            }
+            held = bytes;
+        }
         Ok(self.reading.completion(&self.head))
     }
 
@@ -332,7 +343,8 @@ impl Work {
     }
 
     /// The completion as server-sent events.
-    fn stream(self, wants_usage: bool) -> Body {
+    fn stream(mut self, wants_usage: bool) -> Body {
+        self.reading.forget();
         let ready = VecDeque::from([event(&first_chunk(&self.head))]);
         let begun = (self, ready, false);
         let events = stream::unfold(begun, move |(mut work, mut ready, mut over)| async move {

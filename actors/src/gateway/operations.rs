@@ -11,11 +11,12 @@ mod tasks;
 use std::sync::{Arc, OnceLock};
 
 use neuroflow_kernel::{Address, CallError, Clock, Header, Parcel, Refusal, ReplyStream, Rights};
+use tokio::sync::SemaphorePermit;
 
-use super::convert;
 use super::door::{Admitted, Denial, Entrance};
 use super::error::A2aError;
 use super::http::{Served, Shared};
+use super::{bytes, convert};
 use crate::access::{Action, Target};
 use crate::agent::{
     AgentCommand, ArchivedAskRefusal, AskRefusal, TaskEvent, TaskEvents, TaskState,
@@ -219,9 +220,26 @@ impl<'a> Visit<'a> {
 
     async fn read(&self, served: &Served, task: &str) -> Result<TaskEvents, A2aError> {
         let caller = self.owner();
+        let _place = self.reads(served).await?;
         let command = |reply| AgentCommand::Read { task: task.to_owned(), caller, reply };
         let events = self.address(served).call(self.soon(), command).await.map_err(unanswered)?;
-        events.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })
+        let events = events.ok_or_else(|| A2aError::TaskNotFound { task: task.to_owned() })?;
+        self.hold(&events)?;
+        Ok(events)
+    }
+
+    /// This one's turn to read tasks of the agent.
+    async fn reads<'s>(&self, served: &'s Served) -> Result<SemaphorePermit<'s>, A2aError> {
+        served.agent.reads(self.clock()).await.ok_or(A2aError::Busy)
+    }
+
+    /// Has the answer hold these events, if there is room for them.
+    fn hold<'e>(
+        &self,
+        events: impl IntoIterator<Item = &'e Parcel<TaskEvent>>,
+    ) -> Result<(), A2aError> {
+        let has_room = self.admitted.unsent().grow(bytes(events));
+        if has_room { Ok(()) } else { Err(A2aError::Busy) }
     }
 }
 

@@ -6,6 +6,7 @@ use neuroflow_kernel::{Rights, TraceContext};
 
 use super::grants::{Entrance, Grants};
 use super::request_id::RequestId;
+use super::unsent::Unsent;
 use crate::access::{
     Access, Action, Identified, Principal, PrincipalKind, Proof, Rules, Standing, Target,
 };
@@ -22,6 +23,7 @@ pub(crate) struct Admitted {
     rules: Option<(Arc<dyn Rules>, u64)>,
     grants: Arc<Grants>,
     request: RequestId,
+    unsent: Unsent,
     /// Of which trace what is decided about it is part.
     trace: TraceContext,
 }
@@ -41,12 +43,12 @@ impl Admitted {
         access: Option<Access>,
         rules: Option<(Arc<dyn Rules>, u64)>,
         grants: Arc<Grants>,
-        request: RequestId,
+        (request, unsent): (RequestId, Unsent),
     ) -> Self {
         let Identified { principal, proof } = identified;
         let proof = access.filter(Access::authenticates).map(|access| (access, proof));
         let trace = TraceContext::default();
-        Self { principal, proof, rules, grants, request, trace }
+        Self { principal, proof, rules, grants, request, unsent, trace }
     }
 
     /// Part of this trace, by which its decisions are found together with what comes of it.
@@ -78,6 +80,11 @@ impl Admitted {
     pub(crate) fn caller(&self) -> Option<String> {
         let is_known = self.principal.kind() != PrincipalKind::Anonymous;
         is_known.then(|| self.principal.id().to_owned())
+    }
+
+    /// What its answer holds.
+    pub(crate) fn unsent(&self) -> &Unsent {
+        &self.unsent
     }
 
     /// The id of the request.

@@ -1,5 +1,4 @@
-//! Bodies on their way through the door: those of requests have an end, those of answers hold their
-//! request's place until they have come to theirs.
+//! Bodies of requests on their way through the door: they have an end.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,7 +9,6 @@ use http_body_util::Limited;
 use hyper::body::{Frame, SizeHint};
 use neuroflow_kernel::Clock;
 
-use crate::access::Place;
 use crate::limits::{BODY_BYTES, BODY_DEADLINE, BODY_SLACK, BODY_SLACK_BYTES};
 
 /// A request's body that ends in an error once it's too long or too slow. Those who read it have
@@ -55,39 +53,6 @@ impl HttpBody for Timed {
             return Poll::Ready(frame);
         }
         self.late.as_mut().poll(cx).map(|()| Some(Err(axum::Error::new(Late))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// An answer's body that keeps a place until it's through or given up.
-pub(super) fn holding(body: Body, place: Option<Place>) -> Body {
-    match place {
-        Some(place) => Body::new(Holding { body, _place: place }),
-        None => body,
-    }
-}
-
-struct Holding {
-    body: Body,
-    _place: Place,
-}
-
-impl HttpBody for Holding {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,13 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::{Frame, SizeHint};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use neuroflow_kernel::Clock;
 
-use crate::limits::{STREAM_PIECE_BYTES, WRITE_STALL};
+use crate::limits::WRITE_STALL;
 
 tokio::task_local! {
     /// How many pieces the answer of this task's stream has given out and not been asked again after; none while
@@ -26,21 +24,23 @@ tokio::task_local! {
 
 /// Counts upwards with each piece; the lowest bit says whether one is out.
 #[derive(Debug, Default)]
-struct Given(AtomicU64);
+pub(super) struct Given(AtomicU64);
 
 impl Given {
-    fn gives(&self) {
+    /// A piece is out, or will be.
+    pub(super) fn gives(&self) {
         // One task does all of this.
         let count = self.0.load(Ordering::Relaxed) | 1;
         self.0.store(count.wrapping_add(2), Ordering::Relaxed);
     }
 
-    fn is_asked(&self) {
+    /// It was asked for more, and there is nothing yet.
+    pub(super) fn is_asked(&self) {
         self.0.store(self.0.load(Ordering::Relaxed) & !1, Ordering::Relaxed);
     }
 
     /// Which piece is out.
-    fn out(&self) -> Option<u64> {
+    pub(super) fn out(&self) -> Option<u64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|count| count & 1 == 1)
     }
 }
@@ -92,97 +92,16 @@ impl<F: Future<Output = ()>> Future for Watched<F> {
     }
 }
 
-/// The answer's body, watched if its stream is: given out in pieces of
-/// [`STREAM_PIECE_BYTES`], so that who reads slowly is seen to read.
-pub(super) fn watched(body: Body) -> Body {
-    if body.is_end_stream() {
-        return body;
-    }
-    match GIVEN.try_with(Arc::clone) {
-        Ok(given) => {
-            given.gives();
-            Body::new(Pieces { body, given, rest: Bytes::new() })
-        }
-        Err(_other_version) => body,
-    }
-}
-
-struct Pieces {
-    body: Body,
-    given: Arc<Given>,
-    /// Of the last piece.
-    rest: Bytes,
-}
-
-impl HttpBody for Pieces {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.rest.is_empty() {
-            match Pin::new(&mut self.body).poll_frame(cx) {
-                Poll::Pending => {
-                    self.given.is_asked();
-                    return Poll::Pending;
-                }
-                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => self.rest = data,
-                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
-                },
-                over @ Poll::Ready(_) => return over,
-            }
-        }
-        let piece = self.rest.len().min(STREAM_PIECE_BYTES);
-        let piece = self.rest.split_to(piece);
-        self.given.gives();
-        Poll::Ready(Some(Ok(Frame::data(piece))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
-        let mut whole = SizeHint::new();
-        whole.set_lower(hint.lower().saturating_add(rest));
-        if let Some(upper) = hint.upper() {
-            whole.set_upper(upper.saturating_add(rest));
-        }
-        whole
-    }
+/// What counts the pieces of this task's answer; none where its connection is its stream.
+pub(super) fn given() -> Option<Arc<Given>> {
+    GIVEN.try_with(Arc::clone).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::{BodyExt, Full};
     use neuroflow_kernel::ManualClock;
     use std::task::Waker;
-
-    #[tokio::test]
-    async fn a_body_comes_in_pieces_and_says_how_much_is_left() {
-        let whole: Vec<u8> = (0..100_000_u32).map(|at| at.to_le_bytes()[0]).collect();
-        let given = Arc::<Given>::default();
-        let body = GIVEN.sync_scope(Arc::clone(&given), || {
-            watched(Body::new(Full::new(Bytes::from(whole.clone()))))
-        });
-        assert!(given.out().is_some(), "it has something to give");
-        let (mut body, mut read) = (body, Vec::new());
-        while let Some(frame) = body.frame().await {
-            let piece = frame.unwrap().into_data().unwrap();
-            assert!(piece.len() <= STREAM_PIECE_BYTES);
-            read.extend_from_slice(&piece);
-            assert_eq!(body.size_hint().exact(), Some((whole.len() - read.len()) as u64));
-            assert_eq!(body.is_end_stream(), read.len() == whole.len());
-        }
-        assert_eq!(read, whole);
-        let outside = watched(Body::from("as it is"));
-        assert_eq!(outside.size_hint().exact(), Some(8));
-    }
 
     #[test]
     fn who_takes_nothing_loses_the_stream_and_who_takes_a_little_or_waits_does_not() {

@@ -22,6 +22,10 @@ pub(super) struct Head {
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     text: String,
+    /// Whether there was any, which may be told already.
+    has_text: bool,
+    /// Whether what is told isn't needed any more.
+    forgets: bool,
     tool_calls: Vec<Value>,
     usage: Option<Value>,
     /// JSON that isn't an answer by itself, the first of it.
@@ -36,6 +40,16 @@ pub(super) enum Delta {
 }
 
 impl Reading {
+    /// From now on texts are only told, and not kept for the whole completion.
+    pub(super) fn forget(&mut self) {
+        self.forgets = true;
+    }
+
+    /// Bytes of the text that is kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// Takes an artifact, or a piece of one; gives what is new.
     pub(super) fn take(&mut self, artifact: &Archived<Artifact>) -> Vec<Delta> {
         let mut deltas = Vec::new();
@@ -60,7 +74,10 @@ impl Reading {
 
     fn text(&mut self, text: &str, deltas: &mut Vec<Delta>) {
         if !text.is_empty() {
-            self.text.push_str(text);
+            self.has_text = true;
+            if !self.forgets {
+                self.text.push_str(text);
+            }
             deltas.push(Delta::Text(text.to_owned()));
         }
     }
@@ -97,7 +114,7 @@ impl Reading {
     /// Nothing more comes.
     pub(super) fn finish(&mut self) -> Vec<Delta> {
         let mut deltas = Vec::new();
-        if self.text.is_empty()
+        if !self.has_text
             && self.tool_calls.is_empty()
             && let Some(data) = self.data.take()
         {

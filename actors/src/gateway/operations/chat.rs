@@ -33,6 +33,7 @@ impl Visit<'_> {
         let following = Following {
             // The gateway's own: it ends what its client has left, whoever that is.
             agent: served.agent.address.clone(),
+            unsent: self.admitted.unsent().clone(),
             header: self.header.clone(),
             clock: self.clock().clone(),
             caller: self.caller(),

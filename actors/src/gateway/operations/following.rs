@@ -8,6 +8,8 @@ use neuroflow_kernel::{Address, Clock, Header, Parcel, ReplyStream};
 use super::standing::Allowed;
 use super::unanswered;
 use crate::agent::{AgentCommand, TaskEvent, TaskState, follow};
+use crate::gateway::bytes;
+use crate::gateway::door::Unsent;
 use crate::gateway::error::A2aError;
 use crate::gateway::task_view::{TaskView, invalid_reply, state_after, update};
 use crate::limits::AGENT_ANSWER;
@@ -15,6 +17,8 @@ use crate::limits::AGENT_ANSWER;
 /// The events of a task after one of them. Who was cut off follows anew from where it was.
 pub(in crate::gateway) struct Following {
     pub(in crate::gateway) agent: Address<AgentCommand>,
+    /// What the answer holds in which they are told.
+    pub(in crate::gateway) unsent: Unsent,
     pub(super) header: Header,
     pub(super) clock: Clock,
     pub(in crate::gateway) caller: Option<String>,
@@ -69,6 +73,9 @@ impl Following {
         let followed = follow(&self.agent, header, &self.task, caller, last).await;
         let missing = || A2aError::TaskNotFound { task: self.task.clone() };
         let (so_far, to_come) = followed.map_err(unanswered)?.ok_or_else(missing)?;
+        if !self.unsent.grow(bytes(&so_far)) {
+            return Err(A2aError::Busy);
+        }
         self.ready = so_far.into();
         self.to_come = Some(to_come);
         Ok(())
@@ -171,6 +178,10 @@ async fn advance(
 ) -> Result<Option<Update>, A2aError> {
     if let Some(first) = first.take() {
         return Ok(Some(first));
+    }
+    if following.ready.is_empty() {
+        // Who asks for more has room for it: what was there is on its way.
+        following.unsent.sent();
     }
     while !*over {
         let event = match following.next().await {

@@ -38,6 +38,8 @@ impl Visit<'_> {
         let mut taken = self.take(served, request, self.header.clone().until(deadline)).await?;
         while !taken.immediately && !is_settled(taken.view.state()) {
             match self.clock().before(deadline, taken.following.next()).await {
+                // What there is no room for is there when the client asks for the task.
+                Ok(Ok(Some(event))) if self.hold([&event]).is_err() => break,
                 Ok(Ok(Some(event))) => {
                     invalid_reply(event.get()).map_or(Ok(()), Err)?;
                     taken.view.fold(&event);
@@ -119,7 +121,9 @@ impl Visit<'_> {
         } else {
             // The task as the message has left it: with the one event that goes with it, that the
             // agent is at work again. What has come of it since then comes after that.
-            let mut so_far = self.read(served, &first.get().task).await?;
+            let read = self.read(served, &first.get().task).await;
+            // It's taken, and isn't to be sent again.
+            let mut so_far = read.map_err(|_error| A2aError::Unheard)?;
             let after =
                 so_far.iter().position(|event| event.get().generation.to_native() > own + 1);
             let later = so_far.split_off(after.unwrap_or(so_far.len()));
@@ -127,6 +131,7 @@ impl Visit<'_> {
         };
         let following = Following {
             agent: address.clone(),
+            unsent: self.admitted.unsent().clone(),
             header: self.header.clone(),
             clock: self.clock().clone(),
             caller: self.caller(),

@@ -32,7 +32,10 @@ impl Visit<'_> {
         let history = history_length("historyLength", request.history_length)?;
         let query = self.query(served, &request)?;
         let command = |reply| AgentCommand::List { query: query.clone(), reply };
+        let place = self.reads(served).await?;
         let page = self.address(served).call(self.soon(), command).await.map_err(unanswered)?;
+        self.hold(page.tasks.iter().flatten())?;
+        drop(place);
         let artifacts = request.include_artifacts.unwrap_or_default();
         Ok(self.page(served, &query, &page, history, artifacts))
     }
@@ -105,9 +108,12 @@ impl Visit<'_> {
         }
         let task = required("id", &request.id)?;
         let address = &self.address(served);
+        let place = self.reads(served).await?;
         let followed = follow(address, self.soon(), task, self.owner().as_deref(), None).await;
         let missing = || A2aError::TaskNotFound { task: task.to_owned() };
         let (so_far, to_come) = followed.map_err(unanswered)?.ok_or_else(missing)?;
+        self.hold(&so_far)?;
+        drop(place);
         let view = TaskView::of(&so_far);
         let (state, known) = (view.state(), view.generation());
         let last = self.last_event.unwrap_or(known);
@@ -121,6 +127,7 @@ impl Visit<'_> {
         }
         let following = Following {
             agent: address.clone(),
+            unsent: self.admitted.unsent().clone(),
             header: self.header.clone(),
             clock: self.clock().clone(),
             caller: self.owner(),

@@ -1,15 +1,16 @@
 //! What a tool stands for: an agent, or programs in cells. Both are tasks; they differ in who may, in
 //! their arguments, and in what their result looks like.
 
-use neuroflow_kernel::{Address, Rights};
+use neuroflow_kernel::{Address, Clock, Rights};
 use rmcp::ErrorData;
 use rmcp::model::{CallToolResult, JsonObject};
+use tokio::sync::SemaphorePermit;
 
 use super::McpExec;
 use super::agents::Message;
 use super::outcome::Outcome;
 use super::programs;
-use super::visit::{Stay, Visit};
+use super::visit::{self, Stay, Visit};
 use crate::agent::{AgentCommand, Ask};
 use crate::gateway::GatewayAgent;
 use crate::tools::ExecTool;
@@ -49,6 +50,18 @@ impl<'a> Callee<'a> {
             // Nor is it among the tools that such a caller is shown.
             Self::Program(exec) if !visit.may_exec(exec) => Err(missing()),
             Self::Program(exec) => Ok(exec.programs.clone()),
+        }
+    }
+
+    /// This one's turn to read its tasks.
+    pub(super) async fn reads(
+        self,
+        clock: &Clock,
+    ) -> Result<Option<SemaphorePermit<'a>>, ErrorData> {
+        match self {
+            Self::Agent(agent) => agent.reads(clock).await.map(Some).ok_or_else(visit::busy),
+            // Their tasks are small: what a program writes is cut.
+            Self::Program(_) => Ok(None),
         }
     }
 

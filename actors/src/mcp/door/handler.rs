@@ -19,6 +19,7 @@ use super::outcome::Outcome;
 use super::visit::{self, Visit};
 use super::{McpDoor, agents, programs, task};
 use crate::agent::{ASK, AgentCommand, CANCEL, CancelError, READ, TaskEvent, follow};
+use crate::gateway::bytes;
 use crate::limits::{AGENT_ANSWER, MCP_STILL_AT_IT};
 use crate::tools::ExecTool;
 
@@ -112,19 +113,16 @@ impl McpHandler {
                     span.fail("cancelled");
                     return Ok(CallToolResult::error(vec![ContentBlock::text("cancelled")]).into());
                 }
-                mut lost = callee.lost(&mut stay) => {
+                lost = callee.lost(&mut stay) => {
                     span.fail("lost");
-                    match callee {
-                        // The task goes on: its caller comes again with another credential.
-                        Callee::Agent(_) => lost.data = task::named(name, &outcome),
-                        Callee::Program(_) => {
-                            self.withdraw(callee, outcome, events, who).await?;
-                        }
-                    }
-                    return Err(lost);
+                    return Err(self.leave(callee, outcome, events, who, lost).await);
                 }
                 event = events.next() => match event {
                     Some(Ok(event)) => {
+                        if let Err(busy) = visit.hold(bytes([&event])) {
+                            span.fail("busy");
+                            return Err(self.leave(callee, outcome, events, who, busy).await);
+                        }
                         if let Some(said) = outcome.fold(&event) {
                             match callee {
                                 Callee::Agent(_) => progress.step(said).await,
@@ -139,7 +137,7 @@ impl McpHandler {
                     }
                     Some(Err(StreamError::Lagged)) => {
                         let header = header.clone();
-                        let seen = self.follow(callee, header, &outcome.task, who.as_deref()).await?;
+                        let seen = self.follow(callee, header, &outcome.task, &visit).await?;
                         (outcome, events) = seen;
                     }
                     Some(Err(error)) => return Err(agents::broken(error)),
@@ -166,13 +164,37 @@ impl McpHandler {
         callee: Callee<'_>,
         header: Header,
         id: &str,
-        caller: Option<&str>,
+        visit: &Visit,
     ) -> Result<(Outcome, ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>), ErrorData> {
         let header = header.within(&self.door.clock, AGENT_ANSWER);
-        let followed = follow(callee.address(), header, id, caller, None).await;
+        let caller = visit.caller();
+        let _place = callee.reads(&self.door.clock).await?;
+        let followed = follow(callee.address(), header, id, caller.as_deref(), None).await;
         let followed = followed.map_err(|error| agents::unavailable(error.code()))?;
         let (so_far, to_come) = followed.ok_or_else(task::unknown)?;
+        visit.hold(bytes(&so_far))?;
         Ok((Outcome::of(&so_far), to_come))
+    }
+
+    /// What a call is answered with that can't go on here. An agent's task goes on: its caller comes again, with
+    /// another credential or once there is room.
+    async fn leave(
+        &self,
+        callee: Callee<'_>,
+        outcome: Outcome,
+        events: ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>,
+        caller: Option<String>,
+        mut why: ErrorData,
+    ) -> ErrorData {
+        match callee {
+            Callee::Agent(_) => why.data = task::named(callee.name(), &outcome),
+            Callee::Program(_) => {
+                if let Err(error) = self.withdraw(callee, outcome, events, caller).await {
+                    return error;
+                }
+            }
+        }
+        why
     }
 
     /// Cancels what was asked for, also where nothing was heard of it yet: what isn't begun by the time that this
@@ -365,9 +387,13 @@ impl ServerHandler for McpHandler {
         let (caller, address) = (visit.caller(), callee.enter(&visit, READ, task::unknown)?);
         let header = Header::new().within(&self.door.clock, AGENT_ANSWER);
         let command = |reply| AgentCommand::Read { task: id.to_owned(), caller, reply };
+        let place = callee.reads(&self.door.clock).await?;
         let events = address.call(header, command).await;
         let events = events.map_err(|error| agents::unavailable(error.code()))?;
-        let outcome = Outcome::of(&events.ok_or_else(task::unknown)?);
+        let events = events.ok_or_else(task::unknown)?;
+        visit.hold(bytes(&events))?;
+        drop(place);
+        let outcome = Outcome::of(&events);
         Ok(GetTaskResult::new(task::detailed(callee, outcome)?))
     }
 

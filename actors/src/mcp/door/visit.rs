@@ -56,6 +56,13 @@ impl Visit {
         }
     }
 
+    /// Has the answer hold so many bytes more, if there is room for them. Over a stream there is one client, and
+    /// it reads what it's sent.
+    pub(super) fn hold(&self, bytes: usize) -> Result<(), ErrorData> {
+        let has_room = self.0.as_ref().is_none_or(|admitted| admitted.unsent().grow(bytes));
+        if has_room { Ok(()) } else { Err(busy()) }
+    }
+
     /// Watches over who makes a call, for as long as that is at work.
     pub(super) fn stay(&self) -> Stay {
         Stay(self.0.as_ref().and_then(Admitted::tenure))
@@ -117,6 +124,11 @@ fn permits_exec(admitted: &Admitted, exec: &McpExec) -> bool {
     let tool = Target::Tool { agent: None, tool: ExecTool::NAME };
     admitted.permits(Action::CallTool, &tool)
         && admitted.permits(Action::RunLevel, &Target::Level(exec.level))
+}
+
+/// That answers which nobody reads, or questions of many, leave no room for one more.
+pub(super) fn busy() -> ErrorData {
+    ErrorData::internal_error("too much is asked for at once; try again later", None)
 }
 
 pub(super) fn unknown(tool: &str) -> ErrorData {
