@@ -72,11 +72,16 @@ async fn a_call_that_takes_long_is_a_task_for_clients_that_know_tasks() {
     let done = until(&client, &second, "completed").await;
     assert_eq!(done["result"]["content"][0]["text"], "through", "{done}");
     assert_eq!(done["result"]["isError"], false, "{done}");
+    // An answer that nobody waits for is taken and ignored.
+    let unasked = json!({ "taskId": second, "inputResponses": {} });
+    let taken = client.call("tasks/update", unasked).await;
+    assert!(taken.get("error").is_none() && taken["result"].is_object(), "{taken}");
     // What has ended can be asked for again, and what never was can't.
     assert_eq!(until(&client, &second, "completed").await, done);
     for id in ["gated/none", "none/none", "none"] {
-        for method in ["tasks/get", "tasks/cancel"] {
-            let answer = client.call(method, json!({ "taskId": id })).await;
+        for method in ["tasks/get", "tasks/cancel", "tasks/update"] {
+            let params = json!({ "taskId": id, "inputResponses": {} });
+            let answer = client.call(method, params).await;
             assert_eq!(error(&answer), (-32602, "there is no such task"), "{method} {id}");
         }
     }
@@ -90,6 +95,10 @@ async fn a_call_that_takes_long_is_a_task_for_clients_that_know_tasks() {
     let asked = client.call("tools/call", call).await;
     let structured = &asked["result"]["structuredContent"];
     assert_eq!(structured["state"], "waiting for input", "{asked}");
+    // A model that is shown the text alone knows what to answer to.
+    let texts = asked["result"]["content"].as_array().expect("blocks");
+    let told = texts.last().and_then(|block| block["text"].as_str()).expect("a text");
+    assert_eq!(&serde_json::from_str::<serde_json::Value>(told).expect("JSON"), structured);
     let task = &structured["taskId"];
     let call = json!({ "name": "asking", "arguments": { "message": "Rome", "taskId": task } });
     let answered = client.call("tools/call", call).await;

@@ -156,7 +156,10 @@ fn proto_value(json: Value) -> pbjson_types::Value {
 }
 
 pub(super) fn read_object(json: Option<&str>) -> Option<pbjson_types::Struct> {
-    json.and_then(|json| serde_json::from_str(json).ok())
+    match proto_value(serde_json::from_str(json?).ok()?).kind? {
+        Kind::StructValue(object) => Some(object),
+        _ => None,
+    }
 }
 
 /// A time as the protocol has it.
@@ -165,11 +168,11 @@ pub(super) fn timestamp(unix_ms: u64) -> pbjson_types::Timestamp {
     pbjson_types::Timestamp { seconds: i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX), nanos }
 }
 
-/// Milliseconds of Unix time; nothing that is before it, and rounded up so that a filter by it
-/// lets nothing through that is older.
+/// Milliseconds of Unix time, rounded up so that a filter by it lets nothing through that is older. What is before
+/// that time is as good as its beginning: no task is so old.
 pub(super) fn unix_ms(field: &str, time: &pbjson_types::Timestamp) -> Result<u64, A2aError> {
-    let wrong = || A2aError::invalid(field, "must be a time from 1970 on");
-    let seconds = u64::try_from(time.seconds).map_err(|_negative| wrong())?;
+    let wrong = || A2aError::invalid(field, "isn't a time");
+    let seconds = u64::try_from(time.seconds.max(0)).map_err(|_negative| wrong())?;
     let nanos = u64::try_from(time.nanos).map_err(|_negative| wrong())?;
     seconds
         .checked_mul(1_000)

@@ -277,7 +277,7 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
     let mut response = match door.admit_or_preflight(&head, &id).await {
         Ok(Passage::Preflight(origin)) => {
             drop(body);
-            host::preflight(&origin)
+            host::preflight(&origin, head.headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS))
         }
         Ok(Passage::Entry(entry)) => {
             let Entry { admitted, origin, place } = *entry;

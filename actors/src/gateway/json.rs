@@ -2,6 +2,8 @@
 //!
 //! What `pbjson` writes by itself has whole numbers as 0.0 and times that end in `+00:00`.
 
+mod tree;
+
 use a2a_pb::protojson as pb;
 use pbjson_types::value::Kind;
 use pbjson_types::{Struct, Timestamp};
@@ -12,6 +14,8 @@ use serde::{Serialize, Serializer};
 use super::error::A2aError;
 use crate::limits::SHOWN_BYTES;
 
+use tree::{Reading, Tree};
+
 /// Reads an object; the error names the field that doesn't fit, below `root`.
 pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2aError> {
     let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(json);
@@ -21,26 +25,31 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2
             Err(source) => Err(A2aError::Parse { source }),
         };
     }
-    serde_json::from_slice(json).map_err(|error| {
+    // The generated readers know the usual text, and are fast with it.
+    if !json.windows(NULL.len()).any(|part| part == NULL)
+        && let Ok(read) = serde_json::from_slice(json)
+    {
+        return Ok(read);
+    }
+    let located = |error: serde_path_to_error::Error<serde_json::Error>| {
+        let path = error.path();
+        let at_root = path.iter().next().is_none();
+        let field = if at_root { root.to_owned() } else { path.to_string() };
+        A2aError::invalid(shown(field), shown(error.inner().to_string()))
+    };
+    let reader = &mut serde_json::Deserializer::from_slice(json);
+    let tree: Tree = serde_path_to_error::deserialize(reader).map_err(|error| match is_json() {
         // A number that nothing can hold is JSON all the same.
-        if !error.is_data()
-            && let Err(source) = is_json()
-        {
-            return A2aError::Parse { source };
-        }
-        // Only what has failed is read again to learn the path: reading with it is slower.
-        let reader = &mut serde_json::Deserializer::from_slice(json);
-        match serde_path_to_error::deserialize::<_, T>(reader) {
-            Err(located) => {
-                let path = located.path();
-                let at_root = path.iter().next().is_none();
-                let field = if at_root { root.to_owned() } else { path.to_string() };
-                A2aError::invalid(shown(field), shown(located.inner().to_string()))
-            }
-            Ok(_) => A2aError::invalid(root, shown(error.to_string())),
-        }
-    })
+        Ok(_) => located(error),
+        Err(source) => A2aError::Parse { source },
+    })?;
+    // What follows the object.
+    is_json().map_err(|source| A2aError::Parse { source })?;
+    serde_path_to_error::deserialize::<_, T>(Reading::from(tree)).map_err(located)
 }
+
+/// What says that the generated readers may not understand a text: nearly all that they don't has it.
+const NULL: &[u8] = b"null";
 
 /// As much of a text as an error says: names and values in it are the client's, and of any length.
 fn shown(mut text: String) -> String {
@@ -339,6 +348,35 @@ mod tests {
         text(empty, write(&Json(&pb::ListTasksResponse::default())).unwrap());
         let empty = r#"{"artifactId":"","parts":[]}"#;
         text(empty, write(&Json(&pb::Artifact::default())).unwrap());
+    }
+
+    #[test]
+    fn what_is_null_is_not_there_but_for_data() {
+        let json = br#"{"tenant":null,"configuration":{"historyLength":1.0,"acceptedOutputModes":null},
+            "message":{"messageId":"m","role":"ROLE_USER","contextId":null,"metadata":null,"parts":[
+            {"text":"a","raw":null,"filename":null},{"data":null},{"data":{"a":null},"url":null}]}}"#;
+        let request: pb::SendMessageRequest = read(json, "body").unwrap();
+        assert_eq!(request.configuration.unwrap().history_length, Some(1));
+        let message = request.message.unwrap();
+        assert_eq!((message.context_id.as_str(), message.metadata), ("", None));
+        let parts = String::from_utf8(write(&Many(&message.parts)).unwrap()).unwrap();
+        assert_eq!(parts, r#"[{"text":"a"},{"data":null},{"data":{"a":null}}]"#);
+        let list: pb::ListTasksRequest =
+            read(br#"{"status":null,"pageSize":null}"#, "body").unwrap();
+        assert_eq!(list, pb::ListTasksRequest::default());
+        let twice = br#"{"message":{"parts":[{"text":"a","url":"b","raw":null}]}}"#;
+        assert!(read::<pb::SendMessageRequest>(twice, "body").is_err());
+    }
+
+    #[test]
+    fn numbers_in_free_json_are_doubles() {
+        let json = br#"{"metadata":{"a":18446744073709551615,"b":-9223372036854775808,"c":{"tenant":[1,0.5]}}}"#;
+        let request: pb::SendMessageRequest = read(json, "body").unwrap();
+        let written = write(&Json(&request.metadata.unwrap())).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        assert_eq!(value["a"].as_f64(), Some(18_446_744_073_709_551_615.0));
+        assert_eq!(value["b"].as_f64(), Some(-9_223_372_036_854_775_808.0));
+        assert_eq!(value["c"], serde_json::json!({ "tenant": [1, 0.5] }));
     }
 
     #[test]

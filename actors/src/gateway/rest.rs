@@ -237,12 +237,15 @@ pub(super) enum Kind {
     Text,
     Number,
     Flag,
+    /// A name, or its number.
+    Enum,
 }
 
 impl Kind {
     fn value(self, field: &str, text: String) -> Result<Value, A2aError> {
         match self {
             Self::Text => Ok(Value::String(text)),
+            Self::Enum => Ok(text.parse::<i32>().map_or(Value::String(text), Value::from)),
             Self::Number => text
                 .parse::<i32>()
                 .map(Value::from)
@@ -260,7 +263,7 @@ impl Kind {
 pub(super) const GET: &[(&str, Kind)] = &[("historyLength", Kind::Number)];
 pub(super) const LIST: &[(&str, Kind)] = &[
     ("contextId", Kind::Text),
-    ("status", Kind::Text),
+    ("status", Kind::Enum),
     ("pageSize", Kind::Number),
     ("pageToken", Kind::Text),
     ("historyLength", Kind::Number),
@@ -378,6 +381,8 @@ mod tests {
         assert_eq!(request.include_artifacts, Some(true));
         assert_eq!(request.status(), pb::TaskState::Working);
         assert_eq!(request.status_timestamp_after.unwrap().seconds, 1_700_000_000);
+        let request: pb::ListTasksRequest = Query("status=2").read(LIST).unwrap();
+        assert_eq!(request.status(), pb::TaskState::Working);
         for (wrong, field) in [
             ("pageSize=x", "pageSize"),
             ("pageSize=1&page_size=2", "pageSize"),

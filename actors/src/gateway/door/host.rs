@@ -121,7 +121,7 @@ pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// What a page of another origin may send.
+/// What a page of another origin may send, where it doesn't say what it will.
 const SENT: &str = "authorization, content-type, accept, last-event-id, traceparent, x-request-id, \
                     a2a-version, a2a-extensions, mcp-protocol-version, mcp-session-id";
 
@@ -129,18 +129,21 @@ const SENT: &str = "authorization, content-type, accept, last-event-id, tracepar
 const READ: &str =
     "x-request-id, retry-after, www-authenticate, a2a-extensions, mcp-session-id, etag";
 
-/// Tells a browser that it may.
-pub(super) fn preflight(origin: &HeaderValue) -> Response {
+/// Tells a browser that it may. An origin that is let in at all may send what headers it likes: which those are that
+/// a protocol has, and libraries add, isn't known once and for all.
+pub(super) fn preflight(origin: &HeaderValue, wanted: Option<&HeaderValue>) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
     let headers = response.headers_mut();
     let set = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, SENT),
         (header::ACCESS_CONTROL_MAX_AGE, "600"),
     ];
     for (name, value) in set {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    let sent = wanted.cloned().unwrap_or_else(|| HeaderValue::from_static(SENT));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
+    headers.append(header::VARY, HeaderValue::from_static("access-control-request-headers"));
     allow(&mut response, Some(origin.clone()));
     response
 }

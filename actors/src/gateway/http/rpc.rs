@@ -85,7 +85,7 @@ async fn dispatch(visit: &Visit<'_>, call: &Call<'_>) -> Result<Answer, A2aError
         "SendMessage" => whole(id, &Json(&visit.send(call.params()?).await?)),
         "SendStreamingMessage" => stream(visit.send_streaming(call.params()?).await?),
         "GetTask" => whole(id, &Json(&visit.get(call.params()?).await?)),
-        "ListTasks" => whole(id, &Json(&visit.list(call.params()?).await?)),
+        "ListTasks" => whole(id, &Json(&visit.list(call.params_or_default()?).await?)),
         "CancelTask" => whole(id, &Json(&visit.cancel(call.params()?).await?)),
         "SubscribeToTask" => stream(visit.subscribe(call.params()?).await?),
         "CreateTaskPushNotificationConfig" => whole(id, &visit.create_push(call.params()?).await?),

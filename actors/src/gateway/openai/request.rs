@@ -5,6 +5,7 @@
 //! `response_format` as the client wrote them.
 
 use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, Error};
 use serde_json::{Map, Value};
 
 use super::ChatError;
@@ -19,7 +20,7 @@ pub(super) struct ChatRequest {
     #[serde(default)]
     pub(super) stream: Option<bool>,
     #[serde(default)]
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<Object<StreamOptions>>,
     #[serde(default)]
     tools: Option<Vec<Value>>,
     #[serde(default)]
@@ -47,7 +48,7 @@ struct Message {
 #[serde(untagged)]
 enum MessageContent {
     Text(String),
-    Parts(Vec<MessagePart>),
+    Parts(Vec<Object<MessagePart>>),
 }
 
 #[derive(Deserialize)]
@@ -57,7 +58,9 @@ struct MessagePart {
     #[serde(default)]
     text: Option<String>,
     #[serde(default)]
-    image_url: Option<ImageUrl>,
+    refusal: Option<String>,
+    #[serde(default)]
+    image_url: Option<Object<ImageUrl>>,
 }
 
 #[derive(Deserialize)]
@@ -65,15 +68,36 @@ struct ImageUrl {
     url: String,
 }
 
+/// What is written as an object. Without that a list passes for one, its items for the fields in their order.
+#[derive(Debug)]
+struct Object<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let members = Map::deserialize(deserializer)?;
+        T::deserialize(Value::Object(members)).map(Self).map_err(D::Error::custom)
+    }
+}
+
 impl ChatRequest {
     pub(super) fn read(body: &[u8]) -> Result<Self, ChatError> {
         if let Err(source) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
             return Err(ChatError::Json { source });
         }
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(ChatError::invalid("body", "must be an object"));
+        }
         let json = &mut serde_json::Deserializer::from_slice(body);
         serde_path_to_error::deserialize(json).map_err(|error| {
-            let path = error.path().to_string();
-            ChatError::invalid(path, error.inner().to_string())
+            let (path, problem) = (error.path(), error.inner().to_string());
+            if path.iter().next().is_some() {
+                return ChatError::invalid(path.to_string(), problem);
+            }
+            let missing = problem.strip_prefix("missing field `");
+            match missing.and_then(|field| field.split('`').next()) {
+                Some(field) => ChatError::invalid(field, "is missing"),
+                None => ChatError::invalid("body", problem),
+            }
         })
     }
 
@@ -82,7 +106,7 @@ impl ChatRequest {
     }
 
     pub(super) fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|it| it.include_usage).unwrap_or_default()
+        self.stream_options.as_ref().and_then(|it| it.0.include_usage).unwrap_or_default()
     }
 
     /// The form that the answer is to have, unless it's text. To give it is the agent's.
@@ -120,7 +144,7 @@ impl ChatRequest {
         let mut parts = Vec::new();
         for (at, message) in self.messages.iter().enumerate() {
             let field = format!("messages[{at}]");
-            let read = Message::deserialize(message)
+            let Object(read) = Object::<Message>::deserialize(message)
                 .map_err(|error| ChatError::invalid(&*field, error.to_string()))?;
             let known = ["developer", "system", "user", "assistant", "tool", "function"];
             if !known.contains(&read.role.as_str()) {
@@ -167,16 +191,18 @@ fn content(field: &str, content: Option<MessageContent>) -> Result<Vec<Part>, Ch
         Some(MessageContent::Text(text)) => return Ok(vec![Part::from(Content::Text(text))]),
         Some(MessageContent::Parts(parts)) => parts,
     };
-    let parts = parts.into_iter().enumerate().map(|(at, part)| {
+    let parts = parts.into_iter().enumerate().map(|(at, Object(part))| {
         let field = format!("{field}.content[{at}]");
-        match (part.kind.as_str(), part.text, part.image_url) {
-            ("text", Some(text), _) => Ok(Part::from(Content::Text(text))),
-            ("image_url", _, Some(image)) => Ok(Part::from(Content::Url(image.url))),
-            ("text" | "image_url", ..) => {
+        // A model's earlier answer may have been none, which it said in words.
+        let text = if part.kind == "refusal" { part.refusal } else { part.text };
+        match (part.kind.as_str(), text, part.image_url) {
+            ("text" | "refusal", Some(text), _) => Ok(Part::from(Content::Text(text))),
+            ("image_url", _, Some(Object(image))) => Ok(Part::from(Content::Url(image.url))),
+            ("text" | "refusal" | "image_url", ..) => {
                 Err(ChatError::invalid(field, "lacks what its type says"))
             }
             (other, ..) => {
-                let problem = format!("is {other:?}; text and image_url are taken");
+                let problem = format!("is {other:?}; text, refusal and image_url are taken");
                 Err(ChatError::invalid(format!("{field}.type"), problem))
             }
         }
@@ -210,6 +236,11 @@ mod tests {
         let turn = self::turn(&asked(&json!([{ "role": "user", "content": parts }]))).unwrap();
         let url = Content::Url("https://example.org/a.png".into());
         assert_eq!(turn.parts[1], Part::from(url));
+        let no = json!([{ "type": "refusal", "refusal": "no" }]);
+        let history = json!([
+            { "role": "assistant", "content": no }, { "role": "user", "content": "please" },
+        ]);
+        assert_eq!(self::turn(&asked(&history)).unwrap().parts.len(), 2);
     }
 
     #[test]
@@ -259,7 +290,11 @@ mod tests {
         let mut several = user(json!("x"));
         several["n"] = json!(2);
         for (request, words) in [
-            (json!({ "messages": [] }), "model"),
+            (json!({ "messages": [] }), "model is missing"),
+            (json!(["echo", [{ "role": "user", "content": "x" }]]), "body must be an object"),
+            (asked(&json!([["user", "hi"]])), "messages[0] "),
+            (user(json!([["text", "hi"]])), "messages[0] "),
+            (user(json!([{ "type": "refusal", "text": "no" }])), "messages[0].content[0] lacks"),
             (json!({ "model": 7, "messages": [] }), "model"),
             (asked(&json!([])), "messages needs at least one message"),
             (asked(&json!(["x"])), "messages[0] "),

@@ -7,7 +7,7 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ContentBlock,
     CreateTaskResult, CustomRequest, CustomResult, ErrorCode, GetTaskParams, GetTaskResult,
     Implementation, InitializeRequestParams, ListToolsResult, PaginatedRequestParams,
-    ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool,
+    ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -67,7 +67,14 @@ impl McpHandler {
         let entered = callee.enter(&visit, ASK, || visit::unknown(name));
         let address = entered.inspect_err(|_| span.fail("denied"))?;
         let who = visit.caller();
-        let ask = callee.ask(request.arguments, who.clone())?;
+        let ask = match callee.ask(request.arguments, who.clone()) {
+            Ok(ask) => ask,
+            // Whoever wrote them can write them anew: that is the model, which sees results and no errors.
+            Err(unfit) => {
+                span.fail("arguments");
+                return Ok(CallToolResult::error(vec![ContentBlock::text(unfit.message)]).into());
+            }
+        };
         if let Callee::Agent(_) = callee {
             span.set("gen_ai.agent.name", name.to_owned());
         }
@@ -174,6 +181,27 @@ impl McpHandler {
         let (so_far, to_come) = followed.ok_or_else(task::unknown)?;
         visit.hold(bytes(&so_far))?;
         Ok((Outcome::of(&so_far), to_come))
+    }
+
+    /// The task of this public id, as it is.
+    async fn read(
+        &self,
+        id: &str,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<(Callee<'_>, Outcome), ErrorData> {
+        let (name, id) = task::parts(id)?;
+        let callee = self.callee(name).ok_or_else(task::unknown)?;
+        let visit = Visit::of(context);
+        let (caller, address) = (visit.caller(), callee.enter(&visit, READ, task::unknown)?);
+        let header = Header::new().within(&self.door.clock, AGENT_ANSWER);
+        let command = |reply| AgentCommand::Read { task: id.to_owned(), caller, reply };
+        let place = callee.reads(&self.door.clock).await?;
+        let events = address.call(header, command).await;
+        let events = events.map_err(|error| agents::unavailable(error.code()))?;
+        let events = events.ok_or_else(task::unknown)?;
+        visit.hold(bytes(&events))?;
+        drop(place);
+        Ok((callee, Outcome::of(&events)))
     }
 
     /// What a call is answered with that can't go on here. An agent's task goes on: its caller comes again, with
@@ -371,6 +399,7 @@ impl ServerHandler for McpHandler {
             "tools/call" => misfit::<CallToolRequestParams>(params),
             "tasks/get" => misfit::<GetTaskParams>(params),
             "tasks/cancel" => misfit::<CancelTaskParams>(params),
+            "tasks/update" => misfit::<UpdateTaskParams>(params),
             _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None)),
         };
         Err(ErrorData::invalid_params(problem, None))
@@ -381,20 +410,17 @@ impl ServerHandler for McpHandler {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        let (name, id) = task::parts(&request.task_id)?;
-        let callee = self.callee(name).ok_or_else(task::unknown)?;
-        let visit = Visit::of(&context);
-        let (caller, address) = (visit.caller(), callee.enter(&visit, READ, task::unknown)?);
-        let header = Header::new().within(&self.door.clock, AGENT_ANSWER);
-        let command = |reply| AgentCommand::Read { task: id.to_owned(), caller, reply };
-        let place = callee.reads(&self.door.clock).await?;
-        let events = address.call(header, command).await;
-        let events = events.map_err(|error| agents::unavailable(error.code()))?;
-        let events = events.ok_or_else(task::unknown)?;
-        visit.hold(bytes(&events))?;
-        drop(place);
-        let outcome = Outcome::of(&events);
+        let (callee, outcome) = self.read(&request.task_id, &context).await?;
         Ok(GetTaskResult::new(task::detailed(callee, outcome)?))
+    }
+
+    /// No task of ours asks for input this way, and answers that nobody waits for are ignored.
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.read(&request.task_id, &context).await.map(|_there| ())
     }
 
     async fn cancel_task(

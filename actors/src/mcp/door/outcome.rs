@@ -161,9 +161,14 @@ impl Outcome {
         structured.insert("contextId".to_owned(), json!(self.context));
         structured.insert("state".to_owned(), json!(self.state.map_or("", TaskState::as_str)));
         structured.insert("data".to_owned(), Value::Array(self.data));
+        let structured = Value::Object(structured);
+        if self.state.is_some_and(TaskState::is_interrupted) {
+            // Who shows a model the text alone shows it what to answer to.
+            blocks.push(ContentBlock::text(structured.to_string()));
+        }
         let mut result =
             if failed { CallToolResult::error(blocks) } else { CallToolResult::success(blocks) };
-        result.structured_content = Some(Value::Object(structured));
+        result.structured_content = Some(structured);
         result
     }
 }
