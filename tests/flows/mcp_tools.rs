@@ -277,6 +277,29 @@ def call(id, name, arguments):
     }
 }
 
+/// What a server offers is compiled and checked with: it must not take the node along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_take_more_than_anybody_has_are_left_out_and_the_others_stay() {
+    let code = r##"
+def tool(name, schema): TOOLS.append({"name": name, "inputSchema": dict(schema, type="object")})
+tool("patterns", {"properties": {str(i): {"pattern": r"\pL{200}(?=a)%d" % i} for i in range(100)}})
+tool("large", {"properties": {"a": {"pattern": r"\pL{200}0"}}})
+both = lambda i: {"allOf": [{"$ref": "#/$defs/d%d" % (i + 1)}] * 2}
+tool("doubling", {"$ref": "#/$defs/d0", "$defs": dict({"d%d" % i: both(i) for i in range(40)}, d40={})})
+tool("endless", {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]})
+tool("tree", {"properties": {"path": {"anyOf": [{"type": "string"}, {"$ref": "#"}]}}})
+"##;
+    let node = node([source(code)]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe", "probes__tree"]).await;
+    assert_eq!(call(&node, "probes__probe", json!({})).await, "done: called probe");
+    let tree = json!({ "path": { "path": { "path": "leaf" } } });
+    assert_eq!(call(&node, "probes__tree", tree).await, "done: called tree");
+    let unfit = call(&node, "probes__tree", json!({ "path": { "path": 7 } })).await;
+    assert!(unfit.contains("argument /path"), "{unfit}");
+    assert_eq!(deaths(&node), Vec::<String>::new());
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_never_begin_are_given_up_and_tried_again() {
     for (program, word) in [

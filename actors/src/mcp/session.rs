@@ -18,9 +18,7 @@ use super::http::Client;
 use super::setup::Way;
 use super::tool::{McpTool, Server};
 use super::{Forms, McpError, McpSource, McpStep, cell, name};
-use crate::limits::{
-    MCP_CALLS, MCP_DESCRIPTION_BYTES, MCP_PAGES, MCP_RELIST_PAUSE, MCP_SCHEMA_BYTES, MCP_TOOLS,
-};
+use crate::limits::{MCP_CALLS, MCP_DESCRIPTION_BYTES, MCP_PAGES, MCP_RELIST_PAUSE, MCP_TOOLS};
 use crate::tools::{AnyTool, Offer, Offered, ToolsCommand};
 
 /// Holds a session until it ends, and says why it did.
@@ -187,13 +185,9 @@ async fn offer(
     server: &Arc<Server>,
     tools: Vec<Tool>,
 ) -> Result<(), McpError> {
-    let mut offered = Vec::new();
+    let mut found = Vec::new();
     for tool in tools.into_iter().filter(|tool| source.filter.lets_in(&tool.name)) {
         let schema = tool.schema_as_json_value();
-        if schema.to_string().len() > MCP_SCHEMA_BYTES {
-            tracing::warn!(server = %source.name, tool = %tool.name, "its schema is too large");
-            continue;
-        }
         let mut description = tool.description.unwrap_or_default().into_owned();
         description.truncate(description.floor_char_boundary(MCP_DESCRIPTION_BYTES));
         let tool = McpTool {
@@ -203,11 +197,12 @@ async fn offer(
             schema,
             server: Arc::clone(server),
         };
-        offered.push(Offered { agents: source.agents.clone(), tool: AnyTool::of(tool) });
+        found.push(AnyTool::of(tool));
     }
-    let count = offered.len();
+    let (tools, unfit) = Offered::compile(source.agents.clone(), found).await;
+    let count = tools.len();
     let origin = source.origin();
-    let offer = |reply| ToolsCommand::Offer(Offer { source: origin, tools: offered, reply });
+    let offer = |reply| ToolsCommand::Offer(Offer { source: origin, tools, unfit, reply });
     for unfit in router.call(Header::new(), offer).await? {
         let error = &unfit as &dyn std::error::Error;
         tracing::warn!(server = %source.name, error, "a tool of an MCP server can't be offered");

@@ -80,7 +80,7 @@ type Place = (Option<String>, String);
 
 struct Registered {
     tool: AnyTool,
-    schema: Schema,
+    schema: Arc<Schema>,
 }
 
 /// A tool of a source.
@@ -108,6 +108,7 @@ impl ToolServer {
         for ToolEntry { owner, tool } in entries {
             let schema = Schema::compile(tool.name(), &tool.schema())?;
             let name = tool.name().to_owned();
+            let schema = Arc::new(schema);
             tools.insert((owner, name), Arc::new(Registered { tool, schema }));
         }
         Ok(Self {
@@ -135,24 +136,23 @@ impl ToolServer {
     }
 
     /// Takes what a source has now in the place of what it had.
-    fn take(&mut self, source: &str, tools: Vec<super::Offered>) -> Vec<Unfit> {
+    fn take(
+        &mut self,
+        source: &str,
+        tools: Vec<super::Offered>,
+        mut unfit: Vec<Unfit>,
+    ) -> Vec<Unfit> {
         self.offered.retain(|_, offered| offered.source != source);
-        let mut unfit = Vec::new();
-        for super::Offered { agents, tool } in tools {
+        for super::Offered { agents, tool, schema } in tools {
             let name = tool.name().to_owned();
             let taken = self.tools.keys().any(|(_, own)| *own == name);
             if taken || self.offered.contains_key(&name) {
                 unfit.push(Unfit::Taken { tool: name });
                 continue;
             }
-            match Schema::compile(&name, &tool.schema()) {
-                Ok(schema) => {
-                    let tool = Arc::new(Registered { tool, schema });
-                    let source = source.to_owned();
-                    self.offered.insert(name, FromSource { source, agents, tool });
-                }
-                Err(error) => unfit.push(error.into()),
-            }
+            let tool = Arc::new(Registered { tool, schema });
+            let source = source.to_owned();
+            self.offered.insert(name, FromSource { source, agents, tool });
         }
         self.note_offer(source, unfit.len());
         unfit
@@ -386,8 +386,8 @@ impl Actor for ToolServer {
                 let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
                 let _gone = reply.send(self.list(grant));
             }
-            ToolsCommand::Offer(Offer { source, tools, reply }) => {
-                let _gone = reply.send(self.take(&source, tools));
+            ToolsCommand::Offer(Offer { source, tools, unfit, reply }) => {
+                let _gone = reply.send(self.take(&source, tools, unfit));
             }
         }
         Ok(())
