@@ -148,6 +148,11 @@ pub(super) fn way(
             let network = network.clone().unwrap_or_else(|| Network::allow([rule(&target)]));
             let outlet = Outlet::new(&network, source.origin(), clock.clone())
                 .map_err(|error| McpSetupError::Network { server: server(), source: error })?;
+            let (host, port) = (target.host(), target.port());
+            if target.is_tls() && outlet.is_in_clear("POST", host, port, target.path()) {
+                let source = OutletError::InClear;
+                return Err(McpSetupError::Network { server: server(), source });
+            }
             let uses = Uses::new(source.audit.clone(), &source.origin());
             let (mut client, config) =
                 http::client(url, target, &outlet, headers, clock, uses.clone()).map_err(unfit)?;
@@ -189,4 +194,29 @@ fn check(
 fn rule(target: &Place) -> Rule {
     let rule = Rule::host(target.host()).port(target.port());
     if target.is_tls() { rule.upstream_tls() } else { rule }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Audit;
+
+    /// What the URL says has to be so on the way, or keys could be read there.
+    #[test]
+    fn a_server_over_https_is_not_reached_by_a_rule_without_tls() {
+        let set_up = |rule: Rule| {
+            let headers = vec![("authorization".to_owned(), "Bearer 12345".to_owned())];
+            let network = Some(Network::allow([rule]));
+            let url = "https://mcp.example.com/mcp".to_owned();
+            let source = McpSource::new("a", McpTransport::Http { url, headers, network });
+            way(&source.audit(Audit::off()), None, &Clock::system())
+        };
+        let rule = || Rule::host("mcp.example.com").port(443);
+        let refused = set_up(rule()).unwrap_err();
+        assert!(
+            matches!(&refused, McpSetupError::Network { source: OutletError::InClear, .. }),
+            "{refused:?}"
+        );
+        assert!(set_up(rule().upstream_tls()).is_ok());
+    }
 }
