@@ -130,6 +130,21 @@ pub const MCP_CALL: Duration = Duration::from_mins(1);
 /// one list.
 pub const MCP_RELIST_PAUSE: Duration = Duration::from_millis(500);
 
+/// Longest such wait, where a server ends what it was asked to tell changes by again and again.
+pub const MCP_RELIST_MAX: Duration = Duration::from_mins(1);
+
+/// Messages to an MCP server that it hasn't taken, up to which it's listened to: its calls at once, each
+/// with its cancellation.
+pub const MCP_UNSENT: usize = 2 * MCP_CALLS;
+
+/// Bytes of the answers among them: one of the largest, because an answer repeats the id that was asked
+/// with.
+pub const MCP_UNSENT_BYTES: usize = MCP_MESSAGE_BYTES;
+
+/// How much longer than a call may take a message to an MCP server may wait to be taken, before its session
+/// ends: a call that is late is given up first.
+pub const MCP_UNSENT_GRACE: Duration = Duration::from_secs(2);
+
 /// Sessions of MCP clients of the earlier version at once; each has a task and some queues.
 pub const MCP_SESSIONS: usize = 1_024;
 
