@@ -146,7 +146,7 @@ async fn tools_of_a_server_in_a_cell_are_called_listed_and_granted() {
     let foreign = call_as(&node, "other", "probes__probe", json!({})).await;
     assert!(foreign.contains("there is no tool"), "{foreign}");
     let tree = node.census().tree();
-    let is_client = |path: &str| path == "/tools/mcp/probes";
+    let is_client = |path: &str| path == "/tools/mcp/probes/client";
     assert!(tree.iter().any(|actor| is_client(&actor.path.to_string())), "{tree:?}");
     node.stop().await;
 }
@@ -206,12 +206,12 @@ def call(id, name, arguments):
 "#;
     let node = node([source(code)]).start().await.expect("the node starts");
     until_tools(&node, &["probes__probe"]).await;
-    let before = generation(&node, "/tools/mcp/probes");
+    let before = generation(&node, "/tools/mcp/probes/client");
     let died = call(&node, "probes__probe", json!({ "path": "die" })).await;
     assert!(died.contains("mcp_unavailable"), "{died}");
     eventually("a restart", || {
         let tree = node.census().tree();
-        let actor = tree.iter().find(|actor| actor.path.to_string() == "/tools/mcp/probes");
+        let actor = tree.iter().find(|actor| actor.path.to_string() == "/tools/mcp/probes/client");
         actor.is_some_and(|actor| actor.generation.get() > before)
     })
     .await;

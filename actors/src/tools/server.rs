@@ -296,7 +296,7 @@ fn used(grant: Option<&ToolGrant>, tool: &str, verdict: Verdict) -> AuditEvent {
     AuditEvent::CapabilityUse { holder, capability: "tool", target: AuditId::new(tool), verdict }
 }
 
-/// The supervisor of the sources.
+/// What the supervisors of the sources are below.
 const SOURCES: &str = "mcp";
 
 /// Sources are others' programs: they fail as they like, and the node waits for them patiently.
@@ -348,7 +348,8 @@ impl Actor for ToolServer {
         if self.sources.is_empty() {
             return Ok(());
         }
-        let specs = self.sources.iter().map(|source| source.spec(context.address()));
+        let spec = |source: &ToolSource| source.spec(context.address(), SOURCE_POLICY);
+        let specs = self.sources.iter().map(spec);
         let specs = specs.collect::<Result<Vec<_>, _>>()?;
         context.supervise(Name::new(SOURCES)?, SOURCE_POLICY, specs).await?;
         Ok(())

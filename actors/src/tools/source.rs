@@ -3,41 +3,53 @@
 use std::fmt;
 use std::sync::Arc;
 
-use neuroflow_kernel::{Address, ChildSpec, NameError, Reply};
+use neuroflow_kernel::{Address, ChildSpec, Name, NameError, Reply, RestartPolicy, Supervisor};
 
 use super::schema::{Compiler, Schema, SchemaExcess};
 use super::{AnyTool, SchemaError, ToolsCommand};
 
 type Make = dyn Fn(Address<ToolsCommand>) -> Result<ChildSpec, NameError> + Send + Sync;
 
-/// An actor that offers tools. The router starts and supervises it, below `tools/mcp`.
+/// An actor that offers tools. The router starts it, below a supervisor of its own, `tools/mcp/<name>`, so
+/// that no other source waits longer because this one fails.
 ///
 /// ```
 /// use neuroflow_actors::ToolSource;
-/// use neuroflow_kernel::{ChildSpec, NameError};
-/// fn source(make: fn() -> Result<ChildSpec, NameError>) -> ToolSource {
-///     ToolSource::new(move |_router| make())
+/// use neuroflow_kernel::{ChildSpec, Name, NameError};
+/// fn source(make: fn() -> Result<ChildSpec, NameError>) -> Result<ToolSource, NameError> {
+///     Ok(ToolSource::new(Name::new("files")?, move |_router| make()))
 /// }
 /// ```
 #[derive(Clone)]
-pub struct ToolSource(Arc<Make>);
+pub struct ToolSource {
+    name: Name,
+    make: Arc<Make>,
+}
 
 impl ToolSource {
     /// From how the child is made, once the router's address is known.
     pub fn new(
+        name: Name,
         make: impl Fn(Address<ToolsCommand>) -> Result<ChildSpec, NameError> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(make))
+        Self { name, make: Arc::new(make) }
     }
 
-    pub(super) fn spec(&self, router: Address<ToolsCommand>) -> Result<ChildSpec, NameError> {
-        (self.0)(router)
+    /// With the supervisor.
+    pub(super) fn spec(
+        &self,
+        router: Address<ToolsCommand>,
+        policy: RestartPolicy,
+    ) -> Result<ChildSpec, NameError> {
+        let child = (self.make)(router)?;
+        let (_power, spec) = Supervisor::spec(self.name.as_str(), policy, vec![child])?;
+        Ok(spec)
     }
 }
 
 impl fmt::Debug for ToolSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToolSource").finish_non_exhaustive()
+        f.debug_struct("ToolSource").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
