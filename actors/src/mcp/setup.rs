@@ -8,7 +8,7 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 
 use super::http::{self, Client, HttpError};
 use super::oauth::{Authorizer, Road};
-use super::{McpSource, McpTransport, OAuth, OAuthError};
+use super::{McpSource, McpTransport, OAuth, OAuthError, name};
 use crate::audit::uses::Uses;
 use crate::exchange::Place;
 
@@ -35,6 +35,14 @@ pub enum McpSetupError {
     /// Its name isn't one.
     #[error("the name of an MCP server isn't valid")]
     Name(#[from] NameError),
+    /// Its tools could have the names of another server's.
+    #[error(
+        "mcp.{server}: the name has `__` in it, or `_` at its end, which divides it from tools' names"
+    )]
+    Divided {
+        /// The server.
+        server: String,
+    },
     /// Its command names no program.
     #[error("mcp.{server}.command is empty; its first element is the program")]
     NoCommand {
@@ -117,6 +125,9 @@ pub(super) fn way(
     clock: &Clock,
 ) -> Result<Way, McpSetupError> {
     let server = || source.name.clone();
+    if !name::divides(&source.name) {
+        return Err(McpSetupError::Divided { server: server() });
+    }
     match &source.transport {
         McpTransport::Cell { command, profile } => {
             if source.oauth.is_some() {
