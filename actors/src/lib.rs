@@ -70,7 +70,7 @@ pub use mcp::{
 pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, SoleWatch, sole_child};
 pub use tools::{
     AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
-    Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, Tool, ToolContext,
-    ToolEntry, ToolError, ToolGrant, ToolListing, ToolProgress, ToolResult, ToolServer, ToolSource,
-    ToolsCommand, Unfit, invoke, invoke_told, list_tools,
+    Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, SchemaExcess, Tool,
+    ToolContext, ToolEntry, ToolError, ToolGrant, ToolListing, ToolProgress, ToolResult,
+    ToolServer, ToolSource, ToolsCommand, Unfit, invoke, invoke_told, list_tools,
 };

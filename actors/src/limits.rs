@@ -86,6 +86,36 @@ pub const MCP_DESCRIPTION_BYTES: usize = 8 * 1024;
 /// Bytes of the argument schema of one MCP tool.
 pub const MCP_SCHEMA_BYTES: usize = 64 * 1024;
 
+/// Bytes of the argument schemas of all tools of one source: four times what the largest servers have.
+pub const SOURCE_SCHEMA_BYTES: usize = 2 * 1024 * 1024;
+
+/// Different regular expressions in the schemas of one source. Each is [`SCHEMA_PATTERN_BYTES`] at most,
+/// so all of them take 64 MiB at most.
+pub const SOURCE_PATTERNS: usize = 128;
+
+/// Bytes of one compiled regular expression of a source's schema: `^https://.{1,250}$` has room, and
+/// `\p{L}{200}` hasn't.
+pub const SCHEMA_PATTERN_BYTES: usize = 512 * 1024;
+
+/// Schemas, words of lists and patterns that a source's schema may have looked at for one value, with
+/// references followed: ten times what the largest published ones have.
+pub const SCHEMA_STEPS: u64 = 10_000;
+
+/// Schemas within schemas that a check by a source's schema may be in: each takes stack.
+pub const SCHEMA_DEPTH: u64 = 256;
+
+/// Levels of arguments: as deep as JSON is read.
+pub const SCHEMA_LEVELS: usize = 129;
+
+/// Steps that it may take to find out what a source's schema takes: a few hundredths of a second.
+pub const SCHEMA_READING: usize = 1_000_000;
+
+/// Steps of one check of arguments by a source's schema: a second.
+pub const SCHEMA_WORK: u64 = 20_000_000;
+
+/// Steps up to which such a check says what doesn't fit. To say it can take some hundred bytes a step.
+pub const SCHEMA_DETAIL: u64 = 50_000;
+
 /// Calls of one MCP server that may run at once.
 pub const MCP_CALLS: usize = 64;
 
@@ -99,6 +129,21 @@ pub const MCP_CALL: Duration = Duration::from_mins(1);
 /// Wait before the tools of an MCP server are listed again after a change, so that many changes are
 /// one list.
 pub const MCP_RELIST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest such wait, where a server ends what it was asked to tell changes by again and again.
+pub const MCP_RELIST_MAX: Duration = Duration::from_mins(1);
+
+/// Messages to an MCP server that it hasn't taken, up to which it's listened to: its calls at once, each
+/// with its cancellation.
+pub const MCP_UNSENT: usize = 2 * MCP_CALLS;
+
+/// Bytes of the answers among them: one of the largest, because an answer repeats the id that was asked
+/// with.
+pub const MCP_UNSENT_BYTES: usize = MCP_MESSAGE_BYTES;
+
+/// How much longer than a call may take a message to an MCP server may wait to be taken, before its session
+/// ends: a call that is late is given up first.
+pub const MCP_UNSENT_GRACE: Duration = Duration::from_secs(2);
 
 /// Sessions of MCP clients of the earlier version at once; each has a task and some queues.
 pub const MCP_SESSIONS: usize = 1_024;

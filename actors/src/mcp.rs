@@ -12,6 +12,7 @@ mod door;
 mod error;
 mod filter;
 mod form;
+mod gate;
 mod http;
 mod lines;
 mod name;

@@ -33,7 +33,7 @@ pub use exec::{ExecArguments, ExecOutput, ExecTool};
 pub use invoke::{InvokeError, ToolResult, invoke, invoke_told};
 pub use listing::{ToolListing, list_tools};
 pub use python::{PythonArguments, PythonTool};
-pub use schema::{Problem, SchemaError};
+pub use schema::{Problem, SchemaError, SchemaExcess};
 pub use server::{ToolEntry, ToolServer};
 pub use source::{Offer, Offered, ToolSource, Unfit};
 

@@ -146,7 +146,8 @@ async fn tools_of_a_server_in_a_cell_are_called_listed_and_granted() {
     let foreign = call_as(&node, "other", "probes__probe", json!({})).await;
     assert!(foreign.contains("there is no tool"), "{foreign}");
     let tree = node.census().tree();
-    assert!(tree.iter().any(|actor| actor.path.to_string() == "/tools/mcp/probes"), "{tree:?}");
+    let is_client = |path: &str| path == "/tools/mcp/probes/client";
+    assert!(tree.iter().any(|actor| is_client(&actor.path.to_string())), "{tree:?}");
     node.stop().await;
 }
 
@@ -205,12 +206,12 @@ def call(id, name, arguments):
 "#;
     let node = node([source(code)]).start().await.expect("the node starts");
     until_tools(&node, &["probes__probe"]).await;
-    let before = generation(&node, "/tools/mcp/probes");
+    let before = generation(&node, "/tools/mcp/probes/client");
     let died = call(&node, "probes__probe", json!({ "path": "die" })).await;
     assert!(died.contains("mcp_unavailable"), "{died}");
     eventually("a restart", || {
         let tree = node.census().tree();
-        let actor = tree.iter().find(|actor| actor.path.to_string() == "/tools/mcp/probes");
+        let actor = tree.iter().find(|actor| actor.path.to_string() == "/tools/mcp/probes/client");
         actor.is_some_and(|actor| actor.generation.get() > before)
     })
     .await;
@@ -275,6 +276,88 @@ def call(id, name, arguments):
         }
         node.stop().await;
     }
+}
+
+/// What a server offers is compiled and checked with: it must not take the node along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_take_more_than_anybody_has_are_left_out_and_the_others_stay() {
+    let code = r##"
+def tool(name, schema): TOOLS.append({"name": name, "inputSchema": dict(schema, type="object")})
+tool("patterns", {"properties": {str(i): {"pattern": r"\pL{200}(?=a)%d" % i} for i in range(100)}})
+tool("large", {"properties": {"a": {"pattern": r"\pL{200}0"}}})
+both = lambda i: {"allOf": [{"$ref": "#/$defs/d%d" % (i + 1)}] * 2}
+tool("doubling", {"$ref": "#/$defs/d0", "$defs": dict({"d%d" % i: both(i) for i in range(40)}, d40={})})
+tool("endless", {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]})
+tool("tree", {"properties": {"path": {"anyOf": [{"type": "string"}, {"$ref": "#"}]}}})
+"##;
+    let node = node([source(code)]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe", "probes__tree"]).await;
+    assert_eq!(call(&node, "probes__probe", json!({})).await, "done: called probe");
+    let tree = json!({ "path": { "path": { "path": "leaf" } } });
+    assert_eq!(call(&node, "probes__tree", tree).await, "done: called tree");
+    let unfit = call(&node, "probes__tree", json!({ "path": { "path": 7 } })).await;
+    assert!(unfit.contains("argument /path"), "{unfit}");
+    assert_eq!(deaths(&node), Vec::<String>::new());
+    node.stop().await;
+}
+
+/// Each answer that it wants repeats its id, and all of them would lie in this program's memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_asks_and_does_not_read_loses_its_session() {
+    let code = r#"
+def call(id, name, arguments):
+    if arguments.get("path") != "deaf": return text("here")
+    for i in range(1000): send({"jsonrpc": "2.0", "id": "%d" % i + "x" * 65536, "method": "ping"})
+    time.sleep(3600)
+"#;
+    let brief = source(code).call_within(Duration::from_secs(1));
+    let node = node([brief.start_within(Duration::from_secs(8))]).start().await.expect("it starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let deaf = call(&node, "probes__probe", json!({ "path": "deaf" })).await;
+    assert!(deaf.contains("mcp_timeout"), "{deaf}");
+    eventually("the end of the session", || !deaths(&node).is_empty()).await;
+    assert!(deaths(&node)[0].contains("didn't read a message"), "{:?}", deaths(&node));
+    let again = || call(&node, "probes__probe", json!({}));
+    for _ in 0..500 {
+        if again().await == "done: here" {
+            break;
+        }
+        pause(20).await;
+    }
+    assert_eq!(again().await, "done: here");
+    node.stop().await;
+}
+
+/// A server of the later version tells changes to who listens, and may end that when it likes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_ends_a_subscription_is_asked_and_listed_again() {
+    let code = r#"
+KEY, lists = "io.modelcontextprotocol/subscriptionId", 0
+def done(m, result):
+    send({"jsonrpc": "2.0", "id": m["id"], "result": dict(result, resultType="complete", ttlMs=3600000, cacheScope="public")})
+for line in sys.stdin:
+    m = json.loads(line)
+    method = m.get("method")
+    if method == "server/discover":
+        done(m, {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {"listChanged": True}}})
+    elif method == "subscriptions/listen":
+        listening = m["id"]
+        send({"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params":
+            {"notifications": m["params"]["notifications"], "_meta": {KEY: listening}}})
+    elif method == "tools/list":
+        done(m, {"tools": TOOLS})
+        TOOLS[0]["name"] = "other"
+        lists += 1
+        if lists < 3:
+            send({"jsonrpc": "2.0", "id": listening, "error": {"code": -32603, "message": "no more"}})
+        elif lists == 3:
+            TOOLS[0]["name"] = "third"
+            send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {"_meta": {KEY: listening}}})
+"#;
+    let node = node([source(code)]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__third"]).await;
+    assert_eq!(deaths(&node), Vec::<String>::new());
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

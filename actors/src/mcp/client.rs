@@ -29,7 +29,7 @@ pub struct McpClient {
 pub(super) fn source(source: McpSource, way: Way, clock: Clock) -> Result<ToolSource, NameError> {
     let name = Name::new(&source.name)?;
     let source = Arc::new(source);
-    Ok(ToolSource::new(move |router| {
+    Ok(ToolSource::new(name, move |router| {
         let (source, way, clock) = (Arc::clone(&source), way.clone(), clock.clone());
         let make = move || McpClient {
             source: Arc::clone(&source),
@@ -37,7 +37,7 @@ pub(super) fn source(source: McpSource, way: Way, clock: Clock) -> Result<ToolSo
             clock: clock.clone(),
             router: router.clone(),
         };
-        let (spec, _nobody_sends) = ChildSpec::new(name.as_str(), make)?;
+        let (spec, _nobody_sends) = ChildSpec::new("client", make)?;
         Ok(spec.restart(Restart::Transient))
     }))
 }

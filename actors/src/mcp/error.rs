@@ -60,6 +60,12 @@ pub enum McpError {
         /// How long.
         after: Duration,
     },
+    /// It doesn't take what is sent to it.
+    #[error("the server didn't read a message within {after:?}")]
+    Unread {
+        /// How long.
+        after: Duration,
+    },
     /// The connection is closed.
     #[error("the server closed the connection")]
     Closed,
@@ -81,6 +87,7 @@ impl McpError {
             Self::List(_) => "list",
             Self::TooManyTools { .. } => "too_many_tools",
             Self::TimedOut { .. } => "timed_out",
+            Self::Unread { .. } => "unread",
             Self::Closed => "closed",
             Self::Router(_) => "router",
         }

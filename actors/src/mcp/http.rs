@@ -224,7 +224,8 @@ impl Client {
         let request = request.body(Full::new(Bytes::from(wish.body.unwrap_or_default())))?;
         let exchange = async {
             let (host, port, path) = (target.host(), target.port(), target.path());
-            let connected = self.outlet.connect(wish.method.as_str(), host, port, path).await;
+            let (method, tls) = (wish.method.as_str(), target.is_tls());
+            let connected = self.outlet.connect(method, host, port, path, tls).await;
             self.uses.connected(host, port, (&connected).into());
             let stream = connected?;
             if wish.token.is_some() {

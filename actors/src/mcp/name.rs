@@ -9,12 +9,21 @@ const LONGEST: usize = 64;
 /// Hexadecimal digits that tell long names apart.
 const DIGITS: usize = 8;
 
+/// What stands between a server and a tool.
+const BETWEEN: &str = "__";
+
+/// Whether a server's name ends at the first [`BETWEEN`] of what its tools are called, whatever they are.
+/// Otherwise a server could offer what another's name promises.
+pub(super) fn divides(server: &str) -> bool {
+    !server.contains(BETWEEN) && !server.ends_with('_')
+}
+
 /// `server__tool`, with `_` for what a name can't have. A name that had to be changed ends with
-/// digits of a hash of the whole, so that two tools don't become one.
+/// digits of a hash of the whole, so that two tools don't become one; so does one that looks changed.
 pub(super) fn public(server: &str, tool: &str) -> String {
-    let whole = format!("{server}__{tool}");
+    let whole = format!("{server}{BETWEEN}{tool}");
     let plain: String = whole.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-    if plain == whole && plain.len() <= LONGEST {
+    if plain == whole && plain.len() <= LONGEST && !looks_changed(&plain) {
         return plain;
     }
     let mut hasher = DefaultHasher::new();
@@ -22,6 +31,12 @@ pub(super) fn public(server: &str, tool: &str) -> String {
     let digits = format!("{:08x}", hasher.finish() >> 32);
     let kept = plain.get(..LONGEST - DIGITS - 1).unwrap_or(&plain);
     format!("{kept}_{digits}")
+}
+
+fn looks_changed(name: &str) -> bool {
+    name.rsplit_once('_').is_some_and(|(_, end)| {
+        end.len() == DIGITS && end.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
 }
 
 fn is_plain(c: char) -> bool {
@@ -40,7 +55,27 @@ mod tests {
         assert!(dotted.starts_with("s__a_b_") && dotted != dashed);
     }
 
+    #[test]
+    fn a_server_cannot_offer_what_another_ones_name_promises() {
+        assert!(["a", "a_b", "_a"].into_iter().all(divides));
+        // `a` could have a tool `b__c`, and `a` one that's called `_b`.
+        assert!(!["a__b", "a_", "a__"].into_iter().any(divides));
+        let changed = public("s", "a.b");
+        let forged = changed.strip_prefix("s__").unwrap();
+        assert_ne!(public("s", forged), changed);
+    }
+
     proptest! {
+        #[test]
+        fn no_two_servers_have_a_tool_of_the_same_name(
+            one in "_?a(_?a){0,2}", other in "_?a(_?a){0,2}",
+            tool in "[a_]{0,6}", another in "[a_]{0,6}",
+        ) {
+            prop_assert!(divides(&one) && divides(&other));
+            let is_same = (&one, &tool) == (&other, &another);
+            prop_assert_eq!(public(&one, &tool) == public(&other, &another), is_same);
+        }
+
         #[test]
         fn any_name_becomes_one_that_models_and_the_tree_take(server in "[a-z]{1,32}", tool in ".{0,300}") {
             let name = public(&server, &tool);

@@ -1,7 +1,6 @@
 //! One session with an MCP server, from its start to its end: begins, lists the tools, offers them to
 //! the router, and lists again when the server says that they have changed.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use neuroflow_kernel::{Address, Clock, Header};
@@ -9,17 +8,21 @@ use rmcp::model::{
     ClientConfig, ElicitRequestParams, ElicitResult, ErrorData, Implementation,
     PaginatedRequestParams, ProtocolVersion, ServerNotification, SubscriptionFilter, Tool,
 };
-use rmcp::service::{ClientLifecycleMode, NotificationContext, Peer, RequestContext, Subscription};
+use rmcp::service::{
+    ClientCacheConfig, ClientLifecycleMode, NotificationContext, Peer, RequestContext, Subscription,
+};
 use rmcp::transport::{IntoTransport, StreamableHttpClientTransport};
 use rmcp::{ClientHandler, RoleClient};
 use tokio::sync::{Notify, Semaphore};
 
+use super::gate::{Gate, Unsent};
 use super::http::Client;
 use super::setup::Way;
 use super::tool::{McpTool, Server};
 use super::{Forms, McpError, McpSource, McpStep, cell, name};
 use crate::limits::{
-    MCP_CALLS, MCP_DESCRIPTION_BYTES, MCP_PAGES, MCP_RELIST_PAUSE, MCP_SCHEMA_BYTES, MCP_TOOLS,
+    MCP_CALLS, MCP_DESCRIPTION_BYTES, MCP_PAGES, MCP_RELIST_MAX, MCP_RELIST_PAUSE, MCP_TOOLS,
+    MCP_UNSENT_GRACE,
 };
 use crate::tools::{AnyTool, Offer, Offered, ToolsCommand};
 
@@ -88,13 +91,17 @@ where
 {
     let changed = Arc::new(Notify::new());
     let ears = Ears { changed: Arc::clone(&changed), forms: source.forms };
-    let begin = rmcp::service::serve_client_with_lifecycle(ears, transport, lifecycle);
+    let unsent = Arc::new(Unsent::new(clock.clone()));
+    let transport = Gate::new(transport.into_transport(), Arc::clone(&unsent));
+    // They are large, and one after the other is kept.
+    let begin = Box::pin(rmcp::service::serve_client_with_lifecycle(ears, transport, lifecycle));
     let begun = clock.before(clock.now() + source.start, begin).await;
-    let late = |step| McpError::TimedOut { step, after: source.start };
     let running = begun
-        .map_err(|_elapsed| late(McpStep::Start))?
+        .map_err(|_elapsed| late(source, McpStep::Start))?
         .map_err(|error| McpError::Begin(Box::new(error)))?;
     let peer = running.peer().clone();
+    // A list is asked for when there may be another, and then what it was is of no use.
+    peer.set_response_cache_config(ClientCacheConfig::disabled()).await;
     let server = Arc::new(Server {
         name: source.name.clone(),
         peer: peer.clone(),
@@ -103,62 +110,103 @@ where
         forms: source.forms,
         meter: Arc::clone(&source.meter),
     });
-    let mut quit = pin!(running.waiting());
-    let mut subscription = subscribe(&peer, source, clock).await;
+    // Over HTTP a message is taken when its answer begins.
+    let after = source.call.max(source.start) + MCP_UNSENT_GRACE;
+    tokio::select! {
+        kept = Box::pin(keep(source, router, clock, &server, &changed)) => kept,
+        () = unsent.stuck(after) => Err(McpError::Unread { after }),
+        _quit = running.waiting() => Ok(()),
+    }
+}
+
+fn late(source: &McpSource, step: McpStep) -> McpError {
+    McpError::TimedOut { step, after: source.start }
+}
+
+/// Offers what the server has, again whenever it has something else.
+async fn keep(
+    source: &McpSource,
+    router: &Address<ToolsCommand>,
+    clock: &Clock,
+    server: &Arc<Server>,
+    changed: &Notify,
+) -> Result<(), McpError> {
+    let peer = &server.peer;
+    let mut pause = MCP_RELIST_PAUSE;
     loop {
-        let listed = clock.before(clock.now() + source.start, list(&peer));
-        let tools = tokio::select! {
-            listed = listed => listed.map_err(|_elapsed| late(McpStep::List))??,
-            _quit = &mut quit => return Ok(()),
-        };
-        offer(source, router, &server, tools).await?;
-        source.meter.session(&source.name, true);
-        tokio::select! {
-            () = changed.notified() => {}
-            () = next_change(&mut subscription) => {}
-            _quit = &mut quit => return Ok(()),
+        // Before the list, so that no change comes between them.
+        let mut changes = subscribe(peer, source, clock).await;
+        loop {
+            let listed = clock.before(clock.now() + source.start, list(peer)).await;
+            let tools = listed.map_err(|_elapsed| late(source, McpStep::List))??;
+            let begun = clock.now();
+            offer(source, router, server, tools).await?;
+            let took = clock.now().since(begun);
+            source.meter.session(&source.name, true);
+            let told = tokio::select! {
+                () = changed.notified() => true,
+                told = changes.next() => told,
+            };
+            if !told {
+                break;
+            }
+            pause = MCP_RELIST_PAUSE;
+            // A server whose list takes us long, and changes all the time, has a fifth of a thread.
+            clock.sleep(pause.max(took * 4)).await;
         }
-        tokio::select! {
-            () = clock.sleep(MCP_RELIST_PAUSE) => {}
-            _quit = &mut quit => return Ok(()),
+        // Nobody tells of changes any more, and there may have been some.
+        tracing::debug!(server = %source.name, ?pause, "changes of tools are asked for again");
+        clock.sleep(pause).await;
+        pause = (pause * 2).min(MCP_RELIST_MAX);
+    }
+}
+
+/// How changes of tools are heard of.
+enum Changes {
+    /// By notifications that come by themselves, if at all.
+    Unasked,
+    Told(Box<Subscription>),
+    /// The server was to tell them, and doesn't.
+    Untold,
+}
+
+impl Changes {
+    /// Returns at the next one, or with `false` where none is told any more.
+    async fn next(&mut self) -> bool {
+        let listening = match self {
+            Self::Unasked => return std::future::pending().await,
+            Self::Untold => return false,
+            Self::Told(listening) => listening,
+        };
+        loop {
+            match listening.next().await {
+                Ok(Some(ServerNotification::ToolListChangedNotification(_))) => return true,
+                Ok(Some(_other)) => {}
+                Ok(None) | Err(_) => return false,
+            }
         }
     }
 }
 
 /// Asks to be told of changes, of a server of the version that has to be asked to.
-async fn subscribe(
-    peer: &Peer<RoleClient>,
-    source: &McpSource,
-    clock: &Clock,
-) -> Option<Subscription> {
-    let info = peer.peer_info()?;
-    if info.protocol_version < ProtocolVersion::V_2026_07_28
-        || info.capabilities.tools.as_ref()?.list_changed != Some(true)
-    {
-        return None;
+async fn subscribe(peer: &Peer<RoleClient>, source: &McpSource, clock: &Clock) -> Changes {
+    let has_to_be_asked = peer.peer_info().is_some_and(|info| {
+        info.protocol_version >= ProtocolVersion::V_2026_07_28
+            && info.capabilities.tools.as_ref().and_then(|tools| tools.list_changed) == Some(true)
+    });
+    if !has_to_be_asked {
+        return Changes::Unasked;
     }
     let filter = SubscriptionFilter::builder().tools_list_changed().build();
     let listened = clock.before(clock.now() + source.start, peer.listen(filter)).await;
     match listened {
-        Ok(Ok(subscription)) => Some(subscription),
+        Ok(Ok(subscription)) => Changes::Told(Box::new(subscription)),
         Ok(Err(error)) => {
             tracing::debug!(server = %source.name, %error, "changes of tools aren't told");
-            None
+            Changes::Untold
         }
-        Err(_elapsed) => None,
+        Err(_elapsed) => Changes::Untold,
     }
-}
-
-/// Returns at the next change; never once the subscription has ended.
-async fn next_change(subscription: &mut Option<Subscription>) {
-    while let Some(listening) = subscription {
-        match listening.next().await {
-            Ok(Some(ServerNotification::ToolListChangedNotification(_))) => return,
-            Ok(Some(_other)) => {}
-            Ok(None) | Err(_) => *subscription = None,
-        }
-    }
-    std::future::pending::<()>().await;
 }
 
 async fn list(peer: &Peer<RoleClient>) -> Result<Vec<Tool>, McpError> {
@@ -187,13 +235,9 @@ async fn offer(
     server: &Arc<Server>,
     tools: Vec<Tool>,
 ) -> Result<(), McpError> {
-    let mut offered = Vec::new();
+    let mut found = Vec::new();
     for tool in tools.into_iter().filter(|tool| source.filter.lets_in(&tool.name)) {
         let schema = tool.schema_as_json_value();
-        if schema.to_string().len() > MCP_SCHEMA_BYTES {
-            tracing::warn!(server = %source.name, tool = %tool.name, "its schema is too large");
-            continue;
-        }
         let mut description = tool.description.unwrap_or_default().into_owned();
         description.truncate(description.floor_char_boundary(MCP_DESCRIPTION_BYTES));
         let tool = McpTool {
@@ -203,11 +247,12 @@ async fn offer(
             schema,
             server: Arc::clone(server),
         };
-        offered.push(Offered { agents: source.agents.clone(), tool: AnyTool::of(tool) });
+        found.push(AnyTool::of(tool));
     }
-    let count = offered.len();
+    let (tools, unfit) = Offered::compile(source.agents.clone(), found).await;
+    let count = tools.len();
     let origin = source.origin();
-    let offer = |reply| ToolsCommand::Offer(Offer { source: origin, tools: offered, reply });
+    let offer = |reply| ToolsCommand::Offer(Offer { source: origin, tools, unfit, reply });
     for unfit in router.call(Header::new(), offer).await? {
         let error = &unfit as &dyn std::error::Error;
         tracing::warn!(server = %source.name, error, "a tool of an MCP server can't be offered");

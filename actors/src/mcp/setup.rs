@@ -8,7 +8,7 @@ use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig
 
 use super::http::{self, Client, HttpError};
 use super::oauth::{Authorizer, Road};
-use super::{McpSource, McpTransport, OAuth, OAuthError};
+use super::{McpSource, McpTransport, OAuth, OAuthError, name};
 use crate::audit::uses::Uses;
 use crate::exchange::Place;
 
@@ -35,6 +35,14 @@ pub enum McpSetupError {
     /// Its name isn't one.
     #[error("the name of an MCP server isn't valid")]
     Name(#[from] NameError),
+    /// Its tools could have the names of another server's.
+    #[error(
+        "mcp.{server}: the name has `__` in it, or `_` at its end, which divides it from tools' names"
+    )]
+    Divided {
+        /// The server.
+        server: String,
+    },
     /// Its command names no program.
     #[error("mcp.{server}.command is empty; its first element is the program")]
     NoCommand {
@@ -117,6 +125,9 @@ pub(super) fn way(
     clock: &Clock,
 ) -> Result<Way, McpSetupError> {
     let server = || source.name.clone();
+    if !name::divides(&source.name) {
+        return Err(McpSetupError::Divided { server: server() });
+    }
     match &source.transport {
         McpTransport::Cell { command, profile } => {
             if source.oauth.is_some() {
@@ -148,6 +159,11 @@ pub(super) fn way(
             let network = network.clone().unwrap_or_else(|| Network::allow([rule(&target)]));
             let outlet = Outlet::new(&network, source.origin(), clock.clone())
                 .map_err(|error| McpSetupError::Network { server: server(), source: error })?;
+            let (host, port) = (target.host(), target.port());
+            if target.is_tls() && outlet.is_in_clear("POST", host, port, target.path()) {
+                let source = OutletError::InClear;
+                return Err(McpSetupError::Network { server: server(), source });
+            }
             let uses = Uses::new(source.audit.clone(), &source.origin());
             let (mut client, config) =
                 http::client(url, target, &outlet, headers, clock, uses.clone()).map_err(unfit)?;
@@ -189,4 +205,29 @@ fn check(
 fn rule(target: &Place) -> Rule {
     let rule = Rule::host(target.host()).port(target.port());
     if target.is_tls() { rule.upstream_tls() } else { rule }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Audit;
+
+    /// What the URL says has to be so on the way, or keys could be read there.
+    #[test]
+    fn a_server_over_https_is_not_reached_by_a_rule_without_tls() {
+        let set_up = |rule: Rule| {
+            let headers = vec![("authorization".to_owned(), "Bearer 12345".to_owned())];
+            let network = Some(Network::allow([rule]));
+            let url = "https://mcp.example.com/mcp".to_owned();
+            let source = McpSource::new("a", McpTransport::Http { url, headers, network });
+            way(&source.audit(Audit::off()), None, &Clock::system())
+        };
+        let rule = || Rule::host("mcp.example.com").port(443);
+        let refused = set_up(rule()).unwrap_err();
+        assert!(
+            matches!(&refused, McpSetupError::Network { source: OutletError::InClear, .. }),
+            "{refused:?}"
+        );
+        assert!(set_up(rule().upstream_tls()).is_ok());
+    }
 }

@@ -1,29 +1,104 @@
 //! Arguments against a tool's JSON Schema.
 
+mod cost;
+
+use std::collections::BTreeSet;
 use std::fmt;
 
-use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternCache, PatternOptions, ValidationError};
 use serde_json::Value;
 
+use self::cost::Cost;
+use super::Unfit;
+use crate::limits::{
+    MCP_SCHEMA_BYTES, SCHEMA_DETAIL, SCHEMA_PATTERN_BYTES, SCHEMA_WORK, SOURCE_PATTERNS,
+    SOURCE_SCHEMA_BYTES,
+};
+
+pub use self::cost::SchemaExcess;
+
 /// A schema that is ready to check with.
-pub(super) struct Schema(jsonschema::Validator);
+#[derive(Debug)]
+pub(super) struct Schema {
+    validator: jsonschema::Validator,
+    /// What a check can take, of a schema that somebody else wrote.
+    cost: Option<Cost>,
+}
 
 impl Schema {
+    /// Of a tool of this program.
     pub(super) fn compile(tool: &str, schema: &Value) -> Result<Self, SchemaError> {
         let compiled = jsonschema::validator_for(schema);
-        compiled.map(Self).map_err(|source| SchemaError {
-            tool: tool.to_owned(),
-            source: Box::new(source.to_owned()),
-        })
+        let validator = compiled.map_err(|error| SchemaError::of(tool, error))?;
+        Ok(Self { validator, cost: None })
+    }
+
+    /// Whether somebody else wrote it: a check is for a thread that may be kept.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.cost.is_some()
     }
 
     /// The first problem, with the field that has it.
     pub(super) fn check(&self, arguments: &Value) -> Result<(), Problem> {
-        match self.0.iter_errors(arguments).next() {
-            None => Ok(()),
-            Some(error) => Err(Problem::of(&error)),
+        let steps = self.cost.as_ref().map_or(0, |cost| cost.of(arguments));
+        if steps > SCHEMA_WORK {
+            return Err(Problem::whole("are too many, or too deep, for the tool's schema"));
         }
+        // What it says of a value that doesn't fit can be as much as all steps together.
+        if steps <= SCHEMA_DETAIL {
+            return self.validator.validate(arguments).map_err(|error| Problem::of(&error));
+        }
+        let fits = self.validator.is_valid(arguments);
+        if fits { Ok(()) } else { Err(Problem::whole("don't fit the tool's schema")) }
+    }
+}
+
+/// Compiles what one source offers, within bounds for all of it.
+pub(super) struct Compiler {
+    bytes: usize,
+    seen: BTreeSet<String>,
+    patterns: PatternCache,
+}
+
+impl Compiler {
+    pub(super) fn new() -> Self {
+        Self { bytes: 0, seen: BTreeSet::new(), patterns: PatternCache::new() }
+    }
+
+    /// Looks at what a schema takes before anything is made of it.
+    pub(super) fn compile(&mut self, tool: &str, schema: &Value) -> Result<Schema, Unfit> {
+        let excess = |excess| Unfit::Excess { tool: tool.to_owned(), source: excess };
+        let cost = self.admit(schema).map_err(excess)?;
+        // This engine reads a text once, whatever the pattern is, and has none that looks ahead.
+        let limits = PatternOptions::regex()
+            .size_limit(SCHEMA_PATTERN_BYTES)
+            .dfa_size_limit(SCHEMA_PATTERN_BYTES);
+        let compiled = jsonschema::options()
+            .with_pattern_options(limits)
+            .with_pattern_cache(self.patterns.clone())
+            .build(schema);
+        let validator = compiled.map_err(|error| SchemaError::of(tool, error))?;
+        Ok(Schema { validator, cost: Some(cost) })
+    }
+
+    fn admit(&mut self, schema: &Value) -> Result<Cost, SchemaExcess> {
+        let bytes = schema.to_string().len();
+        if bytes > MCP_SCHEMA_BYTES {
+            return Err(SchemaExcess::Bytes);
+        }
+        let sum = self.bytes.saturating_add(bytes);
+        if sum > SOURCE_SCHEMA_BYTES {
+            return Err(SchemaExcess::SourceBytes);
+        }
+        self.bytes = sum;
+        let (cost, patterns) = Cost::of_schema(schema)?;
+        let fresh = patterns.iter().filter(|pattern| !self.seen.contains(**pattern)).count();
+        if self.seen.len().saturating_add(fresh) > SOURCE_PATTERNS {
+            return Err(SchemaExcess::Patterns);
+        }
+        self.seen.extend(patterns.into_iter().map(ToOwned::to_owned));
+        Ok(cost)
     }
 }
 
@@ -57,6 +132,10 @@ impl Problem {
         };
         Self { field: path.to_string(), message }
     }
+
+    fn whole(message: &str) -> Self {
+        Self { field: String::new(), message: message.to_owned() }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -81,6 +160,10 @@ pub struct SchemaError {
 }
 
 impl SchemaError {
+    fn of(tool: &str, error: ValidationError<'_>) -> Self {
+        Self { tool: tool.to_owned(), source: Box::new(error.to_owned()) }
+    }
+
     /// The tool.
     pub fn tool(&self) -> &str {
         &self.tool
@@ -114,5 +197,152 @@ mod tests {
         let error =
             Schema::compile("t", &json!({ "type": "no such type" })).map(|_| ()).unwrap_err();
         assert_eq!(error.tool(), "t");
+    }
+
+    fn offered(schema: &Value) -> Result<Schema, Unfit> {
+        Compiler::new().compile("t", schema)
+    }
+
+    fn excess(schema: &Value) -> Option<SchemaExcess> {
+        match offered(schema) {
+            Err(Unfit::Excess { source, .. }) => Some(source),
+            _ => None,
+        }
+    }
+
+    /// A list in a list, and so on.
+    fn nested(levels: usize) -> Value {
+        (0..levels).fold(json!([]), |inner, _| json!([inner]))
+    }
+
+    /// 36 bytes each, and as many megabytes if nothing bounds them.
+    #[test]
+    fn patterns_that_are_large_or_look_ahead_or_are_many_are_refused() {
+        for pattern in ["\\pL{200}0", "(?=a)b"] {
+            let bomb = json!({ "properties": { "a": { "pattern": pattern } } });
+            assert!(matches!(offered(&bomb), Err(Unfit::Schema(_))), "{pattern}");
+        }
+        let usual = json!({ "properties": { "a": { "pattern": "^https://.{1,250}$" } } });
+        assert!(offered(&usual).is_ok());
+
+        let mut compiler = Compiler::new();
+        let named = |from: usize, to: usize| {
+            let pattern = |i| (format!("a{i}"), json!({ "pattern": format!("[a-c]{i}$") }));
+            let properties: serde_json::Map<_, _> = (from..to).map(pattern).collect();
+            json!({ "properties": properties })
+        };
+        assert!(compiler.compile("a", &named(0, SOURCE_PATTERNS)).is_ok());
+        // What is there already costs nothing.
+        assert!(compiler.compile("b", &named(0, 8)).is_ok());
+        let refused = compiler.compile("c", &named(0, SOURCE_PATTERNS + 1)).unwrap_err();
+        let source = SchemaExcess::Patterns;
+        assert!(
+            matches!(refused, Unfit::Excess { tool, source: found } if tool == "c" && found == source)
+        );
+    }
+
+    #[test]
+    fn schemas_of_one_source_have_a_bound_together() {
+        let mut compiler = Compiler::new();
+        let large = json!({ "description": "x".repeat(MCP_SCHEMA_BYTES - 100) });
+        let fit = (0..100).take_while(|_| compiler.compile("t", &large).is_ok()).count();
+        assert_eq!(fit, SOURCE_SCHEMA_BYTES / (MCP_SCHEMA_BYTES - 100 + 18));
+        assert_eq!(
+            excess(&json!({ "description": "x".repeat(MCP_SCHEMA_BYTES) })),
+            Some(SchemaExcess::Bytes)
+        );
+    }
+
+    #[test]
+    fn references_that_double_or_come_back_are_refused() {
+        let mut doubling = serde_json::Map::new();
+        for i in 0..40 {
+            let next = json!({ "$ref": format!("#/$defs/d{}", i + 1) });
+            doubling.insert(format!("d{i}"), json!({ "allOf": [next.clone(), next] }));
+        }
+        doubling.insert("d40".to_owned(), json!({ "type": "object" }));
+        let root = "#/$defs/d0";
+        assert_eq!(excess(&json!({ "$ref": root, "$defs": doubling })), Some(SchemaExcess::Steps));
+        for around in ["allOf", "anyOf", "oneOf"] {
+            let back = json!({ "$ref": root });
+            let again = json!({ around: [back.clone(), back] });
+            let endless = json!({ "$ref": root, "$defs": { "d0": again } });
+            assert_eq!(excess(&endless), Some(SchemaExcess::Endless), "{around}");
+        }
+        for around in ["not", "if", "then", "else"] {
+            assert_eq!(excess(&json!({ around: { "$ref": "#" } })), Some(SchemaExcess::Endless));
+        }
+        let chain = (0..1_000).map(|i| {
+            let next = json!({ "$ref": format!("#/$defs/d{}", i + 1) });
+            (format!("d{i}"), next)
+        });
+        let chain: serde_json::Map<_, _> = chain.collect();
+        assert_eq!(excess(&json!({ "$ref": root, "$defs": chain })), Some(SchemaExcess::Depth));
+    }
+
+    /// To say what nothing has evaluated, everything beside is evaluated again, at each level.
+    #[test]
+    fn what_is_evaluated_again_and_again_is_counted_so() {
+        let level = |inner, _| json!({ "allOf": [inner], "unevaluatedProperties": false });
+        assert!(offered(&(0..3).fold(json!({ "type": "object" }), level)).is_ok());
+        let deep = (0..20).fold(json!({ "type": "object" }), level);
+        assert_eq!(excess(&deep), Some(SchemaExcess::Steps));
+    }
+
+    #[test]
+    fn references_that_lead_elsewhere_are_refused() {
+        for schema in [
+            json!({ "$ref": "#there", "$defs": { "a": { "$anchor": "there" } } }),
+            json!({ "$ref": "https://a.example/b#/c" }),
+            json!({ "properties": { "a": { "$dynamicRef": "#a" } } }),
+            json!({ "properties": { "a": { "$id": "https://a.example/b", "$ref": "#/c" } } }),
+            json!({ "$ref": "#/$defs/a/b", "$defs": { "a": { "$id": "c", "b": {} } } }),
+        ] {
+            let found = excess(&schema);
+            assert!(matches!(found, Some(SchemaExcess::Reference { .. })), "{schema}: {found:?}");
+        }
+        let quoted = json!({ "$id": "https://a.example/b", "$ref": "#/$defs/a%3Cb~1c%3E",
+            "$defs": { "a<b/c>": { "type": "array" } } });
+        assert!(offered(&quoted).unwrap().check(&json!([])).is_ok());
+        assert!(offered(&quoted).unwrap().check(&json!(1)).is_err());
+    }
+
+    /// Trees, and values of any kind, refer to themselves below the value.
+    #[test]
+    fn what_is_recursive_below_the_value_is_checked_as_deep_as_it_is() {
+        let side = json!({ "$ref": "#" });
+        let tree = offered(&json!({ "type": "object", "additionalProperties": false,
+            "properties": { "left": side.clone(), "right": side } }));
+        let tree = tree.unwrap();
+        let deep = (0..60).fold(json!({}), |inner, _| json!({ "left": inner, "right": {} }));
+        assert_eq!(tree.check(&deep), Ok(()));
+        let wrong = (0..60).fold(json!({ "up": 1 }), |inner, _| json!({ "left": inner }));
+        assert_eq!(tree.check(&wrong).unwrap_err().message, "isn't known here");
+
+        let any = json!({ "anyOf": [
+            { "type": ["string", "number", "boolean", "null"] },
+            { "type": "array", "items": { "$ref": "#" } },
+            { "type": "object", "additionalProperties": { "$ref": "#" } },
+        ] });
+        assert_eq!(offered(&any).unwrap().check(&nested(60)), Ok(()));
+    }
+
+    /// Each level of the value doubles the work, so a few of them are checked and many aren't.
+    #[test]
+    fn what_doubles_below_the_value_is_checked_as_far_as_it_can_be() {
+        let item = json!({ "items": { "$ref": "#" } });
+        let doubling = offered(&json!({ "type": "array", "allOf": [item.clone(), item] })).unwrap();
+        assert_eq!(doubling.check(&nested(8)), Ok(()));
+        let problem = doubling.check(&nested(60)).unwrap_err();
+        assert_eq!(problem, Problem::whole("are too many, or too deep, for the tool's schema"));
+    }
+
+    /// A list of what is wrong with each of many items would take far more than they do.
+    #[test]
+    fn what_does_not_fit_in_a_hundred_thousand_places_is_not_told_one_by_one() {
+        let schema = offered(&json!({ "anyOf": [{ "items": { "type": "string" } }] })).unwrap();
+        let numbers = Value::from(vec![1; 100_000]);
+        assert_eq!(schema.check(&numbers), Err(Problem::whole("don't fit the tool's schema")));
+        assert!(schema.check(&json!([1])).unwrap_err().message.contains("not valid under any"));
     }
 }

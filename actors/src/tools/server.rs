@@ -10,6 +10,7 @@ use neuroflow_kernel::{
     Actor, Backoff, Context, Ended, Header, Intensity, Message, Name, Parcel, ReplySink, Request,
     RestartPolicy, Spawn, StartError, TraceContext,
 };
+use serde_json::Value;
 
 use super::said;
 use super::schema::{Schema, SchemaError};
@@ -80,7 +81,7 @@ type Place = (Option<String>, String);
 
 struct Registered {
     tool: AnyTool,
-    schema: Schema,
+    schema: Arc<Schema>,
 }
 
 /// A tool of a source.
@@ -108,6 +109,7 @@ impl ToolServer {
         for ToolEntry { owner, tool } in entries {
             let schema = Schema::compile(tool.name(), &tool.schema())?;
             let name = tool.name().to_owned();
+            let schema = Arc::new(schema);
             tools.insert((owner, name), Arc::new(Registered { tool, schema }));
         }
         Ok(Self {
@@ -135,24 +137,23 @@ impl ToolServer {
     }
 
     /// Takes what a source has now in the place of what it had.
-    fn take(&mut self, source: &str, tools: Vec<super::Offered>) -> Vec<Unfit> {
+    fn take(
+        &mut self,
+        source: &str,
+        tools: Vec<super::Offered>,
+        mut unfit: Vec<Unfit>,
+    ) -> Vec<Unfit> {
         self.offered.retain(|_, offered| offered.source != source);
-        let mut unfit = Vec::new();
-        for super::Offered { agents, tool } in tools {
+        for super::Offered { agents, tool, schema } in tools {
             let name = tool.name().to_owned();
             let taken = self.tools.keys().any(|(_, own)| *own == name);
             if taken || self.offered.contains_key(&name) {
                 unfit.push(Unfit::Taken { tool: name });
                 continue;
             }
-            match Schema::compile(&name, &tool.schema()) {
-                Ok(schema) => {
-                    let tool = Arc::new(Registered { tool, schema });
-                    let source = source.to_owned();
-                    self.offered.insert(name, FromSource { source, agents, tool });
-                }
-                Err(error) => unfit.push(error.into()),
-            }
+            let tool = Arc::new(Registered { tool, schema });
+            let source = source.to_owned();
+            self.offered.insert(name, FromSource { source, agents, tool });
         }
         self.note_offer(source, unfit.len());
         unfit
@@ -226,47 +227,24 @@ impl ToolServer {
         own.or_else(shared).or_else(offered).cloned()
     }
 
-    /// The tool and its checked arguments.
-    fn check(
-        &self,
-        invoke: &Parcel<Invoke>,
-        grant: Option<&ToolGrant>,
-        caller: Bounds<'_>,
-    ) -> Result<(Arc<Registered>, serde_json::Value), Refused> {
-        let invoke = invoke.get();
-        let tool = self
-            .find(grant, &invoke.tool)
-            .filter(|found| caller.permits(grant, &found.tool))
-            .ok_or_else(|| Refused::Unknown { tool: invoke.tool.to_string() })?;
-        let arguments = serde_json::from_str(&invoke.arguments).map_err(|error| {
-            Refused::Argument { field: String::new(), problem: error.to_string() }
-        })?;
-        match tool.schema.check(&arguments) {
-            Ok(()) => Ok((tool, arguments)),
-            Err(problem) => {
-                Err(Refused::Argument { field: problem.field, problem: problem.message })
-            }
-        }
-    }
-
     async fn begin(&mut self, request: Request<Invoke>, context: &mut Context<ToolsCommand>) {
         let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
         let caller = Bounds {
             rules: context.grant().and_then(|grant| grant.policy()),
             elsewhere: context.grant().and_then(|grant| grant.policy()),
         };
-        let (tool, arguments) = match self.check(&request.parcel, grant, caller) {
-            Ok(checked) => checked,
-            Err(refused) => {
-                let event = used(grant, &request.parcel.get().tool, Verdict::Denied);
-                self.audit.note(context.header().trace(), event);
-                return refuse(request.replies, refused);
-            }
+        let name = &request.parcel.get().tool;
+        let found = self.find(grant, name).filter(|found| caller.permits(grant, &found.tool));
+        let Some(tool) = found else {
+            self.audit.note(context.header().trace(), used(grant, name, Verdict::Denied));
+            let tool = name.to_string();
+            return refuse(request.replies, Refused::Unknown { tool });
         };
         if context.child_count() >= LIVE_TOOL_CALLS {
             return refuse(request.replies, Refused::Busy);
         }
-        let used = used(grant, &request.parcel.get().tool, Verdict::Allowed);
+        let used = |verdict| used(grant, name, verdict);
+        let (allowed, denied) = (used(Verdict::Allowed), used(Verdict::Denied));
         self.calls += 1;
         let Ok(name) = Name::new(format!("{}-{}", tool.tool.name(), self.calls)) else {
             return refuse(request.replies, Refused::Busy);
@@ -276,7 +254,8 @@ impl ToolServer {
         // gets it never ends, and holds its place.
         let own = Header::new().traced(header.trace()).forward(context.id());
         let audit = self.audit.clone();
-        let call = Call { tool, arguments, replies: request.replies, header, audit, used };
+        let Request { parcel: invoke, replies } = request;
+        let call = Call { tool, invoke, replies, header, audit, allowed, denied };
         // A call is cancelled by its caller's going away; it needs no time to stop.
         let options = Spawn::default().mailbox(1).stop_within(CALL_KILL);
         let call = match context.spawn(name.clone(), CallActor, options).await {
@@ -317,7 +296,7 @@ fn used(grant: Option<&ToolGrant>, tool: &str, verdict: Verdict) -> AuditEvent {
     AuditEvent::CapabilityUse { holder, capability: "tool", target: AuditId::new(tool), verdict }
 }
 
-/// The supervisor of the sources.
+/// What the supervisors of the sources are below.
 const SOURCES: &str = "mcp";
 
 /// Sources are others' programs: they fail as they like, and the node waits for them patiently.
@@ -369,7 +348,8 @@ impl Actor for ToolServer {
         if self.sources.is_empty() {
             return Ok(());
         }
-        let specs = self.sources.iter().map(|source| source.spec(context.address()));
+        let spec = |source: &ToolSource| source.spec(context.address(), SOURCE_POLICY);
+        let specs = self.sources.iter().map(spec);
         let specs = specs.collect::<Result<Vec<_>, _>>()?;
         context.supervise(Name::new(SOURCES)?, SOURCE_POLICY, specs).await?;
         Ok(())
@@ -386,8 +366,8 @@ impl Actor for ToolServer {
                 let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
                 let _gone = reply.send(self.list(grant));
             }
-            ToolsCommand::Offer(Offer { source, tools, reply }) => {
-                let _gone = reply.send(self.take(&source, tools));
+            ToolsCommand::Offer(Offer { source, tools, unfit, reply }) => {
+                let _gone = reply.send(self.take(&source, tools, unfit));
             }
         }
         Ok(())
@@ -409,12 +389,40 @@ impl Actor for ToolServer {
 /// One call, with everything that it needs.
 struct Call {
     tool: Arc<Registered>,
-    arguments: serde_json::Value,
+    invoke: Parcel<Invoke>,
     replies: ReplySink<Parcel<Outcome>>,
     /// What the request came with. Not the message's own, by which it would be refused.
     header: Header,
     audit: Audit,
-    used: AuditEvent,
+    /// What is recorded of it if its arguments fit, and if they don't.
+    allowed: AuditEvent,
+    denied: AuditEvent,
+}
+
+/// The arguments, if they fit the tool's schema. Where somebody else wrote that, a check may take a second,
+/// so it has a thread of its own, and the call doesn't wait for it longer than for its tool.
+async fn checked(tool: &Arc<Registered>, invoke: Parcel<Invoke>) -> Result<Value, Refused> {
+    let schema = Arc::clone(&tool.schema);
+    let check = move || {
+        let unreadable = |error: serde_json::Error| Refused::Argument {
+            field: String::new(),
+            problem: error.to_string(),
+        };
+        let arguments = serde_json::from_str(&invoke.get().arguments).map_err(unreadable)?;
+        match schema.check(&arguments) {
+            Ok(()) => Ok(arguments),
+            Err(problem) => {
+                Err(Refused::Argument { field: problem.field, problem: problem.message })
+            }
+        }
+    };
+    if !tool.schema.is_foreign() {
+        return check();
+    }
+    tokio::task::spawn_blocking(check).await.unwrap_or_else(|panicked| {
+        let (code, message) = ("unchecked".to_owned(), panicked.to_string());
+        Err(Refused::Failed { code, message })
+    })
 }
 
 impl Message for Call {
@@ -431,7 +439,7 @@ impl Actor for CallActor {
     const KIND: &'static str = "tool_call";
 
     async fn handle(&mut self, call: Call, context: &mut Context<Call>) -> Result<(), Infallible> {
-        let Call { tool, arguments, replies, header, audit, used } = call;
+        let Call { tool, invoke, replies, header, audit, allowed, denied } = call;
         let clock = context.clock().clone();
         let header = header.forward(context.id()).within(&clock, TOOL_DEADLINE);
         let deadline = header.deadline().unwrap_or_else(|| clock.now() + TOOL_DEADLINE);
@@ -440,7 +448,17 @@ impl Actor for CallActor {
             context.stop();
             return Ok(());
         }
-        if let Err(error) = audit.decide(header.clone(), used).await {
+        let arguments = clock.before(deadline, checked(&tool, invoke)).await;
+        let arguments = match arguments.unwrap_or(Err(Refused::TimedOut)) {
+            Ok(arguments) => arguments,
+            Err(refused) => {
+                audit.note(header.trace(), denied);
+                refuse(replies, refused);
+                context.stop();
+                return Ok(());
+            }
+        };
+        if let Err(error) = audit.decide(header.clone(), allowed).await {
             let (code, message) = ("unrecorded".to_owned(), error.to_string());
             refuse(replies, Refused::Failed { code, message });
             context.stop();

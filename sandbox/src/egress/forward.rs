@@ -11,7 +11,7 @@ use hyper::{
     Method, Request, Response, Uri, Version,
     body::{Body as _, Bytes, Frame, Incoming, SizeHint},
     client::conn::http1,
-    header::HeaderValue,
+    header::{self, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 
@@ -94,6 +94,12 @@ fn rewrite(
     *rewritten.version_mut() = Version::HTTP_11;
     *rewritten.headers_mut() = parts.headers;
     head::outgoing(rewritten.headers_mut(), named, &rule.injections);
+    let body = rewritten.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Of a body whose length isn't known, `hyper` sends nothing where the method has none as a rule.
+        let chunked = HeaderValue::from_static("chunked");
+        rewritten.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
+    }
     Ok(rewritten)
 }
 

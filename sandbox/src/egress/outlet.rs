@@ -15,7 +15,7 @@ use neuroflow_kernel::Clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    decision::{Asked, decide},
+    decision::{Asked, Grant, decide},
     dial::dial,
     exchange::{Exchange, Shared},
     host::{Host, HostProblem},
@@ -62,17 +62,19 @@ impl Outlet {
         Ok(Self { policy, resolver, name: name.into(), clock })
     }
 
-    /// A connection for a request with this method and path, with TLS on it if the rule says so.
+    /// A connection for a request with this method and path, with TLS on it if the rule says so. Whoever
+    /// asks for `https://` says that it has to.
     ///
     /// # Errors
     ///
-    /// Why no rule allows it, or why nobody was reached.
+    /// Why no rule allows it, that the rule has no TLS, or why nobody was reached.
     pub async fn connect(
         &self,
         method: &str,
         host: &str,
         port: u16,
         path: &str,
+        has_to_be_tls: bool,
     ) -> Result<OutletStream, OutletError> {
         let host = Host::parse(host).map_err(|problem| OutletError::Host { problem })?;
         let asked = Method::from_bytes(method.as_bytes())
@@ -86,10 +88,36 @@ impl Outlet {
         let refused = |reason| OutletError::Refused { reason: exchange.ends(reason) };
         let plain = Asked::Plain { port: Some(port), method: &asked, path };
         let grant = decide(&exchange.shared.policy, &host, &plain).map_err(refused)?;
+        if has_to_be_tls && !self.has_tls(grant) {
+            exchange.ends(EgressReason::UpstreamTls);
+            return Err(OutletError::InClear);
+        }
         exchange.granted(grant);
         let stream = dial(&exchange, &host, grant).await.map_err(refused)?;
         exchange.passes();
         Ok(OutletStream { stream, exchange })
+    }
+
+    /// Whether the rule for such a request would have it sent in clear, so that whoever sets a client up can
+    /// say so before the first one.
+    ///
+    /// ```
+    /// use neuroflow_kernel::Clock;
+    /// use neuroflow_sandbox::{Network, Outlet, Rule};
+    /// let outlet = Outlet::new(&Network::allow([Rule::host("a.example")]), "a", Clock::system())?;
+    /// assert!(outlet.is_in_clear("POST", "a.example", 443, "/"));
+    /// assert!(!outlet.is_in_clear("POST", "b.example", 443, "/"), "nothing is sent there");
+    /// # Ok::<(), neuroflow_sandbox::OutletError>(())
+    /// ```
+    pub fn is_in_clear(&self, method: &str, host: &str, port: u16, path: &str) -> bool {
+        let Ok(host) = Host::parse(host) else { return false };
+        let Ok(method) = Method::from_bytes(method.as_bytes()) else { return false };
+        let plain = Asked::Plain { port: Some(port), method: &method, path };
+        decide(&self.policy, &host, &plain).is_ok_and(|grant| !self.has_tls(grant))
+    }
+
+    fn has_tls(&self, grant: Grant) -> bool {
+        self.policy.rules.get(grant.rule).is_some_and(|rule| rule.upstream.is_some())
     }
 }
 
@@ -168,6 +196,9 @@ pub enum OutletError {
         /// What is wrong with it.
         problem: HostProblem,
     },
+    /// It has to be TLS, and the rule has none.
+    #[error("the rule for the host has no TLS; give it `Rule::upstream_tls`")]
+    InClear,
     /// A rule or a check of the address says no, or nobody was reached.
     #[error("no connection: {reason}")]
     Refused {
@@ -183,6 +214,7 @@ impl OutletError {
             Self::Closed => "closed",
             Self::Network(_) => "network",
             Self::Host { .. } => "host_syntax",
+            Self::InClear => "in_clear",
             Self::Refused { reason } => reason.code(),
         }
     }
@@ -204,8 +236,10 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let named = outlet(Rule::host("127.0.0.1").port(port).path_prefix("/mcp"));
-        let (stream, accepted) =
-            tokio::join!(named.connect("POST", "127.0.0.1", port, "/mcp"), listener.accept());
+        let (stream, accepted) = tokio::join!(
+            named.connect("POST", "127.0.0.1", port, "/mcp", false),
+            listener.accept()
+        );
         let (mut stream, mut peer) = (stream.unwrap(), accepted.unwrap().0);
         stream.write_all(b"ping").await.unwrap();
         let mut heard = [0; 4];
@@ -216,16 +250,27 @@ mod tests {
             ("127.0.0.1", 1, "/mcp", EgressReason::Port),
             ("127.0.0.2", port, "/mcp", EgressReason::AddressLiteral),
         ] {
-            let refused = named.connect("POST", host, port, path).await.unwrap_err();
+            let refused = named.connect("POST", host, port, path, false).await.unwrap_err();
             assert_eq!(refused, OutletError::Refused { reason });
         }
     }
 
     #[tokio::test]
     async fn a_name_that_leads_inside_is_not_followed() {
-        let refused =
-            outlet(Rule::host("localhost").port(80)).connect("POST", "localhost", 80, "/").await;
+        let outlet = outlet(Rule::host("localhost").port(80));
+        let refused = outlet.connect("POST", "localhost", 80, "/", false).await;
         let reason = EgressReason::AddressLoopback;
         assert_eq!(refused.unwrap_err(), OutletError::Refused { reason });
+    }
+
+    /// Somebody who wants `https://` isn't given a connection that everybody on the way can read.
+    #[tokio::test]
+    async fn what_has_to_be_tls_is_not_sent_in_clear() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let outlet = outlet(Rule::host("127.0.0.1").port(port));
+        assert!(outlet.is_in_clear("POST", "127.0.0.1", port, "/"));
+        let refused = outlet.connect("POST", "127.0.0.1", port, "/", true).await;
+        assert_eq!(refused.unwrap_err(), OutletError::InClear);
     }
 }

@@ -56,7 +56,7 @@ impl Road {
     ) -> Result<Box<dyn OutboundStream>, RoadError> {
         let (host, port) = (aim.host(), aim.port());
         if aim.is_same_origin(&self.target) {
-            let stream = self.outlet.connect(method, host, port, aim.path()).await;
+            let stream = self.outlet.connect(method, host, port, aim.path(), aim.is_tls()).await;
             self.uses.connected(host, port, (&stream).into());
             return Ok(Box::new(stream.map_err(HttpError::from)?));
         }

@@ -80,6 +80,26 @@ async fn bodies_pass_in_both_directions() {
     );
 }
 
+/// Methods whose requests have no body as a rule may have one.
+#[tokio::test]
+async fn a_body_of_unknown_length_passes_with_any_method() {
+    let server = Server::saying(OK).await;
+    let scene = Scene::with([server.rule()]).await;
+    let host = server.host();
+    for method in ["GET", "HEAD", "DELETE", "POST"] {
+        let head = format!("{method} http://{host}/ HTTP/1.1\r\nHost: {host}\r\n");
+        let body = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let _answer = scene.say(&format!("{head}{body}")).await;
+        let heard = server.heard().pop().unwrap();
+        let (head, body) = heard.split_once("\r\n\r\n").unwrap();
+        assert_eq!(head.matches("transfer-encoding: chunked").count(), 1, "{heard}");
+        assert_eq!(body, "5\r\nhello\r\n0\r\n\r\n", "{method}");
+    }
+    let _answer = scene.ask("GET", &host, "/").await;
+    let heard = server.heard().pop().unwrap();
+    assert!(!heard.contains("transfer-encoding") && heard.ends_with("\r\n\r\n"), "{heard}");
+}
+
 #[tokio::test]
 async fn a_connection_carries_one_request() {
     let server = Server::saying(OK).await;
