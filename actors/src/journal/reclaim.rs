@@ -11,6 +11,7 @@ use neuroflow_kernel::RawParcel;
 use super::catalog::{Catalog, Chain};
 use super::codec::{self, CALLED, Head, MORE, MOVED, Record, RecordKind};
 use super::embedded::Embedded;
+use super::heading::SEGMENT_HEADER;
 use super::opening::damage_of;
 use super::scan::{Found, scan};
 use super::{AppendError, DamageKind, Entry, JournalDamage, ReadError, TaskHead, TaskLog};
@@ -33,12 +34,16 @@ pub(super) fn read_chain(
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
             bytes => bytes?,
         };
-        let Ok(record) = codec::read(&bytes) else { break };
+        let Ok(record) = codec::read(&bytes, segment.salt) else { break };
         if record.head.agent != head.agent
             || record.head.task != head.task
             || record.head.number > number
         {
             break;
+        }
+        if found.is_empty() && record.head.flags & MORE != 0 {
+            // The rest of an append that wasn't found as a whole.
+            damage.push(missing(&head, record.head.number + 1));
         }
         if record.body.is_none() {
             let placed = (at.offset as usize, record);
@@ -98,7 +103,7 @@ fn search(
     for (number, _) in &chain.spans {
         let Some(segment) = journal.segment(*number) else { continue };
         let bytes = segment.bytes()?;
-        scan(&bytes, codec::SEGMENT_HEADER, true, |thing| {
+        scan((&bytes, segment.salt), SEGMENT_HEADER, true, |thing| {
             let Found::Append(group) = thing else { return };
             for placed in group {
                 let of = &placed.1.head;
@@ -209,7 +214,8 @@ impl Embedded {
                     key: &entry.key,
                 };
                 let written = buffer.len();
-                let len = codec::write(&mut buffer, &record, entry.parcel.as_bytes());
+                let body = entry.parcel.as_bytes();
+                let len = codec::write(&mut buffer, writer.segment.salt, &record, body);
                 moved.place.add(Self::place(&writer, written, len));
                 moved.bytes += u64::from(len);
             }
