@@ -299,6 +299,8 @@ impl Writer {
         let file = open_private(&fresh)?;
         file.set_len(0)?;
         (&file).write_all(line)?;
+        // The new name must not be on the disk before what it names: with an empty head no node starts.
+        file.sync_data()?;
         fs::rename(&fresh, &head)
     }
 
