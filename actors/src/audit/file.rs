@@ -307,7 +307,12 @@ impl Writer {
     fn next_file(&mut self) -> io::Result<()> {
         let path = &self.config.file;
         let number = format!("{:0width$}", self.end.file, width = NUMBER_DIGITS);
-        fs::rename(path, beside(path, &number))?;
+        let full = beside(path, &number);
+        match fs::rename(path, &full) {
+            // It was renamed before, and the next one couldn't be opened then.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && full.exists() => {}
+            renamed => renamed?,
+        }
         self.file = open_private(path)?;
         self.bytes = 0;
         Ok(())
@@ -433,6 +438,26 @@ mod tests {
         assert_eq!(audited.files.len(), 3);
         assert_eq!((audited.verified.first, audited.verified.last), (1, 17));
         assert!(audited.held_against.is_some());
+    }
+
+    #[test]
+    fn a_full_file_that_was_renamed_only_is_followed_by_the_next_one_later() {
+        let folder = Folder::new();
+        let config = folder.config();
+        let mut writer = Writer::open(config.clone(), 1).unwrap();
+        writer.record(&entries(3), 0).unwrap();
+        writer.sign(2).unwrap();
+        // As far as it comes while no file can be opened.
+        fs::rename(&config.file, beside(&config.file, "000001")).unwrap();
+        writer.record(&entries(2), 0).unwrap();
+        writer.next_file().unwrap();
+        writer.record(&entries(2), 0).unwrap();
+        writer.sign(3).unwrap();
+        let audited = verify_files(&config.file, None, None).unwrap();
+        assert_eq!((audited.files.len(), audited.verified.last), (2, 12));
+        // A file that somebody has taken away isn't one of those.
+        fs::remove_file(&config.file).unwrap();
+        assert_eq!(writer.next_file().unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]
