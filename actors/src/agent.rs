@@ -139,8 +139,8 @@ pub enum AgentCommand {
         state: TaskState,
         /// What the agent asks for.
         turn: Turn,
-        /// Takes the message.
-        reply: Reply<Incoming>,
+        /// Takes the message. None if the task is run again, and nobody had answered here when it was run before.
+        reply: Reply<Option<Incoming>>,
     },
     /// Keep the result of an effect; answered once it's durable. It comes from the task's actor.
     Keep {

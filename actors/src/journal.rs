@@ -9,6 +9,7 @@ mod catalog;
 mod codec;
 mod embedded;
 mod error;
+mod heading;
 mod index;
 mod memory;
 mod near;

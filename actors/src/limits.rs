@@ -277,6 +277,10 @@ pub const REFUSALS_COUNTED: Duration = Duration::from_mins(1);
 /// the very most.
 pub const REFUSED_PEERS: usize = 1_024;
 
+/// How often the files of an audit log are listed to verify it while its node begins new ones: it takes a node
+/// seconds to fill a file, and a moment to list them.
+pub const AUDIT_LISTINGS: usize = 16;
+
 /// Bytes of one line of an audit log: no event is near it.
 pub const AUDIT_LINE_BYTES: usize = 16 * 1024;
 

@@ -211,3 +211,32 @@ async fn a_changed_row_is_found_and_costs_that_entry() {
     assert_eq!(log.entries.len(), 1);
     scene.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_removed_while_it_is_read_is_not_damaged() {
+    let cluster = Cluster::start();
+    let scene = Scene::open(cluster.config("one")).await.expect("it opens");
+    say(&scene.journal, "a", 0, TaskState::Completed).await.expect("appended");
+    // Whoever reads the entries waits until the task and they are gone.
+    let removal = "BEGIN; LOCK TABLE neuroflow_entry IN ACCESS EXCLUSIVE MODE;
+        DO $$ BEGIN
+            FOR nth IN 1..6000 LOOP
+                PERFORM pg_sleep(0.01);
+                EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted);
+            END LOOP;
+        END $$;
+        DELETE FROM neuroflow_entry; DELETE FROM neuroflow_task; COMMIT";
+    let locked = "SELECT count(*) FROM pg_locks
+        WHERE relation = 'neuroflow_entry'::regclass AND mode = 'AccessExclusiveLock' AND granted";
+    let log = std::thread::scope(|threads| {
+        let removed = threads.spawn(|| cluster.query(removal));
+        while cluster.query(locked).as_deref() != Some("1") {}
+        let reading = scene.journal.read("echo", "a");
+        let log =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(reading));
+        assert!(removed.join().expect("no panic").is_some(), "the server takes it");
+        log
+    });
+    assert!(log.expect("read").is_none());
+    scene.stop().await;
+}

@@ -24,6 +24,17 @@ fn segments(folder: &Path) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_gives_its_room_back_and_keeps_what_is_alive() {
+    gives_room_back(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_do_not_end_keep_nothing_but_themselves() {
+    // More than a quarter of the first segment.
+    gives_room_back(20).await;
+}
+
+/// A directory with so many large tasks that don't end before three segments of those that do.
+async fn gives_room_back(waiting: u64) {
     let folder = Folder::new();
     let mut small = config(folder.path());
     small.sync = false;
@@ -36,10 +47,11 @@ async fn a_directory_gives_its_room_back_and_keeps_what_is_alive() {
     }
     let text = "x".repeat(LARGE);
     let written = 3 * SEGMENT_BYTES / LARGE as u64;
-    for number in 0..written {
-        let task = format!("t{number:03}");
+    let waits = (0..waiting).map(|number| (format!("w{number:03}"), TaskState::InputRequired));
+    let ended = (0..written).map(|number| (format!("t{number:03}"), TaskState::Completed));
+    for (task, state) in waits.chain(ended) {
         let entries = vec![event(&task, 1, &text)];
-        let append = Append { head: head(&task, TaskState::Completed, 0), entries };
+        let append = Append { head: head(&task, state, 0), entries };
         scene.journal.append(append).await.expect("appended");
     }
     let clock = scene.kernel.clock().clone();
@@ -59,6 +71,9 @@ async fn a_directory_gives_its_room_back_and_keeps_what_is_alive() {
         let scene = Scene::open(small.clone()).await.expect("it opens again");
         assert_eq!(scene.report.damages, 0, "{:?}", scene.report.damage);
         assert_eq!(texts(&scene.journal, "alive").await, expected);
+        for number in 0..waiting {
+            assert_eq!(texts(&scene.journal, &format!("w{number:03}")).await, ["1"]);
+        }
         assert!(scene.journal.read("echo", "t000").await.expect("read").is_none());
         let last = format!("t{:03}", written - 1);
         assert!(scene.journal.read("echo", &last).await.expect("read").is_some());

@@ -11,7 +11,7 @@ use neuroflow::actors::{
 use neuroflow::kernel::{
     Address, KindObserver, Lifecycle, Observer, Outcome, Parcel, Request, Span, Timing, Unobserved,
 };
-use neuroflow::{AgentBuilder, Answer, AnyAgent, Ask, Header, Node, TaskState, Turn};
+use neuroflow::{AgentBuilder, AgentError, Answer, AnyAgent, Ask, Header, Node, TaskState, Turn};
 use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
@@ -228,6 +228,51 @@ async fn answers_that_were_given_are_given_again() {
         "6 working got blue",
         "7 artifact",
         "8 completed",
+    ];
+    assert_eq!(seen, expected);
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_nobody_answered_ends_in_silence_again() {
+    let folder = Folder::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let agent = || {
+        let gate = gate.clone();
+        let of = AgentBuilder::new("payer", "Asks once.").profile(|profile| {
+            profile.resumable = true;
+            // Nobody ever answers.
+            profile.input_wait = Duration::from_millis(20);
+        });
+        of.on_ask(move |_, context| {
+            let gate = gate.clone();
+            async move {
+                let said = match context.ask_user(Turn::agent("who?")).await {
+                    Err(AgentError::Silence { .. }) => "nobody".to_owned(),
+                    Err(error) => return Err(error),
+                    Ok(said) => said.text().to_owned(),
+                };
+                context.say(format!("it's {said}")).await?;
+                let _open = gate.acquire().await;
+                Ok(Answer::text(said))
+            }
+        })
+    };
+    let first = node(agent(), folder.path()).await;
+    let address_of = address(&first);
+    let task = begin(&address_of, "go").await;
+    until(&address_of, &task, "it's nobody").await;
+    first.stop().await;
+    gate.add_permits(1);
+    let second = node(agent(), folder.path()).await;
+    let seen = until(&address(&second), &task, "completed").await;
+    let expected = [
+        "1 accepted go",
+        "2 working",
+        "3 waiting for input who?",
+        "4 working it's nobody",
+        "5 artifact",
+        "6 completed",
     ];
     assert_eq!(seen, expected);
     second.stop().await;

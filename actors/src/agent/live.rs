@@ -49,7 +49,7 @@ pub(super) struct Live {
     /// What a new task is to do, until it's durable that there is one.
     pub(super) run: Option<Run>,
     /// Where the client's next message goes, while the agent waits for it.
-    pub(super) waiting: Option<Reply<Incoming>>,
+    pub(super) waiting: Option<Reply<Option<Incoming>>>,
     /// Messages that came while it didn't.
     pub(super) unread: Vec<Incoming>,
     /// What an earlier run has done already.
@@ -197,17 +197,16 @@ impl Live {
     pub(super) fn wait(
         &mut self,
         (state, turn): (TaskState, Turn),
-        reply: Reply<Incoming>,
+        reply: Reply<Option<Incoming>>,
         at_ms: u64,
     ) {
         let replayed = self.replay.events > 0;
         self.append(Change::Status { state, turn: Some(turn) }, Origin::Agent, at_ms);
         match self.replay.answers.pop_front() {
-            Some(Some(said)) if replayed => {
+            // Where it went on without an answer then, it does so now, and for the same reason.
+            Some(said) if replayed => {
                 let _gone = reply.send(said);
             }
-            // It went on without an answer then, and does so now.
-            Some(None) if replayed => drop(reply),
             _ => {
                 self.replay.waits = false;
                 self.waiting = Some(reply);
@@ -220,7 +219,7 @@ impl Live {
     pub(super) fn answer(&mut self, said: Incoming) -> bool {
         // Whoever doesn't wait any longer mustn't take the message along.
         if let Some(waiting) = self.waiting.take().filter(|waiting| !waiting.is_closed()) {
-            let _gone = waiting.send(said);
+            let _gone = waiting.send(Some(said));
             return true;
         }
         if std::mem::take(&mut self.replay.waits) {

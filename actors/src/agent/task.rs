@@ -296,10 +296,11 @@ impl TaskContext {
         let _pause = self.work.pause(&self.clock, waited).await;
         let header = self.header.clone().within(&self.clock, waited);
         let command = |reply| AgentCommand::Wait { task: self.task.clone(), state, turn, reply };
-        self.server.call(header, command).await.map_err(|error| match error {
-            CallError::DeadlineExceeded => AgentError::Silence { waited },
-            error => AgentError::Unanswered(error),
-        })
+        match self.server.call(header, command).await {
+            Ok(Some(said)) => Ok(said),
+            Ok(None) | Err(CallError::DeadlineExceeded) => Err(AgentError::Silence { waited }),
+            Err(error) => Err(AgentError::Unanswered(error)),
+        }
     }
 
     /// What the client has said meanwhile without being asked, oldest first; each message once.

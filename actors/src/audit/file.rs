@@ -16,7 +16,7 @@ use super::key::{PublicKey, SigningKey};
 use super::record::Keeping;
 use super::verify::{Fault, Verified, Verifier};
 use super::{AuditConfig, AuditError, AuditEvent};
-use crate::limits::{AUDIT_FILE_BYTES, AUDIT_LINE_BYTES, AUDIT_UNSIGNED_RECORDS};
+use crate::limits::{AUDIT_FILE_BYTES, AUDIT_LINE_BYTES, AUDIT_LISTINGS, AUDIT_UNSIGNED_RECORDS};
 use crate::lock::FileLock;
 
 /// A file whose name is that of the log with something behind it.
@@ -103,7 +103,8 @@ pub struct Audited {
 }
 
 /// Verifies a log: the file that is named, and the full ones beside it. It's held against the signature
-/// in `head` or, without that, in the file that the node keeps beside the log.
+/// in `head` or, without that, in the file that the node keeps beside the log. A node may write it meanwhile: what
+/// is verified then is what was there in the beginning, or some more.
 ///
 /// ```
 /// use std::path::Path;
@@ -130,22 +131,58 @@ pub fn verify_files(
         let fault = |fault| VerifyFailure::Fault { file: head.clone(), line: 1, fault };
         verifier = verifier.against(&bytes).map_err(fault)?;
     }
-    let full = full_files(log).map_err(|source| unreadable(log, source))?;
+    let (full, last) = settled(log).map_err(|source| unreadable(log, source))?;
     let mut files: Vec<PathBuf> = full.into_iter().map(|(_, path)| path).collect();
-    files.push(log.to_owned());
-    let mut lines = 0;
     for file in &files {
         let read = read_file(file, &mut verifier)?;
-        lines = read.lines;
         if read.torn_bytes > 0 {
-            let (file, line, fault) = (file.clone(), lines + 1, Fault::Torn);
+            let (file, line, fault) = (file.clone(), read.lines + 1, Fault::Torn);
             return Err(VerifyFailure::Fault { file, line, fault });
         }
+    }
+    files.push(log.to_owned());
+    let Lines { lines, torn_bytes, .. } = read_lines(log, last, &mut verifier)?;
+    // A node that is writing hasn't written all of the last line yet.
+    if torn_bytes > 0 && !is_written(log) {
+        let (file, line, fault) = (log.to_owned(), lines + 1, Fault::Torn);
+        return Err(VerifyFailure::Fault { file, line, fault });
     }
     let verified = verifier.finish();
     let verified =
         verified.map_err(|fault| VerifyFailure::Fault { file: log.into(), line: lines, fault })?;
     Ok(Audited { verified, files, held_against })
+}
+
+/// The full files of a log, and the one that follows them. That one is open, so that it stays what it is if it's
+/// renamed.
+fn settled(log: &Path) -> io::Result<(Vec<(u64, PathBuf)>, File)> {
+    for _ in 0..AUDIT_LISTINGS {
+        let full = full_files(log)?;
+        if let Some(last) = open_behind(log, &full)? {
+            return Ok((full, last));
+        }
+    }
+    Err(io::Error::other("it's begun anew again and again"))
+}
+
+/// Opens the file that follows these, unless another one has become full meanwhile.
+fn open_behind(log: &Path, full: &[(u64, PathBuf)]) -> io::Result<Option<File>> {
+    let last = File::open(log);
+    if full_files(log)? != full {
+        return Ok(None);
+    }
+    match last {
+        // It's about to be made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && is_written(log) => Ok(None),
+        last => last.map(Some),
+    }
+}
+
+/// Whether a node has a log open for writing.
+fn is_written(log: &Path) -> bool {
+    let lock = File::open(beside(log, "lock"));
+    // What is locked here for this moment is released as the file is closed.
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
 }
 
 fn unreadable(file: &Path, source: io::Error) -> VerifyFailure {
@@ -164,6 +201,10 @@ struct Lines {
 
 fn read_file(file: &Path, verifier: &mut Verifier) -> Result<Lines, VerifyFailure> {
     let opened = File::open(file).map_err(|source| unreadable(file, source))?;
+    read_lines(file, opened, verifier)
+}
+
+fn read_lines(file: &Path, opened: File, verifier: &mut Verifier) -> Result<Lines, VerifyFailure> {
     let mut reader = BufReader::new(opened);
     let mut read = Lines::default();
     let mut line = Vec::new();
@@ -299,13 +340,20 @@ impl Writer {
         let file = open_private(&fresh)?;
         file.set_len(0)?;
         (&file).write_all(line)?;
+        // The new name must not be on the disk before what it names: with an empty head no node starts.
+        file.sync_data()?;
         fs::rename(&fresh, &head)
     }
 
     fn next_file(&mut self) -> io::Result<()> {
         let path = &self.config.file;
         let number = format!("{:0width$}", self.end.file, width = NUMBER_DIGITS);
-        fs::rename(path, beside(path, &number))?;
+        let full = beside(path, &number);
+        match fs::rename(path, &full) {
+            // It was renamed before, and the next one couldn't be opened then.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && full.exists() => {}
+            renamed => renamed?,
+        }
         self.file = open_private(path)?;
         self.bytes = 0;
         Ok(())
@@ -431,6 +479,60 @@ mod tests {
         assert_eq!(audited.files.len(), 3);
         assert_eq!((audited.verified.first, audited.verified.last), (1, 17));
         assert!(audited.held_against.is_some());
+    }
+
+    #[test]
+    fn a_full_file_that_was_renamed_only_is_followed_by_the_next_one_later() {
+        let folder = Folder::new();
+        let config = folder.config();
+        let mut writer = Writer::open(config.clone(), 1).unwrap();
+        writer.record(&entries(3), 0).unwrap();
+        writer.sign(2).unwrap();
+        // As far as it comes while no file can be opened.
+        fs::rename(&config.file, beside(&config.file, "000001")).unwrap();
+        writer.record(&entries(2), 0).unwrap();
+        writer.next_file().unwrap();
+        writer.record(&entries(2), 0).unwrap();
+        writer.sign(3).unwrap();
+        let audited = verify_files(&config.file, None, None).unwrap();
+        assert_eq!((audited.files.len(), audited.verified.last), (2, 12));
+        // A file that somebody has taken away isn't one of those.
+        fs::remove_file(&config.file).unwrap();
+        assert_eq!(writer.next_file().unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_log_that_is_written_meanwhile_is_unharmed() {
+        let folder = Folder::new();
+        let config = folder.config();
+        let mut writer = Writer::open(config.clone(), 1).unwrap();
+        writer.record(&entries(3), 0).unwrap();
+        writer.sign(2).unwrap();
+        // One becomes full between the listing and the opening.
+        let listed = full_files(&config.file).unwrap();
+        writer.next_file().unwrap();
+        writer.record(&entries(3), 0).unwrap();
+        assert!(open_behind(&config.file, &listed).unwrap().is_none());
+        // One becomes full between the opening and the reading.
+        let (full, last) = settled(&config.file).unwrap();
+        assert_eq!(full.len(), 1);
+        writer.sign(3).unwrap();
+        writer.next_file().unwrap();
+        writer.record(&entries(3), 0).unwrap();
+        let mut verifier = Verifier::new(None);
+        read_file(&full[0].1, &mut verifier).unwrap();
+        read_lines(&config.file, last, &mut verifier).unwrap();
+        assert_eq!(verifier.finish().unwrap().last, 11);
+        // The last line isn't all there yet.
+        open_private(&config.file).unwrap().write_all(b"{\"record\":{\"se").unwrap();
+        assert_eq!(verify_files(&config.file, None, None).unwrap().verified.last, 15);
+        drop(writer);
+        let torn = verify_files(&config.file, None, None).unwrap_err();
+        assert!(matches!(torn, VerifyFailure::Fault { fault: Fault::Torn, .. }), "{torn:?}");
+        // A file that isn't there is said to be missing, if nobody is about to make it.
+        fs::remove_file(&config.file).unwrap();
+        let missing = verify_files(&config.file, None, None).unwrap_err();
+        assert!(matches!(missing, VerifyFailure::Read { .. }), "{missing:?}");
     }
 
     #[test]

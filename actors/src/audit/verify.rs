@@ -28,7 +28,7 @@ pub enum Fault {
     NoRecord,
     /// The last line has no end.
     #[error(
-        "the last line is cut off; if no node is just writing it, one was killed or the file was cut"
+        "the last line is cut off, and no node is writing it; one was killed or the file was cut"
     )]
     Torn,
     /// The record was changed.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::codec::{CALLED, MOVED, Position, RecordKind};
+use super::codec::{CALLED, MORE, MOVED, Position, RecordKind};
 use super::index::{Index, Known};
 use super::scan::Placed;
 use super::{DamageKind, JournalDamage};
@@ -60,13 +60,19 @@ impl Catalog {
     /// Takes over an append that was found in a segment. Says which entries should have been there
     /// before it and weren't.
     pub(super) fn replay(&mut self, segment: u32, group: &[Placed<'_>]) -> Option<JournalDamage> {
-        let (offset, first) = group.first()?;
+        let ((offset, first), (_, last)) = (group.first()?, group.last()?);
         let (agent, task) = (first.head.agent, first.head.task);
         if first.head.kind == RecordKind::Removed {
             self.remove(agent, task);
             return None;
         }
+        let is_cut = last.head.flags & MORE != 0;
         if first.head.flags & MOVED != 0 {
+            // What is left of a damaged copy doesn't replace what was copied.
+            let is_whole = first.head.previous.is_nowhere() && !is_cut;
+            if !is_whole && self.index.get(agent, task).is_some() {
+                return None;
+            }
             self.remove(agent, task);
         }
         let mut known = self.index.get(agent, task).cloned().unwrap_or_else(|| Known {
@@ -79,17 +85,23 @@ impl Catalog {
             bytes: 0,
             place: Chain::default(),
         });
-        let missing =
-            (known.entries.saturating_add(1) < first.head.number).then(|| JournalDamage {
-                place: format!("segment {segment}"),
-                offset: *offset as u64,
-                bytes: 0,
-                kind: DamageKind::Missing,
-                agent: Some(agent.to_owned()),
-                task: Some(task.to_owned()),
-                number: Some(known.entries.saturating_add(1)),
-                generation: Some(known.generation.saturating_add(1)),
-            });
+        let missing = |number, generation| JournalDamage {
+            place: format!("segment {segment}"),
+            offset: *offset as u64,
+            bytes: 0,
+            kind: DamageKind::Missing,
+            agent: Some(agent.to_owned()),
+            task: Some(task.to_owned()),
+            number: Some(number),
+            generation,
+        };
+        let next = known.entries.saturating_add(1);
+        let missing = if next < first.head.number {
+            Some(missing(next, Some(known.generation.saturating_add(1))))
+        } else {
+            // Which event comes last in an append isn't known of its first entries.
+            is_cut.then(|| missing(last.head.number.saturating_add(1), None))
+        };
         for (offset, record) in group {
             let (Ok(offset), Ok(len)) = (u32::try_from(*offset), u32::try_from(record.len)) else {
                 continue;
@@ -103,5 +115,72 @@ impl Catalog {
         }
         self.put(agent, task, known);
         missing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use neuroflow_kernel::MessageId;
+
+    use super::super::EntryKind;
+    use super::super::codec::{Head, Record};
+    use super::*;
+    use crate::agent::TaskState;
+
+    /// A record of one task, at an offset of its number.
+    fn record(number: u64, flags: u8, previous: Position) -> Placed<'static> {
+        let head = Head {
+            kind: RecordKind::Entry(EntryKind::Event),
+            flags,
+            state: TaskState::Working,
+            message: MessageId::of("test"),
+            version: 1,
+            number,
+            generation: number,
+            at_ms: 0,
+            previous,
+            agent: "a",
+            task: "t",
+            context: "",
+            caller: "",
+            key: "",
+        };
+        let offset = usize::try_from(number).unwrap() * 100;
+        (offset, Record { head, body: Some(b"content"), len: 88 })
+    }
+
+    fn at(segment: u32, number: u32) -> Position {
+        Position { segment, offset: number * 100, len: 88 }
+    }
+
+    #[test]
+    fn what_is_left_of_an_append_is_not_taken_for_a_whole_one() {
+        let mut catalog = Catalog::default();
+        let missing = catalog.replay(1, &[record(1, MORE, Position::default())]).unwrap();
+        assert_eq!((missing.kind, missing.number), (DamageKind::Missing, Some(2)));
+        assert!(catalog.replay(1, &[record(2, 0, at(1, 1))]).is_none());
+    }
+
+    #[test]
+    fn what_is_left_of_a_copy_does_not_replace_what_was_copied() {
+        let nowhere = Position::default();
+        let mut catalog = Catalog::default();
+        let whole = [record(1, MORE, nowhere), record(2, MORE, at(1, 1)), record(3, 0, at(1, 2))];
+        assert!(catalog.replay(1, &whole).is_none());
+        let copy = [
+            record(1, MOVED | MORE, nowhere),
+            record(2, MOVED | MORE, at(2, 1)),
+            record(3, MOVED, at(2, 2)),
+        ];
+        for rest in [&copy[..1], &copy[2..]] {
+            assert!(catalog.replay(2, rest).is_none());
+            assert_eq!(catalog.index.get("a", "t").unwrap().place.last, at(1, 3));
+        }
+        assert!(catalog.replay(2, &copy).is_none());
+        assert_eq!(catalog.index.get("a", "t").unwrap().place.last, at(2, 3));
+        // Where there is nothing else, it's what is left.
+        let mut catalog = Catalog::default();
+        assert!(catalog.replay(2, &copy[2..]).is_some());
+        assert_eq!(catalog.index.get("a", "t").unwrap().entries, 3);
     }
 }

@@ -1,21 +1,15 @@
-//! The bytes of a segment: its header, and one record per entry. Pure; every byte may be hostile.
+//! The bytes of a record, of which there is one per entry. Pure; every byte may be hostile.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 use neuroflow_kernel::MessageId;
 
 use super::EntryKind;
+use super::heading::Salt;
 use crate::agent::TaskState;
 use crate::limits::{JOURNAL_NAME_BYTES, JOURNAL_RECORD_BYTES};
 
-/// The version of everything that is written below a journal's directory.
-pub(super) const FORMAT: u32 = 1;
-
-/// A segment begins with this.
-const SEGMENT_MAGIC: [u8; 8] = *b"NFLOWJNL";
-/// Bytes before a segment's first record.
-pub(super) const SEGMENT_HEADER: usize = 32;
-/// A record begins with this, at an offset that divides by eight.
-const RECORD_MAGIC: [u8; 4] = *b"NFJR";
+/// A record begins with this under its segment's salt, at an offset that divides by eight.
+pub(super) const RECORD_MAGIC: [u8; 4] = *b"NFJR";
 /// Bytes of a record before its names.
 const FIXED: usize = 76;
 /// Records begin, and contents begin, where the offset divides by this.
@@ -152,68 +146,19 @@ pub(super) struct Record<'a> {
 pub(super) enum Fault {
     /// What is there isn't the head of a record.
     Head,
-    /// The file ends before the record does.
+    /// The file ends before the head does.
     Short,
-}
-
-/// Writes a segment's header.
-pub(super) fn segment_header(number: u32) -> [u8; SEGMENT_HEADER] {
-    let mut bytes = Vec::with_capacity(SEGMENT_HEADER);
-    bytes.extend(SEGMENT_MAGIC);
-    bytes.extend(FORMAT.to_le_bytes());
-    bytes.extend(number.to_le_bytes());
-    bytes.resize(SEGMENT_CHECKED, 0);
-    bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-    let mut header = [0; SEGMENT_HEADER];
-    for (to, from) in header.iter_mut().zip(bytes) {
-        *to = from;
-    }
-    header
-}
-
-const SEGMENT_CHECKED: usize = 28;
-
-/// What a segment's header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SegmentHeader {
-    /// It's ours.
-    Known { number: u32 },
-    /// It's of another version.
-    Version(u32),
-    /// It isn't one, or its checksum doesn't fit.
-    Damaged,
-    /// The file ends before it does.
-    Short,
-}
-
-/// Reads a segment's header. Every version has its own number and the checksum at these places.
-pub(super) fn read_segment_header(bytes: &[u8]) -> SegmentHeader {
-    let Some(header) = bytes.get(..SEGMENT_HEADER) else { return SegmentHeader::Short };
-    let mut take = Take(header);
-    let (Some(magic), Some(version), Some(number)) = (take.bytes(8), take.u32(), take.u32()) else {
-        return SegmentHeader::Short;
-    };
-    if magic != SEGMENT_MAGIC {
-        return SegmentHeader::Damaged;
-    }
-    let crc = header.get(..SEGMENT_CHECKED).map(crc32fast::hash);
-    let sealed = header.get(SEGMENT_CHECKED..).and_then(|rest| Take(rest).u32()) == crc;
-    match (version == FORMAT, sealed) {
-        (true, true) => SegmentHeader::Known { number },
-        (false, true) => SegmentHeader::Version(version),
-        // A flipped bit in the version isn't another version.
-        (_, false) => SegmentHeader::Damaged,
-    }
+    /// The head is whole, and the file ends before the content does.
+    Cut,
 }
 
 /// Appends a record to `out`, and says how many bytes it has. Names and body are as long as
 /// [`fits`] allows.
-pub(super) fn write(out: &mut Vec<u8>, head: &Head<'_>, body: &[u8]) -> u32 {
+pub(super) fn write(out: &mut Vec<u8>, salt: Salt, head: &Head<'_>, body: &[u8]) -> u32 {
     let start = out.len();
     let names = [head.agent, head.task, head.context, head.caller, head.key];
     let lengths = names.map(|name| u16::try_from(name.len()).unwrap_or(u16::MAX));
-    out.extend(RECORD_MAGIC);
-    out.extend([0; 4]);
+    out.extend([0; 8]);
     out.extend(crc32fast::hash(body).to_le_bytes());
     out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
     out.extend(head.message.get().to_le_bytes());
@@ -233,8 +178,8 @@ pub(super) fn write(out: &mut Vec<u8>, head: &Head<'_>, body: &[u8]) -> u32 {
         out.extend(name.as_bytes());
     }
     let crc = out.get(start.saturating_add(8)..).map_or(0, crc32fast::hash);
-    if let Some(place) = out.get_mut(start.saturating_add(4)..start.saturating_add(8)) {
-        place.copy_from_slice(&crc.to_le_bytes());
+    if let Some(place) = out.get_mut(start..start.saturating_add(8)) {
+        place.copy_from_slice(&salt.sealed(crc));
     }
     pad(out, start);
     out.extend(body);
@@ -256,43 +201,20 @@ pub(super) fn fits(names: &[(&'static str, &str)]) -> Result<(), (&'static str, 
 }
 
 /// Reads the record that `bytes` begin with.
-pub(super) fn read(bytes: &[u8]) -> Result<Record<'_>, Fault> {
-    let mut take = Take(bytes);
-    let magic = take.bytes(4).ok_or(Fault::Short)?;
-    if magic != RECORD_MAGIC {
+pub(super) fn read(bytes: &[u8], salt: Salt) -> Result<Record<'_>, Fault> {
+    let Framed { seal, checked, body_crc, head, lengths, body_at, body_len, len } = framed(bytes)?;
+    if !bytes.starts_with(&salt.mark()) || salt.sealed(crc32fast::hash(checked)) != seal {
         return Err(Fault::Head);
     }
-    let fixed = bytes.get(..FIXED).ok_or(Fault::Short)?;
-    let mut take = Take(fixed.get(4..).ok_or(Fault::Short)?);
-    let Some(Fixed { crcs: (head_crc, body_crc), body_len, lengths, head }) =
-        Fixed::take(&mut take)
-    else {
-        return Err(Fault::Short);
-    };
-    let lengths = lengths.map(usize::from);
-    let body_len = usize::try_from(body_len).unwrap_or(usize::MAX);
-    if lengths.iter().any(|length| *length > JOURNAL_NAME_BYTES) || body_len > JOURNAL_RECORD_BYTES
-    {
-        return Err(Fault::Head);
-    }
-    // Each is at most a known bound, so the sums can't overflow.
-    let names_len = lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length));
-    let head_len = FIXED.saturating_add(names_len);
-    let body_at = head_len.next_multiple_of(ALIGN);
-    let len = body_at.saturating_add(body_len).next_multiple_of(ALIGN);
-    let checked = bytes.get(8..head_len).ok_or(Fault::Short)?;
-    if crc32fast::hash(checked) != head_crc {
-        return Err(Fault::Head);
-    }
-    let mut take = Take(bytes.get(FIXED..head_len).ok_or(Fault::Short)?);
+    let mut take = Take(checked.get(FIXED.saturating_sub(8)..).ok_or(Fault::Short)?);
     let names = lengths.map(|length| take.bytes(length).and_then(text));
     let [Some(agent), Some(task), Some(context), Some(caller), Some(key)] = names else {
         return Err(Fault::Head);
     };
     let (kind, state) = (RecordKind::of(head.kind), state_of(head.state));
     let (Some(kind), Some(state)) = (kind, state) else { return Err(Fault::Head) };
-    let whole = bytes.get(..len).ok_or(Fault::Short)?;
-    let body = whole.get(body_at..body_at.saturating_add(body_len)).ok_or(Fault::Short)?;
+    let whole = bytes.get(..len).ok_or(Fault::Cut)?;
+    let body = whole.get(body_at..body_at.saturating_add(body_len)).ok_or(Fault::Cut)?;
     let head = Head {
         kind,
         flags: head.flags,
@@ -313,11 +235,73 @@ pub(super) fn read(bytes: &[u8]) -> Result<Record<'_>, Fault> {
     Ok(Record { head, body, len })
 }
 
+/// The seal that `bytes` begin with if they are a record, and the checksum below it.
+pub(super) fn seal(bytes: &[u8]) -> Option<([u8; 8], u32)> {
+    let Framed { seal, checked, .. } = framed(bytes).ok()?;
+    Some((seal, crc32fast::hash(checked)))
+}
+
+/// How long the record without salt is that `bytes` begin with, but for one flipped bit in its head. None if that
+/// isn't what is wrong with it.
+pub(super) fn len_but_for_a_bit(bytes: &[u8]) -> Option<usize> {
+    let most = FIXED.saturating_add(JOURNAL_NAME_BYTES.saturating_mul(NAMES));
+    let mut head = bytes.get(..most.min(bytes.len()))?.to_vec();
+    (0..head.len()).find_map(|at| {
+        (0..8).find_map(|bit| {
+            let flip = |head: &mut [u8]| head.get_mut(at).map(|byte| *byte ^= 1 << bit);
+            flip(&mut head)?;
+            let framed = framed(&head).ok();
+            let whole =
+                framed.filter(|it| Salt::NONE.sealed(crc32fast::hash(it.checked)) == it.seal);
+            let len = whole.map(|whole| whole.len);
+            flip(&mut head)?;
+            len
+        })
+    })
+}
+
+/// A head as its lengths divide it, whether it fits its checksum or not.
+struct Framed<'a> {
+    seal: [u8; 8],
+    /// What the head's checksum is of.
+    checked: &'a [u8],
+    body_crc: u32,
+    head: FixedHead,
+    lengths: [usize; NAMES],
+    body_at: usize,
+    body_len: usize,
+    /// Of the record.
+    len: usize,
+}
+
+const NAMES: usize = 5;
+
+fn framed(bytes: &[u8]) -> Result<Framed<'_>, Fault> {
+    let mut take = Take(bytes.get(..FIXED).ok_or(Fault::Short)?);
+    let Some(Fixed { seal, body_crc, body_len, lengths, head }) = Fixed::take(&mut take) else {
+        return Err(Fault::Short);
+    };
+    let lengths = lengths.map(usize::from);
+    let body_len = usize::try_from(body_len).unwrap_or(usize::MAX);
+    if lengths.iter().any(|length| *length > JOURNAL_NAME_BYTES) || body_len > JOURNAL_RECORD_BYTES
+    {
+        return Err(Fault::Head);
+    }
+    // Each is at most a known bound, so the sums can't overflow.
+    let names_len = lengths.iter().fold(0_usize, |sum, length| sum.saturating_add(*length));
+    let head_len = FIXED.saturating_add(names_len);
+    let body_at = head_len.next_multiple_of(ALIGN);
+    let len = body_at.saturating_add(body_len).next_multiple_of(ALIGN);
+    let checked = bytes.get(8..head_len).ok_or(Fault::Short)?;
+    Ok(Framed { seal, checked, body_crc, head, lengths, body_at, body_len, len })
+}
+
 /// The part of a record's head that has always the same length.
 struct Fixed {
-    crcs: (u32, u32),
+    seal: [u8; 8],
+    body_crc: u32,
     body_len: u32,
-    lengths: [u16; 5],
+    lengths: [u16; NAMES],
     head: FixedHead,
 }
 
@@ -335,7 +319,7 @@ struct FixedHead {
 
 impl Fixed {
     fn take(take: &mut Take<'_>) -> Option<Self> {
-        let (head_crc, body_crc, body_len) = (take.u32()?, take.u32()?, take.u32()?);
+        let (seal, body_crc, body_len) = (take.array()?, take.u32()?, take.u32()?);
         let message = MessageId::from(take.u64()?);
         let (number, generation, at_ms) = (take.u64()?, take.u64()?, take.u64()?);
         let previous = Position { segment: take.u32()?, offset: take.u32()?, len: take.u32()? };
@@ -345,15 +329,16 @@ impl Fixed {
         let state = take.u8()?;
         let head =
             FixedHead { kind, flags, state, message, version, number, generation, at_ms, previous };
-        Some(Self { crcs: (head_crc, body_crc), body_len, lengths, head })
+        Some(Self { seal, body_crc, body_len, lengths, head })
     }
 }
 
 /// The offset of the next place behind `from` where a record may begin.
-pub(super) fn next_magic(bytes: &[u8], from: usize) -> Option<usize> {
+pub(super) fn next_mark(bytes: &[u8], from: usize, salt: Salt) -> Option<usize> {
+    let mark = salt.mark();
     let mut at = from.next_multiple_of(ALIGN);
     loop {
-        if bytes.get(at..)?.starts_with(&RECORD_MAGIC) {
+        if bytes.get(at..)?.starts_with(&mark) {
             return Some(at);
         }
         at = at.checked_add(ALIGN)?;
@@ -374,7 +359,7 @@ impl<'a> Take<'a> {
         Some(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.bytes(N)?.try_into().ok()
     }
 
@@ -405,6 +390,8 @@ impl<'a> Take<'a> {
 mod tests {
     use super::*;
 
+    const SALT: Salt = Salt::of(*b"a salt..");
+
     fn head(key: &str) -> Head<'_> {
         Head {
             kind: RecordKind::Entry(EntryKind::Effect),
@@ -427,26 +414,26 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut bytes = Vec::new();
-        let first = write(&mut bytes, &head("charge"), b"hello");
-        let second = write(&mut bytes, &head(""), &[]);
+        let first = write(&mut bytes, SALT, &head("charge"), b"hello");
+        let second = write(&mut bytes, SALT, &head(""), &[]);
         assert_eq!(bytes.len(), (first + second) as usize);
-        let record = read(&bytes).unwrap();
+        let record = read(&bytes, SALT).unwrap();
         assert_eq!(record.head, head("charge"));
         assert_eq!(record.body, Some(&b"hello"[..]));
-        let next = read(&bytes[record.len..]).unwrap();
+        let next = read(&bytes[record.len..], SALT).unwrap();
         assert_eq!((next.head.key, next.body), ("", Some(&[][..])));
     }
 
     #[test]
     fn every_flipped_bit_is_found() {
         let mut bytes = Vec::new();
-        write(&mut bytes, &head("charge"), b"hello, world");
+        write(&mut bytes, SALT, &head("charge"), b"hello, world");
         let mut heads = 0;
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
-                match read(&flipped) {
+                match read(&flipped, SALT) {
                     Err(_) => heads += 1,
                     Ok(record) if record.body.is_none() => {}
                     // Nobody reads the padding.
@@ -460,33 +447,44 @@ mod tests {
     #[test]
     fn every_cut_is_found() {
         let mut bytes = Vec::new();
-        write(&mut bytes, &head("charge"), b"hello, world");
+        write(&mut bytes, SALT, &head("charge"), b"hello, world");
         for at in 0..bytes.len() {
-            assert!(read(&bytes[..at]).is_err(), "cut at {at}");
+            assert!(read(&bytes[..at], SALT).is_err(), "cut at {at}");
         }
     }
 
     #[test]
-    fn a_segment_header_tells_versions_from_damage() {
-        let header = segment_header(9);
-        assert_eq!(read_segment_header(&header), SegmentHeader::Known { number: 9 });
-        assert_eq!(read_segment_header(&header[..20]), SegmentHeader::Short);
-        let mut flipped = header;
-        flipped[13] ^= 1;
-        assert_eq!(read_segment_header(&flipped), SegmentHeader::Damaged);
-        let mut newer = header;
-        newer[8] = 2;
-        let crc = crc32fast::hash(&newer[..SEGMENT_CHECKED]).to_le_bytes();
-        newer[SEGMENT_CHECKED..].copy_from_slice(&crc);
-        assert_eq!(read_segment_header(&newer), SegmentHeader::Version(2));
+    fn a_record_under_another_salt_is_none() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, Salt::NONE, &head(""), b"x");
+        assert!(bytes.starts_with(&RECORD_MAGIC));
+        assert_eq!(read(&bytes, SALT).unwrap_err(), Fault::Head);
+        assert_eq!(next_mark(&bytes, 0, SALT), None);
+        // The right mark alone isn't enough.
+        bytes[..4].copy_from_slice(&SALT.mark());
+        assert_eq!(read(&bytes, SALT).unwrap_err(), Fault::Head);
+    }
+
+    #[test]
+    fn a_head_with_one_flipped_bit_still_says_how_long_its_record_is() {
+        let mut bytes = Vec::new();
+        write(&mut bytes, Salt::NONE, &head("charge"), b"hello, world");
+        let head_len = 76 + "echo".len() + "a-task".len() + "me".len() + "charge".len();
+        for at in 0..head_len {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert_eq!(len_but_for_a_bit(&flipped), Some(bytes.len()), "byte {at}");
+            flipped[(at + 9) % head_len] ^= 2;
+            assert_eq!(len_but_for_a_bit(&flipped), None, "byte {at}");
+        }
     }
 
     #[test]
     fn the_next_record_is_found_behind_damage() {
         let mut bytes = vec![0xAA; 40];
-        write(&mut bytes, &head(""), b"x");
-        assert_eq!(next_magic(&bytes, 0), Some(40));
-        assert_eq!(next_magic(&bytes, 41), None);
+        write(&mut bytes, SALT, &head(""), b"x");
+        assert_eq!(next_mark(&bytes, 0, SALT), Some(40));
+        assert_eq!(next_mark(&bytes, 41, SALT), None);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Tr
 use neuroflow_kernel::{Clock, MessageId};
 
 use super::catalog::{Catalog, Chain};
-use super::codec::{self, CALLED, Head, MORE, Position, RecordKind, SEGMENT_HEADER};
+use super::codec::{self, CALLED, Head, MORE, Position, RecordKind};
+use super::heading::SEGMENT_HEADER;
 use super::index::Known;
 use super::pace::Pace;
 use super::segment::Segment;
@@ -173,7 +174,7 @@ impl Embedded {
                     caller: "",
                     key: "",
                 };
-                codec::write(&mut buffer, &head, &[]);
+                codec::write(&mut buffer, writer.segment.salt, &head, &[]);
             }
         }
         self.write(&mut writer, &buffer)?;
@@ -300,7 +301,7 @@ fn add(buffer: &mut Vec<u8>, append: &Append, stands: &mut Standing, writer: &Wr
             key: &entry.key,
         };
         let written = buffer.len();
-        let len = codec::write(buffer, &record, entry.parcel.as_bytes());
+        let len = codec::write(buffer, writer.segment.salt, &record, entry.parcel.as_bytes());
         known.place.add(Embedded::place(writer, written, len));
         known.entries += 1;
         known.bytes += u64::from(len);

@@ -9,8 +9,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::catalog::Catalog;
-use super::codec::{self, FORMAT, Position, SEGMENT_HEADER, SegmentHeader};
+use super::codec::Position;
 use super::embedded::{Embedded, Writer};
+use super::heading::{
+    FORMAT, SEGMENT_HEADER, SegmentHeader, UNSALTED, read_segment_header, recovered_salt,
+};
 use super::pace::Pace;
 use super::scan::{Found, Placed, scan};
 use super::segment::{Segment, numbers, sync_folder};
@@ -29,7 +32,7 @@ impl Embedded {
         let mut private = fs::DirBuilder::new();
         private.recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
         let lock = lock(folder)?;
-        check_format(folder, sync)?;
+        let format = check_format(folder, sync)?;
         let mut found = numbers(folder).map_err(failed(folder))?;
         let mut findings = Findings::default();
         let mut segments = BTreeMap::new();
@@ -49,8 +52,9 @@ impl Embedded {
         let (mut catalog, covers) = snapshot.unzip();
         let mut catalog = catalog.take().unwrap_or_default();
         let mut end = SEGMENT_HEADER as u64;
+        let mut is_sound = false;
         for (at, number) in found.iter().copied().enumerate() {
-            let segment = Segment::open(folder, number).map_err(failed(folder))?;
+            let mut segment = Segment::open(folder, number).map_err(failed(folder))?;
             let last = at + 1 == found.len();
             let from = match covers {
                 Some(covers) if number < covers.segment => None,
@@ -59,7 +63,7 @@ impl Embedded {
             };
             end = segment.len().map_err(failed(segment.path()))?;
             let path = segment.path().to_owned();
-            check_segment(&segment, &mut findings)?;
+            is_sound = check_segment(&mut segment, &mut findings)?;
             if let Some(from) = from {
                 let whole = replay(&segment, from, last, &mut catalog, &mut findings)
                     .map_err(failed(&path))?;
@@ -70,14 +74,21 @@ impl Embedded {
             }
             segments.insert(number, Arc::new(segment));
         }
-        let current = if let Some((_, segment)) = segments.last_key_value() {
-            Arc::clone(segment)
+        let before = segments.last_key_value();
+        let sound = before.filter(|(_, last)| is_sound && !last.salt.is_none());
+        let current = if let Some((_, last)) = sound {
+            Arc::clone(last)
         } else {
-            let segment = Segment::create(folder, 1, sync).map_err(failed(folder))?;
+            // What is written from now on has a salt, and a header that says so.
+            if format < FORMAT {
+                write_format(folder, sync)?;
+            }
+            let number = before.map_or(1, |(number, _)| number.saturating_add(1));
+            let fresh = Segment::create(folder, number, sync).map_err(failed(folder))?;
+            let fresh = Arc::new(fresh);
             end = SEGMENT_HEADER as u64;
-            let segment = Arc::new(segment);
-            segments.insert(1, Arc::clone(&segment));
-            segment
+            segments.insert(number, Arc::clone(&fresh));
+            fresh
         };
         let journal = Self {
             folder: folder.to_owned(),
@@ -107,20 +118,19 @@ const LOCK: &str = "lock";
 const MARKER: &str = "format";
 const MARKER_WORDS: &str = "neuroflow journal";
 
-/// Reads the marker of the whole directory, or writes it into an empty one.
-fn check_format(folder: &Path, sync: bool) -> Result<(), OpenError> {
+/// Reads the version in the marker of the whole directory, or writes it into an empty one.
+fn check_format(folder: &Path, sync: bool) -> Result<u32, OpenError> {
     let path = folder.join(MARKER);
-    let known = u64::from(FORMAT);
     match fs::read_to_string(&path) {
         Ok(text) => {
             let version = text.trim().strip_prefix(MARKER_WORDS).map(str::trim);
+            let known = [UNSALTED, FORMAT];
             match version.and_then(|version| version.parse::<u64>().ok()) {
-                Some(found) if found == known => Ok(()),
-                Some(found) => Err(OpenError::UnknownFormat {
-                    place: path.display().to_string(),
-                    found,
-                    known,
-                }),
+                Some(found) => {
+                    let place = || path.display().to_string();
+                    let version = known.into_iter().find(|known| u64::from(*known) == found);
+                    version.ok_or_else(|| unknown(place(), found))
+                }
                 None => Err(OpenError::Foreign { path: folder.to_owned() }),
             }
         }
@@ -132,42 +142,57 @@ fn check_format(folder: &Path, sync: bool) -> Result<(), OpenError> {
                     return Err(OpenError::Foreign { path: folder.to_owned() });
                 }
             }
-            let next = folder.join(MARKER_NEXT);
-            let made = fs::write(&next, format!("{MARKER_WORDS} {FORMAT}\n")).and_then(|()| {
-                if sync {
-                    File::open(&next)?.sync_all()?;
-                }
-                fs::rename(&next, &path)?;
-                if sync { sync_folder(folder) } else { Ok(()) }
-            });
-            made.map_err(|source| OpenError::Io { path, source })
+            write_format(folder, sync)?;
+            Ok(FORMAT)
         }
         Err(source) => Err(OpenError::Io { path, source }),
     }
 }
 
+fn unknown(place: String, found: u64) -> OpenError {
+    OpenError::UnknownFormat { place, found, known: FORMAT.into() }
+}
+
+fn write_format(folder: &Path, sync: bool) -> Result<(), OpenError> {
+    let (path, next) = (folder.join(MARKER), folder.join(MARKER_NEXT));
+    let made = fs::write(&next, format!("{MARKER_WORDS} {FORMAT}\n")).and_then(|()| {
+        if sync {
+            File::open(&next)?.sync_all()?;
+        }
+        fs::rename(&next, &path)?;
+        if sync { sync_folder(folder) } else { Ok(()) }
+    });
+    made.map_err(|source| OpenError::Io { path, source })
+}
+
 const MARKER_NEXT: &str = "format.next";
 
-fn check_segment(segment: &Segment, findings: &mut Findings) -> Result<(), OpenError> {
-    let place = || segment.path().display().to_string();
+/// Reads a segment's header for its salt. Says whether that header is whole.
+fn check_segment(segment: &mut Segment, findings: &mut Findings) -> Result<bool, OpenError> {
+    let place = segment.path().display().to_string();
     let header = Position { segment: segment.number, offset: 0, len: 32 };
-    let failed = |source| OpenError::Io { path: segment.path().to_owned(), source };
+    let path = segment.path().to_owned();
+    let failed = |source| OpenError::Io { path, source };
     let bytes = match segment.record(header) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
-        bytes => bytes.map_err(failed)?,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Vec::new()),
+        bytes => bytes,
     };
-    match codec::read_segment_header(&bytes) {
-        SegmentHeader::Known { number } if number == segment.number => Ok(()),
-        SegmentHeader::Version(found) => {
-            let (found, known) = (u64::from(found), u64::from(FORMAT));
-            Err(OpenError::UnknownFormat { place: place(), found, known })
+    match bytes.map(|bytes| read_segment_header(&bytes)) {
+        Ok(SegmentHeader::Known { number, salt }) => {
+            segment.salt = salt;
+            if number == segment.number {
+                return Ok(true);
+            }
         }
-        // Its records have checksums of their own.
-        SegmentHeader::Known { .. } | SegmentHeader::Damaged | SegmentHeader::Short => {
-            findings.add(damage(segment.number, 0, SEGMENT_HEADER, DamageKind::Head));
-            Ok(())
+        Ok(SegmentHeader::Version(found)) => return Err(unknown(place, found.into())),
+        Ok(SegmentHeader::Damaged | SegmentHeader::Short) => {
+            segment.salt = recovered_salt(&segment.bytes().map_err(failed)?);
         }
+        Err(source) => return Err(failed(source)),
     }
+    // Its records have checksums of their own.
+    findings.add(damage(segment.number, 0, SEGMENT_HEADER, DamageKind::Head));
+    Ok(false)
 }
 
 fn damage(segment: u32, offset: usize, bytes: usize, kind: DamageKind) -> JournalDamage {
@@ -206,7 +231,7 @@ fn replay(
     let bytes = segment.bytes()?;
     let number = segment.number;
     let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-    let whole = scan(&bytes, from, last, |found| match found {
+    let whole = scan((&bytes, segment.salt), from, last, |found| match found {
         Found::Append(group) => {
             if let Some(missing) = catalog.replay(number, group) {
                 findings.add(missing);

@@ -94,14 +94,19 @@ impl Postgres {
         }
     }
 
-    pub(super) async fn read(&self, agent: &str, task: &str) -> Result<Option<TaskLog>, ReadError> {
+    /// Where a task stands, if there is such a task.
+    async fn head(&self, agent: &str, task: &str) -> Result<Option<TaskHead>, ReadError> {
         let row = sqlx::query(
             "SELECT agent, task, context, caller, state, at_ms, generation, entries
              FROM neuroflow_task WHERE agent = $1 AND task = $2",
         );
         let row = row.bind(agent).bind(task).fetch_optional(&self.pool);
-        let Some(row) = self.in_time(row).await.map_err(unread)? else { return Ok(None) };
-        let head = head(&row).map_err(unread)?;
+        let row = self.in_time(row).await.map_err(unread)?;
+        row.as_ref().map(head).transpose().map_err(unread)
+    }
+
+    pub(super) async fn read(&self, agent: &str, task: &str) -> Result<Option<TaskLog>, ReadError> {
+        let Some(head) = self.head(agent, task).await? else { return Ok(None) };
         let rows = sqlx::query(
             "SELECT number, kind, key, message, version, crc, body FROM neuroflow_entry
              WHERE agent = $1 AND task = $2 AND number <= $3 ORDER BY number",
@@ -123,6 +128,10 @@ impl Postgres {
         }
         if expected <= head.entries {
             damage.push(lost(&head, expected, DamageKind::Missing, 0));
+        }
+        // Nothing is missing of a task that was removed between the two statements.
+        if !damage.is_empty() && self.head(agent, task).await?.is_none() {
+            return Ok(None);
         }
         Ok(Some(TaskLog { head, entries, damage }))
     }

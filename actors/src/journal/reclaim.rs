@@ -11,10 +11,11 @@ use neuroflow_kernel::RawParcel;
 use super::catalog::{Catalog, Chain};
 use super::codec::{self, CALLED, Head, MORE, MOVED, Record, RecordKind};
 use super::embedded::Embedded;
+use super::heading::SEGMENT_HEADER;
 use super::opening::damage_of;
 use super::scan::{Found, scan};
 use super::{AppendError, DamageKind, Entry, JournalDamage, ReadError, TaskHead, TaskLog};
-use crate::limits::{JOURNAL_MOVED_TASKS, SEGMENT_BYTES};
+use crate::limits::JOURNAL_MOVED_TASKS;
 
 /// A task's entries by walking back from the last one. Where the chain is broken, its segments are
 /// searched.
@@ -33,12 +34,16 @@ pub(super) fn read_chain(
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
             bytes => bytes?,
         };
-        let Ok(record) = codec::read(&bytes) else { break };
+        let Ok(record) = codec::read(&bytes, segment.salt) else { break };
         if record.head.agent != head.agent
             || record.head.task != head.task
             || record.head.number > number
         {
             break;
+        }
+        if found.is_empty() && record.head.flags & MORE != 0 {
+            // The rest of an append that wasn't found as a whole.
+            damage.push(missing(&head, record.head.number + 1));
         }
         if record.body.is_none() {
             let placed = (at.offset as usize, record);
@@ -98,7 +103,7 @@ fn search(
     for (number, _) in &chain.spans {
         let Some(segment) = journal.segment(*number) else { continue };
         let bytes = segment.bytes()?;
-        scan(&bytes, codec::SEGMENT_HEADER, true, |thing| {
+        scan((&bytes, segment.salt), SEGMENT_HEADER, true, |thing| {
             let Found::Append(group) = thing else { return };
             for placed in group {
                 let of = &placed.1.head;
@@ -113,6 +118,16 @@ fn search(
         });
     }
     Ok(())
+}
+
+/// Whether the oldest segment makes way with so many bytes in it that are needed, of all that are `kept` on the disk.
+///
+/// What is copied is a quarter of what isn't needed at most, so that tasks that never end don't keep all that lies
+/// behind them. With as much that isn't needed as there is in all, the whole log is replaced until the same byte
+/// comes up again: for each byte that was appended, one is copied at most.
+fn is_worth_copying(live: u64, kept: u64, disk: u64) -> bool {
+    let dead = disk.saturating_sub(kept);
+    live.saturating_mul(4) <= dead && kept <= dead
 }
 
 impl Embedded {
@@ -133,8 +148,8 @@ impl Embedded {
         };
         let live = self.catalog().live_in(oldest.number);
         if live > 0 {
-            // Copying less than a quarter frees three times what it writes.
-            if live > SEGMENT_BYTES / 4 || self.catalog().index.bytes() * 2 > self.disk_bytes() {
+            let kept = self.catalog().index.bytes();
+            if !is_worth_copying(live, kept, self.disk_bytes()) {
                 return Ok(false);
             }
             // What can't be moved now is tried at the next look, not at once.
@@ -209,7 +224,8 @@ impl Embedded {
                     key: &entry.key,
                 };
                 let written = buffer.len();
-                let len = codec::write(&mut buffer, &record, entry.parcel.as_bytes());
+                let body = entry.parcel.as_bytes();
+                let len = codec::write(&mut buffer, writer.segment.salt, &record, body);
                 moved.place.add(Self::place(&writer, written, len));
                 moved.bytes += u64::from(len);
             }
@@ -220,5 +236,55 @@ impl Embedded {
             count += 1;
         }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A segment's bytes, in some unit.
+    const SEGMENT: u64 = 64;
+
+    /// Appends so many segments of tasks that end and aren't kept, to a log with `kept` bytes of tasks that don't
+    /// end. Gives what is on the disk in the end, and what was copied.
+    fn fill(kept: u64, segments: u64) -> (u64, u64) {
+        let mut log: VecDeque<(u64, u64)> = VecDeque::new();
+        let (mut left, mut copied) = (kept, 0);
+        while left > 0 {
+            let live = left.min(SEGMENT);
+            log.push_back((live, live));
+            left -= live;
+        }
+        for _ in 0..segments {
+            log.push_back((SEGMENT, 0));
+            while let Some((_, live)) = log.front().copied() {
+                let disk = log.iter().map(|(size, _)| size).sum();
+                if log.len() == 1 || live > 0 && !is_worth_copying(live, kept, disk) {
+                    break;
+                }
+                log.pop_front();
+                if live > 0 {
+                    log.push_back((live, live));
+                    copied += live;
+                }
+                assert!(copied <= (segments + 1) * SEGMENT, "it copies without end");
+            }
+        }
+        (log.iter().map(|(size, _)| size).sum(), copied)
+    }
+
+    #[test]
+    fn tasks_that_do_not_end_keep_nothing_else_and_are_copied_for_what_is_appended_only() {
+        for kept in [0, 1, 20, SEGMENT, 10 * SEGMENT, 100 * SEGMENT] {
+            for segments in [1, 10, 1_000] {
+                let (disk, copied) = fill(kept, segments);
+                let most = kept + kept.max(4 * SEGMENT) + 2 * SEGMENT;
+                assert!(disk <= most, "{kept} in {segments}: {disk} on the disk");
+                assert!(copied <= segments * SEGMENT, "{kept} in {segments}: {copied} copied");
+            }
+        }
     }
 }

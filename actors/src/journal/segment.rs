@@ -5,12 +5,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::codec::{Position, SEGMENT_HEADER, segment_header};
+use super::codec::Position;
+use super::heading::{SEGMENT_HEADER, Salt, segment_header};
 
 /// An open segment.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u32,
+    pub(super) salt: Salt,
     path: PathBuf,
     file: File,
 }
@@ -19,9 +21,10 @@ impl Segment {
     /// Makes a segment, and makes sure that it's still there after a loss of power.
     pub(super) fn create(folder: &Path, number: u32, sync: bool) -> io::Result<Self> {
         let path = folder.join(file_name(number));
+        let salt = Salt::fresh()?;
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-        let made = file.write_all_at(&segment_header(number), 0).and_then(|()| {
+        let made = file.write_all_at(&segment_header(number, salt), 0).and_then(|()| {
             if sync {
                 file.sync_all()?;
                 sync_folder(folder)?;
@@ -33,13 +36,14 @@ impl Segment {
             let _still_there = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Self { number, path, file })
+        Ok(Self { number, salt, path, file })
     }
 
+    /// Opens a segment, whose header says its salt.
     pub(super) fn open(folder: &Path, number: u32) -> io::Result<Self> {
         let path = folder.join(file_name(number));
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
-        Ok(Self { number, path, file })
+        Ok(Self { number, salt: Salt::NONE, path, file })
     }
 
     pub(super) fn path(&self) -> &Path {

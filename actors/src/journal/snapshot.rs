@@ -7,13 +7,15 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::catalog::{Catalog, Chain};
-use super::codec::{FORMAT, Position, Take, state_code, state_of};
+use super::codec::{Position, Take, state_code, state_of};
 use super::index::{Index, Known};
 
 /// The file's name; it's written beside it first.
 const NAME: &str = "index";
 const NEXT: &str = "index.next";
 const MAGIC: [u8; 8] = *b"NFLOWIDX";
+/// The version of this file, which has its own: where records are hasn't changed with how they begin.
+const FORMAT: u32 = 1;
 
 /// What an index covers: everything before this place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -129,18 +129,25 @@ impl Delivery {
     }
 
     async fn run(&mut self, agent: &GatewayAgent, clock: &Clock) -> Why {
-        let (mut missed, mut looked) = (0, 0);
+        let (mut missed, mut looked, mut in_vain) = (0, 0, 0_u32);
         loop {
             let header = Header::new().within(clock, AGENT_ANSWER);
             let (caller, after) = (self.kept.caller.as_deref(), Some(self.kept.reached));
             match follow(&agent.address, header, &self.task.task, caller, after).await {
                 Ok(Some((so_far, to_come))) => {
                     looked = 0;
+                    let before = self.kept.reached;
                     let told = self.tell_all(agent, (so_far, to_come), &mut missed, clock);
-                    match told.await {
-                        ControlFlow::Break(why) => return why,
-                        // Cut off for being slow: the rest lies with the task.
-                        ControlFlow::Continue(()) => {}
+                    if let ControlFlow::Break(why) = told.await {
+                        return why;
+                    }
+                    // Cut off for being slow: the rest lies with the task. But a task that runs on another node,
+                    // or has as many followers as it may, cuts off whoever follows it at once.
+                    if self.kept.reached > before {
+                        in_vain = 0;
+                    } else {
+                        in_vain = in_vain.saturating_add(1);
+                        clock.sleep(PUSH_BACKOFF.delay(in_vain, jitter())).await;
                     }
                 }
                 Ok(None) => return Why::TaskGone,
@@ -320,4 +327,80 @@ impl Delivery {
 fn jitter() -> f64 {
     let [byte, ..] = uuid::Uuid::new_v4().into_bytes();
     f64::from(byte) / f64::from(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use neuroflow_kernel::{ChildSpec, Kernel, ManualClock};
+
+    use super::super::{PushBasis, PushConfig, PushCreator, push_child};
+    use super::*;
+    use crate::access::Principal;
+    use crate::agent::{AgentCommand, AgentProfile};
+
+    /// Has a task that runs on another node: whoever follows it is cut off at once. At last it's gone.
+    struct Elsewhere(Arc<AtomicU32>);
+
+    impl Actor for Elsewhere {
+        type Message = AgentCommand;
+        type Error = Infallible;
+        const KIND: &'static str = "elsewhere";
+
+        async fn handle(
+            &mut self,
+            command: AgentCommand,
+            _: &mut Context<AgentCommand>,
+        ) -> Result<(), Infallible> {
+            let AgentCommand::Follow { events, reply, .. } = command else { return Ok(()) };
+            let gone = self.0.fetch_add(1, Ordering::SeqCst) == 6;
+            events.cut_off();
+            let _gone = reply.send((!gone).then(Vec::new));
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cuts_off_at_once_is_followed_again_after_growing_pauses() {
+        let time = ManualClock::new();
+        let kernel = Kernel::builder().clock(time.clock()).start().await.unwrap();
+        let followed = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&followed);
+        let agent = move || Elsewhere(Arc::clone(&counted));
+        let (spec, address) = ChildSpec::new("elsewhere", agent).unwrap();
+        kernel.root().start(spec).await.unwrap();
+        let (spec, server) = push_child(PushOptions::default(), Vec::new()).unwrap();
+        kernel.root().start(spec).await.unwrap();
+        let agent = GatewayAgent { profile: AgentProfile::new("elsewhere", "Elsewhere."), address };
+        let creator = PushCreator::of(&Principal::anonymous(), PushBasis::Ask);
+        let config = PushConfig::new("c", "https://example.org/");
+        let mut delivery = Delivery {
+            name: Name::new("delivery").unwrap(),
+            task: PushTask { agent: "elsewhere".to_owned(), task: "t".to_owned() },
+            webhook: Place::parse(&config.url).unwrap(),
+            kept: Kept { config, caller: None, creator: Box::new(creator), reached: 0 },
+            agent: None,
+            server,
+            outbound: Outbound::new(time.clock()),
+            posts: Places::new(1),
+            options: PushOptions::default(),
+        };
+        let (clock, system, step) = (time.clock(), Clock::system(), Duration::from_millis(50));
+        let (mut run, mut waited) = (pin!(delivery.run(&agent, &clock)), Duration::ZERO);
+        let why = loop {
+            tokio::select! {
+                why = &mut run => break why,
+                () = system.sleep(Duration::from_millis(2)) => {
+                    time.advance(step);
+                    waited += step;
+                }
+            }
+        };
+        assert_eq!((why, followed.load(Ordering::SeqCst)), (Why::TaskGone, 7));
+        let pauses: Duration = (1..=6).map(|nth| PUSH_BACKOFF.delay(nth, 1.0)).sum();
+        assert!(waited >= pauses, "{waited:?} is less than {pauses:?}");
+        kernel.stop().await;
+    }
 }
