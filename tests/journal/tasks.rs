@@ -250,7 +250,7 @@ async fn a_wait_that_nobody_answered_ends_in_silence_again() {
                 let said = match context.ask_user(Turn::agent("who?")).await {
                     Err(AgentError::Silence { .. }) => "nobody".to_owned(),
                     Err(error) => return Err(error),
-                    Ok(said) => said.text().to_owned(),
+                    Ok(said) => said.text(),
                 };
                 context.say(format!("it's {said}")).await?;
                 let _open = gate.acquire().await;

@@ -373,7 +373,7 @@ mod tests {
         kernel.root().start(spec).await.unwrap();
         let (spec, server) = push_child(PushOptions::default(), Vec::new()).unwrap();
         kernel.root().start(spec).await.unwrap();
-        let agent = GatewayAgent { profile: AgentProfile::new("elsewhere", "Elsewhere."), address };
+        let agent = GatewayAgent::new(AgentProfile::new("elsewhere", "Elsewhere."), address);
         let creator = PushCreator::of(&Principal::anonymous(), PushBasis::Ask);
         let config = PushConfig::new("c", "https://example.org/");
         let mut delivery = Delivery {
