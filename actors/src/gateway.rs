@@ -14,6 +14,7 @@ mod openapi;
 mod operations;
 mod page;
 mod push;
+mod reads;
 mod rest;
 mod server;
 mod signature;
@@ -25,12 +26,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Address, ChildSpec, Clock, Message, NameError, Parcel, Tracer};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Parcel, Tracer};
 
 use crate::agent::{AgentCommand, AgentProfile, TaskEvent};
 use crate::audit::Audit;
-use crate::limits::{AGENT_ANSWER, BLOCKING_WAIT, TASK_READS};
+use crate::limits::BLOCKING_WAIT;
 
 #[cfg(feature = "mcp")]
 pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure};
@@ -40,6 +40,7 @@ pub use push::{
     PushPlace, PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError,
     PushTask, WebhookProblem, push_child,
 };
+use reads::Reads;
 pub use server::GatewayServer;
 pub use signature::{CardKey, CardKeyError};
 
@@ -60,20 +61,13 @@ pub struct GatewayAgent {
     /// A capability with the rights to ask, read and cancel.
     pub address: Address<AgentCommand>,
     /// Places of those who read its tasks.
-    reads: Arc<Semaphore>,
+    reads: Reads,
 }
 
 impl GatewayAgent {
     /// The agent behind a capability to ask, read and cancel, with the content of its card.
     pub fn new(profile: AgentProfile, address: Address<AgentCommand>) -> Self {
-        Self { profile, address, reads: Arc::new(Semaphore::new(TASK_READS)) }
-    }
-
-    /// A place to read its tasks from, once it's this one's turn; none if that doesn't come in time. It's held from the
-    /// question until what came of it is counted, or what many ask for at once is in memory uncounted.
-    pub(crate) async fn reads(&self, clock: &Clock) -> Option<SemaphorePermit<'_>> {
-        let turn = self.reads.acquire();
-        clock.before(clock.now() + AGENT_ANSWER, turn).await.ok()?.ok()
+        Self { profile, address, reads: Reads::default() }
     }
 }
 
