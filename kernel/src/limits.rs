@@ -11,7 +11,8 @@ pub const MAILBOX_CAPACITY: usize = 1_024;
 /// Envelopes that an empty mailbox keeps room for: a burst must not leave its memory behind.
 pub const IDLE_QUEUE_ROOM: usize = 64;
 
-/// Deadline of a message whose header carries none: everything that waits has a deadline.
+/// How long a sender waits whose header carries no deadline: for the answer to a call, and for room
+/// otherwise. Everything that waits has an end.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How late a deadline may fire. One sweep serves every waiting call, so that a call doesn't pay

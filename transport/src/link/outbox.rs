@@ -12,7 +12,7 @@ use super::large::Received;
 use super::staged::Staged;
 use crate::frame::{FrameHeader, Kind};
 use crate::keyed::CallKey;
-use crate::limits::{COPY_BYTES, HELD_NAMES};
+use crate::limits::{COPY_BYTES, FIRST_REPLY_DEADLINE, HELD_NAMES};
 use crate::session::calls::{Over, Swept};
 use crate::session::{Class, Hold, Session};
 use crate::watch;
@@ -111,8 +111,13 @@ impl Lane {
             drop(replies);
             return Err(Unsent::Hold(Hold::Actor));
         }
-        let (kind, id) = if replies.is_wanted() {
-            match outbox.session.call(bytes, header.deadline(), replies) {
+        let urgent = watch::is_urgent(parcel.message());
+        let wanted = replies.is_wanted();
+        // A watch is answered when what it watches ends; whoever else waits is told by then that nobody answers.
+        let bound = (wanted && !urgent).then(|| sending.now + FIRST_REPLY_DEADLINE);
+        let deadline = header.deadline().or(bound);
+        let (kind, id) = if wanted {
+            match outbox.session.call(bytes, deadline, replies) {
                 Ok(id) => (Kind::Request, id),
                 Err((hold, replies)) => {
                     drop(outbox);
@@ -125,7 +130,7 @@ impl Lane {
             (Kind::Notice, 0)
         };
         let frame = FrameHeader {
-            remaining: header.deadline().map(|at| at.since(sending.now)),
+            remaining: deadline.map(|at| at.since(sending.now)),
             budget: header.remaining_budget().remaining().unwrap_or(u64::MAX),
             trace: header.trace(),
             hops: header.hops(),
@@ -134,7 +139,7 @@ impl Lane {
             generation: sending.generation,
             ..FrameHeader::of_parcel(kind, id, &parcel)
         };
-        if watch::is_urgent(parcel.message()) && bytes <= COPY_BYTES {
+        if urgent && bytes <= COPY_BYTES {
             outbox.session.calls.lasts(id);
             outbox.staged.push_urgent_parcel(frame, sending.name, &parcel);
         } else {
