@@ -187,6 +187,7 @@ impl KernelBuilder {
     /// Says why it didn't start.
     pub async fn start(self) -> Result<Kernel, StartError> {
         let clock = self.clock.unwrap_or_else(Clock::system);
+        clock.settle(tokio::runtime::Handle::current());
         let core = Core::new(clock, self.observer);
         let slot: Arc<Slot<SupervisorCommand>> = Slot::new();
         let start = Start {
