@@ -107,7 +107,7 @@ impl ChildSpec {
 
     /// Takes the name at `path` out of the registry, and those below.
     fn withdraw(&self, registry: &Registry, path: &Path) {
-        registry.remove(path);
+        registry.remove(path, self.starter.lineage());
         for child in &*self.own {
             if let Ok(path) = path.join(&child.name) {
                 child.withdraw(registry, &path);

@@ -18,6 +18,8 @@ use crate::restart::{
 pub(crate) struct SupervisorActor {
     policy: RestartPolicy,
     own: Arc<[ChildSpec]>,
+    /// Nobody starts it again.
+    only_life: bool,
     history: RestartHistory,
     charges: Charges,
     /// When the next reminder to restart comes.
@@ -31,11 +33,18 @@ impl SupervisorActor {
         Self {
             policy,
             own,
+            only_life: false,
             history: RestartHistory::default(),
             charges: Charges::default(),
             alarm: None,
             home: None,
         }
+    }
+
+    /// One that isn't started again: with it ends all that is below it, for good.
+    pub(crate) fn only_life(mut self) -> Self {
+        self.only_life = true;
+        self
     }
 
     async fn add(
@@ -250,20 +259,27 @@ impl SupervisorActor {
         }
     }
 
-    /// The next life of a supervisor starts its own children only: the others' are over.
+    /// The children that no later life of this starts: the next one starts its own only. Of an only life
+    /// those of its own too, whether it has come to start them or not.
+    fn lost(&self) -> impl Iterator<Item = &ChildSpec> {
+        let charges = self.charges.iter().filter(|charge| !charge.own).map(|charge| &charge.spec);
+        let own = self.own.iter().filter(|_| self.only_life);
+        charges.chain(own)
+    }
+
     fn close_lost(&self) {
-        self.charges.iter().filter(|charge| !charge.own).for_each(|charge| charge.spec.close());
+        self.lost().for_each(ChildSpec::close);
     }
 }
 
 impl Drop for SupervisorActor {
-    /// However it ended: the names that its next life won't know lead nowhere from now on.
+    /// However it ended: the names that no later life knows lead nowhere from now on.
     fn drop(&mut self) {
         self.close_lost();
         let Some((registry, home)) = &self.home else { return };
-        for charge in self.charges.iter().filter(|charge| !charge.own) {
-            if let Ok(path) = home.join(&charge.spec.name) {
-                charge.spec.withdraw(registry, &path);
+        for spec in self.lost() {
+            if let Ok(path) = home.join(&spec.name) {
+                spec.withdraw(registry, &path);
             }
         }
     }
