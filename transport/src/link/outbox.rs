@@ -248,3 +248,67 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+
+    use neuroflow_kernel::{DeliverError, MessageId};
+
+    use super::*;
+
+    /// Waits for replies, for ever.
+    struct Patient;
+
+    impl RawReplies for Patient {
+        fn deliver(&self, _: RawParcel) -> Result<(), DeliverError> {
+            Ok(())
+        }
+
+        fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn finish(&self) {}
+
+        fn fail(&self, _: StreamError) {}
+
+        fn is_wanted(&self) -> bool {
+            true
+        }
+
+        fn is_closed(&self) -> bool {
+            false
+        }
+
+        fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_deadline_has_one_for_its_first_reply_and_a_watch_has_none() {
+        let lane = Lane::new(8, 1 << 20, Arc::default());
+        let header = Header::new();
+        for message in ["test", "neuroflow.watch"] {
+            let parcel = RawParcel::new(MessageId::of(message), 1, &[7; 8]);
+            let sending = Sending {
+                name: "echo",
+                generation: 0,
+                key: CallKey::NONE,
+                lane: 0,
+                header: &header,
+                now: Moment::ORIGIN,
+            };
+            assert!(lane.send(&sending, parcel, Arc::new(Patient)).is_ok(), "{message}");
+        }
+        let late = Moment::ORIGIN + FIRST_REPLY_DEADLINE;
+        assert!(lane.sweep(Moment::ORIGIN));
+        assert_eq!(lane.open_calls(), 2);
+        lane.sweep(late);
+        assert_eq!(lane.open_calls(), 1);
+        lane.sweep(late + FIRST_REPLY_DEADLINE * 1_000);
+        assert_eq!(lane.open_calls(), 1);
+    }
+}
