@@ -38,7 +38,7 @@ pub const MAX_PATH_DEPTH: usize = 16;
 /// Bytes of one name.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// Time that an actor's `started` hook may take.
+/// Time that an actor's `started` hook may take. A supervisor's takes as long as its children's together.
 pub const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Time that a child gets to stop before it's killed, unless its spec says otherwise.

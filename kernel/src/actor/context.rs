@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll, Waker};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
@@ -184,8 +183,7 @@ impl<M: Message> Context<M> {
         children: Vec<ChildSpec>,
     ) -> Result<Supervisor, StartError> {
         let actor = SupervisorActor::new(policy, children.into()).only_life();
-        // It may take as long to stop as its children take, each within its own deadline.
-        let options = Spawn::default().stop_within(Duration::MAX);
+        let options = Spawn::default().of_a_supervisor();
         self.spawn(name, actor, options).await.map(Supervisor::of)
     }
 

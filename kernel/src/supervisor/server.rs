@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::charges::{Charges, Place};
-use super::{ChildSpec, Command, SupervisorCommand, SupervisorError};
+use super::{ChildSpec, Command, Own, SupervisorCommand, SupervisorError};
 use crate::actor::{Actor, Context, Ended, Ending, StartError};
 use crate::clock::Moment;
 use crate::event::{Lifecycle, PostMortem};
@@ -17,7 +17,7 @@ use crate::restart::{
 
 pub(crate) struct SupervisorActor {
     policy: RestartPolicy,
-    own: Arc<[ChildSpec]>,
+    own: Own,
     /// Nobody starts it again.
     only_life: bool,
     history: RestartHistory,
@@ -29,7 +29,7 @@ pub(crate) struct SupervisorActor {
 }
 
 impl SupervisorActor {
-    pub(crate) fn new(policy: RestartPolicy, own: Arc<[ChildSpec]>) -> Self {
+    pub(crate) fn new(policy: RestartPolicy, own: Own) -> Self {
         Self {
             policy,
             own,
@@ -192,10 +192,9 @@ impl Actor for SupervisorActor {
         context: &mut Context<SupervisorCommand>,
     ) -> Result<(), SupervisorError> {
         self.home = Some((Arc::clone(&context.core.registry), context.path().clone()));
-        let own = Arc::clone(&self.own);
-        for spec in own.iter() {
+        for spec in self.own.all() {
             let child = spec.name.clone();
-            if let Err(source) = self.add(spec.clone(), true, context).await {
+            if let Err(source) = self.add(spec, true, context).await {
                 return Err(SupervisorError::Child { child, source });
             }
         }
@@ -208,8 +207,12 @@ impl Actor for SupervisorActor {
         context: &mut Context<SupervisorCommand>,
     ) -> Result<(), SupervisorError> {
         match command.0 {
-            Command::Start { spec, reply } => {
-                let started = self.add(*spec, false, context).await;
+            Command::Start { spec, own, reply } => {
+                let kept = own.then(|| ChildSpec::clone(&spec));
+                let started = self.add(*spec, own, context).await;
+                if let (Ok(()), Some(spec)) = (&started, kept) {
+                    self.own.add(spec);
+                }
                 // If the asker has gone, the child stays: it was asked for.
                 let _gone = reply.send(started);
             }
@@ -261,14 +264,14 @@ impl SupervisorActor {
 
     /// The children that no later life of this starts: the next one starts its own only. Of an only life
     /// those of its own too, whether it has come to start them or not.
-    fn lost(&self) -> impl Iterator<Item = &ChildSpec> {
-        let charges = self.charges.iter().filter(|charge| !charge.own).map(|charge| &charge.spec);
-        let own = self.own.iter().filter(|_| self.only_life);
-        charges.chain(own)
+    fn lost(&self) -> impl Iterator<Item = ChildSpec> {
+        let charges = self.charges.iter().filter(|charge| !charge.own);
+        let own = if self.only_life { self.own.all() } else { Vec::new() };
+        charges.map(|charge| charge.spec.clone()).chain(own)
     }
 
     fn close_lost(&self) {
-        self.lost().for_each(ChildSpec::close);
+        self.lost().for_each(|spec| spec.close());
     }
 }
 

@@ -482,3 +482,52 @@ async fn a_supervisor_below_an_actor_that_does_not_start_leaves_no_name_to_wait_
         assert!(gone(&probe));
     }
 }
+
+#[tokio::test]
+async fn an_adopted_child_comes_back_with_its_supervisor_and_another_does_not() {
+    let world = World::new().await;
+    let mut impatient = policy(Strategy::OneForOne);
+    impatient.intensity.restarts = 0;
+    let (own, first) = world.spec("own");
+    let (team, spec) = Supervisor::spec("team", impatient, vec![own]).unwrap();
+    world.kernel.root().start(spec).await.unwrap();
+    let ((adopted, second), (passing, third)) = (world.spec("adopted"), world.spec("passing"));
+    team.adopt(adopted).await.unwrap();
+    team.start(passing).await.unwrap();
+    let failing = |probe: &mut Probe| probe.failing_starts = Arc::new(AtomicUsize::new(1));
+    let (fails, fourth) = world.spec_of("fails", failing);
+    assert!(team.adopt(fails).await.is_err());
+    world.log.take();
+    panic(&second).await;
+    assert!(gone(&third) && gone(&fourth));
+    world.pass_backoff();
+    world.generation(&second, 2).await;
+    assert_eq!((at(&first), at(&second)), (Some(2), Some(2)));
+    let started = |line: &String| line.ends_with(" started");
+    let log: Vec<String> = world.log.take().into_iter().filter(started).collect();
+    assert_eq!(log, ["own started", "adopted started"]);
+}
+
+#[tokio::test]
+async fn a_supervisor_may_take_as_long_to_start_as_its_children_together() {
+    let world = World::new().await;
+    let (gates, specs): (Vec<Gate>, Vec<ChildSpec>) = ["a", "b"]
+        .map(|name| {
+            let gate = Gate::new();
+            let at_start = gate.clone();
+            let wait = move |probe: &mut Probe| probe.at_start = Some(at_start.clone());
+            (gate, world.spec_of(name, wait).0)
+        })
+        .into_iter()
+        .unzip();
+    let (_, spec) = Supervisor::spec("team", policy(Strategy::OneForOne), specs).unwrap();
+    let mut start = Box::pin(world.kernel.root().start(spec));
+    for gate in gates {
+        assert!(hangs(&mut start).await);
+        gate.arrived().await;
+        world.time.advance(limits::START_DEADLINE * 2 / 3);
+        assert!(hangs(&mut start).await);
+        gate.open();
+    }
+    assert!(soon(start).await.is_ok());
+}
