@@ -56,6 +56,7 @@ impl NodeBuilder {
     /// # Errors
     /// Says which server didn't start, and why. What was started before it is stopped.
     pub async fn start(mut self) -> Result<Node, BootError> {
+        self = self.metered();
         let (log, audit) = match self.audit.take() {
             Some(config) => audit_child(config).map(|(spec, audit)| (Some(spec), audit))?,
             None => (None, Audit::off()),
