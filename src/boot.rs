@@ -3,8 +3,8 @@
 //!
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
 //! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `access`, `agents` (a supervisor
-//! with one child per agent), `cluster`, `proxies` (one per agent of other nodes that's offered; they need the links
-//! when they stop), `push`, `gateway`. They stop in reverse.
+//! with one child per agent, each of which comes back with it), `cluster`, `proxies` (the same for agents of
+//! other nodes that are offered; they need the links when they stop), `push`, `gateway`. They stop in reverse.
 
 mod builder;
 mod error;
@@ -56,6 +56,7 @@ impl NodeBuilder {
     /// # Errors
     /// Says which server didn't start, and why. What was started before it is stopped.
     pub async fn start(mut self) -> Result<Node, BootError> {
+        self = self.metered();
         let (log, audit) = match self.audit.take() {
             Some(config) => audit_child(config).map(|(spec, audit)| (Some(spec), audit))?,
             None => (None, Audit::off()),
@@ -300,7 +301,11 @@ impl Given {
     }
 }
 
-/// Starts a supervisor of agents.
+/// Starts a supervisor of agents, which adopts them: they come back with it, and one that fails again and again
+/// ends the node in the end.
+///
+/// One for all of them. What an agent says and does fails in a task's actor, below its own; that runs nothing but
+/// this node's code, on the journal that all agents share.
 async fn supervise(name: &str, kernel: &Kernel) -> Result<Supervisor, BootError> {
     let policy = RestartPolicy { intensity: ROOT_INTENSITY, ..RestartPolicy::default() };
     let (supervisor, spec) = Supervisor::spec(name, policy, Vec::new())?;
@@ -359,7 +364,7 @@ async fn serve(
     let profile = agent.profile();
     let server = move || make(agent.clone(), None);
     let (spec, address) = ChildSpec::new(&profile.name, server)?;
-    supervisor.start(spec).await?;
+    supervisor.adopt(spec).await?;
     let rights = ASK.union(READ).union(CANCEL);
     let address = address.attenuate(Restriction::new().rights(rights))?;
     Ok(GatewayAgent::new(profile, address))
@@ -391,4 +396,70 @@ async fn join(
     }
     kernel.root().start(spec.restart(Restart::Permanent)).await?;
     Ok(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use neuroflow_actors::{Echo, JournalPlace};
+    use neuroflow_kernel::{Actor, Context, Generation, Header, ManualClock, Message, Refusal};
+
+    use super::*;
+
+    struct End;
+
+    impl Message for End {
+        fn name(&self) -> &'static str {
+            "end"
+        }
+    }
+
+    /// Ends whenever it's told to, which isn't what a permanent child does.
+    struct Weak;
+
+    impl Actor for Weak {
+        type Message = End;
+        type Error = Infallible;
+        const KIND: &'static str = "weak";
+
+        async fn handle(&mut self, _: End, context: &mut Context<End>) -> Result<(), Infallible> {
+            context.stop();
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn agents_come_back_when_their_supervisor_has_given_up() {
+        let time = ManualClock::new();
+        let kernel = Kernel::builder().clock(time.clock()).start().await.expect("a kernel");
+        let config = JournalConfig::new(JournalPlace::Memory);
+        let (journal, _) = keep(config, &kernel).await.expect("a journal");
+        let router = ToolServer::new(Vec::new()).expect("no tools");
+        let (_, tools) = ChildSpec::new("tools", move || router.clone()).expect("a name");
+        let given = Given { tools, journal, access: None };
+        let agents = supervise("agents", &kernel).await.expect("a supervisor");
+        let echo = AnyAgent::new(Echo);
+        let make = given.to(&echo).expect("a grant");
+        let echo = serve(echo, make, &agents).await.expect("an agent").address;
+        let (spec, weak) = ChildSpec::new("weak", || Weak).expect("a name");
+        agents.start(spec).await.expect("a child");
+
+        // One after another, until it's too many.
+        let ended = |weak: &Address<End>| {
+            weak.try_tell(Header::new(), End).is_err_and(|it| it.reason == Refusal::Stopped)
+        };
+        let mut looks = 0..100_000;
+        while looks.next().is_some() && !ended(&weak) {
+            time.advance(Duration::from_millis(10));
+            tokio::task::yield_now().await;
+        }
+        let life = || echo.generation().map(Generation::get);
+        while looks.next().is_some() && life() != Some(2) {
+            time.advance(Duration::from_millis(10));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(life(), Some(2));
+        kernel.stop().await;
+    }
 }

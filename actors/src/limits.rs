@@ -445,6 +445,10 @@ pub const JOURNAL_APPEND_BYTES: usize = TASK_BYTES + JOURNAL_RECORD_BYTES;
 /// Bytes of an id or key in the journal.
 pub const JOURNAL_NAME_BYTES: usize = 512;
 
+/// Time after which the journal has answered about an effect's result, or never will: it goes behind what its task
+/// has under way, and each of the two may take as long as an append may, as may the agent's own actor.
+pub const EFFECT_SETTLED: Duration = JOURNAL_DEADLINE.saturating_mul(3);
+
 /// Time until a task that the journal didn't take something of is looked at again.
 pub const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 

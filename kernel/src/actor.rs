@@ -201,6 +201,7 @@ pub enum StartError {
 pub struct Spawn {
     pub(crate) mailbox: usize,
     pub(crate) stop_within: Duration,
+    pub(crate) start_within: Duration,
 }
 
 impl Spawn {
@@ -217,11 +218,17 @@ impl Spawn {
         self.stop_within = deadline;
         self
     }
+
+    /// For a supervisor, which starts and stops as long as its children do, each within deadlines of its own.
+    pub(crate) fn of_a_supervisor(self) -> Self {
+        Self { start_within: Duration::MAX, stop_within: Duration::MAX, ..self }
+    }
 }
 
 impl Default for Spawn {
     fn default() -> Self {
-        Self { mailbox: MAILBOX_CAPACITY, stop_within: STOP_DEADLINE }
+        let (start_within, stop_within) = (START_DEADLINE, STOP_DEADLINE);
+        Self { mailbox: MAILBOX_CAPACITY, stop_within, start_within }
     }
 }
 

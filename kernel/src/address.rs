@@ -92,12 +92,13 @@ impl<M: Message> Address<M> {
     }
 
     /// Sends, waiting for room (and for a restart that is under way) until the header's deadline,
-    /// or [`CALL_DEADLINE`] without one.
+    /// or for [`CALL_DEADLINE`] without one. A message without a deadline that was taken is handled
+    /// however long it lies in the mailbox.
     ///
     /// # Errors
     /// Gives the message back and says why it wasn't taken.
     pub async fn tell(&self, header: Header, message: M) -> Result<(), SendError<M>> {
-        match self.send_now(header, message) {
+        match self.send_now(header, message, Wait::Room) {
             Ok(_taken) => Ok(()),
             Err(later) => later.await.map(|_taken| ()),
         }
@@ -169,7 +170,7 @@ impl<M: Message> Address<M> {
         message: impl FnOnce(Reply<T>) -> M,
     ) -> Result<T, CallError> {
         let (reply, answer) = reply_pair();
-        let taken = match self.send_now(header, message(reply)) {
+        let taken = match self.send_now(header, message(reply), Wait::Answer) {
             Ok(taken) => taken,
             Err(later) => later.await.map_err(|unsent| CallError::from_refusal(unsent.reason))?,
         };
@@ -182,8 +183,9 @@ impl<M: Message> Address<M> {
         }
     }
 
-    /// Sends a message that carries a [`ReplySink`] and gives the stream that it feeds. Dropping
-    /// the stream cancels.
+    /// Sends a message that carries a [`ReplySink`], like [`tell`](Self::tell), and gives the stream
+    /// that it feeds. Dropping the stream cancels. Only the header's deadline, or whoever takes the
+    /// message, says how long the work may take; over a link, the first reply has a bound of its own.
     ///
     /// # Errors
     /// Says why the message wasn't taken.
@@ -354,14 +356,14 @@ impl<M: Message> Address<M> {
     }
 
     /// Sends if that can be done at once, as nearly always; otherwise the rest is to be awaited.
-    fn send_now(&self, header: Header, message: M) -> Result<Taken<'_>, Later<'_, M>> {
+    fn send_now(&self, header: Header, message: M, wait: Wait) -> Result<Taken<'_>, Later<'_, M>> {
         let target = self.target();
         let Some(clock) = target.clock() else {
             return Err(never(message, target.absence()));
         };
         let now = clock.now();
-        let deadline = header.deadline().unwrap_or(now + CALL_DEADLINE);
-        let (header, pass) = match self.authorise(header.until(deadline), &message, || now) {
+        let (header, deadline) = wait.bound(header, now);
+        let (header, pass) = match self.authorise(header, &message, || now) {
             Ok(authorised) => authorised,
             Err(reason) => return Err(never(message, reason)),
         };
@@ -431,7 +433,11 @@ impl<M: Message> Address<M> {
             if let Some(near) = unsent.near.take() {
                 // It's for an actor of this process, whose mailbox it waits for like any other message.
                 let Unsent { header, message, .. } = unsent;
-                let sent = near.tell(header.clone(), message).await;
+                let wait = Wait::RoomUntil(deadline);
+                let sent = match near.send_now(header.clone(), message, wait) {
+                    Ok(_taken) => Ok(()),
+                    Err(later) => later.await.map(|_taken| ()),
+                };
                 return sent.map_err(|SendError { message, reason }| Unsent {
                     header,
                     message,
@@ -459,6 +465,33 @@ impl<M: Message> Address<M> {
                 Ok(Err(reason)) => return Err(Unsent { reason, ..unsent }),
                 Err(_elapsed) => return Err(unsent),
             }
+        }
+    }
+}
+
+/// What a sender waits for. There is always an end to that, also without a deadline in the header.
+#[derive(Clone, Copy)]
+enum Wait {
+    /// Room in the mailbox, and no more: once taken, the message is wanted for as long as its header
+    /// says. What was told would otherwise be lost, unknown to anybody, behind work that takes long.
+    Room,
+    /// Room, for what is left of such a wait.
+    RoomUntil(Moment),
+    /// The answer: nobody wants the message handled once the caller has stopped waiting.
+    Answer,
+}
+
+impl Wait {
+    /// The header to send with, and when the sender stops waiting.
+    fn bound(self, header: Header, now: Moment) -> (Header, Moment) {
+        let default = match self {
+            Self::Room | Self::Answer => now + CALL_DEADLINE,
+            Self::RoomUntil(at) => at,
+        };
+        let deadline = header.deadline().unwrap_or(default);
+        match self {
+            Self::Room | Self::RoomUntil(_) => (header, deadline),
+            Self::Answer => (header.until(deadline), deadline),
         }
     }
 }
@@ -607,7 +640,7 @@ impl<W: WireRequest> Address<Request<W>> {
         async move {
             // A future within would hold the message once more, and be moved with it.
             let request = Request { parcel: parcel?, replies: ReplySink::unheard() };
-            match self.send_now(header, request) {
+            match self.send_now(header, request, Wait::Room) {
                 Ok(_taken) => Ok(()),
                 Err(later) => Ok(later.await.map(drop).map_err(|unsent| unsent.reason)?),
             }

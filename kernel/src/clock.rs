@@ -74,7 +74,8 @@ enum Time {
 }
 
 impl Clock {
-    /// The machine's clock. Sleeps need a tokio runtime with its time driver on.
+    /// The machine's clock. Sleeps need a tokio runtime with its time driver on; so do deadlines, which
+    /// all use that of the kernel that has this clock, or of somebody who waits if none has.
     pub fn system() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the kernel clock")]
         let origin = Instant::now();
@@ -150,6 +151,13 @@ impl Clock {
         .await
     }
 
+    /// A kernel that has this clock lives on this runtime.
+    pub(crate) fn settle(&self, home: tokio::runtime::Handle) {
+        if let Time::System { .. } = self.0.time {
+            Sweep::settle(&self.0, home);
+        }
+    }
+
     pub(crate) fn alarm(&self, at: Moment) -> Alarm<'_> {
         Alarm { clock: &self.0, at, ticket: None }
     }
@@ -198,7 +206,12 @@ impl Future for Alarm<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let inner = self.clock;
         if let Some(ticket) = &self.ticket {
-            return inner.sweep.poll(ticket, cx.waker());
+            let due = inner.sweep.poll(ticket, cx.waker());
+            // The runtime that the sweep was on may have ended.
+            if due.is_pending() && matches!(inner.time, Time::System { .. }) {
+                Sweep::tick(inner);
+            }
+            return due;
         }
         if self.at == Moment::NEVER {
             return Poll::Pending;
@@ -338,6 +351,102 @@ mod tests {
         assert_eq!(clock.before(at, std::future::pending::<()>()).await, Err(Elapsed));
         assert_eq!(clock.before(at + Duration::from_secs(9), async { 7 }).await, Ok(7));
         assert_eq!(clock.0.sweep.waiting(), 0);
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    }
+
+    /// A wait on `runtime` that has begun, and that nobody goes on with.
+    fn abandoned(
+        runtime: &tokio::runtime::Runtime,
+        clock: &Clock,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Elapsed>>>> {
+        let (clock, at) = (clock.clone(), clock.now() + Duration::from_hours(1));
+        let mut wait: Pin<Box<dyn Future<Output = _>>> =
+            Box::pin(async move { clock.before(at, std::future::pending::<()>()).await });
+        runtime.block_on(async {
+            assert!(
+                std::future::poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await.is_pending()
+            );
+        });
+        wait
+    }
+
+    /// The runtime's own timer, which no sweep stands behind, ends a wait that is lost.
+    async fn ends(clock: &Clock) -> bool {
+        let soon = clock.now() + Duration::from_millis(1);
+        tokio::select! {
+            late = clock.before(soon, std::future::pending::<()>()) => late == Err(Elapsed),
+            () = clock.sleep(Duration::from_secs(20)) => false,
+        }
+    }
+
+    #[test]
+    fn deadlines_run_on_the_kernels_runtime_whoever_waits_first() {
+        let (foreign, own) = (runtime(), runtime());
+        let kernel = own.block_on(crate::Kernel::builder().start()).unwrap();
+        let _wait = abandoned(&foreign, kernel.clock());
+        assert!(own.block_on(ends(kernel.clock())));
+    }
+
+    #[test]
+    fn a_kernel_takes_the_sweep_over_from_who_has_waited_before() {
+        let (foreign, own, clock) = (runtime(), runtime(), Clock::system());
+        let _wait = abandoned(&foreign, &clock);
+        let kernel = own.block_on(crate::Kernel::builder().clock(clock).start()).unwrap();
+        assert!(own.block_on(ends(kernel.clock())));
+    }
+
+    #[test]
+    fn a_runtime_without_a_timer_has_deadlines_where_there_is_a_kernel() {
+        let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let own = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_time()
+            .build()
+            .unwrap();
+        let kernel = own.block_on(crate::Kernel::builder().start()).unwrap();
+        let clock = kernel.clock().clone();
+        let soon = clock.now() + Duration::from_millis(1);
+        let patience = own.spawn({
+            let clock = clock.clone();
+            async move { clock.sleep(Duration::from_secs(20)).await }
+        });
+        let ends = bare.block_on(async {
+            tokio::select! {
+                late = clock.before(soon, std::future::pending::<()>()) => late == Err(Elapsed),
+                _ = patience => false,
+            }
+        });
+        assert!(ends);
+    }
+
+    #[test]
+    fn who_waits_goes_on_when_the_runtime_of_the_sweep_ends() {
+        let (first, second, clock) = (runtime(), runtime(), Clock::system());
+        let _wait = abandoned(&first, &clock);
+        assert!(!clock.0.sweep.is_parked());
+        let mut first = Some(first);
+        let goes_on = second.block_on(async {
+            let mut ends = std::pin::pin!(ends(&clock));
+            let begun = std::future::poll_fn(|cx| Poll::Ready(ends.as_mut().poll(cx))).await;
+            assert!(begun.is_pending());
+            if let Some(first) = first.take() {
+                first.shutdown_background();
+            }
+            ends.await
+        });
+        assert!(goes_on);
+    }
+
+    #[test]
+    fn a_clock_outlives_the_runtime_of_its_kernel() {
+        let (own, other) = (runtime(), runtime());
+        let kernel = own.block_on(crate::Kernel::builder().start()).unwrap();
+        let clock = kernel.clock().clone();
+        drop(own);
+        assert!(other.block_on(ends(&clock)));
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use crate::name::Path;
 use crate::registry::Scope;
 use crate::restart::RestartPolicy;
 use crate::slot::{Resolve, Slot};
-use crate::supervisor::{Supervisor, SupervisorActor, SupervisorCommand};
+use crate::supervisor::{Own, Supervisor, SupervisorActor, SupervisorCommand};
 
 /// A running supervision tree. Dropping it kills all of it; [`stop`](Self::stop) is the good way.
 ///
@@ -187,6 +187,7 @@ impl KernelBuilder {
     /// Says why it didn't start.
     pub async fn start(self) -> Result<Kernel, StartError> {
         let clock = self.clock.unwrap_or_else(Clock::system);
+        clock.settle(tokio::runtime::Handle::current());
         let core = Core::new(clock, self.observer);
         let slot: Arc<Slot<SupervisorCommand>> = Slot::new();
         let start = Start {
@@ -194,7 +195,7 @@ impl KernelBuilder {
             path: Path::ROOT,
             options: Spawn::default(),
             lineage: Arc::clone(slot.lineage()),
-            make: Box::new(move || SupervisorActor::new(self.policy, Arc::default())),
+            make: Box::new(move || SupervisorActor::new(self.policy, Own::default())),
         };
         let inbox: Arc<Mailbox<SupervisorCommand>> = start_actor(start, None).await?;
         slot.lineage().close();

@@ -11,7 +11,8 @@ pub const MAILBOX_CAPACITY: usize = 1_024;
 /// Envelopes that an empty mailbox keeps room for: a burst must not leave its memory behind.
 pub const IDLE_QUEUE_ROOM: usize = 64;
 
-/// Deadline of a message whose header carries none: everything that waits has a deadline.
+/// How long a sender waits whose header carries no deadline: for the answer to a call, and for room
+/// otherwise. Everything that waits has an end.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How late a deadline may fire. One sweep serves every waiting call, so that a call doesn't pay
@@ -37,7 +38,7 @@ pub const MAX_PATH_DEPTH: usize = 16;
 /// Bytes of one name.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// Time that an actor's `started` hook may take.
+/// Time that an actor's `started` hook may take. A supervisor's takes as long as its children's together.
 pub const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Time that a child gets to stop before it's killed, unless its spec says otherwise.

@@ -8,11 +8,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::address::Address;
 use crate::message::Message;
 use crate::name::{Name, NameError, Path};
-use crate::slot::Resolve;
+use crate::slot::{Lineage, Resolve};
 
 #[derive(Default)]
 pub(crate) struct Registry {
-    names: RwLock<HashMap<Path, Arc<dyn Any + Send + Sync>>>,
+    names: RwLock<HashMap<Path, Named>>,
+}
+
+/// Whose name it is, and what leads there.
+struct Named {
+    lineage: Arc<Lineage>,
+    entry: Arc<dyn Any + Send + Sync>,
 }
 
 /// Wraps the trait object, because `Any` needs a sized type.
@@ -21,15 +27,21 @@ struct Entry<M>(Arc<dyn Resolve<M>>);
 impl Registry {
     pub(crate) fn insert<M: Message>(&self, path: Path, slot: Arc<dyn Resolve<M>>) {
         let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
-        names.insert(path, Arc::new(Entry(slot)));
+        let lineage = Arc::clone(slot.lineage());
+        names.insert(path, Named { lineage, entry: Arc::new(Entry(slot)) });
     }
 
-    pub(crate) fn remove(&self, path: &Path) {
-        self.names.write().unwrap_or_else(PoisonError::into_inner).remove(path);
+    /// Takes a name away from this actor, unless another has it by now.
+    pub(crate) fn remove(&self, path: &Path, of: &Arc<Lineage>) {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        if names.get(path).is_some_and(|named| Arc::ptr_eq(&named.lineage, of)) {
+            names.remove(path);
+        }
     }
 
     fn get(&self, path: &Path) -> Option<Arc<dyn Any + Send + Sync>> {
-        self.names.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        names.get(path).map(|named| Arc::clone(&named.entry))
     }
 
     fn below(&self, scope: &Path) -> Vec<Path> {

@@ -5,7 +5,7 @@ mod server;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::actor::{Actor, Context, Spawn, StartError};
@@ -48,7 +48,28 @@ pub struct ChildSpec {
     options: Spawn,
     starter: Arc<dyn Starter>,
     /// The children that a supervisor starts itself: their names end with its own.
-    own: Arc<[ChildSpec]>,
+    own: Own,
+}
+
+/// The children that a supervisor starts itself, in this order, in every life.
+#[derive(Clone, Default)]
+pub(crate) struct Own(Arc<RwLock<Vec<ChildSpec>>>);
+
+impl Own {
+    fn add(&self, spec: ChildSpec) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(spec);
+    }
+
+    /// Those of this moment. Not looked at under the lock: what ends with them is code of others.
+    fn all(&self) -> Vec<ChildSpec> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl From<Vec<ChildSpec>> for Own {
+    fn from(children: Vec<ChildSpec>) -> Self {
+        Self(Arc::new(RwLock::new(children)))
+    }
 }
 
 impl ChildSpec {
@@ -68,7 +89,7 @@ impl ChildSpec {
             restart: Restart::default(),
             options: Spawn::default(),
             starter,
-            own: Arc::default(),
+            own: Own::default(),
         };
         Ok((spec, address))
     }
@@ -102,13 +123,13 @@ impl ChildSpec {
     /// No further life will follow, here and below: whoever waits for one is told so.
     fn close(&self) {
         self.starter.lineage().close();
-        self.own.iter().for_each(Self::close);
+        self.own.all().iter().for_each(Self::close);
     }
 
     /// Takes the name at `path` out of the registry, and those below.
     fn withdraw(&self, registry: &Registry, path: &Path) {
-        registry.remove(path);
-        for child in &*self.own {
+        registry.remove(path, self.starter.lineage());
+        for child in self.own.all() {
             if let Ok(path) = path.join(&child.name) {
                 child.withdraw(registry, &path);
             }
@@ -181,7 +202,7 @@ impl<A: Actor, F: Fn() -> A + Send + Sync + 'static> Starter for Typed<A, F> {
 pub(crate) struct SupervisorCommand(Command);
 
 enum Command {
-    Start { spec: Box<ChildSpec>, reply: Reply<Result<(), StartError>> },
+    Start { spec: Box<ChildSpec>, own: bool, reply: Reply<Result<(), StartError>> },
     Stop { name: Name, reply: Reply<bool> },
     Restart,
 }
@@ -238,7 +259,7 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor as a child, with children that it starts itself, in this order, in every life.
     ///
-    /// It may take as long to stop as its children take, each within its own deadline.
+    /// It may take as long to start and to stop as its children take, each within its own deadline.
     ///
     /// # Errors
     /// Says what is wrong with the name.
@@ -247,11 +268,12 @@ impl Supervisor {
         policy: RestartPolicy,
         children: Vec<ChildSpec>,
     ) -> Result<(Self, ChildSpec), NameError> {
-        let children: Arc<[ChildSpec]> = children.into();
-        let own = Arc::clone(&children);
+        let own = Own::from(children);
+        let children = own.clone();
         let (spec, address) =
-            ChildSpec::new(name, move || SupervisorActor::new(policy, Arc::clone(&children)))?;
-        Ok((Self { address }, ChildSpec { own, ..spec.stop_within(Duration::MAX) }))
+            ChildSpec::new(name, move || SupervisorActor::new(policy, children.clone()))?;
+        let options = spec.options.of_a_supervisor();
+        Ok((Self { address }, ChildSpec { options, own, ..spec }))
     }
 
     pub(crate) fn of(address: Address<SupervisorCommand>) -> Self {
@@ -263,9 +285,30 @@ impl Supervisor {
     /// # Errors
     /// Says why it didn't start.
     pub async fn start(&self, spec: ChildSpec) -> Result<(), StartError> {
+        self.begin(spec, false).await
+    }
+
+    /// Like [`start`](Self::start), for a child that comes back with the supervisor: every later life starts
+    /// it itself, behind those that it has so far. If it doesn't start now, it's none.
+    ///
+    /// ```
+    /// use neuroflow_kernel::{ChildSpec, StartError, Supervisor};
+    /// async fn both(team: &Supervisor, lasting: ChildSpec, passing: ChildSpec) -> Result<(), StartError> {
+    ///     team.adopt(lasting).await?;
+    ///     team.start(passing).await // a restart of the team ends it
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Says why it didn't start.
+    pub async fn adopt(&self, spec: ChildSpec) -> Result<(), StartError> {
+        self.begin(spec, true).await
+    }
+
+    async fn begin(&self, spec: ChildSpec, own: bool) -> Result<(), StartError> {
         let spec = Box::new(spec);
         self.address
-            .call(Header::new(), |reply| SupervisorCommand(Command::Start { spec, reply }))
+            .call(Header::new(), |reply| SupervisorCommand(Command::Start { spec, own, reply }))
             .await?
     }
 

@@ -40,6 +40,7 @@ pub struct NodeBuilder {
     pub(super) mcp_server: Option<McpServer>,
     pub(super) sandbox: Option<SandboxServer>,
     pub(super) gateway: Option<GatewayConfig>,
+    metering: Option<Metering>,
     pub(super) access: Option<AccessConfig>,
     pub(super) cluster: Option<LinksConfig>,
     pub(super) leases: Option<LeasesConfig>,
@@ -62,6 +63,18 @@ impl fmt::Debug for First {
     }
 }
 
+/// Who counts a gateway's requests, and decides which are traced.
+struct Metering {
+    meter: Arc<dyn Meter>,
+    sample: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for Metering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Metering").field(&self.meter).finish()
+    }
+}
+
 impl NodeBuilder {
     pub(super) fn new() -> Self {
         Self {
@@ -74,6 +87,7 @@ impl NodeBuilder {
             mcp_server: None,
             sandbox: None,
             gateway: None,
+            metering: None,
             access: None,
             cluster: None,
             leases: None,
@@ -182,16 +196,23 @@ impl NodeBuilder {
         self
     }
 
-    /// Who counts the gateway's requests and decides which are traced; ignored without a gateway.
+    /// Who counts the gateway's requests and decides which are traced, in place of what the gateway's own
+    /// settings say; ignored without a gateway.
     #[must_use]
     pub fn meter(
         mut self,
         meter: Arc<dyn Meter>,
         sample: Arc<dyn Fn() -> bool + Send + Sync>,
     ) -> Self {
-        if let Some(gateway) = &mut self.gateway {
-            gateway.meter = meter;
-            gateway.sample = sample;
+        self.metering = Some(Metering { meter, sample });
+        self
+    }
+
+    /// Gives the gateway who counts, which may have been named before it.
+    pub(super) fn metered(mut self) -> Self {
+        if let (Some(gateway), Some(metering)) = (&mut self.gateway, self.metering.take()) {
+            gateway.meter = metering.meter;
+            gateway.sample = metering.sample;
         }
         self
     }
@@ -254,5 +275,33 @@ impl NodeBuilder {
     pub fn drain_within(mut self, deadline: Duration) -> Self {
         self.drain = deadline;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Counts;
+
+    impl Meter for Counts {
+        fn request(&self, _: &'static str, _: u16, _: Option<i32>, _: Duration) {}
+    }
+
+    #[test]
+    fn who_counts_may_be_named_before_the_gateway_or_after_it() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        for first in [true, false] {
+            let meter: Arc<dyn Meter> = Arc::new(Counts);
+            let named = |builder: NodeBuilder| builder.meter(Arc::clone(&meter), Arc::new(|| true));
+            let builder = if first {
+                named(NodeBuilder::new()).gateway(listen)
+            } else {
+                named(NodeBuilder::new().gateway(listen))
+            };
+            let gateway = builder.metered().gateway.expect("a gateway");
+            assert!(Arc::ptr_eq(&gateway.meter, &meter) && (gateway.sample)(), "first: {first}");
+        }
     }
 }

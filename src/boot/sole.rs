@@ -39,7 +39,7 @@ pub(super) async fn start(
         let far: Far = Arc::new(move |node, name| way(&ways, node, name));
         let (leases, node) = ((leases.clone(), config.clone()), node.clone());
         let (spec, address, watch) = sole_child(agent, SoleParts { leases, node, far, server })?;
-        supervisor.start(spec.restart(Restart::Permanent)).await?;
+        supervisor.adopt(spec.restart(Restart::Permanent)).await?;
         let rights = ASK.union(READ).union(CANCEL);
         let address = address.attenuate(Restriction::new().rights(rights))?;
         let (asked, bounded) =

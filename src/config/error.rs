@@ -35,6 +35,19 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Takes the text of the file out of an error, which says the line that is wrong otherwise: that could hold
+/// a key. Gives the number of the line, from 1.
+pub(super) fn without_text(source: &mut toml::de::Error, text: &str) -> usize {
+    source.set_input(None);
+    source.span().map_or(1, |span| line(text, span.start))
+}
+
+/// The number of the line at a place of a text, from 1.
+pub(super) fn line(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    before.bytes().filter(|byte| *byte == b'\n').count() + 1
+}
+
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,9 +63,13 @@ pub(crate) enum ConfigError {
     #[error("the configuration file {} is larger than {most} bytes; name another with --config", path.display())]
     TooLarge { path: PathBuf, most: u64 },
     /// The file isn't TOML.
-    #[error("{} isn't valid TOML; `neuroflow config --print-default` prints a file to start from", path.display())]
+    #[error(
+        "{}:{line} isn't valid TOML; `neuroflow config --print-default` prints a file to start from",
+        path.display()
+    )]
     Syntax {
         path: PathBuf,
+        line: usize,
         #[source]
         source: Box<toml::de::Error>,
     },

@@ -10,7 +10,7 @@ use neuroflow::{Level, Profile};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, Origin, line, without_text};
 use super::flags::{Overrides, Source};
 use super::mcp::McpServers;
 use super::proxy::Proxies;
@@ -195,15 +195,11 @@ impl Given {
     }
 
     fn read_toml(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
-        let table = DeTable::parse(text).map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source: Box::new(source),
+        let table = DeTable::parse(text).map_err(|mut source| {
+            let line = without_text(&mut source, text);
+            ConfigError::Syntax { path: path.to_owned(), line, source: Box::new(source) }
         })?;
-        let at = |start: usize| {
-            let before = text.get(..start).unwrap_or_default();
-            let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-            Origin::File { path: path.to_owned(), line }
-        };
+        let at = |start: usize| Origin::File { path: path.to_owned(), line: line(text, start) };
         for (name, value) in table.get_ref() {
             let origin = at(name.span().start);
             if name.get_ref() == MCP_TABLE {
@@ -360,6 +356,22 @@ mod tests {
         assert!(error.contains("nearest is \"gateway.listen\""), "{error}");
         assert!(message("[gatway]\n").contains("nearest is \"gateway\""));
         assert!(message("[gateway]\nsocket = 1").contains("nearest is \"control.socket\""));
+    }
+
+    #[test]
+    fn a_broken_line_is_numbered_and_not_shown() {
+        for broken in
+            ["url = postgres://me:hunter2@db", "url = \"hunter2", "url = \"hunter2\" hunter2"]
+        {
+            let error = load(&format!("[journal]\n\n{broken}\n"), &[]).unwrap_err();
+            assert!(error.to_string().starts_with("test.toml:3 isn't valid TOML"), "{error}");
+            let mut cause: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(error) = cause {
+                let told = format!("{error} {error:?}");
+                assert!(!told.contains("hunter2"), "{told}");
+                cause = error.source();
+            }
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use neuroflow::{Level, NameError};
 use serde::Deserialize;
 
 use super::choice::level;
-use super::error::ConfigError;
+use super::error::{ConfigError, without_text};
 use super::unit::{UnitError, parse_duration, parse_size};
 use super::{Builtin, Loaded};
 use crate::limits::SECRET_BYTES;
@@ -155,10 +155,7 @@ impl McpServers {
     /// Reads them out of a whole file.
     pub(super) fn read(path: &Path, text: &str) -> Result<Self, ConfigError> {
         toml::from_str(text).map_err(|mut source| {
-            // The line could hold a key.
-            source.set_input(None);
-            let before = source.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+            let line = without_text(&mut source, text);
             ConfigError::McpTable { path: path.to_owned(), line, source: Box::new(source) }
         })
     }

@@ -9,7 +9,7 @@ use neuroflow::kernel::{RemoteError, RemoteTarget};
 use neuroflow::{NameError, ProxyAgent};
 use serde::Deserialize;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, without_text};
 use super::unit::{UnitError, parse_duration};
 use super::{Builtin, Loaded};
 
@@ -72,9 +72,8 @@ pub(crate) enum ProxyProblem {
 impl Proxies {
     /// Reads them out of a whole file.
     pub(super) fn read(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|source: toml::de::Error| {
-            let before = source.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        toml::from_str(text).map_err(|mut source| {
+            let line = without_text(&mut source, text);
             ConfigError::ProxyTable { path: path.to_owned(), line, source: Box::new(source) }
         })
     }

@@ -222,6 +222,10 @@ pub const PEER_WATCHES: usize = 16_384;
 /// Time for a watch to be sent: as long as any call waits for room. It has no other deadline.
 pub const WATCH_DEADLINE: Duration = neuroflow_kernel::limits::CALL_DEADLINE;
 
+/// Time for the first reply to a request whose header carries no deadline: its place among the lane's
+/// calls isn't held for ever by an actor that never looks at it. As long as a call waits.
+pub const FIRST_REPLY_DEADLINE: Duration = neuroflow_kernel::limits::CALL_DEADLINE;
+
 /// Names that a node may export.
 pub const MAX_EXPORTS: usize = 65_536;
 

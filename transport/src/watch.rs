@@ -192,7 +192,7 @@ impl Watcher {
         let mut request = Request { parcel, replies: sink };
         let clock = port.clock().clone();
         let at = clock.now() + WATCH_DEADLINE;
-        // Without a deadline, which a call through `ask` would be given: a watch has none.
+        // Tried here, for `tell` would also wait for a node that can't be reached.
         while let Err(unsent) = address.try_tell(Header::new(), request) {
             match unsent.reason {
                 neuroflow_kernel::Refusal::Overloaded { .. } => {

@@ -378,7 +378,9 @@ impl AgentBuilder {
     /// Another profile, whose name stays this agent's.
     #[must_use]
     pub fn profile(mut self, change: impl FnOnce(&mut AgentProfile)) -> Self {
+        let name = self.profile.name.clone();
         change(&mut self.profile);
+        self.profile.name = name;
         self
     }
 
@@ -437,5 +439,20 @@ where
 
     async fn run(&self, ask: Incoming, context: TaskContext) -> Result<Answer, AgentError> {
         (self.run)(ask, context).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_profile_keeps_the_agents_name() {
+        let built = AgentBuilder::new("shout", "Says it louder.").profile(|profile| {
+            *profile = AgentProfile::new("whisper", "Says it softly.");
+        });
+        let agent = built.on_ask(|ask, _| async move { Ok(Answer::text(ask.text())) });
+        let profile = agent.profile();
+        assert_eq!((&*profile.name, &*profile.description), ("shout", "Says it softly."));
     }
 }

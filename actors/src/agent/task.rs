@@ -94,7 +94,7 @@ impl Actor for TaskActor {
             reach: self.parts.reach.clone(),
             clock: clock.clone(),
             tracer: self.parts.tracer.clone(),
-            effects: Arc::new(Mutex::new(std::mem::take(&mut self.parts.effects))),
+            effects: Effects::of(std::mem::take(&mut self.parts.effects)),
             left: Arc::clone(&self.parts.left),
         };
         let run = self.parts.agent.run(begin.0, task.clone());

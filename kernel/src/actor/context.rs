@@ -7,7 +7,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll, Waker};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::task::JoinSet;
@@ -172,7 +171,8 @@ impl<M: Message> Context<M> {
 
     /// Starts a supervisor below this actor, with children that it starts itself, in this order, and
     /// restarts as the policy says. Their addresses come from [`ChildSpec::new`] and follow their
-    /// names across restarts.
+    /// names across restarts. Nobody starts the supervisor itself again: when it ends, or doesn't start,
+    /// so do they and their names, for good.
     ///
     /// # Errors
     /// Says which of them didn't start, and why.
@@ -182,9 +182,8 @@ impl<M: Message> Context<M> {
         policy: RestartPolicy,
         children: Vec<ChildSpec>,
     ) -> Result<Supervisor, StartError> {
-        let actor = SupervisorActor::new(policy, children.into());
-        // It may take as long to stop as its children take, each within its own deadline.
-        let options = Spawn::default().stop_within(Duration::MAX);
+        let actor = SupervisorActor::new(policy, children.into()).only_life();
+        let options = Spawn::default().of_a_supervisor();
         self.spawn(name, actor, options).await.map(Supervisor::of)
     }
 

@@ -17,7 +17,7 @@ use crate::core::{Core, subject};
 use crate::event::{
     Cause, FailedMessage, KindObserver, Lifecycle, Outcome, PostMortem, Timing, TrailEntry,
 };
-use crate::limits::{POST_MORTEM_MESSAGE_BYTES, START_DEADLINE, STOP_DEADLINE, TRAIL_LENGTH};
+use crate::limits::{POST_MORTEM_MESSAGE_BYTES, STOP_DEADLINE, TRAIL_LENGTH};
 use crate::mailbox::{ActorState, Birth, Envelope, Mailbox, Vitals, Wake, Work};
 use crate::message::Message;
 use crate::monitor::Fall;
@@ -43,7 +43,7 @@ pub(crate) async fn start_actor<A: Actor>(
     parent: Option<ActorCell>,
 ) -> Result<Arc<Mailbox<A::Message>>, StartError> {
     let clock = start.core.clock.clone();
-    let path = start.path.clone();
+    let (path, start_within) = (start.path.clone(), start.options.start_within);
     let (ready, mut inbox) = tokio::sync::oneshot::channel();
     let arguments = (start, ready);
     let begin = async {
@@ -55,7 +55,7 @@ pub(crate) async fn start_actor<A: Actor>(
             None => <Loop<A> as ractor::Actor>::spawn(None, Loop(PhantomData), arguments).await,
         }
     };
-    let begun = clock.before(clock.now() + START_DEADLINE, begin).await;
+    let begun = clock.before(clock.now() + start_within, begin).await;
     match begun {
         Ok(Ok(_)) => inbox.try_recv().map_err(|_empty| StartError::ParentStopping { path }),
         Ok(Err(ractor::SpawnErr::StartupFailed(error))) => match error.downcast::<StartFailed>() {

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::charges::{Charges, Place};
-use super::{ChildSpec, Command, SupervisorCommand, SupervisorError};
+use super::{ChildSpec, Command, Own, SupervisorCommand, SupervisorError};
 use crate::actor::{Actor, Context, Ended, Ending, StartError};
 use crate::clock::Moment;
 use crate::event::{Lifecycle, PostMortem};
@@ -17,7 +17,9 @@ use crate::restart::{
 
 pub(crate) struct SupervisorActor {
     policy: RestartPolicy,
-    own: Arc<[ChildSpec]>,
+    own: Own,
+    /// Nobody starts it again.
+    only_life: bool,
     history: RestartHistory,
     charges: Charges,
     /// When the next reminder to restart comes.
@@ -27,15 +29,22 @@ pub(crate) struct SupervisorActor {
 }
 
 impl SupervisorActor {
-    pub(crate) fn new(policy: RestartPolicy, own: Arc<[ChildSpec]>) -> Self {
+    pub(crate) fn new(policy: RestartPolicy, own: Own) -> Self {
         Self {
             policy,
             own,
+            only_life: false,
             history: RestartHistory::default(),
             charges: Charges::default(),
             alarm: None,
             home: None,
         }
+    }
+
+    /// One that isn't started again: with it ends all that is below it, for good.
+    pub(crate) fn only_life(mut self) -> Self {
+        self.only_life = true;
+        self
     }
 
     async fn add(
@@ -183,10 +192,9 @@ impl Actor for SupervisorActor {
         context: &mut Context<SupervisorCommand>,
     ) -> Result<(), SupervisorError> {
         self.home = Some((Arc::clone(&context.core.registry), context.path().clone()));
-        let own = Arc::clone(&self.own);
-        for spec in own.iter() {
+        for spec in self.own.all() {
             let child = spec.name.clone();
-            if let Err(source) = self.add(spec.clone(), true, context).await {
+            if let Err(source) = self.add(spec, true, context).await {
                 return Err(SupervisorError::Child { child, source });
             }
         }
@@ -199,8 +207,12 @@ impl Actor for SupervisorActor {
         context: &mut Context<SupervisorCommand>,
     ) -> Result<(), SupervisorError> {
         match command.0 {
-            Command::Start { spec, reply } => {
-                let started = self.add(*spec, false, context).await;
+            Command::Start { spec, own, reply } => {
+                let kept = own.then(|| ChildSpec::clone(&spec));
+                let started = self.add(*spec, own, context).await;
+                if let (Ok(()), Some(spec)) = (&started, kept) {
+                    self.own.add(spec);
+                }
                 // If the asker has gone, the child stays: it was asked for.
                 let _gone = reply.send(started);
             }
@@ -250,20 +262,27 @@ impl SupervisorActor {
         }
     }
 
-    /// The next life of a supervisor starts its own children only: the others' are over.
+    /// The children that no later life of this starts: the next one starts its own only. Of an only life
+    /// those of its own too, whether it has come to start them or not.
+    fn lost(&self) -> impl Iterator<Item = ChildSpec> {
+        let charges = self.charges.iter().filter(|charge| !charge.own);
+        let own = if self.only_life { self.own.all() } else { Vec::new() };
+        charges.map(|charge| charge.spec.clone()).chain(own)
+    }
+
     fn close_lost(&self) {
-        self.charges.iter().filter(|charge| !charge.own).for_each(|charge| charge.spec.close());
+        self.lost().for_each(|spec| spec.close());
     }
 }
 
 impl Drop for SupervisorActor {
-    /// However it ended: the names that its next life won't know lead nowhere from now on.
+    /// However it ended: the names that no later life knows lead nowhere from now on.
     fn drop(&mut self) {
         self.close_lost();
         let Some((registry, home)) = &self.home else { return };
-        for charge in self.charges.iter().filter(|charge| !charge.own) {
-            if let Ok(path) = home.join(&charge.spec.name) {
-                charge.spec.withdraw(registry, &path);
+        for spec in self.lost() {
+            if let Ok(path) = home.join(&spec.name) {
+                spec.withdraw(registry, &path);
             }
         }
     }

@@ -164,6 +164,24 @@ async fn a_message_whose_deadline_has_passed_in_the_backlog_is_not_handled() {
     assert!(!world.log.has("a too late"));
 }
 
+/// Only a call has a deadline that it didn't ask for: its caller hears that it has passed.
+#[tokio::test]
+async fn what_was_told_without_a_deadline_is_handled_however_long_it_lies_in_the_mailbox() {
+    let world = World::new().await;
+    let probe = world.start("a").await;
+    let gate = Gate::new();
+    probe.tell(Header::new(), Do::Wait(gate.clone(), None)).await.unwrap();
+    gate.arrived().await;
+    probe.tell(Header::new(), Do::Note("told")).await.unwrap();
+    let mut called = Box::pin(probe.call(Header::new(), |reply| Do::Echo(1, reply)));
+    assert!(hangs(&mut called).await);
+    world.time.advance(2 * limits::CALL_DEADLINE);
+    assert_eq!(soon(called).await, Err(CallError::DeadlineExceeded));
+    gate.open();
+    assert_eq!(soon(probe.call(Header::new(), |reply| Do::Echo(1, reply))).await, Ok(1));
+    assert!(world.log.has("a told"));
+}
+
 #[tokio::test]
 async fn a_message_whose_deadline_has_passed_is_not_taken_and_comes_back() {
     let world = World::new().await;

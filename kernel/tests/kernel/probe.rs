@@ -47,6 +47,8 @@ pub(crate) enum Do {
     Spawn(Box<Probe>, Spawn, Reply<Result<Address<Do>, StartError>>),
     /// Waits at a gate, then starts a child, all in one turn.
     WaitAndSpawn(Gate, Box<Probe>, Reply<Result<Address<Do>, StartError>>),
+    /// Starts a supervisor below itself, with children of its own.
+    Supervise(Box<(Name, RestartPolicy, Vec<ChildSpec>)>, Reply<Result<Supervisor, StartError>>),
     /// Ends a child.
     KillChild(Name, Reply<bool>),
     /// Runs a task that panics once the gate opens.
@@ -80,6 +82,7 @@ impl Message for Do {
             Self::Relay(..) => "relay",
             Self::Spawn(..) => "spawn",
             Self::WaitAndSpawn(..) => "wait_and_spawn",
+            Self::Supervise(..) => "supervise",
             Self::KillChild(..) => "kill_child",
             Self::PanicInTask(_) => "panic_in_task",
             Self::Task(..) => "task",
@@ -247,6 +250,10 @@ impl Actor for Probe {
                 gate.pass().await;
                 let name = Name::new(&probe.name).unwrap();
                 answer(reply, context.spawn(name, *probe, Spawn::default()).await);
+            }
+            Do::Supervise(team, reply) => {
+                let (name, policy, children) = *team;
+                answer(reply, context.supervise(name, policy, children).await);
             }
             Do::KillChild(name, reply) => answer(reply, context.kill_child(&name).await),
             Do::PanicInTask(gate) => {

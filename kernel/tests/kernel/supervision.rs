@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use neuroflow_kernel::{
-    Address, Backoff, CallError, Cause, ChildSpec, Generation, Header, Intensity, Refusal, Restart,
-    RestartPolicy, Strategy, Supervisor, limits,
+    Address, Backoff, CallError, Cause, ChildSpec, Generation, Header, Intensity, Name, Refusal,
+    Restart, RestartPolicy, StartError, Strategy, Supervisor, limits,
 };
 
 use crate::probe::{Do, Gate, Probe, SECOND, World, hangs, policy, settle, soon, until};
@@ -426,4 +426,108 @@ async fn a_panic_in_a_hook_is_a_failure() {
     assert_eq!(world.kernel.post_mortems()[0].cause.to_string(), "panicked: can't stop");
     world.pass_backoff();
     world.generation(&probe, 2).await;
+}
+
+/// A supervisor of these children below the probe `a`.
+async fn supervised(world: &World, own: Vec<ChildSpec>) -> Result<Supervisor, StartError> {
+    let mut policy = policy(Strategy::OneForOne);
+    policy.intensity.restarts = 0;
+    let team = Box::new((Name::new("team").unwrap(), policy, own));
+    let a = world.kernel.scope().lookup::<Do>("a").unwrap();
+    soon(a.call(Header::new(), |reply| Do::Supervise(team, reply))).await.unwrap()
+}
+
+fn names(world: &World) -> Vec<String> {
+    world.kernel.scope().names().iter().map(ToString::to_string).collect()
+}
+
+/// Whoever holds an address is told at once, and doesn't wait for a restart that never comes.
+#[tokio::test]
+async fn with_a_supervisor_below_an_actor_end_its_children_and_their_names() {
+    let world = World::new().await;
+    let a = world.start("a").await;
+    for killed in [true, false] {
+        let ((own, first), (dynamic, second)) = (world.spec("own"), world.spec("dynamic"));
+        let team = supervised(&world, vec![own]).await.unwrap();
+        soon(team.start(dynamic)).await.unwrap();
+        assert_eq!(names(&world), ["/a", "/a/team/dynamic", "/a/team/own"]);
+        if killed {
+            let name = Name::new("team").unwrap();
+            assert_eq!(
+                soon(a.call(Header::new(), |reply| Do::KillChild(name, reply))).await,
+                Ok(true)
+            );
+        } else {
+            // It gives up.
+            panic(&first).await;
+        }
+        until(|| world.kernel.census().count() == 2).await;
+        assert_eq!(names(&world), ["/a"], "killed: {killed}");
+        assert!(gone(&first) && gone(&second), "killed: {killed}");
+    }
+}
+
+#[tokio::test]
+async fn a_supervisor_below_an_actor_that_does_not_start_leaves_no_name_to_wait_for() {
+    let world = World::new().await;
+    world.start("a").await;
+    let (before, first) = world.spec("before");
+    let failing = |probe: &mut Probe| probe.failing_starts = Arc::new(AtomicUsize::new(1));
+    let (fails, second) = world.spec_of("fails", failing);
+    let (never, third) = world.spec("never");
+    assert!(supervised(&world, vec![before, fails, never]).await.is_err());
+    until(|| world.kernel.census().count() == 2).await;
+    assert_eq!(names(&world), ["/a"]);
+    for probe in [first, second, third] {
+        assert!(gone(&probe));
+    }
+}
+
+#[tokio::test]
+async fn an_adopted_child_comes_back_with_its_supervisor_and_another_does_not() {
+    let world = World::new().await;
+    let mut impatient = policy(Strategy::OneForOne);
+    impatient.intensity.restarts = 0;
+    let (own, first) = world.spec("own");
+    let (team, spec) = Supervisor::spec("team", impatient, vec![own]).unwrap();
+    world.kernel.root().start(spec).await.unwrap();
+    let ((adopted, second), (passing, third)) = (world.spec("adopted"), world.spec("passing"));
+    team.adopt(adopted).await.unwrap();
+    team.start(passing).await.unwrap();
+    let failing = |probe: &mut Probe| probe.failing_starts = Arc::new(AtomicUsize::new(1));
+    let (fails, fourth) = world.spec_of("fails", failing);
+    assert!(team.adopt(fails).await.is_err());
+    world.log.take();
+    panic(&second).await;
+    assert!(gone(&third) && gone(&fourth));
+    world.pass_backoff();
+    world.generation(&second, 2).await;
+    assert_eq!((at(&first), at(&second)), (Some(2), Some(2)));
+    let started = |line: &String| line.ends_with(" started");
+    let log: Vec<String> = world.log.take().into_iter().filter(started).collect();
+    assert_eq!(log, ["own started", "adopted started"]);
+}
+
+#[tokio::test]
+async fn a_supervisor_may_take_as_long_to_start_as_its_children_together() {
+    let world = World::new().await;
+    let (gates, specs): (Vec<Gate>, Vec<ChildSpec>) = ["a", "b"]
+        .map(|name| {
+            let gate = Gate::new();
+            let at_start = gate.clone();
+            let wait = move |probe: &mut Probe| probe.at_start = Some(at_start.clone());
+            (gate, world.spec_of(name, wait).0)
+        })
+        .into_iter()
+        .unzip();
+    let (_, spec) = Supervisor::spec("team", policy(Strategy::OneForOne), specs).unwrap();
+    let mut start = Box::pin(world.kernel.root().start(spec));
+    for gate in gates {
+        assert!(hangs(&mut start).await);
+        gate.arrived().await;
+        world.time.advance(limits::START_DEADLINE * 2 / 3);
+        assert!(hangs(&mut start).await);
+        gate.open();
+    }
+    assert!(soon(start).await.is_ok());
 }

@@ -12,7 +12,7 @@ use super::large::Received;
 use super::staged::Staged;
 use crate::frame::{FrameHeader, Kind};
 use crate::keyed::CallKey;
-use crate::limits::{COPY_BYTES, HELD_NAMES};
+use crate::limits::{COPY_BYTES, FIRST_REPLY_DEADLINE, HELD_NAMES};
 use crate::session::calls::{Over, Swept};
 use crate::session::{Class, Hold, Session};
 use crate::watch;
@@ -111,8 +111,13 @@ impl Lane {
             drop(replies);
             return Err(Unsent::Hold(Hold::Actor));
         }
-        let (kind, id) = if replies.is_wanted() {
-            match outbox.session.call(bytes, header.deadline(), replies) {
+        let urgent = watch::is_urgent(parcel.message());
+        let wanted = replies.is_wanted();
+        // A watch is answered when what it watches ends; whoever else waits is told by then that nobody answers.
+        let bound = (wanted && !urgent).then(|| sending.now + FIRST_REPLY_DEADLINE);
+        let deadline = header.deadline().or(bound);
+        let (kind, id) = if wanted {
+            match outbox.session.call(bytes, deadline, replies) {
                 Ok(id) => (Kind::Request, id),
                 Err((hold, replies)) => {
                     drop(outbox);
@@ -125,7 +130,7 @@ impl Lane {
             (Kind::Notice, 0)
         };
         let frame = FrameHeader {
-            remaining: header.deadline().map(|at| at.since(sending.now)),
+            remaining: deadline.map(|at| at.since(sending.now)),
             budget: header.remaining_budget().remaining().unwrap_or(u64::MAX),
             trace: header.trace(),
             hops: header.hops(),
@@ -134,7 +139,7 @@ impl Lane {
             generation: sending.generation,
             ..FrameHeader::of_parcel(kind, id, &parcel)
         };
-        if watch::is_urgent(parcel.message()) && bytes <= COPY_BYTES {
+        if urgent && bytes <= COPY_BYTES {
             outbox.session.calls.lasts(id);
             outbox.staged.push_urgent_parcel(frame, sending.name, &parcel);
         } else {
@@ -241,5 +246,69 @@ impl Lane {
         if let Some(task) = task {
             task.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::Pin;
+
+    use neuroflow_kernel::{DeliverError, MessageId};
+
+    use super::*;
+
+    /// Waits for replies, for ever.
+    struct Patient;
+
+    impl RawReplies for Patient {
+        fn deliver(&self, _: RawParcel) -> Result<(), DeliverError> {
+            Ok(())
+        }
+
+        fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn finish(&self) {}
+
+        fn fail(&self, _: StreamError) {}
+
+        fn is_wanted(&self) -> bool {
+            true
+        }
+
+        fn is_closed(&self) -> bool {
+            false
+        }
+
+        fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_deadline_has_one_for_its_first_reply_and_a_watch_has_none() {
+        let lane = Lane::new(8, 1 << 20, Arc::default());
+        let header = Header::new();
+        for message in ["test", "neuroflow.watch"] {
+            let parcel = RawParcel::new(MessageId::of(message), 1, &[7; 8]);
+            let sending = Sending {
+                name: "echo",
+                generation: 0,
+                key: CallKey::NONE,
+                lane: 0,
+                header: &header,
+                now: Moment::ORIGIN,
+            };
+            assert!(lane.send(&sending, parcel, Arc::new(Patient)).is_ok(), "{message}");
+        }
+        let late = Moment::ORIGIN + FIRST_REPLY_DEADLINE;
+        assert!(lane.sweep(Moment::ORIGIN));
+        assert_eq!(lane.open_calls(), 2);
+        lane.sweep(late);
+        assert_eq!(lane.open_calls(), 1);
+        lane.sweep(late + FIRST_REPLY_DEADLINE * 1_000);
+        assert_eq!(lane.open_calls(), 1);
     }
 }
