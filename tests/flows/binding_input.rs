@@ -131,7 +131,7 @@ async fn paths_and_methods_that_are_not_there_say_so() {
         ("pageSize=x", "pageSize"),
         ("pageSize=1&pageSize=2", "pageSize"),
         ("status=TASK_STATE_ASLEEP", "status"),
-        ("status=7", "status"),
+        ("status=99", "status"),
         ("includeArtifacts=yes", "includeArtifacts"),
         ("statusTimestampAfter=yesterday", "statusTimestampAfter"),
         ("historyLength=99999999999", "historyLength"),

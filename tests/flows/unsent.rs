@@ -1,5 +1,6 @@
 //! Large answers that nobody reads: they're held in memory within a bound, and everything else goes on.
 
+use neuroflow::actors::FreshToken;
 use neuroflow::actors::limits::UNSENT_BYTES;
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Artifact, Node};
 use serde_json::json;
@@ -31,7 +32,7 @@ fn talks() -> AnyAgent {
 async fn who_reads_no_answer_gets_no_more_large_ones_and_others_do() {
     let files = Files::fresh();
     let [greedy, modest] = ["greedy", "modest"].map(|name| token(name, &[]));
-    let tokens = files.write("tokens", &[&greedy, &modest].map(|token| token.line()).join("\n"));
+    let tokens = files.write("tokens", &[&greedy, &modest].map(FreshToken::line).join("\n"));
     let access = config(&tokens, &files.write("policy", ALL));
     let node = Node::builder().agent(talks()).access(access).gateway(loopback());
     let (node, to) = start(node).await;
