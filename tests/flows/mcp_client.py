@@ -47,7 +47,9 @@ async def visit(mode):
         if "ask" in tools:
             asked = await client.call_tool("ask", {"message": "begin"})
             assert asked.structured_content["state"] == "waiting for input", asked
-            assert asked.content[-1].text == "which city?", asked
+            assert asked.content[0].text == "which city?", asked
+            # What to answer to is told to who shows a model the text alone, too.
+            assert json.loads(asked.content[-1].text) == asked.structured_content, asked
             task = asked.structured_content["taskId"]
             answered = await client.call_tool("ask", {"message": "Rome", "taskId": task})
             assert answered.content[0].text == "Rome it is", answered
