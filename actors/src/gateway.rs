@@ -40,7 +40,6 @@ pub use push::{
     PushPlace, PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError,
     PushTask, WebhookProblem, push_child,
 };
-use reads::Reads;
 pub use server::GatewayServer;
 pub use signature::{CardKey, CardKeyError};
 
@@ -61,13 +60,13 @@ pub struct GatewayAgent {
     /// A capability with the rights to ask, read and cancel.
     pub address: Address<AgentCommand>,
     /// Places of those who read its tasks.
-    reads: Reads,
+    reads: reads::Reads,
 }
 
 impl GatewayAgent {
     /// The agent behind a capability to ask, read and cancel, with the content of its card.
     pub fn new(profile: AgentProfile, address: Address<AgentCommand>) -> Self {
-        Self { profile, address, reads: Reads::default() }
+        Self { profile, address, reads: reads::Reads::default() }
     }
 }
 
