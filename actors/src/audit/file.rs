@@ -3,6 +3,9 @@
 //! `audit.log` is written to. When it's full it becomes `audit.log.000001`, and so on. Beside it lie
 //! `audit.log.head`, the last signature, by which a cut is found; `audit.log.lock`, held by the node
 //! that writes; and, unless it's elsewhere, the key.
+//!
+//! Long, because who writes these files and who reads them back agree on every one of them, and a third of it is the
+//! tests that cut, damage and swap them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
