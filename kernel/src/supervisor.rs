@@ -56,8 +56,22 @@ pub struct ChildSpec {
 pub(crate) struct Own(Arc<RwLock<Vec<ChildSpec>>>);
 
 impl Own {
+    /// Adds one. Of its name there is no other: one that has ended by itself makes room for it.
     fn add(&self, spec: ChildSpec) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).push(spec);
+        let mut own = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let former = own.iter().position(|known| known.name == spec.name);
+        let former = former.map(|at| own.remove(at));
+        own.push(spec);
+        drop(own);
+        // What ends with it is code of others.
+        drop(former);
+    }
+
+    fn remove(&self, name: &Name) {
+        let mut own = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let former = own.iter().position(|known| known.name == *name).map(|at| own.remove(at));
+        drop(own);
+        drop(former);
     }
 
     /// Those of this moment. Not looked at under the lock: what ends with them is code of others.
@@ -312,7 +326,8 @@ impl Supervisor {
             .await?
     }
 
-    /// Stops a child, waits until it has ended, and forgets it. Says whether there was one.
+    /// Stops a child, waits until it has ended, and forgets it: no later life of the supervisor starts it
+    /// either. Says whether there was one.
     ///
     /// # Errors
     /// Says why the supervisor didn't answer.

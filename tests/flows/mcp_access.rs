@@ -379,6 +379,22 @@ async fn hosts_and_origins_are_those_of_the_gateway() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn a_body_that_is_no_message_is_called_that() {
+    let builder = Node::builder().agent(AnyAgent::new(Echo));
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let accept = ("accept", "application/json, text/event-stream");
+    for body in ["{\"jsonrpc\": \"2.0\", ", "[]", "17", "", "\u{feff}{}"] {
+        let mut connection = Connection::open(to).await;
+        connection.send(&post("/mcp", &[accept], body.as_bytes())).await.expect("it is sent");
+        let answer = connection.receive().await.expect("an answer");
+        assert_eq!(answer.status, 400, "{body:?} {}", answer.text());
+        let error = &answer.json()["error"];
+        assert_eq!(error["code"], -32_700, "{body:?} {error}");
+    }
+    node.stop().await;
+}
+
 /// The same, and an agent whose tasks don't end by themselves.
 fn slow_node(access: AccessConfig) -> NodeBuilder {
     let slow = AgentBuilder::new("slow", "Takes its time.").on_ask(|_, context| async move {

@@ -221,6 +221,9 @@ impl Actor for SupervisorActor {
                 if let Some(place) = place {
                     // Closed first, so that whoever waits in its mailbox is told the truth.
                     self.close(place);
+                    if self.charges.get(place).is_some_and(|charge| charge.own) {
+                        self.own.remove(&name);
+                    }
                     context.stop_child(&name).await;
                     self.forget(place);
                 }

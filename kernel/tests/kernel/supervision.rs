@@ -509,6 +509,36 @@ async fn an_adopted_child_comes_back_with_its_supervisor_and_another_does_not() 
 }
 
 #[tokio::test]
+async fn an_adopted_child_that_was_stopped_stays_so_and_its_name_may_be_adopted_anew() {
+    let world = World::new().await;
+    let mut impatient = policy(Strategy::OneForOne);
+    impatient.intensity.restarts = 0;
+    let (team, spec) = Supervisor::spec("team", impatient, vec![]).unwrap();
+    world.kernel.root().start(spec).await.unwrap();
+    let ((first, _), (second, again)) = (world.spec("stopped"), world.spec("stopped"));
+    let ((ended, by_itself), (after, anew)) = (world.spec("ended"), world.spec("ended"));
+    let (forgotten, last) = world.spec("forgotten");
+    let stopped = first.name().clone();
+    team.adopt(first).await.unwrap();
+    assert!(team.stop_child(&stopped).await.unwrap());
+    team.adopt(second).await.unwrap();
+    team.adopt(ended.restart(Restart::Transient)).await.unwrap();
+    stop(&by_itself).await;
+    team.adopt(after).await.unwrap();
+    let name = forgotten.name().clone();
+    team.adopt(forgotten).await.unwrap();
+    assert!(team.stop_child(&name).await.unwrap());
+    world.log.take();
+    panic(&again).await;
+    world.pass_backoff();
+    world.generation(&anew, 2).await;
+    let started = |line: &String| line.ends_with(" started");
+    let log: Vec<String> = world.log.take().into_iter().filter(started).collect();
+    assert_eq!(log, ["stopped started", "ended started"]);
+    assert!(at(&again) == Some(2) && gone(&last));
+}
+
+#[tokio::test]
 async fn a_supervisor_may_take_as_long_to_start_as_its_children_together() {
     let world = World::new().await;
     let (gates, specs): (Vec<Gate>, Vec<ChildSpec>) = ["a", "b"]

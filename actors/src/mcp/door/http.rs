@@ -4,16 +4,17 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
 use futures_util::{StreamExt, stream};
 use neuroflow_kernel::Moment;
-use rmcp::ServerHandler;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, ServerHandler};
+use serde_json::json;
 
 use super::sessions::{Full, Sessions};
 use crate::gateway::{Admitted, Tenure};
@@ -61,7 +62,12 @@ async fn own_session(
         }
     }
     let tenure = admitted.tenure();
+    let is_json = is_of(request.headers(), "application/json");
     match Sessions::asked_by(caller, next.run(request)).await {
+        // The protocol's library says of a text that it can't read that its kind is wrong.
+        Ok(response) if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            unreadable()
+        }
         Ok(response) => match tenure {
             Some(tenure) if is_stream(&response) => response.map(|body| bounded(body, tenure)),
             _ => response,
@@ -78,8 +84,19 @@ async fn own_session(
 }
 
 fn is_stream(response: &Response) -> bool {
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+    is_of(response.headers(), "text/event-stream")
+}
+
+fn is_of(headers: &HeaderMap, kind: &str) -> bool {
+    let sent = headers.get(header::CONTENT_TYPE);
+    sent.is_some_and(|sent| sent.as_bytes().starts_with(kind.as_bytes()))
+}
+
+/// Nothing says which request it was, if it was one.
+fn unreadable() -> Response {
+    let error = ErrorData::parse_error("the body isn't one JSON-RPC message", None);
+    let answer = json!({ "jsonrpc": "2.0", "id": null, "error": error });
+    (StatusCode::BAD_REQUEST, Json(answer)).into_response()
 }
 
 /// A stream that ends with the credential that it was asked for with. The call that it answers, if it
