@@ -33,7 +33,7 @@ use crate::audit::Audit;
 use crate::limits::BLOCKING_WAIT;
 
 #[cfg(feature = "mcp")]
-pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure};
+pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure, UNRECORDED};
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub use push::{
     PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,

@@ -252,6 +252,9 @@ pub const AUDIT_QUEUE: usize = 4_096;
 /// Records that are written, and synchronised, at once.
 pub const AUDIT_BATCH: usize = 256;
 
+/// Time that a decision about a request may wait for the audit log.
+pub const AUDIT_WAIT: Duration = Duration::from_secs(5);
+
 /// Records that may follow the last signature of an audit log: what could be changed unseen by
 /// whoever can write the file and stops the node.
 pub const AUDIT_UNSIGNED_RECORDS: u64 = 512;

@@ -35,7 +35,7 @@ use crate::access::{
     Access, AccessMeter, AuthError, Credential, Identified, Place, Principal, PrincipalKind, Proof,
 };
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
-use crate::limits::REFUSALS_COUNTED;
+use crate::limits::{AUDIT_WAIT, REFUSALS_COUNTED};
 
 pub(crate) use admitted::{Admitted, Denial};
 pub(super) use connection::{Peer, serve_connection};
@@ -102,7 +102,7 @@ fn meter(access: Option<&Access>) -> Arc<dyn AccessMeter> {
 impl Door {
     pub(super) fn new(config: DoorConfig, hosts: Hosts, clock: Clock) -> Arc<Self> {
         let meter = meter(config.access.as_ref());
-        let grants = Arc::new(Grants::new(meter, config.audit.clone()));
+        let grants = Arc::new(Grants::new(meter, config.audit.clone(), clock.clone()));
         let (unlisted, answers) = (Unlisted::default(), unsent::Answers::default());
         Arc::new(Self { config, hosts, grants, unlisted, answers, clock })
     }
@@ -205,7 +205,7 @@ impl Door {
             let header = Header::new().within(&self.clock, AUDIT_WAIT);
             if let Err(error) = self.config.audit.decide(header, event).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "not in the audit log");
-                return Err(Refusal::unavailable("the audit log can't record the request"));
+                return Err(Refusal::unavailable(UNRECORDED));
             }
         }
         let identified = judged.map_err(|error| Refusal::unauthenticated(&error))?;
@@ -257,8 +257,8 @@ fn anonymous() -> Identified {
     Identified { principal: Principal::anonymous(), proof: Proof::default() }
 }
 
-/// Time that a decision may wait for the audit log.
-const AUDIT_WAIT: Duration = Duration::from_secs(5);
+/// Why a request isn't done whose decisions have to be recorded.
+pub(crate) const UNRECORDED: &str = "the audit log can't record the request";
 
 /// A request that is let in.
 struct Entry {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::door::CREDENTIAL_ENDED;
+use super::door::{self, CREDENTIAL_ENDED};
 use crate::access::Action;
 use crate::agent::TaskState;
 
@@ -62,6 +62,8 @@ pub(super) enum A2aError {
     Busy,
     #[error("the agent isn't available: {code}")]
     Unavailable { code: &'static str },
+    #[error("{}", door::UNRECORDED)]
+    Unrecorded,
     #[error("the time that the call was given is up; what it has begun goes on")]
     DeadlineExceeded,
     #[error(
@@ -92,6 +94,7 @@ impl A2aError {
             Self::InvalidParams { .. } | Self::AgentNotFound { .. } => -32602,
             Self::Busy
             | Self::Unavailable { .. }
+            | Self::Unrecorded
             | Self::DeadlineExceeded
             | Self::Unheard
             | Self::Unwritable => -32603,
@@ -119,7 +122,8 @@ impl A2aError {
             | Self::AuthenticationRequired
             | Self::Forbidden { .. }
             | Self::Busy
-            | Self::Unavailable { .. } => self.rest_status(),
+            | Self::Unavailable { .. }
+            | Self::Unrecorded => self.rest_status(),
             _ => 200,
         }
     }
@@ -135,7 +139,7 @@ impl A2aError {
             | Self::PushConfigNotFound { .. }
             | Self::AgentNotFound { .. }
             | Self::MethodNotFound { .. } => 404,
-            Self::Busy | Self::Unavailable { .. } => 503,
+            Self::Busy | Self::Unavailable { .. } | Self::Unrecorded => 503,
             Self::DeadlineExceeded | Self::Unheard => 504,
             Self::InvalidAgentResponse { .. } | Self::Unwritable => 500,
             _ => 400,
@@ -158,7 +162,7 @@ impl A2aError {
             Self::AuthenticationRequired | Self::CredentialEnded => Code::Unauthenticated,
             Self::Forbidden { .. } => Code::PermissionDenied,
             Self::MethodNotFound { .. } => Code::Unimplemented,
-            Self::Busy | Self::Unavailable { .. } => Code::Unavailable,
+            Self::Busy | Self::Unavailable { .. } | Self::Unrecorded => Code::Unavailable,
             Self::BodyTimedOut | Self::DeadlineExceeded | Self::Unheard => Code::DeadlineExceeded,
             Self::BodyTooLarge { .. } => Code::ResourceExhausted,
             Self::InvalidAgentResponse { .. } | Self::Unwritable => Code::Internal,

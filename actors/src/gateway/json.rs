@@ -38,11 +38,12 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2
         A2aError::invalid(shown(field), shown(error.inner().to_string()))
     };
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let tree: Tree = serde_path_to_error::deserialize(&mut reader).map_err(|error| match is_json() {
-        // A number that nothing can hold is JSON all the same.
-        Ok(_) => located(error),
-        Err(source) => A2aError::Parse { source },
-    })?;
+    let tree: Tree =
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| match is_json() {
+            // A number that nothing can hold is JSON all the same.
+            Ok(_) => located(error),
+            Err(source) => A2aError::Parse { source },
+        })?;
     // What follows the object.
     reader.end().map_err(|source| A2aError::Parse { source })?;
     serde_path_to_error::deserialize::<_, T>(Reading::from(tree)).map_err(located)

@@ -95,16 +95,17 @@ impl<'a> Visit<'a> {
 
     /// The agent that is meant, by path or by tenant, for an operation that needs `right`. A client
     /// that doesn't speak what the agent requires is refused.
-    fn enter(&self, tenant: &str, right: Rights) -> Result<&'a Served, A2aError> {
+    async fn enter(&self, tenant: &str, right: Rights) -> Result<&'a Served, A2aError> {
         let meant = self.find(tenant)?;
         let served = meant.served(self.shared).ok_or_else(|| self.missing(meant))?;
         let name = &served.agent.profile.name;
         tracing::trace!(agent = name, ?right, request_id = self.admitted.request_id(), "request");
-        let entrance =
-            self.admitted.enter(&served.agent, right).map_err(|denial| match denial {
-                Denial::Forbidden(action) => A2aError::Forbidden { action },
-                Denial::Hidden => self.missing(meant),
-            })?;
+        let entered = self.admitted.enter(&served.agent, right).await;
+        let entrance = entered.map_err(|denial| match denial {
+            Denial::Forbidden(action) => A2aError::Forbidden { action },
+            Denial::Hidden => self.missing(meant),
+            Denial::Unrecorded => A2aError::Unrecorded,
+        })?;
         let required = served.agent.profile.extensions.iter().filter(|known| known.required);
         for extension in required {
             if !self.extensions.contains(&extension.uri) {
@@ -128,18 +129,21 @@ impl<'a> Visit<'a> {
     }
 
     /// Whether who asks may ask for this skill, or for whatever the agent makes of the message.
-    fn check_skill(&self, served: &Served, skill: Option<&str>) -> Result<(), A2aError> {
-        let asked = self.admitted.ask(&served.agent, skill);
-        asked.map_err(|_denied| A2aError::Forbidden { action: Action::Ask })
+    async fn check_skill(&self, served: &Served, skill: Option<&str>) -> Result<(), A2aError> {
+        self.admitted.ask(&served.agent, skill).await.map_err(|denial| match denial {
+            Denial::Forbidden(_) | Denial::Hidden => A2aError::Forbidden { action: Action::Ask },
+            Denial::Unrecorded => A2aError::Unrecorded,
+        })
     }
 
     /// Whether who asks may read what isn't on the public card.
-    fn check_describe(&self, served: &Served) -> Result<(), A2aError> {
+    async fn check_describe(&self, served: &Served) -> Result<(), A2aError> {
         let target = Target::Agent(&served.agent.profile.name);
-        if self.admitted.permits(Action::Describe, &target) {
-            return Ok(());
+        match self.admitted.permits(Action::Describe, &target).await {
+            Ok(true) => Ok(()),
+            Err(Denial::Unrecorded) => Err(A2aError::Unrecorded),
+            Ok(false) | Err(_) => Err(A2aError::Forbidden { action: Action::Describe }),
         }
-        Err(A2aError::Forbidden { action: Action::Describe })
     }
 
     /// Who asks, as tasks know them; none if nobody has said that.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use neuroflow_kernel::{Rights, TraceContext};
 
-use super::grants::{Entrance, Grants};
+use super::grants::{Decision, Entrance, Grants};
 use super::request_id::RequestId;
 use super::unsent::Unsent;
 use crate::access::{
@@ -35,7 +35,12 @@ pub(crate) enum Denial {
     Hidden,
     /// It may do other things with it.
     Forbidden(Action),
+    /// It may, but not without a record, and there is none.
+    Unrecorded,
 }
+
+/// The way in, and what was decided of it, if that is a decision.
+type Entering = (Result<Arc<Entrance>, Denial>, Option<(Action, bool)>);
 
 impl Admitted {
     pub(super) fn new(
@@ -94,51 +99,102 @@ impl Admitted {
 
     /// The way to an agent, narrowed to what the principal may do with it, for something that needs
     /// these rights; none are enough for whatever is looked at on its own.
-    pub(crate) fn enter(
+    pub(crate) async fn enter(
         &self,
         agent: &GatewayAgent,
         rights: Rights,
     ) -> Result<Arc<Entrance>, Denial> {
+        let (entered, decided) = self.entering(agent, rights)?;
+        if let Some((action, is_allowed)) = decided {
+            self.decided(action, &Target::Agent(&agent.profile.name), is_allowed).await?;
+        }
+        entered
+    }
+
+    /// The same, for what goes on already.
+    pub(crate) fn enter_still(
+        &self,
+        agent: &GatewayAgent,
+        rights: Rights,
+    ) -> Result<Arc<Entrance>, Denial> {
+        let (entered, decided) = self.entering(agent, rights)?;
+        if let Some((action, is_allowed)) = decided {
+            self.noted(action, &Target::Agent(&agent.profile.name), is_allowed);
+        }
+        entered
+    }
+
+    fn entering(&self, agent: &GatewayAgent, rights: Rights) -> Result<Entering, Denial> {
         let entrance = self.entrance(agent)?;
         let is_allowed = entrance.rights.contains(rights);
-        // Who is let in to ask is asked for the skill next, and that is the decision.
         let action = action(rights);
-        if let Some(action) = action.filter(|action| *action != Action::Ask || !is_allowed) {
-            let target = Target::Agent(&agent.profile.name);
-            self.decided(action, &target, is_allowed);
-        }
-        match action {
+        // Who is let in to ask is asked for the skill next, and that is the decision.
+        let decided = action.filter(|action| *action != Action::Ask || !is_allowed);
+        let entered = match action {
             _ if entrance.is_hidden() => Err(Denial::Hidden),
             Some(action) if !is_allowed => Err(Denial::Forbidden(action)),
             _ => Ok(entrance),
-        }
+        };
+        Ok((entered, decided.map(|action| (action, is_allowed))))
     }
 
     /// Whether the principal may ask this agent for this skill, or for whatever the agent makes of it.
-    pub(crate) fn ask(&self, agent: &GatewayAgent, skill: Option<&str>) -> Result<(), Denial> {
-        let entrance = self.entrance(agent)?;
-        let name = agent.profile.name.as_str();
-        let (is_allowed, target) = match skill {
-            Some(skill) => {
-                let known = entrance.skills.iter().any(|known| known == skill);
-                let is_listed = agent.profile.skills.iter().any(|listed| listed.id == skill);
-                let unknown = !is_listed && entrance.asks_for_all;
-                (known || unknown, Target::Skill { agent: name, skill })
-            }
-            None => (entrance.asks_for_all, Target::Agent(name)),
-        };
-        self.decided(Action::Ask, &target, is_allowed);
+    pub(crate) async fn ask(
+        &self,
+        agent: &GatewayAgent,
+        skill: Option<&str>,
+    ) -> Result<(), Denial> {
+        let (is_allowed, target) = self.asking(agent, skill)?;
+        self.decided(Action::Ask, &target, is_allowed).await?;
         if is_allowed { Ok(()) } else { Err(Denial::Forbidden(Action::Ask)) }
     }
 
+    /// The same, for what goes on already.
+    pub(crate) fn ask_still(
+        &self,
+        agent: &GatewayAgent,
+        skill: Option<&str>,
+    ) -> Result<(), Denial> {
+        let (is_allowed, target) = self.asking(agent, skill)?;
+        self.noted(Action::Ask, &target, is_allowed);
+        if is_allowed { Ok(()) } else { Err(Denial::Forbidden(Action::Ask)) }
+    }
+
+    fn asking<'a>(
+        &self,
+        agent: &'a GatewayAgent,
+        skill: Option<&'a str>,
+    ) -> Result<(bool, Target<'a>), Denial> {
+        let entrance = self.entrance(agent)?;
+        let name = agent.profile.name.as_str();
+        let Some(skill) = skill else { return Ok((entrance.asks_for_all, Target::Agent(name))) };
+        let known = entrance.skills.iter().any(|known| known == skill);
+        let is_listed = agent.profile.skills.iter().any(|listed| listed.id == skill);
+        let unknown = !is_listed && entrance.asks_for_all;
+        Ok((known || unknown, Target::Skill { agent: name, skill }))
+    }
+
     /// Whether the principal may do that.
-    pub(crate) fn permits(&self, action: Action, target: &Target<'_>) -> bool {
-        let allowed = match &self.rules {
-            Some((rules, _)) => rules.decide(&self.principal, action, target).allowed,
-            None => true,
-        };
-        self.decided(action, target, allowed);
-        allowed
+    pub(crate) async fn permits(
+        &self,
+        action: Action,
+        target: &Target<'_>,
+    ) -> Result<bool, Denial> {
+        let is_allowed = self.is_permitted(action, target);
+        self.decided(action, target, is_allowed).await?;
+        Ok(is_allowed)
+    }
+
+    /// The same, for what goes on already, or is only shown.
+    pub(crate) fn permits_still(&self, action: Action, target: &Target<'_>) -> bool {
+        let is_allowed = self.is_permitted(action, target);
+        self.noted(action, target, is_allowed);
+        is_allowed
+    }
+
+    fn is_permitted(&self, action: Action, target: &Target<'_>) -> bool {
+        let rules = self.rules.as_ref();
+        rules.is_none_or(|(rules, _)| rules.decide(&self.principal, action, target).allowed)
     }
 
     /// Whether others may be shown something else.
@@ -151,8 +207,28 @@ impl Admitted {
         self.entrance(agent).is_ok_and(|entrance| !entrance.is_hidden())
     }
 
-    fn decided(&self, action: Action, target: &Target<'_>, is_allowed: bool) {
-        self.grants.decided((&self.principal, self.trace), action, target, is_allowed);
+    async fn decided(
+        &self,
+        action: Action,
+        target: &Target<'_>,
+        is_allowed: bool,
+    ) -> Result<(), Denial> {
+        let is_recorded = self.grants.decided(self.decision(action, target, is_allowed)).await;
+        if is_recorded { Ok(()) } else { Err(Denial::Unrecorded) }
+    }
+
+    fn noted(&self, action: Action, target: &Target<'_>, is_allowed: bool) {
+        self.grants.noted(self.decision(action, target, is_allowed));
+    }
+
+    fn decision<'a>(
+        &'a self,
+        action: Action,
+        target: &'a Target<'a>,
+        is_allowed: bool,
+    ) -> Decision<'a> {
+        let (principal, trace) = (&self.principal, self.trace);
+        Decision { principal, trace, action, target, is_allowed }
     }
 
     fn entrance(&self, agent: &GatewayAgent) -> Result<Arc<Entrance>, Denial> {

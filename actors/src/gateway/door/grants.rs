@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use neuroflow_kernel::{Address, Restriction, Rights, TraceContext};
+use neuroflow_kernel::{Address, Clock, Header, Restriction, Rights, TraceContext};
 
 use crate::access::{AccessMeter, Action, CallerGrant, Principal, Rules, Target};
 use crate::agent::{ASK, AgentCommand, CANCEL, READ};
 use crate::audit::{Audit, AuditEvent, AuditId, Verdict};
 use crate::gateway::GatewayAgent;
-use crate::limits::CALLER_GRANTS;
+use crate::limits::{AUDIT_WAIT, CALLER_GRANTS};
 
 /// A principal's way to an agent.
 #[derive(Debug)]
@@ -39,6 +39,34 @@ pub(in crate::gateway) struct Grants {
     kept: Mutex<HashMap<(Principal, String), Kept>>,
     meter: Arc<dyn AccessMeter>,
     audit: Audit,
+    clock: Clock,
+}
+
+/// What was decided about a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decision<'a> {
+    pub(super) principal: &'a Principal,
+    pub(super) trace: TraceContext,
+    pub(super) action: Action,
+    pub(super) target: &'a Target<'a>,
+    pub(super) is_allowed: bool,
+}
+
+impl Decision<'_> {
+    fn event(&self) -> AuditEvent {
+        let (verdict, reason) = if self.is_allowed {
+            (Verdict::Allowed, "policy")
+        } else {
+            (Verdict::Denied, "no_policy")
+        };
+        AuditEvent::Authorisation {
+            principal: Some(AuditId::new(self.principal.id())),
+            action: self.action.name(),
+            resource: AuditId::new(self.target.to_string()),
+            verdict,
+            reason,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,34 +77,31 @@ struct Kept {
 }
 
 impl Grants {
-    pub(super) fn new(meter: Arc<dyn AccessMeter>, audit: Audit) -> Self {
-        Self { kept: Mutex::default(), meter, audit }
+    pub(super) fn new(meter: Arc<dyn AccessMeter>, audit: Audit, clock: Clock) -> Self {
+        Self { kept: Mutex::default(), meter, audit, clock }
     }
 
-    /// Counts and records a decision.
-    pub(super) fn decided(
-        &self,
-        (principal, trace): (&Principal, TraceContext),
-        action: Action,
-        target: &Target<'_>,
-        is_allowed: bool,
-    ) {
-        self.meter.authorisation(action, is_allowed);
-        if !self.audit.is_on() {
-            return;
+    /// Counts and records a decision before what it allows is done. Whether it's recorded, where that is required.
+    pub(super) async fn decided(&self, decision: Decision<'_>) -> bool {
+        if !decision.is_allowed || !self.audit.is_on() {
+            self.noted(decision);
+            return true;
         }
-        let (verdict, reason) =
-            if is_allowed { (Verdict::Allowed, "policy") } else { (Verdict::Denied, "no_policy") };
-        self.audit.note(
-            trace,
-            AuditEvent::Authorisation {
-                principal: Some(AuditId::new(principal.id())),
-                action: action.name(),
-                resource: AuditId::new(target.to_string()),
-                verdict,
-                reason,
-            },
-        );
+        self.meter.authorisation(decision.action, true);
+        let header = Header::new().traced(decision.trace).within(&self.clock, AUDIT_WAIT);
+        let recorded = self.audit.decide(header, decision.event()).await;
+        if let Err(error) = &recorded {
+            tracing::error!(error = error as &dyn std::error::Error, "not in the audit log");
+        }
+        recorded.is_ok()
+    }
+
+    /// Counts and records a decision about what goes on already, or that isn't allowed.
+    pub(super) fn noted(&self, decision: Decision<'_>) {
+        self.meter.authorisation(decision.action, decision.is_allowed);
+        if self.audit.is_on() {
+            self.audit.note(decision.trace, decision.event());
+        }
     }
 
     /// What a principal may do with an agent, as of these rules. None if the capability can't be

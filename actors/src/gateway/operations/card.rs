@@ -13,7 +13,7 @@ impl Visit<'_> {
         &self,
         request: &pb::GetExtendedAgentCardRequest,
     ) -> Result<pb::AgentCard, A2aError> {
-        let served = self.enter(&request.tenant, Rights::NONE)?;
+        let served = self.enter(&request.tenant, Rights::NONE).await?;
         if served.agent.profile.extended.is_none() {
             return Err(A2aError::UnsupportedOperation { operation: "an extended card" });
         }
@@ -23,7 +23,7 @@ impl Visit<'_> {
         if self.caller().is_none() {
             return Err(A2aError::AuthenticationRequired);
         }
-        self.check_describe(served)?;
+        self.check_describe(served).await?;
         Ok(card.clone())
     }
 }

@@ -15,8 +15,8 @@ impl Visit<'_> {
         &self,
         turn: Turn,
     ) -> Result<(Following, Option<Box<Allowed>>), A2aError> {
-        let served = self.enter("", ASK)?;
-        self.check_skill(served, None)?;
+        let served = self.enter("", ASK).await?;
+        self.check_skill(served, None).await?;
         let ask = Ask { caller: self.caller(), ..Ask::new(turn) };
         let parcel = Parcel::archive(&ask)
             .map_err(|error| A2aError::invalid("messages", error.to_string()))?;

@@ -64,7 +64,7 @@ impl Visit<'_> {
         &self,
         request: pb::TaskPushNotificationConfig,
     ) -> Result<pb::TaskPushNotificationConfig, A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, READ).await?;
         self.pushes(served)?;
         let (tenant, task) = (request.tenant.clone(), request.task_id.clone());
         required("taskId", &task)?;
@@ -77,7 +77,7 @@ impl Visit<'_> {
         &self,
         request: pb::GetTaskPushNotificationConfigRequest,
     ) -> Result<pb::TaskPushNotificationConfig, A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, READ).await?;
         let id = required("id", &request.id)?;
         let configs = self.configs(served, &request.task_id).await?;
         let found = configs.into_iter().find(|config| config.id == id);
@@ -93,7 +93,7 @@ impl Visit<'_> {
         &self,
         request: pb::ListTaskPushNotificationConfigsRequest,
     ) -> Result<pb::ListTaskPushNotificationConfigsResponse, A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, READ).await?;
         let size = match usize::try_from(request.page_size) {
             Ok(0) => usize::MAX,
             Ok(size) => size,
@@ -119,7 +119,7 @@ impl Visit<'_> {
         &self,
         request: pb::DeleteTaskPushNotificationConfigRequest,
     ) -> Result<(), A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, READ).await?;
         let push = self.pushes(served)?;
         let id = required("id", &request.id)?.to_owned();
         let task = self.own_task(served, &request.task_id).await?;

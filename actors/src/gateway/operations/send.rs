@@ -33,7 +33,7 @@ impl Visit<'_> {
         &self,
         request: pb::SendMessageRequest,
     ) -> Result<pb::SendMessageResponse, A2aError> {
-        let served = self.enter(&request.tenant, ASK)?;
+        let served = self.enter(&request.tenant, ASK).await?;
         let deadline = self.clock().now() + self.shared.blocking_wait();
         let mut taken = self.take(served, request, self.header.clone().until(deadline)).await?;
         while !taken.immediately && !is_settled(taken.view.state()) {
@@ -60,7 +60,7 @@ impl Visit<'_> {
         &self,
         request: pb::SendMessageRequest,
     ) -> Result<Updates, A2aError> {
-        let served = self.enter(&request.tenant, ASK)?;
+        let served = self.enter(&request.tenant, ASK).await?;
         if !served.agent.profile.streaming {
             return Err(A2aError::UnsupportedOperation { operation: "streaming" });
         }
@@ -86,7 +86,7 @@ impl Visit<'_> {
             return Err(A2aError::invalid("message", "is missing"));
         };
         check_input(&served.agent.profile, &message)?;
-        self.check_skill(served, skill(&message))?;
+        self.check_skill(served, skill(&message)).await?;
         convert::client_id("message.contextId", &message.context_id)?;
         convert::client_id("message.taskId", &message.task_id)?;
         let given = |id: &String| (!id.is_empty()).then(|| id.clone());

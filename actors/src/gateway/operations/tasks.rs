@@ -17,7 +17,7 @@ impl Visit<'_> {
         &self,
         request: pb::GetTaskRequest,
     ) -> Result<pb::Task, A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, READ).await?;
         let history = history_length("historyLength", request.history_length)?;
         let events = self.read(served, required("id", &request.id)?).await?;
         Ok(TaskView::of(&events).into_task(history))
@@ -28,7 +28,7 @@ impl Visit<'_> {
         &self,
         request: pb::ListTasksRequest,
     ) -> Result<pb::ListTasksResponse, A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, READ).await?;
         let history = history_length("historyLength", request.history_length)?;
         let query = self.query(served, &request)?;
         let command = |reply| AgentCommand::List { query: query.clone(), reply };
@@ -102,7 +102,7 @@ impl Visit<'_> {
         &self,
         request: pb::SubscribeToTaskRequest,
     ) -> Result<Updates, A2aError> {
-        let served = self.enter(&request.tenant, READ)?;
+        let served = self.enter(&request.tenant, READ).await?;
         if !served.agent.profile.streaming {
             return Err(A2aError::UnsupportedOperation { operation: "streaming" });
         }
@@ -145,7 +145,7 @@ impl Visit<'_> {
         &self,
         request: pb::CancelTaskRequest,
     ) -> Result<pb::Task, A2aError> {
-        let served = self.enter(&request.tenant, CANCEL)?;
+        let served = self.enter(&request.tenant, CANCEL).await?;
         let task = required("id", &request.id)?;
         let caller = self.owner();
         let command = |reply| AgentCommand::Cancel { task: task.to_owned(), caller, reply };

@@ -39,17 +39,19 @@ impl<'a> Callee<'a> {
     }
 
     /// The way in, for something that needs these rights; see [`Visit::enter`].
-    pub(super) fn enter(
+    pub(super) async fn enter(
         self,
         visit: &Visit,
         rights: Rights,
         missing: impl FnOnce() -> ErrorData,
     ) -> Result<Address<AgentCommand>, ErrorData> {
         match self {
-            Self::Agent(agent) => visit.enter(agent, rights, missing),
-            // Nor is it among the tools that such a caller is shown.
-            Self::Program(exec) if !visit.may_exec(exec) => Err(missing()),
-            Self::Program(exec) => Ok(exec.programs.clone()),
+            Self::Agent(agent) => visit.enter(agent, rights, missing).await,
+            // Who may not isn't shown the tool either.
+            Self::Program(exec) => {
+                visit.exec(exec, missing).await?;
+                Ok(exec.programs.clone())
+            }
         }
     }
 

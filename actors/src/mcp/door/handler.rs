@@ -64,7 +64,7 @@ impl McpHandler {
         let name = callee.name();
         let mut span = self.span(&context, name);
         let visit = Visit::of(&context).traced(span.context());
-        let entered = callee.enter(&visit, ASK, || visit::unknown(name));
+        let entered = callee.enter(&visit, ASK, || visit::unknown(name)).await;
         let address = entered.inspect_err(|_| span.fail("denied"))?;
         let who = visit.caller();
         let ask = match callee.ask(request.arguments, who.clone()) {
@@ -192,7 +192,8 @@ impl McpHandler {
         let (name, id) = task::parts(id)?;
         let callee = self.callee(name).ok_or_else(task::unknown)?;
         let visit = Visit::of(context);
-        let (caller, address) = (visit.caller(), callee.enter(&visit, READ, task::unknown)?);
+        let address = callee.enter(&visit, READ, task::unknown).await?;
+        let caller = visit.caller();
         let header = Header::new().within(&self.door.clock, AGENT_ANSWER);
         let command = |reply| AgentCommand::Read { task: id.to_owned(), caller, reply };
         let place = callee.reads(&self.door.clock).await?;
@@ -431,6 +432,7 @@ impl ServerHandler for McpHandler {
         let (name, id) = task::parts(&request.task_id)?;
         let callee = self.callee(name).ok_or_else(task::unknown)?;
         let visit = Visit::of(&context);
-        self.cancel(&callee.enter(&visit, CANCEL, task::unknown)?, id, visit.caller()).await
+        let address = callee.enter(&visit, CANCEL, task::unknown).await?;
+        self.cancel(&address, id, visit.caller()).await
     }
 }

@@ -12,7 +12,9 @@ use rmcp::{ErrorData, RoleServer};
 use super::McpExec;
 use crate::access::{Action, Target};
 use crate::agent::{ASK, AgentCommand};
-use crate::gateway::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure};
+use crate::gateway::{
+    Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure, UNRECORDED,
+};
 use crate::tools::ExecTool;
 
 /// A request's principal; none over streams.
@@ -42,17 +44,16 @@ impl Visit {
 
     /// The way to an agent, for something that needs these rights. `missing` is what is said of an
     /// agent that isn't there: one that is hidden from who asks is answered for in the same words.
-    pub(super) fn enter(
+    pub(super) async fn enter(
         &self,
         agent: &GatewayAgent,
         rights: Rights,
         missing: impl FnOnce() -> ErrorData,
     ) -> Result<Address<AgentCommand>, ErrorData> {
         let Some(admitted) = &self.0 else { return Ok(agent.address.clone()) };
-        match entered(admitted, agent, rights) {
+        match entered(admitted, agent, rights).await {
             Ok(entrance) => Ok(entrance.address.clone()),
-            Err(Denial::Hidden) => Err(missing()),
-            Err(Denial::Forbidden(_)) => Err(forbidden()),
+            Err(denial) => Err(denied(denial, missing)),
         }
     }
 
@@ -68,9 +69,26 @@ impl Visit {
         Stay(self.0.as_ref().and_then(Admitted::tenure))
     }
 
-    /// Whether programs may be run, at the level that there is.
+    /// Whether programs may be run, at the level that there is: for who looks what there is.
     pub(super) fn may_exec(&self, exec: &McpExec) -> bool {
         self.0.as_ref().is_none_or(|admitted| permits_exec(admitted, exec))
+    }
+
+    /// Lets programs be run. `missing` is as for an agent.
+    pub(super) async fn exec(
+        &self,
+        exec: &McpExec,
+        missing: impl FnOnce() -> ErrorData,
+    ) -> Result<(), ErrorData> {
+        let Some(admitted) = &self.0 else { return Ok(()) };
+        for (action, target) in needs_of(exec) {
+            match admitted.permits(action, &target).await {
+                Ok(true) => {}
+                Ok(false) => return Err(missing()),
+                Err(denial) => return Err(denied(denial, missing)),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -81,10 +99,11 @@ pub(super) struct Stay(Option<Tenure>);
 impl Stay {
     /// Returns once a call of this agent has to end, and says why.
     pub(super) async fn lost_agent(&mut self, agent: &GatewayAgent) -> ErrorData {
-        self.lost(|admitted| match entered(admitted, agent, ASK) {
-            Ok(_entrance) => Ok(()),
-            Err(Denial::Hidden) => Err(unknown(&agent.profile.name)),
-            Err(Denial::Forbidden(_)) => Err(forbidden()),
+        self.lost(|admitted| {
+            let entered = admitted.enter_still(agent, ASK);
+            entered
+                .and_then(|_entrance| admitted.ask_still(agent, None))
+                .map_err(|denial| denied(denial, || unknown(&agent.profile.name)))
         })
         .await
     }
@@ -108,22 +127,34 @@ impl Stay {
     }
 }
 
-fn entered(
+async fn entered(
     admitted: &Admitted,
     agent: &GatewayAgent,
     rights: Rights,
 ) -> Result<Arc<Entrance>, Denial> {
-    let entrance = admitted.enter(agent, rights)?;
+    let entrance = admitted.enter(agent, rights).await?;
     if rights.contains(ASK) {
-        admitted.ask(agent, None)?;
+        admitted.ask(agent, None).await?;
     }
     Ok(entrance)
 }
 
 fn permits_exec(admitted: &Admitted, exec: &McpExec) -> bool {
+    needs_of(exec).iter().all(|(action, target)| admitted.permits_still(*action, target))
+}
+
+/// What has to be permitted for programs to run.
+fn needs_of(exec: &McpExec) -> [(Action, Target<'static>); 2] {
     let tool = Target::Tool { agent: None, tool: ExecTool::NAME };
-    admitted.permits(Action::CallTool, &tool)
-        && admitted.permits(Action::RunLevel, &Target::Level(exec.level))
+    [(Action::CallTool, tool), (Action::RunLevel, Target::Level(exec.level))]
+}
+
+fn denied(denial: Denial, missing: impl FnOnce() -> ErrorData) -> ErrorData {
+    match denial {
+        Denial::Hidden => missing(),
+        Denial::Forbidden(_) => forbidden(),
+        Denial::Unrecorded => ErrorData::internal_error(UNRECORDED, None),
+    }
 }
 
 /// That answers which nobody reads, or questions of many, leave no room for one more.
