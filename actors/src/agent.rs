@@ -30,6 +30,7 @@ use neuroflow_kernel::{
 
 use crate::journal::{AppendError, ReadError, TaskLog};
 
+pub(crate) use define::CHAT;
 pub use define::{
     Agent, AgentBuilder, AgentError, Answer, AnyAgent, Conclusion, Incoming, InputProblem,
 };

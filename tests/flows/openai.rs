@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::a2a_client::{install, installed};
 use crate::client::{Connection, post};
-use crate::support::{eventually, loopback, run_program, start};
+use crate::support::{eventually, loopback, run_program, standard, start};
 
 /// The client, as the Python package index has it.
 const PACKAGE: &str = "openai==3.57.0";
@@ -17,7 +17,7 @@ const PACKAGE: &str = "openai==3.57.0";
 /// Offers calls of the first tool that it's given, and reads the results.
 fn adder() -> AnyAgent {
     AgentBuilder::new("adder", "Adds.").on_ask(|ask, _| async move {
-        let beside: Value = serde_json::from_str(ask.json().unwrap_or("{}")).unwrap_or_default();
+        let beside: Value = serde_json::from_str(ask.chat().unwrap_or("{}")).unwrap_or_default();
         let messages = beside["messages"].as_array().cloned().unwrap_or_default();
         if messages.last().is_some_and(|last| last["role"] == "tool") {
             let (result, count) = (ask.text(), messages.len());
@@ -71,6 +71,29 @@ fn install_client() -> Result<PathBuf, String> {
         let pip = ["python3", "-m", "pip", "install", "--quiet", "--target", target, PACKAGE];
         run_program(&pip, &[]).map(drop)
     })
+}
+
+/// What the last message says is run, whatever came before it.
+#[tokio::test]
+async fn an_agent_that_knows_nothing_of_conversations_answers_the_last_message() {
+    let (node, to) = start(standard()).await;
+    let user = |text: &str| json!({ "role": "user", "content": text });
+    let said = [user("echo one"), json!({ "role": "assistant", "content": "one" })];
+    let tool = json!({ "type": "function", "function": { "name": "none", "parameters": {} } });
+    let mut connection = Connection::open(to).await;
+    for (messages, more) in [
+        (vec![json!({ "role": "system", "content": "be brief" }), user("echo two")], json!({})),
+        ([&said[..], &[user("echo two")]].concat(), json!({})),
+        (vec![user("echo two")], json!({ "tools": [tool], "tool_choice": "auto" })),
+        (vec![user("echo two")], json!({ "response_format": { "type": "json_object" } })),
+    ] {
+        let mut body = json!({ "model": "shell", "messages": messages });
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
+        let answer = connection.post("/v1/chat/completions", body.to_string().as_bytes()).await;
+        assert_eq!(answer.status, 200, "{body}: {}", answer.text());
+        assert_eq!(answer.json()["choices"][0]["message"]["content"], "two\n", "{body}");
+    }
+    node.stop().await;
 }
 
 /// Raises a flag when it's dropped.

@@ -224,6 +224,49 @@ async fn every_event_arrives_once_in_order_with_token_and_credentials() {
     panic!("{}", list().await);
 }
 
+/// Official clients send their configuration with each message.
+#[tokio::test]
+async fn a_configuration_that_comes_with_each_message_of_a_task_is_one() {
+    const QUESTIONS: usize = 20;
+    let curious = AgentBuilder::new("curious", "Asks back.").on_ask(|_, context| async move {
+        for number in 0..QUESTIONS {
+            context.ask_user(Turn::agent(format!("question {number}"))).await?;
+        }
+        Ok(Answer::text("done"))
+    });
+    let mut options = PushOptions::default();
+    options.allow_private = true;
+    let node = Node::builder().agent(curious).gateway(loopback()).push_notifications(options);
+    let (node, gateway) = start(node).await;
+    for id in [None, Some("mine")] {
+        let receiver = Receiver::start(&[]).await;
+        let config = id.map_or(json!({}), |id| json!({ "id": id }));
+        let mut params = send_to(&receiver.url(), config);
+        let mut expected = Vec::new();
+        let mut task = String::new();
+        for number in 0..QUESTIONS {
+            let asked = task_of(rpc(gateway, "/", "SendMessage", params.clone()).await);
+            asked["id"].as_str().expect("an id").clone_into(&mut task);
+            params["message"]["taskId"] = json!(task);
+            expected.extend(["TASK_STATE_WORKING".to_owned(), format!("question {number}")]);
+            if number % 2 == 0 {
+                receiver.has_been_told(&format!("question {number}")).await;
+            }
+            let list = json!({ "taskId": task });
+            let list = rpc(gateway, "/", "ListTaskPushNotificationConfigs", list).await;
+            let configs = list["result"]["configs"].as_array().cloned().unwrap_or_default();
+            assert_eq!(configs.len(), 1, "{list}");
+            assert_eq!(configs[0]["id"], id.unwrap_or(&task));
+        }
+        rpc(gateway, "/", "SendMessage", params).await;
+        receiver.has_been_told("TASK_STATE_COMPLETED").await;
+        let last = ["TASK_STATE_WORKING", "artifact done", "TASK_STATE_COMPLETED"];
+        expected.extend(last.map(str::to_owned));
+        assert_eq!(receiver.told(), expected);
+    }
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_not_taken_is_sent_again_before_what_follows() {
     let (node, gateway) = start(pushing(true)).await;

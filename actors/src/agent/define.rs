@@ -268,14 +268,36 @@ impl Incoming {
         texts.collect::<Vec<_>>().join("\n")
     }
 
-    /// The first JSON part.
+    /// The first JSON part that a client has sent as such.
     pub fn json(&self) -> Option<&str> {
+        self.first_json(|media_type| media_type != Some(CHAT))
+    }
+
+    /// What a chat completion came with beside its last message, if it came by that way: an object with
+    /// `messages`, the whole conversation as the client wrote it, and with its `tools`, `tool_choice` and
+    /// `response_format`, if it has them. None for a single message with none of those.
+    ///
+    /// ```
+    /// use neuroflow_actors::{Ask, Incoming, Turn};
+    /// use neuroflow_kernel::Parcel;
+    /// let ask = Parcel::archive(&Ask::new(Turn::user("hello")))?;
+    /// assert!(Incoming::new(ask).chat().is_none());
+    /// # Ok::<(), neuroflow_kernel::ParcelError>(())
+    /// ```
+    pub fn chat(&self) -> Option<&str> {
+        self.first_json(|media_type| media_type == Some(CHAT))
+    }
+
+    fn first_json(&self, of: impl Fn(Option<&str>) -> bool) -> Option<&str> {
         self.get().turn.parts.iter().find_map(|part| match &part.content {
-            ArchivedContent::Json(json) => Some(json.as_str()),
+            ArchivedContent::Json(json) if of(part.media_type.as_deref()) => Some(json.as_str()),
             _ => None,
         })
     }
 }
+
+/// The media type of the part that has a chat completion's conversation.
+pub(crate) const CHAT: &str = "application/vnd.neuroflow.chat+json";
 
 fn asked(event: &Parcel<TaskEvent>) -> Option<&ArchivedAsk> {
     match &event.get().change {

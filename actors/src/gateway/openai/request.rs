@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error};
 use serde_json::{Map, Value};
 
 use super::ChatError;
-use crate::agent::{Content, Part, Turn};
+use crate::agent::{CHAT, Content, Part, Turn};
 use crate::limits::{CHAT_MESSAGES, CHAT_TOOLS, PARTS};
 
 /// What is read of a request; what else it says about models has no meaning for agents.
@@ -174,7 +174,9 @@ impl ChatRequest {
             if let Some(form) = form {
                 beside.insert("response_format".to_owned(), form.clone());
             }
-            parts.push(Part::from(Content::Json(Value::Object(beside).to_string())));
+            let media_type = Some(CHAT.to_owned());
+            let content = Content::Json(Value::Object(beside).to_string());
+            parts.push(Part { media_type, ..Part::from(content) });
         }
         if parts.len() > PARTS {
             let problem = format!("has more than {PARTS} parts");

@@ -25,7 +25,10 @@ impl Visit<'_> {
     ) -> Result<Option<ReservedPush>, A2aError> {
         let Some(config) = config else { return Ok(None) };
         let push = self.pushes(served)?;
-        let config = read(config, INLINE)?;
+        let mut config = read(config, INLINE)?;
+        if let (true, Some(task)) = (config.id.is_empty(), task) {
+            task.clone_into(&mut config.id);
+        }
         let agent = served.agent.profile.name.clone();
         let (named, by, checked) = (task.map(str::to_owned), self.creator(), config.clone());
         let command =
@@ -43,16 +46,21 @@ impl Visit<'_> {
         Ok(Some(ReservedPush { config, place }))
     }
 
-    /// Keeps a configuration that came with a message, for the task that it is about. Says whether
-    /// that was done: the message is taken, and its client must learn of the task, come what may.
+    /// Keeps a configuration that came with a message, for the task that it is about, whose event of this
+    /// generation the message is. Says whether that was done: the message is taken, and its client must
+    /// learn of the task, come what may.
     pub(super) async fn keep_inline_push(
         &self,
         served: &Served,
-        task: &str,
+        (task, generation): (&str, u64),
         reserved: Option<ReservedPush>,
     ) -> bool {
-        let Some(ReservedPush { config, place }) = reserved else { return true };
-        let kept = self.keep(served, task, config, Wish::WithMessage(place)).await;
+        let Some(ReservedPush { mut config, place }) = reserved else { return true };
+        // Clients send the same one with each message: there is one of a task, unless it has a name of its own.
+        if config.id.is_empty() {
+            task.clone_into(&mut config.id);
+        }
+        let kept = self.keep(served, task, config, Wish::WithMessage(generation, place)).await;
         if let Err(error) = &kept {
             let error = error as &dyn std::error::Error;
             tracing::warn!(error, task, "a push configuration isn't kept, though its message is");
@@ -68,7 +76,10 @@ impl Visit<'_> {
         self.pushes(served)?;
         let (tenant, task) = (request.tenant.clone(), request.task_id.clone());
         required("taskId", &task)?;
-        let config = read(request, "")?;
+        let mut config = read(request, "")?;
+        if config.id.is_empty() {
+            config.id = uuid::Uuid::new_v4().to_string();
+        }
         self.keep(served, &task, config.clone(), Wish::OfItsOwn).await?;
         Ok(written(config, tenant, task))
     }
@@ -166,7 +177,9 @@ impl Visit<'_> {
         let (root, caller, basis, after, place) = match wish {
             // What the message leads to is all told, however fast the agent was; and to who has asked
             // as its caller, whatever else that may see.
-            Wish::WithMessage(place) => (INLINE, self.caller(), PushBasis::Ask, 0, place),
+            Wish::WithMessage(generation, place) => {
+                (INLINE, self.caller(), PushBasis::Ask, generation.saturating_sub(1), place)
+            }
             Wish::OfItsOwn => {
                 let view = TaskView::of(&self.read(served, task).await?);
                 // Who asks to be told of a task that has just ended is told of its end.
@@ -195,8 +208,8 @@ pub(super) struct ReservedPush {
 
 /// How a client has asked for a configuration.
 enum Wish {
-    /// With the message; a place is held for it unless it replaces another.
-    WithMessage(Option<PushPlace>),
+    /// With the message of this generation; a place is held for it unless it replaces another.
+    WithMessage(u64, Option<PushPlace>),
     OfItsOwn,
 }
 
@@ -222,18 +235,17 @@ fn refused(error: &PushError, root: &str) -> A2aError {
     }
 }
 
-/// A client's configuration; without an id of its own it's given one.
+/// A client's configuration; it may lack an id.
 fn read(config: pb::TaskPushNotificationConfig, root: &str) -> Result<PushConfig, A2aError> {
     convert::client_id(&format!("{root}id"), &config.id)?;
     if config.url.is_empty() {
         return Err(A2aError::invalid(format!("{root}url"), "is missing"));
     }
-    let id = if config.id.is_empty() { uuid::Uuid::new_v4().to_string() } else { config.id };
     let token = (!config.token.is_empty()).then(|| PushSecret::new(config.token));
     let authorization = config
         .authentication
         .map(|authentication| (authentication.scheme, PushSecret::new(authentication.credentials)));
-    Ok(PushConfig { id, url: config.url, token, authorization })
+    Ok(PushConfig { id: config.id, url: config.url, token, authorization })
 }
 
 fn written(config: PushConfig, tenant: String, task_id: String) -> pb::TaskPushNotificationConfig {

@@ -140,7 +140,7 @@ impl Visit<'_> {
             ready,
             to_come: Some(events),
         };
-        let is_told = self.keep_inline_push(served, view.id(), push).await;
+        let is_told = self.keep_inline_push(served, (view.id(), own), push).await;
         let note = (!is_told).then(unpushed);
         let immediately = configuration.return_immediately;
         Ok(Taken { view, following, history, immediately, note })

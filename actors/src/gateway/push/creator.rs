@@ -76,6 +76,11 @@ impl PushCreator {
         }
     }
 
+    /// Whether its configuration came with a message.
+    pub(super) fn came_with_message(&self) -> bool {
+        self.basis == PushBasis::Ask
+    }
+
     /// Whether it's this principal, as tasks know it: whatever groups or certificate it has now.
     pub(super) fn is(&self, principal: &Principal) -> bool {
         self.principal().id() == principal.id()

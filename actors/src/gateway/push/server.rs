@@ -165,12 +165,18 @@ impl PushServer {
     async fn create(
         &mut self,
         task: PushTask,
-        kept: Kept,
+        mut kept: Kept,
         place: Option<PushPlace>,
         context: &mut Context<PushCommand>,
     ) -> Result<(), PushError> {
-        let (config, by) = (&kept.config, kept.creator.principal());
-        let (webhook, replaces) = self.check(&task.agent, Some(&task), &by, config)?;
+        let by = kept.creator.principal();
+        let (webhook, replaces) = self.check(&task.agent, Some(&task), &by, &kept.config)?;
+        // One that comes with each message goes on where it was: nothing is told twice, nor left out.
+        let same = self.tasks.get(&task).and_then(|configs| configs.get(&kept.config.id));
+        if let (Some(same), true) = (same, kept.creator.came_with_message()) {
+            kept.reached = same.kept.reached;
+        }
+        let config = &kept.config;
         let free = || if replaces { None } else { self.shared.places.take(&by) };
         let place = place.or_else(free);
         if place.is_none() && !replaces {
