@@ -355,6 +355,7 @@ impl Work {
                 if over {
                     return None;
                 }
+                work.following.wanted();
                 let silent = work.clock.now() + STREAM_KEEP_ALIVE;
                 let clock = work.clock.clone();
                 let (deltas, done) = match clock.before(silent, work.step()).await {

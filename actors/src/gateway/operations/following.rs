@@ -60,6 +60,13 @@ impl Following {
         }
     }
 
+    /// Who asks for more has room for it: what was there is on its way.
+    pub(in crate::gateway) fn wanted(&self) {
+        if self.ready.is_empty() {
+            self.unsent.sent();
+        }
+    }
+
     fn is_next(&mut self, event: &Parcel<TaskEvent>) -> bool {
         let generation = event.get().generation.to_native();
         let next = generation > self.last;
@@ -179,10 +186,7 @@ async fn advance(
     if let Some(first) = first.take() {
         return Ok(Some(first));
     }
-    if following.ready.is_empty() {
-        // Who asks for more has room for it: what was there is on its way.
-        following.unsent.sent();
-    }
+    following.wanted();
     while !*over {
         let event = match following.next().await {
             Ok(Some(event)) => event,
