@@ -4,12 +4,15 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
-use neuroflow::actors::Limits;
+use neuroflow::actors::{AuditConfig, Limits};
+use neuroflow::{AnyAgent, Echo, McpServer, Node};
 use serde_json::{Value, json};
 
 use crate::access::{ALL, Files, ask, config, node, token};
 use crate::client::Connection;
-use crate::support::start;
+use crate::protocol::{Binding, Peer};
+use crate::support::{loopback, start};
+use crate::{mcp_access, small_disk};
 
 /// The events of an audit log of this kind, so far.
 pub(crate) fn audited(log: &Path, kind: &str) -> Vec<Value> {
@@ -54,6 +57,49 @@ async fn who_is_not_let_in_does_not_fill_the_audit_log() {
     let requests: Vec<_> = rest.iter().map(|event| event["requests"].as_u64()).collect();
     assert_eq!(requests, [Some(35), Some(2)]);
     neuroflow::actors::verify_files(&log, None, None).expect("it's a whole log");
+}
+
+#[test]
+fn what_is_not_recorded_is_not_done() {
+    let files = Files::fresh();
+    let test = "audit::what_is_not_recorded_is_not_done";
+    small_disk::run(test, files.path(), async |disk| recorded_or_refused(disk).await);
+}
+
+async fn recorded_or_refused(disk: &Path) {
+    let log = disk.join("audit.log");
+    let builder = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
+    let builder = builder.mcp_server(McpServer { http: true, exec: false });
+    let (node, to) = start(builder.audit(AuditConfig::new(&log))).await;
+    let mcp = mcp_access::Client::new(to, None);
+    let call = json!({ "name": "echo", "arguments": { "message": "x" } });
+    assert_eq!(ask(to, "/", None).await.status, 200);
+    assert_eq!(mcp.call("tools/call", call.clone()).await["result"]["isError"], false);
+    let ballast = disk.join("ballast");
+    // The system gives what there is, and then no more.
+    let _full = std::fs::write(&ballast, vec![1; 4 * 1024 * 1024]);
+    let mut done = 2;
+    loop {
+        match ask(to, "/", None).await.status {
+            200 => done += 1,
+            status => break assert_eq!(status, 503),
+        }
+        assert!(done < 200, "the disk isn't full");
+    }
+    for binding in Binding::ALL {
+        let peer = Peer::new(binding, to, None);
+        let refused = peer.call("ListTasks", json!({})).await.expect_err("it isn't recorded");
+        assert_eq!(refused.message, "the audit log can't record the request");
+    }
+    let refused = mcp.call("tools/call", call.clone()).await;
+    let said = refused["error"]["message"].as_str();
+    assert_eq!(said, Some("the audit log can't record the request"), "{refused}");
+    std::fs::remove_file(&ballast).expect("removed");
+    assert_eq!(ask(to, "/", None).await.status, 200);
+    let asked = audited(&log, "authorisation");
+    let asked = asked.iter().filter(|event| event["action"] == "ask").count();
+    assert_eq!(asked, done + 1);
+    node.stop().await;
 }
 
 #[tokio::test]
