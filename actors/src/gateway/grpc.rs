@@ -111,7 +111,7 @@ async fn serve<'v>(
             call.unary(|request| visit.delete_push(request)).await
         }
         "GetExtendedAgentCard" => {
-            call.unary(|request| async move { visit.extended_card(&request) }).await
+            call.unary(|request| async move { visit.extended_card(&request).await }).await
         }
         method => return Err(A2aError::MethodNotFound { method: method.to_owned() }),
     })

@@ -146,7 +146,7 @@ async fn dispatch(
         Call::ExtendedCard => {
             let mut request = pb::GetExtendedAgentCardRequest::default();
             tenant.put_in(&mut request.tenant)?;
-            whole(&visit.extended_card(&request)?)
+            whole(&visit.extended_card(&request).await?)
         }
     }
 }

@@ -95,7 +95,9 @@ async fn dispatch(visit: &Visit<'_>, call: &Call<'_>) -> Result<Answer, A2aError
             visit.delete_push(call.params()?).await?;
             whole(id, &())
         }
-        "GetExtendedAgentCard" => whole(id, &visit.extended_card(&call.params_or_default()?)?),
+        "GetExtendedAgentCard" => {
+            whole(id, &visit.extended_card(&call.params_or_default()?).await?)
+        }
         method => Err(A2aError::MethodNotFound { method: method.to_owned() }),
     }
 }

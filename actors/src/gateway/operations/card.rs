@@ -9,7 +9,7 @@ use crate::gateway::error::A2aError;
 
 impl Visit<'_> {
     /// What only callers read that have proved who they are.
-    pub(in crate::gateway) fn extended_card(
+    pub(in crate::gateway) async fn extended_card(
         &self,
         request: &pb::GetExtendedAgentCardRequest,
     ) -> Result<pb::AgentCard, A2aError> {
