@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::a2a_client::{install, installed};
 use crate::client::{Connection, post};
-use crate::support::{eventually, loopback, run_program, standard, start};
+use crate::support::{eventually, loopback, run_program, shell_node, start};
 
 /// The client, as the Python package index has it.
 const PACKAGE: &str = "openai==3.57.0";
@@ -76,7 +76,7 @@ fn install_client() -> Result<PathBuf, String> {
 /// What the last message says is run, whatever came before it.
 #[tokio::test]
 async fn an_agent_that_knows_nothing_of_conversations_answers_the_last_message() {
-    let (node, to) = start(standard()).await;
+    let (node, to) = start(shell_node()).await;
     let user = |text: &str| json!({ "role": "user", "content": text });
     let said = [user("echo one"), json!({ "role": "assistant", "content": "one" })];
     let tool = json!({ "type": "function", "function": { "name": "none", "parameters": {} } });
