@@ -15,14 +15,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Actor, Address, ChildSpec, Clock, Message, NameError, StartError};
+use neuroflow_kernel::{Actor, Address, ChildSpec, Clock, Header, Message, NameError, StartError};
 use tokio::sync::watch;
 
 #[cfg(not(feature = "postgres"))]
 use self::absent::{Database, Key};
 #[cfg(feature = "postgres")]
 use self::postgres::{Database, Key};
-use self::server::SingletonServer;
+use self::server::{Keeping, SingletonServer};
 use crate::journal::DatabaseError;
 use crate::limits::{LEASE_KEY_BYTES, LEASE_TERM, LEASE_TERM_MAX, LEASE_TERM_MIN};
 
@@ -170,16 +170,15 @@ impl Leases {
         let database = self.check(key, term)?;
         let (held, here) = watch::channel(None);
         let (held, make) = (Arc::new(held), Arc::new(make));
-        let singleton = Singleton { database: Arc::clone(&database), key: key.to_owned(), here };
-        let key = Key::new(key);
-        let factory = move || {
-            let (database, held) = (Arc::clone(&database), Arc::clone(&held));
-            SingletonServer::new(database, key.clone(), term, Arc::clone(&make), held)
-        };
         // Names have no slashes, and a key may.
-        let name = format!("singleton-{}", singleton.key.replace(['/', ' ', ':'], "."));
-        let (spec, _nobody_sends) = ChildSpec::new(&name, factory)?;
-        Ok((spec, singleton))
+        let name = format!("singleton-{}", key.replace(['/', ' ', ':'], "."));
+        let (of_all, own) = (Arc::clone(&database), Key::new(key));
+        let factory = move || {
+            let (database, held) = (Arc::clone(&of_all), Arc::clone(&held));
+            SingletonServer::new(database, own.clone(), term, Arc::clone(&make), held)
+        };
+        let (spec, keeper) = ChildSpec::new(&name, factory)?;
+        Ok((spec, Singleton { database, key: key.to_owned(), here, keeper }))
     }
 
     /// Whether such a key can be held for such a term.
@@ -222,6 +221,7 @@ pub struct Singleton<M: Message> {
     database: Arc<Database>,
     key: String,
     here: watch::Receiver<Option<(Fence, Address<M>)>>,
+    keeper: Address<Keeping>,
 }
 
 /// Where the one instance lives.
@@ -261,7 +261,7 @@ impl<M: Message> fmt::Debug for Place<M> {
 impl<M: Message> Clone for Singleton<M> {
     fn clone(&self) -> Self {
         let (database, key) = (Arc::clone(&self.database), self.key.clone());
-        Self { database, key, here: self.here.clone() }
+        Self { database, key, here: self.here.clone(), keeper: self.keeper.clone() }
     }
 }
 
@@ -289,6 +289,20 @@ impl<M: Message> Singleton<M> {
     pub async fn held(&mut self) -> Option<(Fence, Address<M>)> {
         let held = self.here.wait_for(Option::is_some).await.ok()?;
         held.clone()
+    }
+
+    /// Whether its keeper lives no more, nor will again.
+    pub(crate) fn is_over(&self) -> bool {
+        self.here.has_changed().is_err()
+    }
+
+    /// Has its keeper end by itself, as one that failed may not, and waits until it has: however long it takes to
+    /// give the key back, its supervisor goes on with others.
+    pub(crate) async fn end(&self) {
+        let down = self.keeper.down();
+        if self.keeper.tell(Header::new(), Keeping::End).await.is_ok() {
+            down.await;
+        }
     }
 }
 

@@ -638,8 +638,13 @@ pub const LEASE_BACKOFF: neuroflow_kernel::Backoff =
 /// start may take, for one that fails at its end hasn't lived.
 pub const LEASE_SETTLED: Duration = Duration::from_mins(1);
 
-/// Connections to the database of the leases: a statement each per renewal, and those who ask.
-pub const LEASE_CONNECTIONS: u32 = 4;
+/// Connections to the database of the leases on which they are taken, as many on which they are given back, and as
+/// many on which it's asked who has one: a statement that hangs leaves another.
+pub const LEASE_CONNECTIONS: u32 = 2;
+
+/// Those on which they are kept: as many conversations as may live here renew 205 times a second in a term of
+/// [`LEASE_TERM`], which the four do with a database that takes 19 ms for each.
+pub const LEASE_KEEPING: u32 = 4;
 
 /// Orders of other nodes for tasks of one agent that are carried out at a time, those that follow for as long as
 /// their tasks last: half of the background tasks that an actor may have.

@@ -5,6 +5,7 @@
 //! has it, this node takes the key and starts it.
 
 mod keys;
+mod looks;
 mod server;
 mod watch;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use neuroflow_kernel::{Address, ChildSpec, Message, RemoteError, Reply, Request, Rights};
 use ring::digest::{SHA256, digest};
 
+use self::looks::Looks;
 use self::server::{SoleServer, Way};
 pub use self::watch::SoleWatch;
 use crate::agent::{
@@ -170,6 +172,13 @@ pub enum SoleCommand {
         /// The keys.
         keys: Vec<String>,
     },
+    /// What was kept for a key has ended, or never began. It comes from the actor's own task.
+    Gone {
+        /// The key.
+        key: String,
+        /// Which of those that were kept for it.
+        life: u64,
+    },
 }
 
 impl Message for SoleCommand {
@@ -181,6 +190,7 @@ impl Message for SoleCommand {
             Self::Keep { .. } => "keep",
             Self::Sweep => "sweep",
             Self::Idle { .. } => "idle",
+            Self::Gone { .. } => "gone",
         }
     }
 
@@ -188,7 +198,7 @@ impl Message for SoleCommand {
         match self {
             Self::Ask(_) | Self::BoundedAsk(_) => ASK,
             Self::Order(request) => request.required_rights(),
-            Self::Keep { .. } | Self::Sweep | Self::Idle { .. } => PROGRESS,
+            Self::Keep { .. } | Self::Sweep | Self::Idle { .. } | Self::Gone { .. } => PROGRESS,
         }
     }
 }
@@ -251,6 +261,7 @@ pub fn sole_child(
     leases.allow(&longest.key, config.lasts())?;
     let way = Arc::new(Way {
         name: name.clone(),
+        looks: Looks::at(leases.clone()),
         leases,
         term: config.lasts(),
         node: parts.node,

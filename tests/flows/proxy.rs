@@ -203,10 +203,11 @@ async fn who_may_use_it_is_said_here() {
     b.stop().await;
 }
 
-/// Asks two questions, and answers with the name of its node and all that it has heard.
+/// Asks two questions, speaks while it waits, and answers with the name of its node and all that it has heard.
 fn curious(node: &'static str) -> AnyAgent {
     AgentBuilder::new("curious", "Asks back.").on_ask(move |ask, context| async move {
-        let colour = context.ask_user(Turn::agent("Which colour?")).await?;
+        let asked = context.ask_user(Turn::agent("Which colour?"));
+        let (colour, ()) = tokio::try_join!(asked, context.say("waiting"))?;
         let leave = context.require_auth(Turn::agent("May I?")).await?;
         context.say("listening").await?;
         let mut heard = context.said_meanwhile().await?;

@@ -239,6 +239,33 @@ async fn a_start_goes_on_while_its_key_is_kept_and_is_given_up_before_another_ca
     a.kernel.stop().await;
 }
 
+/// Has whoever asks who holds a key wait for the answer, and nobody else.
+const SLOW_LOOKS: &str = "
+    CREATE FUNCTION slow() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+        IF current_query() LIKE 'SELECT node, fence%' THEN PERFORM pg_sleep(60); END IF;
+        RETURN true;
+    END $$;
+    ALTER TABLE neuroflow_lease RENAME TO elsewhere;
+    CREATE VIEW neuroflow_lease AS SELECT * FROM elsewhere WHERE slow()";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_kept_however_many_wait_to_be_told_who_has_it() {
+    let cluster = Cluster::start();
+    let (url, census) = (cluster.url(), Census::default());
+    let mut a = Node::start(&url, "a", &census).await;
+    let (first, address) = a.held_after(0).await;
+    cluster.query(SLOW_LOOKS).expect("it's slow from now on");
+    let clock = a.kernel.clock().clone();
+    let until = clock.now() + TERM + TERM / 2;
+    while clock.now() < until {
+        let asks = futures_util::future::join_all((0..16).map(|_| a.leases.holder("ledger/1")));
+        assert!(asks.await.iter().all(Result::is_err), "nobody is told");
+    }
+    assert_eq!(fence(&address).await, first.get());
+    assert_eq!(census.fences.load(Ordering::SeqCst), first.get());
+    a.kernel.stop().await;
+}
+
 #[tokio::test]
 async fn without_a_database_it_says_so() {
     let nowhere = Leases::unconfigured();

@@ -500,6 +500,60 @@ async fn an_instance_that_nobody_asks_ends_unless_it_has_a_task_and_begins_anew(
     node.stop().await;
 }
 
+/// Takes no key back as long as there is a row in this table.
+const SLOW_RETURNS: &str = "
+    CREATE TABLE closed (since timestamptz);
+    INSERT INTO closed VALUES (now());
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        WHILE NEW.expires <= now() AND EXISTS (SELECT FROM closed) LOOP
+            PERFORM pg_sleep(0.02);
+        END LOOP;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER slow BEFORE UPDATE ON neuroflow_lease FOR EACH ROW EXECUTE FUNCTION slow()";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conversations_that_ended_while_keys_were_given_back_slowly_live_again_when_they_are_asked()
+{
+    let database = Cluster::start();
+    let world = World::new();
+    let idle = Duration::from_millis(500);
+    let node = world.node_idle("a", &database.url(), None, idle).await;
+    database.query(SLOW_RETURNS).expect("it's slow from now on");
+    // More than end one after another while a supervisor is waited for.
+    let talks: Vec<String> = (0..10).map(|number| format!("talk / {number}")).collect();
+    let within = |time| Header::new().within(node.kernel().clock(), time);
+    let busy = async {
+        let ask = Ask::new(Turn::user(WAIT)).in_context("live");
+        node.ask_with("counter", ask, within(Duration::from_mins(5))).await
+    };
+    let others = async {
+        until(|| world.census.of("live").0 == 1).await;
+        let asks = talks.iter().map(|talk| world.ask_nth(1, &node, "counter", Some(talk)));
+        futures_util::future::join_all(asks).await;
+        until(|| talks.iter().all(|talk| world.census.of(talk).0 == 0)).await;
+        let again = async {
+            let asks = talks.iter().map(|talk| world.ask_nth(1, &node, "counter", Some(talk)));
+            futures_util::future::join_all(asks).await;
+        };
+        let meanwhile = async {
+            // One that lives doesn't wait for those that end.
+            let ask = Ask::new(Turn::user("?")).in_context("live");
+            let answer = node.ask_with("counter", ask, within(Duration::from_secs(10))).await;
+            assert_eq!(answer.expect("it answers").text(), "a 1");
+            database.query("DELETE FROM closed").expect("it's quick again");
+        };
+        tokio::join!(again, meanwhile);
+        for talk in &talks {
+            assert_eq!(world.census.of(talk).1, 1, "never two of {talk}");
+        }
+        world.census.gate.close();
+    };
+    let (answer, ()) = tokio::join!(busy, others);
+    assert_eq!(answer.expect("its lease was kept").text(), "a 2");
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conversation_that_fails_takes_no_other_with_it_and_is_tried_until_it_lives() {
     let database = Cluster::start();

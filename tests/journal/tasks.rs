@@ -11,7 +11,9 @@ use neuroflow::actors::{
 use neuroflow::kernel::{
     Address, KindObserver, Lifecycle, Observer, Outcome, Parcel, Request, Span, Timing, Unobserved,
 };
-use neuroflow::{AgentBuilder, AgentError, Answer, AnyAgent, Ask, Header, Node, TaskState, Turn};
+use neuroflow::{
+    AgentBuilder, AgentError, Answer, AnyAgent, Artifact, Ask, Header, Node, TaskState, Turn,
+};
 use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
@@ -233,6 +235,121 @@ async fn answers_that_were_given_are_given_again() {
     second.stop().await;
 }
 
+/// Asks, says something and produces something while it waits, and stands still before it answers.
+fn busy_asker(gate: &Arc<Semaphore>) -> AnyAgent {
+    let gate = Arc::clone(gate);
+    let agent = AgentBuilder::new("payer", "Asks, and works meanwhile.");
+    agent.profile(|profile| profile.resumable = true).on_ask(move |_, context| {
+        let gate = gate.clone();
+        async move {
+            let meanwhile = async {
+                context.say("looking").await?;
+                context.produce(Artifact::text("draft", "a draft")).await
+            };
+            let asked = context.ask_user(Turn::agent("who?"));
+            let (said, made) = tokio::join!(asked, meanwhile);
+            made?;
+            let said = said?.text();
+            context.say(format!("it's {said}")).await?;
+            let _open = gate.acquire().await;
+            Ok(Answer::done())
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_and_produced_while_the_client_is_asked_leaves_it_the_question() {
+    let folder = Folder::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let first = node(busy_asker(&gate), folder.path()).await;
+    let task = begin(&address(&first), "go").await;
+    let before = until(&address(&first), &task, "artifact").await;
+    let expected = [
+        "1 accepted go",
+        "2 working",
+        "3 waiting for input who?",
+        "4 waiting for input looking",
+        "5 artifact",
+    ];
+    assert_eq!(before, expected);
+    // Before the answer.
+    first.stop().await;
+    let second = node(busy_asker(&gate), folder.path()).await;
+    let agent = address(&second);
+    answer(&agent, &task, "Ann").await;
+    until(&agent, &task, "it's Ann").await;
+    // After it, twice.
+    second.stop().await;
+    node(busy_asker(&gate), folder.path()).await.stop().await;
+    gate.add_permits(1);
+    let last = node(busy_asker(&gate), folder.path()).await;
+    let seen = until(&address(&last), &task, "completed").await;
+    assert_eq!(seen[..5], expected);
+    assert_eq!(seen[5..], ["6 continued Ann", "7 working", "8 working it's Ann", "9 completed"]);
+    last.stop().await;
+}
+
+/// Nobody answers in time, and something is done and said for that reason; what comes late is no answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_is_over_stays_over_whatever_came_while_it_lasted_and_after_it() {
+    let folder = Folder::new();
+    let (over, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let agent = || {
+        let (over, gate) = (Arc::clone(&over), Arc::clone(&gate));
+        let of = AgentBuilder::new("payer", "Asks, and loses patience.");
+        of.profile(|profile| profile.resumable = true).on_ask(move |_, context| {
+            let (over, gate) = (over.clone(), gate.clone());
+            async move {
+                let asked = async {
+                    tokio::select! {
+                        said = context.ask_user(Turn::agent("who?")) => said.map(|said| said.text()),
+                        _over = over.acquire() => Ok("nobody".to_owned()),
+                    }
+                };
+                let draft = context.produce(Artifact::text("draft", "a draft"));
+                let (said, made) = tokio::join!(asked, draft);
+                made?;
+                // A second run hears of silence as the first one did of lost patience.
+                let said = match said {
+                    Err(AgentError::Silence { .. }) => "nobody".to_owned(),
+                    said => said?,
+                };
+                let kept: String = context.effect("who", async { Ok(said) }).await?;
+                let _open = gate.acquire().await;
+                context.say(format!("it's {kept}")).await?;
+                let late = context.said_meanwhile().await?;
+                let late: Vec<String> = late.iter().map(neuroflow::Incoming::text).collect();
+                Ok(Answer::done().saying(Turn::agent(late.join(" "))))
+            }
+        })
+    };
+    let first = node(agent(), folder.path()).await;
+    let task = begin(&address(&first), "go").await;
+    until(&address(&first), &task, "artifact").await;
+    over.add_permits(1);
+    // With its effect.
+    until(&address(&first), &task, "5 working").await;
+    answer(&address(&first), &task, "Ann").await;
+    until(&address(&first), &task, "continued Ann").await;
+    first.stop().await;
+    over.forget_permits(1);
+    gate.add_permits(1);
+    let second = node(agent(), folder.path()).await;
+    let seen = until(&address(&second), &task, "completed").await;
+    let expected = [
+        "1 accepted go",
+        "2 working",
+        "3 waiting for input who?",
+        "4 artifact",
+        "5 working",
+        "6 continued Ann",
+        "7 working it's nobody",
+        "8 completed Ann",
+    ];
+    assert_eq!(seen, expected);
+    second.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wait_that_nobody_answered_ends_in_silence_again() {
     let folder = Folder::new();
@@ -270,9 +387,11 @@ async fn a_wait_that_nobody_answered_ends_in_silence_again() {
         "1 accepted go",
         "2 working",
         "3 waiting for input who?",
-        "4 working it's nobody",
-        "5 artifact",
-        "6 completed",
+        // The node says that nothing is waited for any more.
+        "4 working",
+        "5 working it's nobody",
+        "6 artifact",
+        "7 completed",
     ];
     assert_eq!(seen, expected);
     second.stop().await;
@@ -404,16 +523,17 @@ async fn an_answer_finds_its_question_and_a_late_one_is_not_lost() {
         "4 continued Ann",
         "5 working",
         "6 waiting for input really?",
-        "7 working going on",
-        "8 continued Bob",
-        "9 artifact",
-        "10 completed",
+        "7 working",
+        "8 working going on",
+        "9 continued Bob",
+        "10 artifact",
+        "11 completed",
     ];
     assert_eq!(seen, expected);
     second.stop().await;
     let third = node(echo(), folder.path()).await;
     let all = events(&super::tasks::address(&third), &task).await;
-    let ArchivedChange::Artifact { artifact, .. } = &all[8].get().change else { panic!("none") };
+    let ArchivedChange::Artifact { artifact, .. } = &all[9].get().change else { panic!("none") };
     let part = artifact.parts.first().map(|part| &part.content);
     let Some(neuroflow::actors::ArchivedContent::Text(said)) = part else { panic!("no text") };
     assert_eq!(said.as_str(), "Ann Bob");

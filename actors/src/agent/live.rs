@@ -9,7 +9,7 @@ use super::history::failure;
 use super::reach::Reach;
 use super::record::{Record, RecordError};
 use super::reply::INVALID_RESPONSE;
-use super::resume::{NODE, Replay};
+use super::resume::{NODE, Replay, WAIT};
 use super::{CancelError, Change, Incoming, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::held::{Held, Holdings};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
@@ -19,6 +19,8 @@ use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
 pub(super) enum Origin {
     /// The agent's function.
     Agent,
+    /// The same, which waits for its client from now on.
+    Wait,
     /// The node around it.
     Node,
 }
@@ -54,6 +56,8 @@ pub(super) struct Live {
     pub(super) unread: Vec<Incoming>,
     /// What an earlier run has done already.
     replay: Replay,
+    /// The ids of artifacts that this run names anew, and those by which an earlier run has handed them out.
+    renamed: HashMap<String, String>,
     /// Whoever cancelled it, until the journal has that.
     cancels: Vec<Reply<Result<TaskEvents, CancelError>>>,
     /// Events that the journal has.
@@ -99,6 +103,7 @@ impl Live {
             waiting: None,
             unread: Vec::new(),
             replay: Replay::default(),
+            renamed: HashMap::new(),
             cancels: Vec::new(),
             durable: 0,
             told: 0,
@@ -152,13 +157,20 @@ impl Live {
     /// too much is at fault.
     pub(super) fn append(
         &mut self,
-        change: Change,
+        mut change: Change,
         origin: Origin,
         at_ms: u64,
     ) -> Option<Parcel<TaskEvent>> {
-        if origin == Origin::Agent && self.replay.events > 0 {
-            self.replay.events -= 1;
-            return None;
+        if origin != Origin::Node {
+            if let Some(known) = self.replay.events.pop_front() {
+                self.repeated(change, known);
+                return None;
+            }
+            // The next wait says itself that one is over, and the end of the task needn't.
+            if origin == Origin::Agent && !ends(&change) {
+                self.settle(at_ms);
+            }
+            self.adapt(&mut change);
         }
         let event = match self.record.append(change, at_ms) {
             Ok(event) => event,
@@ -173,11 +185,48 @@ impl Live {
         let entry = Entry::event(event.as_raw().clone());
         self.pending.entries.push(match origin {
             Origin::Agent => entry,
+            Origin::Wait => entry.keyed(WAIT),
             Origin::Node => entry.keyed(NODE),
         });
         self.pending.events += 1;
         self.count();
         Some(event)
+    }
+
+    /// What an earlier run has made already isn't made again. Ids of artifacts are random: what this run adds to
+    /// one belongs to that of the earlier run.
+    fn repeated(&mut self, change: Change, known: Option<String>) {
+        if let (Change::Artifact { artifact, .. }, Some(known)) = (change, known)
+            && artifact.id != known
+        {
+            self.renamed.insert(artifact.id, known);
+        }
+    }
+
+    /// Has an artifact go by the id that clients know, and a task stay its client's turn while its function waits.
+    fn adapt(&mut self, change: &mut Change) {
+        match change {
+            Change::Artifact { artifact, .. } => {
+                if let Some(known) = self.renamed.get(&artifact.id) {
+                    artifact.id.clone_from(known);
+                }
+            }
+            Change::Status { state: state @ TaskState::Working, .. } => {
+                let waits = self.record.state();
+                if waits.is_interrupted() && self.waiting.is_some() {
+                    *state = waits;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// If the agent waits no longer, notes that nobody has answered, before anything else that comes of it.
+    pub(super) fn settle(&mut self, at_ms: u64) {
+        if self.waiting.take_if(|waiting| waiting.is_closed()).is_some() {
+            let working = Change::Status { state: TaskState::Working, turn: None };
+            self.append(working, Origin::Node, at_ms);
+        }
     }
 
     /// Notes something with what is appended next.
@@ -186,7 +235,8 @@ impl Live {
     }
 
     /// Keeps the result of an effect, and tells once it's durable.
-    pub(super) fn keep(&mut self, entry: Entry, kept: Kept) {
+    pub(super) fn keep(&mut self, entry: Entry, kept: Kept, at_ms: u64) {
+        self.settle(at_ms);
         // What the function has of it is what the entry is made of.
         self.give(entry.key.len() + entry.parcel.as_bytes().len());
         self.pending.entries.push(entry);
@@ -200,8 +250,8 @@ impl Live {
         reply: Reply<Option<Incoming>>,
         at_ms: u64,
     ) {
-        let replayed = self.replay.events > 0;
-        self.append(Change::Status { state, turn: Some(turn) }, Origin::Agent, at_ms);
+        let replayed = !self.replay.events.is_empty();
+        self.append(Change::Status { state, turn: Some(turn) }, Origin::Wait, at_ms);
         match self.replay.answers.pop_front() {
             // Where it went on without an answer then, it does so now, and for the same reason.
             Some(said) if replayed => {
@@ -215,11 +265,11 @@ impl Live {
     }
 
     /// Gives the agent what its client says: at once if it waits for that, or as soon as its second
-    /// run has come to where the first one waited. Says whether it goes on with it.
+    /// run has come to where the first one waited. Says whether it goes on with it. What was to be settled is.
     pub(super) fn answer(&mut self, said: Incoming) -> bool {
-        // Whoever doesn't wait any longer mustn't take the message along.
-        if let Some(waiting) = self.waiting.take().filter(|waiting| !waiting.is_closed()) {
-            let _gone = waiting.send(Some(said));
+        if let Some(waiting) = self.waiting.take() {
+            // Who has stopped to wait since that was settled doesn't take the message along.
+            self.unread.extend(waiting.send(Some(said)).err().flatten());
             return true;
         }
         if std::mem::take(&mut self.replay.waits) {
@@ -372,6 +422,11 @@ impl Live {
             self.followers.retain(|follower| !follower.is_closed());
         }
     }
+}
+
+/// Whether nothing follows.
+fn ends(change: &Change) -> bool {
+    matches!(change, Change::Status { state, .. } if state.is_terminal())
 }
 
 /// Tells a follower these events, all at once. It's one no longer if it doesn't keep up, or has gone.

@@ -12,12 +12,17 @@ use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
 /// The key of events that the node makes, not the agent's function.
 pub(super) const NODE: &str = "node";
 
+/// The key of events by which the agent's function begins to wait for its client. Such a wait is over when the
+/// node says that the task goes on (right behind a message: by that answer; else without one), or with the next
+/// wait. In logs of older versions these events have no key: there a wait is over with the function's next event.
+pub(super) const WAIT: &str = "wait";
+
 /// What a second run of an agent's function is given.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     /// Events that the function has made and that are there: as many of those that it makes now
-    /// aren't made again.
-    pub(super) events: usize,
+    /// aren't made again. Of each the id of the artifact that it brought, if it did.
+    pub(super) events: VecDeque<Option<String>>,
     /// What came of each wait for the client that is over: its message, or nothing.
     pub(super) answers: VecDeque<Option<Incoming>>,
     /// Messages that came while the function didn't wait for one.
@@ -80,6 +85,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
     let replay = &mut understood.replay;
     // What was said, if it isn't known yet whether that was an answer.
     let mut said = None;
+    let mut open = None;
     for entry in log.entries {
         match entry.kind {
             EntryKind::Effect => {
@@ -98,36 +104,63 @@ pub(super) fn understand(log: TaskLog) -> Understood {
         let Ok(event) = entry.parcel.open::<TaskEvent>() else { continue };
         let ours = entry.key != NODE;
         let change = &event.get().change;
-        if let Some(said) = said.take() {
-            // The node says right behind an answer that the task goes on.
-            let works = matches!(change, ArchivedChange::Status { state, .. }
-                if TaskState::from(*state) == TaskState::Working);
-            if replay.waits && !ours && works {
-                replay.waits = false;
-                replay.answers.push_back(Some(said));
-            } else {
-                replay.unread.push(said);
+        let state = match change {
+            ArchivedChange::Status { state, .. } => Some(TaskState::from(*state)),
+            _ => None,
+        };
+        // The node says right behind an answer that the task goes on, and so where there won't be one.
+        let goes_on = !ours && state == Some(TaskState::Working);
+        let answer = said.take();
+        match open {
+            Some(_) if goes_on && answer.is_some() => {
+                open = None;
+                replay.answers.push_back(answer);
             }
+            Some(Wait::Noted) if goes_on => {
+                open = None;
+                replay.answers.push_back(None);
+            }
+            _ => replay.unread.extend(answer),
         }
-        if ours {
-            replay.events += 1;
+        if ours && (open != Some(Wait::Noted) || entry.key == WAIT) {
+            // It went on without an answer: the wait was over.
+            replay.answers.extend(open.is_some().then_some(None));
+            open = begins(&entry.key, state);
         }
         match change {
             ArchivedChange::Accepted { .. } => understood.ask = Incoming::of(event.clone()),
             ArchivedChange::Continued { .. } => said = Incoming::of(event.clone()),
-            ArchivedChange::Status { state, .. } if ours => {
-                // It went on without an answer: the wait was over.
-                let waits = TaskState::from(*state).is_interrupted();
-                let over = std::mem::replace(&mut replay.waits, waits);
-                replay.answers.extend(over.then_some(None));
-            }
-            _ if ours && std::mem::take(&mut replay.waits) => replay.answers.push_back(None),
             _ => {}
+        }
+        if ours {
+            replay.events.push_back(match change {
+                ArchivedChange::Artifact { artifact, .. } => Some(artifact.id.to_string()),
+                _ => None,
+            });
         }
         understood.events.push(event);
     }
+    replay.waits = open.is_some();
     replay.unread.extend(said);
     understood
+}
+
+/// How it's known that a wait is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The log says so.
+    Noted,
+    /// By what the function does next.
+    Unnoted,
+}
+
+/// The wait that an event of the function begins, if any.
+fn begins(key: &str, state: Option<TaskState>) -> Option<Wait> {
+    match state {
+        _ if key == WAIT => Some(Wait::Noted),
+        Some(state) if state.is_interrupted() => Some(Wait::Unnoted),
+        _ => None,
+    }
 }
 
 fn caller(record: RawParcel) -> Caller {
@@ -137,4 +170,94 @@ fn caller(record: RawParcel) -> Caller {
     let record = record.open::<PrincipalRecord>().ok();
     let known = record.and_then(|record| record.get().principal());
     known.map_or(Caller::Unknown, Caller::Known)
+}
+
+#[cfg(test)]
+mod tests {
+    use neuroflow_kernel::Parcel;
+
+    use super::*;
+    use crate::agent::{Artifact, Ask, Change, Turn};
+    use crate::journal::{Entry, TaskHead};
+
+    /// A log of these events, each with its key.
+    fn read(events: Vec<(&str, Change)>) -> Understood {
+        let of = |(generation, (key, change))| {
+            let (task, context) = ("t".to_owned(), "c".to_owned());
+            let event = Parcel::archive(&TaskEvent { task, context, generation, at_ms: 0, change });
+            Entry::event(event.unwrap().as_raw().clone()).keyed(key)
+        };
+        let entries: Vec<Entry> = (1..).zip(events).map(of).collect();
+        let head = TaskHead {
+            agent: "a".into(),
+            task: "t".into(),
+            context: "c".into(),
+            caller: None,
+            state: TaskState::Working,
+            changed_ms: 0,
+            generation: entries.len() as u64,
+            entries: entries.len() as u64,
+        };
+        understand(TaskLog { head, entries, damage: Vec::new() })
+    }
+
+    fn status(state: TaskState) -> Change {
+        Change::Status { state, turn: None }
+    }
+
+    fn asks() -> Change {
+        status(TaskState::InputRequired)
+    }
+
+    fn works() -> Change {
+        status(TaskState::Working)
+    }
+
+    fn draft() -> Change {
+        Artifact::text("draft", "a draft").into()
+    }
+
+    fn says(text: &str) -> Change {
+        Change::Continued { ask: Ask::new(Turn::user(text)) }
+    }
+
+    /// What came of each wait, what was said besides, and whether it waits.
+    fn waits(understood: &Understood) -> (Vec<Option<String>>, Vec<String>, bool) {
+        let replay = &understood.replay;
+        let text = |said: &Incoming| said.text();
+        let answers = replay.answers.iter().map(|said| said.as_ref().map(text)).collect();
+        (answers, replay.unread.iter().map(text).collect(), replay.waits)
+    }
+
+    #[test]
+    fn a_wait_goes_on_over_what_the_function_does_until_the_node_says_that_it_is_over() {
+        let open = vec![("", works()), (WAIT, asks()), ("", asks()), ("", draft())];
+        let of = |rest: Vec<(&'static str, Change)>| read([open.clone(), rest].concat());
+        assert_eq!(waits(&of(vec![])), (vec![], vec![], true));
+        let events = of(vec![]).replay.events;
+        assert_eq!(events.len(), 4);
+        assert!(events.iter().take(3).all(Option::is_none) && events[3].is_some());
+        let answered = vec![(NODE, says("x")), (NODE, works())];
+        assert_eq!(waits(&of(answered)), (vec![Some("x".into())], vec![], false));
+        // Over without an answer, and what comes then isn't one.
+        let over = of(vec![(NODE, works()), (NODE, says("x")), ("", works())]);
+        assert_eq!(waits(&over), (vec![None], vec!["x".into()], false));
+        // The next wait ends the one before it.
+        let next = of(vec![(WAIT, asks()), (NODE, says("x")), (NODE, works())]);
+        assert_eq!(waits(&next), (vec![None, Some("x".into())], vec![], false));
+    }
+
+    #[test]
+    fn in_the_log_of_an_older_version_a_wait_is_over_with_what_the_function_does_next() {
+        assert_eq!(waits(&read(vec![("", works()), ("", asks())])), (vec![], vec![], true));
+        for next in [works(), draft()] {
+            let log = vec![("", asks()), (NODE, says("x")), ("", next)];
+            assert_eq!(waits(&read(log)), (vec![None], vec!["x".into()], false));
+        }
+        let answered = vec![("", asks()), (NODE, says("x")), (NODE, works()), ("", asks())];
+        assert_eq!(waits(&read(answered)), (vec![Some("x".into())], vec![], true));
+        // This version has noted the end of a wait that the older one had begun.
+        let both = vec![("", asks()), (NODE, works()), (NODE, says("x")), ("", works())];
+        assert_eq!(waits(&read(both)), (vec![None], vec!["x".into()], false));
+    }
 }

@@ -358,9 +358,10 @@ impl Actor for AgentServer {
                 let _gone = reply.send(unread.unwrap_or_default());
             }
             AgentCommand::Keep { task, key, json, reply } => {
+                let at_ms = now_ms(context);
                 if let Some(live) = self.live.get_mut(&task).filter(|live| !live.stranded) {
                     match effect(key, json) {
-                        Ok(entry) => live.keep(entry, reply),
+                        Ok(entry) => live.keep(entry, reply, at_ms),
                         Err(error) => tracing::warn!(
                             %task, error = &error as &dyn std::error::Error, "an effect isn't kept"
                         ),

@@ -244,7 +244,8 @@ impl TaskContext {
         self.tell_checked(artifact.into()).await
     }
 
-    /// Hands out a piece of an artifact. The pieces of one have the same id.
+    /// Hands out a piece of an artifact. The pieces of one have the same id; if the task is run again, those of the
+    /// second run are added to what clients have of the first one.
     ///
     /// ```
     /// use neuroflow_actors::{AgentError, Artifact, Chunk, TaskContext};
@@ -264,7 +265,7 @@ impl TaskContext {
     }
 
     /// Asks the client something and waits for its next message to this task, which is
-    /// `INPUT_REQUIRED` meanwhile. The wait isn't counted as work; it has a bound of its own, the
+    /// `INPUT_REQUIRED` meanwhile, also if something is said beside. The wait isn't counted as work; it has a bound of its own, the
     /// profile's `input_wait`.
     ///
     /// ```

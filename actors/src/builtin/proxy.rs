@@ -99,7 +99,11 @@ impl Proxy {
         far: &mut Far,
     ) -> Result<Option<Result<Answer, AgentError>>, End> {
         let (state, turn) = match &event.change {
-            ArchivedChange::Accepted { .. } | ArchivedChange::Continued { .. } => return Ok(None),
+            ArchivedChange::Accepted { .. } => return Ok(None),
+            ArchivedChange::Continued { .. } => {
+                part.answered = false;
+                return Ok(None);
+            }
             ArchivedChange::Refused(refusal) => return Err(End::refused(refusal.into())),
             ArchivedChange::Artifact { artifact, append, last } => {
                 let artifact = read::artifact(artifact);
@@ -111,6 +115,13 @@ impl Proxy {
             }
         };
         match state {
+            // What it says while it waits is no other question.
+            _ if state.is_interrupted() && part.answered => {
+                if turn.is_some() {
+                    part.tell(Change::Status { state: TaskState::Working, turn }).await?;
+                }
+                Ok(None)
+            }
             TaskState::Submitted | TaskState::Working => {
                 if turn.is_some() {
                     part.tell(Change::Status { state: TaskState::Working, turn }).await?;
@@ -121,6 +132,7 @@ impl Proxy {
                 let said = part.wait(state, turn).await?;
                 let what = format!("answer {}", part.waits);
                 far.say(part, &said, &what).await?;
+                part.answered = true;
                 Ok(None)
             }
             TaskState::Completed => {
@@ -156,6 +168,7 @@ impl Agent for Proxy {
             known: 0,
             said: Vec::new(),
             waits: 0,
+            answered: false,
             unasked: 0,
         };
         loop {
@@ -196,6 +209,8 @@ struct Part<'a> {
     said: Vec<Incoming>,
     /// How many of those answers this run has had.
     waits: usize,
+    /// It was told of one, and hasn't said yet that it was.
+    answered: bool,
     /// Messages that the client has said without being asked.
     unasked: usize,
 }
@@ -225,7 +240,7 @@ impl Part<'_> {
     fn again(&mut self) {
         self.run += 1;
         self.known = self.known.max(self.told);
-        (self.told, self.waits) = (0, 0);
+        (self.told, self.waits, self.answered) = (0, 0, false);
     }
 }
 

@@ -9,12 +9,16 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use super::{Fence, Holder};
 use crate::journal::DatabaseError;
-use crate::limits::{DATABASE_DEADLINE, LEASE_CONNECTIONS};
+use crate::limits::{DATABASE_DEADLINE, LEASE_CONNECTIONS, LEASE_KEEPING};
 
-/// The leases of one start of one node.
+/// The leases of one start of one node. Each kind of statement has connections of its own, so that none waits
+/// for another: who isn't told in time that its key is still its own loses all that it works on.
 #[derive(Debug)]
 pub(super) struct Database {
-    pool: PgPool,
+    takes: PgPool,
+    keeps: PgPool,
+    returns: PgPool,
+    looks: PgPool,
     node: String,
     clock: Clock,
 }
@@ -48,11 +52,21 @@ const TABLE: &str = r#"CREATE TABLE IF NOT EXISTS neuroflow_lease (
 impl Database {
     pub(super) async fn open(url: &str, node: &str, clock: Clock) -> Result<Self, DatabaseError> {
         let options: PgConnectOptions = url.parse()?;
-        let pool = PgPoolOptions::new()
-            .max_connections(LEASE_CONNECTIONS)
-            .acquire_timeout(DATABASE_DEADLINE)
-            .connect_lazy_with(options.application_name("neuroflow"));
-        let database = Self { pool, node: node.to_owned(), clock };
+        let options = options.application_name("neuroflow");
+        let pool = |connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(DATABASE_DEADLINE)
+                .connect_lazy_with(options.clone())
+        };
+        let database = Self {
+            takes: pool(LEASE_CONNECTIONS),
+            keeps: pool(LEASE_KEEPING),
+            returns: pool(LEASE_CONNECTIONS),
+            looks: pool(LEASE_CONNECTIONS),
+            node: node.to_owned(),
+            clock,
+        };
         database.in_time(database.prepare()).await?;
         Ok(database)
     }
@@ -61,11 +75,13 @@ impl Database {
     #[cfg(test)]
     pub(super) fn nowhere(clock: Clock) -> Self {
         let options = PgConnectOptions::new_without_pgpass().socket("/nowhere");
-        Self { pool: PgPoolOptions::new().connect_lazy_with(options), node: "a".to_owned(), clock }
+        let pool = || PgPoolOptions::new().connect_lazy_with(options.clone());
+        let (takes, keeps, returns, looks) = (pool(), pool(), pool(), pool());
+        Self { takes, keeps, returns, looks, node: "a".to_owned(), clock }
     }
 
     async fn prepare(&self) -> Result<(), sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.takes.begin().await?;
         // Two nodes that start at once would both find nothing.
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(LOCK)
@@ -102,7 +118,7 @@ impl Database {
         );
         let statement =
             statement.bind(&key.text).bind(&self.node).bind(key.instance).bind(millis(term));
-        let row = self.in_time(statement.fetch_optional(&self.pool)).await?;
+        let row = self.in_time(statement.fetch_optional(&self.takes)).await?;
         row.map(|row| fence(&row)).transpose()
     }
 
@@ -118,7 +134,7 @@ impl Database {
              WHERE key = $1 AND instance = $2 AND fence = $3 AND expires > now()",
         );
         let statement = statement.bind(&key.text).bind(key.instance).bind(fence.0.cast_signed());
-        let done = self.in_time(statement.bind(millis(term)).execute(&self.pool)).await?;
+        let done = self.in_time(statement.bind(millis(term)).execute(&self.keeps)).await?;
         Ok(done.rows_affected() == 1)
     }
 
@@ -129,7 +145,7 @@ impl Database {
              WHERE key = $1 AND instance = $2 AND fence = $3",
         );
         let statement = statement.bind(&key.text).bind(key.instance).bind(fence.0.cast_signed());
-        self.in_time(statement.execute(&self.pool)).await?;
+        self.in_time(statement.execute(&self.returns)).await?;
         Ok(())
     }
 
@@ -137,7 +153,7 @@ impl Database {
         let statement = sqlx::query(
             "SELECT node, fence FROM neuroflow_lease WHERE key = $1 AND expires > now()",
         );
-        let row = self.in_time(statement.bind(key).fetch_optional(&self.pool)).await?;
+        let row = self.in_time(statement.bind(key).fetch_optional(&self.looks)).await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Holder { node: row.try_get("node")?, fence: fence(&row)? }))
     }

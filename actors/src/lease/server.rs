@@ -16,12 +16,14 @@ use tokio::sync::{oneshot, watch};
 use super::{Database, Fence, Key, SingletonError};
 use crate::limits::{LEASE_BACKOFF, LEASE_RETRY, LEASE_SETTLED};
 
-/// What the keeper's own task tells it.
+/// What the keeper is told, by its own task but for its end.
 pub(super) enum Keeping {
     /// The key is this node's.
     Held(Held),
     /// It may be another's soon: the instance ends now, and then this is answered.
     Lost(Reply<()>),
+    /// Nobody here needs it any more: it's given back. It comes from whoever has the keeper started.
+    End,
 }
 
 impl Message for Keeping {
@@ -29,6 +31,7 @@ impl Message for Keeping {
         match self {
             Self::Held(_) => "held",
             Self::Lost(_) => "lost",
+            Self::End => "end",
         }
     }
 }
@@ -177,6 +180,7 @@ where
                 // The task waits for this, unless it was ended.
                 let _ended = gone.send(()).is_err();
             }
+            Keeping::End => context.stop(),
         }
         Ok(())
     }

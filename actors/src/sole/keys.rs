@@ -14,11 +14,24 @@ pub(super) struct Keys<K> {
     kept: HashMap<String, Kept<K>>,
     term: Duration,
     idle: Duration,
+    lives: u64,
 }
 
 struct Kept<K> {
     what: K,
     used: Moment,
+    /// Tells it from what was kept for the same key before.
+    life: u64,
+    ends: bool,
+}
+
+/// What there is for a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found<'a, K> {
+    Nothing,
+    /// What was kept is about to end: nothing can be kept for this key before it has.
+    Ending,
+    Kept(&'a K),
 }
 
 /// What becomes of a key that is looked at.
@@ -34,40 +47,60 @@ pub(super) enum Due {
 impl<K> Keys<K> {
     /// Of leases that last for `term`; an instance that has been idle for `idle` ends.
     pub(super) fn new(term: Duration, idle: Duration) -> Self {
-        Self { kept: HashMap::new(), term, idle }
+        Self { kept: HashMap::new(), term, idle, lives: 0 }
     }
 
     /// Somebody asks for this key.
-    pub(super) fn ask(&mut self, key: &str, now: Moment) -> Option<&K> {
-        let kept = self.kept.get_mut(key)?;
-        kept.used = now;
-        Some(&kept.what)
+    pub(super) fn ask(&mut self, key: &str, now: Moment) -> Found<'_, K> {
+        match self.kept.get_mut(key) {
+            None => Found::Nothing,
+            Some(kept) if kept.ends => Found::Ending,
+            Some(kept) => {
+                kept.used = now;
+                Found::Kept(&kept.what)
+            }
+        }
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.kept.len() >= SOLE_KEPT
     }
 
-    /// Whether there was room.
-    pub(super) fn insert(&mut self, key: String, what: K, now: Moment) -> bool {
-        let fits = !self.is_full();
-        if fits {
-            self.kept.insert(key, Kept { what, used: now });
+    /// Gives the number of what is kept for it now, if there was room.
+    pub(super) fn insert(&mut self, key: String, what: K, now: Moment) -> Option<u64> {
+        if self.is_full() {
+            return None;
         }
-        fits
+        self.lives += 1;
+        self.kept.insert(key, Kept { what, used: now, life: self.lives, ends: false });
+        Some(self.lives)
     }
 
-    pub(super) fn remove(&mut self, key: &str) -> Option<K> {
-        self.kept.remove(key).map(|kept| kept.what)
+    /// It's about to end: gives it and its number, once.
+    pub(super) fn end(&mut self, key: &str) -> Option<(&K, u64)> {
+        let kept = self.kept.get_mut(key).filter(|kept| !kept.ends)?;
+        kept.ends = true;
+        Some((&kept.what, kept.life))
     }
 
-    /// All of them, and what becomes of each; `is_here` says whether this node has it.
+    /// What had this number has ended. Says whether it was kept until now.
+    pub(super) fn remove(&mut self, key: &str, life: u64) -> bool {
+        let is_it = self.kept.get(key).is_some_and(|kept| kept.life == life);
+        is_it && self.kept.remove(key).is_some()
+    }
+
+    /// Whatever was kept has ended.
+    pub(super) fn clear(&mut self) {
+        self.kept.clear();
+    }
+
+    /// All that aren't ending, and what becomes of each; `is_here` says whether this node has it.
     pub(super) fn due(
         &self,
         now: Moment,
         is_here: impl Fn(&K) -> bool,
     ) -> impl Iterator<Item = (&str, &K, Due)> {
-        self.kept.iter().map(move |(key, kept)| {
+        self.kept.iter().filter(|(_, kept)| !kept.ends).map(move |(key, kept)| {
             let unused = now.since(kept.used);
             let due = match is_here(&kept.what) {
                 true if unused > self.idle => Due::IfIdle,
@@ -113,21 +146,39 @@ mod tests {
     #[test]
     fn an_instance_ends_when_nobody_has_asked_for_long_and_it_says_it_is_idle() {
         let mut keys = Keys::new(TERM, IDLE);
-        assert!(keys.insert("a".into(), true, at(0)));
+        let life = keys.insert("a".into(), true, at(0)).unwrap();
         assert_eq!(due(&keys, at(600)), Due::Stays);
         assert_eq!(due(&keys, at(601)), Due::IfIdle);
         // Asking is using.
-        assert_eq!(keys.ask("a", at(601)), Some(&true));
+        assert_eq!(keys.ask("a", at(601)), Found::Kept(&true));
         assert_eq!(due(&keys, at(1_201)), Due::Stays);
         assert_eq!(due(&keys, at(1_202)), Due::IfIdle);
-        assert_eq!(keys.remove("a"), Some(true));
-        assert!(keys.ask("a", at(0)).is_none() && keys.remove("a").is_none());
+        assert!(keys.remove("a", life) && !keys.remove("a", life));
+        assert_eq!(keys.ask("a", at(0)), Found::Nothing);
+    }
+
+    #[test]
+    fn what_ends_is_in_the_way_of_another_until_it_has_ended() {
+        let mut keys = Keys::new(TERM, IDLE);
+        let first = keys.insert("a".into(), true, at(0)).unwrap();
+        assert_eq!(keys.end("a"), Some((&true, first)));
+        assert_eq!(keys.end("a"), None, "it's ended once");
+        assert_eq!(keys.ask("a", at(700)), Found::Ending);
+        assert_eq!(keys.due(at(700), |is_here| *is_here).count(), 0);
+        assert!(keys.remove("a", first));
+        let second = keys.insert("a".into(), false, at(700)).unwrap();
+        // What is heard late of the first one is nothing to the second.
+        assert!(!keys.remove("a", first));
+        assert_eq!(keys.ask("a", at(700)), Found::Kept(&false));
+        assert_eq!(keys.end("a"), Some((&false, second)));
+        keys.clear();
+        assert_eq!(keys.ask("a", at(700)), Found::Nothing);
     }
 
     #[test]
     fn a_key_that_another_node_has_is_given_up_after_two_terms() {
         let mut keys = Keys::new(TERM, IDLE);
-        assert!(keys.insert("a".into(), false, at(0)));
+        keys.insert("a".into(), false, at(0)).unwrap();
         assert_eq!(due(&keys, at(30)), Due::Stays);
         assert_eq!(due(&keys, at(31)), Due::Ends);
     }
@@ -137,13 +188,15 @@ mod tests {
         let mut keys = Keys::new(TERM, IDLE);
         for number in 0..SOLE_KEPT {
             assert!(!keys.is_full());
-            assert!(keys.insert(number.to_string(), number, at(0)));
+            keys.insert(number.to_string(), number, at(0)).unwrap();
         }
-        assert!(keys.is_full() && !keys.insert("one more".into(), 0, at(0)));
-        assert_eq!(keys.ask("one more", at(0)), None);
+        assert!(keys.is_full() && keys.insert("one more".into(), 0, at(0)).is_none());
+        assert_eq!(keys.ask("one more", at(0)), Found::Nothing);
         assert_eq!(keys.due(at(0), |_| true).count(), SOLE_KEPT);
-        assert_eq!(keys.remove("7"), Some(7));
-        assert!(keys.insert("one more".into(), 0, at(0)));
+        // One that is about to end lives here as well.
+        let (_, life) = keys.end("7").unwrap();
+        assert!(keys.is_full() && keys.remove("7", life));
+        assert!(keys.insert("one more".into(), 0, at(0)).is_some());
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use futures_util::stream::{self, StreamExt};
 use neuroflow_kernel::{
     Actor, Address, CallError, ChildSpec, Clock, Context, Ended, Header, Moment, Name, Parcel,
-    Request, Restart, RestartPolicy, StreamError, Supervisor, WireRequest,
+    Refusal, Request, Restart, RestartPolicy, StartError, StreamError, Supervisor, WireRequest,
 };
 
-use super::keys::{Due, Errands, Keys, OnItsWay};
+use super::keys::{Due, Errands, Found, Keys, OnItsWay};
+use super::looks::Looks;
 use super::{Far, MakeServer, Per, Shard, SoleAgent, SoleCommand};
 use crate::agent::history::refuse;
 use crate::agent::{
@@ -23,6 +24,8 @@ use crate::limits::{LEASE_BACKOFF, SOLE_ANSWER, SOLE_LOOK, SOLE_LOOKS, SOLE_PAUS
 pub(super) struct Way {
     pub(super) name: String,
     pub(super) leases: Leases,
+    /// Who holds a key.
+    pub(super) looks: Looks,
     pub(super) term: Duration,
     pub(super) node: String,
     pub(super) far: Far,
@@ -119,7 +122,7 @@ impl SoleServer {
         context: &mut Context<SoleCommand>,
     ) -> Option<Request<W>> {
         let header = context.onward();
-        if let Some(kept) = self.keys.ask(&shard.key, context.clock().now())
+        if let Found::Kept(kept) = self.keys.ask(&shard.key, context.clock().now())
             && let Some((_, here)) = kept.keeper.here()
         {
             match hand_over(&here, header.clone(), request) {
@@ -141,15 +144,19 @@ impl SoleServer {
         None
     }
 
-    /// Starts to try for a key.
+    /// Starts to try for a key: beside this actor, for whoever starts keepers may be busy, and requests for others
+    /// mustn't wait for that.
     async fn keep(
         &mut self,
         shard: Shard,
         context: &mut Context<SoleCommand>,
     ) -> Option<Singleton<AgentCommand>> {
         let now = context.clock().now();
-        if let Some(kept) = self.keys.ask(&shard.key, now) {
-            return Some(kept.keeper.clone());
+        match self.keys.ask(&shard.key, now) {
+            Found::Kept(kept) => return Some(kept.keeper.clone()),
+            // Another one is begun when that one has ended.
+            Found::Ending => return None,
+            Found::Nothing => {}
         }
         if self.keys.is_full() {
             tracing::warn!(agent = %context.path(), "as many conversations live here as may");
@@ -166,28 +173,39 @@ impl SoleServer {
                 return None;
             }
         };
-        let child = spec.name().clone();
-        if !self.start(spec, context).await {
-            return None;
-        }
-        let kept = Kept { keeper: keeper.clone(), child };
-        self.keys.insert(shard.key, kept, now).then_some(keeper)
+        // Of a conversation it may end, which is no failure.
+        let spec = spec.restart(match self.agent.per {
+            Per::Cluster => Restart::Permanent,
+            Per::Conversation => Restart::Transient,
+        });
+        let keepers = self.keepers(context).await?;
+        let kept = Kept { keeper: keeper.clone(), child: spec.name().clone() };
+        let key = shard.key;
+        let life = self.keys.insert(key.clone(), kept, now)?;
+        let own = context.address();
+        let starting = async move {
+            if !begun(&keepers, spec).await {
+                tell(&own, SoleCommand::Gone { key, life }).await;
+            }
+        };
+        // There is room: as many errands, and one task for each key, are fewer than an actor may have.
+        let _full = context.task(starting).is_err();
+        Some(keeper)
     }
 
-    async fn start(&mut self, spec: ChildSpec, context: &mut Context<SoleCommand>) -> bool {
+    async fn keepers(&mut self, context: &mut Context<SoleCommand>) -> Option<Supervisor> {
         if self.keepers.is_none()
             && let Ok(name) = Name::new(KEEPERS)
         {
             self.keepers = context.supervise(name, RestartPolicy::default(), Vec::new()).await.ok();
         }
-        let Some(keepers) = &self.keepers else { return false };
-        match keepers.start(spec.restart(Restart::Permanent)).await {
-            Ok(()) => true,
-            // The one before it hasn't ended yet, for one.
-            Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "no keeper of a key");
-                false
-            }
+        self.keepers.clone()
+    }
+
+    /// What was kept for a key has ended, or couldn't begin.
+    fn gone(&mut self, key: &str, life: u64, context: &mut Context<SoleCommand>) {
+        if self.keys.remove(key, life) && self.agent.per == Per::Cluster {
+            self.keep_later(context);
         }
     }
 
@@ -216,9 +234,10 @@ impl SoleServer {
         for (key, kept, due) in self.keys.due(now, |kept| kept.keeper.here().is_some()) {
             match (due, kept.keeper.here()) {
                 (Due::IfIdle, Some((_, here))) => unused.push((key.to_owned(), here)),
+                (Due::Ends, _) => over.push(key.to_owned()),
+                _ if kept.keeper.is_over() => over.push(key.to_owned()),
                 // An instance that was lost meanwhile is looked at again the next time.
                 (Due::Stays | Due::IfIdle, _) => {}
-                (Due::Ends, _) => over.push(key.to_owned()),
             }
         }
         self.end(over, context);
@@ -233,7 +252,7 @@ impl SoleServer {
             });
             let idle = asked.buffer_unordered(SOLE_LOOKS).filter_map(std::future::ready);
             let keys = idle.collect().await;
-            let _ended = own.tell(Header::new(), SoleCommand::Idle { keys }).await.is_err();
+            tell(&own, SoleCommand::Idle { keys }).await;
         };
         self.looking = context.task(looking).is_ok();
     }
@@ -250,17 +269,46 @@ impl SoleServer {
         self.end(over, context);
     }
 
+    /// Ends keepers, all at a time: each gives its key back, and a database may be slow to take it. Until one has
+    /// ended its key isn't forgotten, for it holds that as long as it lives.
     fn end(&mut self, over: Vec<String>, context: &mut Context<SoleCommand>) {
+        let Some(keepers) = &self.keepers else { return };
         for key in over {
-            let (Some(kept), Some(keepers)) = (self.keys.remove(&key), self.keepers.clone()) else {
-                continue;
-            };
+            let Some((kept, life)) = self.keys.end(&key) else { continue };
+            let (keeper, child) = (kept.keeper.clone(), kept.child.clone());
+            let (own, keepers) = (context.address(), keepers.clone());
             let ending = async move {
-                let _ended = keepers.stop_child(&kept.child).await.is_err();
+                keeper.end().await;
+                // It's another life's turn if it has failed meanwhile.
+                while keepers.stop_child(&child).await == Err(CallError::DeadlineExceeded) {}
+                tell(&own, SoleCommand::Gone { key, life }).await;
             };
             let _full = context.task(ending).is_err();
         }
     }
+}
+
+/// Tells the router what it has to know, however long it takes until there is room, or until it has ended.
+async fn tell(router: &Address<SoleCommand>, mut command: SoleCommand) {
+    while let Err(late) = router.tell(Header::new(), command).await {
+        if !matches!(late.reason, Refusal::Overloaded { .. }) {
+            return;
+        }
+        command = late.message;
+    }
+}
+
+/// Starts a keeper. One of its name of which nobody knows any more makes way: nobody would ever ask it.
+async fn begun(keepers: &Supervisor, spec: ChildSpec) -> bool {
+    let mut started = keepers.start(spec.clone()).await;
+    if let Err(StartError::Taken { name }) = &started {
+        let _none = keepers.stop_child(name).await.is_err();
+        started = keepers.start(spec).await;
+    }
+    if let Err(error) = &started {
+        tracing::debug!(error = error as &dyn std::error::Error, "no keeper of a key");
+    }
+    started.is_ok()
 }
 
 /// Why a request isn't taken anywhere.
@@ -380,7 +428,7 @@ impl Errand {
 
     /// One try; gives the request back if it wasn't taken.
     async fn step<W: Brought>(&self, request: Request<W>, until: Moment) -> Option<Request<W>> {
-        match self.way.leases.holder(&self.shard.key).await {
+        match self.way.looks.holder(&self.shard.key).await {
             Ok(Some(holder)) if holder.node != self.way.node => {
                 match (self.way.far)(&holder.node, &self.way.name) {
                     Ok(there) => {
@@ -393,7 +441,7 @@ impl Errand {
             }
             Ok(_here_or_nowhere) => self.here(request, until).await,
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = &*error as &dyn std::error::Error;
                 tracing::warn!(agent = self.way.name, error, "the leases can't be asked");
                 Some(request)
             }
@@ -456,6 +504,7 @@ impl Actor for SoleServer {
             }
             SoleCommand::Sweep => self.sweep(context),
             SoleCommand::Idle { keys } => self.end_idle(&keys, context),
+            SoleCommand::Gone { key, life } => self.gone(&key, life, context),
         }
         Ok(())
     }
@@ -469,7 +518,7 @@ impl Actor for SoleServer {
     ) -> Result<(), Infallible> {
         tracing::error!(agent = %context.path(), "the keepers of keys are begun anew");
         self.keepers = None;
-        self.keys = Keys::new(self.way.term, self.agent.idle);
+        self.keys.clear();
         if self.agent.per == Per::Cluster {
             self.keep_later(context);
         }
@@ -563,6 +612,7 @@ mod tests {
         let way = Arc::new(Way {
             name: "echo".to_owned(),
             leases: Leases::nowhere(clock.clone()),
+            looks: Looks::at(Leases::nowhere(clock.clone())),
             term: Duration::from_secs(15),
             node: "a".to_owned(),
             far: Arc::new(|node, _| Err(RemoteError::Unreachable { target: node.to_owned() })),

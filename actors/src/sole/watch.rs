@@ -51,7 +51,7 @@ impl SoleWatch {
         // A lease that was just taken is this node's a moment before its instance is there.
         let until = clock.now() + 2 * SOLE_LOOK;
         while clock.now() < until {
-            match way.leases.holder(&shard.key).await {
+            match way.looks.holder(&shard.key).await {
                 Ok(Some(holder)) if holder.node != way.node => {
                     return match (way.far)(&holder.node, &way.name) {
                         Ok(there) => there.asks.down().await,

@@ -39,8 +39,10 @@ impl AgentServer {
         if unread || !has_room || live.stranded || live.followed() >= TASK_FOLLOWERS {
             return Err((AskRefusal::Busy, request));
         }
-        live.join(request.replies);
         let at_ms = now_ms(context);
+        // Else it would look like an answer.
+        live.settle(at_ms);
+        live.join(request.replies);
         let said = live.append(Change::Continued { ask }, Origin::Node, at_ms);
         // None if the task has no room for it: it has failed then.
         if said.and_then(Incoming::of).is_some_and(|said| live.answer(said)) {
