@@ -12,6 +12,7 @@ mod egress;
 mod errors;
 mod files;
 mod host;
+mod identity;
 mod levels;
 mod lies;
 mod lifecycle;
