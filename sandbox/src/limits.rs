@@ -108,6 +108,13 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// further time it is twice as long.
 pub const END_WAIT: Duration = Duration::from_millis(50);
 
+/// When a cell is looked at again whose alarm for memory has rung, before anything of it was ended: the kernel
+/// rings first, and ends a process within microseconds. Each further time it is twice as long.
+pub const ALARM_PAUSE: Duration = Duration::from_millis(2);
+/// How often it is looked at, in two seconds all in all. One whose alarm still rings then, and that has all its
+/// memory, has nothing that the kernel could end.
+pub const ALARM_LOOKS: u32 = 10;
+
 /// How long a zygote may take to end in good order: it kills its cells and removes their groups.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 

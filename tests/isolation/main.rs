@@ -17,6 +17,7 @@ mod levels;
 mod lies;
 mod lifecycle;
 mod limits;
+mod memory;
 mod network;
 mod once;
 mod overlay;
