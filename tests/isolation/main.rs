@@ -9,6 +9,7 @@
 mod binds;
 mod cell;
 mod egress;
+mod ends;
 mod errors;
 mod files;
 mod host;

@@ -117,6 +117,8 @@ pub(super) fn ending(end: End) -> (&'static str, Option<i32>, Option<i32>) {
         End::FileSize => ("file_size", None, None),
         End::ForeignCall => ("foreign_call", None, None),
         End::Cancelled => ("cancelled", None, None),
+        End::LauncherLost => ("launcher_lost", None, None),
+        End::NotGone => ("not_gone", None, None),
         _ => ("killed", None, None),
     }
 }
@@ -190,6 +192,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_cell_that_may_still_run_is_not_told_as_killed() {
+        let word = |end| ending(end).0;
+        assert_eq!(word(End::NotGone), "not_gone");
+        assert_eq!(word(End::LauncherLost), "launcher_lost");
+        assert_eq!(word(End::Killed), "killed");
+    }
 
     #[test]
     fn only_what_was_counted_is_told() {
