@@ -370,6 +370,8 @@ pub const CHANGES_DEPTH: usize = 64;
 pub const CHANGES_PATH_BYTES: usize = 64 << 20;
 /// Bytes of all changed files together, holes included: applying them writes as much to the disk.
 pub const CHANGES_BYTES: u64 = 4 << 30;
+/// How many paths the text of a conflict names; the error has them all.
+pub const CONFLICTS_NAMED: usize = 8;
 /// Entries that applying changes deletes: a tree of dependencies has some 100 000, a disk has more.
 pub const DELETIONS: usize = 1 << 20;
 /// Directories in a path that is deleted: each costs one descriptor, and the usual soft limit is

@@ -150,6 +150,13 @@ impl Running {
         }
     }
 
+    /// It was asked for at this moment, in nanoseconds of the calendar.
+    pub(crate) fn asked_for(&mut self, at: i128) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.began(at);
+        }
+    }
+
     /// The next piece of output; `None` when both streams are closed, the output limit is reached, or the
     /// cell is gone and all that was written by then is read: whoever else holds its streams open by then
     /// isn't waited for.

@@ -199,6 +199,79 @@ fn changes_of_which_one_is_refused_are_not_applied() {
 }
 
 #[test]
+fn what_was_changed_beside_the_program_is_not_overwritten() {
+    let scratch = Scratch::new();
+    let (project, keep) = project(&scratch);
+    std::fs::create_dir(scratch.path("project/dir")).unwrap();
+    let old = scratch.file("project/dir/old", "old\n");
+    std::fs::create_dir(scratch.path("beside")).unwrap();
+    let beside = scratch.path("beside");
+    let beside = beside.to_str().unwrap();
+    let line = format!(
+        "echo two >> keep; rm -r dir; echo more > other; echo here
+         while [ ! -e {beside}/go ]; do sleep 0.1; done"
+    );
+    let project = project.as_str();
+    let given = ["exec", "--project", project, "--apply", "--bind-ro", beside, "--", "sh", "-c"];
+    let mut command = scratch.neuroflow(&[&given[..], &[&line]].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut running = Running(child.unwrap());
+    let mut said = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "here\n");
+    std::fs::write(&keep, "old\nmine\n").unwrap();
+    // In a directory that is gone in the cell; and what the program waits for.
+    let new = scratch.file("project/dir/new", "mine\n");
+    scratch.file("beside/go", "");
+    assert_eq!(running.exit_code(), 125);
+    let said = running.stderr();
+    assert!(
+        said.contains("meanwhile") && said.contains("keep") && said.contains("dir/new"),
+        "{said}"
+    );
+    let text = |path: &str| std::fs::read_to_string(path).unwrap();
+    assert_eq!(
+        (text(&keep), text(&old), text(&new)),
+        ("old\nmine\n".into(), "old\n".into(), "mine\n".into())
+    );
+    assert!(!scratch.path("project/other").exists(), "nothing is applied in part");
+    // What was changed before doesn't matter, nor what the program leaves alone.
+    let line = "echo three >> keep; rm -r dir; mkdir fresh; echo x > fresh/file; ln -s keep link";
+    let given = ["exec", "--project", project, "--apply", "--", "sh", "-c", line];
+    let ran = scratch.output(&given);
+    assert_eq!((ran.code, text(&keep).as_str()), (0, "old\nmine\nthree\n"), "{ran:?}");
+    assert!(!scratch.path("project/dir").exists() && scratch.path("project/fresh/file").exists());
+}
+
+#[test]
+fn a_project_stays_its_owner_s() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let scratch = Scratch::new();
+    let (project, keep) = project(&scratch);
+    let owned = |path: &str| {
+        let found = std::fs::symlink_metadata(path).unwrap();
+        (found.uid(), found.gid(), found.permissions().mode() & 0o777)
+    };
+    let is_root = owned("/proc/self").0 == 0;
+    let id = if is_root { 1717 } else { owned(&project).0 };
+    for path in [&project, &keep] {
+        chown(path, is_root.then_some(id), is_root.then_some(id)).unwrap();
+    }
+    std::fs::set_permissions(&keep, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let line =
+        "echo new >> keep; mkdir -p a/b; echo x > a/b/file; chmod 755 a/b/file; ln -s keep a/link";
+    let ran = scratch.output(&["exec", "--project", &project, "--apply", "--", "sh", "-c", line]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&keep).unwrap(), "old\nnew\n");
+    assert_eq!((owned(&keep).0, owned(&keep).2), (id, 0o640));
+    for (name, mode) in [("a", 0o755), ("a/b", 0o755), ("a/b/file", 0o755), ("a/link", 0o777)] {
+        let found = owned(&format!("{project}/{name}"));
+        assert_eq!((found.0, found.2), (id, mode), "{name}");
+        assert!(!is_root || found.1 == id, "{name}");
+    }
+}
+
+#[test]
 fn no_name_of_a_file_forges_or_hides_a_line_of_the_list() {
     let scratch = Scratch::new();
     let (project, _) = project(&scratch);
