@@ -1,6 +1,6 @@
 //! `exec`: output as it comes, input, and the exit codes that shells have.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use crate::scene::{Running, Scratch};
@@ -84,6 +84,35 @@ fn output_comes_as_it_is_written_and_a_signal_ends_the_cell() {
     assert_eq!(line, "first\n");
     running.signal("INT");
     assert_eq!(running.exit_code(), 130);
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_up_neither_the_time_limit_nor_a_signal() {
+    let scratch = Scratch::new();
+    let start = |arguments: &[&str]| {
+        let mut command = scratch.neuroflow(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running(child.unwrap())
+    };
+    let mut running = start(&["exec", "--timeout", "1s", "--", "yes"]);
+    assert_eq!(running.exit_code(), 124);
+    for arguments in [&["exec", "--", "yes"][..], &["exec", "--", "sh", "-c", "yes >&2"]] {
+        let mut running = start(arguments);
+        // Until it has filled the pipe that nobody empties.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        running.signal("TERM");
+        assert_eq!(running.exit_code(), 143);
+    }
+    // What has ended by itself is heard out, however long that takes.
+    let line = "head -c 200000 /dev/zero; exit 4";
+    let mut running = start(&["exec", "--timeout", "4s", "--", "sh", "-c", line]);
+    let mut stdout = running.0.stdout.take().unwrap();
+    let mut first = vec![0; 120_000];
+    stdout.read_exact(&mut first).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert_eq!((first.len() + rest.len(), running.exit_code()), (200_000, 4));
 }
 
 #[test]

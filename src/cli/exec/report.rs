@@ -1,7 +1,6 @@
 //! The report of `exec --json`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
 use neuroflow::sandbox::{EgressReport, EgressVerdict, End, GroupUsage, Output, Report};
 use serde::Serialize;
@@ -131,7 +130,8 @@ impl ExecReport {
         }
     }
 
-    pub(super) fn write(&self, report: &Report, out: &mut dyn Write) -> Result<(), ExecError> {
+    /// The report, with the end of its last line.
+    pub(super) fn text(&self, report: &Report) -> Result<String, ExecError> {
         let (ended, exit_code, signal) = ending(report.end);
         let json = Json {
             ended,
@@ -182,8 +182,7 @@ impl ExecReport {
                 .collect(),
             egress_counts: report.egress.as_ref().map(Counts::from),
         };
-        let text = serde_json::to_string_pretty(&json)?;
-        writeln!(out, "{text}").map_err(ExecError::Output)
+        Ok(serde_json::to_string_pretty(&json)? + "\n")
     }
 }
 
