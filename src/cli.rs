@@ -123,7 +123,7 @@ impl Command {
             Self::Run(run) => run.run(globals, out),
             Self::Mcp(mcp) => mcp.run(globals),
             Self::Tools(tools) => tools.run(globals, out),
-            Self::Exec(exec) => Ok(exec.run(globals, out)?),
+            Self::Exec(exec) => Ok(exec.run(globals)?),
             Self::Tree(tree) => tree.run(globals, out),
             Self::Doctor(doctor) => doctor.run(globals, out),
             Self::Tasks(tasks) => tasks.run(globals, out),

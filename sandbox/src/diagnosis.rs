@@ -156,6 +156,9 @@ pub enum Remedy {
     /// Allow `clone`, `mount`, `pivot_root` and the calls of the mount API in the container's
     /// filter, and leave the host program the capabilities to set ids.
     LoosenContainer,
+    /// Start the program as an ordinary user, or leave its root the right to mount (`CAP_SYS_ADMIN`) or to
+    /// set ids (`CAP_SETUID`, `CAP_SETGID`), with a range of them in its user namespace.
+    LeaveRoot,
     /// Nothing here; the cell has to run on another machine.
     AnotherHost,
     /// Let the profile do without it ([`allow_degraded`](crate::ProfileBuilder::allow_degraded)), or use
@@ -184,6 +187,9 @@ impl fmt::Display for Remedy {
             Self::LoosenContainer => {
                 f.write_str("allow namespaces and mounts in the container's system call filter and capabilities")
             }
+            Self::LeaveRoot => f.write_str(
+                "start it as an ordinary user, or leave root a range of ids and CAP_SETUID and CAP_SETGID",
+            ),
             Self::AnotherHost => f.write_str("use another host"),
             Self::DoWithout => {
                 f.write_str("let the profile do without it (`allow_degraded`), or use another host")
@@ -256,6 +262,7 @@ fn explain(step: Step, errno: Errno, code: Code, facts: &Facts) -> (Reason, Reme
         (Step::Clone, Code::Exhausted) if facts.max_net_namespaces == Some(0) => {
             switch(Switch::MaxNetNamespaces)
         }
+        (Step::LeaveRoot, _) => (Reason::NoIdRange, Remedy::LeaveRoot),
         (_, Code::Denied) if facts.app_armor_restricts == Some(1) => {
             (Reason::AppArmor, Remedy::AppArmorProfile)
         }
@@ -325,6 +332,8 @@ mod tests {
         let docker = Facts::default();
         let (_, reason, _) = diagnose(Step::MountProc, EPERM, &docker).unwrap();
         assert_eq!(reason, Reason::ProcMasked);
+        let root = (Layer::IdentityMap, Reason::NoIdRange, Remedy::LeaveRoot);
+        assert_eq!(diagnose(Step::LeaveRoot, EPERM, &docker), Some(root));
         let (_, reason, remedy) = diagnose(Step::Clone, EPERM, &docker).unwrap();
         assert_eq!((reason, remedy), (Reason::Refused(EPERM), Remedy::LoosenContainer));
     }

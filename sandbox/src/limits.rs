@@ -108,6 +108,13 @@ pub const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// further time it is twice as long.
 pub const END_WAIT: Duration = Duration::from_millis(50);
 
+/// When a cell is looked at again whose alarm for memory has rung, before anything of it was ended: the kernel
+/// rings first, and ends a process within microseconds. Each further time it is twice as long.
+pub const ALARM_PAUSE: Duration = Duration::from_millis(2);
+/// How often it is looked at, in two seconds all in all. One whose alarm still rings then, and that has all its
+/// memory, has nothing that the kernel could end.
+pub const ALARM_LOOKS: u32 = 10;
+
 /// How long a zygote may take to end in good order: it kills its cells and removes their groups.
 pub const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 
@@ -363,6 +370,8 @@ pub const CHANGES_DEPTH: usize = 64;
 pub const CHANGES_PATH_BYTES: usize = 64 << 20;
 /// Bytes of all changed files together, holes included: applying them writes as much to the disk.
 pub const CHANGES_BYTES: u64 = 4 << 30;
+/// How many paths the text of a conflict names; the error has them all.
+pub const CONFLICTS_NAMED: usize = 8;
 /// Entries that applying changes deletes: a tree of dependencies has some 100 000, a disk has more.
 pub const DELETIONS: usize = 1 << 20;
 /// Directories in a path that is deleted: each costs one descriptor, and the usual soft limit is

@@ -25,7 +25,7 @@ pub(crate) mod sys;
 mod template;
 mod warden;
 
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, is_root_outside};
 pub(crate) use keeper::{end_below, sweep};
 pub(crate) use namespace::Namespaces;
 pub(crate) use root::{Prepared, forbidden};

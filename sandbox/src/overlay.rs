@@ -6,6 +6,7 @@
 //! isn't a file or a directory.
 
 mod apply;
+mod conflict;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ use crate::{
     errno::Errno,
     linux::sys::{
         Result as SysResult,
-        tree::{self, Kind},
+        tree::{self, Kind, Place, Stamp},
     },
 };
 
@@ -49,18 +50,31 @@ pub struct Changes {
     upper: OwnedFd,
     list: Vec<Change>,
     refused: Vec<Refused>,
+    /// The very directory that they were read beside.
+    place: Option<Place>,
+    /// When the cell began, in nanoseconds of the calendar.
+    since: Option<i128>,
 }
 
 impl Changes {
     /// Reads what is in `upper`, the directory that an overlay's changes went to, beside `project`,
-    /// the directory below it.
+    /// the directory below it. What was changed in the project before isn't known then; [`Overlay::read`]
+    /// knows what was since its cell began.
     ///
     /// # Errors
     ///
     /// [`ChangesError`] if the tree is beyond a bound or can't be read.
     pub fn read(upper: OwnedFd, project: &Path) -> Result<Self, ChangesError> {
-        let read::Reading { list, refused } = read::read(&upper, project, Bounds::OURS)?;
-        Ok(Self { upper, list, refused })
+        Self::read_since(upper, project, None)
+    }
+
+    fn read_since(
+        upper: OwnedFd,
+        project: &Path,
+        since: Option<i128>,
+    ) -> Result<Self, ChangesError> {
+        let read::Reading { list, refused, place } = read::read(&upper, project, Bounds::OURS)?;
+        Ok(Self { upper, list, refused, place, since })
     }
 
     /// Whether nothing has changed, and nothing was refused.
@@ -100,12 +114,17 @@ impl Changes {
     ///
     /// A file is written beside its place and then moved there, so a reader sees the old one or the
     /// whole new one. No link is followed, neither one that the project has had nor one that these
-    /// changes make; owners, set-user-id bits and extended attributes are never taken over. What was
-    /// done before an error stays done.
+    /// changes make; owners, set-user-id bits and extended attributes are never taken over. A file that is
+    /// replaced keeps its owner, and what is new gets that of its directory, where the caller may give
+    /// things away. What was done before an error stays done.
+    ///
+    /// In the directory that the cell saw, nothing is done at all if something that would be replaced or
+    /// deleted was changed by somebody else since the cell began.
     ///
     /// # Errors
     ///
-    /// [`ApplyError`] with the path of the change that could not be made.
+    /// [`ApplyError`] with the path of the change that could not be made; [`ApplyError::Conflict`] with those
+    /// of everything that was changed meanwhile.
     pub fn apply(&self, project: &Path) -> Result<(), ApplyError> {
         apply::apply(self, project)
     }
@@ -125,11 +144,17 @@ impl Changes {
 pub struct Overlay {
     upper: OwnedFd,
     project: PathBuf,
+    since: Option<i128>,
 }
 
 impl Overlay {
     pub(crate) fn new(upper: OwnedFd, project: &Path) -> Self {
-        Self { upper, project: project.to_owned() }
+        Self { upper, project: project.to_owned(), since: None }
+    }
+
+    /// Its cell was asked for at this moment, in nanoseconds of the calendar.
+    pub(crate) fn began(&mut self, at: i128) {
+        self.since = Some(at);
     }
 
     /// Reads the changes. To be called when the cell is gone: before, it may still make some.
@@ -138,7 +163,7 @@ impl Overlay {
     ///
     /// [`ChangesError`] if the tree is beyond a bound or can't be read.
     pub fn read(self) -> Result<Changes, ChangesError> {
-        Changes::read(self.upper, &self.project)
+        Changes::read_since(self.upper, &self.project, self.since)
     }
 }
 
@@ -148,7 +173,7 @@ impl fmt::Debug for Changes {
             .field("upper", &self.upper.as_raw_fd())
             .field("list", &self.list)
             .field("refused", &self.refused)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,6 +202,8 @@ pub struct Change {
     path: PathBuf,
     kind: ChangeKind,
     node: Option<Node>,
+    /// What was at the path when the change was read.
+    before: Option<Stamp>,
 }
 
 impl Change {

@@ -114,7 +114,8 @@ impl End {
     }
 }
 
-/// What a cell used.
+/// What a cell used, as its control groups count it: everything, to the last moment. Without them, what its
+/// processes have told those that waited for them: what was killed, or left behind, isn't in it.
 ///
 /// ```
 /// assert_eq!(neuroflow_sandbox::Usage::default().peak_resident_bytes, 0);
@@ -125,8 +126,9 @@ pub struct Usage {
     pub user: Duration,
     /// Processor time in the kernel, all processes; building the cell is part of it.
     pub system: Duration,
-    /// Largest resident size of one process. Never below that of the first process, which is a few
-    /// MiB.
+    /// Most memory at a time: of all processes together where a group counts it, files in memory included,
+    /// and not less than the largest resident size of one process that was waited for. Never below that of
+    /// the first process, which is a few MiB.
     pub peak_resident_bytes: u64,
 }
 

@@ -61,7 +61,7 @@ pub struct Running {
     stdin: Option<Input>,
     /// The input of an interactive program, until somebody takes it.
     open: Option<CellInput>,
-    streams: Streams<AsyncFd<OwnedFd>>,
+    streams: Streams<Pipe>,
     report: Option<AsyncFd<OwnedFd>>,
     process: Process,
     state: State,
@@ -114,7 +114,11 @@ impl Running {
         Ok(Self {
             stdin,
             open,
-            streams: Streams::new(parts.stdout, parts.stderr, profile.output_bytes),
+            streams: Streams::new(
+                Pipe::new(parts.stdout),
+                Pipe::new(parts.stderr),
+                profile.output_bytes,
+            ),
             report: Some(parts.report),
             process: parts.process,
             state,
@@ -146,8 +150,16 @@ impl Running {
         }
     }
 
-    /// The next piece of output; `None` when both streams are closed or the output limit is
-    /// reached.
+    /// It was asked for at this moment, in nanoseconds of the calendar.
+    pub(crate) fn asked_for(&mut self, at: i128) {
+        if let Some(overlay) = &mut self.overlay {
+            overlay.began(at);
+        }
+    }
+
+    /// The next piece of output; `None` when both streams are closed, the output limit is reached, or the
+    /// cell is gone and all that was written by then is read: whoever else holds its streams open by then
+    /// isn't waited for.
     ///
     /// Cancel safe: a dropped future loses nothing.
     pub async fn next(&mut self) -> Option<Output> {
@@ -198,11 +210,21 @@ impl Running {
         self.state.has_ended().then(|| self.state.end())
     }
 
+    /// Waits until the whole cell is gone and says how it ended. Its output stays to be read: a program with
+    /// more of it than a pipe holds waits meanwhile, for its wall time at the longest.
+    ///
+    /// Cancel safe.
+    pub async fn gone(&mut self) -> End {
+        poll_fn(|context| self.poll_gone(context)).await;
+        self.state.end()
+    }
+
     /// Waits until the whole cell is gone, and throws unread output away (it still counts against
     /// the limit).
     pub async fn finish(mut self) -> Report {
         while self.next().await.is_some() {}
-        self.gone().await
+        self.gone().await;
+        self.report().await
     }
 
     /// As [`Running::finish`], but ends the cell when `deadline` completes. For a deadline on a clock
@@ -240,7 +262,8 @@ impl Running {
                 Output::Stderr(bytes) => stderr.extend_from_slice(&bytes),
             }
         }
-        let report = self.gone().await;
+        self.gone().await;
+        let report = self.report().await;
         let overlay = self.overlay.take();
         Collected { stdout, stderr, report, overlay }
     }
@@ -258,11 +281,6 @@ impl Running {
             self.poll_output(context)
         })
         .await
-    }
-
-    async fn gone(&mut self) -> Report {
-        poll_fn(|context| self.poll_gone(context)).await;
-        self.report().await
     }
 
     async fn report(&mut self) -> Report {
@@ -315,10 +333,9 @@ impl Running {
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<Option<Output>> {
         self.poll_input(context);
         self.poll_records(context);
+        let is_gone = self.report.is_none();
         let given = self.streams.poll(|pipe, buffer| {
-            let read =
-                poll_with(pipe, Interest::READABLE, context, |pipe| file::read(pipe, buffer));
-            read.map(|read| read.unwrap_or(0))
+            if is_gone { Poll::Ready(pipe.drain(buffer)) } else { pipe.poll(context, buffer) }
         });
         match given {
             Poll::Ready(Given::Piece(output)) => Poll::Ready(Some(output)),
@@ -463,6 +480,37 @@ struct Input {
     pipe: AsyncFd<OwnedFd>,
     bytes: Vec<u8>,
     written: usize,
+}
+
+/// One of a cell's output streams.
+#[derive(Debug)]
+struct Pipe {
+    fd: AsyncFd<OwnedFd>,
+    /// What is still to be read, once the cell is gone.
+    rest: Option<usize>,
+}
+
+impl Pipe {
+    fn new(fd: AsyncFd<OwnedFd>) -> Self {
+        Self { fd, rest: None }
+    }
+
+    /// Reads what is there; 0 when nobody can write any more.
+    fn poll(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<usize> {
+        let read = |pipe: std::os::fd::BorrowedFd<'_>| file::read(pipe, buffer);
+        poll_with(&mut self.fd, Interest::READABLE, context, read).map(|read| read.unwrap_or(0))
+    }
+
+    /// Reads from what was there when the cell was gone; 0 when that is over. A program can hand its streams
+    /// to somebody outside, who may hold them and write for as long as he likes.
+    fn drain(&mut self, buffer: &mut [u8]) -> usize {
+        let pipe = self.fd.get_ref().as_fd();
+        let rest = self.rest.get_or_insert_with(|| file::waiting_bytes(pipe).unwrap_or(0));
+        let most = buffer.len().min(*rest);
+        let read = file::read(pipe, buffer.get_mut(..most).unwrap_or_default()).unwrap_or(0);
+        *rest = rest.saturating_sub(read);
+        read
+    }
 }
 
 /// The first process of a cell; dropping this ends the cell.

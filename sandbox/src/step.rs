@@ -149,6 +149,8 @@ steps! {
     VerifyDevices = 50, "verify the devices", Some(Layer::PrivateDevices);
     /// An interpreter's fork moves into a prepared cell.
     JoinCell = 51, "move an interpreter into the cell", None;
+    /// A zygote whose cells have its own id takes one that isn't root's.
+    LeaveRoot = 52, "take an id that isn't root's", Some(Layer::IdentityMap);
     /// The place for an overlay's changes is mounted.
     MountChanges = 60, "mount the place for changes", Some(Layer::PrivateRoot);
     /// The read-only tree below an overlay is put where the overlay can take it.

@@ -7,20 +7,22 @@ mod report;
 mod wishes;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use neuroflow::Level;
-use neuroflow::kernel::{Clock, Elapsed};
+use neuroflow::kernel::{Clock, Elapsed, Moment};
 use neuroflow::sandbox::limits::MAX_STDIN_BYTES;
 use neuroflow::sandbox::{
     End, LaunchError, Launcher, LauncherError, Output, Profile, Program, Report, Running,
 };
 use neuroflow_telemetry::logs::LogError;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 use self::report::ExecReport;
 pub(super) use self::wishes::WishError;
@@ -174,6 +176,9 @@ fn advice(error: &LaunchError) -> &'static str {
     }
 }
 
+/// How long a reader gets for what is left of a program that didn't end by itself. One that reads takes it at
+/// once.
+const LAST_OUTPUT_WAIT: Duration = Duration::from_secs(1);
 /// The program's time was over, as `timeout` says it.
 const TIMED_OUT: u8 = 124;
 /// Neither the program's fault nor its merit, as `timeout` says it.
@@ -212,7 +217,7 @@ impl ExecError {
 }
 
 impl Exec {
-    pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, ExecError> {
+    pub(super) fn run(self, globals: Globals<'_>) -> Result<u8, ExecError> {
         let mut settings = self.settings;
         if let Some(level) = self.level {
             settings.set("sandbox.level", level.to_string());
@@ -233,7 +238,7 @@ impl Exec {
         let profile = wishes.profile(&loaded)?;
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().map_err(ExecError::System)?;
-        let work = execute(&profile, self.command, self.json, &wishes, globals.clock, out);
+        let work = execute(&profile, self.command, self.json, &wishes, globals.clock);
         let ended = runtime.block_on(work);
         // A reader that waits for the rest of standard input must not hold the exit up.
         runtime.shutdown_background();
@@ -247,7 +252,6 @@ async fn execute(
     json: bool,
     wishes: &Wishes,
     clock: &Clock,
-    out: &mut dyn Write,
 ) -> Result<u8, ExecError> {
     let mut signals = Signals::catch().map_err(ExecError::System)?;
     let launcher = Launcher::start_async().await?;
@@ -267,13 +271,17 @@ async fn execute(
         LaunchError::Overdue => ExecError::TooShort(error),
         other => other.into(),
     })?;
-    let mut sink = Sink { kept: json.then(ExecReport::default), out };
+    let mut sink = Sink { kept: json.then(ExecReport::default), writing: None };
     let mut cell = cell;
     let overlay = cell.overlay();
-    let (report, caught) = follow(cell, &mut signals, &mut sink).await?;
+    let (report, mut caught) = follow(cell, &mut signals, &mut sink, clock).await?;
     wishes.finish(&report, caught, overlay)?;
     if let Some(kept) = sink.kept.take() {
-        kept.write(&report, out)?;
+        sink.begin(io::stdout().as_fd(), kept.text(&report)?.into_bytes())?;
+        tokio::select! {
+            written = sink.written() => written?,
+            signal = signals.next() => caught = caught.or(Some(signal)),
+        }
     }
     if let Some(caught) = caught {
         return Ok(caught.exit_code());
@@ -296,46 +304,88 @@ async fn read_input(longest: Duration, clock: &Clock) -> Result<Vec<u8>, ExecErr
     if input.len() > MAX_STDIN_BYTES { Err(ExecError::InputTooLong) } else { Ok(input) }
 }
 
-/// Where output goes: on, or into the report.
-struct Sink<'a> {
+/// Where output goes: on, or into the report. One piece at a time is on its way, written by a thread that may
+/// wait for its reader, so that this one still hears of signals and of the cell's end.
+#[derive(Debug, Default)]
+struct Sink {
     kept: Option<ExecReport>,
-    out: &'a mut dyn Write,
+    writing: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Sink<'_> {
-    fn take(&mut self, output: Output) -> io::Result<()> {
+impl Sink {
+    fn take(&mut self, output: Output) -> Result<(), ExecError> {
         match (&mut self.kept, output) {
-            (Some(kept), output) => {
-                kept.keep(output);
-                Ok(())
-            }
-            (None, Output::Stdout(bytes)) => {
-                self.out.write_all(&bytes)?;
-                self.out.flush()
-            }
-            (None, Output::Stderr(bytes)) => io::stderr().write_all(&bytes),
+            (Some(kept), output) => kept.keep(output),
+            (None, Output::Stdout(bytes)) => self.begin(io::stdout().as_fd(), bytes)?,
+            (None, Output::Stderr(bytes)) => self.begin(io::stderr().as_fd(), bytes)?,
         }
+        Ok(())
+    }
+
+    /// To the descriptor itself: a thread that waits holds nothing that somebody else needs at the end.
+    fn begin(&mut self, to: BorrowedFd<'_>, bytes: Vec<u8>) -> Result<(), ExecError> {
+        let mut to = File::from(to.try_clone_to_owned().map_err(ExecError::Output)?);
+        self.writing = Some(tokio::task::spawn_blocking(move || to.write_all(&bytes)));
+        Ok(())
+    }
+
+    /// The end of the write that is on its way; never, if none is. Cancel safe.
+    async fn written(&mut self) -> Result<(), ExecError> {
+        let Some(writing) = &mut self.writing else { return std::future::pending().await };
+        let written = writing.await;
+        self.writing = None;
+        written
+            .map_err(|panicked| ExecError::Output(io::Error::other(panicked)))?
+            .map_err(ExecError::Output)
     }
 }
 
-/// Passes output on until the cell has ended, which a signal makes happen.
+/// What the cell has next: a piece of output, unless one is being written, or its end.
+async fn step(cell: &mut Running, is_writing: bool, is_gone: bool) -> Step {
+    match (is_writing, is_gone) {
+        (false, _) => Step::Output(cell.next().await),
+        (true, false) => Step::Gone(cell.gone().await),
+        (true, true) => std::future::pending().await,
+    }
+}
+
+/// What a cell has next.
+#[derive(Debug)]
+enum Step {
+    Output(Option<Output>),
+    Gone(End),
+}
+
+/// Passes output on until the cell has ended, which a signal makes happen. A program that ended by itself is
+/// heard out, however slow its reader is.
 async fn follow(
     mut cell: Running,
     signals: &mut Signals,
-    sink: &mut Sink<'_>,
+    sink: &mut Sink,
+    clock: &Clock,
 ) -> Result<(Report, Option<Caught>), ExecError> {
-    let mut caught = None;
+    let (mut caught, mut is_gone, mut last) = (None, false, None);
     loop {
+        let is_writing = sink.writing.is_some();
         tokio::select! {
             biased;
             signal = signals.next(), if caught.is_none() => {
                 caught = Some(signal);
                 cell.kill();
+                last = last.or(Some(clock.now() + LAST_OUTPUT_WAIT));
             }
-            output = cell.next() => match output {
-                None => break,
+            written = sink.written(), if is_writing => written?,
+            () = moment(clock, last) => break,
+            step = step(&mut cell, is_writing, is_gone) => match step {
+                Step::Output(None) => break,
                 // Dropping the cell ends the program, as SIGPIPE would.
-                Some(output) => sink.take(output).map_err(ExecError::Output)?,
+                Step::Output(Some(output)) => sink.take(output)?,
+                Step::Gone(end) => {
+                    is_gone = true;
+                    if !matches!(end, End::Exited(_) | End::Signalled(_)) {
+                        last = last.or(Some(clock.now() + LAST_OUTPUT_WAIT));
+                    }
+                }
             },
         }
     }
@@ -347,6 +397,14 @@ async fn follow(
         cell.finish_by(interrupted).await
     };
     Ok((report, caught))
+}
+
+/// Until then; for ever, if that isn't known.
+async fn moment(clock: &Clock, at: Option<Moment>) {
+    match at {
+        Some(at) => clock.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn exit_code(report: &Report, profile: &Profile, json: bool) -> Result<u8, ExecError> {

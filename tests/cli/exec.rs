@@ -1,6 +1,6 @@
 //! `exec`: output as it comes, input, and the exit codes that shells have.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use crate::scene::{Running, Scratch};
@@ -84,6 +84,35 @@ fn output_comes_as_it_is_written_and_a_signal_ends_the_cell() {
     assert_eq!(line, "first\n");
     running.signal("INT");
     assert_eq!(running.exit_code(), 130);
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_up_neither_the_time_limit_nor_a_signal() {
+    let scratch = Scratch::new();
+    let start = |arguments: &[&str]| {
+        let mut command = scratch.neuroflow(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        Running(child.unwrap())
+    };
+    let mut running = start(&["exec", "--timeout", "1s", "--", "yes"]);
+    assert_eq!(running.exit_code(), 124);
+    for arguments in [&["exec", "--", "yes"][..], &["exec", "--", "sh", "-c", "yes >&2"]] {
+        let mut running = start(arguments);
+        // Until it has filled the pipe that nobody empties.
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        running.signal("TERM");
+        assert_eq!(running.exit_code(), 143);
+    }
+    // What has ended by itself is heard out, however long that takes.
+    let line = "head -c 200000 /dev/zero; exit 4";
+    let mut running = start(&["exec", "--timeout", "4s", "--", "sh", "-c", line]);
+    let mut stdout = running.0.stdout.take().unwrap();
+    let mut first = vec![0; 120_000];
+    stdout.read_exact(&mut first).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert_eq!((first.len() + rest.len(), running.exit_code()), (200_000, 4));
 }
 
 #[test]
@@ -196,6 +225,79 @@ fn changes_of_which_one_is_refused_are_not_applied() {
     let told = ["modified  keep\n", "refused   pipe (Fifo)\n", "nothing was applied: 1 of"];
     ran.failed_with(125, &told);
     assert_eq!(std::fs::read_to_string(&keep).unwrap(), "old\n");
+}
+
+#[test]
+fn what_was_changed_beside_the_program_is_not_overwritten() {
+    let scratch = Scratch::new();
+    let (project, keep) = project(&scratch);
+    std::fs::create_dir(scratch.path("project/dir")).unwrap();
+    let old = scratch.file("project/dir/old", "old\n");
+    std::fs::create_dir(scratch.path("beside")).unwrap();
+    let beside = scratch.path("beside");
+    let beside = beside.to_str().unwrap();
+    let line = format!(
+        "echo two >> keep; rm -r dir; echo more > other; echo here
+         while [ ! -e {beside}/go ]; do sleep 0.1; done"
+    );
+    let project = project.as_str();
+    let given = ["exec", "--project", project, "--apply", "--bind-ro", beside, "--", "sh", "-c"];
+    let mut command = scratch.neuroflow(&[&given[..], &[&line]].concat());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut running = Running(child.unwrap());
+    let mut said = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "here\n");
+    std::fs::write(&keep, "old\nmine\n").unwrap();
+    // In a directory that is gone in the cell; and what the program waits for.
+    let new = scratch.file("project/dir/new", "mine\n");
+    scratch.file("beside/go", "");
+    assert_eq!(running.exit_code(), 125);
+    let said = running.stderr();
+    assert!(
+        said.contains("meanwhile") && said.contains("keep") && said.contains("dir/new"),
+        "{said}"
+    );
+    let text = |path: &str| std::fs::read_to_string(path).unwrap();
+    assert_eq!(
+        (text(&keep), text(&old), text(&new)),
+        ("old\nmine\n".into(), "old\n".into(), "mine\n".into())
+    );
+    assert!(!scratch.path("project/other").exists(), "nothing is applied in part");
+    // What was changed before doesn't matter, nor what the program leaves alone.
+    let line = "echo three >> keep; rm -r dir; mkdir fresh; echo x > fresh/file; ln -s keep link";
+    let given = ["exec", "--project", project, "--apply", "--", "sh", "-c", line];
+    let ran = scratch.output(&given);
+    assert_eq!((ran.code, text(&keep).as_str()), (0, "old\nmine\nthree\n"), "{ran:?}");
+    assert!(!scratch.path("project/dir").exists() && scratch.path("project/fresh/file").exists());
+}
+
+#[test]
+fn a_project_stays_its_owner_s() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let scratch = Scratch::new();
+    let (project, keep) = project(&scratch);
+    let owned = |path: &str| {
+        let found = std::fs::symlink_metadata(path).unwrap();
+        (found.uid(), found.gid(), found.permissions().mode() & 0o777)
+    };
+    let is_root = owned("/proc/self").0 == 0;
+    let id = if is_root { 1717 } else { owned(&project).0 };
+    for path in [&project, &keep] {
+        chown(path, is_root.then_some(id), is_root.then_some(id)).unwrap();
+    }
+    std::fs::set_permissions(&keep, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let line =
+        "echo new >> keep; mkdir -p a/b; echo x > a/b/file; chmod 755 a/b/file; ln -s keep a/link";
+    let ran = scratch.output(&["exec", "--project", &project, "--apply", "--", "sh", "-c", line]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&keep).unwrap(), "old\nnew\n");
+    assert_eq!((owned(&keep).0, owned(&keep).2), (id, 0o640));
+    for (name, mode) in [("a", 0o755), ("a/b", 0o755), ("a/b/file", 0o755), ("a/link", 0o777)] {
+        let found = owned(&format!("{project}/{name}"));
+        assert_eq!((found.0, found.2), (id, mode), "{name}");
+        assert!(!is_root || found.1 == id, "{name}");
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use neuroflow_sandbox::{End, Truncated};
+use neuroflow_sandbox::{End, LaunchError, Level, Profile, Truncated};
 
-use crate::support::{collect, now, output_of, perl, sh, standard};
+use crate::support::{collect, is_root, now, output_of, perl, sh, standard, try_launch};
 
 #[tokio::test]
 async fn the_wall_time_ends_a_cell() {
@@ -151,4 +151,28 @@ async fn usage_is_reported() {
     );
     assert!(report.usage.peak_resident_bytes >= 1 << 20);
     assert!(report.stages.total() > Duration::ZERO);
+}
+
+/// Processor time of what is killed, or left behind, is told by nobody but the group.
+#[tokio::test]
+async fn usage_of_what_nobody_waited_for_is_reported() {
+    let busy = "while :; do :; done";
+    for (script, end) in [
+        (busy.to_owned(), End::WallTime),
+        (format!("({busy}) & ({busy}) & exec sleep 1"), End::Exited(0)),
+    ] {
+        let strict = Profile::builder(Level::Strict).wall_time(Duration::from_millis(1500));
+        let report = match try_launch(strict, sh(script)).await {
+            Ok(cell) => cell.finish().await,
+            Err(LaunchError::Unavailable { .. }) if !is_root() => return,
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(report.end, end);
+        let used = report.usage.user + report.usage.system;
+        if report.group.cpu_user.is_some() {
+            assert!(used >= Duration::from_millis(200), "{used:?}");
+        }
+        let peak = report.group.memory_peak_bytes.unwrap_or_default();
+        assert!(report.usage.peak_resident_bytes >= peak, "{:?}", report.usage);
+    }
 }

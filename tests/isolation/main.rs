@@ -9,13 +9,16 @@
 mod binds;
 mod cell;
 mod egress;
+mod ends;
 mod errors;
 mod files;
 mod host;
+mod identity;
 mod levels;
 mod lies;
 mod lifecycle;
 mod limits;
+mod memory;
 mod network;
 mod once;
 mod overlay;

@@ -14,9 +14,9 @@ use neuroflow_sandbox::{
 use crate::lies;
 use crate::support::{passes_elsewhere, plays, sh, standard, try_launch};
 
-type Events = ReplyStream<Parcel<ExecEvent>>;
+pub(crate) type Events = ReplyStream<Parcel<ExecEvent>>;
 
-async fn ask(sandbox: &Address<SandboxCommand>, exec: Exec) -> Events {
+pub(crate) async fn ask(sandbox: &Address<SandboxCommand>, exec: Exec) -> Events {
     ask_with(Header::new(), sandbox, exec).await
 }
 
@@ -27,7 +27,7 @@ async fn ask_with(header: Header, sandbox: &Address<SandboxCommand>, exec: Exec)
 }
 
 /// How a program ended, and what its cell did without; refused, if it was.
-async fn end_of(mut events: Events) -> Result<(How, Vec<String>), ExecRefused> {
+pub(crate) async fn end_of(mut events: Events) -> Result<(How, Vec<String>), ExecRefused> {
     while let Some(event) = events.next().await {
         match event.expect("the stream is whole").get() {
             ArchivedExecEvent::Output { .. } => {}
@@ -46,7 +46,7 @@ async fn run(sandbox: &Address<SandboxCommand>) -> Result<(How, Vec<String>), Ex
     end_of(ask(sandbox, Exec::new(["true"])).await).await
 }
 
-async fn sandbox_of(server: SandboxServer) -> (Kernel, Address<SandboxCommand>) {
+pub(crate) async fn sandbox_of(server: SandboxServer) -> (Kernel, Address<SandboxCommand>) {
     let kernel = Kernel::builder().start().await.expect("a kernel");
     let (spec, sandbox) =
         ChildSpec::new("sandbox", move || server.clone().actor()).expect("a name");

@@ -138,9 +138,11 @@ async fn until_it_runs(
     answer: impl Future<Output = Result<Running, Refusal>>,
 ) -> Result<Running, Refusal> {
     let wall_time = terms.profile.wall_time;
+    let asked_for = event::calendar();
     let mut patience = Patience::new(wall_time.min(limits::LAUNCH_WAIT));
     let mut cell = in_time(zygote, &mut patience, answer).await?;
     cell.wait_with(patience, wall_time);
+    cell.asked_for(asked_for);
     Ok(cell)
 }
 

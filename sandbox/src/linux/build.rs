@@ -10,6 +10,7 @@ use std::{
 use super::{
     At, Failure, Namespaces,
     child::{Clock, Launch},
+    is_root_outside,
     joint::{Guest, Terms, Ticket},
     landlock, lockdown, mounted, root,
     sys::{
@@ -161,7 +162,8 @@ fn take_ids(nest: &Nest<'_>, own: BorrowedFd<'_>) -> Result<(), Failure> {
     credentials::on_parent_death(libc::SIGKILL).at(Step::ParentDeath)?;
     let alone = !nest.privileged || credentials::has_no_groups().at(Step::VerifyIds)?;
     let first = credentials::is_first_with(limits::INNER_ID, limits::INNER_ID);
-    if first.at(Step::VerifyIds)? && alone {
+    let is_root = is_root_outside(limits::INNER_ID).at(Step::VerifyIds)?;
+    if first.at(Step::VerifyIds)? && alone && !is_root {
         Ok(())
     } else {
         Err(credentials::NOT_AS_SET).at(Step::VerifyIds)

@@ -212,10 +212,28 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Becomes readable when version 1 of the memory controller ends a process for want of memory:
-    /// it ends one, and leaves the rest of the cell to us. Version 2 ends the whole group itself.
+    /// Becomes readable when version 1 of the memory controller is about to end a process for want of
+    /// memory in this group or in one above: it ends one, and leaves the rest of the cell to us. Version 2
+    /// ends the whole group itself.
     pub(crate) fn alarm(&self) -> Option<BorrowedFd<'_>> {
         self.alarm.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Makes the alarm silent until it rings again.
+    pub(crate) fn hush(&self) {
+        if let Some(alarm) = self.alarm() {
+            alarm::hush(alarm);
+        }
+    }
+
+    /// Whether the kernel has ended a process of this group for want of memory.
+    pub(crate) fn was_starved(&self) -> bool {
+        usage::was_starved(&self.tree, &self.name, &self.ledger)
+    }
+
+    /// Whether it has all the memory that it may have.
+    pub(crate) fn is_full(&self) -> bool {
+        usage::is_full(&self.tree, &self.name, &self.ledger)
     }
 
     /// Sets the limits of a fresh group, and reads back each.

@@ -1,5 +1,8 @@
 //! Which id outside a cell's id stands for.
 
+use std::{ffi::CStr, os::fd::AsFd};
+
+use super::sys::{Result, file};
 use crate::limits;
 
 /// How cells of this zygote get their ids.
@@ -43,6 +46,16 @@ impl Identity {
     }
 }
 
+/// Whether `user`, an id in the caller's user namespace, is the host's root, however many namespaces are
+/// between. The host's settings belong to that root, and the kernel shows whom they belong to as the caller
+/// sees him: what `/proc/self/uid_map` says of an id goes only as far as the next namespace.
+pub(crate) fn is_root_outside(user: u32) -> Result<bool> {
+    let settings = file::open(SETTINGS, libc::O_PATH | libc::O_CLOEXEC)?;
+    Ok(file::status(settings.as_fd())?.uid == user)
+}
+
+const SETTINGS: &CStr = c"/proc/sys/kernel";
+
 /// The range to take cells' ids from. In a container with few ids it is the upper half of the last
 /// extent, away from the accounts at its start and from `nobody` at its end.
 fn range(map: &[u8]) -> Option<(u32, u32)> {
@@ -83,6 +96,16 @@ mod tests {
         assert_eq!(Identity::choose(0, 0, ALL, ALL), expected);
         assert_eq!(expected.host_id(0), limits::FIRST_CELL_ID);
         assert_eq!(expected.host_id(u64::from(limits::CELL_IDS)), limits::FIRST_CELL_ID);
+    }
+
+    #[test]
+    fn the_settings_of_the_host_tell_who_is_its_root() {
+        let user = super::super::sys::credentials::effective_ids().0;
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+        if map.split_ascii_whitespace().eq(["0", "0", "4294967295"]) {
+            assert_eq!(is_root_outside(user), Ok(user == 0));
+            assert_eq!(is_root_outside(limits::FIRST_CELL_ID), Ok(false));
+        }
     }
 
     #[test]

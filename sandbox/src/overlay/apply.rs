@@ -9,11 +9,11 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{Change, ChangeKind, Changes, Node, read::open_project};
+use super::{Change, ChangeKind, Changes, Node, conflict, read::open_project};
 use crate::{
     errno::Errno,
     limits,
-    linux::sys::tree::{self, Kind},
+    linux::sys::tree::{self, Kind, Owner},
 };
 
 /// Why changes could not be applied. Those before the named path are done.
@@ -35,6 +35,12 @@ pub enum ApplyError {
         /// The kernel's answer.
         #[source]
         source: Errno,
+    },
+    /// Somebody else has changed since the cell began what would be replaced or deleted. Nothing was done.
+    #[error("changed by somebody else meanwhile, so that nothing was applied: {}", some(.paths))]
+    Conflict {
+        /// All such paths, relative to the project.
+        paths: Vec<PathBuf>,
     },
     /// The directory of a change isn't there, or a link stands in its place (`ENOTDIR`) or above
     /// it (`ELOOP`), or another file system is mounted there (`EXDEV`).
@@ -91,9 +97,31 @@ pub enum ApplyError {
     },
 }
 
+/// The first of them. Names in a project may be anything.
+fn some(paths: &[PathBuf]) -> String {
+    let named: Vec<_> = paths
+        .iter()
+        .take(limits::CONFLICTS_NAMED)
+        .map(|path| path.to_string_lossy().escape_debug().to_string())
+        .collect();
+    let named = named.join(", ");
+    match paths.len().checked_sub(limits::CONFLICTS_NAMED) {
+        None | Some(0) => named,
+        Some(more) => format!("{named} and {more} more"),
+    }
+}
+
 pub(super) fn apply(changes: &Changes, project: &Path) -> Result<(), ApplyError> {
-    let root = open_project(project)
-        .map_err(|source| ApplyError::Project { path: project.to_owned(), source })?;
+    let failed = |source| ApplyError::Project { path: project.to_owned(), source };
+    let root = open_project(project).map_err(failed)?;
+    // Of another directory than the one that the cell saw nothing is known.
+    let place = tree::look(root.as_fd()).map_err(failed)?.stamp.place;
+    if changes.place == Some(place) {
+        let paths = conflict::find(changes, root.as_fd())?;
+        if !paths.is_empty() {
+            return Err(ApplyError::Conflict { paths });
+        }
+    }
     let mut deletions = Deletions { left: limits::DELETIONS };
     for change in changes {
         let (parent, name) = open_parent(root.as_fd(), &change.path)?;
@@ -120,11 +148,12 @@ fn make(
     if change.kind == ChangeKind::TypeChanged {
         deletions.delete(parent, name, &change.path, 0)?;
     }
+    let heir = Heir::of(parent, name).map_err(|source| write_error(change, source))?;
     match node {
         Node::Directory { mode } => {
             let made = match tree::make_directory(parent, name) {
                 Err(errno) if errno.raw() == libc::EEXIST => Ok(()),
-                made => made,
+                made => made.and_then(|()| heir.give_at(parent, name, Kind::Directory)),
             };
             // Open to us until all that is in it has been made.
             made.and_then(|()| set_mode(parent, name, *mode | 0o700))
@@ -134,6 +163,7 @@ fn make(
             let ((), beside) =
                 Beside::new(parent, |name| tree::make_link(target.as_os_str(), parent, name))
                     .map_err(|source| write_error(change, source))?;
+            beside.give(heir).map_err(|source| write_error(change, source))?;
             beside.take(name).map_err(|source| write_error(change, source))?;
         }
         Node::File { mode, bytes } => {
@@ -145,11 +175,62 @@ fn make(
             let (file, beside) =
                 Beside::new(parent, |name| tree::open_beneath(parent, name, flags, 0o600))
                     .map_err(|source| write_error(change, source))?;
+            // Before its mode, which a new owner makes the kernel look at.
+            heir.give(file.as_fd()).map_err(|source| write_error(change, source))?;
             copy(contents, file, *mode, *bytes, &change.path)?;
             beside.take(name).map_err(|source| write_error(change, source))?;
         }
     }
     Ok(())
+}
+
+/// Whom what is made at a place shall belong to.
+#[derive(Debug, Clone, Copy)]
+enum Heir {
+    /// As what it replaces.
+    Same(Owner),
+    /// As its directory.
+    Directory(Owner),
+}
+
+impl Heir {
+    fn of(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Self, Errno> {
+        match tree::find(parent, name)? {
+            Some(before) if before.kind != Kind::Directory => Ok(Self::Same(before.owner)),
+            _ => Ok(Self::Directory(tree::look(parent)?.owner)),
+        }
+    }
+
+    /// Gives what was just made away, as far as its maker may.
+    fn give(self, made: BorrowedFd<'_>) -> Result<(), Errno> {
+        let now = tree::look(made)?.owner;
+        let owner = match self {
+            // It has the group that everything has which its maker makes.
+            Self::Directory(owner) if owner.user == now.user => return Ok(()),
+            Self::Same(owner) | Self::Directory(owner) => owner,
+        };
+        if owner == now {
+            return Ok(());
+        }
+        match tree::set_owner(made, owner) {
+            // To give away takes a right that only root has, and an id that there is.
+            Err(errno) if [libc::EPERM, libc::EINVAL].contains(&errno.raw()) => Ok(()),
+            given => given,
+        }
+    }
+
+    /// The same by a name, which may have become another's meanwhile: only what does no harm is given.
+    fn give_at(self, parent: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> Result<(), Errno> {
+        let flags = if kind == Kind::Directory { libc::O_DIRECTORY } else { libc::O_PATH };
+        let made = tree::open_beneath(parent, name, flags, 0)?;
+        let is_plain = match kind {
+            Kind::Directory => {
+                tree::names(made.as_fd(), 0)?.is_some_and(|names: Vec<OsString>| names.is_empty())
+            }
+            kind => tree::look(made.as_fd())?.kind == kind,
+        };
+        if is_plain { self.give(made.as_fd()) } else { Ok(()) }
+    }
 }
 
 /// Copies no more than the length that was counted when the changes were read.
@@ -185,6 +266,12 @@ impl<'a> Beside<'a> {
             }
         }
         Err(refused)
+    }
+
+    /// Gives a link away.
+    fn give(&self, heir: Heir) -> Result<(), Errno> {
+        let Some(name) = &self.name else { return Ok(()) };
+        heir.give_at(self.directory, name, Kind::Symlink)
     }
 
     /// Takes the place of what has that name, if anything has.
@@ -247,11 +334,11 @@ fn set_mode(directory: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<(), Er
     tree::set_mode_of_place(place.as_fd(), mode)
 }
 
-fn too_many(path: &Path) -> ApplyError {
+pub(super) fn too_many(path: &Path) -> ApplyError {
     ApplyError::TooManyDeletions { path: path.to_owned(), limit: limits::DELETIONS }
 }
 
-fn open_parent<'a>(
+pub(super) fn open_parent<'a>(
     root: BorrowedFd<'_>,
     path: &'a Path,
 ) -> Result<(OwnedFd, &'a OsStr), ApplyError> {

@@ -12,7 +12,7 @@ use crate::{
     limits,
     linux::sys::{
         Result as SysResult, file,
-        tree::{self, Found, Kind},
+        tree::{self, Found, Kind, Place},
     },
 };
 
@@ -84,6 +84,8 @@ pub enum ChangesError {
 pub(super) struct Reading {
     pub(super) list: Vec<Change>,
     pub(super) refused: Vec<Refused>,
+    /// The project's very directory.
+    pub(super) place: Option<Place>,
 }
 
 /// What a tree may have at most.
@@ -103,14 +105,16 @@ pub(super) fn read(
     project: &Path,
     bounds: Bounds,
 ) -> Result<Reading, ChangesError> {
-    let lower = open_project(project)
-        .map_err(|source| ChangesError::Project { path: project.to_owned(), source })?;
+    let failed = |source| ChangesError::Project { path: project.to_owned(), source };
+    let lower = open_project(project).map_err(failed)?;
+    let place = tree::look(lower.as_fd()).map_err(failed)?.stamp.place;
     let mut walk =
         Walk { bounds, reading: Reading::default(), entries: 0, path_bytes: 0, bytes: 0 };
     walk.directory(upper.as_fd(), Some(lower.as_fd()), false, Path::new(""), 0)?;
     let mut reading = walk.reading;
     reading.list.sort_by(|one, other| one.path.cmp(&other.path));
     reading.refused.sort_by(|one, other| one.path.cmp(&other.path));
+    reading.place = Some(place);
     Ok(reading)
 }
 
@@ -160,9 +164,12 @@ impl Walk {
             let kept: std::collections::HashSet<&OsString> = names.iter().collect();
             for name in self.names(lower, path)? {
                 if !kept.contains(&name) {
-                    let path = path.join(name);
+                    let path = path.join(&name);
                     self.count(path.as_os_str())?;
-                    self.add(path, ChangeKind::Deleted, None);
+                    let unreadable =
+                        |source| ChangesError::Unreadable { path: path.clone(), source };
+                    let before = tree::find(lower, &name).map_err(unreadable)?;
+                    self.add(path, ChangeKind::Deleted, None, before);
                 }
             }
         }
@@ -244,23 +251,24 @@ impl Walk {
     }
 
     fn made(&mut self, path: &Path, before: Option<Found>, kind: Kind, node: Node) {
-        let kind = match before {
+        let what = match before {
             None => ChangeKind::Added,
             Some(before) if before.kind == kind => ChangeKind::Modified,
             Some(_) => ChangeKind::TypeChanged,
         };
-        self.add(path.to_owned(), kind, Some(node));
+        self.add(path.to_owned(), what, Some(node), before);
     }
 
     /// What was made and deleted again has never been there.
     fn deleted(&mut self, path: &Path, before: Option<Found>) {
         if before.is_some() {
-            self.add(path.to_owned(), ChangeKind::Deleted, None);
+            self.add(path.to_owned(), ChangeKind::Deleted, None, before);
         }
     }
 
-    fn add(&mut self, path: PathBuf, kind: ChangeKind, node: Option<Node>) {
-        self.reading.list.push(Change { path, kind, node });
+    fn add(&mut self, path: PathBuf, kind: ChangeKind, node: Option<Node>, before: Option<Found>) {
+        let before = before.map(|before| before.stamp);
+        self.reading.list.push(Change { path, kind, node, before });
     }
 
     fn refuse(&mut self, path: &Path, reason: RefusedReason) {

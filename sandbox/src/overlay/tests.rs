@@ -27,7 +27,7 @@ use crate::{
     limits,
     linux::{
         overlay,
-        sys::{mount, tree},
+        sys::{event, mount, tree},
     },
     noise::Noise,
 };
@@ -279,6 +279,42 @@ fn links_in_the_project_are_replaced_and_not_followed() {
     assert!(!fs::symlink_metadata(scene.project("file")).expect("a file").is_symlink());
     assert_eq!(fs::read_to_string(scene.outside("target")).expect("a file"), "untouched");
     assert_eq!(fs::read_dir(scene.outside("")).expect("a folder").count(), 1);
+}
+
+#[test]
+fn what_was_changed_since_the_changes_were_read_is_neither_replaced_nor_deleted() {
+    let scene = Scene::new();
+    for name in ["same", "changed", "removed"] {
+        fs::write(scene.project(name), "old").expect("a file");
+        fs::write(scene.upper(name), "new").expect("a file");
+    }
+    fs::create_dir_all(scene.project("typed/deep")).expect("a folder");
+    fs::write(scene.upper("typed"), "new").expect("a file");
+    fs::write(scene.upper("taken"), "new").expect("a file");
+    let changes = scene.changes();
+    fs::write(scene.project("changed"), "mine").expect("a file");
+    fs::remove_file(scene.project("removed")).expect("a file");
+    fs::write(scene.project("taken"), "mine").expect("a file");
+    match changes.apply(&scene.project("")) {
+        Err(ApplyError::Conflict { paths }) => {
+            assert_eq!(paths, ["changed", "removed", "taken"].map(PathBuf::from));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(fs::read_to_string(scene.project("same")).expect("a file"), "old");
+    // Of a cell that began before all of it, everything was changed meanwhile.
+    let changes = Changes::read_since(scene.descriptor(), &scene.project(""), Some(0));
+    match changes.expect("changes").apply(&scene.project("")) {
+        Err(ApplyError::Conflict { paths }) => {
+            let expected = ["changed", "same", "taken", "typed", "typed/deep"].map(PathBuf::from);
+            assert_eq!(paths, expected);
+        }
+        other => panic!("{other:?}"),
+    }
+    let now = event::calendar();
+    let changes = Changes::read_since(scene.descriptor(), &scene.project(""), Some(now));
+    changes.expect("changes").apply(&scene.project("")).expect("nobody has changed anything since");
+    assert_eq!(fs::read_to_string(scene.project("typed")).expect("a file"), "new");
 }
 
 #[test]

@@ -167,6 +167,14 @@ impl Running {
         Some(self.how())
     }
 
+    /// Waits until the program is gone and says how it ended. Its output stays to be read.
+    ///
+    /// Cancel safe.
+    pub async fn gone(&mut self) -> End {
+        poll_fn(|context| self.poll_ended(context)).await;
+        self.how()
+    }
+
     /// Waits until the program is gone, and throws unread output away (it still counts against the
     /// limit).
     pub async fn finish(mut self) -> Report {

@@ -148,10 +148,17 @@ impl State {
         self.denied.iter().map(named).collect()
     }
 
-    /// The zygote's numbers count everything; the first process's only what had ended by then.
+    /// The group's numbers count everything. The zygote's leave out what nobody has waited for, and the first
+    /// process's also what hadn't ended by then.
     pub(super) fn usage(&self) -> Usage {
         let reaped = self.reaped.map(|(_, usage)| usage);
-        reaped.or(self.ended.map(|(_, usage)| usage)).unwrap_or_default()
+        let known = reaped.or(self.ended.map(|(_, usage)| usage)).unwrap_or_default();
+        let peak = self.group.memory_peak_bytes.unwrap_or_default();
+        Usage {
+            user: self.group.cpu_user.unwrap_or(known.user),
+            system: self.group.cpu_system.unwrap_or(known.system),
+            peak_resident_bytes: known.peak_resident_bytes.max(peak),
+        }
     }
 }
 
@@ -180,6 +187,23 @@ mod tests {
         state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
         state.hear(Some(reaped(Cause::None)));
         assert_eq!(state.end(), End::Signalled(9));
+    }
+
+    #[test]
+    fn what_nobody_waited_for_counts_where_the_group_counts() {
+        let second = std::time::Duration::from_secs(1);
+        let usage = Usage { user: 2 * second, system: second, peak_resident_bytes: 7 };
+        let groups = GroupUsage {
+            cpu_user: Some(9 * second),
+            memory_peak_bytes: Some(5),
+            ..GroupUsage::default()
+        };
+        let mut state = State::new();
+        state.hear(Some(Record::Reaped { cause: Cause::WallTime, usage, groups }));
+        assert_eq!(state.usage(), Usage { user: 9 * second, ..usage });
+        let groups = GroupUsage { memory_peak_bytes: Some(8), ..groups };
+        state.hear(Some(Record::Reaped { cause: Cause::WallTime, usage, groups }));
+        assert_eq!(state.usage().peak_resident_bytes, 8);
     }
 
     #[test]

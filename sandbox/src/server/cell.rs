@@ -272,7 +272,10 @@ async fn follow(mut cell: Running, clock: &Clock, deadline: Moment, replies: &Re
     if in_time.is_err() {
         cell.kill();
         let mut report = cell.finish().await;
-        report.end = End::WallTime;
+        // What may still run has no other end.
+        if !matches!(report.end, End::NotGone | End::LauncherLost) {
+            report.end = End::WallTime;
+        }
         return report;
     }
     cell.finish_by(clock.sleep_until(deadline)).await

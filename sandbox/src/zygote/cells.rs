@@ -19,6 +19,8 @@ pub(super) struct Cell {
     pub(super) cause: Cause,
     /// It was told to end.
     pub(super) ending: Option<Ending>,
+    /// Its alarm for memory has rung.
+    pub(super) alarm: Option<Alarm>,
     /// Its network namespace, if another cell may have it afterwards.
     pub(super) network: Option<OwnedFd>,
     pub(super) group: Option<Group>,
@@ -55,6 +57,32 @@ impl Ending {
     }
 }
 
+/// An alarm of which nobody knows yet whether it is for this cell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Alarm {
+    /// When the cell is looked at again, on the monotonic clock.
+    until: u64,
+    /// How long that wait is.
+    wait: u64,
+    looks: u32,
+    /// It has rung again since the last look.
+    rang: bool,
+}
+
+impl Alarm {
+    fn new(now: u64) -> Self {
+        let wait = u64::try_from(limits::ALARM_PAUSE.as_nanos()).unwrap_or(u64::MAX);
+        Self { until: now.saturating_add(wait), wait, looks: 0, rang: false }
+    }
+
+    /// `None` when it was looked at often enough.
+    fn later(self, now: u64) -> Option<Self> {
+        let (wait, looks) = (self.wait.saturating_mul(2), self.looks.saturating_add(1));
+        let until = now.saturating_add(wait);
+        (looks < limits::ALARM_LOOKS).then_some(Self { until, wait, looks, rang: false })
+    }
+}
+
 /// Where a first process waits for its plan.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -71,6 +99,7 @@ impl Cell {
             minimal,
             cause: Cause::None,
             ending: None,
+            alarm: None,
             network: None,
             group: None,
             mounts: None,
@@ -179,6 +208,33 @@ impl Cells {
         lasting
     }
 
+    /// A cell's alarm has rung, for it or for others.
+    pub(super) fn rang(&mut self, pid: i32, now: u64) {
+        let Some(cell) = self.cells.get_mut(&pid) else { return };
+        match &mut cell.alarm {
+            Some(alarm) => alarm.rang = true,
+            none => *none = Some(Alarm::new(now)),
+        }
+    }
+
+    /// Nanoseconds until a cell is to be looked at whose alarm has rung.
+    pub(super) fn until_next_look(&self, now: u64) -> Option<u64> {
+        let alarms = self.cells.values().filter_map(|cell| cell.alarm);
+        alarms.map(|alarm| alarm.until.saturating_sub(now)).min()
+    }
+
+    /// The cells that are to be looked at now, and whether it's the last time for an alarm that still rings.
+    pub(super) fn take_looks(&mut self, now: u64) -> Vec<(i32, bool)> {
+        let mut looks = Vec::new();
+        for (pid, cell) in &mut self.cells {
+            if let Some(alarm) = cell.alarm.filter(|alarm| alarm.until <= now) {
+                cell.alarm = alarm.later(now);
+                looks.push((*pid, cell.alarm.is_none() && alarm.rang));
+            }
+        }
+        looks
+    }
+
     /// Marks the cells whose wall time is over; each is returned once.
     pub(super) fn take_overdue(&mut self, now: u64) -> Vec<i32> {
         let mut overdue = Vec::new();
@@ -232,6 +288,29 @@ mod tests {
         assert_eq!(cells.until_next_lasting(3 * wait), Some(4 * wait));
         cells.remove(1);
         assert_eq!(cells.until_next_lasting(0), None);
+    }
+
+    #[test]
+    fn an_alarm_is_looked_after_more_and_more_rarely_and_not_for_ever() {
+        let mut cells = Cells::default();
+        cells.insert(1, Cell::new(false));
+        assert_eq!(cells.until_next_look(0), None);
+        cells.rang(1, 0);
+        let pause = cells.until_next_look(0).unwrap();
+        // Once more is not later.
+        cells.rang(1, 1);
+        assert_eq!(cells.until_next_look(0), Some(pause));
+        assert_eq!(cells.take_looks(pause - 1), []);
+        let (mut now, mut looks) = (0, 0);
+        while let Some(rest) = cells.until_next_look(now) {
+            now += rest;
+            looks += 1;
+            cells.rang(1, now);
+            assert_eq!(cells.take_looks(now), [(1, looks == limits::ALARM_LOOKS)]);
+        }
+        assert!(now < 3_000_000_000, "{now}");
+        cells.rang(1, now);
+        assert_eq!(cells.until_next_look(now), Some(pause));
     }
 
     #[test]

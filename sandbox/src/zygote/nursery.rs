@@ -13,10 +13,12 @@ use std::{
 use super::owner;
 use crate::{
     diagnosis::Controller,
+    errno::Errno,
     limits,
     linux::{
         At, Failure, Identity, Layout, Namespaces, Templates,
         cgroup::{Cgroups, Group, IoLimits, Limits, missing},
+        is_root_outside,
         sys::{
             credentials, file,
             process::{self, NEW_NET, NEW_NS, NEW_USER, NEW_UTS},
@@ -47,22 +49,34 @@ impl Nursery {
     /// Takes the calling process out of the host's mount table.
     pub(super) fn enter(identity: Identity) -> Result<Self, Failure> {
         let layout = Layout::of_host();
-        let groups = Cgroups::detect();
-        let (identity, host_mounts) = match identity {
+        let (groups, identity, host_mounts) = match identity {
             Identity::Range { .. } => {
                 let host = open(MOUNTS)?;
                 match process::unshare(NEW_NS) {
                     Ok(()) => {
+                        let groups = Cgroups::detect();
                         credentials::clear_groups().at(Step::ClearGroups)?;
                         credentials::keep_capabilities_over_ids().at(Step::SetIds)?;
-                        (identity, host)
+                        (groups, identity, host)
                     }
-                    // Root, but not of everything: a container without the right to mount.
-                    Err(errno) if errno.raw() == libc::EPERM => own_users(0, 0)?,
+                    // Root, but not of everything: a container without the right to mount. Cells have the
+                    // zygote's id then, which must not go on being root's.
+                    Err(errno) if errno.raw() == libc::EPERM => {
+                        let id = identity.host_id(process::own_pid().unsigned_abs().into());
+                        leave_root(id)?;
+                        // What this id may do with groups is not what root may.
+                        let groups = Cgroups::detect();
+                        let (identity, host) = own_users(id, id)?;
+                        (groups, identity, host)
+                    }
                     Err(errno) => return Err(errno).at(Step::MountRoot),
                 }
             }
-            Identity::Own { user, group } => own_users(user, group)?,
+            Identity::Own { user, group } => {
+                let groups = Cgroups::detect();
+                let (identity, host) = own_users(user, group)?;
+                (groups, identity, host)
+            }
         };
         process::unshare(NEW_UTS).at(Step::Clone)?;
         credentials::set_host_name(HOST_NAME).at(Step::SetHostName)?;
@@ -186,8 +200,14 @@ impl Nursery {
     }
 }
 
+/// Takes this id for good, and no groups.
+fn leave_root(id: u32) -> Result<(), Failure> {
+    credentials::clear_groups().at(Step::LeaveRoot)?;
+    credentials::set_ids(id, id).at(Step::LeaveRoot)
+}
+
 /// A user namespace of the zygote's own, in which it has all rights without being root, and the mount
-/// table that comes with it.
+/// table that comes with it. Refused to the host's root: its cells would be root outside.
 fn own_users(user: u32, group: u32) -> Result<(Identity, OwnedFd), Failure> {
     process::unshare(NEW_USER | NEW_NS).at(Step::Clone)?;
     // The files belong to root while nobody may look into the process.
@@ -198,6 +218,9 @@ fn own_users(user: u32, group: u32) -> Result<(Identity, OwnedFd), Failure> {
     write(c"/proc/self/uid_map", format!("{} {user} 1\n", limits::INNER_ID))?;
     write(c"/proc/self/gid_map", format!("{} {group} 1\n", limits::INNER_ID))?;
     credentials::set_dumpable(false).at(Step::SetIds)?;
+    if is_root_outside(limits::INNER_ID).at(Step::LeaveRoot)? {
+        return Err(Errno::from_raw(libc::EPERM)).at(Step::LeaveRoot);
+    }
     let host = open(MOUNTS)?;
     // The copy goes on to hear of the host's mounts; the zygote leaves it for one of its own.
     process::unshare(NEW_NS).at(Step::MountRoot)?;

@@ -104,7 +104,7 @@ impl Zygote {
                     CONTROL_TOKEN => {}
                     SIGNAL_TOKEN => self.reap()?,
                     token if token > FIRST_INTERPRETER_TOKEN => self.hear(token),
-                    token if token & ALARM != 0 => self.starved(token & !ALARM),
+                    token if token & ALARM != 0 => self.rang(token & !ALARM),
                     pid => self.abandon(i32::try_from(pid).unwrap_or_default()),
                 }
             }
@@ -115,6 +115,9 @@ impl Zygote {
             for (pid, again) in self.cells.take_lasting(now) {
                 self.strike(pid, again);
             }
+            for (pid, rings_on) in self.cells.take_looks(now) {
+                self.look(pid, rings_on);
+            }
         }
     }
 
@@ -122,6 +125,7 @@ impl Zygote {
         let now = event::now();
         let deadline = self.cells.until_next_deadline(now);
         let lasting = self.cells.until_next_lasting(now);
+        let look = self.cells.until_next_look(now);
         let hungry = self.pools.until_hungry(|at| self.interpreters.is_ready(at), now);
         let pool = [self.pools.until_sated(now), hungry];
         let tidying = self.untidy.then_some(TIDY_PAUSE);
@@ -131,6 +135,7 @@ impl Zygote {
         deadline
             .into_iter()
             .chain(lasting)
+            .chain(look)
             .chain(pool)
             .chain(tidying)
             .chain(interpreter)

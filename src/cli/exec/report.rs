@@ -1,7 +1,6 @@
 //! The report of `exec --json`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 
 use neuroflow::sandbox::{EgressReport, EgressVerdict, End, GroupUsage, Output, Report};
 use serde::Serialize;
@@ -117,6 +116,8 @@ pub(super) fn ending(end: End) -> (&'static str, Option<i32>, Option<i32>) {
         End::FileSize => ("file_size", None, None),
         End::ForeignCall => ("foreign_call", None, None),
         End::Cancelled => ("cancelled", None, None),
+        End::LauncherLost => ("launcher_lost", None, None),
+        End::NotGone => ("not_gone", None, None),
         _ => ("killed", None, None),
     }
 }
@@ -129,7 +130,8 @@ impl ExecReport {
         }
     }
 
-    pub(super) fn write(&self, report: &Report, out: &mut dyn Write) -> Result<(), ExecError> {
+    /// The report, with the end of its last line.
+    pub(super) fn text(&self, report: &Report) -> Result<String, ExecError> {
         let (ended, exit_code, signal) = ending(report.end);
         let json = Json {
             ended,
@@ -180,8 +182,7 @@ impl ExecReport {
                 .collect(),
             egress_counts: report.egress.as_ref().map(Counts::from),
         };
-        let text = serde_json::to_string_pretty(&json)?;
-        writeln!(out, "{text}").map_err(ExecError::Output)
+        Ok(serde_json::to_string_pretty(&json)? + "\n")
     }
 }
 
@@ -190,6 +191,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_cell_that_may_still_run_is_not_told_as_killed() {
+        let word = |end| ending(end).0;
+        assert_eq!(word(End::NotGone), "not_gone");
+        assert_eq!(word(End::LauncherLost), "launcher_lost");
+        assert_eq!(word(End::Killed), "killed");
+    }
 
     #[test]
     fn only_what_was_counted_is_told() {

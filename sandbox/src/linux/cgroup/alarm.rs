@@ -1,8 +1,10 @@
-//! News of a group that is out of memory, where version 1 has the memory controller.
+//! News of a group that is out of memory, where version 1 has the memory controller. The kernel tells all
+//! groups below the one that ran out, and before it ends anything: whose want it is, the group's own counter
+//! says a moment later.
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use super::tree::{self, Tree, Version};
@@ -10,6 +12,15 @@ use crate::{
     diagnosis::Controller,
     linux::sys::{self, directory, event, file},
 };
+
+/// Makes one silent until it rings again.
+pub(super) fn hush(alarm: BorrowedFd<'_>) {
+    // It fails if it hasn't rung, which is as good.
+    file::read(alarm, &mut [0; COUNT]).ok();
+}
+
+/// Bytes of what a counter says.
+const COUNT: usize = 8;
 
 /// Asks to be told. `None` where nobody needs to be, or the kernel can't: then the rest of a cell
 /// lives until its own end, as before.

@@ -158,6 +158,27 @@ fn memory(tree: &Tree, group: &CString, ledger: &Ledger, usage: &mut GroupUsage)
     usage.oom_kills = account.text(events).and_then(|text| field(&text, "oom_kill"));
 }
 
+/// Whether the kernel has ended a process of the group for want of memory.
+pub(super) fn was_starved(tree: &Tree, group: &CString, ledger: &Ledger) -> bool {
+    let mut usage = GroupUsage::default();
+    memory(tree, group, ledger, &mut usage);
+    usage.oom_kills.is_some_and(|kills| kills > 0)
+}
+
+/// Whether the group of version 1 has all the memory that it may have, or all but what one charge takes.
+pub(super) fn is_full(tree: &Tree, group: &CString, ledger: &Ledger) -> bool {
+    let Some(account) = Account::of(tree, Controller::Memory, group, ledger) else { return false };
+    let is_full = |used: &str, most: &str| {
+        let (used, most) = (account.number(used), account.number(most));
+        used.zip(most).is_some_and(|(used, most)| used.saturating_add(CHARGE) >= most)
+    };
+    is_full("memory.usage_in_bytes", "memory.limit_in_bytes")
+        || is_full("memory.memsw.usage_in_bytes", "memory.memsw.limit_in_bytes")
+}
+
+/// The kernel charges a group for 64 pages at a time.
+const CHARGE: u64 = 64 * 4096;
+
 /// A group in one hierarchy.
 struct Account<'a> {
     hierarchy: &'a Hierarchy,

@@ -20,6 +20,14 @@ pub(crate) fn now() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
+/// Nanoseconds of the calendar, by which file systems say when something was changed.
+pub(crate) fn calendar() -> i128 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the struct is ours; the call can't fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
+}
+
 /// Waits until one of many descriptors has something to say.
 #[derive(Debug)]
 pub(crate) struct Poller {

@@ -31,6 +31,14 @@ pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
     usize::try_from(count).map_err(|_negative| last())
 }
 
+/// How many bytes of a pipe can be read without waiting.
+pub(crate) fn waiting_bytes(fd: BorrowedFd<'_>) -> Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer, which is live and ours.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or_default())
+}
+
 /// Reads from the start, wherever the descriptor's position is.
 pub(crate) fn read_at_start(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<usize> {
     // SAFETY: the pointer and the length are those of a buffer that is ours alone for the call.

@@ -34,6 +34,32 @@ pub(crate) struct Found {
     /// Permission bits alone: no set-user-id, no set-group-id, not sticky.
     pub(crate) mode: u32,
     pub(crate) bytes: u64,
+    pub(crate) owner: Owner,
+    pub(crate) stamp: Stamp,
+}
+
+/// Whom something belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+}
+
+/// By what is seen that something is still the same. Times are nanoseconds of the calendar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) place: Place,
+    bytes: i64,
+    modified: i128,
+    /// Which no program can set.
+    pub(crate) changed: i128,
+}
+
+/// The very file or directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    device: u64,
+    inode: u64,
 }
 
 /// Opens `name` below `directory`: through no link of any kind, into no other mount. `name` may have
@@ -218,6 +244,14 @@ pub(crate) fn set_mode_of_place(fd: BorrowedFd<'_>, mode: u32) -> Result<()> {
     Ok(())
 }
 
+/// Gives what a descriptor refers to, a link itself, to somebody.
+pub(crate) fn set_owner(fd: BorrowedFd<'_>, owner: Owner) -> Result<()> {
+    let (fd, itself, flags) = (fd.as_raw_fd(), c"", libc::AT_EMPTY_PATH);
+    // SAFETY: the string is NUL-terminated and lives through the call.
+    check(unsafe { libc::fchownat(fd, itself.as_ptr(), owner.user, owner.group, flags) })?;
+    Ok(())
+}
+
 fn stat(directory: BorrowedFd<'_>, name: &CStr, flags: i32) -> Result<libc::stat> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
     // SAFETY: the string is NUL-terminated, and the kernel fills the struct, whose size it knows.
@@ -242,7 +276,18 @@ fn found(stat: &libc::stat) -> Found {
         kind,
         mode: stat.st_mode & PERMISSIONS,
         bytes: u64::try_from(stat.st_size).unwrap_or_default(),
+        owner: Owner { user: stat.st_uid, group: stat.st_gid },
+        stamp: Stamp {
+            place: Place { device: stat.st_dev, inode: stat.st_ino },
+            bytes: stat.st_size,
+            modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+            changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+        },
     }
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + i128::from(rest)
 }
 
 fn c_string(name: &OsStr) -> Result<CString> {

@@ -109,13 +109,38 @@ impl Zygote {
         sweep(|pid| self.cells.contains(pid)).ok();
     }
 
-    /// The cell is out of memory, and the kernel ends a process of it, or is about to.
-    pub(super) fn starved(&mut self, pid: u64) {
+    /// The cell is out of memory, or a group above it is; the kernel ends a process of one of them, or is
+    /// about to.
+    pub(super) fn rang(&mut self, pid: u64) {
         let pid = i32::try_from(pid).unwrap_or_default();
+        let Some(cell) = self.cells.get_mut(pid) else { return };
+        let Some(group) = &cell.group else { return };
+        // So that it can ring again.
+        group.hush();
+        if group.was_starved() {
+            self.starved(pid);
+        } else {
+            self.cells.rang(pid, event::now());
+        }
+    }
+
+    /// Looks whether an alarm was for this cell. One that rings on is, if the cell has all its memory: then
+    /// there is nothing in it that the kernel could end.
+    pub(super) fn look(&mut self, pid: i32, rings_on: bool) {
+        let Some(group) = self.cells.get_mut(pid).and_then(|cell| cell.group.as_ref()) else {
+            return;
+        };
+        if group.was_starved() || (rings_on && group.is_full()) {
+            self.starved(pid);
+        }
+    }
+
+    fn starved(&mut self, pid: i32) {
         let Some(cell) = self.cells.get_mut(pid) else { return };
         if let Some(alarm) = cell.group.as_ref().and_then(Group::alarm) {
             self.poller.remove(alarm).ok();
         }
+        cell.alarm = None;
         if cell.cause == Cause::None {
             cell.cause = Cause::Memory;
             self.end(pid);
