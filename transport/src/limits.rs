@@ -180,6 +180,10 @@ pub const KEYED_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of the answer to one keyed call: as much as an ordinary message.
 pub const KEYED_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes that one reply to a keyed call counts at least: about what a kept one takes besides its content, so that
+/// neither bound is of content alone.
+pub const KEYED_REPLY_BYTES: usize = 128;
+
 /// How long a node knows a keyed call after it ended: twice as long as a caller tries, so that a try
 /// that is late on its way still finds it.
 pub const KEYED_TIME: Duration = Duration::from_mins(10);
