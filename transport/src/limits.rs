@@ -294,9 +294,17 @@ pub const LIST_PAUSE: Duration = Duration::from_secs(1);
 /// Streams of gossip that one link reads at a time, and that a node sends at a time to one peer.
 pub const GOSSIP_STREAMS: usize = 4;
 
+/// Messages of one link that the membership has and hasn't handled: several times what a peer says at once, and a
+/// small part of the membership's mailbox.
+pub const GOSSIP_PLACES: usize = 32;
+
 /// Bytes of gossip datagrams that wait to be read or sent on a link; the oldest go first. Gossip
 /// repeats itself.
 pub const GOSSIP_BUFFER_BYTES: usize = 256 * 1024;
+
+/// How often one peer makes a node go on as a later start of itself, of which it tells all others: less than
+/// [`SUSPICION`], in which it has to object.
+pub const OBJECTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a node asks another whether it lives.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(500);
