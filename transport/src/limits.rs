@@ -219,6 +219,10 @@ pub const CAPABILITY_DERIVED: usize = 1_024;
 /// Capabilities that one peer has presented.
 pub const PEER_CAPABILITIES: usize = 4_096;
 
+/// How soon a capability is shown again on a connection after a message with it was refused: what its issuer had no
+/// room for, it may have room for by then, and to verify it takes more than to refuse a message.
+pub const SHOW_PAUSE: Duration = Duration::from_secs(1);
+
 /// Watches over this node's actors that one peer may hold: as many as it has actors that depend on
 /// another, and no more than one lane's calls.
 pub const PEER_WATCHES: usize = 16_384;

@@ -252,7 +252,7 @@ impl Actor for ClusterServer {
         self.names.remove(&ended.name);
         let peer = self.shared.peers.get(&id);
         if peer.is_none() {
-            self.shared.forget_connections(&id);
+            self.shared.forget(&id);
         }
         if peer.is_none_or(|peer| peer.is_revoked()) {
             return Ok(());
