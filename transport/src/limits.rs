@@ -81,6 +81,10 @@ pub const COPY_BYTES: usize = 2 * 1024;
 /// Turns of a lane's work before others get theirs.
 pub const LANE_TURNS: usize = 32;
 
+/// Frames that have come on a lane after which others get their turn, however few bytes they have: about a
+/// millisecond of small ones.
+pub const LANE_FRAMES: usize = 4_096;
+
 /// Bytes that are read from a lane before others get their turn.
 pub const READ_CHUNK_BYTES: usize = 256 * 1024;
 

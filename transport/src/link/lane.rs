@@ -25,7 +25,7 @@ use super::staged::Staged;
 use super::{LinkError, Meters};
 use crate::frame::{Decoder, FrameError, FrameHeader, Kind};
 use crate::limits::{
-    COPY_BYTES, LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES,
+    COPY_BYTES, LANE_FRAMES, LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES,
     SMALL_MESSAGE_BYTES,
 };
 use crate::session::calls::{Call, Item};
@@ -67,6 +67,8 @@ pub(crate) struct LaneTask {
     is_recent: bool,
     /// Bytes that it was last said to hold.
     holds: usize,
+    /// Frames that have arrived since others had their turn.
+    frames: usize,
 }
 
 /// What a lane's task is made of.
@@ -111,6 +113,7 @@ impl LaneTask {
             granted: parts.granted,
             is_recent,
             holds: 0,
+            frames: 0,
         }
     }
 
@@ -123,7 +126,11 @@ impl LaneTask {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkError> {
         self.served.register(cx.waker());
+        self.frames = 0;
         for _ in 0..LANE_TURNS {
+            if self.frames >= LANE_FRAMES {
+                break;
+            }
             let turned = self.turn(cx);
             self.account();
             match turned {
@@ -290,6 +297,7 @@ impl LaneTask {
         name: &str,
         parcel: RawParcel,
     ) -> Result<(), LinkError> {
+        self.frames = self.frames.saturating_add(1);
         let meters = &self.lane.meters;
         match header.kind {
             Kind::Request | Kind::Notice => {
@@ -314,7 +322,7 @@ impl LaneTask {
                 }
             }
             Kind::ReplyCredit => {
-                self.served.granted(header.id, u64::from(header.sequence), header.budget);
+                self.served.granted(header.id, header.sequence, header.budget);
             }
             Kind::Drain => self.lane.outbox().session.drain(),
             Kind::Drained if self.is_recent => {
