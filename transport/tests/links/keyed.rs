@@ -97,7 +97,7 @@ async fn calls_that_wait_for_room_when_their_node_dies_leave_the_room_to_others(
     let Node { kernel, links, .. } = a;
     let work = Work { wait: true, ..Work::default() };
     let one = |nth: usize| {
-        let header = Header::new().within(b.clock(), Duration::from_secs(60));
+        let header = Header::new().within(b.clock(), Duration::from_mins(1));
         links.call(B, header, CallKey::of(&nth.to_string()), &work)
     };
     tokio::select! {
@@ -131,7 +131,7 @@ async fn a_run_whose_caller_is_gone_holds_up_nobody_and_is_told_when_that_comes_
     let Node { kernel, links, .. } = a;
     // More than a stream of replies holds.
     let work = Work { replies: 200, wait: true, ..Work::default() };
-    let header = Header::new().within(b.clock(), Duration::from_secs(60));
+    let header = Header::new().within(b.clock(), Duration::from_mins(1));
     tokio::select! {
         _ended = links.call(B, header, CallKey::of("one"), &work) => panic!("it waits"),
         () = async {
