@@ -440,6 +440,8 @@ mod tests {
     use neuroflow_kernel::ManualClock;
 
     use super::*;
+    use crate::capability::Signer;
+    use crate::identity::Authority;
 
     struct Nobody;
 
@@ -549,6 +551,36 @@ mod tests {
         let find = |peer| capabilities.find(peer, "name").err();
         assert_eq!(find(peers[0]), Some(StreamError::Unknown));
         assert_eq!(find(peers[1]), Some(StreamError::Expired));
+    }
+
+    #[test]
+    fn a_derived_one_has_no_id_of_a_first_one() {
+        let now = SystemTime::UNIX_EPOCH + CAPABILITY_LIFE;
+        let authority = Authority::create("test", now).unwrap();
+        let node = |name| authority.issue(name, &[], CAPABILITY_LIFE, now).unwrap();
+        let (issuer, holder) = (node("issuer"), node("holder"));
+        let capabilities = Capabilities::new(issuer.id(), 1, ManualClock::new().clock());
+        let grant = Grant {
+            id: grant(&capabilities, LATER),
+            issuer: issuer.id(),
+            incarnation: 1,
+            message: MessageId::of("test"),
+            holder: holder.id(),
+            rights: neuroflow_kernel::Rights::bit(0),
+            expires_ms: wall_ms(&capabilities.clock) + 1_000,
+            uses: None,
+        };
+        let signer = |credential| Signer::new(credential).unwrap();
+        let derived = |id| {
+            let token = Token::issue(&signer(&issuer), grant.clone()).unwrap();
+            let token = token.derive(&signer(&holder), Grant { id, ..grant.clone() }).unwrap();
+            capabilities.admit(holder.id(), &token).err().unwrap()
+        };
+        let refused = derived(capabilities.first_id().unwrap());
+        assert!(matches!(refused, CapabilityError::Forged), "{refused}");
+        let refused = derived(random_id().unwrap());
+        // Whoever is behind it here can't be narrowed.
+        assert!(matches!(refused, CapabilityError::Attenuate(_)), "{refused}");
     }
 
     #[test]
