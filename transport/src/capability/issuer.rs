@@ -1,4 +1,6 @@
 //! The node whose actors capabilities are about: what it has out, and what peers present.
+//!
+//! Long, because all of it is one table behind one lock.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

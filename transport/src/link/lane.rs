@@ -2,6 +2,8 @@
 //!
 //! A lone message leaves as soon as the task runs; while it writes or waits for its turn others
 //! gather in the outbox and leave together. Replies are staged by the task itself, without a lock.
+//!
+//! Long, because every step of a lane's turn is one of the same task's.
 
 mod inbound;
 
