@@ -40,6 +40,9 @@ pub(crate) const RESERVED: &str = "neuroflow.";
 pub(crate) trait Service: Send + Sync {
     /// What this peer asks if it asks for this name, which begins with [`RESERVED`].
     fn serve(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>>;
+
+    /// This peer was forgotten, and its links are gone.
+    fn forget(&self, node: &NodeId);
 }
 
 #[derive(Clone)]
@@ -232,6 +235,11 @@ impl Exports {
             return None;
         }
         self.services.get()?.iter().find_map(|service| service.serve(name, asker))
+    }
+
+    /// This peer was forgotten, and so is what the services know of it.
+    pub(crate) fn forget(&self, node: &NodeId) {
+        self.services.get().into_iter().flatten().for_each(|service| service.forget(node));
     }
 
     /// Messages that wait in the mailboxes of what is offered.

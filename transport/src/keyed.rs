@@ -4,17 +4,20 @@ mod call;
 mod error;
 mod execution;
 pub(crate) mod pinned;
+mod unheard;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use neuroflow_kernel::{Clock, Header, Moment, RawParcel, StreamError};
 use ring::rand::SecureRandom;
 
 pub use self::error::KeyedError;
-use self::execution::{Execution, Joined};
-use crate::export::{Delivery, Exported};
+use self::execution::{Execution, Joined, Run};
+use self::unheard::Unheard;
+use crate::export::{Delivery, Exported, Source};
 use crate::identity::NodeId;
 use crate::limits::{KEYED_BYTES, KEYED_CALLS, KEYED_TIME};
 use crate::session::keyed::{Arrival, Bounds, KeyedWindow};
@@ -88,11 +91,14 @@ struct Call {
 #[derive(Default)]
 pub(crate) struct Keyed {
     windows: Mutex<HashMap<NodeId, Arc<PeerCalls>>>,
+    unheard: Arc<Unheard>,
 }
 
 /// Those of one peer.
 struct PeerCalls {
     window: Mutex<KeyedWindow<Call, Arc<Execution>>>,
+    /// Not owned: what is in there holds this.
+    unheard: Weak<Unheard>,
 }
 
 /// Whose call it is.
@@ -104,8 +110,8 @@ pub(crate) struct Origin<'a> {
 }
 
 impl Keyed {
-    /// Joins the call if it's known, and begins it otherwise. What it gives takes no room in any
-    /// mailbox before the call itself does.
+    /// Joins the call if it's known, and begins it otherwise. Until its actor's mailbox has it, all that join it
+    /// wait, as any message does; if they all go before that, it wasn't run.
     pub(crate) fn deliver(
         &self,
         origin: Origin<'_>,
@@ -117,10 +123,15 @@ impl Keyed {
         let calls = self.of(origin.node);
         let call = Call { actor: origin.actor.to_owned(), key: origin.key };
         let now = clock.now();
-        let execution = match calls.arrived(&call, now) {
-            Arrival::Known(execution) => execution,
+        let join = |execution| {
+            let (calls, call, clock) = (Arc::clone(&calls), call.clone(), clock.clone());
+            Joined::new(Run { execution, calls, call, clock })
+        };
+        let joined = match calls.arrived(&call, now) {
+            Arrival::Known(execution) => join(execution),
             Arrival::Full => return Delivery::Refused(StreamError::Overloaded),
             Arrival::First(execution) => {
+                let joined = join(Arc::clone(&execution));
                 let delivery = match actor() {
                     Some(actor) => actor.deliver(header, parcel, true, now),
                     None => Delivery::Refused(StreamError::Stale),
@@ -129,25 +140,34 @@ impl Keyed {
                     Delivery::Taken(Some(source)) => execution.runs(source),
                     Delivery::Waiting(waiting) => execution.waits(waiting),
                     // Nothing to join: what can't answer is over when it's taken.
-                    Delivery::Taken(None) => execution.ends(StreamError::Interrupted),
+                    Delivery::Taken(None) => {
+                        execution.ends(StreamError::Interrupted);
+                        calls.ended(&call, Some(StreamError::Interrupted), 0, now);
+                    }
                     Delivery::Refused(why) => {
                         calls.window().not_run(&call);
                         execution.ends(why);
                         return Delivery::Refused(why);
                     }
                 }
-                execution
+                joined
             }
         };
-        let joined = Joined::new(execution, calls, call, clock.clone());
-        Delivery::Taken(Some(Box::new(joined)))
+        if joined.has_begun() {
+            return Delivery::Taken(Some(Box::new(joined)));
+        }
+        Delivery::Waiting(Box::pin(async move {
+            joined.begun().await;
+            Ok(Some(Box::new(joined) as Box<dyn Source>))
+        }))
     }
 
     fn of(&self, node: NodeId) -> Arc<PeerCalls> {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let make = || {
             let bounds = Bounds { calls: KEYED_CALLS, bytes: KEYED_BYTES, time: KEYED_TIME };
-            Arc::new(PeerCalls { window: Mutex::new(KeyedWindow::new(bounds)) })
+            let window = Mutex::new(KeyedWindow::new(bounds));
+            Arc::new(PeerCalls { window, unheard: Arc::downgrade(&self.unheard) })
         };
         Arc::clone(windows.entry(node).or_insert_with(make))
     }
@@ -160,6 +180,11 @@ impl Keyed {
             !calls.window().is_empty() || Arc::strong_count(calls) > 1
         });
     }
+
+    /// Brings runs that nobody listens to to their ends; never ends itself.
+    pub(crate) async fn drive(&self) -> Infallible {
+        std::future::poll_fn(|cx| self.unheard.poll(cx)).await
+    }
 }
 
 impl PeerCalls {
@@ -167,14 +192,19 @@ impl PeerCalls {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who gets an execution has joined it.
     fn arrived(&self, call: &Call, now: Moment) -> Arrival<Arc<Execution>> {
-        self.expire(now);
-        self.window().arrived(call, now, Execution::new)
+        let mut window = self.window();
+        window.forget(now);
+        let arrival = window.arrived(call, now, Execution::new);
+        if let Arrival::First(execution) | Arrival::Known(execution) = &arrival {
+            execution.joins();
+        }
+        arrival
     }
 
     fn expire(&self, now: Moment) {
-        // One reference is the window's.
-        let left = self.window().expire(now, |execution| Arc::strong_count(execution) == 1);
+        let left = self.window().expire(now, |execution| execution.listening() == 0);
         // Not under the lock: dropping a source is code of others.
         for execution in left {
             execution.ends(StreamError::Interrupted);

@@ -81,6 +81,10 @@ pub const COPY_BYTES: usize = 2 * 1024;
 /// Turns of a lane's work before others get theirs.
 pub const LANE_TURNS: usize = 32;
 
+/// Frames that have come on a lane after which others get their turn, however few bytes they have: about a
+/// millisecond of small ones.
+pub const LANE_FRAMES: usize = 4_096;
+
 /// Bytes that are read from a lane before others get their turn.
 pub const READ_CHUNK_BYTES: usize = 256 * 1024;
 
@@ -180,6 +184,10 @@ pub const KEYED_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes of the answer to one keyed call: as much as an ordinary message.
 pub const KEYED_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes that one reply to a keyed call counts at least: about what a kept one takes besides its content, so that
+/// neither bound is of content alone.
+pub const KEYED_REPLY_BYTES: usize = 128;
+
 /// How long a node knows a keyed call after it ended: twice as long as a caller tries, so that a try
 /// that is late on its way still finds it.
 pub const KEYED_TIME: Duration = Duration::from_mins(10);
@@ -214,6 +222,10 @@ pub const CAPABILITY_DERIVED: usize = 1_024;
 
 /// Capabilities that one peer has presented.
 pub const PEER_CAPABILITIES: usize = 4_096;
+
+/// How soon a capability is shown again on a connection after a message with it was refused: what its issuer had no
+/// room for, it may have room for by then, and to verify it takes more than to refuse a message.
+pub const SHOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches over this node's actors that one peer may hold: as many as it has actors that depend on
 /// another, and no more than one lane's calls.
@@ -290,9 +302,17 @@ pub const LIST_PAUSE: Duration = Duration::from_secs(1);
 /// Streams of gossip that one link reads at a time, and that a node sends at a time to one peer.
 pub const GOSSIP_STREAMS: usize = 4;
 
+/// Messages of one link that the membership has and hasn't handled: several times what a peer says at once, and a
+/// small part of the membership's mailbox.
+pub const GOSSIP_PLACES: usize = 32;
+
 /// Bytes of gossip datagrams that wait to be read or sent on a link; the oldest go first. Gossip
 /// repeats itself.
 pub const GOSSIP_BUFFER_BYTES: usize = 256 * 1024;
+
+/// How often one peer makes a node go on as a later start of itself, of which it tells all others: less than
+/// [`SUSPICION`], in which it has to object.
+pub const OBJECTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a node asks another whether it lives.
 pub const PROBE_PERIOD: Duration = Duration::from_millis(500);

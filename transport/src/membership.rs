@@ -17,6 +17,7 @@ use neuroflow_kernel::{Address, Header, Message};
 use self::gossip::Linked;
 pub use self::record::Offer;
 use crate::identity::NodeId;
+use crate::link::gossip::Place;
 
 /// What the membership's actor is told.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub(crate) enum MembershipCommand {
     Linked(Box<Linked>),
     /// The link to a node is over; `left` if the node said so itself.
     Unlinked { node: NodeId, left: bool },
-    /// A peer's message has arrived.
-    Received { from: NodeId, bytes: Bytes },
+    /// A peer's message has arrived, and has this place among those of its link.
+    Received { from: NodeId, bytes: Bytes, place: Place },
     /// What this node says of itself may have changed.
     Describe,
     /// There is a newer list of nodes that were shut out. If this is lost, the list is told of later, by a pulse.

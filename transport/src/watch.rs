@@ -97,6 +97,10 @@ impl Service for WatchService {
         };
         Some(Arc::new(asked))
     }
+
+    fn forget(&self, node: &NodeId) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+    }
 }
 
 /// The watches as one peer may ask for them.

@@ -1,8 +1,8 @@
 //! The node that holds a capability: an address whose sends carry it, and narrower ones for others.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use neuroflow_kernel::{
     Address, Clock, DeliverError, Down, Fall, Header, MessageId, Moment, Parcel, RawParcel,
@@ -15,13 +15,14 @@ use super::token::{self, Chain, Token};
 use super::{CapabilityError, CapabilityToken, Terms};
 use crate::endpoint::Links;
 use crate::identity::NodeId;
+use crate::limits::SHOW_PAUSE;
 use crate::link::peer::{Link, Peer};
 use crate::watch;
 
 impl Links {
     /// The address that a capability of another node stands for. It's shown to that node once per
-    /// connection, before the first message, and every message is checked there: a refusal comes as
-    /// the end of its replies.
+    /// connection, before the first message, and again after a refusal that may be otherwise by then.
+    /// Every message is checked there: a refusal comes as the end of its replies.
     ///
     /// ```
     /// use neuroflow_kernel::{Address, Request, WireRequest};
@@ -56,7 +57,8 @@ impl Links {
         let port = HeldPort {
             links: self.clone(),
             chain: token.parcel().clone(),
-            presented: Arc::default(),
+            shown: Mutex::default(),
+            refused: Arc::default(),
         };
         Ok(Address::remote(Arc::new(port), target))
     }
@@ -99,12 +101,22 @@ impl Links {
 struct HeldPort {
     links: Links,
     chain: Parcel<Chain>,
-    /// The number of the connection on which it was shown.
-    presented: Arc<AtomicU64>,
+    shown: Mutex<Option<Shown>>,
+    /// Whether a message was refused as it's where the capability isn't known, or isn't any more.
+    refused: Arc<AtomicBool>,
+}
+
+/// Where a capability was shown last.
+#[derive(Clone, Copy)]
+struct Shown {
+    /// The number of the connection.
+    on: u64,
+    at: Moment,
 }
 
 impl HeldPort {
-    /// Shows the token on this connection, unless that was done: ahead of what follows on its lane.
+    /// Shows the token on this connection, unless that was done: ahead of what follows on its lane. After a refusal
+    /// that may be otherwise by now it's shown again, once in a while.
     fn present(
         &self,
         peer: &Peer,
@@ -112,13 +124,21 @@ impl HeldPort {
         target: &RemoteTarget,
         now: Moment,
     ) -> Result<(), RemoteError> {
-        if self.presented.load(Ordering::Acquire) == link.number {
+        let is_old = |shown: &Shown| {
+            self.refused.load(Ordering::Acquire) && now.since(shown.at) >= SHOW_PAUSE
+        };
+        if self.shown().is_some_and(|shown| shown.on == link.number && !is_old(&shown)) {
             return Ok(());
         }
         let (header, chain) = (Header::new(), self.chain.as_raw().clone());
         Links::send_on((peer, link), target, &header, chain, Arc::new(Unheard), now)?;
-        self.presented.store(link.number, Ordering::Release);
+        self.refused.store(false, Ordering::Release);
+        *self.shown() = Some(Shown { on: link.number, at: now });
         Ok(())
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,6 +155,7 @@ impl RemotePort for HeldPort {
             return Err(RemoteError::Unreachable { target: target.to_string() });
         };
         self.present(&peer, &link, target, now)?;
+        let replies = Arc::new(Told { replies, refused: Arc::clone(&self.refused) });
         Links::send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
@@ -169,6 +190,46 @@ impl RemotePort for HeldPort {
 
     fn clock(&self) -> &Clock {
         self.links.clock()
+    }
+}
+
+/// The replies to a message that a capability was used for.
+struct Told {
+    replies: Arc<dyn RawReplies>,
+    refused: Arc<AtomicBool>,
+}
+
+impl RawReplies for Told {
+    fn deliver(&self, reply: RawParcel) -> Result<(), DeliverError> {
+        self.replies.deliver(reply)
+    }
+
+    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.replies.room()
+    }
+
+    fn finish(&self) {
+        self.replies.finish();
+    }
+
+    fn fail(&self, why: StreamError) {
+        // The issuer had no room for it, or doesn't know it any more, or a clock was wrong.
+        if matches!(why, StreamError::Overloaded | StreamError::Unknown | StreamError::Expired) {
+            self.refused.store(true, Ordering::Release);
+        }
+        self.replies.fail(why);
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.replies.is_wanted()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.replies.is_closed()
+    }
+
+    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        self.replies.closed()
     }
 }
 

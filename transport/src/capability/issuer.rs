@@ -1,6 +1,9 @@
 //! The node whose actors capabilities are about: what it has out, and what peers present.
+//!
+//! Long, because all of it is one table behind one lock.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -33,15 +36,34 @@ pub(crate) struct Capabilities {
     node: NodeId,
     incarnation: u64,
     clock: Clock,
+    /// What marks the ids of first blocks.
+    mark: RandomState,
     out: Mutex<Out>,
 }
 
 #[derive(Default)]
 struct Out {
     issued: HashMap<CapabilityId, Issued>,
-    /// Derived ones that were taken back; the first ones are just gone.
-    revoked: HashSet<CapabilityId>,
+    /// Derived ones that were taken back, and when none of them can be valid any more; the first ones are just
+    /// gone.
+    revoked: HashMap<CapabilityId, Moment>,
     presented: HashMap<NodeId, HashMap<String, Known>>,
+}
+
+impl Out {
+    /// Forgets what has ended.
+    fn purge(&mut self, now: Moment) {
+        self.issued.retain(|_, issued| issued.expires > now);
+        if self.issued.is_empty() {
+            self.revoked.clear();
+        } else if self.is_full() {
+            self.revoked.retain(|_, until| *until > now);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.issued.len().saturating_add(self.revoked.len()) >= MAX_CAPABILITIES
+    }
 }
 
 /// A first block.
@@ -70,7 +92,7 @@ impl Issued {
         &mut self,
         key: BlockKey,
         derived: Derived,
-        revoked: &HashSet<CapabilityId>,
+        revoked: &HashMap<CapabilityId, Moment>,
         now: Moment,
     ) -> Result<(), CapabilityError> {
         if !self.has_room(&derived.above) {
@@ -95,9 +117,9 @@ impl Issued {
     }
 
     /// What can't be used again needs no count of its uses.
-    fn forget(&mut self, revoked: &HashSet<CapabilityId>, now: Moment) {
+    fn forget(&mut self, revoked: &HashMap<CapabilityId, Moment>, now: Moment) {
         let is_over = |derived: &mut Derived| {
-            derived.expires <= now || derived.ids.iter().any(|id| revoked.contains(id))
+            derived.expires <= now || derived.ids.iter().any(|id| revoked.contains_key(id))
         };
         let over: Vec<Derived> =
             self.derived.extract_if(|_, derived| is_over(derived)).map(|(_, over)| over).collect();
@@ -119,7 +141,23 @@ struct Known {
 
 impl Capabilities {
     pub(crate) fn new(node: NodeId, incarnation: u64, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { node, incarnation, clock, out: Mutex::default() })
+        let mark = RandomState::new();
+        Arc::new(Self { node, incarnation, clock, mark, out: Mutex::default() })
+    }
+
+    /// An id for a first block. Half of it says that it's one, so that one that has ended needn't be remembered
+    /// when it's taken back.
+    fn first_id(&self) -> Result<CapabilityId, CapabilityError> {
+        let CapabilityId(mut id) = random_id()?;
+        let (random, mark) = id.split_at_mut(8);
+        mark.copy_from_slice(&self.mark.hash_one(&*random).to_le_bytes());
+        Ok(CapabilityId(id))
+    }
+
+    /// Whether this may be the id of a first block: it's that of no derived one which is taken.
+    fn is_first(&self, CapabilityId(id): &CapabilityId) -> bool {
+        let (random, mark) = id.split_at(8);
+        mark == self.mark.hash_one(random).to_le_bytes()
     }
 
     fn out(&self) -> MutexGuard<'_, Out> {
@@ -139,11 +177,8 @@ impl Capabilities {
     ) -> Result<(), CapabilityError> {
         let now = self.clock.now();
         let mut out = self.out();
-        out.issued.retain(|_, issued| issued.expires > now);
-        if out.issued.is_empty() {
-            out.revoked.clear();
-        }
-        if out.issued.len().saturating_add(out.revoked.len()) >= MAX_CAPABILITIES {
+        out.purge(now);
+        if out.is_full() {
             return Err(CapabilityError::TooMany);
         }
         let issued = Issued { actor, expires, revoked: false, derived: HashMap::new() };
@@ -158,10 +193,19 @@ impl Capabilities {
             issued.actor.revoke();
             return Ok(());
         }
-        if out.issued.len().saturating_add(out.revoked.len()) >= MAX_CAPABILITIES {
+        if self.is_first(&id) {
+            // It has ended, and so has what was derived from it.
+            return Ok(());
+        }
+        out.purge(self.clock.now());
+        // What it's derived from, if that still is valid, is among these.
+        let Some(until) = out.issued.values().map(|issued| issued.expires).max() else {
+            return Ok(());
+        };
+        if out.is_full() {
             return Err(CapabilityError::TooMany);
         }
-        out.revoked.insert(id);
+        out.revoked.insert(id, until);
         let derived = out.issued.values().flat_map(|issued| issued.derived.values());
         for derived in derived.filter(|derived| derived.ids.last() == Some(&id)) {
             derived.actor.revoke();
@@ -203,9 +247,12 @@ impl Capabilities {
     fn admit(&self, peer: NodeId, token: &Token) -> Result<Arc<dyn Exported>, CapabilityError> {
         let now_ms = wall_ms(&self.clock);
         let blocks = token.verify(self.node, self.incarnation, peer, now_ms)?;
+        if blocks.iter().skip(1).any(|(_, grant)| self.is_first(&grant.id)) {
+            return Err(CapabilityError::Forged);
+        }
         let mut out = self.out();
         let Out { issued, revoked, .. } = &mut *out;
-        if blocks.iter().any(|(_, grant)| revoked.contains(&grant.id)) {
+        if blocks.iter().any(|(_, grant)| revoked.contains_key(&grant.id)) {
             return Err(CapabilityError::Revoked);
         }
         // What is gone was out, for the signature says so: it has expired.
@@ -258,6 +305,10 @@ impl Service for Arc<Capabilities> {
                 Held { capabilities: Arc::clone(self), peer: asker.node, name: name.to_owned() };
             Arc::new(held) as Arc<dyn Exported>
         })
+    }
+
+    fn forget(&self, node: &NodeId) {
+        self.out().presented.remove(node);
     }
 }
 
@@ -346,7 +397,7 @@ impl Links {
         let expires = capabilities.moment(expires_ms);
         let narrowed = address.attenuate(restriction(terms.rights, terms.uses, expires))?;
         let grant = Grant {
-            id: random_id()?,
+            id: capabilities.first_id()?,
             issuer: self.id(),
             incarnation: capabilities.incarnation,
             message: MessageId::of(W::NAME),
@@ -388,7 +439,11 @@ pub(super) fn random_id() -> Result<CapabilityId, CapabilityError> {
 
 #[cfg(test)]
 mod tests {
+    use neuroflow_kernel::ManualClock;
+
     use super::*;
+    use crate::capability::Signer;
+    use crate::identity::Authority;
 
     struct Nobody;
 
@@ -415,7 +470,7 @@ mod tests {
         issued: &mut Issued,
         above: &[u32],
         from: u32,
-        revoked: &HashSet<CapabilityId>,
+        revoked: &HashMap<CapabilityId, Moment>,
     ) -> usize {
         let many = from..from + 5_000;
         many.take_while(|nth| derive(issued, above, *nth, revoked).is_ok()).count()
@@ -425,7 +480,7 @@ mod tests {
         issued: &mut Issued,
         above: &[u32],
         nth: u32,
-        revoked: &HashSet<CapabilityId>,
+        revoked: &HashMap<CapabilityId, Moment>,
     ) -> Result<(), CapabilityError> {
         let id = |nth: u32| CapabilityId(u128::from(nth).to_le_bytes());
         let ids = above.iter().copied().chain([nth]).map(id).collect();
@@ -437,7 +492,7 @@ mod tests {
 
     #[test]
     fn who_derives_much_leaves_room_for_the_next_one() {
-        let (mut issued, mut revoked) = (issued(), HashSet::new());
+        let (mut issued, mut revoked) = (issued(), HashMap::new());
         for (nth, from) in [(1, 10_000), (2, 20_000), (3, 30_000)] {
             let free = CAPABILITY_DERIVED - issued.derived.len();
             derive(&mut issued, &[], nth, &revoked).unwrap();
@@ -448,11 +503,104 @@ mod tests {
             assert!(CAPABILITY_DERIVED - issued.derived.len() >= free / 2 - 1);
         }
         // What was taken back makes room for others.
-        revoked.insert(CapabilityId(1_u128.to_le_bytes()));
+        revoked.insert(CapabilityId(1_u128.to_le_bytes()), NOW + LATER);
         assert!(matches!(derive(&mut issued, &[2], 29_999, &revoked), Ok(())));
         assert!(!issued.derived.contains_key(&BlockKey::numbered(10_000)));
         // So does what is over.
         issued.forget(&revoked, NOW + LATER);
         assert!(issued.derived.is_empty());
+    }
+
+    /// One that has these out, and its time.
+    fn capabilities() -> (Arc<Capabilities>, ManualClock) {
+        let time = ManualClock::new();
+        (Capabilities::new(NodeId::of_public_key(b"node"), 1, time.clock()), time)
+    }
+
+    fn grant(capabilities: &Capabilities, life: Duration) -> CapabilityId {
+        let id = capabilities.first_id().unwrap();
+        capabilities.issue(id, capabilities.clock.now() + life, Arc::new(Nobody)).unwrap();
+        id
+    }
+
+    #[test]
+    fn what_is_taken_back_after_its_end_takes_no_room() {
+        let (capabilities, time) = capabilities();
+        let lasting = grant(&capabilities, CAPABILITY_LIFE);
+        let second = Duration::from_secs(1);
+        for _ in 0..MAX_CAPABILITIES + 5_000 {
+            let first = grant(&capabilities, second);
+            time.advance(second * 2);
+            grant(&capabilities, second);
+            capabilities.revoke(first).unwrap();
+        }
+        assert!(capabilities.out().revoked.is_empty());
+        assert!(capabilities.is_first(&lasting) && !capabilities.is_first(&random_id().unwrap()));
+        capabilities.revoke(lasting).unwrap();
+        assert!(capabilities.out().issued[&lasting].revoked);
+    }
+
+    #[test]
+    fn what_a_peer_has_presented_goes_with_it() {
+        let (capabilities, _) = capabilities();
+        let peers = [NodeId::of_public_key(b"one"), NodeId::of_public_key(b"other")];
+        for peer in peers {
+            let known = Known { outcome: Err(StreamError::Expired), until: NOW };
+            let of_peer = HashMap::from([("name".to_owned(), known)]);
+            capabilities.out().presented.insert(peer, of_peer);
+        }
+        Service::forget(&capabilities, &peers[0]);
+        let find = |peer| capabilities.find(peer, "name").err();
+        assert_eq!(find(peers[0]), Some(StreamError::Unknown));
+        assert_eq!(find(peers[1]), Some(StreamError::Expired));
+    }
+
+    #[test]
+    fn a_derived_one_has_no_id_of_a_first_one() {
+        let now = SystemTime::UNIX_EPOCH + CAPABILITY_LIFE;
+        let authority = Authority::create("test", now).unwrap();
+        let node = |name| authority.issue(name, &[], CAPABILITY_LIFE, now).unwrap();
+        let (issuer, holder) = (node("issuer"), node("holder"));
+        let capabilities = Capabilities::new(issuer.id(), 1, ManualClock::new().clock());
+        let grant = Grant {
+            id: grant(&capabilities, LATER),
+            issuer: issuer.id(),
+            incarnation: 1,
+            message: MessageId::of("test"),
+            holder: holder.id(),
+            rights: neuroflow_kernel::Rights::bit(0),
+            expires_ms: wall_ms(&capabilities.clock) + 1_000,
+            uses: None,
+        };
+        let signer = |credential| Signer::new(credential).unwrap();
+        let derived = |id| {
+            let token = Token::issue(&signer(&issuer), grant.clone()).unwrap();
+            let token = token.derive(&signer(&holder), Grant { id, ..grant.clone() }).unwrap();
+            capabilities.admit(holder.id(), &token).err().unwrap()
+        };
+        let refused = derived(capabilities.first_id().unwrap());
+        assert!(matches!(refused, CapabilityError::Forged), "{refused}");
+        let refused = derived(random_id().unwrap());
+        // Whoever is behind it here can't be narrowed.
+        assert!(matches!(refused, CapabilityError::Attenuate(_)), "{refused}");
+    }
+
+    #[test]
+    fn a_derived_one_that_is_taken_back_is_known_until_nothing_can_be_derived_from() {
+        let (capabilities, time) = capabilities();
+        let revoke = || capabilities.revoke(random_id().unwrap());
+        revoke().unwrap();
+        assert!(capabilities.out().revoked.is_empty(), "nothing is out");
+        grant(&capabilities, LATER * 2);
+        for _ in 1..MAX_CAPABILITIES {
+            revoke().unwrap();
+        }
+        assert!(matches!(revoke(), Err(CapabilityError::TooMany)));
+        time.advance(LATER);
+        assert!(matches!(revoke(), Err(CapabilityError::TooMany)));
+        time.advance(LATER);
+        grant(&capabilities, LATER);
+        assert!(capabilities.out().revoked.is_empty());
+        assert!(revoke().is_ok());
     }
 }

@@ -11,8 +11,9 @@ use crate::membership::MembershipCommand;
 use crate::observer::ClusterEvent;
 
 impl Shared {
-    /// The peer was forgotten, and so are its connections.
-    pub(super) fn forget_connections(&self, peer: &NodeId) {
+    /// The peer was forgotten, and so is whatever it had here.
+    pub(super) fn forget(&self, peer: &NodeId) {
+        self.exports.forget(peer);
         self.firsts.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 

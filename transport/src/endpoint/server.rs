@@ -188,6 +188,8 @@ impl Actor for ClusterServer {
         let _full = context.task(accepting).is_err();
         let forgetting = forget(Arc::clone(&shared));
         let _full = context.task(forgetting).is_err();
+        let driving = drive(Arc::clone(&shared));
+        let _full = context.task(driving).is_err();
         if shared.kept.is_some() {
             let keeping = revocations::follow(Arc::clone(&shared));
             let _full = context.task(keeping).is_err();
@@ -250,7 +252,7 @@ impl Actor for ClusterServer {
         self.names.remove(&ended.name);
         let peer = self.shared.peers.get(&id);
         if peer.is_none() {
-            self.shared.forget_connections(&id);
+            self.shared.forget(&id);
         }
         if peer.is_none_or(|peer| peer.is_revoked()) {
             return Ok(());
@@ -307,4 +309,9 @@ async fn forget(shared: Arc<Shared>) {
         shared.clock.sleep(KEYED_SWEEP).await;
         shared.exports.keyed.expire(shared.clock.now());
     }
+}
+
+/// Brings keyed calls to their ends whose callers' links are gone.
+async fn drive(shared: Arc<Shared>) {
+    match shared.exports.keyed.drive().await {}
 }

@@ -13,7 +13,7 @@ use super::pinned::{NoPin, Place};
 use super::{CallKey, KeyedError, Origin};
 use crate::directory::MemberState;
 use crate::endpoint::Links;
-use crate::export::{Delivery, Source};
+use crate::export::Delivery;
 use crate::identity::NodeId;
 use crate::jitter;
 use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, PINNED_CALLS};
@@ -137,15 +137,15 @@ impl Links {
         let actor = || life.map_or(Some(Arc::clone(&actor)), |life| actor.in_life(life));
         let delivery = shared.exports.keyed.deliver(origin, actor, header, parcel, self.clock());
         let ended = |why| KeyedError::Ended { why, ran_before: false };
-        let mut source: Box<dyn Source> = match delivery {
-            Delivery::Taken(Some(source)) => source,
-            Delivery::Refused(why) => return Err(ended(why)),
-            // A call with a key always has a source.
-            Delivery::Taken(None) | Delivery::Waiting(_) => {
-                return Err(ended(StreamError::Interrupted));
-            }
-        };
         let collect = async {
+            let source = match delivery {
+                Delivery::Taken(source) => Ok(source),
+                Delivery::Waiting(waiting) => waiting.await,
+                Delivery::Refused(why) => Err(why),
+            };
+            // A call with a key always has a source.
+            let source = source.and_then(|source| source.ok_or(StreamError::Interrupted));
+            let mut source = source.map_err(ended)?;
             let mut answer = Answer::default();
             while let Some(reply) = std::future::poll_fn(|cx| source.poll_next(cx)).await {
                 answer.add(reply.map_err(ended)?.open::<R>()?)?;

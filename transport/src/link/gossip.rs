@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use neuroflow_kernel::Clock;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::LinkError;
 use super::peer::Link;
@@ -23,6 +24,12 @@ pub(crate) const GOSSIP_SINCE: u16 = 2;
 
 /// Before what is large, and behind what callers wait for.
 const PRIORITY: i32 = 0;
+
+/// One of the messages of a link that the membership hasn't handled: until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(
+    #[expect(dead_code, reason = "it's there to be dropped")] OwnedSemaphorePermit,
+);
 
 /// What is left to be done of a send.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -54,8 +61,9 @@ fn longest(link: &Link, bytes: &[u8]) -> usize {
     if is_list && link.agreed.version >= LISTS_SINCE { MAX_LIST_BYTES } else { MAX_GOSSIP_BYTES }
 }
 
-/// A message has come on a stream of its own. A list of revoked nodes, which may be long, is looked at here and
-/// now, so that a peer can't fill a mailbox with them.
+/// A message has come on a stream of its own. It's dropped if the peer sends more than is handled: it will be said
+/// again. A list of revoked nodes, which may be long, is looked at here and now, so that a peer can't fill a mailbox
+/// with them.
 pub(crate) fn arrived(
     link: &Link,
     shared: &Shared,
@@ -68,9 +76,9 @@ pub(crate) fn arrived(
     if let Some((&LIST, list)) = bytes.split_first() {
         shared.gossip_meters.received.fetch_add(1, Ordering::Relaxed);
         shared.hear_list(list);
-    } else {
-        let bytes = Bytes::copy_from_slice(bytes);
-        shared.membership.tell(MembershipCommand::Received { from, bytes });
+    } else if let Ok(place) = Arc::clone(&link.gossip_places).try_acquire_owned() {
+        let (bytes, place) = (Bytes::copy_from_slice(bytes), Place(place));
+        shared.membership.tell(MembershipCommand::Received { from, bytes, place });
     }
     Ok(())
 }
@@ -86,9 +94,12 @@ async fn on_stream(link: &Link, bytes: Bytes) -> Result<(), LinkError> {
     Ok(())
 }
 
-/// Hands over the datagrams of a link until it's over.
+/// Hands over the datagrams of a link until it's over: no more at a time than are handled, so that one peer's
+/// never take the places of the others'. What comes meanwhile waits in the connection, and the oldest go first.
 pub(crate) async fn receive(link: Arc<Link>, shared: Arc<Shared>, from: NodeId) {
-    while let Ok(bytes) = link.connection.read_datagram().await {
-        shared.membership.tell(MembershipCommand::Received { from, bytes });
+    while let Ok(place) = Arc::clone(&link.gossip_places).acquire_owned().await {
+        let Ok(bytes) = link.connection.read_datagram().await else { return };
+        let place = Place(place);
+        shared.membership.tell(MembershipCommand::Received { from, bytes, place });
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A lone message leaves as soon as the task runs; while it writes or waits for its turn others
 //! gather in the outbox and leave together. Replies are staged by the task itself, without a lock.
+//!
+//! Long, because every step of a lane's turn is one of the same task's.
 
 mod inbound;
 
@@ -25,7 +27,7 @@ use super::staged::Staged;
 use super::{LinkError, Meters};
 use crate::frame::{Decoder, FrameError, FrameHeader, Kind};
 use crate::limits::{
-    COPY_BYTES, LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES,
+    COPY_BYTES, LANE_FRAMES, LANE_HIGH_WATER_BYTES, LANE_LIMIT_BYTES, LANE_TURNS, READ_CHUNK_BYTES,
     SMALL_MESSAGE_BYTES,
 };
 use crate::session::calls::{Call, Item};
@@ -67,6 +69,8 @@ pub(crate) struct LaneTask {
     is_recent: bool,
     /// Bytes that it was last said to hold.
     holds: usize,
+    /// Frames that have arrived since others had their turn.
+    frames: usize,
 }
 
 /// What a lane's task is made of.
@@ -111,6 +115,7 @@ impl LaneTask {
             granted: parts.granted,
             is_recent,
             holds: 0,
+            frames: 0,
         }
     }
 
@@ -123,7 +128,11 @@ impl LaneTask {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<LinkError> {
         self.served.register(cx.waker());
+        self.frames = 0;
         for _ in 0..LANE_TURNS {
+            if self.frames >= LANE_FRAMES {
+                break;
+            }
             let turned = self.turn(cx);
             self.account();
             match turned {
@@ -290,6 +299,7 @@ impl LaneTask {
         name: &str,
         parcel: RawParcel,
     ) -> Result<(), LinkError> {
+        self.frames = self.frames.saturating_add(1);
         let meters = &self.lane.meters;
         match header.kind {
             Kind::Request | Kind::Notice => {
@@ -314,7 +324,7 @@ impl LaneTask {
                 }
             }
             Kind::ReplyCredit => {
-                self.served.granted(header.id, u64::from(header.sequence), header.budget);
+                self.served.granted(header.id, header.sequence, header.budget);
             }
             Kind::Drain => self.lane.outbox().session.drain(),
             Kind::Drained if self.is_recent => {

@@ -32,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) left: AtomicBool,
     /// Room for gossip that a datagram can't carry.
     pub(crate) gossip_streams: Arc<Semaphore>,
+    /// Room for the peer's gossip at the membership.
+    pub(crate) gossip_places: Arc<Semaphore>,
 }
 
 impl Link {

@@ -139,12 +139,12 @@ impl Served {
         }
     }
 
-    /// The caller takes more replies.
-    pub(super) fn granted(&mut self, id: u64, messages: u64, bytes: u64) {
+    /// The caller takes more replies; of their count the low half is said.
+    pub(super) fn granted(&mut self, id: u64, messages: u32, bytes: u64) {
         if let Some(index) = self.by_id.get(&id)
             && let Some(answering) = &mut self.places[*index].answering
         {
-            answering.window.grant(messages, bytes);
+            answering.window.grant_low(messages, bytes);
             due(&mut self.due, &mut self.places, *index);
         }
     }
@@ -229,7 +229,7 @@ const IDLE_PLACES: usize = 256;
 impl Answering {
     fn give(&mut self, reply: Option<RawParcel>, end: Option<u8>) -> Given {
         let sequence = self.sequence;
-        self.sequence = self.sequence.saturating_add(1);
+        self.sequence = self.sequence.wrapping_add(1);
         Given { id: self.id, sequence, reply, end }
     }
 }
@@ -310,7 +310,7 @@ mod tests {
         let many = usize::try_from(REPLY_CREDIT_MESSAGES).unwrap();
         let (mut served, _, seen) = run(std::iter::repeat_with(reply).take(many + 5).collect());
         assert_eq!(seen.len(), many);
-        served.granted(7, REPLY_CREDIT_MESSAGES + 2, REPLY_CREDIT_BYTES);
+        served.granted(7, u32::try_from(many + 2).unwrap(), REPLY_CREDIT_BYTES);
         assert_eq!(look(&mut served).len(), 2);
         assert!(matches!(
             served.add(7, Box::new(Scripted(Script::new(), Arc::default()))),
@@ -325,7 +325,7 @@ mod tests {
         for nth in 0..1_000 {
             served.add(nth, source()).unwrap();
             for _ in 0..10 {
-                served.granted(nth, REPLY_CREDIT_MESSAGES + nth, REPLY_CREDIT_BYTES);
+                served.granted(nth, u32::try_from(nth).unwrap() + 100, REPLY_CREDIT_BYTES);
             }
             served.cancel(nth);
         }

@@ -19,7 +19,7 @@ use super::{CloseCode, LinkCommand, LinkError};
 use crate::endpoint::Shared;
 use crate::frame::Kind;
 use crate::jitter;
-use crate::limits::{GOSSIP_STREAMS, LARGE_KIB, SWEEP_INTERVAL};
+use crate::limits::{GOSSIP_PLACES, GOSSIP_STREAMS, LARGE_KIB, SWEEP_INTERVAL};
 use crate::membership::{self, MembershipCommand};
 use crate::observer::ClusterEvent;
 
@@ -61,6 +61,7 @@ impl LinkServer {
             sweep: Notify::new(),
             left: AtomicBool::new(false),
             gossip_streams: Arc::new(Semaphore::new(GOSSIP_STREAMS)),
+            gossip_places: Arc::new(Semaphore::new(GOSSIP_PLACES)),
         });
         let own = context.address();
         for (at, (lane, stream)) in lanes.iter().zip(established.lanes).enumerate() {

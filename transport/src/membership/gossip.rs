@@ -25,7 +25,7 @@ use crate::directory::{Member, MemberState};
 use crate::identity::NodeId;
 use crate::limits::{
     GOSSIP_DIALS, HEARSAY_DIALS, HEARSAY_PAUSE, HEARSAY_WAIT, LIST_PAUSE, MAX_GOSSIP_BYTES,
-    MAX_HEARD, MAX_MEMBERS, PULSE_PERIOD,
+    MAX_HEARD, MAX_MEMBERS, OBJECTION_PAUSE, PULSE_PERIOD,
 };
 
 /// What is to be done.
@@ -116,6 +116,8 @@ pub(crate) struct Gossip {
     revocations: Option<(u64, Arc<str>)>,
     /// Who was asked for a newer one last, and when.
     asked: Option<(NodeId, Moment)>,
+    /// Which peers have made this node object, and when.
+    objected: BTreeMap<NodeId, Moment>,
     /// No number of a start beyond this is believed when others say it.
     latest: u64,
 }
@@ -153,6 +155,7 @@ impl Gossip {
             changed: true,
             revocations: None,
             asked: None,
+            objected: BTreeMap::new(),
             latest: start.saturating_add(SET_BACK_MS),
         })
     }
@@ -313,7 +316,7 @@ impl Gossip {
                     self.out.push(Output::Send { to: from, bytes, reliable: true });
                 }
             }
-            Note::Later { start } => self.object(start)?,
+            Note::Later { start } => self.object(from, start)?,
             Note::Drain { on } => {
                 if !self.links.get(&from).is_some_and(|peer| peer.operator) {
                     return Err(GossipError::Role);
@@ -345,7 +348,7 @@ impl Gossip {
         let own = self.own();
         let believed = believe(from, &own, packet, |id| known.get(id).map(|it| it.start))?;
         if let Some(start) = believed.later_self {
-            self.object(start)?;
+            self.object(from, start)?;
         }
         for identity in believed.heard {
             self.hear(&identity);
@@ -407,13 +410,18 @@ impl Gossip {
     }
 
     /// Others know a later start of this node than it does itself: its clock was set back, or it was
-    /// declared dead. It goes on as a start later still.
-    fn object(&mut self, start: u64) -> Result<(), GossipError> {
+    /// declared dead. It goes on as a start later still; for one peer once in a while, since it tells all others.
+    fn object(&mut self, from: NodeId, start: u64) -> Result<(), GossipError> {
         // From there on a number can only grow by one at a time, so nobody can use them up. The node's next start
         // believes in more, and so in whatever number this one was brought to.
         if start < self.own().start || start > self.latest {
             return Ok(());
         }
+        let now = self.shell.now;
+        if self.objected.get(&from).is_some_and(|at| now.since(*at) < OBJECTION_PAUSE) {
+            return Ok(());
+        }
+        self.objected.insert(from, now);
         let own = Identity { start: start.saturating_add(1), ..self.own() };
         let changed = self.swim.change_identity(own, &mut self.shell);
         self.introduce_everywhere();
@@ -462,6 +470,7 @@ impl Gossip {
                 self.pulse(peer);
             }
             self.forget_the_dead();
+            self.objected.retain(|_, at| now.since(*at) < OBJECTION_PAUSE);
         }
     }
 

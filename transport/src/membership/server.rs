@@ -63,6 +63,7 @@ impl MembershipServer {
         {
             gossip.tick(now);
         }
+        self.show();
     }
 
     fn describe(&mut self) {
@@ -152,6 +153,10 @@ impl MembershipServer {
                 }
             }
         }
+    }
+
+    /// Shows how the members stand, if that has changed. All of it is made anew, so not at each message.
+    fn show(&mut self) {
         let Some(gossip) = &mut self.gossip else { return };
         if gossip.has_changed() {
             let members = gossip.members().into_iter().map(|member| self.shared.judged(member));
@@ -254,6 +259,7 @@ impl Actor for MembershipServer {
         self.list();
         self.reconcile(now);
         self.carry_out(context);
+        self.show();
         let own = context.address();
         let ticking = async move {
             loop {
@@ -284,7 +290,10 @@ impl Actor for MembershipServer {
                     gossip.unlinked(node, left, now);
                 }
             }
-            MembershipCommand::Received { from, bytes } => self.received(from, &bytes, now),
+            MembershipCommand::Received { from, bytes, place } => {
+                self.received(from, &bytes, now);
+                drop(place);
+            }
             MembershipCommand::Describe => self.describe(),
             MembershipCommand::Revoked => self.list(),
             MembershipCommand::Tick => self.tick(now),

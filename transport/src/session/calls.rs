@@ -227,11 +227,16 @@ impl<C, P> Call<C, P> {
         sequence: u32,
         item: Item<P>,
     ) -> Result<Option<Item<P>>, Violation> {
-        let past_the_end = self.end.is_some_and(|end| sequence >= end);
-        if sequence < self.due || past_the_end || self.held.contains_key(&sequence) {
+        // Numbers begin again behind the last one: what is far ahead lies behind.
+        let ahead = sequence.wrapping_sub(self.due);
+        let past_the_end = self.end.is_some_and(|end| {
+            let left = end.wrapping_sub(self.due);
+            ahead >= left || left > u32::MAX / 2
+        });
+        if ahead > u32::MAX / 2 || past_the_end || self.held.contains_key(&sequence) {
             return Err(Violation::Sequence);
         }
-        if u64::from(sequence - self.due) > REPLY_CREDIT_MESSAGES {
+        if u64::from(ahead) > REPLY_CREDIT_MESSAGES {
             return Err(Violation::Credit);
         }
         if item.reply.is_some() {
@@ -244,7 +249,7 @@ impl<C, P> Call<C, P> {
             // Whoever has begun to answer is trusted to go on: a stream outlives the wait for its start. What is
             // ahead of its turn begins nothing, for what it waits for may be lost with the link.
             self.deadline = None;
-            self.due += 1;
+            self.due = self.due.wrapping_add(1);
             return Ok(Some(item));
         }
         self.held.insert(sequence, item);
@@ -255,13 +260,13 @@ impl<C, P> Call<C, P> {
     pub(crate) fn next(&mut self) -> Option<Item<P>> {
         self.blocked = false;
         let item = self.held.remove(&self.due)?;
-        self.due += 1;
+        self.due = self.due.wrapping_add(1);
         Some(item)
     }
 
     /// The caller has no room for it: it waits for [`next`](Self::next).
     pub(crate) fn put_back(&mut self, item: Item<P>) {
-        self.due -= 1;
+        self.due = self.due.wrapping_sub(1);
         self.held.insert(self.due, item);
         self.blocked = true;
     }
@@ -302,6 +307,25 @@ mod tests {
         assert_ne!(old, new);
         assert!(calls.get(old).is_none() && calls.remove(old).is_none());
         assert_eq!(calls.get(new).unwrap().caller, "next");
+    }
+
+    #[test]
+    fn a_stream_goes_on_behind_the_last_number() {
+        let (mut calls, id) = calls();
+        let call = calls.get(id).unwrap();
+        call.due = u32::MAX - 1;
+        assert_eq!(call.arrived(u32::MAX - 1, reply(1)), Ok(Some(reply(1))));
+        call.taken(1);
+        assert_eq!(call.arrived(0, reply(3)), Ok(None));
+        call.taken(1);
+        assert_eq!(call.arrived(u32::MAX, reply(2)), Ok(Some(reply(2))));
+        call.taken(1);
+        assert_eq!(call.next(), Some(reply(3)));
+        assert_eq!(call.arrived(u32::MAX, reply(2)), Err(Violation::Sequence));
+        let end = Item { end: Some(1), ..reply(4) };
+        assert_eq!(call.arrived(2, end), Ok(None));
+        assert_eq!(call.arrived(3, reply(5)), Err(Violation::Sequence));
+        assert_eq!(call.arrived(1, reply(4)), Ok(Some(reply(4))));
     }
 
     #[test]

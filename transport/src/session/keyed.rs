@@ -130,9 +130,8 @@ impl<K: Clone + Eq + Hash, R: Clone> KeyedWindow<K, R> {
         dropped
     }
 
-    /// Forgets what ended long enough ago, and what nobody has asked for as long: that is given back,
-    /// for it still runs. `alone` says whether nobody waits for it.
-    pub(crate) fn expire(&mut self, now: Moment, alone: impl Fn(&R) -> bool) -> Vec<R> {
+    /// Forgets what ended long enough ago. Looks at nothing else.
+    pub(crate) fn forget(&mut self, now: Moment) {
         while let Some((_, at)) = self.ended.front()
             && now.since(*at) >= self.bounds.time
             && let Some((key, _)) = self.ended.pop_front()
@@ -144,6 +143,12 @@ impl<K: Clone + Eq + Hash, R: Clone> KeyedWindow<K, R> {
                 self.kept.pop_front();
             }
         }
+    }
+
+    /// Forgets what ended long enough ago, and what nobody has asked for as long: that is given back,
+    /// for it still runs. `alone` says whether nobody waits for it. Looks at all that runs.
+    pub(crate) fn expire(&mut self, now: Moment, alone: impl Fn(&R) -> bool) -> Vec<R> {
+        self.forget(now);
         let mut left = Vec::new();
         let (time, mut freed) = (self.bounds.time, 0_usize);
         self.entries.retain(|_, entry| {

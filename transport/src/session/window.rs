@@ -57,6 +57,19 @@ impl Window {
         self.limit.messages = self.limit.messages.max(messages);
         self.limit.bytes = self.limit.bytes.max(bytes);
     }
+
+    /// The same, of a count of messages of which the low half is said.
+    pub(crate) fn grant_low(&mut self, messages: u32, bytes: u64) {
+        let more = messages.wrapping_sub(low(self.limit.messages));
+        // What is far ahead lies behind.
+        let more = if more > u32::MAX / 2 { 0 } else { more };
+        self.grant(self.limit.messages.saturating_add(more.into()), bytes);
+    }
+}
+
+/// The low half of a count.
+pub(crate) fn low(count: u64) -> u32 {
+    u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 impl Allowance {
@@ -102,6 +115,16 @@ mod tests {
         window.grant(3, 20);
         window.grant(2, 10);
         assert!(window.is_open());
+    }
+
+    #[test]
+    fn half_a_count_grants_as_much_as_a_whole_one_and_an_old_one_nothing() {
+        let last = u64::from(u32::MAX);
+        let mut window = Window::new(last - 1, 1);
+        window.grant_low(low(last + 3), 2);
+        assert_eq!((window.limit.messages, window.limit.bytes), (last + 3, 2));
+        window.grant_low(low(last), 3);
+        assert_eq!((window.limit.messages, window.limit.bytes), (last + 3, 3));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use neuroflow_kernel::{
     Address, Down, Fall, Header, MessageId, RawParcel, Request, Restriction, Rights, StreamError,
     WireMessage, WireRequest,
 };
+use neuroflow_transport::limits::CAPABILITY_DERIVED;
 use neuroflow_transport::{CapabilityError, CapabilityToken, Links, Terms};
 
 use crate::world::{Done, LONG, Node, Other, SECRET, Work, World, all, soon, until};
@@ -157,6 +158,37 @@ async fn it_ends_when_its_time_is_over_and_when_its_taken_back() {
     for address in [&held, &two, &import(&a, &token)] {
         assert_eq!(ask(address).await, Err(StreamError::Revoked));
     }
+}
+
+#[tokio::test]
+async fn what_its_issuer_had_no_room_for_is_shown_again() {
+    let (a, b) = World::new().pair().await;
+    let token = b.links.grant(&b.worker, a.links.id(), Terms::new(MINUTE)).unwrap();
+    let derive = |from: &CapabilityToken| {
+        a.links.derive(&from.to_string(), a.links.id(), Terms::new(MINUTE)).unwrap()
+    };
+    let (first, mut below) = (derive(&token), Vec::new());
+    // Several blocks at a time, until there are as many as may be.
+    let late = loop {
+        let second = derive(&first);
+        let last = (0..3).fold(second.clone(), |last, _| derive(&last));
+        let held = import(&a, &last);
+        below.push(second.id());
+        match ask(&held).await {
+            Ok(_) => assert!(below.len() < CAPABILITY_DERIVED),
+            Err(why) => {
+                assert_eq!(why, StreamError::Overloaded);
+                break held;
+            }
+        }
+    };
+    b.links.revoke_capability(below[0]).unwrap();
+    let at = a.clock().now() + LONG;
+    while ask(&late).await == Err(StreamError::Overloaded) {
+        assert!(a.clock().now() < at, "it's refused for ever");
+        a.clock().sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(ask(&late).await, Ok(vec![0]));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use neuroflow_kernel::{Header, StreamError};
 use neuroflow_transport::limits::{
     EARLY_CANCELS, LANE_CREDIT_MESSAGES, LANE_LIMIT_BYTES, LARGE_KIB, MAX_MESSAGE_BYTES,
 };
-use neuroflow_transport::{Credential, LinkError, LinkState, LinksConfig};
+use neuroflow_transport::{Credential, LinkError, LinkState, LinksConfig, MemberState};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -470,6 +470,94 @@ async fn a_peer_that_declares_much_and_sends_nothing_holds_room_of_its_own_link_
     connection.close(0_u32.into(), b"");
     let held = || b.links.status().iter().map(|link| link.buffered_bytes).sum::<usize>();
     until(|| held() == 0).await;
+}
+
+/// A member's record, as `docs/PROTOCOL.md` has it.
+#[derive(rkyv::Archive, rkyv::Serialize)]
+struct Record {
+    address: Option<std::net::SocketAddr>,
+    oldest: u16,
+    newest: u16,
+    build: String,
+    capacity: u32,
+    draining: bool,
+    certificate_expires: u64,
+    offers: Vec<Offer>,
+}
+
+#[derive(rkyv::Archive, rkyv::Serialize)]
+struct Offer {
+    name: String,
+    skills: Vec<String>,
+}
+
+/// A stream with this note between members.
+fn note(note: &[u8]) -> Vec<u8> {
+    let bytes = u32::try_from(note.len()).unwrap().to_le_bytes();
+    let mut stream = [frame(11, &[(8, &bytes)]).as_slice(), note].concat();
+    stream.resize(stream.len().next_multiple_of(16), 0);
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_whose_load_changes_all_the_time_makes_nobody_die() {
+    let world = World::new();
+    let (b, c) = world.pair().await;
+    let stands = |of: &Node, at: &Node| {
+        let members = at.links.members();
+        let member = members.iter().find(|member| member.node == of.links.id());
+        member.map(|member| member.state)
+    };
+    let alive = Some(MemberState::Alive);
+    until(|| stands(&b, &c) == alive && stands(&c, &b) == alive).await;
+    let (_endpoint, connection) = intruder(&world, &b).await;
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&hello(1, 2, 100)).await.unwrap();
+    soon(recv.read_exact(&mut [0; 112])).await.unwrap();
+    // As much as a record may say, so that to look at it costs something.
+    let offer = |nth: usize| Offer {
+        name: format!("agent-{nth}"),
+        skills: (0..24).map(|skill| format!("s{skill}")).collect(),
+    };
+    let record = Record {
+        address: None,
+        oldest: 1,
+        newest: 2,
+        build: String::new(),
+        capacity: 1,
+        draining: false,
+        certificate_expires: 4_000_000_000,
+        offers: (0..256).map(offer).collect(),
+    };
+    let archive = rkyv::to_bytes::<rkyv::rancor::Error>(&record).unwrap();
+    let (start, version) = (77_u64.to_le_bytes(), 1_u64.to_le_bytes());
+    let mut stream = connection.open_uni().await.unwrap();
+    let said = [&[2], start.as_slice(), &version, &archive].concat();
+    stream.write_all(&note(&said)).await.unwrap();
+    stream.finish().unwrap();
+    until(|| b.links.members().iter().any(|member| member.name.as_str() == "intruder")).await;
+    let flood = async {
+        for load in 0_u32.. {
+            let pulse = [&[3], start.as_slice(), &version, &load.to_le_bytes()].concat();
+            connection.send_datagram(pulse.into()).unwrap();
+            if load % 8 == 0 {
+                // Others run on this machine, too.
+                b.clock().sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    let watch = async {
+        // Longer than it takes to be suspected and given up.
+        for _ in 0..160 {
+            b.clock().sleep(Duration::from_millis(50)).await;
+            assert_ne!(stands(&c, &b), Some(MemberState::Dead), "to the one that is flooded");
+            assert_ne!(stands(&b, &c), Some(MemberState::Dead), "to the other");
+        }
+    };
+    tokio::select! {
+        () = flood => panic!("there is always a next load"),
+        () = watch => {}
+    }
 }
 
 #[tokio::test]

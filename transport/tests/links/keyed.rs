@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use neuroflow_kernel::{Header, Parcel, Refusal, StreamError};
+use neuroflow_transport::limits::LANE_CREDIT_BYTES;
 use neuroflow_transport::{CallKey, KeyedError};
 
 use crate::world::{Done, Node, Work, World, soon, until};
@@ -68,6 +70,133 @@ async fn a_lost_link_is_no_loss_to_a_call_with_a_key() {
     });
     assert_eq!(answer.unwrap(), [0]);
     assert_eq!((b.ledger.begun(), b.ledger.cancelled()), (1, 0));
+}
+
+/// A worker with so many places, behind its gate, whom two others may ask.
+async fn two_askers(world: &World, places: usize) -> (Node, Node, Node) {
+    let (a, b) = (world.node("a").await, world.node_with("b", places, |config| config).await);
+    let c = world.node("c").await;
+    for node in [&a, &c] {
+        node.links.try_dial(b.address()).await.unwrap();
+        node.has_link_to("b").await;
+    }
+    b.has_link_to("a").await;
+    b.has_link_to("c").await;
+    (a, b, c)
+}
+
+/// Messages that a node's peer has sent it.
+fn received(node: &Node, peer: &str) -> u64 {
+    let status = node.links.status();
+    status.iter().find(|link| link.name.as_str() == peer).map_or(0, |link| link.received_messages)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_room_when_their_node_dies_leave_the_room_to_others() {
+    let (a, b, c) = two_askers(&World::new(), 4).await;
+    let Node { kernel, links, .. } = a;
+    let work = Work { wait: true, ..Work::default() };
+    let one = |nth: usize| {
+        let header = Header::new().within(b.clock(), Duration::from_mins(1));
+        links.call(B, header, CallKey::of(&nth.to_string()), &work)
+    };
+    tokio::select! {
+        _ended = join_all((0..12).map(one)) => panic!("nobody has answered"),
+        () = async {
+            until(|| b.ledger.begun() == 1 && received(&b, "a") == 12).await;
+            drop(kernel);
+            b.has_lost("a").await;
+        } => {}
+    }
+    b.ledger.gate.close();
+    let plain = Work { replies: 1, ..Work::default() };
+    assert_eq!(soon(call(&c, B, "one", &plain)).await.unwrap(), [0]);
+    until(|| b.worker.mailbox_depth() == 0).await;
+    soon(b.worker.notify(Header::new(), &plain)).await.unwrap();
+    // What had no place wasn't run, and nothing else was twice.
+    until(|| b.ledger.begun() == 1 + 4 + 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_caller_is_gone_holds_up_nobody_and_is_told_when_that_comes_back() {
+    let world = World::new();
+    let credential = world.credential("a", &[]);
+    let (a, b) = (world.node_as(&credential).await, world.node("b").await);
+    let c = world.node("c").await;
+    for node in [&a, &c] {
+        node.links.try_dial(b.address()).await.unwrap();
+        node.has_link_to("b").await;
+    }
+    b.has_link_to("a").await;
+    let Node { kernel, links, .. } = a;
+    // More than a stream of replies holds.
+    let work = Work { replies: 200, wait: true, ..Work::default() };
+    let header = Header::new().within(b.clock(), Duration::from_mins(1));
+    tokio::select! {
+        _ended = links.call(B, header, CallKey::of("one"), &work) => panic!("it waits"),
+        () = async {
+            until(|| b.ledger.begun() == 1).await;
+            drop(kernel);
+            b.has_lost("a").await;
+        } => {}
+    }
+    b.ledger.gate.close();
+    let plain = Work { replies: 1, ..Work::default() };
+    assert_eq!(call(&c, B, "other", &plain).await.unwrap(), [0]);
+    let a = world.node_as(&credential).await;
+    a.links.try_dial(b.address()).await.unwrap();
+    let told = call(&a, B, "one", &work).await.unwrap();
+    assert_eq!(told, (0..200).collect::<Vec<_>>());
+    assert_eq!((b.ledger.begun(), b.ledger.cancelled()), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_waits_for_room_runs_once_whatever_links_are_lost() {
+    let (a, b, _c) = two_askers(&World::new(), 1).await;
+    let busy = Work { wait: true, ..Work::default() };
+    for begun in [1, 1] {
+        soon(b.worker.notify(Header::new(), &busy)).await.unwrap();
+        until(|| b.ledger.begun() == begun).await;
+    }
+    let work = Work { replies: 1, number: 7, ..Work::default() };
+    let (first, second, ()) =
+        tokio::join!(call(&a, B, "one", &work), call(&a, B, "one", &work), async {
+            until(|| received(&b, "a") >= 2).await;
+            for times in 1..4 {
+                let before = received(&b, "a");
+                assert!(a.links.reconnect(b.links.id()));
+                until(|| a.links.status()[0].reconnects >= times).await;
+                until(|| received(&b, "a") >= before + 2).await;
+            }
+            b.ledger.gate.close();
+        });
+    assert_eq!((first.unwrap(), second.unwrap()), (vec![0], vec![0]));
+    let numbers = b.ledger.numbers.lock().unwrap().clone();
+    assert_eq!(numbers, [0, 0, 7]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_for_room_take_their_senders_credit() {
+    const MIB: usize = 1024 * 1024;
+    let (a, b, _c) = two_askers(&World::new(), 1).await;
+    let work = Work { wait: true, payload: vec![7; MIB], ..Work::default() };
+    let one = |nth: usize| {
+        let header = Header::new().within(a.clock(), Duration::from_mins(1));
+        a.links.call(B, header, CallKey::of(&nth.to_string()), &work)
+    };
+    let held = || {
+        let status = b.links.status();
+        status.iter().find(|link| link.name.as_str() == "a").map_or(0, |link| link.buffered_bytes)
+    };
+    let (ended, ()) = tokio::join!(join_all((0..24).map(one)), async {
+        // All but what is handled and what is in the mailbox, and more than is read at a time.
+        until(|| held() >= 20 * MIB).await;
+        assert!(held() <= usize::try_from(LANE_CREDIT_BYTES).unwrap() + 2 * MIB, "{}", held());
+        b.ledger.gate.close();
+    });
+    assert!(ended.iter().all(Result::is_ok));
+    assert_eq!(b.ledger.begun(), 24);
+    until(|| held() == 0).await;
 }
 
 #[tokio::test]

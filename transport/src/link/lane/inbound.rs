@@ -27,7 +27,7 @@ use crate::link::outbox::Outbox;
 use crate::link::served::{Served, refusal};
 use crate::link::staged::Staged;
 use crate::session::calls::Item;
-use crate::session::window::Allowance;
+use crate::session::window::{Allowance, low};
 use crate::session::{Class, Violation};
 
 /// The receiving half of a lane.
@@ -43,7 +43,9 @@ pub(super) struct Inbound {
     /// Whom the last message was for: the next one is probably for the same.
     last: Option<Found>,
     /// Actors that have no room, and what waits for them.
-    queues: HashMap<String, Queue>,
+    queues: HashMap<Arc<str>, Queue>,
+    /// Where each request waits: a cancellation looks at no other.
+    places: HashMap<u64, (Arc<str>, u64)>,
     /// Whether the peer can be asked to send nothing more to one actor.
     holds: bool,
     /// What the peer has its credit back for though it waits.
@@ -63,6 +65,7 @@ impl Inbound {
             now: None,
             last: None,
             queues: HashMap::new(),
+            places: HashMap::new(),
             holds,
             lent: Lent::default(),
             early: VecDeque::new(),
@@ -89,11 +92,12 @@ impl Inbound {
             wanted: frame.kind == Kind::Request,
             generation: frame.generation,
             key: frame.key,
+            nth: 0,
             lent: false,
         };
         let class = Class::of(message.bytes);
         self.allowance(class).arrived(message.bytes)?;
-        if message.wanted && served.has(message.id) {
+        if message.wanted && (served.has(message.id) || self.places.contains_key(&message.id)) {
             return Err(Violation::Number);
         }
         if class == Class::Large
@@ -103,16 +107,27 @@ impl Inbound {
             return self.settle(message, Ok(None), served, staged);
         }
         let header = self.header(frame);
-        if let Some(queue) = self.queues.get_mut(name) {
-            queue.bytes = queue.bytes.saturating_add(message.bytes);
-            queue.behind.push_back((message, parcel, header));
-            self.hold(name, staged);
+        if let Some((name, _)) = self.queues.get_key_value(name) {
+            let name = Arc::clone(name);
+            if let Some(queue) = self.queues.get_mut(&name) {
+                let nth = queue.push(message, parcel, header);
+                self.waits(&message, &name, nth);
+            }
+            self.hold(&name, staged);
             return Ok(());
         }
         if let Some(waiting) = self.deliver(message, name, parcel, header, served, staged)? {
-            self.queues.insert(name.to_owned(), Queue::new(message, waiting));
+            let name: Arc<str> = Arc::from(name);
+            self.waits(&message, &name, message.nth);
+            self.queues.insert(name, Queue::new(message, waiting));
         }
         Ok(())
+    }
+
+    fn waits(&mut self, message: &Message, name: &Arc<str>, nth: u64) {
+        if message.wanted {
+            self.places.insert(message.id, (Arc::clone(name), nth));
+        }
     }
 
     /// A message waits for this actor, and so do many: the peer is to send it no more, and has the credit of
@@ -210,9 +225,12 @@ impl Inbound {
         served: &mut Served,
         staged: &mut Staged,
     ) -> Result<(), Violation> {
+        if message.wanted && !self.places.is_empty() {
+            self.places.remove(&message.id);
+        }
         match result {
-            Ok(Some(source)) => served.add(message.id, source)?,
-            Ok(None) => {}
+            Ok(Some(source)) if message.wanted => served.add(message.id, source)?,
+            Ok(_nobody_listens) => {}
             Err(why) if message.wanted => {
                 let end = refusal(message.id, why);
                 let code = end.end.unwrap_or_default();
@@ -258,7 +276,7 @@ impl Inbound {
         let mut settled = Vec::new();
         for (name, queue) in &mut self.queues {
             if let Poll::Ready(result) = queue.waiting.as_mut().poll(cx) {
-                settled.push((name.clone(), queue.first, result));
+                settled.push((Arc::clone(name), queue.first, result));
             }
         }
         let went_on = !settled.is_empty();
@@ -290,21 +308,11 @@ impl Inbound {
 
     /// The caller of a message that still waits has gone: it's dropped when its turn comes.
     pub(super) fn cancel(&mut self, id: u64) {
-        for queue in self.queues.values_mut() {
-            let is = |message: &Message| message.wanted && message.id == id;
-            if is(&queue.first) {
-                // Its credit comes back through the queue, like any other's.
-                queue.waiting = Box::pin(std::future::ready(Ok(None)));
-                return;
+        if let Some((name, nth)) = self.places.remove(&id) {
+            if let Some(queue) = self.queues.get_mut(&name) {
+                queue.cancel(nth);
             }
-            if let Some(at) = queue.behind.iter().position(|(message, ..)| is(message)) {
-                if let Some((message, _, header)) = queue.behind.get_mut(at) {
-                    message.wanted = false;
-                    // Past its deadline, so that no mailbox takes it.
-                    *header = header.clone().until(Moment::ORIGIN);
-                }
-                return;
-            }
+            return;
         }
         if self.early.len() >= EARLY_CANCELS {
             self.early.pop_front();
@@ -367,7 +375,7 @@ pub(super) fn hand_over(
         let next = call.next();
         if let Some((messages, bytes)) = grant {
             staged.push_urgent(&FrameHeader {
-                sequence: u32::try_from(messages).unwrap_or(u32::MAX),
+                sequence: low(messages),
                 budget: bytes,
                 ..FrameHeader::new(Kind::ReplyCredit, id)
             });

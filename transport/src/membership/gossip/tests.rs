@@ -395,6 +395,26 @@ fn a_hostile_member_cannot_take_anothers_name_or_number() {
 }
 
 #[test]
+fn a_member_that_speaks_of_later_starts_all_the_time_makes_a_node_tell_of_itself_now_and_then() {
+    let mut world = World::joined(4);
+    let mut now = world.now;
+    let victim = world.nodes.get_mut(&2).unwrap();
+    let said = |victim: &mut Gossip, from: usize, now: Moment| {
+        let start = victim.own().start;
+        victim.outputs();
+        victim.received(id(from), &Note::Later { start }.encode(), now).unwrap();
+        assert_eq!(victim.own().start == start, victim.outputs().is_empty());
+        victim.own().start - start
+    };
+    for _ in 0..3 {
+        let rose: u64 = (0..100).map(|_| said(victim, 1, now)).sum();
+        assert_eq!(rose, 1);
+        assert_eq!(said(victim, 3, now), 1, "another one is heeded");
+        now = now + OBJECTION_PAUSE;
+    }
+}
+
+#[test]
 fn whatever_a_member_says_of_its_start_a_node_is_back_after_the_next() {
     for said in [u64::MAX, u64::MAX / 2, 1 + SET_BACK_MS, SET_BACK_MS] {
         let mut world = World::joined(4);

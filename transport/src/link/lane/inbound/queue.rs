@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use neuroflow_kernel::{Header, RawParcel};
+use neuroflow_kernel::{Header, Moment, RawParcel};
 
 use crate::export::Waiting;
 use crate::keyed::CallKey;
@@ -22,6 +22,31 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn new(first: Message, waiting: Waiting) -> Self {
         Self { first, waiting, behind: VecDeque::new(), bytes: 0, held: false }
+    }
+
+    /// One message more; gives its place.
+    pub(super) fn push(&mut self, mut message: Message, parcel: RawParcel, header: Header) -> u64 {
+        let last = self.behind.back().map_or(self.first.nth, |(last, ..)| last.nth);
+        message.nth = last.wrapping_add(1);
+        self.bytes = self.bytes.saturating_add(message.bytes);
+        self.behind.push_back((message, parcel, header));
+        message.nth
+    }
+
+    /// The caller of the request at this place has gone: that is dropped when its turn comes, and its credit comes
+    /// back then, like any other's.
+    pub(super) fn cancel(&mut self, nth: u64) {
+        // No place between the first and the last is left out.
+        let Some(at) = nth.wrapping_sub(self.first.nth).checked_sub(1) else {
+            self.waiting = Box::pin(std::future::ready(Ok(None)));
+            return;
+        };
+        let behind = usize::try_from(at).ok().and_then(|at| self.behind.get_mut(at));
+        if let Some((message, _, header)) = behind {
+            message.wanted = false;
+            // Past its deadline, so that no mailbox takes it.
+            *header = header.clone().until(Moment::ORIGIN);
+        }
     }
 
     pub(super) fn is_long(&self) -> bool {
@@ -68,6 +93,8 @@ pub(super) struct Message {
     pub(super) wanted: bool,
     pub(super) generation: u32,
     pub(super) key: CallKey,
+    /// Its place among those that wait or have waited with it.
+    pub(super) nth: u64,
     /// The peer has its credit back.
     pub(super) lent: bool,
 }
@@ -77,7 +104,8 @@ mod tests {
     use super::*;
 
     fn message(bytes: usize) -> Message {
-        Message { id: 1, bytes, wanted: true, generation: 0, key: CallKey::NONE, lent: false }
+        let key = CallKey::NONE;
+        Message { id: 1, bytes, wanted: true, generation: 0, key, nth: 0, lent: false }
     }
 
     fn queue(messages: usize, bytes: usize) -> Queue {
@@ -97,6 +125,28 @@ mod tests {
         assert!(!queue(ACTOR_MESSAGES / 2 + 1, 0).is_short());
         assert!(!queue(1, ACTOR_BYTES).is_short());
         assert!(queue(ACTOR_MESSAGES / 2, ACTOR_BYTES / 2).is_short());
+    }
+
+    #[test]
+    fn a_cancellation_finds_its_request_whatever_has_left_the_queue_before() {
+        let mut queue = queue(0, 0);
+        let parcel = RawParcel::new(neuroflow_kernel::MessageId::of("test"), 1, &[1]);
+        for nth in 1..6 {
+            assert_eq!(queue.push(message(1), parcel.clone(), Header::new()), nth);
+        }
+        let (second, ..) = queue.behind.pop_front().unwrap();
+        queue =
+            Queue { behind: queue.behind, ..Queue::new(second, Box::pin(std::future::pending())) };
+        queue.cancel(4);
+        let wanted: Vec<bool> = queue.behind.iter().map(|(message, ..)| message.wanted).collect();
+        assert_eq!(wanted, [true, true, false, true]);
+        queue.cancel(0);
+        queue.cancel(6);
+        let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(queue.waiting.as_mut().poll(cx).is_pending(), "neither is there");
+        queue.cancel(1);
+        assert!(queue.waiting.as_mut().poll(cx).is_ready());
+        assert_eq!(queue.push(message(1), parcel, Header::new()), 6);
     }
 
     #[test]
