@@ -154,21 +154,21 @@ async fn role_frozen() {
             freezer.stop(pid);
         }
     };
-    // Its program is stopped, and holds its output; the first process of the cell waits for it.
-    let marker = marker();
+    // Programs are stopped, and hold their output; the first processes of their cells wait for them.
+    let (straight, asked) = (marker(), marker());
     let launcher = Launcher::start().expect("a zygote");
     let profile = profile().build().expect("a profile");
-    let cell = launcher.launch(&profile, &sh(format!("exec sleep {marker}"))).await;
+    let cell = launcher.launch(&profile, &sh(format!("exec sleep {straight}"))).await;
     let cell = cell.expect("a cell");
-    stop(&marker).await;
-    assert_eq!(in_time(cell.finish()).await.end, End::NotGone);
-    freezer.thaw();
-    eventually("its end", || processes_with(&marker).is_empty()).await;
     let (kernel, sandbox) = sandbox_of(SandboxServer::new(profile)).await;
-    let events = ask(&sandbox, Exec::new(["sleep", marker.as_str()])).await;
-    stop(&marker).await;
-    assert_eq!(in_time(end_of(events)).await.expect("it ran").0, How::NotGone);
+    let events = ask(&sandbox, Exec::new(["sleep", asked.as_str()])).await;
+    stop(&straight).await;
+    stop(&asked).await;
+    let (report, told) = tokio::join!(in_time(cell.finish()), in_time(end_of(events)));
+    assert_eq!((report.end, told.expect("it ran").0), (End::NotGone, How::NotGone));
     freezer.thaw();
-    eventually("its end", || processes_with(&marker).is_empty()).await;
+    for marker in [straight, asked] {
+        eventually("its end", || processes_with(&marker).is_empty()).await;
+    }
     kernel.stop().await;
 }
