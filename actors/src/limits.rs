@@ -107,6 +107,10 @@ pub const SCHEMA_DEPTH: u64 = 256;
 /// Levels of arguments: as deep as JSON is read.
 pub const SCHEMA_LEVELS: usize = 129;
 
+/// Bytes of the pointer to a schema that others refer to by the name it gives itself: each such reference becomes
+/// as long.
+pub const SCHEMA_POINTER_BYTES: usize = 256;
+
 /// Steps that it may take to find out what a source's schema takes: a few hundredths of a second.
 pub const SCHEMA_READING: usize = 1_000_000;
 

@@ -283,6 +283,27 @@ async fn tools_are_those_that_policies_permit() {
     node.stop().await;
 }
 
+/// The list has one page, in both versions.
+#[tokio::test]
+async fn a_page_that_nobody_was_shown_the_way_to_is_none() {
+    let files = Files::fresh();
+    let one = token("one", &[]);
+    let policy = r#"permit(principal == Token::"one", action == Action::"ask", resource);"#;
+    let (node, to) = start(node(access(&files, &[&one], policy))).await;
+    let client = Client::new(to, Some(&one));
+    assert_eq!(client.tools().await, ["echo", "quiet"]);
+    let refused = client.call("tools/list", json!({ "cursor": "2" })).await;
+    assert_eq!(error(&refused), (-32602, "there is no such cursor"));
+    let begun = client.begin().await;
+    let session = begun.header("mcp-session-id").expect("a session");
+    let headers = [("mcp-session-id", session), ("mcp-protocol-version", "2025-11-25")];
+    let params = json!({ "cursor": "2" });
+    let body = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": params });
+    let refused = answer(&client.post(&headers, &body).await);
+    assert_eq!(error(&refused), (-32602, "there is no such cursor"));
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn tasks_are_those_of_who_asked_for_them() {
     let files = Files::fresh();

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use neuroflow::{AgentBuilder, Answer, AnyAgent, McpServer, Node, Turn};
+use neuroflow::actors::Chunk;
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Artifact, McpServer, Node, Turn};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -103,5 +104,100 @@ async fn a_call_that_takes_long_is_a_task_for_clients_that_know_tasks() {
     let call = json!({ "name": "asking", "arguments": { "message": "Rome", "taskId": task } });
     let answered = client.call("tools/call", call).await;
     assert_eq!(answered["result"]["content"][0]["text"], "Rome it is", "{answered}");
+    node.stop().await;
+}
+
+/// Pieces of two artifacts that come by turns, and one that's produced twice: the result has each once and whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_has_each_artifact_as_it_is_in_the_end() {
+    let agent = AgentBuilder::new("author", "Writes by turns.").on_ask(|_, context| async move {
+        let piece = |id: &str, text: &str| Artifact { id: id.into(), ..Artifact::text(id, text) };
+        context.artifact_chunk(piece("log", "one "), Chunk::First).await?;
+        context.produce(piece("answer", "draft")).await?;
+        context.artifact_chunk(piece("log", "two"), Chunk::Last).await?;
+        context.produce(piece("answer", "final")).await?;
+        Ok(Answer::artifact(Artifact::text("more", "end")))
+    });
+    let builder = Node::builder().agent(agent).gateway(loopback());
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let call = json!({ "name": "author", "arguments": { "message": "go" } });
+    let answer = Client::new(to, None).call("tools/call", call).await;
+    let blocks = answer["result"]["content"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let texts: Vec<&Value> = blocks.iter().map(|block| &block["text"]).collect();
+    assert_eq!(texts, ["one two", "final", "end"], "{answer}");
+    node.stop().await;
+}
+
+/// A task that has ended never works again: the answer to a question is another call, with a task of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_ended_with_a_question_stays_as_it_is_when_that_is_answered() {
+    let gate = Arc::new(Semaphore::new(0));
+    let way = Arc::clone(&gate);
+    let slow = AgentBuilder::new("slow", "Asks back, and takes long.").on_ask(move |_, context| {
+        let gate = Arc::clone(&way);
+        async move {
+            gate.acquire().await.expect("a gate").forget();
+            let answer = context.ask_user(Turn::agent("which city?")).await?;
+            gate.acquire().await.expect("a gate").forget();
+            Ok(Answer::text(format!("{} it is", answer.text())))
+        }
+    });
+    let builder = Node::builder().agent(slow).agent(asking()).gateway(loopback());
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let client = Client::new(to, None);
+    let call = async |tool: &str, arguments: Value| {
+        client.call("tools/call", json!({ "name": tool, "arguments": arguments })).await
+    };
+    let begun = async |arguments: Value| {
+        let answer = call("slow", arguments).await;
+        assert_eq!(answer["result"]["status"], "working", "{answer}");
+        answer["result"]["taskId"].as_str().expect("an id").to_owned()
+    };
+    let first = begun(json!({ "message": "go" })).await;
+    gate.add_permits(1);
+    let asked = until(&client, &first, "completed").await;
+    assert_eq!(asked["result"]["content"][0]["text"], "which city?", "{asked}");
+
+    // Who has the id of one agent's task and says something to another is told so.
+    let other = call("asking", json!({ "message": "Rome", "taskId": first })).await;
+    let words = &other["result"]["content"][0]["text"];
+    assert_eq!(other["result"]["isError"], true, "{other}");
+    assert_eq!(words, r#"taskId is of a task of "slow", not of "asking""#, "{other}");
+    let second = begun(json!({ "message": "Rome", "taskId": first })).await;
+    assert_ne!(first, second);
+    until(&client, &second, "working").await;
+    let get =
+        async |id: &str| client.call("tasks/get", json!({ "taskId": id })).await["result"].clone();
+    assert_eq!(get(&first).await, asked);
+    // It's over, so there is nothing of it to cancel.
+    let cancelled = client.call("tasks/cancel", json!({ "taskId": first })).await;
+    assert!(cancelled.get("error").is_none(), "{cancelled}");
+    assert_eq!(get(&second).await["status"], "working");
+    gate.add_permits(1);
+    let done = until(&client, &second, "completed").await;
+    assert_eq!(done["result"]["content"][0]["text"], "Rome it is", "{done}");
+    assert_eq!(get(&first).await, asked);
+
+    // The task as a whole is known without a call's number, and goes on by that name too.
+    let (whole, _call) = second.rsplit_once('/').expect("a number");
+    assert_eq!(get(whole).await["result"]["content"], done["result"]["content"]);
+    let over = call("slow", json!({ "message": "Rome", "taskId": whole })).await;
+    let words = &over["result"]["content"][0]["text"];
+    assert_eq!(words, "the task is already completed", "{over}");
+    for id in
+        [format!("{whole}/2"), format!("{whole}/99"), format!("{whole}/x"), format!("{whole}/")]
+    {
+        let unknown = client.call("tasks/get", json!({ "taskId": id })).await;
+        assert_eq!(error(&unknown), (-32602, "there is no such task"), "{id}");
+    }
+    // One that waits for its client and is given up is cancelled, and says so as a whole.
+    let third = begun(json!({ "message": "go" })).await;
+    gate.add_permits(1);
+    let asked = until(&client, &third, "completed").await;
+    let cancelled = client.call("tasks/cancel", json!({ "taskId": third })).await;
+    assert!(cancelled.get("error").is_none(), "{cancelled}");
+    let (whole, _call) = third.rsplit_once('/').expect("a number");
+    until(&client, whole, "cancelled").await;
+    assert_eq!(get(&third).await, asked);
     node.stop().await;
 }

@@ -283,21 +283,67 @@ def call(id, name, arguments):
 async fn schemas_that_take_more_than_anybody_has_are_left_out_and_the_others_stay() {
     let code = r##"
 def tool(name, schema): TOOLS.append({"name": name, "inputSchema": dict(schema, type="object")})
-tool("patterns", {"properties": {str(i): {"pattern": r"\pL{200}(?=a)%d" % i} for i in range(100)}})
+tool("patterns", {"properties": {str(i): {"pattern": r"\pL{200}%d" % i} for i in range(100)}})
 tool("large", {"properties": {"a": {"pattern": r"\pL{200}0"}}})
 both = lambda i: {"allOf": [{"$ref": "#/$defs/d%d" % (i + 1)}] * 2}
 tool("doubling", {"$ref": "#/$defs/d0", "$defs": dict({"d%d" % i: both(i) for i in range(40)}, d40={})})
 tool("endless", {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]})
+words = {"dependentRequired": {str(i): [] for i in range(2500)}}
+tool("words", {"properties": {"list": {"items": {"allOf": [{"$ref": "#/$defs/d"}] * 1000}}}, "$defs": {"d": words}})
+names = {"patternProperties": {"[a-c]%d$" % i: True for i in range(20)}}
+tool("names", {"allOf": [{"$ref": "#/$defs/d"}] * 40, "$defs": {"d": names}})
 tool("tree", {"properties": {"path": {"anyOf": [{"type": "string"}, {"$ref": "#"}]}}})
 "##;
     let node = node([source(code)]).start().await.expect("the node starts");
-    until_tools(&node, &["probes__probe", "probes__tree"]).await;
+    until_tools(&node, &["probes__names", "probes__probe", "probes__tree"]).await;
     assert_eq!(call(&node, "probes__probe", json!({})).await, "done: called probe");
+    let members: serde_json::Map<_, _> = (0..30_000).map(|i| (i.to_string(), json!(1))).collect();
+    let many = call(&node, "probes__names", members.into()).await;
+    assert!(many.contains("are too many, or too deep"), "{many}");
     let tree = json!({ "path": { "path": { "path": "leaf" } } });
     assert_eq!(call(&node, "probes__tree", tree).await, "done: called tree");
     let unfit = call(&node, "probes__tree", json!({ "path": { "path": 7 } })).await;
     assert!(unfit.contains("argument /path"), "{unfit}");
     assert_eq!(deaths(&node), Vec::<String>::new());
+    node.stop().await;
+}
+
+/// An e-mail address of zod's, a recursive type of `TypeBox`'s, and a union of many kinds of which each has such
+/// members again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_that_libraries_publish_are_offered_and_checked_with() {
+    let code = r##"
+def tool(name, schema): TOOLS.append({"name": name, "inputSchema": dict(schema, type="object")})
+mail = {"type": "string", "format": "email", "pattern":
+    r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$"}
+tool("mail", {"properties": {"to": mail, "subject": {"type": "string"}}, "required": ["to"]})
+root = {"$id": "T0", "type": "object", "required": ["name"], "properties":
+    {"name": {"type": "string"}, "items": {"type": "array", "items": {"$ref": "T0"}}}}
+tool("tree", {"properties": {"root": root}})
+def kind(i):
+    members = {"m%d" % j: {"type": "array", "items": {"$ref": "#/$defs/node"}} for j in range(6)}
+    return {"type": "object", "properties": dict(members, kind={"const": "k%d" % i}), "required": ["kind"]}
+tool("union", {"properties": {"root": {"$ref": "#/$defs/node"}}, "$defs": {"node": {"anyOf": [kind(i) for i in range(40)]}}})
+"##;
+    let node = node([source(code)]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__mail", "probes__probe", "probes__tree", "probes__union"]).await;
+    let mail = async |arguments| call(&node, "probes__mail", arguments).await;
+    assert_eq!(mail(json!({ "to": "ann@a.example" })).await, "done: called mail");
+    // The server checks what isn't checked here; what is checked here still is, and nothing takes long.
+    let long = format!("{}@", "a.-".repeat(30_000));
+    assert_eq!(mail(json!({ "to": long })).await, "done: called mail");
+    let unfit = mail(json!({ "to": "ann@a.example", "subject": 7 })).await;
+    assert!(unfit.contains("argument /subject is not of type"), "{unfit}");
+
+    let tree = |leaf| (0..5).fold(leaf, |inner, _| json!({ "name": "n", "items": [inner] }));
+    let tree = |leaf| call(&node, "probes__tree", json!({ "root": tree(leaf) }));
+    assert_eq!(tree(json!({ "name": "leaf" })).await, "done: called tree");
+    let unfit = tree(json!({})).await;
+    assert!(unfit.contains("/items/0/items/0/items/0/items/0/items/0/name is missing"), "{unfit}");
+    let union = |inner: &str| json!({ "root": { "kind": "k7", "m3": [{ "kind": inner }] } });
+    assert_eq!(call(&node, "probes__union", union("k39")).await, "done: called union");
+    let unfit = call(&node, "probes__union", union("k40")).await;
+    assert!(unfit.contains("argument /root"), "{unfit}");
     node.stop().await;
 }
 

@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 /// Letters, digits, `_` and `-`, 64 at most: what the strictest of the usual interfaces takes.
 const LONGEST: usize = 64;
 
-/// Hexadecimal digits that tell long names apart.
-const DIGITS: usize = 8;
+/// Hexadecimal digits that tell long names apart. Dates and versions at the end of ordinary names have fewer.
+const DIGITS: usize = 16;
 
 /// What stands between a server and a tool.
 const BETWEEN: &str = "__";
@@ -28,7 +28,7 @@ pub(super) fn public(server: &str, tool: &str) -> String {
     }
     let mut hasher = DefaultHasher::new();
     whole.hash(&mut hasher);
-    let digits = format!("{:08x}", hasher.finish() >> 32);
+    let digits = format!("{:0DIGITS$x}", hasher.finish());
     let kept = plain.get(..LONGEST - DIGITS - 1).unwrap_or(&plain);
     format!("{kept}_{digits}")
 }
@@ -50,7 +50,9 @@ mod tests {
 
     #[test]
     fn a_plain_name_stays_and_another_is_told_apart() {
-        assert_eq!(public("files", "read_file"), "files__read_file");
+        for name in ["read_file", "report_20240131", "bash_20250124", "revert_0badf00d"] {
+            assert_eq!(public("files", name), format!("files__{name}"));
+        }
         let (dotted, dashed) = (public("s", "a.b"), public("s", "a/b"));
         assert!(dotted.starts_with("s__a_b_") && dotted != dashed);
     }

@@ -1,6 +1,9 @@
 //! Arguments against a tool's JSON Schema.
 
 mod cost;
+mod graph;
+mod loose;
+mod names;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +12,7 @@ use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternCache, PatternOptions, ValidationError};
 use serde_json::Value;
 
-use self::cost::Cost;
+use self::cost::{Cost, Read};
 use super::Unfit;
 use crate::limits::{
     MCP_SCHEMA_BYTES, SCHEMA_DETAIL, SCHEMA_PATTERN_BYTES, SCHEMA_WORK, SOURCE_PATTERNS,
@@ -69,20 +72,23 @@ impl Compiler {
     /// Looks at what a schema takes before anything is made of it.
     pub(super) fn compile(&mut self, tool: &str, schema: &Value) -> Result<Schema, Unfit> {
         let excess = |excess| Unfit::Excess { tool: tool.to_owned(), source: excess };
-        let cost = self.admit(schema).map_err(excess)?;
-        // This engine reads a text once, whatever the pattern is, and has none that looks ahead.
+        self.admit(schema).map_err(excess)?;
+        let schema = names::resolved(schema);
+        let Read { cost, patterns, loosened } = Cost::of_schema(&schema).map_err(excess)?;
+        self.admit_patterns(&patterns).map_err(excess)?;
+        // This engine reads a text once, whatever the pattern is, and has none that looks around.
         let limits = PatternOptions::regex()
             .size_limit(SCHEMA_PATTERN_BYTES)
             .dfa_size_limit(SCHEMA_PATTERN_BYTES);
         let compiled = jsonschema::options()
             .with_pattern_options(limits)
             .with_pattern_cache(self.patterns.clone())
-            .build(schema);
+            .build(loosened.as_ref().unwrap_or(&schema));
         let validator = compiled.map_err(|error| SchemaError::of(tool, error))?;
         Ok(Schema { validator, cost: Some(cost) })
     }
 
-    fn admit(&mut self, schema: &Value) -> Result<Cost, SchemaExcess> {
+    fn admit(&mut self, schema: &Value) -> Result<(), SchemaExcess> {
         let bytes = schema.to_string().len();
         if bytes > MCP_SCHEMA_BYTES {
             return Err(SchemaExcess::Bytes);
@@ -92,13 +98,16 @@ impl Compiler {
             return Err(SchemaExcess::SourceBytes);
         }
         self.bytes = sum;
-        let (cost, patterns) = Cost::of_schema(schema)?;
+        Ok(())
+    }
+
+    fn admit_patterns(&mut self, patterns: &BTreeSet<&str>) -> Result<(), SchemaExcess> {
         let fresh = patterns.iter().filter(|pattern| !self.seen.contains(**pattern)).count();
         if self.seen.len().saturating_add(fresh) > SOURCE_PATTERNS {
             return Err(SchemaExcess::Patterns);
         }
-        self.seen.extend(patterns.into_iter().map(ToOwned::to_owned));
-        Ok(cost)
+        self.seen.extend(patterns.iter().map(|pattern| (*pattern).to_owned()));
+        Ok(())
     }
 }
 
@@ -217,11 +226,9 @@ mod tests {
 
     /// 36 bytes each, and as many megabytes if nothing bounds them.
     #[test]
-    fn patterns_that_are_large_or_look_ahead_or_are_many_are_refused() {
-        for pattern in ["\\pL{200}0", "(?=a)b"] {
-            let bomb = json!({ "properties": { "a": { "pattern": pattern } } });
-            assert!(matches!(offered(&bomb), Err(Unfit::Schema(_))), "{pattern}");
-        }
+    fn patterns_that_are_large_or_many_are_refused() {
+        let bomb = json!({ "properties": { "a": { "pattern": "\\pL{200}0" } } });
+        assert!(matches!(offered(&bomb), Err(Unfit::Schema(_))));
         let usual = json!({ "properties": { "a": { "pattern": "^https://.{1,250}$" } } });
         assert!(offered(&usual).is_ok());
 
@@ -239,6 +246,59 @@ mod tests {
         assert!(
             matches!(refused, Unfit::Excess { tool, source: found } if tool == "c" && found == source)
         );
+    }
+
+    fn fits(schema: &Value, arguments: &Value) -> bool {
+        offered(schema).unwrap().check(arguments).is_ok()
+    }
+
+    /// What a widespread library writes for an e-mail address, the name of a host and a span of time.
+    #[test]
+    fn patterns_that_look_around_are_left_out_and_the_rest_is_checked() {
+        for pattern in [
+            r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$",
+            r"^(?=.{1,253}\.?$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?\.?$",
+            r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(T(?=\d)(\d+H)?)?)$",
+        ] {
+            let text = json!({ "type": "string", "minLength": 2, "pattern": pattern });
+            let schema = json!({ "properties": { "a": text, "b": { "pattern": "^b$" } } });
+            assert!(fits(&schema, &json!({ "a": "whatever", "b": "b" })), "{pattern}");
+            for unfit in [json!({ "a": 1 }), json!({ "a": "x" }), json!({ "b": "c" })] {
+                assert!(!fits(&schema, &unfit), "{pattern} {unfit}");
+            }
+        }
+    }
+
+    /// Where it matters that something doesn't fit, or how much does, what isn't checked must keep nothing out.
+    #[test]
+    fn a_pattern_that_is_left_out_keeps_nothing_out_that_fits() {
+        let around = json!({ "pattern": "^a(?!b)" });
+        let of = |schema: &Value, fit: &Value, unfit: &Value| {
+            assert!(fits(schema, fit), "{schema} {fit}");
+            assert!(!fits(schema, unfit), "{schema} {unfit}");
+        };
+        let text = |mut schema: Value| {
+            schema["type"] = json!("string");
+            of(&schema, &json!("ab"), &json!(1));
+        };
+        text(json!({ "not": { "allOf": [around] }, "$defs": { "a": { "not": around } } }));
+        text(json!({ "oneOf": [around, { "type": "string" }] }));
+        text(json!({ "anyOf": [{ "maxLength": 9 }], "oneOf": [around, { "type": "string" }] }));
+        text(json!({ "if": around, "then": { "maxLength": 1 }, "else": { "minLength": 1 } }));
+        let list = json!({ "type": "array", "contains": around, "maxContains": 1 });
+        of(&list, &json!(["ac", "ab"]), &json!([]));
+        let named = json!({ "patternProperties": { "^a(?!b)": { "type": "null" }, "^x": { "type": "null" } },
+            "additionalProperties": false });
+        of(&named, &json!({ "ac": null, "xy": null }), &json!({ "xy": 1 }));
+        let left = json!({ "if": { "properties": { "a": around } }, "unevaluatedProperties": false,
+            "properties": { "b": { "type": "null" } } });
+        of(&left, &json!({ "a": "ac" }), &json!({ "b": 1 }));
+        // It's meant elsewhere too, and by reference, also by the schema itself.
+        let tree = json!({ "$defs": { "n": { "type": "object", "properties": {
+            "mail": { "allOf": [around, { "type": "string" }] },
+            "kids": { "type": "array", "items": { "not": { "not": { "$ref": "#/$defs/n" } } } },
+        } } }, "$ref": "#/$defs/n" });
+        of(&tree, &json!({ "kids": [{ "mail": "x" }] }), &json!({ "mail": 1 }));
     }
 
     #[test]
@@ -296,7 +356,7 @@ mod tests {
             json!({ "$ref": "https://a.example/b#/c" }),
             json!({ "properties": { "a": { "$dynamicRef": "#a" } } }),
             json!({ "properties": { "a": { "$id": "https://a.example/b", "$ref": "#/c" } } }),
-            json!({ "$ref": "#/$defs/a/b", "$defs": { "a": { "$id": "c", "b": {} } } }),
+            json!({ "$ref": "#/$defs/a/b", "$defs": { "a": { "$id": "c", "b": { "$ref": "#/d" } } } }),
         ] {
             let found = excess(&schema);
             assert!(matches!(found, Some(SchemaExcess::Reference { .. })), "{schema}: {found:?}");
@@ -305,6 +365,82 @@ mod tests {
             "$defs": { "a<b/c>": { "type": "array" } } });
         assert!(offered(&quoted).unwrap().check(&json!([])).is_ok());
         assert!(offered(&quoted).unwrap().check(&json!(1)).is_err());
+    }
+
+    /// As libraries publish what refers to itself: by a name that it gives itself.
+    #[test]
+    fn a_reference_by_name_is_followed_where_one_schema_has_the_name() {
+        let node = json!({ "$id": "T0", "type": "object", "required": ["name"],
+            "properties": { "name": { "type": "string" }, "items": { "type": "array", "items": { "$ref": "T0" } } } });
+        let schema = json!({ "type": "object", "properties": { "root": node } });
+        let tree = |leaf| (0..5).fold(leaf, |inner, _| json!({ "name": "n", "items": [inner] }));
+        assert!(fits(&schema, &json!({ "root": tree(json!({ "name": "leaf" })) })));
+        let problem = offered(&schema).unwrap().check(&json!({ "root": tree(json!({})) }));
+        assert_eq!(
+            problem.unwrap_err().field,
+            "/root/items/0/items/0/items/0/items/0/items/0/name"
+        );
+        let unused = json!({ "$id": "https://a.example/b", "type": "string" });
+        assert!(fits(&json!({ "properties": { "a": unused } }), &json!({ "a": "b" })));
+        let twice = json!({ "anyOf": [{ "$id": "T" }, { "$id": "T" }], "items": { "$ref": "T" } });
+        assert!(matches!(excess(&twice), Some(SchemaExcess::Reference { .. })));
+    }
+
+    /// One of many kinds, each with members that are such again.
+    #[test]
+    fn what_is_recursive_in_a_union_of_many_is_offered() {
+        for is_named_alike in [true, false] {
+            let member = |kind: usize, at: usize| {
+                let name = if is_named_alike { format!("m{at}") } else { format!("m{kind}_{at}") };
+                (name, json!({ "type": "array", "items": { "$ref": "#/$defs/node" } }))
+            };
+            let kind = |kind: usize| {
+                let mut members: serde_json::Map<_, _> =
+                    (0..6).map(|at| member(kind, at)).collect();
+                members.insert("kind".to_owned(), json!({ "const": format!("k{kind}") }));
+                json!({ "type": "object", "properties": members, "required": ["kind"] })
+            };
+            let kinds: Vec<Value> = (0..40).map(kind).collect();
+            let schema = json!({ "$ref": "#/$defs/node", "$defs": { "node": { "anyOf": kinds } } });
+            let (name, _) = member(7, 0);
+            assert!(fits(&schema, &json!({ "kind": "k7", name.clone(): [{ "kind": "k8" }] })));
+            assert!(!fits(&schema, &json!({ "kind": "k7", name: [{ "kind": "k40" }] })));
+        }
+    }
+
+    /// There are ways in which a check looks at everything in a list of words, or at each of many names.
+    #[test]
+    fn words_of_all_kinds_are_weighed() {
+        let many = |part: Value| {
+            let parts = vec![json!({ "$ref": "#/$defs/d" }); 1_000];
+            json!({ "properties": { "list": { "items": { "allOf": parts } } }, "$defs": { "d": part } })
+        };
+        let names: serde_json::Map<_, _> = (0..2_500).map(|i| (i.to_string(), json!([]))).collect();
+        for word in ["dependentRequired", "dependencies", "anything"] {
+            let heavy = many(json!({ word: names }));
+            assert_eq!(excess(&heavy), Some(SchemaExcess::Steps), "{word}");
+        }
+        let heavy = many(json!({ "allOf": vec![true; 5_000] }));
+        assert_eq!(excess(&heavy), Some(SchemaExcess::Steps));
+
+        let patterns: serde_json::Map<_, _> =
+            (0..SOURCE_PATTERNS).map(|i| (format!("[a-c]{i}$"), json!(true))).collect();
+        let members: serde_json::Map<_, _> =
+            (0..100_000).map(|i| (i.to_string(), json!(i))).collect();
+        let items: Vec<usize> = (0..100_000).collect();
+        let each = |part: Value| json!({ "allOf": vec![json!({ "$ref": "#/$defs/d" }); 1_000], "$defs": { "d": part } });
+        for (schema, many) in [
+            (json!({ "patternProperties": patterns }), json!(members)),
+            (each(json!({ "additionalProperties": false })), json!(members)),
+            (each(json!({ "contains": true })), json!(items)),
+            (each(json!({ "uniqueItems": true })), json!(items)),
+            (each(json!({ "uniqueItems": true })), json!([[[[items]]]])),
+        ] {
+            let problem = offered(&schema).unwrap().check(&many).unwrap_err();
+            assert!(problem.message.starts_with("are too many"), "{problem}");
+        }
+        let schema = json!({ "uniqueItems": true, "patternProperties": { "^a": true } });
+        assert!(fits(&schema, &json!(items)) && fits(&schema, &json!(members)));
     }
 
     /// Trees, and values of any kind, refer to themselves below the value.

@@ -19,7 +19,8 @@ impl Default for Answers {
 impl Answers {
     /// What the answer to a request of this caller holds: nothing yet.
     pub(super) fn of(&self, caller: Option<&str>) -> Unsent {
-        Unsent(Arc::new(Mutex::new(Sum { free: UNSENT_SMALL, held: self.0.of(caller) })))
+        let sum = Sum { free: UNSENT_SMALL, counted: 0, held: self.0.of(caller) };
+        Unsent(Arc::new(Mutex::new(sum)))
     }
 }
 
@@ -31,6 +32,8 @@ pub(crate) struct Unsent(Arc<Mutex<Sum>>);
 struct Sum {
     /// What it may still hold without being counted.
     free: usize,
+    /// What it holds besides.
+    counted: usize,
     held: Held,
 }
 
@@ -43,14 +46,25 @@ impl Unsent {
         let has_room = bytes == free || sum.held.grow(bytes - free);
         if has_room {
             sum.free -= free;
+            sum.counted += bytes - free;
         }
         has_room
+    }
+
+    /// It holds so many bytes less: something else takes their place.
+    pub(crate) fn shrink(&self, bytes: usize) {
+        let mut sum = self.sum();
+        let counted = bytes.min(sum.counted);
+        sum.counted -= counted;
+        sum.free = UNSENT_SMALL.min(sum.free + bytes - counted);
+        let left = sum.counted;
+        sum.held.set(left);
     }
 
     /// All of it's sent.
     pub(crate) fn sent(&self) {
         let mut sum = self.sum();
-        sum.free = UNSENT_SMALL;
+        (sum.free, sum.counted) = (UNSENT_SMALL, 0);
         sum.held.set(0);
     }
 
@@ -77,5 +91,18 @@ mod tests {
         assert!(second.grow(1));
         drop((body, second));
         assert_eq!(answers.0.bytes(), 0);
+    }
+
+    #[test]
+    fn what_takes_the_place_of_something_is_counted_once() {
+        let answers = Answers::default();
+        let answer = answers.of(Some("ann"));
+        for _ in 0..8 {
+            assert!(answer.grow(UNSENT_SMALL / 2) && answer.grow(UNSENT_BYTES / 4));
+            assert_eq!(answers.0.bytes(), UNSENT_BYTES / 4 - UNSENT_SMALL / 2);
+            answer.shrink(UNSENT_SMALL / 2 + UNSENT_BYTES / 4);
+            assert_eq!(answers.0.bytes(), 0);
+        }
+        assert!(answer.grow(UNSENT_SMALL) && answers.0.bytes() == 0);
     }
 }

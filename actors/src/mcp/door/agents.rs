@@ -8,6 +8,7 @@ use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Value, json};
 
 use super::outcome;
+use super::task::PublicId;
 use crate::agent::{AgentCommand, Ask, Content, TaskEvent, Turn};
 use crate::gateway::GatewayAgent;
 use crate::limits::CLIENT_ID_BYTES;
@@ -69,9 +70,10 @@ pub(super) fn object(value: Value) -> Arc<JsonObject> {
 }
 
 impl Message {
-    pub(super) fn read(arguments: Option<JsonObject>) -> Result<Self, ErrorData> {
+    /// What is said to the agent of this name.
+    pub(super) fn read(agent: &str, arguments: Option<JsonObject>) -> Result<Self, ErrorData> {
         let arguments = Value::Object(arguments.unwrap_or_default());
-        let message: Self = serde_path_to_error::deserialize(arguments)
+        let mut message: Self = serde_path_to_error::deserialize(arguments)
             .map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
         if message.message.is_none() && message.data.is_none() {
             return Err(ErrorData::invalid_params("message or data is missing", None));
@@ -87,6 +89,15 @@ impl Message {
                 );
                 return Err(ErrorData::invalid_params(text, None));
             }
+        }
+        // Who was answered with a task knows it by its public id.
+        if let Some(id) = message.task_id.as_deref().filter(|id| id.contains('/')) {
+            let id = PublicId::read(id)?;
+            if id.tool != agent {
+                let text = format!("taskId is of a task of {:?}, not of {agent:?}", id.tool);
+                return Err(ErrorData::invalid_params(text, None));
+            }
+            message.task_id = Some(id.task.to_owned());
         }
         Ok(message)
     }

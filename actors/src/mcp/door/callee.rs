@@ -73,7 +73,9 @@ impl<'a> Callee<'a> {
         caller: Option<String>,
     ) -> Result<Ask, ErrorData> {
         match self {
-            Self::Agent(_) => Ok(Message::read(arguments)?.into_ask(caller)),
+            Self::Agent(agent) => {
+                Ok(Message::read(&agent.profile.name, arguments)?.into_ask(caller))
+            }
             Self::Program(_) => programs::ask(arguments, caller),
         }
     }

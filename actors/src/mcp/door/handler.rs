@@ -16,7 +16,8 @@ use serde_json::Value;
 
 use super::callee::Callee;
 use super::outcome::Outcome;
-use super::visit::{self, Visit};
+use super::task::PublicId;
+use super::visit::{self, Hold, Visit};
 use super::{McpDoor, agents, programs, task};
 use crate::agent::{ASK, AgentCommand, CANCEL, CancelError, READ, TaskEvent, follow};
 use crate::gateway::bytes;
@@ -80,7 +81,7 @@ impl McpHandler {
         }
         let header = Header::new().traced(span.context());
         let mut events = agents::ask(&address, &ask, header.clone()).await?;
-        let mut outcome = Outcome::default();
+        let (mut outcome, mut hold) = (Outcome::default(), visit.holds());
         let mut progress = Progress::of(&context);
         let mut stay = visit.stay();
         let clock = &self.door.clock;
@@ -126,7 +127,7 @@ impl McpHandler {
                 }
                 event = events.next() => match event {
                     Some(Ok(event)) => {
-                        if let Err(busy) = visit.hold(bytes([&event])) {
+                        if let Err(busy) = hold.grow(bytes([&event])) {
                             span.fail("busy");
                             return Err(self.leave(callee, outcome, events, who, busy).await);
                         }
@@ -144,8 +145,8 @@ impl McpHandler {
                     }
                     Some(Err(StreamError::Lagged)) => {
                         let header = header.clone();
-                        let seen = self.follow(callee, header, &outcome.task, &visit).await?;
-                        (outcome, events) = seen;
+                        let seen = self.follow(callee, header, &outcome, who.clone(), &mut hold);
+                        (outcome, events) = seen.await?;
                     }
                     Some(Err(error)) => return Err(agents::broken(error)),
                     None => break,
@@ -165,22 +166,23 @@ impl McpHandler {
         Ok(result.into())
     }
 
-    /// The task as it is, and what is to come of it.
+    /// The call as it is, in place of what was known of it, and what is to come of it.
     async fn follow(
         &self,
         callee: Callee<'_>,
         header: Header,
-        id: &str,
-        visit: &Visit,
+        known: &Outcome,
+        caller: Option<String>,
+        hold: &mut Hold<'_>,
     ) -> Result<(Outcome, ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>), ErrorData> {
         let header = header.within(&self.door.clock, AGENT_ANSWER);
-        let caller = visit.caller();
         let _place = callee.reads(&self.door.clock).await?;
-        let followed = follow(callee.address(), header, id, caller.as_deref(), None).await;
+        let followed = follow(callee.address(), header, &known.task, caller.as_deref(), None).await;
         let followed = followed.map_err(|error| agents::unavailable(error.code()))?;
         let (so_far, to_come) = followed.ok_or_else(task::unknown)?;
-        visit.hold(bytes(&so_far))?;
-        Ok((Outcome::of(&so_far), to_come))
+        hold.replace(bytes(&so_far))?;
+        let outcome = Outcome::since(&so_far, Some(known.call)).ok_or_else(task::unknown)?;
+        Ok((outcome, to_come))
     }
 
     /// The task of this public id, as it is.
@@ -189,20 +191,31 @@ impl McpHandler {
         id: &str,
         context: &RequestContext<RoleServer>,
     ) -> Result<(Callee<'_>, Outcome), ErrorData> {
-        let (name, id) = task::parts(id)?;
-        let callee = self.callee(name).ok_or_else(task::unknown)?;
+        let id = PublicId::read(id)?;
+        let callee = self.callee(id.tool).ok_or_else(task::unknown)?;
         let visit = Visit::of(context);
         let address = callee.enter(&visit, READ, task::unknown).await?;
+        let outcome = self.outcome(callee, &address, id, &visit).await?;
+        Ok((callee, outcome))
+    }
+
+    /// What this id means of the task's events.
+    async fn outcome(
+        &self,
+        callee: Callee<'_>,
+        address: &Address<AgentCommand>,
+        id: PublicId<'_>,
+        visit: &Visit,
+    ) -> Result<Outcome, ErrorData> {
         let caller = visit.caller();
         let header = Header::new().within(&self.door.clock, AGENT_ANSWER);
-        let command = |reply| AgentCommand::Read { task: id.to_owned(), caller, reply };
-        let place = callee.reads(&self.door.clock).await?;
+        let command = |reply| AgentCommand::Read { task: id.task.to_owned(), caller, reply };
+        let _place = callee.reads(&self.door.clock).await?;
         let events = address.call(header, command).await;
         let events = events.map_err(|error| agents::unavailable(error.code()))?;
         let events = events.ok_or_else(task::unknown)?;
         visit.hold(bytes(&events))?;
-        drop(place);
-        Ok((callee, Outcome::of(&events)))
+        Outcome::since(&events, id.call).ok_or_else(task::unknown)
     }
 
     /// What a call is answered with that can't go on here. An agent's task goes on: its caller comes again, with
@@ -366,9 +379,13 @@ impl ServerHandler for McpHandler {
 
     async fn list_tools(
         &self,
-        _request: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
+        // All of them are on one page, so nobody has been given the beginning of another.
+        if request.is_some_and(|request| request.cursor.is_some()) {
+            return Err(ErrorData::invalid_params("there is no such cursor", None));
+        }
         Ok(ListToolsResult::with_all_items(self.tools(&Visit::of(&context))))
     }
 
@@ -412,7 +429,7 @@ impl ServerHandler for McpHandler {
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
         let (callee, outcome) = self.read(&request.task_id, &context).await?;
-        Ok(GetTaskResult::new(task::detailed(callee, outcome)?))
+        Ok(GetTaskResult::new(task::detailed(request.task_id, callee, outcome)?))
     }
 
     /// No task of ours asks for input this way, and answers that nobody waits for are ignored.
@@ -429,10 +446,14 @@ impl ServerHandler for McpHandler {
         request: CancelTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let (name, id) = task::parts(&request.task_id)?;
-        let callee = self.callee(name).ok_or_else(task::unknown)?;
+        let id = PublicId::read(&request.task_id)?;
+        let callee = self.callee(id.tool).ok_or_else(task::unknown)?;
         let visit = Visit::of(&context);
         let address = callee.enter(&visit, CANCEL, task::unknown).await?;
-        self.cancel(&address, id, visit.caller()).await
+        // A call that is over isn't cancelled by what has come after it.
+        if id.call.is_some() && self.outcome(callee, callee.address(), id, &visit).await?.is_past {
+            return Ok(());
+        }
+        self.cancel(&address, id.task, visit.caller()).await
     }
 }

@@ -3,18 +3,23 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use neuroflow_kernel::Parcel;
+use rkyv::Archived;
 use rmcp::model::{CallToolResult, ContentBlock, Resource, ResourceContents};
 use serde_json::{Map, Value, json};
 
 use super::programs::Written;
 use crate::agent::{
-    ArchivedChange, ArchivedContent, ArchivedPart, AskRefusal, TaskEvent, TaskState,
+    ArchivedChange, ArchivedContent, ArchivedPart, AskRefusal, Part, TaskEvent, TaskState,
 };
 
-/// What is known of a task.
+/// What is known of a task, from one call of it on.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) task: String,
+    /// The number of the event with which that began.
+    pub(super) call: u64,
+    /// Whether the call is over, and more of the task has come after it.
+    pub(super) is_past: bool,
     context: String,
     pub(super) state: Option<TaskState>,
     said: Vec<String>,
@@ -22,20 +27,49 @@ pub(super) struct Outcome {
     at_work: Option<String>,
     /// What a program has written so far.
     pub(super) written: u64,
-    blocks: Vec<ContentBlock>,
-    data: Vec<Value>,
+    produced: Vec<Produced>,
     pub(super) refused: Option<AskRefusal>,
     pub(super) begun_ms: u64,
     pub(super) changed_ms: u64,
 }
 
+/// What an artifact has become.
+#[derive(Debug, Default)]
+struct Produced {
+    id: String,
+    blocks: Vec<ContentBlock>,
+    data: Vec<Value>,
+    /// Whether it ends with a text, which may go on.
+    is_open: bool,
+}
+
 impl Outcome {
-    pub(super) fn of(events: &[Parcel<TaskEvent>]) -> Self {
+    /// Of the call that began with the event of this number, up to where it's settled; of all calls without. None if
+    /// no call has begun there.
+    pub(super) fn since(events: &[Parcel<TaskEvent>], call: Option<u64>) -> Option<Self> {
         let mut outcome = Self::default();
-        for event in events {
+        let Some(call) = call else {
+            for event in events {
+                outcome.fold(event);
+            }
+            return Some(outcome);
+        };
+        let at = events.iter().position(|event| event.get().generation.to_native() == call)?;
+        let (first, rest) = events.get(at..)?.split_first()?;
+        let change = &first.get().change;
+        if !matches!(change, ArchivedChange::Accepted { .. } | ArchivedChange::Continued { .. }) {
+            return None;
+        }
+        outcome.fold(first);
+        for event in rest {
+            // What the client says next is another call's.
+            outcome.is_past = outcome.is_settled();
+            if outcome.is_past {
+                break;
+            }
             outcome.fold(event);
         }
-        outcome
+        Some(outcome)
     }
 
     /// Takes an event; what a client would want to hear of it while it waits, if anything.
@@ -44,6 +78,7 @@ impl Outcome {
         if self.task.is_empty() {
             event.task.as_str().clone_into(&mut self.task);
             event.context.as_str().clone_into(&mut self.context);
+            self.call = event.generation.to_native();
             self.begun_ms = event.at_ms.to_native();
         }
         self.changed_ms = event.at_ms.to_native();
@@ -70,59 +105,30 @@ impl Outcome {
                 None
             }
             ArchivedChange::Artifact { artifact, append, .. } => {
-                for part in artifact.parts.iter() {
-                    self.take(part, *append, &artifact.id);
-                }
+                self.artifact(&artifact.id, *append).take(&artifact.parts, *append);
                 Some(format!("produced {}", artifact.name))
             }
         }
     }
 
-    fn take(&mut self, part: &ArchivedPart, append: bool, artifact: &str) {
-        let kind = part.media_type.as_ref().map(rkyv::string::ArchivedString::as_str);
-        let block = match &part.content {
-            ArchivedContent::Text(more) => {
-                if let (true, Some(ContentBlock::Text(last))) = (append, self.blocks.last_mut()) {
-                    last.text.push_str(more);
-                    return;
-                }
-                ContentBlock::text(more.as_str())
-            }
-            ArchivedContent::Json(json) => {
-                if let Ok(value) = serde_json::from_str(json) {
-                    self.data.push(value);
-                }
-                ContentBlock::text(json.as_str())
-            }
-            ArchivedContent::Bytes(bytes) => {
-                let data = BASE64_STANDARD.encode(bytes);
-                match kind {
-                    Some(kind) if kind.starts_with("image/") => ContentBlock::image(data, kind),
-                    Some(kind) if kind.starts_with("audio/") => ContentBlock::audio(data, kind),
-                    _ => {
-                        let name = part.filename.as_ref().map_or(artifact, |name| name.as_str());
-                        let uri = format!("artifact:{artifact}/{name}");
-                        let blob = ResourceContents::blob(data, uri);
-                        ContentBlock::resource(match kind {
-                            Some(kind) => blob.with_mime_type(kind),
-                            None => blob,
-                        })
-                    }
-                }
-            }
-            ArchivedContent::Url(url) => {
-                let name = part.filename.as_ref().map_or(url.as_str(), |name| name.as_str());
-                let mut link = Resource::new(url.as_str(), name);
-                link.mime_type = kind.map(ToOwned::to_owned);
-                ContentBlock::resource_link(link)
-            }
-        };
-        self.blocks.push(block);
+    /// The artifact of this id, which stands where it was first: empty unless something is added to it.
+    fn artifact(&mut self, id: &str, append: bool) -> &mut Produced {
+        let empty = || Produced { id: id.to_owned(), ..Produced::default() };
+        let found = self.produced.iter().position(|former| former.id == id);
+        let at = found.unwrap_or_else(|| {
+            self.produced.push(empty());
+            self.produced.len() - 1
+        });
+        let produced = &mut self.produced[at];
+        if !append {
+            *produced = empty();
+        }
+        produced
     }
 
     /// Whether it has produced something.
     pub(super) fn has_result(&self) -> bool {
-        !self.blocks.is_empty() || !self.data.is_empty()
+        self.produced.iter().any(|it| !it.blocks.is_empty() || !it.data.is_empty())
     }
 
     /// Whether there is nothing more to wait for, until the client says something.
@@ -147,7 +153,11 @@ impl Outcome {
             Some(TaskState::Failed | TaskState::Rejected | TaskState::Canceled) => true,
             _ => self.refused.is_some(),
         };
-        let mut blocks = self.blocks;
+        let (mut blocks, mut data) = (Vec::new(), Vec::new());
+        for produced in self.produced {
+            blocks.extend(produced.blocks);
+            data.extend(produced.data);
+        }
         if let Some(refused) = &self.refused {
             blocks.push(ContentBlock::text(refused.to_string()));
         }
@@ -160,7 +170,7 @@ impl Outcome {
         structured.insert("taskId".to_owned(), json!(self.task));
         structured.insert("contextId".to_owned(), json!(self.context));
         structured.insert("state".to_owned(), json!(self.state.map_or("", TaskState::as_str)));
-        structured.insert("data".to_owned(), Value::Array(self.data));
+        structured.insert("data".to_owned(), Value::Array(data));
         let structured = Value::Object(structured);
         if self.state.is_some_and(TaskState::is_interrupted) {
             // Who shows a model the text alone shows it what to answer to.
@@ -178,7 +188,8 @@ impl Outcome {
     /// has failed.
     pub(super) fn into_program_result(mut self) -> CallToolResult {
         let is_done = self.state == Some(TaskState::Completed);
-        let Some(report) = self.data.pop().filter(|_| is_done) else {
+        let report = self.produced.last_mut().and_then(|produced| produced.data.pop());
+        let Some(report) = report.filter(|_| is_done) else {
             let words = self.words().or(self.refused.map(|refused| refused.to_string()));
             let state = self.state.map_or("unfinished", TaskState::as_str);
             let words = words.unwrap_or_else(|| format!("the program is {state}"));
@@ -192,6 +203,58 @@ impl Outcome {
         };
         result.structured_content = Some(report);
         result
+    }
+}
+
+impl Produced {
+    fn take(&mut self, parts: &Archived<Vec<Part>>, append: bool) {
+        for (index, part) in parts.iter().enumerate() {
+            // A text that comes in pieces is one.
+            let goes_on = append && index == 0 && self.is_open;
+            self.is_open = matches!(part.content, ArchivedContent::Text(_));
+            match (&part.content, self.blocks.last_mut()) {
+                (ArchivedContent::Text(more), Some(ContentBlock::Text(last))) if goes_on => {
+                    last.text.push_str(more);
+                }
+                _ => self.take_part(part),
+            }
+        }
+    }
+
+    fn take_part(&mut self, part: &ArchivedPart) {
+        let kind = part.media_type.as_ref().map(rkyv::string::ArchivedString::as_str);
+        let block = match &part.content {
+            ArchivedContent::Text(text) => ContentBlock::text(text.as_str()),
+            ArchivedContent::Json(json) => {
+                if let Ok(value) = serde_json::from_str(json) {
+                    self.data.push(value);
+                }
+                ContentBlock::text(json.as_str())
+            }
+            ArchivedContent::Bytes(bytes) => {
+                let data = BASE64_STANDARD.encode(bytes);
+                match kind {
+                    Some(kind) if kind.starts_with("image/") => ContentBlock::image(data, kind),
+                    Some(kind) if kind.starts_with("audio/") => ContentBlock::audio(data, kind),
+                    _ => {
+                        let name = part.filename.as_ref().map_or(&*self.id, |name| name.as_str());
+                        let uri = format!("artifact:{}/{name}", self.id);
+                        let blob = ResourceContents::blob(data, uri);
+                        ContentBlock::resource(match kind {
+                            Some(kind) => blob.with_mime_type(kind),
+                            None => blob,
+                        })
+                    }
+                }
+            }
+            ArchivedContent::Url(url) => {
+                let name = part.filename.as_ref().map_or(url.as_str(), |name| name.as_str());
+                let mut link = Resource::new(url.as_str(), name);
+                link.mime_type = kind.map(ToOwned::to_owned);
+                ContentBlock::resource_link(link)
+            }
+        };
+        self.blocks.push(block);
     }
 }
 
@@ -227,7 +290,7 @@ pub(super) fn schema() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::{Artifact, Ask, Change, Content, Part, Turn};
+    use crate::agent::{Artifact, Ask, Change, Content, Turn};
 
     fn events(changes: Vec<Change>) -> Vec<Parcel<TaskEvent>> {
         let numbered = changes.into_iter().zip(1..);
@@ -239,6 +302,10 @@ mod tests {
             change,
         };
         numbered.map(event).map(|event| Parcel::archive(&event).unwrap()).collect()
+    }
+
+    fn whole(events: &[Parcel<TaskEvent>]) -> Outcome {
+        Outcome::since(events, None).unwrap()
     }
 
     fn status(state: TaskState, said: Option<&str>) -> Change {
@@ -256,7 +323,7 @@ mod tests {
             bytes,
             Content::Url("https://a.example/x".into()).into(),
         ];
-        let outcome = Outcome::of(&events(vec![
+        let outcome = whole(&events(vec![
             Change::Accepted { ask: Ask::new(Turn::user("hi")) },
             status(TaskState::Working, Some("one moment")),
             Artifact::new("answer", parts).into(),
@@ -278,12 +345,65 @@ mod tests {
         assert!(schema.is_valid(&result["structuredContent"]));
     }
 
+    fn piece(id: &str, parts: &[Content], append: bool) -> Change {
+        let parts = parts.iter().cloned().map(Part::from).collect();
+        let artifact = Artifact { id: id.into(), ..Artifact::new(id, parts) };
+        Change::Artifact { artifact, append, last: false }
+    }
+
+    #[test]
+    fn pieces_belong_to_the_artifact_of_their_id_and_a_whole_one_replaces_it() {
+        let text = |text: &str| Content::Text(text.into());
+        let json = |json: &str| Content::Json(json.into());
+        let outcome = whole(&events(vec![
+            piece("log", &[text("a")], false),
+            piece("answer", &[text("draft"), json("1")], false),
+            piece("log", &[text("b"), text("c")], true),
+            piece("count", &[json("2")], false),
+            piece("count", &[text("d")], true),
+            piece("answer", &[text("final"), json("3")], false),
+        ]));
+        let result = serde_json::to_value(outcome.into_result()).unwrap();
+        let blocks = result["content"].as_array().unwrap().iter();
+        let texts: Vec<&str> = blocks.map(|block| block["text"].as_str().unwrap()).collect();
+        assert_eq!(texts, ["ab", "c", "final", "3", "2", "d"]);
+        assert_eq!(result["structuredContent"]["data"], json!([3, 2]));
+    }
+
+    #[test]
+    fn a_call_is_settled_once_and_what_comes_later_is_of_the_next() {
+        let ask = |text: &str| Ask::new(Turn::user(text));
+        let events = events(vec![
+            Change::Accepted { ask: ask("go") },
+            status(TaskState::InputRequired, Some("which city?")),
+            Change::Continued { ask: ask("Rome") },
+            status(TaskState::Working, None),
+            Artifact::text("answer", "Rome it is").into(),
+            status(TaskState::Completed, None),
+        ]);
+        let first = |events| {
+            let outcome = Outcome::since(events, Some(1)).unwrap();
+            assert!(outcome.is_settled());
+            (outcome.is_past, serde_json::to_value(outcome.into_result()).unwrap())
+        };
+        let (was_past, before) = first(&events[..2]);
+        let (is_past, after) = first(&events);
+        assert_eq!(((was_past, is_past), &before), ((false, true), &after));
+        let second = Outcome::since(&events[..4], Some(3)).unwrap();
+        assert!(!second.is_settled() && second.call == 3);
+        let result = Outcome::since(&events, Some(3)).unwrap().into_result();
+        let result = serde_json::to_value(result).unwrap();
+        assert_eq!(result["content"], json!([{ "type": "text", "text": "Rome it is" }]));
+        // No call has begun there.
+        assert!([0, 2, 4, 7].into_iter().all(|call| Outcome::since(&events, Some(call)).is_none()));
+    }
+
     #[test]
     fn a_program_is_its_report_or_the_reason_that_there_is_none() {
         let ended = |report: &str| {
             let report = Artifact::new("report", vec![Content::Json(report.into()).into()]);
             let changes = vec![report.into(), status(TaskState::Completed, None)];
-            serde_json::to_value(Outcome::of(&events(changes)).into_program_result()).unwrap()
+            serde_json::to_value(whole(&events(changes)).into_program_result()).unwrap()
         };
         let fine = ended(r#"{"exit_code":0,"stdout":"x"}"#);
         assert_eq!(
@@ -296,7 +416,7 @@ mod tests {
             (status(TaskState::Canceled, None), "the program is canceled"),
             (Change::Refused(AskRefusal::Busy), "the agent is busy"),
         ] {
-            let result = Outcome::of(&events(vec![change])).into_program_result();
+            let result = whole(&events(vec![change])).into_program_result();
             let result = serde_json::to_value(result).unwrap();
             assert_eq!(
                 (&result["isError"], &result["content"][0]["text"]),
@@ -307,14 +427,13 @@ mod tests {
 
     #[test]
     fn a_failure_is_an_error_with_words_and_a_question_is_none() {
-        let failed = Outcome::of(&events(vec![status(TaskState::Failed, Some("no such city"))]));
+        let failed = whole(&events(vec![status(TaskState::Failed, Some("no such city"))]));
         let result = serde_json::to_value(failed.into_result()).unwrap();
         assert_eq!(
             (&result["isError"], &result["content"][0]["text"]),
             (&json!(true), &json!("no such city"))
         );
-        let asks =
-            Outcome::of(&events(vec![status(TaskState::InputRequired, Some("which city?"))]));
+        let asks = whole(&events(vec![status(TaskState::InputRequired, Some("which city?"))]));
         assert!(asks.is_settled());
         let result = serde_json::to_value(asks.into_result()).unwrap();
         assert_eq!(

@@ -64,6 +64,11 @@ impl Visit {
         if has_room { Ok(()) } else { Err(busy()) }
     }
 
+    /// What the answer to a call holds: nothing yet.
+    pub(super) fn holds(&self) -> Hold<'_> {
+        Hold { visit: self, bytes: 0 }
+    }
+
     /// Watches over who makes a call, for as long as that is at work.
     pub(super) fn stay(&self) -> Stay {
         Stay(self.0.as_ref().and_then(Admitted::tenure))
@@ -89,6 +94,31 @@ impl Visit {
             }
         }
         Ok(())
+    }
+}
+
+/// What the answer to a call holds while it's put together.
+#[derive(Debug)]
+pub(super) struct Hold<'a> {
+    visit: &'a Visit,
+    bytes: usize,
+}
+
+impl Hold<'_> {
+    /// It holds so much more; see [`Visit::hold`].
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), ErrorData> {
+        self.visit.hold(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// It holds so much in place of what it held.
+    pub(super) fn replace(&mut self, bytes: usize) -> Result<(), ErrorData> {
+        let before = std::mem::take(&mut self.bytes);
+        if let Some(admitted) = &self.visit.0 {
+            admitted.unsent().shrink(before);
+        }
+        self.grow(bytes)
     }
 }
 

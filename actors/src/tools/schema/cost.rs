@@ -1,17 +1,18 @@
 //! What it can take to check a value against a schema that somebody else wrote: 2 KB of references that
 //! double are more steps than anybody can wait for. Pure.
 //!
-//! A schema is a graph. Some of its edges stay *beside* the value (`allOf`, `$ref`), others lead *below*
-//! it, to a member or an item. Edges beside the value may not come back, or a check would never end. Edges
-//! below may, because the value ends: how often each of its levels is visited is counted beforehand.
+//! Edges beside the value may not come back, or a check would never end. Edges below may, because the value ends:
+//! how often each of its levels is visited is counted beforehand.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::graph::{Graph, Node, Step};
+use super::loose::loosened;
 use crate::limits::{
-    MCP_SCHEMA_BYTES, SCHEMA_DEPTH, SCHEMA_LEVELS, SCHEMA_READING, SCHEMA_STEPS, SOURCE_PATTERNS,
-    SOURCE_SCHEMA_BYTES,
+    MCP_SCHEMA_BYTES, SCHEMA_DEPTH, SCHEMA_LEVELS, SCHEMA_READING, SCHEMA_STEPS, SCHEMA_WORK,
+    SOURCE_PATTERNS, SOURCE_SCHEMA_BYTES,
 };
 
 /// What is too much about a schema.
@@ -36,6 +37,9 @@ pub enum SchemaExcess {
     /// To check a single value would take too long.
     #[error("to check one value takes more than {SCHEMA_STEPS} steps")]
     Steps,
+    /// To find out what a check takes would take too long.
+    #[error("it takes more than {SCHEMA_READING} steps to find out what a check takes")]
+    Reading,
     /// It's nested too deeply.
     #[error("it's nested more than {SCHEMA_DEPTH} deep")]
     Depth,
@@ -50,6 +54,15 @@ pub enum SchemaExcess {
     },
 }
 
+/// A schema that has been looked at.
+pub(super) struct Read<'a> {
+    pub(super) cost: Cost,
+    /// Its regular expressions.
+    pub(super) patterns: BTreeSet<&'a str>,
+    /// The schema to check with, if that isn't the schema itself.
+    pub(super) loosened: Option<Value>,
+}
+
 /// How many schemas are visited at each level of a value, and how deep that gets.
 #[derive(Debug)]
 pub(super) struct Cost {
@@ -60,14 +73,18 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Of a schema; also gives its regular expressions.
-    pub(super) fn of_schema(schema: &Value) -> Result<(Self, BTreeSet<&str>), SchemaExcess> {
+    /// Of a schema, whose references are pointers.
+    pub(super) fn of_schema(schema: &Value) -> Result<Read<'_>, SchemaExcess> {
         if !schema.is_object() {
-            return Ok((Self { visits: vec![1], depth: vec![1] }, BTreeSet::new()));
+            let cost = Self { visits: vec![1], depth: vec![1] };
+            return Ok(Read { cost, patterns: BTreeSet::new(), loosened: None });
         }
-        let graph = Graph::read(schema)?;
-        let own = graph.beside()?;
-        Ok((graph.levels(&own)?, graph.patterns))
+        let mut graph = Graph::read(schema)?;
+        let loose = graph.loose();
+        let loosened = loose.any.then(|| loosened(schema, &loose));
+        graph.merge();
+        let beside = graph.beside()?;
+        Ok(Read { cost: graph.levels(&beside)?, patterns: graph.patterns, loosened })
     }
 
     /// The steps that a check of these arguments takes at most.
@@ -118,27 +135,6 @@ fn weigh(value: &Value, level: usize, levels: &mut Vec<u64>) {
 /// Bytes of a text that count as one value.
 const TEXT_BYTES: u64 = 64;
 
-/// What to look for a pattern counts, in visits.
-const PATTERN_STEPS: u64 = 8;
-
-/// A way from a value to one that lies in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Step<'a> {
-    AnyMember,
-    Member(&'a str),
-    AnyItem,
-    Item(usize),
-}
-
-#[derive(Default)]
-struct Node<'a> {
-    weight: u64,
-    /// Whether it asks what the schemas beside it have evaluated, by which they are visited again.
-    marks: bool,
-    beside: Vec<usize>,
-    below: Vec<(Step<'a>, usize)>,
-}
-
 /// What one schema takes at a value by itself, without what lies below.
 #[derive(Clone, Copy, Default)]
 struct Own {
@@ -146,152 +142,17 @@ struct Own {
     depth: u64,
 }
 
-struct Graph<'a> {
-    root: &'a Value,
-    /// Whether `id` may mean what `$id` does.
-    is_old: bool,
-    ids: HashMap<usize, usize>,
-    unread: Vec<(usize, &'a Map<String, Value>)>,
-    nodes: Vec<Node<'a>>,
-    patterns: BTreeSet<&'a str>,
+/// What all schemas take at one value.
+struct Beside {
+    own: Vec<Own>,
+    /// All of them, each behind those that are beside it.
+    order: Vec<usize>,
+    /// The place of each in the order.
+    rank: Vec<usize>,
 }
 
 impl<'a> Graph<'a> {
-    /// The root comes first.
-    fn read(root: &'a Value) -> Result<Self, SchemaExcess> {
-        let mut graph = Self {
-            root,
-            is_old: root.to_string().contains("draft-04"),
-            ids: HashMap::new(),
-            unread: Vec::new(),
-            nodes: Vec::new(),
-            patterns: BTreeSet::new(),
-        };
-        graph.node(root);
-        while let Some((id, map)) = graph.unread.pop() {
-            let node = graph.read_node(map, id == 0)?;
-            graph.nodes[id] = node;
-        }
-        Ok(graph)
-    }
-
-    /// The place of a schema; none if it's `true` or `false`, or isn't one.
-    fn node(&mut self, schema: &'a Value) -> Option<usize> {
-        let map = schema.as_object()?;
-        let next = self.nodes.len();
-        let id = *self.ids.entry(std::ptr::from_ref(map).addr()).or_insert(next);
-        if id == next {
-            self.nodes.push(Node::default());
-            self.unread.push((id, map));
-        }
-        Some(id)
-    }
-
-    fn read_node(
-        &mut self,
-        map: &'a Map<String, Value>,
-        is_root: bool,
-    ) -> Result<Node<'a>, SchemaExcess> {
-        if !is_root && let Some(name) = self.own_name(map) {
-            return Err(SchemaExcess::Reference { reference: name.to_owned() });
-        }
-        let mut node = Node { weight: 1, ..Node::default() };
-        for (word, value) in map {
-            match word.as_str() {
-                "$ref" => {
-                    let target = value.as_str().map(|reference| self.follow(reference));
-                    node.beside.extend(target.transpose()?.flatten());
-                }
-                // They lead elsewhere for each way that a check has come.
-                "$dynamicRef" | "$recursiveRef" => {
-                    let reference = value.as_str().unwrap_or_default().to_owned();
-                    return Err(SchemaExcess::Reference { reference });
-                }
-                "not" | "if" | "then" | "else" | "contentSchema" => {
-                    node.beside.extend(self.node(value));
-                }
-                "allOf" | "anyOf" | "oneOf" | "dependentSchemas" | "dependencies" => {
-                    node.beside.extend(parts(value).filter_map(|(_, part)| self.node(part)));
-                }
-                "enum" | "const" | "required" => {
-                    node.weight = node.weight.saturating_add(size(value));
-                }
-                "pattern" => {
-                    node.weight = node.weight.saturating_add(PATTERN_STEPS);
-                    self.patterns.extend(value.as_str());
-                }
-                _ => self.read_below(word, value, &mut node),
-            }
-        }
-        Ok(node)
-    }
-
-    fn read_below(&mut self, word: &str, value: &'a Value, node: &mut Node<'a>) {
-        let step = match word {
-            "properties" => Step::Member(""),
-            "patternProperties"
-            | "additionalProperties"
-            | "propertyNames"
-            | "unevaluatedProperties" => Step::AnyMember,
-            "prefixItems" => Step::Item(0),
-            "items" if value.is_array() => Step::Item(0),
-            "items" | "additionalItems" | "contains" | "unevaluatedItems" => Step::AnyItem,
-            _ => return,
-        };
-        node.marks |= word.starts_with("unevaluated");
-        if matches!(step, Step::Member(_) | Step::Item(_)) || word == "patternProperties" {
-            for (index, (name, part)) in parts(value).enumerate() {
-                node.weight = node.weight.saturating_add(1);
-                let step = match step {
-                    Step::Member(_) => Step::Member(name),
-                    Step::Item(_) => Step::Item(index),
-                    any => {
-                        node.weight = node.weight.saturating_add(PATTERN_STEPS);
-                        self.patterns.insert(name);
-                        any
-                    }
-                };
-                node.below.extend(self.node(part).map(|id| (step, id)));
-            }
-        } else {
-            node.below.extend(self.node(value).map(|id| (step, id)));
-        }
-    }
-
-    /// What a schema calls itself, so that pointers in it begin there.
-    fn own_name(&self, map: &'a Map<String, Value>) -> Option<&'a str> {
-        let old = || map.get("id").filter(|_| self.is_old);
-        map.get("$id").and_then(Value::as_str).or_else(|| old().and_then(Value::as_str))
-    }
-
-    /// The schema that a reference leads to; none where there is nothing, which the compiler says.
-    fn follow(&mut self, reference: &str) -> Result<Option<usize>, SchemaExcess> {
-        let elsewhere = || SchemaExcess::Reference { reference: reference.to_owned() };
-        let pointer = match reference.strip_prefix('#') {
-            Some("") => return Ok(self.node(self.root)),
-            Some(pointer) => pointer.strip_prefix('/').ok_or_else(elsewhere)?,
-            None if reference.is_empty() => return Ok(None),
-            None => return Err(elsewhere()),
-        };
-        let pointer = decoded(pointer).ok_or_else(elsewhere)?;
-        let mut at = self.root;
-        for part in pointer.split('/') {
-            let next = match at {
-                Value::Object(map) => map.get(&part.replace("~1", "/").replace("~0", "~")),
-                Value::Array(items) => part.parse().ok().and_then(|index: usize| items.get(index)),
-                _ => None,
-            };
-            let Some(next) = next else { return Ok(None) };
-            at = next;
-            if at.as_object().is_some_and(|map| self.own_name(map).is_some()) {
-                return Err(elsewhere());
-            }
-        }
-        Ok(self.node(at))
-    }
-
-    /// What each schema takes at one value. Those that others are beside of come after them.
-    fn beside(&self) -> Result<Vec<Own>, SchemaExcess> {
+    fn beside(&self) -> Result<Beside, SchemaExcess> {
         let mut above = vec![Vec::new(); self.nodes.len()];
         let mut open: Vec<usize> = self.nodes.iter().map(|node| node.beside.len()).collect();
         for (id, node) in self.nodes.iter().enumerate() {
@@ -299,7 +160,7 @@ impl<'a> Graph<'a> {
         }
         let mut ready: Vec<usize> = (0..self.nodes.len()).filter(|id| open[*id] == 0).collect();
         let mut own = vec![Own::default(); self.nodes.len()];
-        let mut done = 0;
+        let (mut order, mut rank) = (Vec::new(), vec![0; self.nodes.len()]);
         while let Some(id) = ready.pop() {
             let node = &self.nodes[id];
             let mut sum = Own { steps: node.weight, depth: 1 };
@@ -309,7 +170,8 @@ impl<'a> Graph<'a> {
                 sum.depth = sum.depth.max(own[*part].depth.saturating_add(1));
             }
             own[id] = sum;
-            done += 1;
+            rank[id] = order.len();
+            order.push(id);
             for above in &above[id] {
                 open[*above] -= 1;
                 if open[*above] == 0 {
@@ -317,7 +179,7 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        if done < self.nodes.len() {
+        if order.len() < self.nodes.len() {
             return Err(SchemaExcess::Endless);
         }
         if own.iter().any(|own| own.depth > SCHEMA_DEPTH) {
@@ -326,24 +188,28 @@ impl<'a> Graph<'a> {
         if own.iter().any(|own| own.steps > SCHEMA_STEPS) {
             return Err(SchemaExcess::Steps);
         }
-        Ok(own)
+        Ok(Beside { own, order, rank })
     }
 
     /// What the whole takes at each level of a value.
-    fn levels(&self, own: &[Own]) -> Result<Cost, SchemaExcess> {
+    fn levels(&self, beside: &Beside) -> Result<Cost, SchemaExcess> {
         let mut budget = SCHEMA_READING;
         let below = self.nodes.iter().flat_map(|node| node.below.iter().map(|(_, id)| *id));
         let entries: BTreeSet<usize> = below.chain([0]).collect();
         let mut surfaces = Vec::with_capacity(entries.len());
         for id in entries {
-            surfaces.push((id, self.surface(id, own, &mut budget)?));
+            surfaces.push((id, self.surface(id, beside, &mut budget)?));
         }
-        let mut now = own.to_vec();
+        let mut now = beside.own.clone();
         let mut cost = Cost { visits: vec![now[0].steps], depth: vec![now[0].depth] };
-        while cost.visits.len() < SCHEMA_LEVELS {
+        // A value that reaches a level past these bounds isn't checked, whatever lies below.
+        while cost.visits.len() < SCHEMA_LEVELS
+            && now[0].steps <= SCHEMA_WORK
+            && now[0].depth <= SCHEMA_DEPTH
+        {
             let mut next = vec![Own::default(); now.len()];
             for (id, surface) in &surfaces {
-                budget = budget.checked_sub(surface.len()).ok_or(SchemaExcess::Steps)?;
+                budget = budget.checked_sub(surface.len()).ok_or(SchemaExcess::Reading)?;
                 next[*id] = deeper(surface, &now);
             }
             now = next;
@@ -361,22 +227,26 @@ impl<'a> Graph<'a> {
     fn surface(
         &self,
         id: usize,
-        own: &[Own],
+        beside: &Beside,
         budget: &mut usize,
     ) -> Result<Surface<'a>, SchemaExcess> {
         let mut surface = BTreeMap::new();
-        let mut open = vec![(id, 1_u64, 1_u64)];
-        while let Some((id, times, depth)) = open.pop() {
-            let node = &self.nodes[id];
+        // Those that others lead to come once all of these have been seen.
+        let mut open = BTreeMap::from([(beside.rank[id], (1_u64, 1_u64))]);
+        while let Some((rank, (times, depth))) = open.pop_last() {
+            let node = &self.nodes[beside.order[rank]];
             let taken = 1 + node.below.len() + node.beside.len();
-            *budget = budget.checked_sub(taken).ok_or(SchemaExcess::Steps)?;
+            *budget = budget.checked_sub(taken).ok_or(SchemaExcess::Reading)?;
             for way in &node.below {
                 let (count, deepest) = surface.entry(*way).or_insert((0_u64, 0_u64));
                 *count = count.saturating_add(times);
                 *deepest = depth.max(*deepest);
             }
             for part in &node.beside {
-                open.push((*part, times.saturating_mul(node.times(own[*part])), depth + 1));
+                let (count, deepest) = open.entry(beside.rank[*part]).or_insert((0, 0));
+                let more = times.saturating_mul(node.times(beside.own[*part]));
+                *count = count.saturating_add(more);
+                *deepest = (depth + 1).max(*deepest);
             }
         }
         Ok(surface)
@@ -412,34 +282,4 @@ fn deeper(surface: &Surface<'_>, now: &[Own]) -> Own {
     let member = any(Step::AnyMember).saturating_add(most(|step| matches!(step, Step::Member(_))));
     let item = any(Step::AnyItem).saturating_add(most(|step| matches!(step, Step::Item(_))));
     Own { steps: member.max(item), depth }
-}
-
-/// The parts of a list or an object, with their names.
-fn parts(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    let items = value.as_array().into_iter().flatten().map(|part| ("", part));
-    let members = value.as_object().into_iter().flatten();
-    items.chain(members.map(|(name, part)| (name.as_str(), part)))
-}
-
-/// How many values a value has in it.
-fn size(value: &Value) -> u64 {
-    parts(value).fold(1, |sum, (_, part)| sum.saturating_add(size(part)))
-}
-
-/// A pointer without its percent signs, as they are in references.
-fn decoded(pointer: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(pointer.len());
-    let mut rest = pointer.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-        match (first, digit(after.first()), digit(after.get(1))) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => bytes.push(*first),
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
