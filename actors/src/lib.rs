@@ -6,6 +6,7 @@ mod access;
 mod agent;
 mod audit;
 mod builtin;
+mod condition;
 mod exchange;
 mod gateway;
 mod held;
@@ -44,12 +45,13 @@ pub use audit::{
     Verified, Verifier, VerifyFailure, audit_child, verify_files,
 };
 pub use builtin::{Echo, Proxy, ProxyPlace, ProxyRoute, Python, Shell};
+pub use condition::Condition;
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
-    GatewayServer, Meter, Mount, PushBasis, PushCommand, PushConfig, PushCreator, PushError,
-    PushJournal, PushOptions, PushPlace, PushRecord, PushSecret, PushServer, PushStartError,
-    PushStore, PushStoreError, PushTask, RequestId, SecurityScheme, TlsError, TlsFiles,
-    WebhookProblem, gateway_child, push_child,
+    GatewayServer, Meter, Metered, Mount, PushBasis, PushCommand, PushConfig, PushCreator,
+    PushError, PushJournal, PushOptions, PushPlace, PushRecord, PushSecret, PushServer,
+    PushStartError, PushStore, PushStoreError, PushTask, RequestId, SecurityScheme, TlsError,
+    TlsFiles, WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,

@@ -20,6 +20,7 @@ use super::segment::{Segment, numbers, sync_folder};
 use super::snapshot;
 use super::store::Findings;
 use super::{DamageKind, JournalDamage, OpenError};
+use crate::condition::Condition;
 use crate::lock::FileLock;
 
 impl Embedded {
@@ -97,6 +98,7 @@ impl Embedded {
             segments: RwLock::new(segments),
             writer: Mutex::new(Writer::at(current, end)),
             pace: Pace::default(),
+            condition: Condition::new("journal"),
             work: Arc::default(),
             _lock: lock,
         };
