@@ -103,9 +103,7 @@ impl NodeBuilder {
         if let Some(log) = log {
             kernel.root().start(log.restart(Restart::Permanent)).await?;
         }
-        let (journal, reading, condition) = keep(self.journal, kernel).await?;
-        let conditions: Vec<_> =
-            [condition].into_iter().chain(audit.condition().cloned()).collect();
+        let (journal, reading, conditions) = keep(self.journal, audit, kernel).await?;
         let every: Vec<AnyAgent> =
             self.agents.iter().chain(self.sole.iter().map(SoleAgent::agent)).cloned().collect();
         let wishes = every.iter().map(|agent| (agent.profile().name, agent.shared_tools()));
@@ -177,10 +175,7 @@ impl NodeBuilder {
         let gateway = match self.gateway {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
-                config.audit = audit.clone();
-                let needed = |it: &&Condition| it.server() != "audit" || audit.is_required();
-                config.needs.extend(conditions.iter().filter(needed).cloned());
-                config.door.audit = audit.clone();
+                audited(&mut config, &conditions, audit);
                 config.door.access = given.access;
                 #[cfg(feature = "mcp")]
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
@@ -208,17 +203,28 @@ impl NodeBuilder {
     }
 }
 
-/// Starts the journal. Gives one that can be written to, one that can only be read, and how it does.
+/// Gives a gateway the audit log, and what its requests can't do without.
+fn audited(gateway: &mut GatewayConfig, conditions: &[Condition], audit: &Audit) {
+    gateway.audit = audit.clone();
+    gateway.door.audit = audit.clone();
+    let is_needed = |it: &&Condition| it.server() != "audit" || audit.is_required();
+    gateway.needs.extend(conditions.iter().filter(is_needed).cloned());
+}
+
+/// Starts the journal. Gives one that can be written to, one that can only be read, and how it and the
+/// audit log do.
 async fn keep(
     config: JournalConfig,
+    audit: &Audit,
     kernel: &Kernel,
-) -> Result<(Journal, Journal, Condition), BootError> {
+) -> Result<(Journal, Journal, Vec<Condition>), BootError> {
     let opened = OpenedJournal::open(config, kernel.clock().clone()).await?;
     let served = opened.clone();
     let (spec, journal) = ChildSpec::new("journal", move || JournalServer::new(served.clone()))?;
     kernel.root().start(spec.restart(Restart::Permanent)).await?;
     let reading = journal.attenuate(Restriction::new().rights(READ_LOG))?;
-    Ok((Journal::new(journal).near(&opened), Journal::new(reading), opened.condition()))
+    let conditions = [opened.condition()].into_iter().chain(audit.condition().cloned()).collect();
+    Ok((Journal::new(journal).near(&opened), Journal::new(reading), conditions))
 }
 
 /// Starts the sandbox, if there is one, and makes the tools that run programs in its cells, with its profile and no other.
@@ -445,7 +451,7 @@ mod tests {
         let time = ManualClock::new();
         let kernel = Kernel::builder().clock(time.clock()).start().await.expect("a kernel");
         let config = JournalConfig::new(JournalPlace::Memory);
-        let (journal, ..) = keep(config, &kernel).await.expect("a journal");
+        let (journal, ..) = keep(config, &Audit::off(), &kernel).await.expect("a journal");
         let router = ToolServer::new(Vec::new()).expect("no tools");
         let (_, tools) = ChildSpec::new("tools", move || router.clone()).expect("a name");
         let given = Given { tools, journal, access: None };

@@ -404,7 +404,7 @@ async fn start(
     }
     let mut gateway = loaded.gateway();
     if let Some(key) = &config.tls.key {
-        files::check(key.path(), files::Kept::FromReaders).map_err(ServeError::KeyFile)?;
+        files::check(key.path(), files::Care::Secret).map_err(ServeError::KeyFile)?;
     }
     if let Some(key) = &config.gateway.card_key {
         gateway.card_key = Some(card_key(key.path())?);
@@ -461,7 +461,7 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let kept = settings.revocations.as_ref().map(|file| file.path().to_owned());
     let kept = kept.unwrap_or_else(|| folder.join(files::REVOCATIONS));
     if kept.exists() {
-        files::check(&kept, files::Kept::FromAllWriters)?;
+        files::check(&kept, files::Care::Signed)?;
     }
     let mut config = LinksConfig::new(listen, credential, trust)
         .capacity(settings.capacity)
@@ -489,7 +489,7 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
 
 /// The key that cards are signed with.
 fn card_key(path: &Path) -> Result<CardKey, ServeError> {
-    files::check(path, files::Kept::FromReaders).map_err(ServeError::KeyFile)?;
+    files::check(path, files::Care::Secret).map_err(ServeError::KeyFile)?;
     let unreadable = |source| ServeError::ReadCardKey { path: path.to_owned(), source };
     let mut pem = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -546,7 +546,7 @@ fn behind(loaded: &Loaded) -> Duration {
 
 /// The rest is for requests that were begun.
 fn drain(loaded: &Loaded) -> Duration {
-    left(loaded) - behind(loaded)
+    left(loaded).saturating_sub(behind(loaded))
 }
 
 /// How serving ended.

@@ -94,6 +94,7 @@ impl Serialize for Text {
 }
 
 /// A URL without what may be a secret.
+#[expect(clippy::ref_option, reason = "this is how a field is given")]
 fn shown<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     url.as_deref().map(masked).serialize(serializer)
 }

@@ -185,6 +185,7 @@ impl fmt::Debug for TraceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TraceConfig")
             .field("endpoint", &without_credentials(&self.endpoint))
+            .field("astray", &self.astray)
             .field("headers", &self.headers.keys())
             .field("sampler", &self.sampler)
             .field("queue", &self.queue)

@@ -179,7 +179,7 @@ impl Drop for LogGuard {
 
 impl fmt::Debug for LogGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogGuard").finish_non_exhaustive()
+        f.debug_struct("LogGuard").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 

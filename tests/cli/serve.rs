@@ -186,6 +186,24 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(server.process.exit_code(), 130);
 }
 
+#[test]
+fn a_second_signal_does_not_wait_for_the_last_spans() {
+    let scratch = Scratch::new();
+    // It takes connections and never answers.
+    let collector = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = collector.local_addr().expect("it has an address");
+    let endpoint = format!("--telemetry-otlp-endpoint=http://{endpoint}");
+    let mut server = Server::start(&scratch, &["--agents-enabled=echo", &endpoint]);
+    server.ask("/", "hello");
+    server.process.signal("TERM");
+    // The metrics end last.
+    while TcpStream::connect(server.metrics).is_ok() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    server.process.signal("INT");
+    assert_eq!(server.process.exit_code(), 130, "{}", server.process.stderr());
+}
+
 /// A request whose task won't end by itself, and that is being worked on.
 fn begin_long_task(server: &Server) -> TcpStream {
     let body = send_message("echo begun; sleep 600");

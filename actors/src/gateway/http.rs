@@ -204,9 +204,9 @@ struct Directory<'a> {
 const KEYS_PATH: &str = "/.well-known/jwks.json";
 
 /// All routes of a gateway that listens there.
-pub(super) fn router(shared: Arc<Shared>, address: SocketAddr) -> Router {
+pub(super) fn router(shared: &Arc<Shared>, address: SocketAddr) -> Router {
     let mounts = shared.config.mounts.clone();
-    let metered = |label| from_fn_with_state((Arc::clone(&shared), label), meter);
+    let metered = |label| from_fn_with_state((Arc::clone(shared), label), meter);
     let routed =
         |router: Router<_>, (path, method): (_, MethodRouter<_>)| router.route(path, method);
     let paged = |router: Router<_>, (path, method): (_, MethodRouter<_>)| {
@@ -214,7 +214,7 @@ pub(super) fn router(shared: Arc<Shared>, address: SocketAddr) -> Router {
     };
     let own = calls().into_iter().fold(Router::new(), routed);
     let own = pages().into_iter().fold(own, paged);
-    let own = own.fallback(rest_call).with_state(Arc::clone(&shared));
+    let own = own.fallback(rest_call).with_state(Arc::clone(shared));
     mounts.iter().fold(own, |routes, mount| {
         routes.merge(mount.routes(address).layer(metered(mount.label())))
     })

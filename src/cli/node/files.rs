@@ -58,34 +58,34 @@ pub(in crate::cli) enum FileError {
     },
 }
 
-/// Whom a file is to be kept from.
+/// What a file is, and so whom it's to be kept from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Kept {
+pub(in crate::cli) enum Care {
     /// From others who can write it: it's what we trust.
-    FromWriters,
+    Trusted,
     /// From the writing of all users: it's signed, and a node that replaces it does so by its own mask.
-    FromAllWriters,
+    Signed,
     /// From others who can do anything with it: it's a secret.
-    FromReaders,
+    Secret,
 }
 
 /// Whether a file is kept from others.
-pub(in crate::cli) fn check(path: &Path, kept: Kept) -> Result<(), FileError> {
+pub(in crate::cli) fn check(path: &Path, care: Care) -> Result<(), FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
-    check_open(path, &fs::File::open(path).map_err(unreadable)?, kept)
+    check_open(path, &fs::File::open(path).map_err(unreadable)?, care)
 }
 
-fn check_open(path: &Path, file: &fs::File, kept: Kept) -> Result<(), FileError> {
+fn check_open(path: &Path, file: &fs::File, care: Care) -> Result<(), FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
-    match kept {
-        Kept::FromReaders if mode & 0o077 != 0 => {
+    match care {
+        Care::Secret if mode & 0o077 != 0 => {
             Err(FileError::Readable { path: path.to_owned(), mode })
         }
-        Kept::FromWriters if mode & 0o022 != 0 => {
+        Care::Trusted if mode & 0o022 != 0 => {
             Err(FileError::Writable { path: path.to_owned(), mode })
         }
-        Kept::FromAllWriters if mode & 0o002 != 0 => {
+        Care::Signed if mode & 0o002 != 0 => {
             Err(FileError::Writable { path: path.to_owned(), mode })
         }
         _ => Ok(()),
@@ -97,14 +97,14 @@ pub(in crate::cli) fn read(path: &Path) -> Result<String, FileError> {
     let mut text = String::new();
     let file = fs::File::open(path).map_err(unreadable)?;
     let is_secret = path.ends_with(KEY) || path.ends_with(AUTHORITY_KEY);
-    let kept = if is_secret {
-        Kept::FromReaders
+    let care = if is_secret {
+        Care::Secret
     } else if path.ends_with(REVOCATIONS) {
-        Kept::FromAllWriters
+        Care::Signed
     } else {
-        Kept::FromWriters
+        Care::Trusted
     };
-    check_open(path, &file, kept)?;
+    check_open(path, &file, care)?;
     let most =
         if path.ends_with(REVOCATIONS) { MAX_REVOCATION_BYTES as u64 } else { MAX_PEM_BYTES };
     file.take(most).read_to_string(&mut text).map_err(unreadable)?;
