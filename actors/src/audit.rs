@@ -26,7 +26,7 @@ use neuroflow_kernel::{
 };
 use serde::Serialize;
 
-use crate::condition::Condition;
+use crate::journal::Condition;
 use crate::limits::AUDIT_QUEUE;
 
 pub use cells::AuditedCells;

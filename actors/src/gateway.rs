@@ -30,7 +30,7 @@ use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Parcel, Tracer};
 
 use crate::agent::{AgentCommand, AgentProfile, TaskEvent};
 use crate::audit::Audit;
-use crate::condition::Condition;
+use crate::journal::Condition;
 use crate::limits::BLOCKING_WAIT;
 
 #[cfg(feature = "mcp")]

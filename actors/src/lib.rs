@@ -6,7 +6,6 @@ mod access;
 mod agent;
 mod audit;
 mod builtin;
-mod condition;
 mod exchange;
 mod gateway;
 mod held;
@@ -45,7 +44,6 @@ pub use audit::{
     Verified, Verifier, VerifyFailure, audit_child, verify_files,
 };
 pub use builtin::{Echo, Proxy, ProxyPlace, ProxyRoute, Python, Shell};
-pub use condition::Condition;
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
     GatewayServer, Meter, Metered, Mount, PushBasis, PushCommand, PushConfig, PushCreator,
@@ -54,10 +52,10 @@ pub use gateway::{
     TlsFiles, WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
-    APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,
-    HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage, JournalPlace, JournalServer,
-    OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention, TaskHead,
-    TaskLog, UrlError,
+    APPEND, Append, AppendError, Condition, DamageKind, DatabaseError, EffectResult, Entry,
+    EntryKind, HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage, JournalPlace,
+    JournalServer, OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention,
+    TaskHead, TaskLog, UrlError,
 };
 pub use lease::{
     Fence, Holder, LeaseError, Leases, LeasesConfig, Place, Singleton, SingletonError,

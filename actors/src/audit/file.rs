@@ -19,7 +19,7 @@ use super::key::{PublicKey, SigningKey};
 use super::record::Keeping;
 use super::verify::{Fault, Verified, Verifier};
 use super::{AuditConfig, AuditError, AuditEvent};
-use crate::condition::try_room;
+use crate::journal::try_room;
 use crate::limits::{AUDIT_FILE_BYTES, AUDIT_LINE_BYTES, AUDIT_LISTINGS, AUDIT_UNSIGNED_RECORDS};
 use crate::lock::FileLock;
 

@@ -12,6 +12,7 @@ use neuroflow_kernel::{Clock, MessageId};
 
 use super::catalog::{Catalog, Chain};
 use super::codec::{self, CALLED, Head, MORE, Position, RecordKind};
+use super::condition::{Condition, try_room};
 use super::heading::SEGMENT_HEADER;
 use super::index::Known;
 use super::pace::Pace;
@@ -19,7 +20,6 @@ use super::segment::Segment;
 use super::snapshot::{self, Covers};
 use super::store::check;
 use super::{Append, AppendError, ReadError, TaskLog};
-use crate::condition::{Condition, try_room};
 use crate::limits::SEGMENT_BYTES;
 use crate::lock::FileLock;
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::catalog::Catalog;
 use super::codec::Position;
+use super::condition::Condition;
 use super::embedded::{Embedded, Writer};
 use super::heading::{
     FORMAT, SEGMENT_HEADER, SegmentHeader, UNSALTED, read_segment_header, recovered_salt,
@@ -20,7 +21,6 @@ use super::segment::{Segment, numbers, sync_folder};
 use super::snapshot;
 use super::store::Findings;
 use super::{DamageKind, JournalDamage, OpenError};
-use crate::condition::Condition;
 use crate::lock::FileLock;
 
 impl Embedded {

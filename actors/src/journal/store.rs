@@ -10,6 +10,7 @@ use tokio::sync::{Notify, OwnedRwLockWriteGuard};
 #[cfg(not(feature = "postgres"))]
 use super::absent::Postgres;
 use super::codec::fits;
+use super::condition::Condition;
 use super::embedded::Embedded;
 use super::memory::Memory;
 #[cfg(feature = "postgres")]
@@ -19,7 +20,6 @@ use super::{
     ReadError, TaskHead, TaskLog,
 };
 use crate::agent::TaskQuery;
-use crate::condition::Condition;
 use crate::limits::{
     JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_QUICK_BYTES, JOURNAL_RECORD_BYTES, RETENTION_STEP,
 };

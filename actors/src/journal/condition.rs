@@ -1,4 +1,5 @@
-//! How a server does that the whole node needs: what readiness and metrics are told of it.
+//! How a server does that the whole node needs, the journal or the audit log: what readiness and metrics are
+//! told of it.
 //!
 //! The server says it where things happen, and everybody else looks without asking it. A change is
 //! logged, and what follows from it isn't.
