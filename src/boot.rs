@@ -22,10 +22,10 @@ use std::time::Duration;
 
 use neuroflow_actors::{
     ASK, Access, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Audit, AuditedCells,
-    CANCEL, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig, JournalServer,
-    MakeServer, OpenedJournal, PushCommand, PushJournal, PushOptions, PythonTool, READ, READ_LOG,
-    SoleAgent, ToolEntry, ToolGrant, ToolServer, ToolsCommand, access_child, audit_child,
-    gateway_child, push_child,
+    CANCEL, Condition, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
+    JournalServer, MakeServer, OpenedJournal, PushCommand, PushJournal, PushOptions, PythonTool,
+    READ, READ_LOG, SoleAgent, ToolEntry, ToolGrant, ToolServer, ToolsCommand, access_child,
+    audit_child, gateway_child, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpDoor, McpExec, McpPrograms, McpSource};
@@ -81,6 +81,7 @@ impl NodeBuilder {
                 links: parts.links,
                 sole: parts.sole,
                 journal: parts.journal,
+                conditions: parts.conditions,
                 audit,
             }),
             Err(error) => {
@@ -102,7 +103,7 @@ impl NodeBuilder {
         if let Some(log) = log {
             kernel.root().start(log.restart(Restart::Permanent)).await?;
         }
-        let (journal, reading) = keep(self.journal, kernel).await?;
+        let (journal, reading, conditions) = keep(self.journal, audit, kernel).await?;
         let every: Vec<AnyAgent> =
             self.agents.iter().chain(self.sole.iter().map(SoleAgent::agent)).cloned().collect();
         let wishes = every.iter().map(|agent| (agent.profile().name, agent.shared_tools()));
@@ -174,8 +175,7 @@ impl NodeBuilder {
         let gateway = match self.gateway {
             Some(mut config) => {
                 config.agents.clone_from(&agents);
-                config.audit = audit.clone();
-                config.door.audit = audit.clone();
+                audited(&mut config, &conditions, audit);
                 config.door.access = given.access;
                 #[cfg(feature = "mcp")]
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
@@ -198,18 +198,33 @@ impl NodeBuilder {
             links,
             sole,
             journal: reading,
+            conditions,
         })
     }
 }
 
-/// Starts the journal. Gives one that can be written to, and one that can only be read.
-async fn keep(config: JournalConfig, kernel: &Kernel) -> Result<(Journal, Journal), BootError> {
+/// Gives a gateway the audit log, and what its requests can't do without.
+fn audited(gateway: &mut GatewayConfig, conditions: &[Condition], audit: &Audit) {
+    gateway.audit = audit.clone();
+    gateway.door.audit = audit.clone();
+    let is_needed = |it: &&Condition| it.server() != "audit" || audit.is_required();
+    gateway.needs.extend(conditions.iter().filter(is_needed).cloned());
+}
+
+/// Starts the journal. Gives one that can be written to, one that can only be read, and how it and the
+/// audit log do.
+async fn keep(
+    config: JournalConfig,
+    audit: &Audit,
+    kernel: &Kernel,
+) -> Result<(Journal, Journal, Vec<Condition>), BootError> {
     let opened = OpenedJournal::open(config, kernel.clock().clone()).await?;
     let served = opened.clone();
     let (spec, journal) = ChildSpec::new("journal", move || JournalServer::new(served.clone()))?;
     kernel.root().start(spec.restart(Restart::Permanent)).await?;
     let reading = journal.attenuate(Restriction::new().rights(READ_LOG))?;
-    Ok((Journal::new(journal).near(&opened), Journal::new(reading)))
+    let conditions = [opened.condition()].into_iter().chain(audit.condition().cloned()).collect();
+    Ok((Journal::new(journal).near(&opened), Journal::new(reading), conditions))
 }
 
 /// Starts the sandbox, if there is one, and makes the tools that run programs in its cells, with its profile and no other.
@@ -336,6 +351,7 @@ async fn open(
     drain: Duration,
     kernel: &Kernel,
 ) -> Result<Option<SocketAddr>, BootError> {
+    let drain = drain.saturating_add(config.door.drain_delay);
     let (spec, bound) = gateway_child(config, kernel.tracer())?;
     let spec = spec.stop_within(drain).restart(Restart::Permanent);
     kernel.root().start(spec).await?;
@@ -353,6 +369,7 @@ struct Parts {
     links: Option<Links>,
     sole: Vec<(String, FarWay)>,
     journal: Journal,
+    conditions: Vec<Condition>,
 }
 
 /// Starts an agent, and gives what may be had of it.
@@ -434,7 +451,7 @@ mod tests {
         let time = ManualClock::new();
         let kernel = Kernel::builder().clock(time.clock()).start().await.expect("a kernel");
         let config = JournalConfig::new(JournalPlace::Memory);
-        let (journal, _) = keep(config, &kernel).await.expect("a journal");
+        let (journal, ..) = keep(config, &Audit::off(), &kernel).await.expect("a journal");
         let router = ToolServer::new(Vec::new()).expect("no tools");
         let (_, tools) = ChildSpec::new("tools", move || router.clone()).expect("a name");
         let given = Given { tools, journal, access: None };

@@ -27,12 +27,13 @@ mod telemetry;
 use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc::sync_channel;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use neuroflow::kernel::{Cause, Clock};
 
 use crate::config::{ConfigError, Source};
-use crate::limits::ERROR_CHAIN;
+use crate::limits::{ERROR_CHAIN, LAST_WORDS};
 use crate::plain;
 
 /// Runs AI agents the way Erlang runs processes: supervised, isolated, observable.
@@ -109,10 +110,25 @@ pub(crate) fn main() -> ExitCode {
         // Whoever read the output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::from(error.exit_code()),
         Err(error) => {
-            // There is nowhere left to say that standard error is gone.
-            let _unsaid = write_error(&mut io::stderr(), &error);
+            tell(&error);
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Says on standard error why a command failed. If nobody reads that, the process ends all the same.
+fn tell(error: &CliError) {
+    let mut text = Vec::new();
+    // A vector takes everything.
+    let _whole = write_error(&mut text, error);
+    let (said, heard) = sync_channel(1);
+    let write = move || {
+        // There is nowhere left to say that standard error is gone.
+        let _unsaid = io::stderr().write_all(&text);
+        let _unheard = said.send(());
+    };
+    if std::thread::Builder::new().spawn(write).is_ok() {
+        let _unread = heard.recv_timeout(LAST_WORDS);
     }
 }
 
@@ -195,6 +211,7 @@ impl CliError {
             Self::Config(_) | Self::Token(_) | Self::Policy(_) => USAGE,
             Self::Output(_) if self.is_broken_pipe() => SUCCESS,
             Self::Serve(error) => error.exit_code(),
+            Self::Audit(error) => error.exit_code(),
             Self::Run(error) => error.exit_code(),
             Self::Mcp(error) => error.exit_code(),
             Self::Tools(error) => error.exit_code(),

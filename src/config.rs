@@ -36,7 +36,7 @@ pub(crate) use flags::{Overrides, Source};
 pub(crate) use load::Loaded;
 pub(crate) use names::Names;
 pub(crate) use place::{JournalUrl, default_directory};
-pub(crate) use print::{write_default, write_effective};
+pub(crate) use print::{write_default, write_effective, write_values};
 pub(crate) use seeds::Seed;
 pub(crate) use unit::parse_duration;
 pub(crate) use value::{ByteSize, Endpoint, FilePath, LogPath, MetricsAddress, Ratio, SocketPath};
@@ -69,8 +69,8 @@ settings! {
         hosts: Names = preset(""),
         /// Origins whose web pages may use the gateway, such as `https://app.example.org`.
         origins: Names = preset(""),
-        /// How long the gateway still accepts when it's about to stop, while `/readyz` says no; it's
-        /// part of the time to stop.
+        /// How long the gateway still accepts when it's about to stop, while `/readyz` says no: half of
+        /// `stop.deadline` at most, of which it's a part.
         drain_delay: Duration = preset("0s"),
         /// Lets the gateway and the metrics listen where other machines can reach them without
         /// authentication: whoever reaches the gateway can use every agent.
@@ -293,8 +293,10 @@ settings! {
 
     /// What happens at SIGTERM and SIGINT.
     stop: Stop {
-        /// Time for requests and tasks to come to their end; what still runs after it is killed. A
-        /// second signal ends the process at once.
+        /// Time for requests and tasks to come to their end; what still runs after it is killed, and the
+        /// exit code is 1. Of what `gateway.drain_delay` leaves of it, requests have two thirds, or all
+        /// but 10s if that's more, and everything behind them has the rest. A second signal ends the
+        /// process at once.
         deadline: Duration = preset("15s"),
     }
 }

@@ -10,8 +10,8 @@ pub use outcome::{AskError, TaskOutcome};
 
 pub use neuroflow_actors::{
     Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, AnyTool, Artifact, Ask,
-    Content, Echo, ExecTool, GatewayConfig, Incoming, InvokeError, LeasesConfig, Meter, Part,
-    Python, PythonTool, Refused, Role, Shell, Skill, SoleAgent, TaskContext, TaskState, Tool,
+    Content, Echo, ExecTool, GatewayConfig, Incoming, InvokeError, LeasesConfig, Meter, Metered,
+    Part, Python, PythonTool, Refused, Role, Shell, Skill, SoleAgent, TaskContext, TaskState, Tool,
     ToolContext, ToolError, ToolResult, Turn,
 };
 pub use neuroflow_kernel::{

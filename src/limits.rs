@@ -55,6 +55,17 @@ pub(crate) const WATCH_PAUSE: Duration = Duration::from_secs(1);
 /// Time that spans get to reach the collector when the process ends.
 pub(crate) const TELEMETRY_SHUTDOWN: Duration = Duration::from_secs(3);
 
+/// Time that the last words of a command get to reach whoever reads standard error.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Time that a node gets to end in its own way after a second signal, before the process is ended from
+/// outside of it.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(1_500);
+
+/// Of the time to stop, what is kept for everything behind the gateway, unless a third of it is less:
+/// agents, cells and links come to their end in a few seconds, however long requests may take.
+pub(crate) const STOP_BEHIND: Duration = Duration::from_secs(10);
+
 /// Bytes that `run` reads as the text to send: what the gateway takes too.
 pub(crate) const RUN_TEXT_BYTES: u64 = 4 * 1024 * 1024;
 

@@ -26,6 +26,7 @@ use neuroflow_kernel::{
 };
 use serde::Serialize;
 
+use crate::journal::Condition;
 use crate::limits::AUDIT_QUEUE;
 
 pub use cells::AuditedCells;
@@ -319,9 +320,25 @@ pub struct Audit(Option<Arc<Door>>);
 
 struct Door {
     address: Address<AuditCommand>,
-    /// Notes that the log had no room for; the next record says how many.
-    lost: Arc<AtomicU64>,
+    losses: Arc<Losses>,
     required: bool,
+}
+
+/// What isn't in the log.
+#[derive(Debug)]
+struct Losses {
+    /// Notes that the log had no room for; the next record says how many.
+    waiting: AtomicU64,
+    /// All of them since the start.
+    ever: AtomicU64,
+    condition: Condition,
+}
+
+impl Losses {
+    fn add(&self, notes: u64) {
+        self.waiting.fetch_add(notes, Ordering::Relaxed);
+        self.ever.fetch_add(notes, Ordering::Relaxed);
+    }
 }
 
 impl Audit {
@@ -366,7 +383,30 @@ impl Audit {
     ) -> Result<Option<u64>, Unrecorded> {
         let Some(door) = &self.0 else { return Ok(None) };
         let command = |reply| AuditCommand::Record { event, reply };
-        door.address.call(header, command).await?.map(Some)
+        match door.address.call(header, command).await {
+            Ok(recorded) => recorded.map(Some),
+            Err(error) => {
+                let error = Unrecorded::from(error);
+                door.losses.condition.refuse(error.code(), 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// How the log does, if there is one; for readiness and metrics.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.0.as_ref().map(|door| &door.losses.condition)
+    }
+
+    /// Whether a decision that can't be recorded is refused.
+    pub fn is_required(&self) -> bool {
+        self.0.as_ref().is_some_and(|door| door.required)
+    }
+
+    /// Events that are missing in the log since the start, each of which a record accounts for once
+    /// there is room.
+    pub fn lost(&self) -> u64 {
+        self.0.as_ref().map_or(0, |door| door.losses.ever.load(Ordering::Relaxed))
     }
 
     /// Records without waiting. What there is no room for is counted, and the count is recorded.
@@ -374,7 +414,7 @@ impl Audit {
         let Some(door) = &self.0 else { return };
         let header = Header::new().traced(trace);
         if let Err(refused) = door.address.try_tell(header, AuditCommand::Note { event }) {
-            door.lost.fetch_add(1, Ordering::Relaxed);
+            door.losses.add(1);
             let kind = refused.message.name();
             tracing::error!(kind, reason = %refused.reason, "not in the audit log");
         }
@@ -451,6 +491,23 @@ pub enum Unrecorded {
     Unanswered(#[from] CallError),
 }
 
+impl Unrecorded {
+    /// A stable word for metrics and readiness.
+    ///
+    /// ```
+    /// use neuroflow_actors::Unrecorded;
+    /// use neuroflow_kernel::CallError;
+    /// assert_eq!(Unrecorded::from(CallError::DeadlineExceeded).code(), "unanswered");
+    /// ```
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "disk_full",
+            Self::Write { .. } => "io",
+            Self::Unanswered(_) => "unanswered",
+        }
+    }
+}
+
 impl From<io::Error> for Unrecorded {
     fn from(error: io::Error) -> Self {
         let source = Arc::new(error);
@@ -512,10 +569,11 @@ pub enum AuditError {
 /// # Errors
 /// Says what is wrong with the name.
 pub fn audit_child(config: AuditConfig) -> Result<(ChildSpec, Audit), NameError> {
-    let lost = Arc::new(AtomicU64::new(0));
-    let (required, counted) = (config.required, Arc::clone(&lost));
+    let (waiting, ever) = (AtomicU64::new(0), AtomicU64::new(0));
+    let losses = Arc::new(Losses { waiting, ever, condition: Condition::new("audit") });
+    let (required, counted) = (config.required, Arc::clone(&losses));
     let factory = move || AuditServer::new(config.clone(), Arc::clone(&counted));
     let (spec, address) = ChildSpec::new("audit", factory)?;
-    let audit = Audit(Some(Arc::new(Door { address, lost, required })));
+    let audit = Audit(Some(Arc::new(Door { address, losses, required })));
     Ok((spec.mailbox(AUDIT_QUEUE), audit))
 }

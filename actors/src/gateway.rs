@@ -30,6 +30,7 @@ use neuroflow_kernel::{Address, ChildSpec, Message, NameError, Parcel, Tracer};
 
 use crate::agent::{AgentCommand, AgentProfile, TaskEvent};
 use crate::audit::Audit;
+use crate::journal::Condition;
 use crate::limits::BLOCKING_WAIT;
 
 #[cfg(feature = "mcp")]
@@ -110,6 +111,8 @@ pub struct GatewayConfig {
     pub meter: Arc<dyn Meter>,
     /// Where decisions are recorded.
     pub audit: Audit,
+    /// What requests can't do without: while one of these takes nothing, `/readyz` says no.
+    pub needs: Vec<Condition>,
     /// Further routes, which are served beside its own.
     pub mounts: Vec<Mount>,
 }
@@ -130,6 +133,7 @@ impl GatewayConfig {
             sample: Arc::new(|| false),
             meter: Arc::new(Unmetered),
             audit: Audit::off(),
+            needs: Vec::new(),
             mounts: Vec::new(),
         }
     }
@@ -175,6 +179,11 @@ impl Mount {
     pub(crate) fn routes(&self, address: SocketAddr) -> axum::Router {
         (self.make)(address)
     }
+
+    /// What its requests are counted as: the first path that it describes.
+    pub(crate) fn label(&self) -> &'static str {
+        self.described.first().map_or("mount", |(path, _)| path)
+    }
 }
 
 impl fmt::Debug for Mount {
@@ -219,20 +228,18 @@ impl SecurityScheme {
 /// Counts the requests of a gateway. It must not block.
 ///
 /// ```
-/// use std::time::Duration;
-/// use neuroflow_actors::Meter;
+/// use neuroflow_actors::{Metered, Meter};
 /// #[derive(Debug)]
 /// struct Printer;
 /// impl Meter for Printer {
-///     fn request(&self, operation: &'static str, status: u16, error: Option<i32>, took: Duration) {
-///         println!("{operation} {status} {error:?} {took:?}");
+///     fn request(&self, request: &Metered) {
+///         println!("{} {} {}", request.method, request.operation, request.status);
 ///     }
 /// }
 /// ```
 pub trait Meter: Send + Sync + fmt::Debug + 'static {
-    /// A request was answered, or the stream that answers it has begun. `error` is the code that
-    /// JSON-RPC has for what went wrong, whatever the binding.
-    fn request(&self, operation: &'static str, status: u16, error: Option<i32>, took: Duration);
+    /// A request was answered, or the stream that answers it has begun.
+    fn request(&self, request: &Metered);
 
     /// A push notification was posted, or not: `delivered`, or why it wasn't taken.
     fn push(&self, _outcome: &'static str) {}
@@ -242,7 +249,30 @@ pub trait Meter: Send + Sync + fmt::Debug + 'static {
 struct Unmetered;
 
 impl Meter for Unmetered {
-    fn request(&self, _: &'static str, _: u16, _: Option<i32>, _: Duration) {}
+    fn request(&self, _: &Metered) {}
+}
+
+/// A request that was answered.
+///
+/// ```
+/// fn failed(request: &neuroflow_actors::Metered) -> bool {
+///     request.status >= 400 || request.error.is_some()
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metered {
+    /// The HTTP method, or `_OTHER` if it's none of the known ones.
+    pub method: &'static str,
+    /// The operation; the path of a page or of further routes; `unknown`.
+    pub operation: &'static str,
+    /// The status of HTTP.
+    pub status: u16,
+    /// The code that JSON-RPC has for what went wrong, whatever the binding. None for pages and further
+    /// routes.
+    pub error: Option<i32>,
+    /// Time from the request's head to the answer, or to the beginning of the stream that answers it.
+    pub took: Duration,
 }
 
 /// Why a gateway doesn't start.

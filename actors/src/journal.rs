@@ -7,6 +7,7 @@
 mod absent;
 mod catalog;
 mod codec;
+mod condition;
 mod embedded;
 mod error;
 mod heading;
@@ -35,6 +36,8 @@ use rkyv::{Archive, Serialize};
 use crate::agent::{TaskCursor, TaskQuery, TaskState};
 use crate::limits::JOURNAL_DEADLINE;
 
+pub use condition::Condition;
+pub(crate) use condition::try_room;
 pub use error::{
     AppendError, DamageKind, DatabaseError, JournalDamage, OpenError, ReadError, UrlError,
 };

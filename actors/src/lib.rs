@@ -46,16 +46,16 @@ pub use audit::{
 pub use builtin::{Echo, Proxy, ProxyPlace, ProxyRoute, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
-    GatewayServer, Meter, Mount, PushBasis, PushCommand, PushConfig, PushCreator, PushError,
-    PushJournal, PushOptions, PushPlace, PushRecord, PushSecret, PushServer, PushStartError,
-    PushStore, PushStoreError, PushTask, RequestId, SecurityScheme, TlsError, TlsFiles,
-    WebhookProblem, gateway_child, push_child,
+    GatewayServer, Meter, Metered, Mount, PushBasis, PushCommand, PushConfig, PushCreator,
+    PushError, PushJournal, PushOptions, PushPlace, PushRecord, PushSecret, PushServer,
+    PushStartError, PushStore, PushStoreError, PushTask, RequestId, SecurityScheme, TlsError,
+    TlsFiles, WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
-    APPEND, Append, AppendError, DamageKind, DatabaseError, EffectResult, Entry, EntryKind,
-    HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage, JournalPlace, JournalServer,
-    OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention, TaskHead,
-    TaskLog, UrlError,
+    APPEND, Append, AppendError, Condition, DamageKind, DatabaseError, EffectResult, Entry,
+    EntryKind, HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage, JournalPlace,
+    JournalServer, OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention,
+    TaskHead, TaskLog, UrlError,
 };
 pub use lease::{
     Fence, Holder, LeaseError, Leases, LeasesConfig, Place, Singleton, SingletonError,

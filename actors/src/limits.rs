@@ -463,6 +463,13 @@ pub const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// begun while its caller still waited may go on for as long again.
 pub const JOURNAL_SETTLED: Duration = JOURNAL_DEADLINE.saturating_mul(2);
 
+/// Pause between two looks whether a journal or audit log that takes nothing takes something again: a
+/// node that isn't asked for anything meanwhile is ready again within this time.
+pub const TROUBLE_LOOK: Duration = Duration::from_secs(2);
+
+/// Bytes that such a look tries to write: more than most requests and their answers have.
+pub const PROBE_BYTES: usize = 64 * 1024;
+
 /// Tasks on one page of a list.
 pub const JOURNAL_PAGE: usize = 1_000;
 

@@ -270,7 +270,8 @@ impl NodeBuilder {
     }
 
     /// Time that the gateway gets, when the node stops, to bring what was begun to its end; ten
-    /// seconds unless it's set.
+    /// seconds unless it's set. The time in which it still accepts
+    /// ([`drain_delay`](neuroflow_actors::DoorConfig::drain_delay)) comes before it.
     #[must_use]
     pub fn drain_within(mut self, deadline: Duration) -> Self {
         self.drain = deadline;
@@ -280,13 +281,15 @@ impl NodeBuilder {
 
 #[cfg(test)]
 mod tests {
+    use neuroflow_actors::Metered;
+
     use super::*;
 
     #[derive(Debug)]
     struct Counts;
 
     impl Meter for Counts {
-        fn request(&self, _: &'static str, _: u16, _: Option<i32>, _: Duration) {}
+        fn request(&self, _: &Metered) {}
     }
 
     #[test]

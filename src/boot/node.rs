@@ -6,8 +6,8 @@ use std::time::Duration;
 #[cfg(feature = "mcp")]
 use neuroflow_actors::McpDoor;
 use neuroflow_actors::{
-    AgentCommand, Ask, Audit, GatewayAgent, Journal, TaskEvent, ToolListing, ToolsCommand, Turn,
-    list_tools,
+    AgentCommand, Ask, Audit, Condition, GatewayAgent, Journal, TaskEvent, ToolListing,
+    ToolsCommand, Turn, list_tools,
 };
 use neuroflow_kernel::{
     Address, CallError, Census, Header, Kernel, Parcel, RemoteError, Request, StreamError,
@@ -49,6 +49,7 @@ pub struct Node {
     pub(super) links: Option<Links>,
     pub(super) sole: Vec<(String, FarWay)>,
     pub(super) journal: Journal,
+    pub(super) conditions: Vec<Condition>,
     pub(super) audit: Audit,
 }
 
@@ -191,6 +192,12 @@ impl Node {
     /// The journal of the node's tasks, to be read.
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// How the journal and the audit log do, without which nothing is taken: what the gateway's `/readyz`
+    /// says, for a host that has another way to tell.
+    pub fn conditions(&self) -> Vec<Condition> {
+        self.conditions.clone()
     }
 
     /// A capability to the sandbox, if there is one: the owner's, which can be narrowed.

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use neuroflow::actors::{Audited, KeyError, PublicKey, VerifyFailure, verify_files};
 use serde::Serialize;
 
-use super::{CliError, SUCCESS};
+use super::{CliError, FAILURE, SUCCESS, USAGE};
 
 /// Looks at the log of decisions.
 #[derive(Args, Debug)]
@@ -48,14 +48,27 @@ struct Verify {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum AuditError {
-    /// It's not as it was written, or can't be read.
+    /// It's not as it was written.
     #[error(
         "the audit log isn't vouched for; keep its files as they are, and find out who wrote to them"
     )]
-    Failure(#[from] VerifyFailure),
+    Failure(#[source] VerifyFailure),
+    /// It can't be read, and so nothing is known of it.
+    #[error("the audit log can't be read, so nothing is known of it; name its file")]
+    Unreadable(#[source] VerifyFailure),
     /// There is no key.
     #[error("the public key can't be used; name its PEM file with --key")]
     Key(#[from] KeyError),
+}
+
+impl AuditError {
+    /// An alarm has a code of its own.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failure(_) => FAILURE,
+            Self::Unreadable(_) | Self::Key(_) => USAGE,
+        }
+    }
 }
 
 impl AuditCommand {
@@ -64,7 +77,10 @@ impl AuditCommand {
         let key =
             verify.key.as_deref().map(PublicKey::read).transpose().map_err(AuditError::from)?;
         let audited = verify_files(&verify.file, key, verify.head.as_deref());
-        let audited = audited.map_err(AuditError::from)?;
+        let audited = audited.map_err(|failure| match failure {
+            VerifyFailure::Read { .. } => AuditError::Unreadable(failure),
+            failure => AuditError::Failure(failure),
+        })?;
         let report = VerifyReport::of(&audited);
         if verify.json {
             writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(io::Error::from)?)?;

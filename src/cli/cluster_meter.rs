@@ -222,6 +222,6 @@ fn some(count: u64) -> Option<f64> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a scrape's numbers are floats")]
-fn number(count: u64) -> f64 {
+pub(super) fn number(count: u64) -> f64 {
     count as f64
 }

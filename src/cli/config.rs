@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::{CliError, Globals, SUCCESS};
+use super::{CliError, Globals, SUCCESS, serve};
 use crate::config::{Loaded, Overrides, write_default, write_effective};
 
 /// Prints the settings that are in force, and where each was set; or a complete file of defaults.
@@ -24,9 +24,7 @@ impl ConfigCommand {
             return Ok(SUCCESS);
         }
         let loaded = Loaded::from_process(globals.source, &self.settings)?;
-        loaded.config.check_exposure(&loaded)?;
-        let _offered = loaded.proxies()?;
-        loaded.profile()?;
+        serve::check(&loaded)?;
         write_effective(out, &loaded)?;
         Ok(SUCCESS)
     }

@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
-use neuroflow::Meter;
 use neuroflow::actors::{AccessMeter, Action, McpMeter};
 use neuroflow::sandbox::{CellMeter, How, Layer, Level, Report};
+use neuroflow::{Meter, Metered, Node};
 use neuroflow_telemetry::conventions::buckets;
 use neuroflow_telemetry::{Counter, Family, Gauge, Histogram, Instruments, Metric, MetricError};
+
+use super::cluster_meter::number;
 
 /// Requests to the gateway, named as OpenTelemetry's conventions have it.
 const REQUESTS: Metric<Histogram, 3> = Metric::histogram(
     "http_server_request_duration_seconds",
-    "Time from the head of a request to its answer.",
+    "Time from the head of a request to its answer, or to the beginning of the stream that answers it. \
+     a2a_method is the operation; for pages and MCP it's the path.",
     ["http_request_method", "a2a_method", "http_response_status_code"],
     buckets::REQUEST,
 );
@@ -20,7 +23,7 @@ const REQUESTS: Metric<Histogram, 3> = Metric::histogram(
 /// Answers that are errors.
 const ERRORS: Metric<Counter, 1> = Metric::counter(
     "neuroflow_gateway_rpc_errors_total",
-    "JSON-RPC errors that the gateway has answered with, by code.",
+    "Answers of the gateway that are errors, by the code that JSON-RPC has for them in any binding.",
     ["code"],
 );
 
@@ -50,13 +53,13 @@ impl GatewayMeter {
 }
 
 impl Meter for GatewayMeter {
-    fn request(&self, operation: &'static str, status: u16, error: Option<i32>, took: Duration) {
-        // The gateway reports its JSON-RPC routes, and those take POST only.
-        match status {
-            200 => self.requests.with(["POST", operation, "200"]).record(took),
-            other => self.requests.with(["POST", operation, &other.to_string()]).record(took),
+    fn request(&self, request: &Metered) {
+        let Metered { method, operation, took, .. } = *request;
+        match request.status {
+            200 => self.requests.with([method, operation, "200"]).record(took),
+            other => self.requests.with([method, operation, &other.to_string()]).record(took),
         }
-        if let Some(code) = error {
+        if let Some(code) = request.error {
             self.errors.with([&code.to_string()]).increment();
         }
     }
@@ -64,6 +67,59 @@ impl Meter for GatewayMeter {
     fn push(&self, outcome: &'static str) {
         self.pushes.with([outcome]).increment();
     }
+}
+
+/// Whether the journal takes what it's given.
+const JOURNAL_UP: Metric<Gauge, 0> = Metric::gauge(
+    "neuroflow_journal_up",
+    "Whether the journal takes what it's given; /readyz says why it doesn't.",
+    [],
+);
+
+/// What the journal hasn't taken.
+const JOURNAL_REFUSED: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_journal_refused_total",
+    "Appends that the journal hasn't taken, by reason.",
+    ["reason"],
+);
+
+/// Whether the audit log takes what it's given.
+const AUDIT_UP: Metric<Gauge, 0> = Metric::gauge(
+    "neuroflow_audit_up",
+    "Whether the audit log, if there is one, takes what it's given.",
+    [],
+);
+
+/// Decisions that weren't recorded.
+const AUDIT_REFUSED: Metric<Counter, 1> = Metric::counter(
+    "neuroflow_audit_refused_total",
+    "Decisions that were refused because the audit log didn't take them, by reason.",
+    ["reason"],
+);
+
+/// Events that weren't recorded.
+const AUDIT_LOST: Metric<Counter, 0> =
+    Metric::counter("neuroflow_audit_lost_total", "Events that are missing in the audit log.", []);
+
+/// Registers how the journal and the audit log do.
+pub(super) fn conditions(instruments: &Instruments, node: &Node) -> Result<(), MetricError> {
+    for condition in node.conditions() {
+        let (up, refused) = match condition.server() {
+            "journal" => (&JOURNAL_UP, &JOURNAL_REFUSED),
+            _ => (&AUDIT_UP, &AUDIT_REFUSED),
+        };
+        let of = condition.clone();
+        let is_up = move || vec![([], if of.trouble().is_none() { 1.0 } else { 0.0 })];
+        instruments.read_gauges(up, is_up)?;
+        let count = |(reason, count): (&str, u64)| ([reason.to_owned()], number(count));
+        let refusals = move || condition.refused().into_iter().map(count).collect();
+        instruments.read_counters(refused, refusals)?;
+    }
+    let audit = node.audit().clone();
+    if audit.is_on() {
+        instruments.read_counters(&AUDIT_LOST, move || vec![([], number(audit.lost()))])?;
+    }
+    Ok(())
 }
 
 /// Who said who they are, and who didn't.

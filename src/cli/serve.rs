@@ -1,6 +1,7 @@
 //! `neuroflow serve`: a node with its gateway, until a signal.
 
 mod banner;
+mod witness;
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,32 +10,34 @@ use std::time::Duration;
 
 use clap::Args;
 use neuroflow::actors::{
-    AuditConfig, CardKey, CardKeyError, Digest, JournalConfig, JournalPlace, McpMeter, PushOptions,
+    AccessError, AuditConfig, CardKey, CardKeyError, Digest, GatewayError, JournalConfig,
+    JournalPlace, McpMeter, PushOptions,
 };
-use neuroflow::kernel::{Clock, StartError};
+use neuroflow::kernel::{Cause, Clock, Observer, StartError};
 use neuroflow::transport::{
     Authority, AuthorityError, CertificateError, Credential, LinksConfig, Trust,
 };
 use neuroflow::{
     AnyAgent, BootError, Echo, McpServer, Meter, Node, NodeBuilder, Python, Shell, SoleAgent,
 };
-use neuroflow_telemetry::logs::LogError;
+use neuroflow_telemetry::logs::{LogError, LogGuard, check_filter};
 use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
 use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
 use tracing::{info, warn};
 
 use self::banner::Banner;
+use self::witness::Witness;
 use super::cluster_meter;
 use super::mcp::needs_sandbox;
-use super::meter::{AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
+use super::meter::{self, AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
 use super::node::files::{self, FileError};
-use super::signal::{Caught, Signals};
+use super::signal::{Caught, Signals, end_at_the_second};
 use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
 use crate::config::{
-    Builtin, Loaded, LogPath, Overrides, Seed, SocketPath, default_directory, write_effective,
+    Builtin, Loaded, LogPath, Overrides, Seed, SocketPath, default_directory, write_values,
 };
 use crate::control::{self, AuditSlot, FailureRow, JournalSlot, LinksSlot, NodeJournal, failures};
-use crate::limits::{CARD_KEY_BYTES, TELEMETRY_SHUTDOWN};
+use crate::limits::{CARD_KEY_BYTES, STOP_BEHIND, TELEMETRY_SHUTDOWN};
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
 ///
@@ -58,9 +61,6 @@ pub(super) enum ServeError {
     /// There is no telemetry.
     #[error("the telemetry can't be set up; check telemetry.otlp_endpoint")]
     Telemetry(#[from] TelemetryError),
-    /// There is to be a cluster, and nobody says who this node is.
-    #[error("cluster.listen needs cluster.identity: the folder that `neuroflow node init` writes")]
-    NoIdentity,
     /// A file of the node's identity can't be read.
     #[error("the node's identity can't be read; change cluster.identity")]
     IdentityFile(#[from] FileError),
@@ -88,6 +88,9 @@ pub(super) enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// A key isn't as a key should lie.
+    #[error("a key of the gateway can't be used; change what is named below")]
+    KeyFile(#[source] FileError),
     /// It isn't a key for cards.
     #[error("{} can't sign cards; change gateway.card_key", path.display())]
     CardKey {
@@ -105,9 +108,17 @@ pub(super) enum ServeError {
     Boot(#[from] BootError),
     /// Something still ran when the time to stop was over.
     #[error(
-        "not everything stopped within {deadline:?}, and the rest was killed; raise stop.deadline"
+        "not everything stopped within {deadline:?}, and the rest was killed{}; raise stop.deadline",
+        naming(killed)
     )]
-    Overdue { deadline: Duration },
+    Overdue { deadline: Duration, killed: Vec<String> },
+    /// Everything stopped, but some of it not by itself.
+    #[error(
+        "what still ran when its part of the {deadline:?} to stop was over was killed{}; raise \
+         stop.deadline",
+        naming(killed)
+    )]
+    Killed { deadline: Duration, killed: Vec<String> },
     /// The root supervisor gave up.
     #[error(
         "the node gave up: its servers failed more often than they may{}",
@@ -124,15 +135,35 @@ impl ServeError {
             | Self::Nowhere
             | Self::ReadCardKey { .. }
             | Self::CardKey { .. }
-            | Self::NoIdentity
+            | Self::KeyFile(_)
+            | Self::Telemetry(TelemetryError::Export(_))
             | Self::IdentityFile(_)
             | Self::Authority(_)
             | Self::OtherAuthority { .. }
             | Self::Boot(BootError::Links(_))
             | Self::Identity(_) => USAGE,
+            Self::Boot(error) if is_configuration(error) => USAGE,
             _ => FAILURE,
         }
     }
+}
+
+/// The error of a server that didn't start, if it's this one's.
+fn failure<E: std::error::Error + 'static>(error: &BootError) -> Option<&E> {
+    match error {
+        BootError::Start(StartError::Failed { cause: Cause::Error(error), .. }) => {
+            error.downcast_ref()
+        }
+        _ => None,
+    }
+}
+
+/// Whether a file that the configuration names isn't what it should be.
+fn is_configuration(error: &BootError) -> bool {
+    let tls = matches!(failure(error), Some(GatewayError::Tls(_)));
+    // Whether the issuer answers isn't the configuration's business.
+    let issuer = matches!(failure(error), Some(AccessError::Issuer(_)));
+    tls || failure::<AccessError>(error).is_some() && !issuer
 }
 
 /// Which setting to change when a server doesn't start.
@@ -147,6 +178,9 @@ fn advice(error: &BootError) -> &'static str {
         return "change cluster.leases, or what is named below";
     }
     let BootError::Start(StartError::Failed { path, .. }) = error else { return "try again" };
+    if let Some(GatewayError::Tls(_)) = failure(error) {
+        return "change tls.certificate, tls.key or tls.client_ca";
+    }
     match path.to_string().as_str() {
         "/telemetry" => "change telemetry.metrics_listen, or stop who has that address",
         "/gateway" => "change gateway.listen, or stop who has that address",
@@ -177,20 +211,42 @@ fn post_mortem(failures: &[FailureRow]) -> String {
     lines.collect()
 }
 
+/// What was killed, if that is known: the gateway with the requests that it still had, or others.
+fn naming(killed: &[String]) -> String {
+    let with_requests = |path: &String| match path.as_str() {
+        "/gateway" => "/gateway with the requests that it still had".to_owned(),
+        path => path.to_owned(),
+    };
+    let named: Vec<String> = killed.iter().map(with_requests).collect();
+    if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) }
+}
+
 /// Failures that the last words name: those that led to the end, and little else.
 const SHOWN_FAILURES: usize = 8;
+
+/// What can be said of a configuration without doing anything.
+pub(super) fn check(loaded: &Loaded) -> Result<(), CliError> {
+    loaded.config.check_exposure(loaded)?;
+    let _offered = loaded.proxies()?;
+    loaded.profile()?;
+    check_filter(loaded.config.log.filter.as_str()).map_err(ServeError::from)?;
+    let config = telemetry::telemetry(loaded).map_err(ServeError::from)?;
+    config.check().map_err(TelemetryError::from).map_err(ServeError::from)?;
+    Ok(())
+}
 
 impl Serve {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         let loaded = Loaded::from_process(globals.source, &self.settings)?;
-        loaded.config.check_exposure(&loaded)?;
-        let _log = telemetry::log(&loaded).map_err(ServeError::from)?;
+        check(&loaded)?;
+        let log = telemetry::log(&loaded).map_err(ServeError::from)?;
+        end_at_the_second().map_err(ServeError::System)?;
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if loaded.config.runtime.workers > 0 {
             runtime.worker_threads(loaded.config.runtime.workers.into());
         }
         let runtime = runtime.enable_all().build().map_err(CliError::Runtime)?;
-        let served = runtime.block_on(serve(&loaded, globals.clock, out));
+        let served = runtime.block_on(serve(&loaded, &log, globals.clock, out));
         // What still runs after the deadline, or after a second signal, is not waited for.
         runtime.shutdown_background();
         served
@@ -206,13 +262,20 @@ pub(super) fn builtin(agent: Builtin) -> AnyAgent {
     }
 }
 
-async fn serve(loaded: &Loaded, clock: &Clock, out: &mut dyn Write) -> Result<u8, CliError> {
+async fn serve(
+    loaded: &Loaded,
+    log: &LogGuard,
+    clock: &Clock,
+    out: &mut dyn Write,
+) -> Result<u8, CliError> {
     // First of all, so that a signal during the start is one too.
     let mut signals = Signals::catch().map_err(ServeError::System)?;
     let config = telemetry::telemetry(loaded).map_err(ServeError::from)?;
     let telemetry = Telemetry::new(config).map_err(ServeError::from)?;
+    log.count(telemetry.instruments()).map_err(ServeError::from)?;
+    let witness = Arc::new(Witness::before(telemetry.observer()));
     let begun = tokio::select! {
-        begun = start(loaded, clock, &telemetry) => begun,
+        begun = start(loaded, clock, &telemetry, &witness) => begun,
         caught = signals.next() => return Ok(caught.exit_code()),
     };
     let served = match begun {
@@ -221,20 +284,37 @@ async fn serve(loaded: &Loaded, clock: &Clock, out: &mut dyn Write) -> Result<u8
             banner.write(out).and_then(|()| out.flush()).or_else(ignore_broken_pipe)?;
             info!(gateway = %banner.gateway, pid = std::process::id(), "ready");
             let stop = loaded.config.stop.deadline;
-            until_end(&running.node, stop, &mut signals).await.map_err(CliError::from)
+            let ended = until_end(&running.node, &witness, stop, &mut signals).await;
+            ended.map_err(CliError::from)
         }
         Err(error) => Err(error),
     };
-    // A second signal ends the process at once; the last spans are lost then.
-    if !matches!(served, Ok(End::AtOnce(_)))
-        && let Err(error) = telemetry.shutdown(TELEMETRY_SHUTDOWN).await
-    {
-        warn!(error = &error as &dyn std::error::Error, "the last spans may be lost");
-    }
+    let served = match served {
+        Ok(End::AtOnce(caught)) => Ok(End::AtOnce(caught)),
+        served => match send_spans(&telemetry, &mut signals).await {
+            Some(caught) => served.map(|_stopped| End::AtOnce(caught)),
+            None => served,
+        },
+    };
     served.map(|end| match end {
         End::Stopped => SUCCESS,
         End::AtOnce(caught) => caught.exit_code(),
     })
+}
+
+/// Sends the last spans. A signal ends the process at once; they are lost then.
+async fn send_spans(telemetry: &Telemetry, signals: &mut Signals) -> Option<Caught> {
+    let shut = tokio::select! {
+        shut = telemetry.shutdown(TELEMETRY_SHUTDOWN) => shut,
+        caught = signals.next() => {
+            warn!(signal = caught.name(), "ending at once; the last spans may be lost");
+            return Some(caught);
+        }
+    };
+    if let Err(error) = shut {
+        warn!(error = &error as &dyn std::error::Error, "the last spans may be lost");
+    }
+    None
 }
 
 /// Nobody has to read the banner.
@@ -268,12 +348,17 @@ impl Running {
     }
 }
 
-async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<Running, CliError> {
+async fn start(
+    loaded: &Loaded,
+    clock: &Clock,
+    telemetry: &Telemetry,
+    witness: &Arc<Witness>,
+) -> Result<Running, CliError> {
     let config = &loaded.config;
     let mut builder = Node::builder()
         .clock(clock.clone())
-        .observer(telemetry.observer())
-        .drain_within(drain(config.stop.deadline));
+        .observer(Arc::clone(witness) as Arc<dyn Observer>)
+        .drain_within(drain(loaded));
     let mut metrics = None;
     if let Some(address) = config.telemetry.metrics_listen.address() {
         let endpoint = MetricsConfig::default().address(address);
@@ -318,6 +403,9 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
         builder = builder.access(access);
     }
     let mut gateway = loaded.gateway();
+    if let Some(key) = &config.tls.key {
+        files::check(key.path(), files::Care::Secret).map_err(ServeError::KeyFile)?;
+    }
     if let Some(key) = &config.gateway.card_key {
         gateway.card_key = Some(card_key(key.path())?);
     }
@@ -340,6 +428,7 @@ async fn start(loaded: &Loaded, clock: &Clock, telemetry: &Telemetry) -> Result<
     let builder = builder.gateway_with(gateway).meter(meter, Arc::new(move || sampler.sample()));
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
+    meter::conditions(telemetry.instruments(), &node).map_err(ServeError::from)?;
     let _once = tasks.set(NodeJournal::new(node.journal().clone(), place)).is_err();
     let _once = audited.set(node.audit().clone()).is_err();
     if let Some(links) = node.links() {
@@ -361,18 +450,24 @@ fn sole(loaded: &Loaded) -> impl Iterator<Item = SoleAgent> {
 /// The links to other nodes, if there are to be any.
 fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let settings = &loaded.config.cluster;
-    let Some(listen) = settings.listen.address() else { return Ok(None) };
-    let folder = settings.identity.as_ref().ok_or(ServeError::NoIdentity)?.path();
+    // Either is refused without the other.
+    let both = settings.listen.address().zip(settings.identity.as_ref());
+    let Some((listen, identity)) = both else { return Ok(None) };
+    let folder = identity.path();
     let file = |name: &str| files::read(&folder.join(name));
     let credential = Credential::from_pem(&file(files::CERTIFICATE)?, &file(files::KEY)?)?;
     let trusted = file(files::AUTHORITY)?;
     let trust = Trust::from_pem(&trusted)?;
     let kept = settings.revocations.as_ref().map(|file| file.path().to_owned());
+    let kept = kept.unwrap_or_else(|| folder.join(files::REVOCATIONS));
+    if kept.exists() {
+        files::check(&kept, files::Care::Signed)?;
+    }
     let mut config = LinksConfig::new(listen, credential, trust)
         .capacity(settings.capacity)
         .certificate_file(folder.join(files::CERTIFICATE))
-        .leave_within(leave(loaded.config.stop.deadline))
-        .revocations(kept.unwrap_or_else(|| folder.join(files::REVOCATIONS)));
+        .leave_within(behind(loaded) / 2)
+        .revocations(kept);
     if let Some(address) = settings.advertise {
         config = config.advertise(address);
     }
@@ -394,6 +489,7 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
 
 /// The key that cards are signed with.
 fn card_key(path: &Path) -> Result<CardKey, ServeError> {
+    files::check(path, files::Care::Secret).map_err(ServeError::KeyFile)?;
     let unreadable = |source| ServeError::ReadCardKey { path: path.to_owned(), source };
     let mut pem = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -415,7 +511,7 @@ fn audit(loaded: &Loaded) -> Option<AuditConfig> {
     env!("CARGO_PKG_VERSION").clone_into(&mut audit.version);
     let mut effective = Vec::new();
     // A vector takes everything.
-    audit.config = write_effective(&mut effective, loaded).is_ok().then(|| Digest::of(&effective));
+    audit.config = write_values(&mut effective, loaded).is_ok().then(|| Digest::of(&effective));
     Some(audit)
 }
 
@@ -437,14 +533,20 @@ fn journal(loaded: &Loaded) -> Result<JournalConfig, ServeError> {
     Ok(journal)
 }
 
-/// Of the time to stop, two thirds are the gateway's and a third is for everything behind it.
-fn drain(deadline: Duration) -> Duration {
-    deadline * 2 / 3
+/// Of the time to stop, what is left once the gateway doesn't accept any more.
+fn left(loaded: &Loaded) -> Duration {
+    let config = &loaded.config;
+    config.stop.deadline.saturating_sub(config.gateway.drain_delay)
 }
 
-/// Of the rest, half is for what other nodes have asked.
-fn leave(deadline: Duration) -> Duration {
-    deadline / 6
+/// Of that, what is for everything behind the gateway; half of it is for what other nodes have asked.
+fn behind(loaded: &Loaded) -> Duration {
+    (left(loaded) / 3).min(STOP_BEHIND)
+}
+
+/// The rest is for requests that were begun.
+fn drain(loaded: &Loaded) -> Duration {
+    left(loaded).saturating_sub(behind(loaded))
 }
 
 /// How serving ended.
@@ -458,6 +560,7 @@ enum End {
 
 async fn until_end(
     node: &Node,
+    witness: &Witness,
     deadline: Duration,
     signals: &mut Signals,
 ) -> Result<End, ServeError> {
@@ -469,17 +572,19 @@ async fn until_end(
         }
         caught = signals.next() => caught,
     };
-    stop(node, caught, deadline, signals).await
+    stop(node, witness, caught, deadline, signals).await
 }
 
 /// Drains and stops, for as long as the deadline and the operator's patience last.
 async fn stop(
     node: &Node,
+    witness: &Witness,
     caught: Caught,
     deadline: Duration,
     signals: &mut Signals,
 ) -> Result<End, ServeError> {
     info!(signal = caught.name(), ?deadline, "stopping");
+    witness.stopping();
     let in_time = tokio::select! {
         in_time = node.stop_within(deadline) => in_time,
         caught = signals.next() => {
@@ -487,17 +592,21 @@ async fn stop(
             return Ok(End::AtOnce(caught));
         }
     };
-    if in_time {
-        info!("stopped");
-        return Ok(End::Stopped);
+    let killed = witness.killed();
+    if !in_time {
+        return Err(ServeError::Overdue { deadline, killed });
     }
-    Err(ServeError::Overdue { deadline })
+    if !killed.is_empty() {
+        return Err(ServeError::Killed { deadline, killed });
+    }
+    info!("stopped");
+    Ok(End::Stopped)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use neuroflow::kernel::{Actor, ChildSpec, Context, Message};
+    use neuroflow::kernel::{Actor, ChildSpec, Context, Message, Unobserved};
 
     #[derive(Debug)]
     enum Nothing {}
@@ -540,16 +649,18 @@ mod tests {
         }
     }
 
-    async fn node_with(bad: Bad) -> Node {
+    async fn node_with(bad: Bad, stop_within: Duration) -> (Node, Arc<Witness>) {
         let (spec, _nobody) = ChildSpec::new("bad", move || bad).unwrap();
-        Node::builder().first(spec.stop_within(Duration::from_hours(1))).start().await.unwrap()
+        let witness = Arc::new(Witness::before(Arc::new(Unobserved)));
+        let builder = Node::builder().observer(Arc::clone(&witness) as Arc<dyn Observer>);
+        (builder.first(spec.stop_within(stop_within)).start().await.unwrap(), witness)
     }
 
     #[tokio::test]
     async fn a_node_that_gives_up_says_what_failed() {
         let mut signals = Signals::catch().unwrap();
-        let node = node_with(Bad::Fragile).await;
-        let ended = until_end(&node, Duration::from_secs(1), &mut signals).await;
+        let (node, witness) = node_with(Bad::Fragile, Duration::from_hours(1)).await;
+        let ended = until_end(&node, &witness, Duration::from_secs(1), &mut signals).await;
         let message = ended.unwrap_err().to_string();
         assert!(message.contains("/bad (life") && message.contains("too fragile"), "{message}");
     }
@@ -557,9 +668,19 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_does_not_stop_is_killed_and_reported() {
         let mut signals = Signals::catch().unwrap();
-        let node = node_with(Bad::Stubborn).await;
+        let (node, witness) = node_with(Bad::Stubborn, Duration::from_hours(1)).await;
         let deadline = Duration::from_millis(50);
-        let ended = stop(&node, Caught::Terminate, deadline, &mut signals).await;
+        let ended = stop(&node, &witness, Caught::Terminate, deadline, &mut signals).await;
         assert!(matches!(ended, Err(ServeError::Overdue { .. })), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_killed_in_time_is_named() {
+        let mut signals = Signals::catch().unwrap();
+        let (node, witness) = node_with(Bad::Stubborn, Duration::from_millis(50)).await;
+        let deadline = Duration::from_mins(1);
+        let ended = stop(&node, &witness, Caught::Terminate, deadline, &mut signals).await;
+        let message = ended.unwrap_err().to_string();
+        assert!(message.contains("killed: /bad; raise stop.deadline"), "{message}");
     }
 }

@@ -4,11 +4,31 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::limits::AT_ONCE;
+
 /// SIGINT and SIGTERM, from now on instead of their default effect.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+}
+
+/// Ends the process some time after the second signal, whatever the node is doing: a thread with a
+/// runtime of its own waits for them, which nothing of the node can hold up. It logs nothing.
+pub(super) fn end_at_the_second() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = {
+        let _here = runtime.enter();
+        Signals::catch()?
+    };
+    let watch = move || {
+        runtime.block_on(signals.next());
+        let second = runtime.block_on(signals.next());
+        std::thread::sleep(AT_ONCE);
+        #[expect(clippy::exit, reason = "the thread that would return from `main` can't")]
+        std::process::exit(second.exit_code().into());
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
 }
 
 /// One of them.

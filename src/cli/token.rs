@@ -38,7 +38,11 @@ struct Fresh {
 }
 
 fn lifetime(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
+    match parse_duration(text) {
+        Ok(Duration::ZERO) => Err("a token that ends at once is of no use".to_owned()),
+        Ok(life) => Ok(life),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Why there is no token.
@@ -48,14 +52,23 @@ pub(super) enum TokenError {
     /// The name or a group isn't one, or there is no randomness.
     #[error("no token was made")]
     Problem(#[from] TokenProblem),
+    /// It would end when there is no calendar.
+    #[error("--expires-in is longer than any calendar; leave it out for a token that doesn't end")]
+    TooLong,
 }
 
 impl TokenCommand {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         let Action::New(fresh) = self.action;
         let name = TokenName::new(fresh.name).map_err(TokenError::from)?;
-        let expires = fresh.expires_in.map(|life| globals.clock.wall() + life);
-        let token = FreshToken::generate(&name, &fresh.group, expires).map_err(TokenError::from)?;
+        let now = globals.clock.wall();
+        let end = |life| now.checked_add(life).ok_or(TokenError::TooLong);
+        let expires = fresh.expires_in.map(end).transpose()?;
+        let token = FreshToken::generate(&name, &fresh.group, expires);
+        let token = token.map_err(|problem| match problem {
+            TokenProblem::Expires => TokenError::TooLong,
+            problem => problem.into(),
+        })?;
         writeln!(out, "Token, shown this once:\n{}\n", token.secret())?;
         writeln!(out, "Line for the file that auth.tokens names:\n{}", token.line())?;
         Ok(SUCCESS)

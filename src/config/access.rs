@@ -20,6 +20,8 @@ impl Config {
     /// Refuses to let other machines in whom nobody checks, or whose tokens anybody could read.
     pub(crate) fn check_exposure(&self, loaded: &Loaded) -> Result<(), ConfigError> {
         self.check_together()?;
+        self.check_stop(loaded)?;
+        self.check_cells(loaded)?;
         self.check_cluster(loaded)?;
         if self.gateway.allow_remote_without_authentication {
             return Ok(());
@@ -39,6 +41,24 @@ impl Config {
         }
         if self.tls.certificate.is_none() && !self.tls.terminated_upstream {
             return Err(ConfigError::RemotePlain { address, origin });
+        }
+        Ok(())
+    }
+
+    /// Refuses a delay that leaves requests no time to end.
+    fn check_stop(&self, loaded: &Loaded) -> Result<(), ConfigError> {
+        let (delay, deadline) = (self.gateway.drain_delay, self.stop.deadline);
+        if delay > deadline / 2 {
+            let origin = loaded.origin("gateway.drain_delay");
+            return Err(ConfigError::DrainDelay { delay, deadline, origin });
+        }
+        Ok(())
+    }
+
+    /// Refuses a sandbox in which nothing could run.
+    fn check_cells(&self, loaded: &Loaded) -> Result<(), ConfigError> {
+        if self.sandbox.cells == 0 {
+            return Err(ConfigError::NoCells { origin: loaded.origin("sandbox.cells") });
         }
         Ok(())
     }

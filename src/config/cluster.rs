@@ -50,7 +50,13 @@ impl Config {
         let cluster = &self.cluster;
         let (listens, has_leases) = (cluster.listen.address().is_some(), cluster.leases.is_some());
         let (singletons, sharded) = (cluster.singletons.is_some(), cluster.sharded.is_some());
+        let (has_identity, seeds) = (cluster.identity.is_some(), !cluster.seeds.is_empty());
+        if listens && !has_identity {
+            return Err(ConfigError::NoIdentity);
+        }
         let needs = [
+            ("cluster.identity", has_identity, "cluster.listen", listens),
+            ("cluster.seeds", seeds, "cluster.listen", listens),
             ("cluster.advertise", cluster.advertise.is_some(), "cluster.listen", listens),
             ("cluster.authority", cluster.authority.is_some(), "cluster.listen", listens),
             ("cluster.revocations", cluster.revocations.is_some(), "cluster.listen", listens),

@@ -119,6 +119,12 @@ pub(crate) enum ConfigError {
          gateway.allow_remote_without_authentication = true"
     )]
     RemoteMetrics { address: SocketAddr, origin: Origin },
+    /// There is to be a cluster, and nobody says who this node is.
+    #[error("cluster.listen needs cluster.identity: the folder that `neuroflow node init` writes")]
+    NoIdentity,
+    /// No cell could run.
+    #[error("sandbox.cells is 0 ({origin}), and no program could run; set it to 1 at least")]
+    NoCells { origin: Origin },
     /// Nobody can dial it.
     #[error(
         "cluster.advertise is {address} ({origin}), which nobody can dial; set it to the address and port \
@@ -139,6 +145,12 @@ pub(crate) enum ConfigError {
         "the agent {agent:?} is in {one} ({origin}) and in {other}; take it out of one of them"
     )]
     AgentTwice { agent: &'static str, one: &'static str, other: &'static str, origin: Origin },
+    /// Requests would have next to no time to end.
+    #[error(
+        "gateway.drain_delay is {delay:?} ({origin}), and stop.deadline, of which it's a part, is \
+         {deadline:?}; set stop.deadline to twice the delay at least"
+    )]
+    DrainDelay { delay: Duration, deadline: Duration, origin: Origin },
     /// One setting means nothing without another.
     #[error("{key} needs {needed}; set both or none")]
     Incomplete { key: &'static str, needed: &'static str },

@@ -477,12 +477,15 @@ mod tests {
         let refused = |cluster: &str| check(cluster).unwrap_err();
         assert!(refused("advertise = \"10.0.0.7:7946\"").contains("needs cluster.listen"));
         assert!(refused("authority = \"a\"").contains("needs cluster.listen"));
-        let on = |more: &str| format!("listen = \"127.0.0.1:0\"\n{more}");
+        let on = |more: &str| format!("listen = \"127.0.0.1:0\"\nidentity = \"n\"\n{more}");
+        assert!(refused("listen = \"127.0.0.1:0\"").contains("cluster.identity"));
+        assert!(refused("identity = \"n\"").contains("needs cluster.listen"));
+        assert!(refused("seeds = [\"10.0.0.7:7946\"]").contains("needs cluster.listen"));
         assert!(check(&on("advertise = \"10.0.0.7:7946\"\ncapacity = 0")).is_ok());
         for nowhere in ["0.0.0.0:7946", "[::]:7946", "10.0.0.7:0"] {
             let said = refused(&on(&format!("advertise = \"{nowhere}\"")));
             assert!(
-                said.contains("cluster.advertise is") && said.contains("test.toml:3"),
+                said.contains("cluster.advertise is") && said.contains("test.toml:4"),
                 "{said}"
             );
         }

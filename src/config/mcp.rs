@@ -13,24 +13,25 @@ use std::time::Duration;
 use neuroflow::actors::{Forms, McpMeter, McpSource, McpTransport, ToolFilter};
 use neuroflow::sandbox::{Network, Profile, ProfileError, Rule};
 use neuroflow::{Level, NameError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::choice::level;
 use super::error::{ConfigError, without_text};
 use super::unit::{UnitError, parse_duration, parse_size};
+use super::value::masked;
 use super::{Builtin, Loaded};
 use crate::limits::SECRET_BYTES;
 use tokens::Tokens;
 
 /// The servers of a file, by name.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct McpServers {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     mcp: BTreeMap<String, Server>,
 }
 
 /// One server, as it's written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Server {
     /// The program of one over standard streams.
@@ -50,6 +51,7 @@ struct Server {
     hosts: Vec<String>,
     memory: Option<String>,
     /// Where one over HTTP is.
+    #[serde(serialize_with = "shown")]
     url: Option<String>,
     #[serde(default)]
     headers: BTreeMap<String, Text>,
@@ -74,11 +76,27 @@ enum Text {
 }
 
 /// Where a text is.
-#[derive(Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Place {
     Env(String),
     File(PathBuf),
+}
+
+impl Serialize for Text {
+    /// A text may be a key, and isn't shown.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Here(_) => serializer.serialize_str("***"),
+            Self::There(place) => place.serialize(serializer),
+        }
+    }
+}
+
+/// A URL without what may be a secret.
+#[expect(clippy::ref_option, reason = "this is how a field is given")]
+fn shown<S: Serializer>(url: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    url.as_deref().map(masked).serialize(serializer)
 }
 
 impl fmt::Debug for Text {

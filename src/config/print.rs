@@ -39,7 +39,7 @@ pub(crate) fn write_default(out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// What is in force, with the origin of every value that isn't a default.
+/// What is in force, with the origin of every value that isn't a default. Secrets are masked.
 pub(crate) fn write_effective(out: &mut dyn Write, loaded: &Loaded) -> io::Result<()> {
     for (at, section) in SECTIONS.iter().enumerate() {
         if at > 0 {
@@ -48,6 +48,28 @@ pub(crate) fn write_effective(out: &mut dyn Write, loaded: &Loaded) -> io::Resul
         writeln!(out, "[{}]", section.name)?;
         for setting in section.settings {
             line(out, setting, loaded)?;
+        }
+    }
+    write_tables(out, loaded)
+}
+
+/// The same values and nothing else, for a digest: where they came from may change without them.
+pub(crate) fn write_values(out: &mut dyn Write, loaded: &Loaded) -> io::Result<()> {
+    for setting in SECTIONS.iter().flat_map(|section| section.settings) {
+        if let Some(value) = loaded.config.toml(setting.key) {
+            writeln!(out, "{} = {value}", setting.key)?;
+        }
+    }
+    write_tables(out, loaded)
+}
+
+/// The tables `[mcp.NAME]` and `[proxy.NAME]`.
+fn write_tables(out: &mut dyn Write, loaded: &Loaded) -> io::Result<()> {
+    let tables = [toml::to_string(&loaded.mcp), toml::to_string(&loaded.proxies)];
+    for table in tables {
+        let table = table.map_err(io::Error::other)?;
+        if !table.is_empty() {
+            write!(out, "\n{table}")?;
         }
     }
     Ok(())

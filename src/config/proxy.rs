@@ -7,21 +7,21 @@ use std::path::Path;
 use neuroflow::actors::Skill;
 use neuroflow::kernel::{RemoteError, RemoteTarget};
 use neuroflow::{NameError, ProxyAgent};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::{ConfigError, without_text};
 use super::unit::{UnitError, parse_duration};
 use super::{Builtin, Loaded};
 
 /// The agents of a file, by the names that they have here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Proxies {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     proxy: BTreeMap<String, Proxied>,
 }
 
 /// One agent, as it's written.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Proxied {
     /// Where it is: `agent://NODE/NAME`, or `agent://*/NAME`.

@@ -224,6 +224,11 @@ impl Endpoint {
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Without what may be a secret.
+    pub(crate) fn shown(&self) -> String {
+        masked(&self.0)
+    }
 }
 
 impl Value for Endpoint {
@@ -238,7 +243,7 @@ impl Value for Endpoint {
     }
 
     fn toml(&self) -> Option<String> {
-        Some(quoted(&self.0))
+        Some(quoted(&self.shown()))
     }
 
     /// Without `user:password@` and without a query, where keys travel.
@@ -249,6 +254,22 @@ impl Value for Endpoint {
         let host = rest.rsplit('@').next().unwrap_or_default();
         if scheme.is_empty() { format!("{host:?}") } else { format!("\"{scheme}://{host}\"") }
     }
+}
+
+/// A URL to be shown: that there is a user and a query is told, and not what they are.
+pub(super) fn masked(url: &str) -> String {
+    let (address, query) = match url.find(['?', '#']) {
+        Some(at) => (&url[..at], "?***"),
+        None => (url, ""),
+    };
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = match authority.rsplit_once('@') {
+        Some((_user, host)) => format!("***@{host}"),
+        None => authority.to_owned(),
+    };
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    format!("{scheme}{host}{path}{query}")
 }
 
 impl Value for Duration {
@@ -451,6 +472,10 @@ mod tests {
         let shown = |url: &str| Endpoint::shown(&Raw::Text(url.to_owned()));
         assert_eq!(shown("htp://u:secret@host/x?key=secret"), "\"htp://host/x\"");
         assert!(!shown("u:secret@host").contains("secret"));
+        let printed = |url: &str| plain::<Endpoint>(url).unwrap().toml().unwrap();
+        assert_eq!(printed("http://u:secret@host/x?key=secret"), "\"http://***@host/x?***\"");
+        assert_eq!(printed("http://host/@x#secret"), "\"http://host/@x?***\"");
+        assert_eq!(printed("https://host:1"), "\"https://host:1\"");
     }
 
     #[test]

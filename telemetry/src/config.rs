@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::conventions::resource;
+use crate::export::{ExportError, check};
 use crate::limits::{EXPORT_DELAY, EXPORT_TIMEOUT, SPAN_BATCH, SPAN_QUEUE};
 use crate::sampler::Sampler;
 
@@ -64,6 +65,20 @@ impl TelemetryConfig {
         self
     }
 
+    /// Whether traces can be exported as it's said, which a [`Telemetry`](crate::Telemetry) checks too.
+    ///
+    /// ```
+    /// use neuroflow_telemetry::{TelemetryConfig, TraceConfig};
+    /// let traces = TraceConfig::collector("http://collector:4318/?key=1");
+    /// assert!(TelemetryConfig::default().traces(traces).check().is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// Says what is wrong with the endpoint or a header.
+    pub fn check(&self) -> Result<(), ExportError> {
+        self.traces.as_ref().map_or(Ok(()), |traces| check(traces).map(drop))
+    }
+
     /// Whether traces are exported.
     pub fn exports_traces(&self) -> bool {
         self.traces.is_some()
@@ -84,6 +99,8 @@ impl TelemetryConfig {
 #[derive(Clone)]
 pub struct TraceConfig {
     pub(crate) endpoint: String,
+    /// The path was added behind a query or a fragment.
+    pub(crate) astray: bool,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) sampler: Sampler,
     pub(crate) queue: usize,
@@ -95,13 +112,16 @@ pub struct TraceConfig {
 impl TraceConfig {
     /// To a collector's OTLP/HTTP port, such as `http://localhost:4318`: the path is added.
     pub fn collector(base: impl AsRef<str>) -> Self {
-        Self::at(format!("{}/v1/traces", base.as_ref().trim_end_matches('/')))
+        let base = base.as_ref();
+        let astray = base.contains(['?', '#']);
+        Self { astray, ..Self::at(format!("{}/v1/traces", base.trim_end_matches('/'))) }
     }
 
     /// To this very address.
     pub fn at(endpoint: impl Into<String>) -> Self {
         Self {
             endpoint: endpoint.into(),
+            astray: false,
             headers: BTreeMap::new(),
             sampler: Sampler::ALWAYS,
             queue: SPAN_QUEUE,
@@ -165,6 +185,7 @@ impl fmt::Debug for TraceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TraceConfig")
             .field("endpoint", &without_credentials(&self.endpoint))
+            .field("astray", &self.astray)
             .field("headers", &self.headers.keys())
             .field("sampler", &self.sampler)
             .field("queue", &self.queue)

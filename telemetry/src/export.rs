@@ -76,8 +76,7 @@ impl Exporter {
         scope: InstrumentationScope,
         counts: SpanCounts,
     ) -> Result<Self, ExportError> {
-        let endpoint = check_endpoint(&config.endpoint)?;
-        check_headers(config)?;
+        let endpoint = check(config)?;
         let mut otlp = opentelemetry_otlp::SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpBinary)
@@ -208,6 +207,16 @@ impl SpanExporter for Counting {
     }
 }
 
+/// The endpoint as logs may show it, if traces can be sent to it.
+pub(crate) fn check(config: &TraceConfig) -> Result<String, ExportError> {
+    let endpoint = check_endpoint(&config.endpoint)?;
+    if config.astray {
+        return Err(ExportError::Astray { endpoint });
+    }
+    check_headers(config)?;
+    Ok(endpoint)
+}
+
 /// The endpoint as logs may show it, if it's one that can be reached.
 fn check_endpoint(endpoint: &str) -> Result<String, ExportError> {
     let shown = without_credentials(endpoint);
@@ -266,6 +275,15 @@ pub enum ExportError {
     #[error("this build can't reach {endpoint}: send traces to a local collector over http://")]
     TlsMissing {
         /// The endpoint, without credentials.
+        endpoint: String,
+    },
+    /// The path for traces would stand behind a query or a fragment.
+    #[error(
+        "the collector's address {endpoint} has a query or a fragment, behind which no path can stand; \
+         name the whole address with OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, or leave it out"
+    )]
+    Astray {
+        /// The endpoint, without credentials and query.
         endpoint: String,
     },
     /// A header's name or value isn't valid. The value isn't quoted: it may be a secret.

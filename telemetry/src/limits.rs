@@ -55,3 +55,10 @@ pub const DRAIN: Duration = Duration::from_secs(2);
 
 /// Levels of an error's causes that a log line names.
 pub const MAX_CAUSES: usize = 8;
+
+/// Bytes of log lines that may wait for whoever reads standard error, and as many again that are
+/// being written: some thousand lines, a burst of a second or two.
+pub const LOG_QUEUE_BYTES: usize = 1024 * 1024;
+
+/// Time that waiting log lines get to be written when the process ends.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);

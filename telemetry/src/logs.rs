@@ -3,11 +3,15 @@
 //! Each line names the trace and span of the message that is being handled, so that a log and a
 //! trace lead to one another. [`init`] installs the global subscriber and is for the binary;
 //! a host program with a subscriber of its own adds [`layer`] to it.
+//!
+//! What is installed never waits for whoever reads standard error: a thread of its own writes, and
+//! what there is no room for is dropped and counted.
 
 mod format;
+mod lines;
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
 use tracing::Subscriber;
 use tracing::subscriber::SetGlobalDefaultError;
@@ -18,6 +22,12 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 pub use format::{LogFormat, UnknownFormat};
+
+use crate::instrument::MetricError;
+use crate::instruments::Instruments;
+use crate::limits::LOG_FLUSH;
+use crate::metrics::LOG_LINES_DROPPED;
+use lines::Lines;
 
 /// What is logged, and how.
 ///
@@ -74,16 +84,31 @@ impl Default for LogConfig {
 /// ```
 ///
 /// # Errors
-/// The filter isn't one, or there is a global subscriber already.
+/// The filter isn't one, there is a global subscriber already, or no thread can be started.
 pub fn init(config: &LogConfig) -> Result<LogGuard, LogError> {
     let (filter, handle) = reload::Layer::new(filter(&config.filter)?);
+    let queue = Lines::written_to(io::stderr()).map_err(LogError::Thread)?;
     let terminal = || std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt::layer()
         .event_format(config.format)
         .with_ansi(config.format == LogFormat::Text && config.colour.unwrap_or_else(terminal))
-        .with_writer(std::io::stderr);
+        .with_writer(queue.clone());
     tracing::subscriber::set_global_default(Registry::default().with(filter).with(lines))?;
-    Ok(LogGuard { handle })
+    Ok(LogGuard { handle, queue })
+}
+
+/// Whether these directives are a filter, for whoever has no log to try them with.
+///
+/// ```
+/// use neuroflow_telemetry::logs::check_filter;
+/// assert!(check_filter("info,neuroflow=debug").is_ok());
+/// assert!(check_filter("agent=loudly").is_err());
+/// ```
+///
+/// # Errors
+/// Says what is wrong with them.
+pub fn check_filter(directives: &str) -> Result<(), LogError> {
+    filter(directives).map(drop)
 }
 
 /// Lines in this format for a subscriber of the host's own, which also does the filtering.
@@ -103,7 +128,8 @@ where
     tracing_subscriber::fmt::layer().event_format(format).with_ansi(false).with_writer(writer)
 }
 
-/// The installed subscriber: what is logged can be changed while the node runs.
+/// The installed subscriber: what is logged can be changed while the node runs. When it's dropped, at
+/// the end of the process, what was logged is given [`LOG_FLUSH`] to be written.
 ///
 /// ```
 /// use neuroflow_telemetry::logs::{LogError, LogGuard};
@@ -113,6 +139,7 @@ where
 /// ```
 pub struct LogGuard {
     handle: reload::Handle<EnvFilter, Registry>,
+    queue: Lines,
 }
 
 impl LogGuard {
@@ -123,11 +150,36 @@ impl LogGuard {
     pub fn refilter(&self, directives: &str) -> Result<(), LogError> {
         Ok(self.handle.reload(filter(directives)?)?)
     }
+
+    /// Counts the lines that were dropped, as [`LOG_LINES_DROPPED`].
+    ///
+    /// ```
+    /// use neuroflow_telemetry::logs::LogGuard;
+    /// use neuroflow_telemetry::{MetricError, Telemetry};
+    /// fn count(logs: &LogGuard, telemetry: &Telemetry) -> Result<(), MetricError> {
+    ///     logs.count(telemetry.instruments())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// They are counted there already.
+    pub fn count(&self, instruments: &Instruments) -> Result<(), MetricError> {
+        let queue = self.queue.clone();
+        #[expect(clippy::cast_precision_loss, reason = "a count of lines is far below 2^52")]
+        instruments.read_counters(&LOG_LINES_DROPPED, move || vec![([], queue.dropped() as f64)])
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        // Who hasn't read by now doesn't hold the end up.
+        let _unread = self.queue.flush(LOG_FLUSH);
+    }
 }
 
 impl fmt::Debug for LogGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogGuard").finish_non_exhaustive()
+        f.debug_struct("LogGuard").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 
@@ -156,6 +208,9 @@ pub enum LogError {
     /// The subscriber that was installed is gone.
     #[error("the log filter can't be changed")]
     Gone(#[from] reload::Error),
+    /// There is no thread to write the lines.
+    #[error("the thread that writes the log can't be started")]
+    Thread(#[source] io::Error),
 }
 
 /// What is logged unless the configuration says otherwise.

@@ -92,6 +92,13 @@ pub const FOLDED: Metric<Counter, 1> = Metric::counter(
     ["metric"],
 );
 
+/// Log lines that were lost.
+pub const LOG_LINES_DROPPED: Metric<Counter, 0> = Metric::counter(
+    "neuroflow_log_lines_dropped_total",
+    "Log lines that were dropped because nobody read standard error fast enough.",
+    [],
+);
+
 /// The version.
 pub const BUILD_INFO: Metric<Gauge, 1> =
     Metric::gauge("neuroflow_build_info", "The running version; the value is 1.", ["version"]);

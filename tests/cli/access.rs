@@ -92,3 +92,35 @@ fn tools_are_listed_and_a_server_that_says_nothing_is_named() {
     ran.failed_with(1, &["silent"]);
     assert!(ran.stdout.contains(" exec "), "what there is, is listed all the same: {ran:?}");
 }
+
+#[test]
+fn a_token_that_no_line_can_say_the_end_of_is_refused() {
+    let scratch = Scratch::new();
+    let fresh = |life: &str| scratch.output(&["token", "new", "ci", "--expires-in", life]);
+    for life in ["99999999999d", "3000000d"] {
+        fresh(life).failed_with(2, &["--expires-in is longer than any calendar"]);
+    }
+    for life in ["0h", "0ms"] {
+        fresh(life).failed_with(2, &["--expires-in", "of no use"]);
+    }
+    assert_eq!(fresh("720h").code, 0);
+}
+
+#[test]
+fn a_policy_without_a_name_is_named_by_its_place() {
+    let scratch = Scratch::new();
+    scratch.file("p.cedar", "\npermit(principal, action, resource);\n");
+    let ran = scratch.output(&[
+        "policy",
+        "explain",
+        "--principal",
+        "token:ci",
+        "--action",
+        "ask",
+        "--resource",
+        "agent:shell",
+        "--file",
+        "p.cedar",
+    ]);
+    assert!(ran.stdout.contains("permitted by the policy at p.cedar:2"), "{ran:?}");
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
-use crate::scene::{Scratch, Server, first_text, mode};
+use crate::scene::{Scratch, Server, audited, first_text, mode};
 
 /// A log of a node that has run one program and was stopped.
 fn log(scratch: &Scratch) -> PathBuf {
@@ -118,8 +118,10 @@ fn another_key_and_what_is_no_key_are_refused() {
     let ran = scratch.output(&["audit", "verify", "audit.log", "--key", &other]);
     ran.failed_with(1, &["not with the one that was named"]);
     let ran = scratch.output(&["audit", "verify", "audit.log", "--key", "audit.log"]);
-    ran.failed_with(1, &["--key", "public key in PEM"]);
-    scratch.output(&["audit", "verify", "none.log"]).failed_with(1, &["none.log", "can't be read"]);
+    ran.failed_with(2, &["--key", "public key in PEM"]);
+    let ran = scratch.output(&["audit", "verify", "none.log"]);
+    ran.failed_with(2, &["none.log", "can't be read", "nothing is known"]);
+    assert!(!ran.stderr.contains("vouched"), "{}", ran.stderr);
 }
 
 #[test]
@@ -143,4 +145,45 @@ fn a_node_takes_its_own_log_up_and_no_other() {
     assert!(scratch.output(&["audit", "verify", "audit.log"]).code == 0, "{text}");
     fs::write(&log, text.replacen("strict", "paranoid", 1)).unwrap();
     scratch.output(&second).failed_with(1, &["audit log", "was changed"]);
+}
+
+#[test]
+fn what_a_full_disk_has_left_of_a_key_keeps_no_node_from_starting() {
+    let scratch = Scratch::new();
+    scratch.secret("audit.log.key", "");
+    let log = log(&scratch);
+    let ran = scratch.output(&["audit", "verify", "audit.log", "--key", "audit.log.pub"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let left = |entry: fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".new");
+    let folder = fs::read_dir(log.parent().unwrap()).unwrap();
+    assert!(!folder.map(Result::unwrap).any(left), "nothing is left of how it was written");
+}
+
+#[test]
+fn the_digest_of_the_configuration_is_of_its_values() {
+    let scratch = Scratch::new();
+    let digest = |name: &str, flags: &[&str]| {
+        let log = format!("--audit-file={}", scratch.path("audit.log").display());
+        let mut server =
+            Server::start(&scratch, &[&["--agents-enabled=echo", &log], flags].concat());
+        let started = audited(&scratch.path("audit.log"), "node_started", |_| true);
+        server.process.signal("TERM");
+        assert_eq!(server.process.exit_code(), 0, "{name}");
+        fs::remove_file(scratch.path("audit.log")).unwrap();
+        fs::remove_file(scratch.path("audit.log.head")).unwrap();
+        started[0]["config"].as_str().expect("a digest").to_owned()
+    };
+    let server =
+        |agents: &str| format!("[mcp.files]\nurl = \"http://127.0.0.1:9\"\nagents = {agents}\n");
+    let [narrow, wide] = ["[\"echo\"]", "[\"*\"]"].map(|agents| {
+        let file = scratch.file("mcp.toml", &server(agents));
+        digest(agents, &["--config", &file])
+    });
+    assert_ne!(narrow, wide, "who may use a server's tools is part of it");
+    let file = scratch
+        .file("other.toml", &format!("# Moved.\n[stop]\ndeadline = \"9s\"\n{}", server("[\"*\"]")));
+    let moved = digest("file", &["--config", &file]);
+    let file = scratch.file("third.toml", &server("[\"*\"]"));
+    let flagged = digest("flag", &["--config", &file, "--stop-deadline=9s"]);
+    assert_eq!(moved, flagged, "where a value came from isn't");
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::scene::{Scratch, Server, audited, get, mode};
+use crate::scene::{Scratch, Server, audited, get, mode, set_mode};
 
 #[test]
 fn a_cluster_and_its_nodes_are_made_and_serve() {
@@ -22,7 +22,29 @@ fn a_cluster_and_its_nodes_are_made_and_serve() {
     for (name, expected) in [("ca/authority-key.pem", 0o600), ("a/node-key.pem", 0o600)] {
         assert_eq!(mode(&scratch.path(name)), expected, "{name}");
     }
+    let left = std::fs::read_dir(scratch.path("a")).unwrap().count();
+    assert_eq!(left, 3, "nothing is left of how they were written");
     let identity = format!("--cluster-identity={}", scratch.path("a").display());
+    // What we trust nobody else may write, and our key nobody else may read.
+    for (name, mode, word) in [
+        ("node-key.pem", 0o640, "read"),
+        ("node.pem", 0o664, "written"),
+        ("authority.pem", 0o646, "written"),
+        ("revocations.txt", 0o666, "written"),
+    ] {
+        let path = scratch.path("a").join(name);
+        let was = path.exists().then(|| crate::scene::mode(&path));
+        if was.is_none() {
+            std::fs::write(&path, "").unwrap();
+        }
+        set_mode(&path, mode);
+        let ran = scratch.output(&["serve", "--cluster-listen=127.0.0.1:0", &identity]);
+        ran.failed_with(2, &[name, &format!("can be {word} by others"), "chmod go-"]);
+        match was {
+            Some(was) => set_mode(&path, was),
+            None => std::fs::remove_file(&path).unwrap(),
+        }
+    }
     let server = Server::start(&scratch, &["--cluster-listen=127.0.0.1:0", &identity]);
     let socket = format!("--control-socket={}", server.socket.display());
     let ran = scratch.output(&["tree", &socket]);
@@ -34,6 +56,9 @@ fn what_is_missing_is_named() {
     let scratch = Scratch::new();
     let unnamed = scratch.output(&["serve", "--cluster-listen=127.0.0.1:0"]);
     unnamed.failed_with(2, &["cluster.identity", "neuroflow node init"]);
+    for alone in ["--cluster-identity=a", "--cluster-seeds=127.0.0.1:7946"] {
+        scratch.output(&["serve", alone]).failed_with(2, &["needs cluster.listen"]);
+    }
     let gone = ["serve", "--cluster-listen=127.0.0.1:0", "--cluster-identity=nowhere"];
     scratch.output(&gone).failed_with(2, &["cluster.identity", "nowhere/node.pem"]);
     let made = ["node", "init", "a", "--authority", "nowhere", "--dir", "a"];

@@ -103,3 +103,49 @@ fn ways_out_are_hosts_that_a_cell_can_have() {
     let flags = ["run", "--sandbox-level=paranoid", "--sandbox-allow=pypi.org", "true"];
     assert_ne!(scratch.output(&flags).code, 0, "level paranoid has no network");
 }
+
+#[test]
+fn what_is_printed_has_every_table_and_no_secret() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "secrets.toml",
+        "[gateway]\npublic_url = \"https://me:s3cr3t@agents.example/x?key=s3cr3t\"\n\
+         [cluster]\nlisten = \"127.0.0.1:0\"\nidentity = \"n\"\n\
+         [mcp.files]\nurl = \"https://u:s3cr3t@files.example/mcp?key=s3cr3t\"\nagents = [\"*\"]\n\
+         headers = { authorization = \"s3cr3t\", x-key = { env = \"FILES_KEY\" } }\n\
+         [proxy.billing]\nagent = \"agent://*/billing\"\n",
+    );
+    let ran = scratch.output(&["config", "--config", &file]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(!ran.stdout.contains("s3cr3t"), "{}", ran.stdout);
+    for line in [
+        "public_url = \"https://***@agents.example/x?***\"",
+        "[mcp.files]",
+        "url = \"https://***@files.example/mcp?***\"",
+        "authorization = \"***\"",
+        "env = \"FILES_KEY\"",
+        "[proxy.billing]",
+        "agent = \"agent://*/billing\"",
+    ] {
+        assert!(ran.stdout.contains(line), "{line} isn't in {}", ran.stdout);
+    }
+}
+
+#[test]
+fn what_serve_refuses_config_refuses_too() {
+    let scratch = Scratch::new();
+    for (flag, words) in [
+        ("--log-filter=infoo,=x", ["log.filter", "log filter"]),
+        ("--telemetry-otlp-endpoint=https://collector:4318", ["otlp_endpoint", "http://"]),
+        ("--telemetry-otlp-endpoint=http://collector:4318/?key=s3cr3t", ["query", "otlp_endpoint"]),
+        ("--sandbox-cells=0", ["sandbox.cells is 0", "--sandbox-cells"]),
+        ("--cluster-listen=127.0.0.1:0", ["cluster.identity", "node init"]),
+        ("--cluster-seeds=127.0.0.1:7946", ["cluster.seeds", "cluster.listen"]),
+    ] {
+        for command in ["config", "serve"] {
+            let ran = scratch.output(&[command, flag]);
+            ran.failed_with(2, &words);
+            assert!(!ran.stderr.contains("s3cr3t"), "{}", ran.stderr);
+        }
+    }
+}

@@ -33,6 +33,13 @@ impl Scratch {
         path.to_str().expect("a plain path").to_owned()
     }
 
+    /// A file for its owner's eyes only, such as a key.
+    pub(crate) fn secret(&self, name: &str, content: &str) -> String {
+        let path = self.file(name, content);
+        set_mode(Path::new(&path), 0o600);
+        path
+    }
+
     /// The binary with these arguments, in this directory, with nothing of the tester's settings. It
     /// dies with the test that starts it, and a node that isn't told otherwise takes free ports.
     pub(crate) fn neuroflow(&self, arguments: &[&str]) -> Command {
@@ -277,6 +284,12 @@ fn exchange(address: SocketAddr, request: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.expect("a status"), body.to_owned())
+}
+
+/// Sets permission bits.
+pub(crate) fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it's ours");
 }
 
 /// Permission bits.

@@ -92,7 +92,7 @@ fn the_built_node_speaks_tls_and_knows_clients_by_their_certificates() {
         "[agents]\nenabled = [\"echo\"]\n[tls]\ncertificate = {:?}\nkey = {:?}\n\
          client_ca = {:?}\n[policy]\nfile = {:?}\n",
         scratch.file("node.crt", &certificate.pem()),
-        scratch.file("node.key", &key.serialize_pem()),
+        scratch.secret("node.key", &key.serialize_pem()),
         scratch.file("clients.crt", &clients.certificate.pem()),
         scratch.file("policy.cedar", policy),
     );
@@ -131,4 +131,20 @@ fn the_built_node_speaks_tls_and_knows_clients_by_their_certificates() {
     assert!(!said.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&said));
     server.process.signal("TERM");
     assert_eq!(server.process.exit_code(), 0);
+}
+
+#[test]
+fn a_file_of_tls_that_cannot_be_used_is_named_with_its_setting() {
+    let (scratch, ca) = (Scratch::new(), Ca::fresh());
+    let (certificate, key) = ca.issue(SanType::IpAddress([127, 0, 0, 1].into()));
+    let certificate = format!("--tls-certificate={}", scratch.file("node.crt", &certificate.pem()));
+    let serve = |key: &str| {
+        let key = format!("--tls-key={key}");
+        let socket = "--control-socket=off";
+        scratch.output(&["serve", "--agents-enabled=echo", socket, &certificate, &key])
+    };
+    let path = scratch.secret("wrong.key", "no key at all");
+    serve(&path).failed_with(2, &["change tls.certificate, tls.key or tls.client_ca"]);
+    let path = scratch.file("open.key", &key.serialize_pem());
+    serve(&path).failed_with(2, &["open.key can be read by others", "chmod go-rwx"]);
 }

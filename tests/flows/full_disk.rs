@@ -4,16 +4,16 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use neuroflow::actors::{JournalConfig, JournalPlace};
+use neuroflow::actors::{AuditConfig, JournalConfig, JournalPlace};
 use neuroflow::{AnyAgent, Echo, McpServer, Node};
 use serde_json::{Value, json};
 
-use crate::access::Files;
+use crate::access::{ALL, Files, ask, config, node, token};
 use crate::client::{Connection, message};
 use crate::mcp_access::Client;
 use crate::protocol::{Binding, Peer};
 use crate::small_disk;
-use crate::support::{loopback, output, start};
+use crate::support::{loopback, output, pause, start};
 
 #[test]
 fn every_door_of_a_node_on_a_full_disk_refuses_and_shows() {
@@ -89,14 +89,67 @@ async fn refuses_and_shows(disk: &Path) {
         }
     }
     let mut connection = Connection::open(to).await;
-    assert_eq!(connection.get("/readyz").await.status, 200, "it still has what others may read");
+    let ready = connection.get("/readyz").await;
+    assert_eq!((ready.status, ready.text().as_str()), (503, "journal: disk_full\n"));
 
     std::fs::remove_file(&ballast).expect("removed");
+    // Nobody asks for anything that would show it.
+    ready_again(to).await;
     for peer in &peers {
         let sent = peer.call("SendMessage", text(&large)).await.expect("there is room again");
         assert_eq!(output(&sent["task"]), large);
     }
     assert_eq!(chat(to, "after", false).await.0, 200);
     assert_eq!(call("after").await["isError"], false);
+    node.stop().await;
+}
+
+/// Waits until the node takes work again.
+async fn ready_again(to: SocketAddr) {
+    let mut connection = Connection::open(to).await;
+    for _ in 0..1_000 {
+        if connection.get("/readyz").await.status == 200 {
+            return;
+        }
+        pause(10).await;
+    }
+    panic!("it isn't ready again");
+}
+
+#[test]
+fn a_node_that_cannot_record_what_it_decides_is_not_ready_until_it_can() {
+    let files = Files::fresh();
+    let test = "full_disk::a_node_that_cannot_record_what_it_decides_is_not_ready_until_it_can";
+    small_disk::run(test, files.path(), async |disk| refuses_unrecorded(disk).await);
+}
+
+async fn refuses_unrecorded(disk: &Path) {
+    let ci = token("ci", &[]);
+    let written = |name: &str, text: &str| {
+        let path = disk.join(name);
+        std::fs::write(&path, text).expect("there is room");
+        path
+    };
+    let access = config(&written("tokens", ci.line()), &written("policy", ALL));
+    let audit = AuditConfig::new(disk.join("audit.log"));
+    let (node, to) = start(node(access).audit(audit)).await;
+    assert_eq!(ask(to, "/", Some(ci.secret())).await.status, 200, "there is room");
+    let mut connection = Connection::open(to).await;
+    assert_eq!(connection.get("/readyz").await.text(), "ready\n");
+    let ballast = disk.join("ballast");
+    // The system gives what there is, and then no more.
+    let _full = std::fs::write(&ballast, vec![1; 4 * 1024 * 1024]);
+    let mut requests = 0..100;
+    while ask(to, "/", Some(ci.secret())).await.status == 200 {
+        assert!(requests.next().is_some(), "the rest of a page is a few records");
+    }
+    let ready = connection.get("/readyz").await;
+    assert_eq!((ready.status, ready.text().as_str()), (503, "audit: disk_full\n"));
+    let audit = node.audit().condition().expect("there is a log");
+    assert!(audit.refused().iter().any(|(reason, count)| *reason == "disk_full" && *count > 0));
+    assert_eq!(node.conditions().len(), 2);
+    std::fs::remove_file(&ballast).expect("removed");
+    ready_again(to).await;
+    assert_eq!(ask(to, "/", Some(ci.secret())).await.status, 200, "there is room again");
     node.stop().await;
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use neuroflow::kernel::{KindObserver, Lifecycle, Outcome, Span, SpanKind, SpanValue, Timing};
-use neuroflow::{AgentBuilder, Answer, GatewayConfig, Meter, Node, Observer, TraceContext};
+use neuroflow::{
+    AgentBuilder, Answer, GatewayConfig, Meter, Metered, Node, Observer, TraceContext,
+};
 use serde_json::{Value, json};
 
 use crate::client::{Connection, message, request, task_of};
@@ -18,6 +19,7 @@ struct Seen {
     handled: Arc<Mutex<Handled>>,
     lifecycle: Mutex<Vec<String>>,
     requests: Mutex<Vec<(&'static str, u16, Option<i32>)>>,
+    methods: Mutex<Vec<(&'static str, &'static str)>>,
 }
 
 /// How often each message of each kind of actor had which outcome.
@@ -57,8 +59,10 @@ impl KindObserver for OfKind {
 }
 
 impl Meter for Seen {
-    fn request(&self, operation: &'static str, status: u16, error: Option<i32>, _: Duration) {
+    fn request(&self, request: &Metered) {
+        let Metered { operation, status, error, .. } = *request;
         locked(&self.requests).push((operation, status, error));
+        locked(&self.methods).push((request.method, operation));
     }
 }
 
@@ -270,6 +274,33 @@ async fn the_meter_hears_of_every_call() {
             ("unknown", 200, Some(-32601)),
             ("unknown", 200, Some(-32700)),
             ("unknown", 415, Some(-32005)),
+        ]
+    );
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn the_meter_hears_of_pages_and_of_mcp_by_their_methods() {
+    let seen = Arc::<Seen>::default();
+    let node = Node::builder().agent(neuroflow::AnyAgent::new(neuroflow::Echo)).gateway(loopback());
+    let node = node.mcp_server(neuroflow::McpServer { http: true, exec: false });
+    let (node, to) = start(node.meter(seen.clone(), Arc::new(|| false))).await;
+    let mut connection = Connection::open(to).await;
+    for path in ["/readyz", "/agents", "/agents/echo/.well-known/agent-card.json", "/tasks"] {
+        connection.get(path).await;
+    }
+    connection.post("/mcp", b"{}").await;
+    connection.post("/message:send", b"{}").await;
+    assert_eq!(
+        *locked(&seen.methods),
+        [
+            ("GET", "/readyz"),
+            ("GET", "/agents"),
+            // An agent's name is no label.
+            ("GET", "/agents/{agent}/.well-known/agent-card.json"),
+            ("GET", "ListTasks"),
+            ("POST", "/mcp"),
+            ("POST", "SendMessage"),
         ]
     );
     node.stop().await;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -77,11 +77,14 @@ impl fmt::Debug for FreshToken {
     }
 }
 
+/// The last second of the year 9999.
+const LAST_SECOND: i64 = 253_402_300_799;
+
 impl FreshToken {
     /// Makes a token for this holder, with its groups and the moment it ends.
     ///
     /// # Errors
-    /// Says what is wrong with a group, or that the system has no random bytes.
+    /// Says what is wrong with a group or the moment, or that the system has no random bytes.
     pub fn generate(
         name: &TokenName,
         groups: &[String],
@@ -98,7 +101,11 @@ impl FreshToken {
             line.push_str(&groups);
         }
         if let Some(at) = expires {
-            let at: DateTime<Utc> = at.into();
+            let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            // Beyond the year 9999 no line has a form for it.
+            let seconds = i64::try_from(since.as_secs()).ok().filter(|it| *it <= LAST_SECOND);
+            let at = seconds.and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
+            let at = at.ok_or(TokenProblem::Expires)?;
             line.push_str(" expires=");
             line.push_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
         }

@@ -203,7 +203,11 @@ impl CedarPolicies {
     fn label(&self, id: &PolicyId) -> String {
         let name = self.0.policies.annotation(id, "id").map(|name| format!("{name:?} "));
         let line = self.0.lines.get(id).copied().unwrap_or(1);
-        format!("{}at {}:{line}", name.unwrap_or_default(), self.0.path.display())
+        format!(
+            "{}at {}:{line}",
+            name.unwrap_or_else(|| "the policy ".to_owned()),
+            self.0.path.display()
+        )
     }
 }
 
@@ -372,7 +376,7 @@ when { resource.name like "shell*" };
         let tool = |tool| Target::Tool { agent: Some("echo"), tool };
         assert!(ask(&dev, &tool("exec"), Action::CallTool).allowed);
         let forbidden = ask(&dev, &tool("shell_x"), Action::CallTool);
-        assert_eq!(forbidden.policies, ["at p.cedar:12"]);
+        assert_eq!(forbidden.policies, ["the policy at p.cedar:12"]);
         assert!(!forbidden.allowed);
         assert!(!ask(&dev, &Target::Tool { agent: None, tool: "exec" }, Action::CallTool).allowed);
     }

@@ -19,6 +19,7 @@ use super::key::{PublicKey, SigningKey};
 use super::record::Keeping;
 use super::verify::{Fault, Verified, Verifier};
 use super::{AuditConfig, AuditError, AuditEvent};
+use crate::journal::try_room;
 use crate::limits::{AUDIT_FILE_BYTES, AUDIT_LINE_BYTES, AUDIT_LISTINGS, AUDIT_UNSIGNED_RECORDS};
 use crate::lock::FileLock;
 
@@ -309,6 +310,11 @@ impl Writer {
         }
         self.write(&lines, end)?;
         Ok(first)
+    }
+
+    /// Looks whether there is room on the disk.
+    pub(super) fn has_room(&self) -> bool {
+        try_room(&beside(&self.config.file, "room")).is_ok()
     }
 
     /// Whether the next batch of so many must not come before a signature.

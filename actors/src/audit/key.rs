@@ -131,6 +131,12 @@ impl SigningKey {
     /// Reads the key, or makes one, with the public half beside it.
     pub(super) fn open(path: &Path) -> Result<Self, KeyError> {
         let der = match read(path) {
+            // What a full disk has left of one that was to be made: nothing was ever signed with it.
+            Ok(der) if der.is_empty() => {
+                fs::remove_file(path)
+                    .map_err(|source| KeyError::File { file: path.to_owned(), source })?;
+                make(path)?
+            }
             Ok(der) => {
                 only_the_owner_may_read(path)?;
                 der
@@ -188,16 +194,26 @@ fn read(path: &Path) -> Result<Vec<u8>, KeyError> {
 fn make(path: &Path) -> Result<Vec<u8>, KeyError> {
     let der = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
         .map_err(|_unspecified| KeyError::Randomness)?;
+    // It has its name once it's whole.
+    let next = path.with_extension("new");
     let write = || {
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path)?;
+        let mut file = options.open(&next)?;
         file.write_all(der.as_ref())?;
-        file.sync_all()
+        file.sync_all()?;
+        // Which fails if another node has made one by now.
+        fs::hard_link(&next, path)
     };
-    write().map_err(|source| KeyError::File { file: path.to_owned(), source })?;
+    let written = write();
+    let removed = fs::remove_file(&next);
+    written.and(removed).map_err(|source| KeyError::File { file: path.to_owned(), source })?;
     Ok(der.as_ref().to_vec())
 }
 

@@ -4,7 +4,7 @@
 //! shares the next write and its synchronisation.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::UNIX_EPOCH;
 
 use neuroflow_kernel::{Actor, Clock, Context, Generation, Header, Moment, Reply, TraceContext};
@@ -12,8 +12,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::digest::hex;
 use super::file::{Entry, Writer};
-use super::{AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, SyncPolicy, Unrecorded};
-use crate::limits::{AUDIT_BATCH, AUDIT_QUEUE, AUDIT_SIGN_INTERVAL, AUDIT_SYNC_INTERVAL};
+use super::{
+    AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, Losses, SyncPolicy, Unrecorded,
+};
+use crate::limits::{
+    AUDIT_BATCH, AUDIT_QUEUE, AUDIT_SIGN_INTERVAL, AUDIT_SYNC_INTERVAL, TROUBLE_LOOK,
+};
 
 type Answer = Reply<Result<u64, Unrecorded>>;
 
@@ -27,7 +31,7 @@ type Answer = Reply<Result<u64, Unrecorded>>;
 #[derive(Debug)]
 pub struct AuditServer {
     config: AuditConfig,
-    lost: Arc<AtomicU64>,
+    losses: Arc<Losses>,
     running: Option<Running>,
 }
 
@@ -38,8 +42,8 @@ struct Running {
 }
 
 impl AuditServer {
-    pub(super) fn new(config: AuditConfig, lost: Arc<AtomicU64>) -> Self {
-        Self { config, lost, running: None }
+    pub(super) fn new(config: AuditConfig, losses: Arc<Losses>) -> Self {
+        Self { config, losses, running: None }
     }
 }
 
@@ -62,9 +66,15 @@ impl Actor for AuditServer {
             version: AuditId::new(&self.config.version),
             config: self.config.config,
         };
-        let lost = Arc::clone(&self.lost);
-        let log =
-            Log { clock, entries, lost, sync: self.config.sync, sign_by: None, sync_by: None };
+        let log = Log {
+            clock,
+            entries,
+            losses: Arc::clone(&self.losses),
+            sync: self.config.sync,
+            sign_by: None,
+            sync_by: None,
+            look_by: None,
+        };
         let work = async move {
             log.run(writer).await;
             // If nobody waits, the actor was killed.
@@ -94,7 +104,7 @@ impl Actor for AuditServer {
         let Some(running) = &self.running else { return Ok(()) };
         // While the writer is behind, so is the mailbox, and those who note learn it.
         if running.queue.send((entry(context, event), reply)).await.is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.losses.add(1);
         }
         Ok(())
     }
@@ -126,16 +136,18 @@ fn unix_ms(clock: &Clock) -> u64 {
 struct Log {
     clock: Clock,
     entries: mpsc::Receiver<(Entry, Option<Answer>)>,
-    lost: Arc<AtomicU64>,
+    losses: Arc<Losses>,
     sync: SyncPolicy,
     sign_by: Option<Moment>,
     sync_by: Option<Moment>,
+    /// When a log that takes nothing is looked at again.
+    look_by: Option<Moment>,
 }
 
 impl Log {
     async fn run(mut self, mut writer: Writer) {
         loop {
-            let wake = [self.sign_by, self.sync_by].into_iter().flatten().min();
+            let wake = [self.sign_by, self.sync_by, self.look_by].into_iter().flatten().min();
             let alarm = async {
                 match wake {
                     Some(at) => self.clock.sleep_until(at).await,
@@ -149,7 +161,7 @@ impl Log {
                 count = self.entries.recv_many(&mut batch, AUDIT_BATCH) => Some(count),
             };
             let is_last = count == Some(0);
-            let lost = self.lost.swap(0, Ordering::Relaxed);
+            let lost = self.losses.waiting.swap(0, Ordering::Relaxed);
             let now = self.clock.now();
             let due = |by: Option<Moment>| is_last || by.is_some_and(|by| by <= now);
             let work = Work {
@@ -157,6 +169,7 @@ impl Log {
                 lost,
                 sign: due(self.sign_by),
                 sync: due(self.sync_by) || self.sync == SyncPolicy::Each,
+                look: due(self.look_by) && !is_last,
             };
             let (entries, answers): (Vec<Entry>, Vec<Option<Answer>>) = batch.into_iter().unzip();
             let done = tokio::task::spawn_blocking(move || {
@@ -183,6 +196,9 @@ impl Log {
             let open = writer.is_unsynced() && !is_last;
             let by = self.sync_by.filter(|by| *by > now);
             self.sync_by = open.then(|| from(now, by, AUDIT_SYNC_INTERVAL)).flatten();
+            let open = self.losses.condition.trouble().is_some() && !is_last;
+            let by = self.look_by.filter(|by| *by > now);
+            self.look_by = open.then(|| from(now, by, TROUBLE_LOOK)).flatten();
             if is_last {
                 return;
             }
@@ -196,18 +212,23 @@ impl Log {
                 "the audit log can't be signed"
             );
         }
+        let condition = &self.losses.condition;
         match &done.recorded {
             Ok(first) => {
+                if done.tried {
+                    condition.took();
+                }
                 for (seq, answer) in (*first..).zip(answers) {
                     // Who doesn't wait any more has been recorded all the same.
                     let _gone = answer.map(|answer| answer.send(Ok(seq)));
                 }
             }
             Err(error) => {
-                tracing::error!(error = error as &dyn std::error::Error, "not in the audit log");
+                condition.fell(error.code(), error);
                 let notes = answers.iter().filter(|answer| answer.is_none()).count();
-                let notes = u64::try_from(notes).unwrap_or(u64::MAX);
-                self.lost.fetch_add(lost.saturating_add(notes), Ordering::Relaxed);
+                condition.refuse(error.code(), (answers.len() - notes) as u64);
+                self.losses.waiting.fetch_add(lost, Ordering::Relaxed);
+                self.losses.add(notes as u64);
                 for answer in answers.into_iter().flatten() {
                     let _gone = answer.send(Err(error.clone()));
                 }
@@ -223,9 +244,12 @@ struct Work {
     lost: u64,
     sign: bool,
     sync: bool,
+    look: bool,
 }
 
 struct Done {
+    /// Whether the disk was asked to take something.
+    tried: bool,
     /// The number of the first record.
     recorded: Result<u64, Unrecorded>,
     /// What went wrong with signatures, which the next time may put right.
@@ -235,8 +259,11 @@ struct Done {
 impl Work {
     fn carry_out(self, writer: &mut Writer, entries: &[Entry]) -> Done {
         let mut recorded = Ok(0);
-        if !entries.is_empty() || self.lost > 0 {
+        let mut tried = !entries.is_empty() || self.lost > 0;
+        if tried {
             recorded = self.record(writer, entries).map_err(Unrecorded::from);
+        } else if self.look {
+            tried = writer.has_room();
         }
         let mut housekeeping = Ok(());
         if self.sign && writer.has_unsigned() {
@@ -248,7 +275,7 @@ impl Work {
                 recorded = Err(error.clone());
             }
         }
-        Done { recorded, housekeeping }
+        Done { tried, recorded, housekeeping }
     }
 
     fn record(self, writer: &mut Writer, entries: &[Entry]) -> std::io::Result<u64> {

@@ -14,7 +14,8 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use chrono::{DateTime, Utc};
@@ -33,7 +34,7 @@ use super::operations::{Place, Visit};
 use super::page::{Audience, Page};
 use super::push::PushCommand;
 use super::signature::SignError;
-use super::{GatewayAgent, GatewayConfig, GatewayError, grpc};
+use super::{GatewayAgent, GatewayConfig, GatewayError, Metered, grpc};
 use crate::limits::{BODY_BYTES, BODY_DEADLINE, CLIENT_EXTENSIONS};
 
 /// What every request needs.
@@ -203,30 +204,70 @@ struct Directory<'a> {
 const KEYS_PATH: &str = "/.well-known/jwks.json";
 
 /// All routes of a gateway that listens there.
-pub(super) fn router(shared: Arc<Shared>, address: SocketAddr) -> Router {
+pub(super) fn router(shared: &Arc<Shared>, address: SocketAddr) -> Router {
     let mounts = shared.config.mounts.clone();
-    let routed = |router: Router<_>, (path, method)| router.route(path, method);
-    let own = routes().into_iter().fold(Router::new(), routed);
-    let own = own.fallback(rest_call).with_state(shared);
-    mounts.iter().fold(own, |routes, mount| routes.merge(mount.routes(address)))
+    let metered = |label| from_fn_with_state((Arc::clone(shared), label), meter);
+    let routed =
+        |router: Router<_>, (path, method): (_, MethodRouter<_>)| router.route(path, method);
+    let paged = |router: Router<_>, (path, method): (_, MethodRouter<_>)| {
+        router.route(path, method.layer(metered(path)))
+    };
+    let own = calls().into_iter().fold(Router::new(), routed);
+    let own = pages().into_iter().fold(own, paged);
+    let own = own.fallback(rest_call).with_state(Arc::clone(shared));
+    mounts.iter().fold(own, |routes, mount| {
+        routes.merge(mount.routes(address).layer(metered(mount.label())))
+    })
 }
 
 /// Everything but the HTTP+JSON binding, whose paths `axum` can't tell apart.
+#[cfg(test)]
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
-    let mut routes = vec![
+    calls().into_iter().chain(pages()).collect()
+}
+
+/// What asks an agent for something, and counts itself: only its body says what it is.
+fn calls() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+    let mut calls = vec![
         ("/", post(root_rpc)),
         ("/agents/{agent}", post(agent_rpc)),
+        ("/lf.a2a.v1.A2AService/{method}", post(grpc_call)),
+    ];
+    calls.extend(openai::routes());
+    calls
+}
+
+/// What is there to be read.
+fn pages() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
+    vec![
         ("/agents", get(directory)),
         ("/.well-known/agent-card.json", get(root_card)),
         ("/agents/{agent}/.well-known/agent-card.json", get(agent_card)),
         (KEYS_PATH, get(keys)),
-        ("/lf.a2a.v1.A2AService/{method}", post(grpc_call)),
         ("/healthz", get(|| async { "ok\n" })),
         ("/readyz", get(readyz)),
         (openapi::PATH, get(description)),
-    ];
-    routes.extend(openai::routes());
-    routes
+    ]
+}
+
+/// Counts a request that doesn't count itself.
+async fn meter(
+    State((shared, operation)): State<(Arc<Shared>, &'static str)>,
+    request: Request<Body>,
+    next: Next,
+) -> Response {
+    let (method, begun) = (known_method(request.method()), shared.clock.now());
+    let response = next.run(request).await;
+    let took = shared.clock.now().since(begun);
+    let status = response.status().as_u16();
+    shared.config.meter.request(&Metered { method, operation, status, error: None, took });
+    response
+}
+
+/// A method as metrics and spans may name it.
+fn known_method(method: &Method) -> &'static str {
+    let known = ["GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH", "CONNECT", "TRACE"];
+    known.into_iter().find(|known| method == *known).unwrap_or("_OTHER")
 }
 
 async fn description(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -234,10 +275,15 @@ async fn description(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> R
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.ready.load(Ordering::Acquire) {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    let no = |why: String| (StatusCode::SERVICE_UNAVAILABLE, why).into_response();
+    if !shared.ready.load(Ordering::Acquire) {
+        return no("draining\n".to_owned());
+    }
+    let trouble =
+        shared.config.needs.iter().find_map(|need| Some((need.server(), need.trouble()?)));
+    match trouble {
+        Some((server, reason)) => no(format!("{server}: {reason}\n")),
+        None => "ready\n".into_response(),
     }
 }
 
@@ -339,6 +385,7 @@ pub(super) const OPERATIONS: [&str; 14] = [
 pub(super) struct Observed<'a> {
     shared: &'a Shared,
     begun: Moment,
+    method: &'static str,
     operation: &'static str,
     pub(super) span: SpanGuard,
 }
@@ -359,9 +406,9 @@ impl<'a> Observed<'a> {
         if let Some(admitted) = head.extensions.get::<Admitted>() {
             span.set("http.request.header.x-request-id", admitted.request_id().to_owned());
         }
-        let method = ["GET", "POST", "DELETE"].into_iter().find(|known| head.method == *known);
-        span.set("http.request.method", method.unwrap_or("_OTHER"));
-        Self { shared, begun: shared.clock.now(), operation: "unknown", span }
+        let method = known_method(&head.method);
+        span.set("http.request.method", method);
+        Self { shared, begun: shared.clock.now(), method, operation: "unknown", span }
     }
 
     /// What it turned out to ask for, if that is a known operation.
@@ -404,7 +451,8 @@ impl<'a> Observed<'a> {
         }
         self.span.set("http.response.status_code", i64::from(status));
         let took = self.shared.clock.now().since(self.begun);
-        self.shared.config.meter.request(self.operation, status, error, took);
+        let Self { method, operation, .. } = self;
+        self.shared.config.meter.request(&Metered { method, operation, status, error, took });
     }
 }
 

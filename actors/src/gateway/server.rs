@@ -93,7 +93,7 @@ impl Actor for GatewayServer {
         let _started = context.task(Arc::clone(&door).account());
         let (drain, draining) = oneshot::channel();
         let (end, drained) = oneshot::channel();
-        let router = Arc::clone(&door).around(router(Arc::clone(&shared), address));
+        let router = Arc::clone(&door).around(router(&shared, address));
         let work = serve(Listening { listener, tls, router, clock }, draining, end);
         if context.task(cancel).is_err() || context.task(work).is_err() {
             // A fresh actor has no other task.

@@ -12,6 +12,7 @@ use neuroflow_kernel::{Clock, MessageId};
 
 use super::catalog::{Catalog, Chain};
 use super::codec::{self, CALLED, Head, MORE, Position, RecordKind};
+use super::condition::{Condition, try_room};
 use super::heading::SEGMENT_HEADER;
 use super::index::Known;
 use super::pace::Pace;
@@ -31,6 +32,7 @@ pub(super) struct Embedded {
     pub(super) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
     pub(super) writer: Mutex<Writer>,
     pub(super) pace: Pace,
+    pub(super) condition: Condition,
     /// Shared by whoever works on it on a thread of its own.
     pub(super) work: Arc<tokio::sync::RwLock<()>>,
     /// Held while the journal is open, and released by the system when the process ends.
@@ -79,7 +81,7 @@ impl Embedded {
 
     /// Appends all that fit, in order, with one write and one flush.
     pub(super) fn commit(&self, batch: &[Append], clock: &Clock) -> Vec<Result<(), AppendError>> {
-        self.commit_with(self.writer(), batch, clock)
+        self.counted(self.commit_with(self.writer(), batch, clock))
     }
 
     /// The same, unless another one would have to be waited for.
@@ -93,7 +95,14 @@ impl Embedded {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(self.commit_with(writer, batch, clock))
+        Some(self.counted(self.commit_with(writer, batch, clock)))
+    }
+
+    fn counted(&self, answers: Vec<Result<(), AppendError>>) -> Vec<Result<(), AppendError>> {
+        for refused in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            self.condition.refuse(refused.code(), 1);
+        }
+        answers
     }
 
     fn commit_with(
@@ -185,14 +194,15 @@ impl Embedded {
     /// Begins another segment if this one is as long as it may be.
     pub(super) fn make_room(&self, writer: &mut Writer) -> Result<(), AppendError> {
         if let Some(source) = &writer.broken {
-            return Err(AppendError::Broken { source: Arc::clone(source) });
+            let error = AppendError::Broken { source: Arc::clone(source) };
+            return Err(self.fallen(error));
         }
         if writer.end < SEGMENT_BYTES {
             return Ok(());
         }
         let number = writer.segment.number + 1;
-        let segment = Segment::create(&self.folder, number, self.sync).map_err(refused)?;
-        let segment = Arc::new(segment);
+        let segment = Segment::create(&self.folder, number, self.sync).map_err(refused);
+        let segment = Arc::new(segment.map_err(|error| self.fallen(error))?);
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         segments.insert(number, Arc::clone(&segment));
         writer.segment = segment;
@@ -205,6 +215,27 @@ impl Embedded {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.put(writer, bytes).map_err(|error| self.fallen(error))?;
+        self.condition.took();
+        Ok(())
+    }
+
+    fn fallen(&self, error: AppendError) -> AppendError {
+        if let Some(trouble) = error.trouble() {
+            self.condition.fell(trouble, &error);
+        }
+        error
+    }
+
+    /// Looks whether there is room again. What has failed to flush stays as it is.
+    pub(super) fn probe(&self) {
+        let is_broken = self.writer().broken.is_some();
+        if !is_broken && try_room(&self.folder.join("room")).is_ok() {
+            self.condition.took();
+        }
+    }
+
+    fn put(&self, writer: &mut Writer, bytes: &[u8]) -> Result<(), AppendError> {
         if let Err(error) = writer.segment.write(bytes, writer.end) {
             let cut = writer.segment.cut(writer.end).and_then(|()| writer.segment.sync());
             return Err(match cut {
@@ -330,6 +361,23 @@ fn unflushed(error: io::Error, writer: &mut Writer) -> AppendError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_disk_that_has_failed_to_flush_stays_in_trouble_and_a_full_one_does_not() {
+        let folder = std::env::temp_dir().join(format!("trouble-{}", uuid::Uuid::new_v4()));
+        let (journal, _) = Embedded::open(&folder, false).unwrap();
+        let full = refused(io::ErrorKind::StorageFull.into());
+        journal.fallen(full);
+        assert_eq!(journal.condition.trouble(), Some("disk_full"));
+        journal.probe();
+        assert_eq!(journal.condition.trouble(), None, "there is room");
+        journal.writer().broken = Some(Arc::new(io::Error::other("flush")));
+        journal.remove(&[("echo".to_owned(), "t".to_owned())]).unwrap_err();
+        journal.probe();
+        assert_eq!(journal.condition.trouble(), Some("broken"));
+        drop(journal);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 
     #[test]
     fn a_write_that_left_nothing_can_be_tried_again() {

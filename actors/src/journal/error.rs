@@ -113,6 +113,15 @@ impl AppendError {
         }
     }
 
+    /// What it says of the journal, if that takes nothing else either.
+    pub(super) fn trouble(&self) -> Option<&'static str> {
+        match self {
+            Self::DiskFull { .. } | Self::Io { .. } | Self::Database { .. } => Some(self.code()),
+            Self::Unflushed { .. } | Self::Broken { .. } => Some("broken"),
+            _ => None,
+        }
+    }
+
     /// Whether the same append may succeed later, and has left nothing behind.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::DiskFull { .. } | Self::Io { .. } | Self::Overloaded)

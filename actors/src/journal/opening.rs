@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use super::catalog::Catalog;
 use super::codec::Position;
+use super::condition::Condition;
 use super::embedded::{Embedded, Writer};
 use super::heading::{
     FORMAT, SEGMENT_HEADER, SegmentHeader, UNSALTED, read_segment_header, recovered_salt,
@@ -97,6 +98,7 @@ impl Embedded {
             segments: RwLock::new(segments),
             writer: Mutex::new(Writer::at(current, end)),
             pace: Pace::default(),
+            condition: Condition::new("journal"),
             work: Arc::default(),
             _lock: lock,
         };

@@ -13,6 +13,7 @@ use super::store::{OpenedJournal, Settled, Store, Waiting, times};
 use super::{AppendError, JournalCommand, JournalConfig};
 use crate::limits::{
     JOURNAL_BATCH, JOURNAL_BATCH_BYTES, JOURNAL_DEADLINE, JOURNAL_QUEUE, RETENTION_SWEEP,
+    TROUBLE_LOOK,
 };
 
 /// A journal as an actor.
@@ -72,15 +73,23 @@ impl JournalServer {
         before.fetch_add(1, Ordering::AcqRel);
         if let Err(refused) = queue.try_send(waiting) {
             before.fetch_sub(1, Ordering::AcqRel);
-            let (waiting, error) = match refused {
-                mpsc::error::TrySendError::Full(waiting) => (waiting, AppendError::Overloaded),
+            match refused {
+                mpsc::error::TrySendError::Full(waiting) => turn_away(&self.store, waiting),
                 mpsc::error::TrySendError::Closed(waiting) => {
-                    (waiting, AppendError::Closed { source: None })
+                    waiting.refuse(&AppendError::Closed { source: None });
                 }
-            };
-            waiting.refuse(&error);
+            }
         }
     }
+}
+
+/// There is more to do than may wait.
+fn turn_away(store: &Store, waiting: Waiting) {
+    let error = AppendError::Overloaded;
+    if let Some(condition) = store.condition() {
+        condition.refuse(error.code(), waiting.appends.len() as u64);
+    }
+    waiting.refuse(&error);
 }
 
 /// Commits what waits, until nobody can append any more.
@@ -104,7 +113,7 @@ async fn commit(
         // A commit may take long; what has waited for it too long mustn't be there in the end.
         let now = clock.now();
         for late in batch.extract_if(.., |late| late.until <= now) {
-            late.refuse(&AppendError::Overloaded);
+            turn_away(&store, late);
         }
         store.commit(batch, &clock).await;
         waiting.fetch_sub(taken, Ordering::AcqRel);
@@ -145,6 +154,17 @@ async fn sweep(store: Arc<Store>, config: JournalConfig, clock: Clock, due: Arc<
     }
 }
 
+/// Looks from time to time whether a journal that takes nothing does so again: who is told that the
+/// node isn't ready asks for nothing that would show it.
+async fn look(store: Arc<Store>, clock: Clock) {
+    let Some(condition) = store.condition() else { return };
+    loop {
+        condition.in_trouble().await;
+        clock.sleep(TROUBLE_LOOK).await;
+        store.probe().await;
+    }
+}
+
 impl Actor for JournalServer {
     type Message = JournalCommand;
     type Error = Infallible;
@@ -155,11 +175,12 @@ impl Actor for JournalServer {
         let (end, over) = oneshot::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let (store, due) = (Arc::clone(&self.store), Arc::clone(&self.due));
-        // A fresh actor has room for two tasks.
+        // A fresh actor has room for three tasks.
         let with = (self.config.clone(), context.clock().clone());
         let shared = (Arc::clone(&waiting), Arc::clone(&due));
         let _begun = context.task(commit(Arc::clone(&store), with, appends, shared, end)).is_ok();
         let (config, clock) = (self.config.clone(), context.clock().clone());
+        let _begun = context.task(look(Arc::clone(&store), clock.clone())).is_ok();
         let _begun = context.task(sweep(store, config, clock, due)).is_ok();
         self.line = Some(Line { queue, waiting, over });
         Ok(())

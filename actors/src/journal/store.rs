@@ -10,6 +10,7 @@ use tokio::sync::{Notify, OwnedRwLockWriteGuard};
 #[cfg(not(feature = "postgres"))]
 use super::absent::Postgres;
 use super::codec::fits;
+use super::condition::Condition;
 use super::embedded::Embedded;
 use super::memory::Memory;
 #[cfg(feature = "postgres")]
@@ -102,11 +103,12 @@ impl OpenedJournal {
             }
             JournalPlace::Postgres(url) => {
                 let postgres = Box::pin(Postgres::open(url, &config.node, clock)).await?;
-                (Store::Postgres(Box::new(postgres)), Findings::default())
+                let condition = Condition::new("journal");
+                (Store::Postgres(Box::new(postgres), condition), Findings::default())
             }
         };
         let (tasks, unfinished) = match &store {
-            Store::Memory(_) | Store::Postgres(_) => (0, 0),
+            Store::Memory(_) | Store::Postgres(..) => (0, 0),
             Store::Embedded(embedded) => {
                 let catalog = embedded.catalog();
                 (catalog.index.tasks(), catalog.index.unfinished_count())
@@ -139,6 +141,11 @@ impl OpenedJournal {
     /// Says why it can't be read.
     pub async fn read(&self, agent: &str, task: &str) -> Result<Option<TaskLog>, ReadError> {
         self.store.read(agent.to_owned(), task.to_owned()).await
+    }
+
+    /// How it does, for readiness and metrics.
+    pub fn condition(&self) -> Condition {
+        self.store.condition().cloned().unwrap_or_else(|| Condition::new("journal"))
     }
 
     /// What was found.
@@ -174,16 +181,38 @@ impl Waiting {
 pub(super) enum Store {
     Memory(Memory),
     Embedded(Arc<Embedded>),
-    Postgres(Box<Postgres>),
+    Postgres(Box<Postgres>, Condition),
 }
 
 impl Store {
+    /// How it does; memory always does well.
+    pub(super) fn condition(&self) -> Option<&Condition> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Embedded(embedded) => Some(&embedded.condition),
+            Self::Postgres(_, condition) => Some(condition),
+        }
+    }
+
+    /// Looks whether what takes nothing does so again.
+    pub(super) async fn probe(&self) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Embedded(embedded) => at_work(embedded, Embedded::probe).await,
+            Self::Postgres(postgres, condition) => {
+                if postgres.agents().await.is_ok() {
+                    condition.took();
+                }
+            }
+        }
+    }
+
     /// Whether a commit of so many bytes is done sooner than it's handed to another thread.
     pub(super) fn is_quick(&self, bytes: usize) -> bool {
         let quick = match self {
             Self::Memory(_) => true,
             Self::Embedded(embedded) => embedded.pace.is_quick(),
-            Self::Postgres(_) => false,
+            Self::Postgres(..) => false,
         };
         quick && bytes <= JOURNAL_QUICK_BYTES
     }
@@ -203,7 +232,7 @@ impl Store {
                 commit_to(embedded, batch, clock);
                 None
             }
-            Self::Postgres(_) => Some(batch),
+            Self::Postgres(..) => Some(batch),
         }
     }
 
@@ -220,7 +249,7 @@ impl Store {
                 let _here = embedded.work.try_read().ok()?;
                 embedded.try_commit(slice::from_ref(append), clock)?.pop()
             }
-            Self::Postgres(_) => None,
+            Self::Postgres(..) => None,
         }
     }
 
@@ -232,9 +261,11 @@ impl Store {
                 let clock = clock.clone();
                 at_work(embedded, move |embedded| commit_to(embedded, batch, &clock)).await;
             }
-            Self::Postgres(postgres) => {
+            Self::Postgres(postgres, condition) => {
                 let (appends, replies) = split(batch);
-                answer(replies, postgres.commit(&appends).await);
+                let answers = postgres.commit(&appends).await;
+                heed(condition, &answers);
+                answer(replies, answers);
             }
         }
     }
@@ -249,7 +280,7 @@ impl Store {
             Self::Embedded(embedded) => {
                 at_work(embedded, move |embedded| embedded.read(&agent, &task)).await
             }
-            Self::Postgres(postgres) => postgres.read(&agent, &task).await,
+            Self::Postgres(postgres, _) => postgres.read(&agent, &task).await,
         }
     }
 
@@ -265,7 +296,7 @@ impl Store {
                     move |embedded: &Embedded| Ok(embedded.catalog().index.page(&agent, &query));
                 at_work(embedded, page).await
             }
-            Self::Postgres(postgres) => postgres.heads(&agent, &query).await,
+            Self::Postgres(postgres, _) => postgres.heads(&agent, &query).await,
         }
     }
 
@@ -273,7 +304,7 @@ impl Store {
         let mut agents = match self {
             Self::Memory(memory) => memory.tasks().agents(),
             Self::Embedded(embedded) => embedded.catalog().index.agents(),
-            Self::Postgres(postgres) => postgres.agents().await?,
+            Self::Postgres(postgres, _) => postgres.agents().await?,
         };
         // What the node itself keeps lies under names that no agent can have.
         agents.retain(|name| !name.contains('/'));
@@ -284,7 +315,7 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.tasks().unfinished(&agent)),
             Self::Embedded(embedded) => Ok(embedded.catalog().index.unfinished(&agent)),
-            Self::Postgres(postgres) => postgres.unfinished(&agent).await,
+            Self::Postgres(postgres, _) => postgres.unfinished(&agent).await,
         }
     }
 
@@ -303,7 +334,7 @@ impl Store {
                 catalog.index.get(&agent, &task).is_some_and(|known| known.state.is_terminal())
             }
             // It looks for itself.
-            Self::Postgres(_) => true,
+            Self::Postgres(..) => true,
         };
         Ok(ended && self.remove(vec![(agent, task)]).await? > 0)
     }
@@ -314,7 +345,7 @@ impl Store {
             Self::Embedded(embedded) => {
                 at_work(embedded, move |embedded| embedded.remove(&tasks)).await
             }
-            Self::Postgres(postgres) => postgres.remove(&tasks).await,
+            Self::Postgres(postgres, _) => postgres.remove(&tasks).await,
         }
     }
 
@@ -325,7 +356,7 @@ impl Store {
             Self::Embedded(embedded) => {
                 config.retention.is_urgent(embedded.catalog().index.ended())
             }
-            Self::Postgres(postgres) => config.retention.is_urgent(postgres.ended()),
+            Self::Postgres(postgres, _) => config.retention.is_urgent(postgres.ended()),
         }
     }
 
@@ -343,7 +374,7 @@ impl Store {
                 Self::Embedded(embedded) => {
                     keep.due(&embedded.catalog().index, age_limit_ms, RETENTION_STEP)
                 }
-                Self::Postgres(postgres) => postgres.due(keep, age_limit_ms).await?,
+                Self::Postgres(postgres, _) => postgres.due(keep, age_limit_ms).await?,
             };
             if due.is_empty() {
                 return Ok(removed);
@@ -430,6 +461,21 @@ fn split(batch: Vec<Waiting>) -> (Vec<Append>, Vec<(usize, Results)>) {
         }
     }
     (all, replies)
+}
+
+/// What the answers of a database say of it.
+fn heed(condition: &Condition, answers: &[Result<(), AppendError>]) {
+    for answer in answers {
+        match answer {
+            Ok(()) => condition.took(),
+            Err(error) => {
+                condition.refuse(error.code(), 1);
+                if let Some(trouble) = error.trouble() {
+                    condition.fell(trouble, error);
+                }
+            }
+        }
+    }
 }
 
 fn answer(replies: Vec<(usize, Results)>, answers: Vec<Result<(), AppendError>>) {

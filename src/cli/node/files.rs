@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use neuroflow::transport::limits::{MAX_PEM_BYTES, MAX_REVOCATION_BYTES};
@@ -37,6 +37,18 @@ pub(in crate::cli) enum FileError {
         #[source]
         source: io::Error,
     },
+    /// Others can write it, and so decide in our place.
+    #[error(
+        "{} can be written by others (mode {mode:o}); take that away with chmod go-w", path.display()
+    )]
+    Writable { path: PathBuf, mode: u32 },
+    /// Others can read it, and it's a secret.
+    #[error(
+        "{} can be read by others (mode {mode:o}); take that away with chmod go-rwx, and make a new key \
+         if they have",
+        path.display()
+    )]
+    Readable { path: PathBuf, mode: u32 },
     /// It can't be put in place of the one that is there.
     #[error("{} can't be replaced", path.display())]
     Replace {
@@ -46,10 +58,53 @@ pub(in crate::cli) enum FileError {
     },
 }
 
+/// What a file is, and so whom it's to be kept from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Care {
+    /// From others who can write it: it's what we trust.
+    Trusted,
+    /// From the writing of all users: it's signed, and a node that replaces it does so by its own mask.
+    Signed,
+    /// From others who can do anything with it: it's a secret.
+    Secret,
+}
+
+/// Whether a file is kept from others.
+pub(in crate::cli) fn check(path: &Path, care: Care) -> Result<(), FileError> {
+    let unreadable = |source| FileError::Read { path: path.to_owned(), source };
+    check_open(path, &fs::File::open(path).map_err(unreadable)?, care)
+}
+
+fn check_open(path: &Path, file: &fs::File, care: Care) -> Result<(), FileError> {
+    let unreadable = |source| FileError::Read { path: path.to_owned(), source };
+    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
+    match care {
+        Care::Secret if mode & 0o077 != 0 => {
+            Err(FileError::Readable { path: path.to_owned(), mode })
+        }
+        Care::Trusted if mode & 0o022 != 0 => {
+            Err(FileError::Writable { path: path.to_owned(), mode })
+        }
+        Care::Signed if mode & 0o002 != 0 => {
+            Err(FileError::Writable { path: path.to_owned(), mode })
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(in crate::cli) fn read(path: &Path) -> Result<String, FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
     let mut text = String::new();
     let file = fs::File::open(path).map_err(unreadable)?;
+    let is_secret = path.ends_with(KEY) || path.ends_with(AUTHORITY_KEY);
+    let care = if is_secret {
+        Care::Secret
+    } else if path.ends_with(REVOCATIONS) {
+        Care::Signed
+    } else {
+        Care::Trusted
+    };
+    check_open(path, &file, care)?;
     let most =
         if path.ends_with(REVOCATIONS) { MAX_REVOCATION_BYTES as u64 } else { MAX_PEM_BYTES };
     file.take(most).read_to_string(&mut text).map_err(unreadable)?;
@@ -60,7 +115,8 @@ pub(in crate::cli) fn read(path: &Path) -> Result<String, FileError> {
 pub(in crate::cli) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
     let next = path.with_extension("next");
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&next)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o644).open(&next)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&next, path)
@@ -68,7 +124,7 @@ pub(in crate::cli) fn replace(path: &Path, text: &str) -> Result<(), FileError> 
     write().map_err(|source| FileError::Replace { path: path.to_owned(), source })
 }
 
-/// Writes a file that isn't there yet, a secret one for its owner's eyes only.
+/// Writes a file that isn't there yet, a secret one for its owner's eyes only: all of it, or nothing.
 pub(in crate::cli) fn write_new(
     folder: &Path,
     name: &str,
@@ -79,9 +135,21 @@ pub(in crate::cli) fn write_new(
     let write = || {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mode = if secret { 0o600 } else { 0o644 };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
+        // It has its name once it's whole: a full disk leaves none that can't be made again.
+        let next = folder.join(format!("{name}.new"));
+        let made = || {
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(mode);
+            let mut file = options.open(&next)?;
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            // Which fails if there is one by now.
+            fs::hard_link(&next, &path)
+        };
+        let made = made();
+        let removed = fs::remove_file(&next);
+        made.and(removed)
     };
     write().map_err(|source| FileError::Write { path: path.clone(), source })
 }

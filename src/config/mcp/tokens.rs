@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use neuroflow::actors::{AuthorizationServer, ClientProof, OAuth, OAuthGrant, ProofAlgorithm};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{McpProblem, Text, read_text};
 
 /// The table, as it's written.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Tokens {
     /// Who issues them; nobody else is shown a secret.
