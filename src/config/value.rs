@@ -226,7 +226,7 @@ impl Endpoint {
     }
 
     /// Without what may be a secret.
-    pub(crate) fn shown(&self) -> String {
+    pub(crate) fn masked(&self) -> String {
         masked(&self.0)
     }
 }
@@ -243,7 +243,7 @@ impl Value for Endpoint {
     }
 
     fn toml(&self) -> Option<String> {
-        Some(quoted(&self.shown()))
+        Some(quoted(&self.masked()))
     }
 
     /// Without `user:password@` and without a query, where keys travel.

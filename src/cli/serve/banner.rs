@@ -32,7 +32,7 @@ impl Banner {
         writeln!(out, "neuroflow {version} is ready (pid {pid}, {:?})", rounded(self.took))?;
         writeln!(out, "  gateway     {gateway}/")?;
         if let Some(url) = &self.public_url {
-            writeln!(out, "  known as    {}", url.shown())?;
+            writeln!(out, "  known as    {}", url.masked())?;
         }
         writeln!(out, "  agent card  {gateway}/.well-known/agent-card.json")?;
         match self.metrics {

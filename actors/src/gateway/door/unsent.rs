@@ -52,6 +52,7 @@ impl Unsent {
     }
 
     /// It holds so many bytes less: something else takes their place.
+    #[cfg(feature = "mcp")]
     pub(crate) fn shrink(&self, bytes: usize) {
         let mut sum = self.sum();
         let counted = bytes.min(sum.counted);
@@ -93,6 +94,7 @@ mod tests {
         assert_eq!(answers.0.bytes(), 0);
     }
 
+    #[cfg(feature = "mcp")]
     #[test]
     fn what_takes_the_place_of_something_is_counted_once() {
         let answers = Answers::default();
