@@ -86,6 +86,8 @@ fn tools_are_listed_and_a_server_that_says_nothing_is_named() {
     let tools = tools.as_array().expect("a list");
     let exec = tools.iter().find(|tool| tool["name"] == "exec").expect("exec");
     assert_eq!(exec["schema"]["type"], "object", "{exec}");
+    // A model reads it, and no Rust engineer.
+    assert_eq!(exec["schema"]["description"], "The program to run.", "{exec}");
     let silent = "[mcp.silent]\ncommand = \"/bin/true\"\ncell = \"off\"\nagents = [\"*\"]\n";
     scratch.file("neuroflow.toml", silent);
     let ran = scratch.output(&["--config", "neuroflow.toml", "tools"]);

@@ -1,6 +1,7 @@
 //! `cluster init`, `invite` and `join`, `node init`, and a node that has links.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ fn a_cluster_and_its_nodes_are_made_and_serve() {
     let identity = format!("--cluster-identity={}", scratch.path("a").display());
     // What we trust nobody else may write, and our key nobody else may read.
     for (name, mode, word) in [
-        ("node-key.pem", 0o640, "read"),
+        ("node-key.pem", 0o644, "read"),
         ("node.pem", 0o664, "written"),
         ("authority.pem", 0o646, "written"),
         ("revocations.txt", 0o666, "written"),
@@ -45,6 +46,9 @@ fn a_cluster_and_its_nodes_are_made_and_serve() {
             None => std::fs::remove_file(&path).unwrap(),
         }
     }
+    // A secret that is mounted for a program is often root's, and its group's to read.
+    let key = scratch.path("a/node-key.pem");
+    set_mode(&key, if is_root(&key) { 0o440 } else { 0o400 });
     let server = Server::start(&scratch, &["--cluster-listen=127.0.0.1:0", &identity]);
     let socket = format!("--control-socket={}", server.socket.display());
     let ran = scratch.output(&["tree", &socket]);
@@ -482,4 +486,9 @@ fn the_status_and_the_metrics_say_how_a_link_stands_and_nothing_of_one_that_is_d
     let said = get(a.metrics, "/metrics").1;
     assert!(said.contains("neuroflow_link_up{peer=\"b\"} 0\n"), "{said}");
     assert!(!said.contains("neuroflow_link_rtt_seconds{"), "{said}");
+}
+
+fn is_root(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).expect("a file").uid() == 0
 }

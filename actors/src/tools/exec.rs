@@ -47,6 +47,7 @@ impl ExecTool {
 /// ```
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(description = "The program to run.")]
 pub struct ExecArguments {
     /// The program and its arguments; no shell in between.
     #[schemars(length(min = 1))]

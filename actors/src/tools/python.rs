@@ -45,6 +45,7 @@ impl PythonTool {
 /// ```
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(description = "The code to run.")]
 pub struct PythonArguments {
     /// A program for Python 3, which prints what it has to say.
     #[schemars(length(min = 1))]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use neuroflow::transport::limits::{MAX_PEM_BYTES, MAX_REVOCATION_BYTES};
@@ -77,9 +77,12 @@ pub(in crate::cli) fn check(path: &Path, care: Care) -> Result<(), FileError> {
 
 fn check_open(path: &Path, file: &fs::File, care: Care) -> Result<(), FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mode = metadata.mode() & 0o7777;
+    // A secret that is mounted for a program without root's rights is root's, and its group may read it.
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     match care {
-        Care::Secret if mode & 0o077 != 0 => {
+        Care::Secret if mode & forbidden != 0 => {
             Err(FileError::Readable { path: path.to_owned(), mode })
         }
         Care::Trusted if mode & 0o022 != 0 => {
