@@ -402,7 +402,7 @@ async fn hosts_and_origins_are_those_of_the_gateway() {
 
 #[tokio::test]
 async fn a_body_that_is_no_message_is_called_that() {
-    let builder = Node::builder().agent(AnyAgent::new(Echo));
+    let builder = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
     let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
     let accept = ("accept", "application/json, text/event-stream");
     for body in ["{\"jsonrpc\": \"2.0\", ", "[]", "17", "", "\u{feff}{}"] {

@@ -171,10 +171,13 @@ impl PushServer {
     ) -> Result<(), PushError> {
         let by = kept.creator.principal();
         let (webhook, replaces) = self.check(&task.agent, Some(&task), &by, &kept.config)?;
-        // One that comes with each message goes on where it was: nothing is told twice, nor left out.
+        // One that comes with each message goes on where it was, as it was or as it is now: nothing is left out.
         let same = self.tasks.get(&task).and_then(|configs| configs.get(&kept.config.id));
         if let (Some(same), true) = (same, kept.creator.came_with_message()) {
             kept.reached = same.kept.reached;
+            if same.kept == kept {
+                return Ok(());
+            }
         }
         let config = &kept.config;
         let free = || if replaces { None } else { self.shared.places.take(&by) };
