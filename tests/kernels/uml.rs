@@ -49,7 +49,7 @@ const SUITES: &[Suite] = &[
             "limits::l",
             "limits::m",
             "limits::n",
-            "limits::u",
+            "limits::usage_is",
             "network::",
             "privileges::",
             "processes::",
