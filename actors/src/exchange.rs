@@ -12,7 +12,9 @@ use std::task::{Context, Poll};
 
 use axum::body::Bytes;
 use axum::http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+#[cfg(any(feature = "access", feature = "mcp"))]
+use http_body_util::BodyExt;
+use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use neuroflow_sandbox::OutboundStream;
@@ -53,6 +55,7 @@ pub(crate) struct Answer {
 }
 
 /// Why a body isn't had.
+#[cfg(any(feature = "access", feature = "mcp"))]
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnswerError {
     #[error("the answer has more than {limit} bytes")]
@@ -61,6 +64,7 @@ pub(crate) enum AnswerError {
     Broken(#[from] hyper::Error),
 }
 
+#[cfg(any(feature = "access", feature = "mcp"))]
 impl Answer {
     /// The whole of it, if it isn't larger.
     pub(crate) async fn whole(mut self, limit: usize) -> Result<Vec<u8>, AnswerError> {

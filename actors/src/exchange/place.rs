@@ -74,10 +74,12 @@ impl Place {
         &self.target
     }
 
+    #[cfg(any(feature = "access", feature = "mcp"))]
     pub(crate) fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
     }
 
+    #[cfg(feature = "access")]
     pub(crate) fn has_query(&self) -> bool {
         self.target.contains('?')
     }

@@ -186,6 +186,7 @@ impl Admitted {
     }
 
     /// The same, for what goes on already, or is only shown.
+    #[cfg(feature = "mcp")]
     pub(crate) fn permits_still(&self, action: Action, target: &Target<'_>) -> bool {
         let is_allowed = self.is_permitted(action, target);
         self.noted(action, target, is_allowed);
