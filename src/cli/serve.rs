@@ -1,4 +1,6 @@
 //! `neuroflow serve`: a node with its gateway, until a signal.
+//!
+//! Long, because start and stop are told in order, with every way in which they fail and what to change then.
 
 mod banner;
 mod witness;

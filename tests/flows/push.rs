@@ -1,5 +1,7 @@
 //! Push notifications: in order, with what the receiver knows them by, again if they weren't taken,
 //! and only to where this node may connect.
+//!
+//! Long, because all of them share the receiver, which others use as well.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,4 +1,6 @@
 //! Agents of which there's one in the cluster, or one per conversation, whatever becomes of their nodes.
+//!
+//! Long, because all share the cluster with a database that the first part makes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,13 +11,12 @@ use neuroflow::actors::limits::SOLE_IDLE;
 use neuroflow::actors::{
     ArchivedChange, ArchivedContent, BoundedAsk, LeaseError, TaskContext, ToolBounds,
 };
+use neuroflow::kernel::{Address, Down, Fall, Request};
 use neuroflow::transport::{Authority, Links, LinksConfig, Trust};
 use neuroflow::{
     Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, Ask, BootError, Clock, Header,
     Incoming, LeasesConfig, Node, ProxyAgent, SoleAgent, ToolError, Turn, tool,
 };
-
-use neuroflow::kernel::{Address, Down, Fall, Request};
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;

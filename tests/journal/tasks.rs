@@ -1,4 +1,6 @@
 //! Tasks over the end of a node: what is kept, what is run again, and what isn't done twice.
+//!
+//! Long, because each moment at which a node may end is a test, over the same agents.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -265,8 +265,8 @@ impl TaskContext {
     }
 
     /// Asks the client something and waits for its next message to this task, which is
-    /// `INPUT_REQUIRED` meanwhile, also if something is said beside. The wait isn't counted as work; it has a bound of its own, the
-    /// profile's `input_wait`.
+    /// `INPUT_REQUIRED` meanwhile, also if something is said beside. The wait isn't counted as work; it has a
+    /// bound of its own, the profile's `input_wait`.
     ///
     /// ```
     /// use neuroflow_actors::{AgentError, Answer, Incoming, TaskContext, Turn};

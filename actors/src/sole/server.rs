@@ -1,4 +1,6 @@
 //! Takes requests to where the instance lives, and starts it here if it lives nowhere.
+//!
+//! Long, because it is one state machine: who asks, who looks, who starts and who ends wait for each other.
 
 use std::convert::Infallible;
 use std::sync::Arc;
