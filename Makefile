@@ -3,6 +3,8 @@
 .PHONY: help run test lint bench bench-smoke examples
 
 export PATH := $(CURDIR)/target/tools:$(PATH)
+# Tests wait for something most of their time.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 2)))
 ARGS ?=
 
 help: ## Say what there is
