@@ -82,6 +82,8 @@ impl Lines {
 
 fn write(shared: &Shared, mut out: impl Write) {
     let mut bytes = Vec::new();
+    // Lines that standard error didn't take, and of which nothing is said yet.
+    let mut refused = 0;
     let mut waiting = shared.waiting();
     loop {
         waiting.writing = false;
@@ -98,8 +100,19 @@ fn write(shared: &Shared, mut out: impl Write) {
             // Behind what is about to be written, and so where they are missing.
             warn!(lines = lost, "log lines were lost, for nobody read standard error");
         }
-        // There is nowhere to say that the log is gone.
-        let _unsaid = out.write_all(&bytes).and_then(|()| out.flush());
+        match out.write_all(&bytes).and_then(|()| out.flush()) {
+            Ok(()) if refused > 0 => {
+                warn!(lines = refused, "log lines were lost, for standard error didn't take them");
+                refused = 0;
+            }
+            Ok(()) => {}
+            // Some of them may be there; until it takes lines again, there is nowhere to say so.
+            Err(_gone) => {
+                let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                refused += lines;
+                shared.dropped.fetch_add(lines, Ordering::Relaxed);
+            }
+        }
         bytes.clear();
         waiting = shared.waiting();
     }
@@ -175,5 +188,35 @@ mod tests {
         assert_eq!(written.recv().unwrap(), b"last\n", "there is room again");
         assert!(lines.flush(Duration::from_secs(10)));
         assert_eq!(lines.dropped(), 4);
+    }
+
+    /// Has no room for the first piece.
+    struct Full(SyncSender<Vec<u8>>, bool);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if std::mem::take(&mut self.1) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_find_no_room_where_they_are_written_are_counted() {
+        let (wrote, written) = sync_channel(16);
+        let lines = Lines::written_to(Full(wrote, true)).unwrap();
+        lines.take(b"first\n");
+        assert!(lines.flush(Duration::from_secs(10)));
+        assert_eq!(lines.dropped(), 1);
+        lines.take(b"next\n");
+        assert_eq!(written.recv().unwrap(), b"next\n");
+        assert!(lines.flush(Duration::from_secs(10)));
+        assert_eq!(lines.dropped(), 1);
     }
 }
