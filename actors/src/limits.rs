@@ -467,7 +467,11 @@ pub const JOURNAL_SETTLED: Duration = JOURNAL_DEADLINE.saturating_mul(2);
 /// node that isn't asked for anything meanwhile is ready again within this time.
 pub const TROUBLE_LOOK: Duration = Duration::from_secs(2);
 
-/// Bytes that such a look tries to write: more than most requests and their answers have.
+/// Pause between two looks whether a journal's database is still there, while nothing else shows it: with
+/// two [`DATABASE_DEADLINE`]s, a node stays ready for that long without one.
+pub const QUIET_LOOK: Duration = Duration::from_secs(5);
+
+/// Bytes that a look at a disk tries to write: more than most requests and their answers have.
 pub const PROBE_BYTES: usize = 64 * 1024;
 
 /// Tasks on one page of a list.

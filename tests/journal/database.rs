@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use neuroflow::TaskState;
 use neuroflow::actors::limits::RETENTION_STEP;
 use neuroflow::actors::{Append, AppendError, DamageKind, OpenError};
+use neuroflow::{Clock, TaskState};
 
 use crate::cluster::{Cluster, now};
 use crate::scene::{Scene, event, head, say, texts};
@@ -84,6 +84,32 @@ async fn a_database_that_stays_away_is_a_typed_error() {
     // Nobody may know how that ended; whoever reads knows.
     let known = texts(&scene.journal, "a").await.len() as u64;
     say(&scene.journal, "a", known, TaskState::Completed).await.expect("appended");
+    scene.stop().await;
+}
+
+/// Waits until the journal says this of itself, while nobody asks it for anything.
+async fn says(scene: &Scene, trouble: Option<&str>) {
+    for _ in 0..600 {
+        if scene.condition.trouble() == trouble {
+            return;
+        }
+        Clock::system().sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it says {:?}, not {trouble:?}", scene.condition.trouble());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_goes_away_or_takes_no_writes_is_missed_though_nobody_asks_it() {
+    let mut cluster = Cluster::start();
+    let scene = Scene::open(cluster.config("one")).await.expect("it opens");
+    assert_eq!(scene.condition.trouble(), None);
+    cluster.halt();
+    says(&scene, Some("database")).await;
+    cluster.resume();
+    says(&scene, None).await;
+    cluster.query("ALTER SYSTEM SET default_transaction_read_only = on").expect("set");
+    cluster.query("SELECT pg_reload_conf()").expect("read again");
+    says(&scene, Some("database")).await;
     scene.stop().await;
 }
 

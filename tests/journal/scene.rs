@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use neuroflow::actors::{
-    Append, AppendError, Entry, Journal, JournalConfig, JournalPlace, JournalServer, OpenError,
-    OpenReport, OpenedJournal, TaskHead,
+    Append, AppendError, Condition, Entry, Journal, JournalConfig, JournalPlace, JournalServer,
+    OpenError, OpenReport, OpenedJournal, TaskHead,
 };
 use neuroflow::actors::{Change, EntryKind, TaskEvent};
 use neuroflow::kernel::{ChildSpec, Parcel};
@@ -15,17 +15,18 @@ pub(crate) struct Scene {
     pub(crate) kernel: Kernel,
     pub(crate) journal: Journal,
     pub(crate) report: OpenReport,
+    pub(crate) condition: Condition,
 }
 
 impl Scene {
     pub(crate) async fn open(config: JournalConfig) -> Result<Self, OpenError> {
         let opened = OpenedJournal::open(config, Clock::system()).await?;
-        let report = opened.report().clone();
+        let (report, condition) = (opened.report().clone(), opened.condition());
         let kernel = Kernel::builder().start().await.expect("a kernel starts");
         let server = move || JournalServer::new(opened.clone());
         let (spec, address) = ChildSpec::new("journal", server).expect("a name");
         kernel.root().start(spec).await.expect("the journal starts");
-        Ok(Self { kernel, journal: Journal::new(address), report })
+        Ok(Self { kernel, journal: Journal::new(address), report, condition })
     }
 
     pub(crate) async fn at(folder: &Path) -> Self {

@@ -326,6 +326,9 @@ pub enum DatabaseError {
         /// The time.
         after: Duration,
     },
+    /// It takes no writes: it's a standby, or was made read-only.
+    #[error("the database is read-only")]
+    ReadOnly,
     /// A row has what this build didn't write.
     #[error("column {column} of table {table} has a value that isn't ours")]
     Row {

@@ -136,6 +136,14 @@ impl Postgres {
         Ok(Some(TaskLog { head, entries, damage }))
     }
 
+    /// Whether the database takes what is written: a standby, and one that was made read-only, answers
+    /// reads all the same.
+    pub(super) async fn answers(&self) -> Result<(), DatabaseError> {
+        let row = sqlx::query("SELECT current_setting('transaction_read_only') = 'on' AS closed");
+        let row = self.in_time(row.fetch_one(&self.pool)).await?;
+        if row.try_get("closed")? { Err(DatabaseError::ReadOnly) } else { Ok(()) }
+    }
+
     pub(super) async fn agents(&self) -> Result<Vec<String>, ReadError> {
         let rows = sqlx::query("SELECT DISTINCT agent FROM neuroflow_task ORDER BY agent");
         let rows = self.in_time(rows.fetch_all(&self.pool)).await.map_err(unread)?;

@@ -12,8 +12,8 @@ use super::retention::AgeGuard;
 use super::store::{OpenedJournal, Settled, Store, Waiting, times};
 use super::{AppendError, JournalCommand, JournalConfig};
 use crate::limits::{
-    JOURNAL_BATCH, JOURNAL_BATCH_BYTES, JOURNAL_DEADLINE, JOURNAL_QUEUE, RETENTION_SWEEP,
-    TROUBLE_LOOK,
+    JOURNAL_BATCH, JOURNAL_BATCH_BYTES, JOURNAL_DEADLINE, JOURNAL_QUEUE, QUIET_LOOK,
+    RETENTION_SWEEP, TROUBLE_LOOK,
 };
 
 /// A journal as an actor.
@@ -154,13 +154,21 @@ async fn sweep(store: Arc<Store>, config: JournalConfig, clock: Clock, due: Arc<
     }
 }
 
-/// Looks from time to time whether a journal that takes nothing does so again: who is told that the
-/// node isn't ready asks for nothing that would show it.
+/// Looks from time to time whether a journal that takes nothing does so again, and whether one elsewhere
+/// is still there: who is told that the node isn't ready, or asks it for nothing, asks for nothing that
+/// would show it.
 async fn look(store: Arc<Store>, clock: Clock) {
     let Some(condition) = store.condition() else { return };
     loop {
-        condition.in_trouble().await;
-        clock.sleep(TROUBLE_LOOK).await;
+        let trouble = condition.in_trouble();
+        if store.is_remote() {
+            let _quiet = clock.before(clock.now() + QUIET_LOOK, trouble).await;
+        } else {
+            trouble.await;
+        }
+        if condition.trouble().is_some() {
+            clock.sleep(TROUBLE_LOOK).await;
+        }
         store.probe().await;
     }
 }

@@ -16,8 +16,8 @@ use super::memory::Memory;
 #[cfg(feature = "postgres")]
 use super::postgres::Postgres;
 use super::{
-    Append, AppendError, HeadPage, JournalConfig, JournalDamage, JournalPlace, OpenError,
-    ReadError, TaskHead, TaskLog,
+    Append, AppendError, DatabaseError, HeadPage, JournalConfig, JournalDamage, JournalPlace,
+    OpenError, ReadError, TaskHead, TaskLog,
 };
 use crate::agent::TaskQuery;
 use crate::limits::{
@@ -194,14 +194,25 @@ impl Store {
         }
     }
 
-    /// Looks whether what takes nothing does so again.
+    /// Whether it can go away without a word to anybody who asks it for nothing.
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self, Self::Postgres(..))
+    }
+
+    /// Looks how it does.
     pub(super) async fn probe(&self) {
         match self {
             Self::Memory(_) => {}
             Self::Embedded(embedded) => at_work(embedded, Embedded::probe).await,
             Self::Postgres(postgres, condition) => {
-                if postgres.agents().await.is_ok() {
-                    condition.took();
+                // One that is busy may miss one look, and no two of them.
+                let answered = match postgres.answers().await {
+                    Err(DatabaseError::TimedOut { .. }) => postgres.answers().await,
+                    answered => answered,
+                };
+                match answered {
+                    Ok(()) => condition.took(),
+                    Err(error) => condition.fell("database", &error),
                 }
             }
         }

@@ -112,8 +112,11 @@ impl AgentServer {
             }
             return;
         };
-        tracing::error!(%task, error = &error as &dyn std::error::Error, "a task isn't kept");
         let (known, was_stranded) = (live.is_known(), live.stranded);
+        // Its end is tried again until the journal takes it: with a full disk once in a second.
+        if !was_stranded {
+            tracing::error!(%task, error = &error as &dyn std::error::Error, "a task isn't kept");
+        }
         live.lost(&error);
         if !error.is_unknown() {
             refuse_unjoined(live, now_ms(context));

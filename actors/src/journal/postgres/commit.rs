@@ -175,7 +175,7 @@ fn is_passing(error: &DatabaseError) -> bool {
                 | sqlx::Error::PoolTimedOut
                 | sqlx::Error::WorkerCrashed
         ),
-        DatabaseError::Row { .. } => false,
+        DatabaseError::ReadOnly | DatabaseError::Row { .. } => false,
     }
 }
 
