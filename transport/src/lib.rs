@@ -10,6 +10,7 @@ pub mod limits;
 mod frame;
 mod session;
 
+mod hex;
 mod identity;
 
 mod directory;

@@ -10,7 +10,7 @@ use x509_parser::prelude::FromDer;
 
 use super::file::sha256;
 use super::principal::Principal;
-use crate::audit::hex;
+use crate::hex;
 use crate::limits::GROUPS;
 
 /// The certificate of a connection's other end: whom it names.
@@ -60,7 +60,7 @@ impl PeerCertificate {
         let units = certificate.subject().iter_organizational_unit();
         let groups: Vec<String> =
             units.filter_map(|unit| unit.as_str().ok()).take(GROUPS).map(str::to_owned).collect();
-        let fingerprint = hex(&sha256(der));
+        let fingerprint = hex::text(&sha256(der));
         let ends = certificate.validity().not_after.timestamp();
         let ends = Duration::from_secs(u64::try_from(ends).unwrap_or_default());
         Ok(Self { principal: Principal::certificate(name, &fingerprint, groups), ends })

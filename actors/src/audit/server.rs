@@ -10,11 +10,11 @@ use std::time::UNIX_EPOCH;
 use neuroflow_kernel::{Actor, Clock, Context, Generation, Header, Moment, Reply, TraceContext};
 use tokio::sync::{mpsc, oneshot};
 
-use super::digest::hex;
 use super::file::{Entry, Writer};
 use super::{
     AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, Losses, SyncPolicy, Unrecorded,
 };
+use crate::hex;
 use crate::limits::{
     AUDIT_BATCH, AUDIT_QUEUE, AUDIT_SIGN_INTERVAL, AUDIT_SYNC_INTERVAL, TROUBLE_LOOK,
 };
@@ -124,7 +124,7 @@ fn entry(context: &Context<AuditCommand>, event: AuditEvent) -> Entry {
 
 fn trace_id(header: &Header) -> Option<String> {
     let trace: TraceContext = header.trace();
-    (!trace.is_none()).then(|| hex(&trace.trace_id()))
+    (!trace.is_none()).then(|| hex::text(&trace.trace_id()))
 }
 
 fn unix_ms(clock: &Clock) -> u64 {

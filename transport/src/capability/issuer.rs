@@ -17,6 +17,7 @@ use super::token::{BlockKey, Chain, Grant, Presented, Token};
 use super::{CapabilityError, CapabilityId, CapabilityToken, Terms, restriction};
 use crate::endpoint::Links;
 use crate::export::{Asker, Delivery, Exported, Service, Source};
+use crate::hex;
 use crate::identity::NodeId;
 use crate::limits::{CAPABILITY_DERIVED, CAPABILITY_LIFE, MAX_CAPABILITIES, PEER_CAPABILITIES};
 
@@ -27,8 +28,7 @@ pub(super) const HELD: &str = "neuroflow.held.";
 pub(super) fn held_name(token: &Token) -> String {
     let bytes = token.parcel().as_raw().as_bytes();
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let digits = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
-    digits.fold(HELD.to_owned(), |name, digits| name + &digits)
+    HELD.to_owned() + &hex::text(&digest.as_ref()[..16])
 }
 
 /// All capabilities that a node has out.
