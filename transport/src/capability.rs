@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use neuroflow_kernel::{AttenuateError, ParcelError, Restriction, Rights, StreamError};
 
-pub(crate) use self::issuer::{Capabilities, wall_ms};
+pub(crate) use self::issuer::Capabilities;
 pub(crate) use self::signature::Signer;
 use crate::hex;
 use crate::identity::NodeId;

@@ -1,7 +1,7 @@
 //! A client's certificate as a principal. That it's valid and from a CA that is trusted, TLS has
 //! checked before.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use neuroflow_kernel::Clock;
 use x509_parser::certificate::X509Certificate;
@@ -73,8 +73,7 @@ impl PeerCertificate {
 
     /// Whether its time is over.
     pub(crate) fn has_ended(&self, clock: &Clock) -> bool {
-        let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        now.as_secs() > self.ends.as_secs()
+        clock.unix().as_secs() > self.ends.as_secs()
     }
 
     /// Whom it names.

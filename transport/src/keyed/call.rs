@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use neuroflow_kernel::{
-    Address, Clock, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
+    Address, Backoff, Clock, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
     RemotePort, RemoteTarget, Request, StreamError, WireRequest, limits::CALL_DEADLINE,
     reply_stream,
 };
@@ -15,7 +15,6 @@ use crate::directory::MemberState;
 use crate::endpoint::Links;
 use crate::export::Delivery;
 use crate::identity::NodeId;
-use crate::jitter;
 use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, PINNED_CALLS};
 use crate::session::retry::{Retry, Step, Tried};
 
@@ -169,7 +168,7 @@ impl<W: WireRequest> Calling<'_, W> {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let step = self.retry.failed(tried, start, self.links.clock().now(), jitter());
+            let step = self.retry.failed(tried, start, self.links.clock().now(), Backoff::jitter());
             let ran = self.retry.may_have_run() || why.may_have_run();
             if let Some(share) = &mut self.share {
                 share.ran = ran;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use neuroflow_kernel::{Clock, Parcel};
 use rkyv::Archived;
@@ -91,14 +90,13 @@ impl PushJournal {
         };
         let parcel = Parcel::archive(record).map_err(failed)?;
         let over = log.configs.is_empty();
-        let since = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let head = TaskHead {
             agent: OWNER.to_owned(),
             task: name(task),
             context: String::new(),
             caller: None,
             state: if over { TaskState::Completed } else { TaskState::Working },
-            changed_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            changed_ms: self.clock.unix_ms(),
             generation: 0,
             entries: log.entries,
         };
