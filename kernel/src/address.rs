@@ -6,8 +6,9 @@ mod refusal;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
 
 pub use self::refusal::{AskError, CallError, Refusal, SendError};
 
@@ -564,8 +565,7 @@ impl<'a, M: Message> Target<'a, M> {
 }
 
 /// A wait for a place; it holds nothing of the message, which may not be `Sync`.
-type Room<'a, M> =
-    Pin<Box<dyn Future<Output = Result<Option<Arc<dyn Inbox<M>>>, Refusal>> + Send + 'a>>;
+type Room<'a, M> = BoxFuture<'a, Result<Option<Arc<dyn Inbox<M>>>, Refusal>>;
 
 /// A message that was taken, and what is needed to wait for its answer.
 struct Taken<'a> {
@@ -577,7 +577,7 @@ struct Taken<'a> {
 ///
 /// Boxed: a future is as large as all that it may await, and every handler that calls another actor
 /// would hold the room for a wait that hardly ever happens.
-type Later<'a, M> = Pin<Box<dyn Future<Output = Result<Taken<'a>, SendError<M>>> + Send + 'a>>;
+type Later<'a, M> = BoxFuture<'a, Result<Taken<'a>, SendError<M>>>;
 
 /// A send that is refused for good.
 fn never<'a, M: Message>(message: M, reason: Refusal) -> Later<'a, M> {

@@ -10,11 +10,10 @@ mod courier;
 mod keep;
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use neuroflow_kernel::{
     Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Request, Spawn, StreamError,
 };
@@ -73,7 +72,7 @@ pub struct AgentServer {
     left: Left,
 }
 
-type Deferred = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Deferred = BoxFuture<'static, ()>;
 
 impl std::fmt::Debug for AgentServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

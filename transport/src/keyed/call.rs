@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Address, Backoff, Clock, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
     RemotePort, RemoteTarget, Request, StreamError, WireRequest, limits::CALL_DEADLINE,
@@ -350,11 +351,7 @@ impl RemotePort for Over {
         Links::send_keyed(to, target, header, self.key, parcel, replies, now)
     }
 
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, bytes: usize) -> BoxFuture<'a, ()> {
         self.links.ready(target, bytes)
     }
 

@@ -7,9 +7,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use rmcp::transport::{AuthError, CredentialStore, InMemoryCredentialStore, StoredCredentials};
 use serde::{Deserialize, Serialize};
 
@@ -217,7 +217,7 @@ impl Store {
     }
 }
 
-type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, AuthError>> + Send + 'a>>;
+type Doing<'a, T> = BoxFuture<'a, Result<T, AuthError>>;
 
 /// As `async-trait` would write it.
 impl CredentialStore for Store {
