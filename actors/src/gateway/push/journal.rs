@@ -7,9 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use neuroflow_kernel::{Clock, Parcel};
 use rkyv::Archived;
 
-use super::creator::read_config;
 use super::store::{PushStore, PushStoreError, Storing, fold};
-use super::{PushCreator, PushRecord, PushTask};
+use super::{PushConfig, PushCreator, PushRecord, PushTask};
 use crate::agent::TaskState;
 use crate::journal::{Append, Entry, EntryKind, Journal, TaskHead, TaskLog};
 
@@ -161,7 +160,7 @@ fn record(archived: &Archived<PushRecord>) -> PushRecord {
     use super::ArchivedPushRecord as Kept;
     match archived {
         Kept::Config { config, caller, creator, after } => PushRecord::Config {
-            config: read_config(config),
+            config: PushConfig::read(config),
             caller: caller.as_ref().map(ToString::to_string),
             creator: Box::new(PushCreator::read(creator)),
             after: after.to_native(),
@@ -177,7 +176,7 @@ fn record(archived: &Archived<PushRecord>) -> PushRecord {
 mod tests {
     use neuroflow_kernel::{ChildSpec, Kernel};
 
-    use super::super::{PushBasis, PushConfig, PushSecret};
+    use super::super::{PushBasis, PushSecret};
     use super::*;
     use crate::access::Principal;
     use crate::journal::{JournalConfig, JournalPlace, JournalServer, OpenedJournal};
