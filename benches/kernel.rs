@@ -8,11 +8,11 @@ mod channels;
 mod ours;
 mod plain;
 
-use std::pin::Pin;
 use std::process::Command;
 use std::time::Duration;
 
 use channels::Channels;
+use futures_util::future::BoxFuture;
 use ours::Ours;
 use plain::Plain;
 
@@ -186,7 +186,7 @@ const CALL_AIM: Aim = Aim::Ratio(1.3);
 /// As long as the kernel's own deadline of a call that names none.
 const TIMEOUT: Duration = neuroflow::kernel::limits::CALL_DEADLINE;
 
-type Turn<'a> = Pin<Box<dyn Future<Output = Duration> + Send + 'a>>;
+type Turn<'a> = BoxFuture<'a, Duration>;
 
 /// In each round each of `N` contestants has its turn, each round another one first. The first
 /// round warms up and isn't counted.

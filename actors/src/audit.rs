@@ -30,7 +30,6 @@ use crate::journal::Condition;
 use crate::limits::AUDIT_QUEUE;
 
 pub use cells::AuditedCells;
-pub(crate) use digest::hex;
 pub use digest::{AuditId, Digest, NoDigest};
 pub use file::{Audited, VerifyFailure, verify_files};
 pub use key::{KeyError, PublicKey};

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Bytes;
 use axum::http::{Request, Response};
+use futures_util::future::BoxFuture;
 #[cfg(any(feature = "access", feature = "mcp"))]
 use http_body_util::BodyExt;
 use http_body_util::Full;
@@ -46,7 +47,7 @@ pub(crate) async fn ask(
     Ok(response.map(|body| Answer { connection, body }))
 }
 
-type Wire = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+type Wire = BoxFuture<'static, hyper::Result<()>>;
 
 /// An answer's body, and the connection that it comes over.
 pub(crate) struct Answer {

@@ -9,6 +9,7 @@ mod builtin;
 mod exchange;
 mod gateway;
 mod held;
+mod hex;
 #[cfg(feature = "mcp")]
 mod mcp;
 

@@ -9,7 +9,7 @@ mod looks;
 mod server;
 mod watch;
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub use self::watch::SoleWatch;
 use crate::agent::{
     ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, BoundedAsk, PROGRESS, TaskOrder,
 };
+use crate::hex;
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
 use crate::limits::SOLE_IDLE;
 
@@ -226,10 +227,7 @@ impl Shard {
         if let Some(conversation) = conversation {
             key.push('/');
             let hash = digest(&SHA256, conversation.as_bytes());
-            for byte in hash.as_ref().iter().take(SHARD_BYTES) {
-                // Writing to a text doesn't fail.
-                let _written = write!(key, "{byte:02x}").is_ok();
-            }
+            key.push_str(&hex::text(&hash.as_ref()[..SHARD_BYTES]));
         }
         Self { key, conversation: conversation.map(str::to_owned) }
     }

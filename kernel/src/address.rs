@@ -6,8 +6,9 @@ mod refusal;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
 
 pub use self::refusal::{AskError, CallError, Refusal, SendError};
 
@@ -16,7 +17,7 @@ use crate::clock::{Clock, Moment};
 use crate::header::Header;
 use crate::id::{ActorId, Generation};
 use crate::limits::{CALL_DEADLINE, MAX_HOPS};
-use crate::mailbox::{Inbox, Mapped};
+use crate::mailbox::{Inbox, Mapped, Vitals};
 use crate::message::{Message, Request, WireRequest};
 use crate::monitor::{Down, Fall};
 use crate::name::Path;
@@ -260,38 +261,22 @@ impl<M: Message> Address<M> {
 
     /// The generation of the life that is there now.
     pub fn generation(&self) -> Option<Generation> {
-        match &self.route {
-            Route::Life(inbox) => Some(inbox.vitals().generation),
-            Route::Name(slot, _) => slot.current().map(|inbox| inbox.vitals().generation),
-            Route::Remote(_) => None,
-        }
+        self.vitals().map(|vitals| vitals.generation)
     }
 
     /// The actor's path, while it lives in this process.
     pub fn path(&self) -> Option<Path> {
-        match &self.route {
-            Route::Life(inbox) => Some(inbox.vitals().path.clone()),
-            Route::Name(slot, _) => slot.current().map(|inbox| inbox.vitals().path.clone()),
-            Route::Remote(_) => None,
-        }
+        self.vitals().map(|vitals| vitals.path.clone())
     }
 
     /// The id of the life that is there now.
     pub fn id(&self) -> Option<ActorId> {
-        match &self.route {
-            Route::Life(inbox) => Some(inbox.vitals().id),
-            Route::Name(slot, _) => slot.current().map(|inbox| inbox.vitals().id),
-            Route::Remote(_) => None,
-        }
+        self.vitals().map(|vitals| vitals.id)
     }
 
     /// Messages that wait in the actor's mailbox.
     pub fn mailbox_depth(&self) -> usize {
-        match &self.route {
-            Route::Life(inbox) => inbox.vitals().depth(),
-            Route::Name(slot, _) => slot.current().map_or(0, |inbox| inbox.vitals().depth()),
-            Route::Remote(_) => 0,
-        }
+        self.vitals().map_or(0, |vitals| vitals.depth())
     }
 
     /// Waits for the end of the life that is there now, and says how it ended. Dropping the future
@@ -306,8 +291,7 @@ impl<M: Message> Address<M> {
     /// ```
     pub fn down(&self) -> impl Future<Output = Down> + Send + use<M> {
         let vitals = match &self.route {
-            Route::Life(inbox) => Ok(Some(Arc::clone(inbox.vitals()))),
-            Route::Name(slot, _) => Ok(slot.current().map(|inbox| Arc::clone(inbox.vitals()))),
+            Route::Life(_) | Route::Name(..) => Ok(self.vitals()),
             Route::Remote(route) => Err(Arc::clone(route)),
         };
         async move {
@@ -316,6 +300,15 @@ impl<M: Message> Address<M> {
                 Ok(None) => Down::new(None, Fall::Absent),
                 Err(remote) => remote.down().await,
             }
+        }
+    }
+
+    /// Of the life that is there now, in this process.
+    fn vitals(&self) -> Option<Arc<Vitals>> {
+        match &self.route {
+            Route::Life(inbox) => Some(Arc::clone(inbox.vitals())),
+            Route::Name(slot, _) => slot.current().map(|inbox| Arc::clone(inbox.vitals())),
+            Route::Remote(_) => None,
         }
     }
 
@@ -396,7 +389,7 @@ impl<M: Message> Address<M> {
             Target::Life(inbox) => inbox,
             Target::Name(_, Some(inbox)) => inbox,
             Target::Name(_, None) => {
-                return Err(Unsent { header, message, reason: target.absence(), near: None });
+                return Err(Unsent::refused(header, message, target.absence()));
             }
             Target::Remote(route) => {
                 let sent = route.try_send(header.clone(), message, now());
@@ -415,9 +408,9 @@ impl<M: Message> Address<M> {
             }
             // A name outlives the life that ended just now.
             Err(Refusal::Stale { .. }) if matches!(target, Target::Name(..)) => {
-                Err(Unsent { header, message, reason: target.absence(), near: None })
+                Err(Unsent::refused(header, message, target.absence()))
             }
-            Err(reason) => Err(Unsent { header, message, reason, near: None }),
+            Err(reason) => Err(Unsent::refused(header, message, reason)),
         }
     }
 
@@ -438,11 +431,8 @@ impl<M: Message> Address<M> {
                     Ok(_taken) => Ok(()),
                     Err(later) => later.await.map(|_taken| ()),
                 };
-                return sent.map_err(|SendError { message, reason }| Unsent {
-                    header,
-                    message,
-                    reason,
-                    near: None,
+                return sent.map_err(|SendError { message, reason }| {
+                    Unsent::refused(header, message, reason)
                 });
             }
             let room = target.room(&unsent.message);
@@ -575,8 +565,7 @@ impl<'a, M: Message> Target<'a, M> {
 }
 
 /// A wait for a place; it holds nothing of the message, which may not be `Sync`.
-type Room<'a, M> =
-    Pin<Box<dyn Future<Output = Result<Option<Arc<dyn Inbox<M>>>, Refusal>> + Send + 'a>>;
+type Room<'a, M> = BoxFuture<'a, Result<Option<Arc<dyn Inbox<M>>>, Refusal>>;
 
 /// A message that was taken, and what is needed to wait for its answer.
 struct Taken<'a> {
@@ -588,7 +577,7 @@ struct Taken<'a> {
 ///
 /// Boxed: a future is as large as all that it may await, and every handler that calls another actor
 /// would hold the room for a wait that hardly ever happens.
-type Later<'a, M> = Pin<Box<dyn Future<Output = Result<Taken<'a>, SendError<M>>> + Send + 'a>>;
+type Later<'a, M> = BoxFuture<'a, Result<Taken<'a>, SendError<M>>>;
 
 /// A send that is refused for good.
 fn never<'a, M: Message>(message: M, reason: Refusal) -> Later<'a, M> {
@@ -605,6 +594,10 @@ struct Unsent<M> {
 }
 
 impl<M> Unsent<M> {
+    fn refused(header: Header, message: M, reason: Refusal) -> Self {
+        Self { header, message, reason, near: None }
+    }
+
     fn is_overload(&self) -> bool {
         matches!(self.reason, Refusal::Overloaded { .. })
     }

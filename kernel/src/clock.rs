@@ -104,6 +104,26 @@ impl Clock {
         }
     }
 
+    /// The civil time since the Unix epoch; none for a machine whose clock stands before it.
+    ///
+    /// ```
+    /// use neuroflow_kernel::ManualClock;
+    /// assert_eq!(ManualClock::new().clock().unix(), ManualClock::WALL_ORIGIN);
+    /// ```
+    pub fn unix(&self) -> Duration {
+        self.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    /// The same in milliseconds, as messages and journals have it.
+    ///
+    /// ```
+    /// use neuroflow_kernel::ManualClock;
+    /// assert_eq!(ManualClock::new().clock().unix_ms(), 1_577_836_800_000);
+    /// ```
+    pub fn unix_ms(&self) -> u64 {
+        u64::try_from(self.unix().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Waits until `at`, with the precision of the runtime's timer.
     pub async fn sleep_until(&self, at: Moment) {
         match &self.0.time {

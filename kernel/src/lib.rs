@@ -73,7 +73,9 @@ pub use event::{
     SpanKind, SpanValue, Subject, Timing, Tracer, TrailEntry, Unobserved,
 };
 pub use monitor::{Down, Fall, Monitor, MonitorRefused};
-pub use remote::{Chosen, DeliverError, RawReplies, RemoteError, RemotePort, RemoteTarget};
+pub use remote::{
+    Chosen, DeliverError, RawReplies, RemoteError, RemotePort, RemoteTarget, Unheard,
+};
 
 pub use core::ActorInfo;
 pub use kernel::{Census, Kernel, KernelBuilder};

@@ -2,9 +2,9 @@
 
 use std::any::Any;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
 
 use crate::address::{Address, Refusal, SendError};
 use crate::clock::{Clock, Moment};
@@ -153,18 +153,11 @@ pub trait RemotePort: Send + Sync + 'static {
     ) -> Result<(), RemoteError>;
 
     /// Waits until a send of so many bytes to `target` is worth another try.
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, bytes: usize) -> BoxFuture<'a, ()>;
 
     /// Waits until the actor there has ended, or it can't be known any more whether it has. Dropping
     /// the future ends the watch. A port without links knows at once that it can't.
-    fn down<'a>(
-        &'a self,
-        _target: &'a RemoteTarget,
-    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+    fn down<'a>(&'a self, _target: &'a RemoteTarget) -> BoxFuture<'a, Down> {
         Box::pin(std::future::ready(Down::new(None, Fall::Lost)))
     }
 
@@ -192,7 +185,7 @@ pub trait RawReplies: Send + Sync {
 
     /// Ready when a reply can be delivered, or the caller has gone. Wait for it before the next
     /// reply is read from the wire, so that a slow caller slows its peer down.
-    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn room(&self) -> BoxFuture<'_, ()>;
 
     /// Ends the stream in good order, once this is dropped.
     fn finish(&self);
@@ -207,7 +200,7 @@ pub trait RawReplies: Send + Sync {
     fn is_closed(&self) -> bool;
 
     /// Ready when the caller has gone.
-    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+    fn closed(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Why a reply wasn't delivered.
@@ -292,8 +285,8 @@ pub(crate) struct Untaken<M> {
 pub(crate) trait RemoteRoute<M>: Send + Sync {
     fn try_send(&self, header: Header, message: M, now: Moment) -> Result<(), Untaken<M>>;
     /// Waits until sending this message is worth another try.
-    fn ready<'a>(&'a self, message: &M) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-    fn down<'a>(&'a self) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>>;
+    fn ready(&self, message: &M) -> BoxFuture<'_, ()>;
+    fn down(&self) -> BoxFuture<'_, Down>;
     fn clock(&self) -> &Clock;
     fn target(&self) -> &RemoteTarget;
 }
@@ -301,7 +294,7 @@ pub(crate) trait RemoteRoute<M>: Send + Sync {
 impl<W: WireRequest> Address<Request<W>> {
     /// The address of an actor behind a link.
     pub fn remote(port: Arc<dyn RemotePort>, target: RemoteTarget) -> Self {
-        Self::of_remote(Arc::new(Remote { port, target, nobody: Arc::new(Nobody) }))
+        Self::of_remote(Arc::new(Remote { port, target, unheard: Arc::new(Unheard) }))
     }
 }
 
@@ -309,7 +302,7 @@ struct Remote {
     port: Arc<dyn RemotePort>,
     target: RemoteTarget,
     /// What links get for the replies of messages that want none.
-    nobody: Arc<Nobody>,
+    unheard: Arc<Unheard>,
 }
 
 fn refusal(error: RemoteError) -> Refusal {
@@ -339,9 +332,9 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         let target = chosen.as_ref().unwrap_or(&self.target);
         let Request { parcel, replies } = message;
         if !replies.is_heard() {
-            let nobody = Arc::clone(&self.nobody) as Arc<dyn RawReplies>;
+            let unheard = Arc::clone(&self.unheard) as Arc<dyn RawReplies>;
             let raw = parcel.as_raw().clone();
-            let sent = self.port.send(target, &header, raw, nobody, now);
+            let sent = self.port.send(target, &header, raw, unheard, now);
             return sent.map_err(|error| Untaken {
                 message: Request { parcel, replies },
                 reason: refusal(error),
@@ -364,7 +357,7 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         }
     }
 
-    fn ready<'a>(&'a self, message: &Request<W>) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready(&self, message: &Request<W>) -> BoxFuture<'_, ()> {
         let bytes = message.parcel.as_raw().as_bytes().len();
         match self.port.choose(&self.target, W::affinity(message.parcel.get())) {
             None => self.port.ready(&self.target, bytes),
@@ -376,7 +369,7 @@ impl<W: WireRequest> RemoteRoute<Request<W>> for Remote {
         }
     }
 
-    fn down<'a>(&'a self) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+    fn down(&self) -> BoxFuture<'_, Down> {
         self.port.down(&self.target)
     }
 
@@ -407,15 +400,21 @@ fn here<W: WireRequest>(
     }
 }
 
-/// Takes what it's told, as [`ReplySink::unheard`] does.
-struct Nobody;
+/// The replies to a message that has none: takes what it's told, as [`ReplySink::unheard`] does.
+///
+/// ```
+/// use neuroflow_kernel::{RawReplies, Unheard};
+/// assert!(!Unheard.is_wanted() && !Unheard.is_closed());
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Unheard;
 
-impl RawReplies for Nobody {
+impl RawReplies for Unheard {
     fn deliver(&self, _: RawParcel) -> Result<(), DeliverError> {
         Ok(())
     }
 
-    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn room(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
@@ -431,7 +430,7 @@ impl RawReplies for Nobody {
         false
     }
 
-    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn closed(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
     }
 }
@@ -446,7 +445,7 @@ impl<R: WireMessage> RawReplies for TypedReplies<R> {
         })
     }
 
-    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn room(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.0.room())
     }
 
@@ -466,7 +465,7 @@ impl<R: WireMessage> RawReplies for TypedReplies<R> {
         self.0.is_closed()
     }
 
-    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn closed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.0.closed())
     }
 }

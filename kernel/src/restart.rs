@@ -1,6 +1,7 @@
 //! What a supervisor does when a child ends: a pure function of policy, history and event.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use crate::clock::Moment;
@@ -102,6 +103,19 @@ impl Backoff {
         let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
         // Half of it, then subtracted: the longest duration times 1.0 would overflow.
         full.saturating_sub(full.mul_f64(0.5 * jitter))
+    }
+
+    /// A random number in 0..=1 for [`delay`](Self::delay), which itself always says the same.
+    ///
+    /// ```
+    /// use neuroflow_kernel::Backoff;
+    /// let (backoff, jitter) = (Backoff::default(), Backoff::jitter());
+    /// assert!((0.0..=1.0).contains(&jitter));
+    /// assert!(backoff.delay(3, jitter) <= backoff.delay(3, 0.0));
+    /// ```
+    pub fn jitter() -> f64 {
+        let bits = RandomState::new().build_hasher().finish();
+        f64::from(u32::try_from(bits >> 32).unwrap_or_default()) / f64::from(u32::MAX)
     }
 }
 

@@ -3,10 +3,10 @@
 mod charges;
 mod server;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use futures_util::future::BoxFuture;
 
 use crate::actor::{Actor, Context, Spawn, StartError};
 use crate::address::{Address, CallError};
@@ -161,7 +161,7 @@ impl std::fmt::Debug for ChildSpec {
     }
 }
 
-type Starting<'a> = Pin<Box<dyn Future<Output = Result<ActorId, StartError>> + Send + 'a>>;
+type Starting<'a> = BoxFuture<'a, Result<ActorId, StartError>>;
 
 /// Starts a life of some type of actor.
 trait Starter: Send + Sync {

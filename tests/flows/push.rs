@@ -5,10 +5,10 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use neuroflow::actors::{
     JournalConfig, JournalPlace, PushOptions, PushRecord, PushStore, PushStoreError, PushTask,
 };
@@ -500,7 +500,7 @@ async fn rpc_of(to: SocketAddr, params: Value) -> Value {
 #[derive(Debug)]
 struct NoStore;
 
-type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
+type Stored<'a, T> = BoxFuture<'a, Result<T, PushStoreError>>;
 
 impl PushStore for NoStore {
     fn append<'a>(&'a self, _: &'a PushTask, _: &'a PushRecord) -> Stored<'a, ()> {

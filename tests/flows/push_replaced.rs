@@ -1,9 +1,8 @@
 //! What a delivery says whose configuration was replaced meanwhile is nothing to its successor.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use neuroflow::actors::{PushOptions, PushRecord, PushStore, PushStoreError, PushTask};
 use neuroflow::{Node, NodeBuilder};
 use serde_json::json;
@@ -22,7 +21,7 @@ struct Slow {
     records: Mutex<Vec<PushRecord>>,
 }
 
-type Stored<'a, T> = Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
+type Stored<'a, T> = BoxFuture<'a, Result<T, PushStoreError>>;
 
 impl PushStore for Slow {
     fn append<'a>(&'a self, _: &'a PushTask, record: &'a PushRecord) -> Stored<'a, ()> {

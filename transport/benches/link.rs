@@ -21,11 +21,11 @@ mod grpc;
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Actor, Address, ChildSpec, Clock, Context, Header, Kernel, Parcel, Request, WireMessage,
     WireRequest,
@@ -385,9 +385,7 @@ async fn ask(echo: &Address<Request<Ping>>, ping: &Ping) -> Parcel<Pong> {
 }
 
 /// Asks of 256 bytes, one at a time.
-fn asks(
-    echo: &Address<Request<Ping>>,
-) -> impl FnMut() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + 'static {
+fn asks(echo: &Address<Request<Ping>>) -> impl FnMut() -> BoxFuture<'static, ()> + Send + 'static {
     let (echo, small) = (echo.clone(), Arc::new(Ping { payload: vec![7; SIZE] }));
     move || {
         let (echo, small) = (echo.clone(), Arc::clone(&small));

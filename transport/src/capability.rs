@@ -22,8 +22,9 @@ use std::time::Duration;
 
 use neuroflow_kernel::{AttenuateError, ParcelError, Restriction, Rights, StreamError};
 
-pub(crate) use self::issuer::{Capabilities, wall_ms};
+pub(crate) use self::issuer::Capabilities;
 pub(crate) use self::signature::Signer;
+use crate::hex;
 use crate::identity::NodeId;
 use crate::limits::{CAPABILITY_BLOCKS, CAPABILITY_LIFE, CAPABILITY_TOKEN_BYTES, MAX_CAPABILITIES};
 
@@ -76,7 +77,7 @@ pub struct CapabilityId([u8; 16]);
 
 impl fmt::Display for CapabilityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::write(f, &self.0)
     }
 }
 

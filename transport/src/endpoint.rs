@@ -20,14 +20,13 @@ mod tuning;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Address, ChildSpec, Clock, Down, Header, Message, MessageId, Name, NameError, RemoteError,
     RemoteTarget, Request, WireRequest,
@@ -486,7 +485,7 @@ impl Links {
         name: &str,
         address: Address<Request<W>>,
         allowed: Allowed,
-        behind: impl Fn() -> Pin<Box<dyn Future<Output = Down> + Send>> + Send + Sync + 'static,
+        behind: impl Fn() -> BoxFuture<'static, Down> + Send + Sync + 'static,
     ) -> Result<(), ExportError> {
         self.shared.exports.insert(name, address, allowed, Some(Arc::new(behind)))
     }

@@ -6,12 +6,12 @@ mod tests;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Address, AttenuateError, Down, Fall, Generation, Header, MessageId, Moment, Name, NameError,
     RawParcel, ReplySink, ReplyStream, Request, Restriction, StreamError, WireMessage, WireRequest,
@@ -315,7 +315,7 @@ pub(crate) trait Exported: Send + Sync {
     }
 
     /// Waits for the end of the life that is there now.
-    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+    fn down(&self) -> BoxFuture<'static, Down> {
         Box::pin(std::future::ready(Down::new(None, Fall::Absent)))
     }
 }
@@ -329,8 +329,7 @@ pub(crate) enum Delivery {
 }
 
 /// Waits for room until the message's deadline.
-pub(crate) type Waiting =
-    Pin<Box<dyn Future<Output = Result<Option<Box<dyn Source>>, StreamError>> + Send>>;
+pub(crate) type Waiting = BoxFuture<'static, Result<Option<Box<dyn Source>>, StreamError>>;
 
 /// Where replies come from.
 pub(crate) trait Source: Send {
@@ -343,7 +342,7 @@ pub(crate) trait Source: Send {
 struct Typed<W: WireRequest>(Address<Request<W>>);
 
 /// How what is asked behind an actor ends, each time that somebody watches the actor's name.
-pub(crate) type Behind = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Down> + Send>> + Send + Sync>;
+pub(crate) type Behind = Arc<dyn Fn() -> BoxFuture<'static, Down> + Send + Sync>;
 
 /// An actor that passes what it's asked on: who watches it watches that other one.
 struct Passing {
@@ -378,7 +377,7 @@ impl Exported for Passing {
         Some(Arc::new(Self { actor, behind }))
     }
 
-    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+    fn down(&self) -> BoxFuture<'static, Down> {
         (self.behind)()
     }
 }
@@ -429,7 +428,7 @@ impl Exported for Beside {
         self.each(|one| one.in_life(life).ok_or(())).ok()
     }
 
-    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+    fn down(&self) -> BoxFuture<'static, Down> {
         self.first.down()
     }
 }
@@ -500,7 +499,7 @@ impl<W: WireRequest> Exported for Typed<W> {
         (address.generation() == Some(life)).then(|| Arc::new(Self(address)) as Arc<dyn Exported>)
     }
 
-    fn down(&self) -> Pin<Box<dyn Future<Output = Down> + Send>> {
+    fn down(&self) -> BoxFuture<'static, Down> {
         Box::pin(self.0.down())
     }
 }

@@ -22,6 +22,7 @@ pub(crate) use self::tls::{
     Presented, client_config, guest_config, is_trusted, peer_name, server_config,
 };
 pub use self::trust::Trust;
+use crate::hex;
 
 /// A node's identity: the SHA-256 hash of its public key (the certificate's subject public key
 /// info).
@@ -66,21 +67,13 @@ impl std::str::FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self, NodeIdError> {
         let malformed = || NodeIdError { text: text.chars().take(80).collect() };
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(malformed());
-        }
-        let mut id = [0; 32];
-        for (byte, digits) in id.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).ok().ok_or_else(malformed)?;
-            *byte = u8::from_str_radix(digits, 16).ok().ok_or_else(malformed)?;
-        }
-        Ok(Self(id))
+        hex::read(text).map(Self).ok_or_else(malformed)
     }
 }
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::write(f, &self.0)
     }
 }
 

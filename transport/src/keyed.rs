@@ -18,6 +18,7 @@ pub use self::error::KeyedError;
 use self::execution::{Execution, Joined, Run};
 use self::unheard::Unheard;
 use crate::export::{Delivery, Exported, Source};
+use crate::hex;
 use crate::identity::NodeId;
 use crate::limits::{KEYED_BYTES, KEYED_CALLS, KEYED_TIME};
 use crate::session::keyed::{Arrival, Bounds, KeyedWindow};
@@ -70,7 +71,7 @@ impl CallKey {
 
 impl fmt::Display for CallKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hex::write(f, &self.0)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod limits;
 mod frame;
 mod session;
 
+mod hex;
 mod identity;
 
 mod directory;
@@ -76,10 +77,3 @@ pub use endpoint::{
 pub use observer::{ClusterEvent, ClusterObserver};
 pub use seed::{SeedError, SeedStatus, ServiceName, ServiceNameError};
 pub use unlinked::Unlinked;
-
-/// A number in 0..1 that differs between nodes: what failed together mustn't come back together.
-fn jitter() -> f64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let random = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(random >> 32).unwrap_or_default()) / f64::from(u32::MAX)
-}

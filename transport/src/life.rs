@@ -1,8 +1,8 @@
 //! One life of an actor on another node: an address that a restart of either makes stale.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Address, Clock, Down, Fall, Generation, Header, Moment, RawParcel, RawReplies, RemoteError,
     RemotePort, RemoteTarget, Request, WireRequest,
@@ -36,18 +36,11 @@ impl RemotePort for Incarnation {
         Links::send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, bytes: usize) -> BoxFuture<'a, ()> {
         self.links.ready(target, bytes)
     }
 
-    fn down<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+    fn down<'a>(&'a self, target: &'a RemoteTarget) -> BoxFuture<'a, Down> {
         let own = Self { links: self.links.clone(), number: self.number };
         Box::pin(watch::down(Arc::new(own), target))
     }

@@ -1,9 +1,8 @@
 //! The port of a node that has no links: it refuses, in a typed way.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Clock, Header, Moment, RawParcel, RawReplies, RemoteError, RemotePort, RemoteTarget,
 };
@@ -52,11 +51,7 @@ impl RemotePort for Unlinked {
         Err(RemoteError::Unsupported { target: target.to_string() })
     }
 
-    fn ready<'a>(
-        &'a self,
-        _: &'a RemoteTarget,
-        _: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, _: &'a RemoteTarget, _: usize) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
 

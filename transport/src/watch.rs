@@ -4,10 +4,10 @@
 //! So it has what every call has: it ends with its link, and dropping it ends it on the other node.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Address, Down, Fall, Generation, Header, MessageId, Moment, Parcel, RawParcel, RemotePort,
     RemoteTarget, Request, StreamError, WireMessage, WireRequest, reply_stream,
@@ -147,7 +147,7 @@ impl Exported for Asked {
 struct Watching {
     /// Which life is watched, until that was said.
     first: Option<Result<RawParcel, StreamError>>,
-    down: Pin<Box<dyn Future<Output = Down> + Send>>,
+    down: BoxFuture<'static, Down>,
     /// Counts as one of the peer's.
     _held: Arc<()>,
 }
@@ -279,11 +279,7 @@ mod tests {
             Err(RemoteError::Saturated { target: target.to_string() })
         }
 
-        fn ready<'a>(
-            &'a self,
-            _: &'a RemoteTarget,
-            _: usize,
-        ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        fn ready<'a>(&'a self, _: &'a RemoteTarget, _: usize) -> BoxFuture<'a, ()> {
             Box::pin(std::future::pending())
         }
 

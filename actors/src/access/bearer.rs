@@ -17,7 +17,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::credential::AuthError;
 use super::file::sha256;
 use super::principal::Principal;
-use crate::audit::hex;
+use crate::hex;
 use crate::limits::{GROUPS, TOKENS};
 
 /// What a token of this node begins with, so that scanners for leaked secrets know it.
@@ -93,7 +93,8 @@ impl FreshToken {
         let mut random = [0; SECRET_BYTES];
         SystemRandom::new().fill(&mut random).map_err(|_unspecified| TokenProblem::NoRandom)?;
         let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
-        let mut line = format!("{} sha256:{}", name.as_str(), hex(&sha256(secret.as_bytes())));
+        let mut line =
+            format!("{} sha256:{}", name.as_str(), hex::text(&sha256(secret.as_bytes())));
         if !groups.is_empty() {
             let groups = groups.join(",");
             read_groups(&groups)?;
@@ -267,7 +268,9 @@ fn entry(line: &str) -> Result<Entry, TokenProblem> {
     let mut fields = line.split_ascii_whitespace();
     let name = TokenName::new(fields.next().unwrap_or_default())?;
     let digest = fields.next().and_then(|field| field.strip_prefix("sha256:"));
-    let digest = digest.and_then(unhex).ok_or(TokenProblem::Digest)?;
+    // Upper case is taken as well: other tools than ours write digests so.
+    let digest = digest.and_then(|digits| hex::read(&digits.to_ascii_lowercase()));
+    let digest = digest.ok_or(TokenProblem::Digest)?;
     let (mut groups, mut expires) = (Vec::new(), None);
     for field in fields {
         if let Some(text) = field.strip_prefix("groups=") {
@@ -290,18 +293,6 @@ fn read_groups(text: &str) -> Result<Vec<String>, TokenProblem> {
         .collect::<Result<_, _>>()
         .map_err(|_name| TokenProblem::Groups)?;
     if groups.len() > GROUPS { Err(TokenProblem::Groups) } else { Ok(groups) }
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    let digits = text.as_bytes();
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(out)
 }
 
 #[cfg(test)]
@@ -328,6 +319,9 @@ mod tests {
         let found = find(&tokens, a.secret(), NOW).unwrap();
         assert_eq!((found.id(), found.groups()), ("token:a", &["x".into(), "y".into()][..]));
         assert_eq!(find(&tokens, b.secret(), NOW).unwrap().id(), "token:b");
+        let (name, digest) = b.line().split_once(':').unwrap();
+        let upper = format!("{name}:{}", digest.to_ascii_uppercase());
+        assert!(find(&Tokens::parse(upper.as_bytes()).unwrap(), b.secret(), NOW).is_ok());
         let other = fresh("a", &[], None);
         assert!(matches!(find(&tokens, other.secret(), NOW), Err(AuthError::UnknownToken)));
         assert!(matches!(find(&tokens, a.line(), NOW), Err(AuthError::UnknownToken)));
@@ -350,6 +344,8 @@ mod tests {
         assert_eq!(problem("a/b sha256:00"), (1, TokenProblem::Name));
         assert_eq!(problem("\n\na sha256:00"), (3, TokenProblem::Digest));
         assert_eq!(problem("a"), (1, TokenProblem::Digest));
+        let signs = format!("a sha256:{}", "+f".repeat(32));
+        assert_eq!(problem(&signs), (1, TokenProblem::Digest));
         assert_eq!(problem(&format!("{line} groups=a,,b")), (1, TokenProblem::Groups));
         assert_eq!(problem(&format!("{line} expires=soon")), (1, TokenProblem::Expires));
         let field = TokenProblem::Field { field: "admin".into() };

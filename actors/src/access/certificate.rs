@@ -1,7 +1,7 @@
 //! A client's certificate as a principal. That it's valid and from a CA that is trusted, TLS has
 //! checked before.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use neuroflow_kernel::Clock;
 use x509_parser::certificate::X509Certificate;
@@ -10,7 +10,7 @@ use x509_parser::prelude::FromDer;
 
 use super::file::sha256;
 use super::principal::Principal;
-use crate::audit::hex;
+use crate::hex;
 use crate::limits::GROUPS;
 
 /// The certificate of a connection's other end: whom it names.
@@ -60,7 +60,7 @@ impl PeerCertificate {
         let units = certificate.subject().iter_organizational_unit();
         let groups: Vec<String> =
             units.filter_map(|unit| unit.as_str().ok()).take(GROUPS).map(str::to_owned).collect();
-        let fingerprint = hex(&sha256(der));
+        let fingerprint = hex::text(&sha256(der));
         let ends = certificate.validity().not_after.timestamp();
         let ends = Duration::from_secs(u64::try_from(ends).unwrap_or_default());
         Ok(Self { principal: Principal::certificate(name, &fingerprint, groups), ends })
@@ -73,8 +73,7 @@ impl PeerCertificate {
 
     /// Whether its time is over.
     pub(crate) fn has_ended(&self, clock: &Clock) -> bool {
-        let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        now.as_secs() > self.ends.as_secs()
+        clock.unix().as_secs() > self.ends.as_secs()
     }
 
     /// Whom it names.

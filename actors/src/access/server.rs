@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use neuroflow_kernel::{
     Actor, Address, ChildSpec, Clock, Context, Header, NameError, Reply, TraceContext,
@@ -142,7 +142,7 @@ impl Access {
 
     async fn bearer(&self, token: &str) -> Result<Identified, AuthError> {
         let snapshot = self.snapshot()?;
-        let now = wall(&self.0.clock);
+        let now = self.0.clock.unix();
         if Tokens::is_ours(token) {
             let digest = file::sha256(token.as_bytes());
             let (principal, until) = snapshot.tokens.at(&digest, now)?;
@@ -193,7 +193,7 @@ impl Access {
         let is_known = match principal.kind() {
             PrincipalKind::Token => {
                 let snapshot = self.snapshot().ok()?;
-                return snapshot.tokens.holder(principal.name(), wall(&self.0.clock));
+                return snapshot.tokens.holder(principal.name(), self.0.clock.unix());
             }
             PrincipalKind::Anonymous => !self.authenticates(),
             PrincipalKind::Certificate => config.certificates,
@@ -215,10 +215,6 @@ impl Access {
     pub(crate) fn admit(&self, principal: &Principal) -> Result<Option<Place>, Throttled> {
         self.0.throttle.admit(principal.id())
     }
-}
-
-pub(super) fn wall(clock: &Clock) -> Duration {
-    clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// With authentication nothing is allowed that no policy allows.

@@ -71,7 +71,7 @@ impl Standing {
             let patience = match self.proof.until {
                 None => Duration::MAX,
                 // It's looked at again and again, because the wall clock may be set meanwhile.
-                Some(until) => match until.checked_sub(super::server::wall(&self.clock)) {
+                Some(until) => match until.checked_sub(self.clock.unix()) {
                     None | Some(Duration::ZERO) => return Change::Ended,
                     Some(left) => left.min(CREDENTIAL_LOOK),
                 },

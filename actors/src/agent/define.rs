@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{CallError, Parcel, ParcelError, RawParcel, Refusal};
 use rkyv::Archive;
 
@@ -306,7 +306,7 @@ fn asked(event: &Parcel<TaskEvent>) -> Option<&ArchivedAsk> {
     }
 }
 
-type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, AgentError>> + Send + 'a>>;
+type Running<'a> = BoxFuture<'a, Result<Answer, AgentError>>;
 
 /// Any agent, behind a pointer.
 ///

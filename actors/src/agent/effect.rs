@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
-use futures_util::future::Shared;
+use futures_util::future::{BoxFuture, Shared};
 use neuroflow_kernel::{CallError, Clock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,7 +36,7 @@ enum Effect {
 }
 
 /// A result on its way to the journal: whoever waits next goes on where the last one has stopped.
-type Way = Shared<Pin<Box<dyn Future<Output = Result<(), Unkept>> + Send>>>;
+type Way = Shared<BoxFuture<'static, Result<(), Unkept>>>;
 
 /// Why a result isn't known to be in the journal.
 #[derive(Clone, Debug)]
@@ -203,7 +202,7 @@ impl TaskContext {
                 let keep = |reply| AgentCommand::Keep { task, key, json, reply };
                 server.call(header, keep).await.map_err(Unkept::Server)?.map_err(Unkept::Journal)
             };
-            (Box::pin(send) as Pin<Box<dyn Future<Output = _> + Send>>).shared()
+            (Box::pin(send) as BoxFuture<'static, _>).shared()
         };
         self.effects.once(key, &self.clock, work, keep).await
     }
@@ -211,6 +210,7 @@ impl TaskContext {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll, Waker};
 
@@ -259,7 +259,7 @@ mod tests {
                     }
                     Ok(())
                 };
-                (Box::pin(send) as Pin<Box<dyn Future<Output = _> + Send>>).shared()
+                (Box::pin(send) as BoxFuture<'static, _>).shared()
             };
             Box::pin(self.effects.once("pay", &self.clock, work, keep))
         }

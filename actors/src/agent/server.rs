@@ -10,11 +10,10 @@ mod courier;
 mod keep;
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use neuroflow_kernel::{
     Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Request, Spawn, StreamError,
 };
@@ -73,7 +72,7 @@ pub struct AgentServer {
     left: Left,
 }
 
-type Deferred = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Deferred = BoxFuture<'static, ()>;
 
 impl std::fmt::Debug for AgentServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -134,7 +133,7 @@ impl AgentServer {
     }
 
     fn ask(&mut self, request: Request<Ask>, reach: Reach, context: &mut Context<AgentCommand>) {
-        let at_ms = now_ms(context);
+        let at_ms = context.clock().unix_ms();
         let taken = match request.parcel.get().task.as_ref().map(ToString::to_string) {
             Some(task) if self.live.get(&task).is_some_and(Live::is_known) => {
                 self.proceed(&task, request, context)
@@ -182,7 +181,8 @@ impl AgentServer {
         if let Some(caller) = self.profile.resumable.then(|| reach.entry()).flatten() {
             live.note(caller);
         }
-        let accepted = live.append(Change::Accepted { ask }, Origin::Node, now_ms(context));
+        let accepted =
+            live.append(Change::Accepted { ask }, Origin::Node, context.clock().unix_ms());
         // It keeps the trace and the budget of the request, but not its deadline: the task outlives
         // whoever asked, and keeps its own time.
         let asked = context.header();
@@ -234,7 +234,7 @@ impl AgentServer {
             Ok(actor) => {
                 if let Some(live) = self.live.get_mut(task) {
                     let working = Change::Status { state: TaskState::Working, turn: None };
-                    live.append(working, Origin::Agent, now_ms(context));
+                    live.append(working, Origin::Agent, context.clock().unix_ms());
                 }
                 // A fresh actor with room for one message takes it.
                 let _taken = actor.try_tell(header, Begin(ask));
@@ -285,11 +285,6 @@ fn caller_grant(context: &Context<AgentCommand>) -> Option<&CallerGrant> {
 
 fn names(head: &TaskHead) -> (String, String, Option<String>) {
     (head.task.clone(), head.context.clone(), head.caller.clone())
-}
-
-fn now_ms(context: &Context<AgentCommand>) -> u64 {
-    let wall = context.clock().wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unreadable(task: &str, error: &ReadError) {
@@ -347,7 +342,7 @@ impl Actor for AgentServer {
             // It's looked at after every message.
             AgentCommand::Leave => {}
             AgentCommand::Wait { task, state, turn, reply } => {
-                let at_ms = now_ms(context);
+                let at_ms = context.clock().unix_ms();
                 if let Some(live) = self.live.get_mut(&task).filter(|live| !live.stranded) {
                     live.wait((state, turn), reply, at_ms);
                 }
@@ -358,7 +353,7 @@ impl Actor for AgentServer {
                 let _gone = reply.send(unread.unwrap_or_default());
             }
             AgentCommand::Keep { task, key, json, reply } => {
-                let at_ms = now_ms(context);
+                let at_ms = context.clock().unix_ms();
                 if let Some(live) = self.live.get_mut(&task).filter(|live| !live.stranded) {
                     match effect(key, json) {
                         Ok(entry) => live.keep(entry, reply, at_ms),
@@ -406,7 +401,7 @@ impl Actor for AgentServer {
                 live.append(
                     failure("the agent was stopped", "stopped"),
                     Origin::Node,
-                    now_ms(context),
+                    context.clock().unix_ms(),
                 );
             }
             let Some((append, events)) = live.last_append(&self.profile.name) else { continue };

@@ -1,10 +1,11 @@
 //! What stands in an audit log for a thing: a digest, or an identifier that can't be much else.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::hex;
 use crate::limits::AUDIT_ID_BYTES;
 
 /// A SHA-256 digest.
@@ -55,7 +56,7 @@ impl From<[u8; 32]> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        hex::write(f, &self.0)
     }
 }
 
@@ -78,14 +79,13 @@ impl FromStr for Digest {
     type Err = NoDigest;
 
     fn from_str(text: &str) -> Result<Self, NoDigest> {
-        let bytes = unhex(text).ok_or(NoDigest)?;
-        Ok(Self(bytes.try_into().map_err(|_length| NoDigest)?))
+        hex::read(text).map(Self).ok_or(NoDigest)
     }
 }
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(&self.0))
+        serializer.collect_str(self)
     }
 }
 
@@ -94,30 +94,6 @@ impl<'de> Deserialize<'de> for Digest {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(serde::de::Error::custom)
     }
-}
-
-/// Hexadecimal digits in lower case.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a text can't fail.
-        let _written = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-/// Bytes from hexadecimal digits in lower case, the one way to write them.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
 
 /// The name of something: of a principal, an agent, a host. What has spaces or control characters in
@@ -157,15 +133,6 @@ impl fmt::Display for AuditId {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hexadecimal_is_written_one_way() {
-        assert_eq!(hex(&[0, 0xab, 0xff]), "00abff");
-        assert_eq!(unhex("00abff"), Some(vec![0, 0xab, 0xff]));
-        for bad in ["0", "AB", "0x", "é1"] {
-            assert_eq!(unhex(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn what_is_no_name_is_kept_by_its_digest() {

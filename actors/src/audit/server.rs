@@ -5,16 +5,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::UNIX_EPOCH;
 
 use neuroflow_kernel::{Actor, Clock, Context, Generation, Header, Moment, Reply, TraceContext};
 use tokio::sync::{mpsc, oneshot};
 
-use super::digest::hex;
 use super::file::{Entry, Writer};
 use super::{
     AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, Losses, SyncPolicy, Unrecorded,
 };
+use crate::hex;
 use crate::limits::{
     AUDIT_BATCH, AUDIT_QUEUE, AUDIT_SIGN_INTERVAL, AUDIT_SYNC_INTERVAL, TROUBLE_LOOK,
 };
@@ -54,7 +53,7 @@ impl Actor for AuditServer {
 
     async fn started(&mut self, context: &mut Context<AuditCommand>) -> Result<(), AuditError> {
         let (config, clock) = (self.config.clone(), context.clock().clone());
-        let at = unix_ms(&clock);
+        let at = clock.unix_ms();
         let opened = tokio::task::spawn_blocking(move || Writer::open(config, at)).await;
         let writer = opened.map_err(|panicked| AuditError::File {
             file: self.config.file.clone(),
@@ -119,17 +118,12 @@ impl Actor for AuditServer {
 
 fn entry(context: &Context<AuditCommand>, event: AuditEvent) -> Entry {
     let trace = trace_id(context.header());
-    Entry { at: unix_ms(context.clock()), trace, event }
+    Entry { at: context.clock().unix_ms(), trace, event }
 }
 
 fn trace_id(header: &Header) -> Option<String> {
     let trace: TraceContext = header.trace();
-    (!trace.is_none()).then(|| hex(&trace.trace_id()))
-}
-
-fn unix_ms(clock: &Clock) -> u64 {
-    let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    (!trace.is_none()).then(|| hex::text(&trace.trace_id()))
 }
 
 /// The loop around the writer.
@@ -165,7 +159,7 @@ impl Log {
             let now = self.clock.now();
             let due = |by: Option<Moment>| is_last || by.is_some_and(|by| by <= now);
             let work = Work {
-                at: unix_ms(&self.clock),
+                at: self.clock.unix_ms(),
                 lost,
                 sign: due(self.sign_by),
                 sync: due(self.sync_by) || self.sync == SyncPolicy::Each,

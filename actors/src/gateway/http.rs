@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use a2a_pb::protojson as pb;
 use axum::Router;
@@ -126,10 +126,9 @@ impl Shared {
             .card_key
             .as_ref()
             .map(|key| Page::new(key.public_set().to_string().into_bytes(), modified));
-        let started = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Arc::new(Self {
             abandoned,
-            started_s: started.as_secs(),
+            started_s: clock.unix().as_secs(),
             cursors: Cursors::new().map_err(|_no_source| GatewayError::Random)?,
             cards: all,
             directory: Page::new(directory, modified),

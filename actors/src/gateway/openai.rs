@@ -7,7 +7,6 @@ mod request;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -268,11 +267,10 @@ impl Work {
         request: &ChatRequest,
     ) -> Self {
         let clock = shared.clock.clone();
-        let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let head = Head {
             id: format!("chatcmpl-{}", following.task),
             model: request.model.clone(),
-            created: since.as_secs(),
+            created: clock.unix().as_secs(),
         };
         let task = Abandoned {
             agent: following.agent.clone(),

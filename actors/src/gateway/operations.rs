@@ -100,7 +100,7 @@ impl<'a> Visit<'a> {
         let served = meant.served(self.shared).ok_or_else(|| self.missing(meant))?;
         let name = &served.agent.profile.name;
         tracing::trace!(agent = name, ?right, request_id = self.admitted.request_id(), "request");
-        let entered = self.admitted.enter(&served.agent, right).await;
+        let entered = self.admitted.enter(&served.agent, right).recorded().await;
         let entrance = entered.map_err(|denial| match denial {
             Denial::Forbidden(action) => A2aError::Forbidden { action },
             Denial::Hidden => self.missing(meant),
@@ -130,20 +130,15 @@ impl<'a> Visit<'a> {
 
     /// Whether who asks may ask for this skill, or for whatever the agent makes of the message.
     async fn check_skill(&self, served: &Served, skill: Option<&str>) -> Result<(), A2aError> {
-        self.admitted.ask(&served.agent, skill).await.map_err(|denial| match denial {
-            Denial::Forbidden(_) | Denial::Hidden => A2aError::Forbidden { action: Action::Ask },
-            Denial::Unrecorded => A2aError::Unrecorded,
-        })
+        let asked = self.admitted.ask(&served.agent, skill).recorded().await;
+        asked.map_err(|denial| denied(denial, Action::Ask))
     }
 
     /// Whether who asks may read what isn't on the public card.
     async fn check_describe(&self, served: &Served) -> Result<(), A2aError> {
         let target = Target::Agent(&served.agent.profile.name);
-        match self.admitted.permits(Action::Describe, &target).await {
-            Ok(true) => Ok(()),
-            Err(Denial::Unrecorded) => Err(A2aError::Unrecorded),
-            Ok(false) | Err(_) => Err(A2aError::Forbidden { action: Action::Describe }),
-        }
+        let permitted = self.admitted.permits(Action::Describe, target).recorded().await;
+        permitted.map_err(|denial| denied(denial, Action::Describe))
     }
 
     /// Who asks, as tasks know them; none if nobody has said that.
@@ -263,6 +258,14 @@ fn declined(refusal: &ArchivedAskRefusal, task: &str) -> A2aError {
         AskRefusal::OtherContext => {
             A2aError::invalid("message.contextId", "isn't the context of the task")
         }
+    }
+}
+
+/// What is said to who has entered, and so sees the agent.
+fn denied(denial: Denial, action: Action) -> A2aError {
+    match denial {
+        Denial::Forbidden(_) | Denial::Hidden => A2aError::Forbidden { action },
+        Denial::Unrecorded => A2aError::Unrecorded,
     }
 }
 

@@ -7,6 +7,7 @@
 mod creator;
 mod delivery;
 mod journal;
+mod older;
 mod places;
 mod retry;
 mod server;
@@ -20,7 +21,7 @@ use neuroflow_kernel::{
     Address, ChildSpec, Message, Name, NameError, ParcelError, RawParcel, Reply, StartError,
     WireMessage,
 };
-use rkyv::{Archive, Serialize};
+use rkyv::{Archive, Archived, Serialize};
 
 use super::{GatewayAgent, Meter};
 use crate::access::{Access, Principal};
@@ -85,6 +86,18 @@ impl PushConfig {
     /// A webhook that asks for nothing.
     pub fn new(id: impl Into<String>, url: impl Into<String>) -> Self {
         Self { id: id.into(), url: url.into(), token: None, authorization: None }
+    }
+
+    fn read(archived: &Archived<Self>) -> Self {
+        Self {
+            id: archived.id.to_string(),
+            url: archived.url.to_string(),
+            token: archived.token.as_ref().map(|token| PushSecret::new(token.0.as_str())),
+            authorization: archived.authorization.as_ref().map(|authorization| {
+                let (scheme, credentials) = (&authorization.0, &authorization.1);
+                (scheme.to_string(), PushSecret::new(credentials.0.as_str()))
+            }),
+        }
     }
 }
 
@@ -152,7 +165,7 @@ impl WireMessage for PushRecord {
     const VERSION: u16 = 2;
 
     fn upgrade(old: &RawParcel) -> Result<Self, ParcelError> {
-        creator::upgrade(old)
+        older::upgrade(old)
     }
 }
 

@@ -536,6 +536,5 @@ pub(super) fn check(append: &Append) -> Result<(), AppendError> {
 
 /// The kernel's times, as ages are reckoned by.
 pub(super) fn times(clock: &Clock) -> (Duration, Duration) {
-    let wall = clock.wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    (wall, Duration::from_nanos(clock.now().nanos()))
+    (clock.unix(), Duration::from_nanos(clock.now().nanos()))
 }

@@ -3,13 +3,12 @@
 //! It outlives its instance. One that fails gives its key back, and is tried again after a pause, here or where the
 //! key is taken first: a supervisor would lose its patience, and with it all that it has beside this one.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Actor, Address, CallError, Clock, Context, Ended, Ending, Header, Message, Moment, Name, Reply,
-    Spawn, StartError,
+    Actor, Address, Backoff, CallError, Clock, Context, Ended, Ending, Header, Message, Moment,
+    Name, Reply, Spawn, StartError,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -252,7 +251,7 @@ impl Keeper {
                         Some(over) => {
                             self.let_go(fence, over).await;
                             let lived = self.clock.now().since(began);
-                            pause = failures.pause(lived, jitter());
+                            pause = failures.pause(lived, Backoff::jitter());
                         }
                         None if self.lose().await => {}
                         None => return,
@@ -328,12 +327,6 @@ impl Failures {
     }
 }
 
-/// Spreads those that failed together.
-fn jitter() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(bits >> 32).unwrap_or_default()) / f64::from(u32::MAX)
-}
-
 /// When an instance has to be gone, if the key was asked for at this moment: a fifth of the term before the
 /// database may give it away, for the clocks' different speeds and the time that it takes to end.
 fn until(asked: Moment, term: Duration) -> Moment {
@@ -367,7 +360,6 @@ mod tests {
         );
         assert_eq!(failures.pause(LEASE_SETTLED, 0.0), LEASE_BACKOFF.first);
         assert_eq!(failures.pause(at_once, 0.0), 2 * LEASE_BACKOFF.first);
-        assert!((0.0..=1.0).contains(&jitter()));
     }
 
     #[test]

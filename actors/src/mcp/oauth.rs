@@ -10,9 +10,9 @@ mod road;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use rmcp::transport::AuthError;
 
 pub(super) use authorizer::Authorizer;
@@ -287,7 +287,7 @@ impl fmt::Debug for Registration {
 /// }
 /// # let _ = nobody();
 /// ```
-pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<String, ConsentError>> + Send + 'a>>;
+pub type Asking<'a> = BoxFuture<'a, Result<String, ConsentError>>;
 
 /// Takes a person to the authorization server's page: opens a browser, and waits for what comes back to
 /// the redirect URI. It's the host program's, and its requests are the person's.

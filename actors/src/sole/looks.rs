@@ -1,19 +1,17 @@
 //! Who holds a key: asked once for all who want to know it at a time, however many those are.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
-use futures_util::future::{Shared, WeakShared};
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 
 use crate::lease::{Holder, LeaseError, Leases};
 
 /// What is said of a key.
 type Said = Result<Option<Holder>, Arc<LeaseError>>;
 
-type Look = Pin<Box<dyn Future<Output = Said> + Send>>;
+type Look = BoxFuture<'static, Said>;
 
 /// The questions that are under way.
 pub(super) struct Looks {

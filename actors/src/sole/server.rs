@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use neuroflow_kernel::{
@@ -90,7 +90,7 @@ impl SoleServer {
     }
 
     fn ask(&mut self, request: Request<Ask>, context: &mut Context<SoleCommand>) {
-        let at_ms = now_ms(context.clock());
+        let at_ms = context.clock().unix_ms();
         let (shard, request) = match self.shard(request) {
             Ok(found) => found,
             Err(Unfit::Refused(refusal, request)) => return refuse(request, refusal, at_ms),
@@ -394,11 +394,6 @@ fn hand_over<W: Brought>(
     request: Request<W>,
 ) -> Result<(), Option<Request<W>>> {
     instance.try_tell(header, W::here(request)).map_err(|unsent| W::back(unsent.message))
-}
-
-fn now_ms(clock: &Clock) -> u64 {
-    let wall = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One request on its way.

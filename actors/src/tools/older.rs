@@ -19,10 +19,6 @@ impl WireMessage for OutcomeOne {
 
 /// Reads an outcome of the older layout.
 pub(super) fn upgrade(old: &RawParcel) -> Result<Outcome, ParcelError> {
-    let (name, known, found) = (Outcome::NAME, Outcome::VERSION, old.version());
-    if found != OutcomeOne::VERSION {
-        return Err(ParcelError::Version { name, known, found });
-    }
     Ok(match old.read::<OutcomeOne>()? {
         ArchivedOutcomeOne::Done { json } => Outcome::Done { json: json.to_string() },
         ArchivedOutcomeOne::Refused(refused) => Outcome::Refused(refused.to_refused()),

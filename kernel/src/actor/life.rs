@@ -4,10 +4,10 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use ractor::{ActorCell, ActorProcessingErr, SupervisionEvent};
 
 use super::{Actor, Context, Ended, Ending, Spawn, StartError};
@@ -134,7 +134,7 @@ impl<A: Actor> Life<A> {
         &mut self,
         cause: Cause,
         message: Option<FailedMessage>,
-    ) -> Pin<Box<dyn Future<Output = ActorProcessingErr> + Send + '_>> {
+    ) -> BoxFuture<'_, ActorProcessingErr> {
         Box::pin(self.end_of(cause, message))
     }
 

@@ -1,6 +1,5 @@
 //! The actor behind a [`Supervisor`](super::Supervisor).
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::charges::{Charges, Place};
@@ -12,7 +11,7 @@ use crate::limits::MAX_CHILDREN;
 use crate::name::Path;
 use crate::registry::Registry;
 use crate::restart::{
-    Decision, ExitKind, Restart, RestartHistory, RestartPolicy, Strategy, decide,
+    Backoff, Decision, ExitKind, Restart, RestartHistory, RestartPolicy, Strategy, decide,
 };
 
 pub(crate) struct SupervisorActor {
@@ -96,7 +95,7 @@ impl SupervisorActor {
         let now = context.clock().now();
         let history = std::mem::take(&mut self.history);
         let (decision, history) =
-            decide(&self.policy, history, charge.spec.restart, exit, now, jitter());
+            decide(&self.policy, history, charge.spec.restart, exit, now, Backoff::jitter());
         self.history = history;
         match decision {
             Decision::Forget => {
@@ -289,10 +288,4 @@ impl Drop for SupervisorActor {
             }
         }
     }
-}
-
-/// A random number in 0..1: enough for spreading restarts.
-fn jitter() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    f64::from(u32::try_from(bits >> 32).unwrap_or_default()) / f64::from(u32::MAX)
 }

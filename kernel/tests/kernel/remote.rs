@@ -1,10 +1,10 @@
 //! The port for links: two kernels and a link in memory that carries bytes between them.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Actor, Address, AskError, AttenuateError, Budget, ChildSpec, Chosen, Clock, Context, Denied,
     Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError, RemotePort, RemoteTarget,
@@ -175,11 +175,7 @@ impl RemotePort for Loopback {
         Ok(())
     }
 
-    fn ready<'a>(
-        &'a self,
-        _target: &'a RemoteTarget,
-        _bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, _target: &'a RemoteTarget, _bytes: usize) -> BoxFuture<'a, ()> {
         Box::pin(self.changed.notified())
     }
 
@@ -429,11 +425,7 @@ impl RemotePort for Fork {
         Ok(())
     }
 
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        _bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, _bytes: usize) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             while !self.is_open(target) {
                 self.changed.notified().await;

@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use futures_util::future::BoxFuture;
 use http_body_util::Either;
 use hyper::{
     Method, Request, Response, Uri, Version,
@@ -103,7 +104,7 @@ fn rewrite(
     Ok(rewritten)
 }
 
-type Connection = Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>;
+type Connection = Option<BoxFuture<'static, hyper::Result<()>>>;
 
 fn drive(connection: &mut Connection, cx: &mut Context<'_>) {
     if let Some(running) = connection

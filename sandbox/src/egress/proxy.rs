@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http_body_util::{Either, Full};
 use hyper::{
     Method, Request, Response, body::Incoming, header, server::conn::http1, service::service_fn,
@@ -205,7 +205,7 @@ async fn serve_request(exchange: &Arc<Exchange>, stream: TcpStream) -> io::Resul
     }
 }
 
-type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type Answering = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
 async fn answer(
     exchange: &Arc<Exchange>,

@@ -3,16 +3,16 @@
 use std::{
     fmt, io,
     net::{IpAddr, ToSocketAddrs},
-    pin::Pin,
     sync::Arc,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Semaphore;
 
 use crate::limits;
 
 /// The future of a look-up.
-pub(crate) type Lookup = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+pub(crate) type Lookup = BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 
 /// Looks names up. A proxy asks once per request and connects to nothing but the answer.
 pub(crate) trait Resolve: fmt::Debug + Send + Sync {

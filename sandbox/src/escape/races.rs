@@ -3,15 +3,15 @@
 
 use std::{
     fs,
-    future::Future,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use futures_util::future::BoxFuture;
 
 use super::{
     Class, Goal, Limits, Outcome, Stopped, SuiteError, Wall,
@@ -34,7 +34,7 @@ use crate::{
 
 /// What the host does for an attempt.
 pub(super) type Around = for<'a> fn(&'a mut Suite, &'static Entry, Level) -> Pending<'a>;
-type Pending<'a> = Pin<Box<dyn Future<Output = Result<Outcome, SuiteError>> + Send + 'a>>;
+type Pending<'a> = BoxFuture<'a, Result<Outcome, SuiteError>>;
 
 pub(super) const ENTRIES: &[Entry] = &[
     races(

@@ -37,10 +37,6 @@ impl WireMessage for EventTwo {
 
 /// Reads an event of an older layout.
 pub(super) fn upgrade(old: &RawParcel) -> Result<ExecEvent, ParcelError> {
-    let (name, known, found) = (ExecEvent::NAME, ExecEvent::VERSION, old.version());
-    if found != EventTwo::VERSION {
-        return Err(ParcelError::Version { name, known, found });
-    }
     Ok(match old.read::<EventTwo>()? {
         ArchivedEventTwo::Output { stream, bytes } => ExecEvent::Output {
             stream: match stream {

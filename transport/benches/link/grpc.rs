@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::{Buf, BufMut, Bytes};
+use futures_util::future::BoxFuture;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::{Service, http};
 use tonic::server::{NamedService, UnaryService};
@@ -80,7 +80,7 @@ type Answer = http::Response<tonic::body::Body>;
 impl Service<http::Request<tonic::body::Body>> for Echo {
     type Response = Answer;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+    type Future = BoxFuture<'static, Result<Answer, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

@@ -1,12 +1,12 @@
 //! The node that holds a capability: an address whose sends carry it, and narrower ones for others.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Address, Clock, DeliverError, Down, Fall, Header, MessageId, Moment, Parcel, RawParcel,
-    RawReplies, RemoteError, RemotePort, RemoteTarget, Request, StreamError, WireRequest,
+    RawReplies, RemoteError, RemotePort, RemoteTarget, Request, StreamError, Unheard, WireRequest,
     reply_stream,
 };
 
@@ -159,18 +159,11 @@ impl RemotePort for HeldPort {
         Links::send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, bytes: usize) -> BoxFuture<'a, ()> {
         self.links.ready(target, bytes)
     }
 
-    fn down<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+    fn down<'a>(&'a self, target: &'a RemoteTarget) -> BoxFuture<'a, Down> {
         Box::pin(async move {
             // Watches have a lane of their own, so the token has to be there before.
             let port = Arc::new(self.links.clone());
@@ -204,7 +197,7 @@ impl RawReplies for Told {
         self.replies.deliver(reply)
     }
 
-    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn room(&self) -> BoxFuture<'_, ()> {
         self.replies.room()
     }
 
@@ -228,36 +221,7 @@ impl RawReplies for Told {
         self.replies.is_closed()
     }
 
-    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn closed(&self) -> BoxFuture<'_, ()> {
         self.replies.closed()
-    }
-}
-
-/// The replies to a message that has none.
-struct Unheard;
-
-impl RawReplies for Unheard {
-    fn deliver(&self, _: RawParcel) -> Result<(), DeliverError> {
-        Err(DeliverError::Gone)
-    }
-
-    fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(std::future::ready(()))
-    }
-
-    fn finish(&self) {}
-
-    fn fail(&self, _: StreamError) {}
-
-    fn is_wanted(&self) -> bool {
-        false
-    }
-
-    fn is_closed(&self) -> bool {
-        true
-    }
-
-    fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(std::future::ready(()))
     }
 }

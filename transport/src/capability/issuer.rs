@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use neuroflow_kernel::{
     Address, Clock, Generation, Header, MessageId, Moment, Parcel, RawParcel, Request, StreamError,
@@ -17,6 +17,7 @@ use super::token::{BlockKey, Chain, Grant, Presented, Token};
 use super::{CapabilityError, CapabilityId, CapabilityToken, Terms, restriction};
 use crate::endpoint::Links;
 use crate::export::{Asker, Delivery, Exported, Service, Source};
+use crate::hex;
 use crate::identity::NodeId;
 use crate::limits::{CAPABILITY_DERIVED, CAPABILITY_LIFE, MAX_CAPABILITIES, PEER_CAPABILITIES};
 
@@ -27,8 +28,7 @@ pub(super) const HELD: &str = "neuroflow.held.";
 pub(super) fn held_name(token: &Token) -> String {
     let bytes = token.parcel().as_raw().as_bytes();
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    let digits = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}"));
-    digits.fold(HELD.to_owned(), |name, digits| name + &digits)
+    HELD.to_owned() + &hex::text(&digest.as_ref()[..16])
 }
 
 /// All capabilities that a node has out.
@@ -166,7 +166,7 @@ impl Capabilities {
 
     /// The moment that a time of the wall stands for.
     fn moment(&self, at_ms: u64) -> Moment {
-        self.clock.now() + Duration::from_millis(at_ms.saturating_sub(wall_ms(&self.clock)))
+        self.clock.now() + Duration::from_millis(at_ms.saturating_sub(self.clock.unix_ms()))
     }
 
     fn issue(
@@ -245,7 +245,7 @@ impl Capabilities {
     }
 
     fn admit(&self, peer: NodeId, token: &Token) -> Result<Arc<dyn Exported>, CapabilityError> {
-        let now_ms = wall_ms(&self.clock);
+        let now_ms = self.clock.unix_ms();
         let blocks = token.verify(self.node, self.incarnation, peer, now_ms)?;
         if blocks.iter().skip(1).any(|(_, grant)| self.is_first(&grant.id)) {
             return Err(CapabilityError::Forged);
@@ -292,11 +292,6 @@ impl Capabilities {
 
 /// How long a token's outcome is known after it ended.
 const REMEMBERED: Duration = Duration::from_mins(1);
-
-pub(crate) fn wall_ms(clock: &Clock) -> u64 {
-    let since = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
 
 impl Service for Arc<Capabilities> {
     fn serve(&self, name: &str, asker: &Asker<'_>) -> Option<Arc<dyn Exported>> {
@@ -427,7 +422,7 @@ impl Links {
             return Err(CapabilityError::Life { valid: terms.valid });
         }
         let valid = u64::try_from(terms.valid.as_millis()).unwrap_or(u64::MAX);
-        Ok(wall_ms(&self.shared.clock).saturating_add(valid))
+        Ok(self.shared.clock.unix_ms().saturating_add(valid))
     }
 }
 
@@ -557,7 +552,7 @@ mod tests {
 
     #[test]
     fn a_derived_one_has_no_id_of_a_first_one() {
-        let now = SystemTime::UNIX_EPOCH + CAPABILITY_LIFE;
+        let now = std::time::SystemTime::UNIX_EPOCH + CAPABILITY_LIFE;
         let authority = Authority::create("test", now).unwrap();
         let node = |name| authority.issue(name, &[], CAPABILITY_LIFE, now).unwrap();
         let (issuer, holder) = (node("issuer"), node("holder"));
@@ -569,7 +564,7 @@ mod tests {
             message: MessageId::of("test"),
             holder: holder.id(),
             rights: neuroflow_kernel::Rights::bit(0),
-            expires_ms: wall_ms(&capabilities.clock) + 1_000,
+            expires_ms: capabilities.clock.unix_ms() + 1_000,
             uses: None,
         };
         let signer = |credential| Signer::new(credential).unwrap();

@@ -2,10 +2,10 @@
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Address, Chosen, Clock, Down, Fall, Header, MessageId, Moment, RawParcel, RawReplies,
     RemoteError, RemotePort, RemoteTarget, Request, WireRequest,
@@ -286,18 +286,11 @@ impl<W: WireRequest> RemotePort for Placed<W> {
         sent
     }
 
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, bytes: usize) -> BoxFuture<'a, ()> {
         self.links.ready(target, bytes)
     }
 
-    fn down<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+    fn down<'a>(&'a self, target: &'a RemoteTarget) -> BoxFuture<'a, Down> {
         Box::pin(async move {
             match self.chosen(target) {
                 Some(Choice::Own(_)) => match self.links.shared.exports.owned(target.name()) {

@@ -1,9 +1,8 @@
 //! The way to an actor of this node that passes on what it's asked: asked like any other, and watched through.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Chosen, Clock, Down, Fall, Header, MessageId, Moment, RawParcel, RawReplies, RemoteError,
     RemotePort, RemoteTarget,
@@ -31,18 +30,11 @@ impl RemotePort for Passed {
         Err(RemoteError::Unreachable { target: target.to_string() })
     }
 
-    fn ready<'a>(
-        &'a self,
-        _: &'a RemoteTarget,
-        _: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, _: &'a RemoteTarget, _: usize) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    fn down<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+    fn down<'a>(&'a self, target: &'a RemoteTarget) -> BoxFuture<'a, Down> {
         match self.0.shared.exports.owned(target.name()) {
             Some(actor) => actor.down(),
             None => Box::pin(std::future::ready(Down::new(None, Fall::Absent))),

@@ -1,9 +1,9 @@
 //! Links as the kernel's port: which lane a message takes, and what a sender is told.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
     Clock, Down, Generation, Header, MessageId, Moment, RawParcel, RawReplies, RemoteError,
     RemotePort, RemoteTarget,
@@ -43,11 +43,7 @@ impl RemotePort for Links {
         Self::send_on((&peer, &link), target, header, parcel, replies, now)
     }
 
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, bytes: usize) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let Some((peer, link)) = self.link(target) else { return };
             let mut changed = std::pin::pin!(peer.changed.notified());
@@ -66,10 +62,7 @@ impl RemotePort for Links {
         })
     }
 
-    fn down<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-    ) -> Pin<Box<dyn Future<Output = Down> + Send + 'a>> {
+    fn down<'a>(&'a self, target: &'a RemoteTarget) -> BoxFuture<'a, Down> {
         Box::pin(watch::down(Arc::new(self.clone()), target))
     }
 

@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use neuroflow_kernel::{
-    Actor, Address, Context, Ended, Header, Name, SendError, Spawn, StartError,
+    Actor, Address, Backoff, Context, Ended, Header, Name, SendError, Spawn, StartError,
 };
 
 use super::revival::Revivals;
 use super::socket::Ground;
 use super::{ClusterCommand, Shared, renewal, revocations, seeds, strangers, tuning};
 use crate::identity::NodeId;
-use crate::jitter;
 use crate::limits::KEYED_SWEEP;
 use crate::link::connect::REDIAL;
 use crate::link::server::LinkServer;
@@ -124,7 +123,7 @@ impl ClusterServer {
     /// An actor of ours has ended, and is to begin anew: later each time, if it ends again and again.
     fn revive(&mut self, name: Name, by: ClusterCommand, context: &mut Context<ClusterCommand>) {
         let clock = context.clock().clone();
-        let wait = self.revivals.wait(name, clock.now(), jitter());
+        let wait = self.revivals.wait(name, clock.now(), Backoff::jitter());
         let own = context.address();
         let work = async move {
             clock.sleep(wait).await;
@@ -147,7 +146,7 @@ impl ClusterServer {
                     Err(LinkError::Linked | LinkError::Oneself) => return,
                     Err(_later) => {}
                 }
-                shared.clock.sleep(REDIAL.delay(nth, jitter())).await;
+                shared.clock.sleep(REDIAL.delay(nth, Backoff::jitter())).await;
             }
         };
         // As many peers as there may be leave room for this.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 use tokio::io::Interest;
@@ -28,7 +29,7 @@ impl Runtime for Ground {
         Box::pin(LateTimer { timer: TokioRuntime.new_timer(due), set: due, due })
     }
 
-    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    fn spawn(&self, future: BoxFuture<'static, ()>) {
         TokioRuntime.spawn(future);
     }
 

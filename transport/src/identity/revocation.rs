@@ -8,6 +8,7 @@ use rcgen::SigningKey;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 
 use super::{Authority, AuthorityError, NodeId, NodeIdError, Trust};
+use crate::hex;
 use crate::limits::{MAX_REVOCATION_BYTES, MAX_REVOKED};
 
 /// Nodes that are shut out, as of a serial number; the list with the larger one counts.
@@ -62,12 +63,7 @@ impl Revocations {
             let _written = writeln!(text, "node {node}").is_ok();
         }
         let signature = authority.signing_key().sign(text.as_bytes())?;
-        text.push_str("signature ");
-        for byte in signature {
-            let _written = write!(text, "{byte:02x}").is_ok();
-        }
-        text.push('\n');
-        Ok(text)
+        Ok(text + "signature " + &hex::text(&signature) + "\n")
     }
 
     /// Reads a text that one of the cluster's authorities has signed.
@@ -79,7 +75,7 @@ impl Revocations {
             return Err(RevocationError::TooLong { bytes: text.len() });
         }
         let (body, signature) = text.rsplit_once("signature ").ok_or(RevocationError::Unsigned)?;
-        let signature = bytes_of(signature.trim_end()).ok_or(RevocationError::Unsigned)?;
+        let signature = hex::read_all(signature.trim_end()).ok_or(RevocationError::Unsigned)?;
         if !trust.authority_keys().any(|key| signed_by(key, body.as_bytes(), &signature)) {
             return Err(RevocationError::Stranger);
         }
@@ -99,14 +95,6 @@ impl Revocations {
         }
         Ok(Self { serial, nodes })
     }
-}
-
-fn bytes_of(digits: &str) -> Option<Vec<u8>> {
-    if digits.len() > 1_024 || !digits.is_ascii() {
-        return None;
-    }
-    let pairs = digits.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 pub(super) fn signed_by(spki: &[u8], message: &[u8], signature: &[u8]) -> bool {
@@ -182,7 +170,32 @@ mod tests {
         let changed = text.replace("serial 2", "serial 3");
         assert_eq!(Revocations::verify(&changed, &trust), Err(RevocationError::Stranger));
         assert_eq!(Revocations::verify("", &trust), Err(RevocationError::Unsigned));
+        let (body, digits) = text.trim_end().rsplit_once("signature ").unwrap();
+        let upper = format!("{body}signature {}\n", digits.to_ascii_uppercase());
+        assert_eq!(Revocations::verify(&upper, &trust), Ok(list.clone()));
+        let odd = format!("{body}signature {digits}0\n");
+        assert_eq!(Revocations::verify(&odd, &trust), Err(RevocationError::Unsigned));
         let long = "x".repeat(MAX_REVOCATION_BYTES + 1);
         assert!(matches!(Revocations::verify(&long, &trust), Err(RevocationError::TooLong { .. })));
+    }
+
+    #[test]
+    fn a_sign_in_a_signature_isnt_a_digit_though_the_number_is_the_same() {
+        let ours = authority();
+        let trust = Trust::from_pem(ours.certificate_pem()).unwrap();
+        let mut list = Revocations::default();
+        // Most signatures have a byte whose first digit is 0.
+        let signs = loop {
+            let another = NodeId::of_public_key(&list.serial().to_le_bytes());
+            list = list.with(another);
+            let text = list.sign(&ours).unwrap();
+            let (body, digits) = text.rsplit_once("signature ").unwrap();
+            let signs = |(at, digit)| if digit == '0' && at % 2 == 0 { '+' } else { digit };
+            let signs: String = digits.char_indices().map(signs).collect();
+            if signs != digits {
+                break format!("{body}signature {signs}");
+            }
+        };
+        assert_eq!(Revocations::verify(&signs, &trust), Err(RevocationError::Unsigned));
     }
 }

@@ -123,3 +123,15 @@ fn a_renewed_certificate_keeps_the_id_only_with_its_key() {
     let id = a.credential.id();
     assert_eq!(id.to_string().parse::<NodeId>().unwrap(), id);
 }
+
+#[test]
+fn an_id_is_64_digits_of_either_case_and_nothing_else() {
+    let id = NodeId::from([0x0f; 32]);
+    for text in ["0f".repeat(32), "0F".repeat(32)] {
+        assert_eq!(text.parse(), Ok(id));
+    }
+    for text in ["+f".repeat(32), "0f".repeat(31), "0f".repeat(33), "f".repeat(63), "é".repeat(32)]
+    {
+        assert_eq!(text.parse::<NodeId>(), Err(NodeIdError { text }));
+    }
+}

@@ -11,7 +11,6 @@ use rustls::pki_types::pem::PemObject;
 
 use super::wire::{Kind, hear, say};
 use super::{JoinError, JoinToken, Refused, hash};
-use crate::capability::wall_ms;
 use crate::identity::{Credential, Trust, guest_config, is_trusted};
 use crate::limits::JOIN_DEADLINE;
 
@@ -62,7 +61,7 @@ pub async fn join(token: &JoinToken, clock: &Clock) -> Result<Joined, JoinError>
     let joined = joined.unwrap_or(Err(JoinError::TimedOut { address }));
     // Once nobody is invited, nobody answers.
     match joined {
-        Err(error) if error.is_retryable() && wall_ms(clock) >= token.expires_ms => {
+        Err(error) if error.is_retryable() && clock.unix_ms() >= token.expires_ms => {
             Err(JoinError::Expired)
         }
         joined => joined,

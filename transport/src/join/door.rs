@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 
 use super::wire::{Kind, hear, say};
 use super::{Invite, InviteError, JoinToken, Refused, SECRET_BYTES, hash, names};
-use crate::capability::wall_ms;
 use crate::endpoint::Links;
 use crate::identity::{Authority, CertificateError, NodeId};
 use crate::limits::MAX_INVITES;
@@ -79,7 +78,7 @@ impl Invitation {
     /// Waits until a node has joined; nothing if the time is over before.
     pub async fn accepted(&self) -> Option<Guest> {
         let clock = &self.door.clock;
-        let left = self.token.expires_ms.saturating_sub(wall_ms(clock));
+        let left = self.token.expires_ms.saturating_sub(clock.unix_ms());
         let until = clock.now() + Duration::from_millis(left);
         let joined = async {
             loop {
@@ -114,7 +113,7 @@ impl Door {
 
     /// Whether anybody is invited: only then a stranger gets through TLS.
     pub(crate) fn is_open(&self) -> bool {
-        let now = wall_ms(&self.clock);
+        let now = self.clock.unix_ms();
         self.invited().iter().any(|invited| invited.expires_ms > now)
     }
 
@@ -137,7 +136,7 @@ impl Door {
         let random = ring::rand::SystemRandom::new().fill(&mut secret);
         random.map_err(|_none| InviteError::Random)?;
         let valid = u64::try_from(invite.valid.as_millis()).unwrap_or(u64::MAX);
-        let now = wall_ms(&self.clock);
+        let now = self.clock.unix_ms();
         let expires_ms = now.saturating_add(valid);
         let mut invited = self.invited();
         if invited.len() >= MAX_INVITES {
@@ -178,7 +177,7 @@ impl Door {
 
     /// The certificate for a request that brings the token of this invitation, and whether it's a new one.
     fn sign_for(&self, found: &mut Invited, request: &[u8]) -> Result<(String, bool), Refused> {
-        if found.expires_ms <= wall_ms(&self.clock) {
+        if found.expires_ms <= self.clock.unix_ms() {
             return Err(Refused::Expired);
         }
         let Invite { node, roles, certificate_life, .. } = &found.invite;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{
-    Address, Clock, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
+    Address, Backoff, Clock, Header, Moment, Parcel, RawParcel, RawReplies, Refusal, RemoteError,
     RemotePort, RemoteTarget, Request, StreamError, WireRequest, limits::CALL_DEADLINE,
     reply_stream,
 };
@@ -15,7 +16,6 @@ use crate::directory::MemberState;
 use crate::endpoint::Links;
 use crate::export::Delivery;
 use crate::identity::NodeId;
-use crate::jitter;
 use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, PINNED_CALLS};
 use crate::session::retry::{Retry, Step, Tried};
 
@@ -169,7 +169,7 @@ impl<W: WireRequest> Calling<'_, W> {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let step = self.retry.failed(tried, start, self.links.clock().now(), jitter());
+            let step = self.retry.failed(tried, start, self.links.clock().now(), Backoff::jitter());
             let ran = self.retry.may_have_run() || why.may_have_run();
             if let Some(share) = &mut self.share {
                 share.ran = ran;
@@ -351,11 +351,7 @@ impl RemotePort for Over {
         Links::send_keyed(to, target, header, self.key, parcel, replies, now)
     }
 
-    fn ready<'a>(
-        &'a self,
-        target: &'a RemoteTarget,
-        bytes: usize,
-    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    fn ready<'a>(&'a self, target: &'a RemoteTarget, bytes: usize) -> BoxFuture<'a, ()> {
         self.links.ready(target, bytes)
     }
 

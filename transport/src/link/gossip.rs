@@ -1,11 +1,10 @@
 //! Gossip on a link: as datagrams, and what is too large for one or has to arrive on a stream of its own.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::Clock;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -32,7 +31,7 @@ pub(crate) struct Place(
 );
 
 /// What is left to be done of a send.
-pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Rest = BoxFuture<'static, ()>;
 
 /// Sends a message between members. What a datagram can't carry goes on a stream, which is for the caller
 /// to run. When as many streams as may be are under way it's dropped: it will be said again.

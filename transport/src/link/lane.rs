@@ -9,12 +9,13 @@ mod inbound;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use neuroflow_kernel::{Clock, RawParcel};
 use quinn::{RecvStream, SendStream};
@@ -39,10 +40,10 @@ use crate::watch;
 pub(crate) const DRAINED_SINCE: u16 = 3;
 
 /// A caller that has no room for a reply: ready when it has, with the call's id.
-type Room = Pin<Box<dyn Future<Output = u64> + Send>>;
+type Room = BoxFuture<'static, u64>;
 
 /// A large message on its way out.
-type LargeSend = Pin<Box<dyn Future<Output = Result<(), LinkError>> + Send>>;
+type LargeSend = BoxFuture<'static, Result<(), LinkError>>;
 
 /// The task of a lane.
 pub(crate) struct LaneTask {

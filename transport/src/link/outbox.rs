@@ -251,9 +251,7 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
-    use std::pin::Pin;
-
+    use futures_util::future::BoxFuture;
     use neuroflow_kernel::{DeliverError, MessageId};
 
     use super::*;
@@ -266,7 +264,7 @@ mod tests {
             Ok(())
         }
 
-        fn room<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        fn room(&self) -> BoxFuture<'_, ()> {
             Box::pin(std::future::ready(()))
         }
 
@@ -282,7 +280,7 @@ mod tests {
             false
         }
 
-        fn closed<'a>(&'a self) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        fn closed(&self) -> BoxFuture<'_, ()> {
             Box::pin(std::future::pending())
         }
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use neuroflow_kernel::{Actor, Address, Clock, Context, Header};
+use neuroflow_kernel::{Actor, Address, Backoff, Clock, Context, Header};
 use tokio::sync::{Notify, Semaphore};
 
 use super::connect::{Established, REDIAL, dial};
@@ -18,7 +18,6 @@ use super::peer::{Link, Peer};
 use super::{CloseCode, LinkCommand, LinkError};
 use crate::endpoint::Shared;
 use crate::frame::Kind;
-use crate::jitter;
 use crate::limits::{GOSSIP_PLACES, GOSSIP_STREAMS, LARGE_KIB, SWEEP_INTERVAL};
 use crate::membership::{self, MembershipCommand};
 use crate::observer::ClusterEvent;
@@ -140,7 +139,7 @@ impl LinkServer {
             return;
         }
         self.tries = self.tries.saturating_add(1);
-        let wait = REDIAL.delay(self.tries, jitter());
+        let wait = REDIAL.delay(self.tries, Backoff::jitter());
         let (shared, peer, own) =
             (Arc::clone(&self.shared), Arc::clone(&self.peer), context.address());
         let work = async move {

@@ -249,8 +249,7 @@ impl Actor for MembershipServer {
     ) -> Result<(), MembershipError> {
         let clock = context.clock().clone();
         let now = clock.now();
-        let since = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let start = u64::try_from(since.as_millis()).unwrap_or_default();
+        let start = clock.unix_ms();
         let seed = RandomState::new().build_hasher().finish();
         let shared = &self.shared;
         let (node, name) = (shared.id, shared.name.clone());

@@ -2,7 +2,7 @@
 
 use neuroflow_kernel::{Context, Header};
 
-use super::{AgentServer, names, now_ms};
+use super::{AgentServer, names};
 use crate::access::CallerGrant;
 use crate::agent::AgentCommand;
 use crate::agent::history::failure;
@@ -43,7 +43,7 @@ impl AgentServer {
         } else {
             failure("the journal of the task is damaged", "damaged")
         };
-        live.append(end, Origin::Node, now_ms(context));
+        live.append(end, Origin::Node, context.clock().unix_ms());
         live.stranded = true;
         self.live.insert(task.clone(), live);
         self.flush(&task, context);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use neuroflow_kernel::{Context, Name, Parcel, Reply, ReplySink, Request, StreamError};
 
-use super::{AgentServer, now_ms, unreadable};
+use super::{AgentServer, unreadable};
 use crate::agent::live::Origin;
 use crate::agent::{
     AgentCommand, Ask, AskRefusal, CancelError, Change, Incoming, TaskEvent, TaskEvents, TaskOrder,
@@ -39,7 +39,7 @@ impl AgentServer {
         if unread || !has_room || live.stranded || live.followed() >= TASK_FOLLOWERS {
             return Err((AskRefusal::Busy, request));
         }
-        let at_ms = now_ms(context);
+        let at_ms = context.clock().unix_ms();
         // Else it would look like an answer.
         live.settle(at_ms);
         live.join(request.replies);
@@ -110,7 +110,7 @@ impl AgentServer {
             return request.replies.fail(StreamError::Overloaded);
         }
         let (own, place) = (context.address(), Arc::clone(&self.orders));
-        self.beside(order::carry_out(own, request, now_ms(context), place), context);
+        self.beside(order::carry_out(own, request, context.clock().unix_ms(), place), context);
     }
 
     pub(super) fn read(

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{self, Poll};
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::{Address, Context, Header};
 use tokio::sync::{mpsc, oneshot};
 
@@ -47,7 +48,7 @@ impl Courier {
     }
 }
 
-type Call = Pin<Box<dyn Future<Output = Vec<Result<(), AppendError>>> + Send>>;
+type Call = BoxFuture<'static, Vec<Result<(), AppendError>>>;
 
 /// Calls that are under way, each with its tasks.
 #[derive(Default)]

@@ -4,7 +4,7 @@
 use neuroflow_kernel::{Context, Header, Name};
 
 use super::courier::Flight;
-use super::{AgentServer, names, now_ms, unreadable};
+use super::{AgentServer, names, unreadable};
 use crate::agent::history::{failure, refused};
 use crate::agent::live::{Live, Origin};
 use crate::agent::record::Record;
@@ -21,7 +21,7 @@ impl AgentServer {
         change: Change,
         context: &mut Context<AgentCommand>,
     ) {
-        let at_ms = now_ms(context);
+        let at_ms = context.clock().unix_ms();
         let Some(live) = self.live.get_mut(task) else { return };
         // What the journal has of it is looked up; only then is it known where its end belongs. A task
         // that ends meanwhile changes nothing of that.
@@ -39,7 +39,7 @@ impl AgentServer {
         changes: Vec<Change>,
         context: &mut Context<AgentCommand>,
     ) {
-        let at_ms = now_ms(context);
+        let at_ms = context.clock().unix_ms();
         let Some(live) = self.live.get_mut(task) else { return };
         if live.stranded {
             return;
@@ -119,7 +119,7 @@ impl AgentServer {
         }
         live.lost(&error);
         if !error.is_unknown() {
-            refuse_unjoined(live, now_ms(context));
+            refuse_unjoined(live, context.clock().unix_ms());
         } else if live.unsettled.is_none() {
             live.unsettled = Some(context.clock().now() + JOURNAL_SETTLED);
         }
@@ -167,7 +167,7 @@ impl AgentServer {
                 let record = Record::restored(names(&head), events(log), head.generation);
                 old.found(record, entries);
                 let end = failure("the journal didn't take what the task said", "not_kept");
-                old.append(end, Origin::Node, now_ms(context));
+                old.append(end, Origin::Node, context.clock().unix_ms());
                 if !head.state.is_terminal() {
                     self.flush(task, context);
                 } else if let Some(live) = self.live.remove(task) {
@@ -179,7 +179,7 @@ impl AgentServer {
                 if !old.is_known() && old.unsettled.is_some_and(|settled| now < settled) {
                     return self.reread(task, context);
                 }
-                refuse_unjoined(old, now_ms(context));
+                refuse_unjoined(old, context.clock().unix_ms());
                 self.live.remove(task);
             }
             Err(error) => {

@@ -39,8 +39,34 @@ pub(crate) enum Denial {
     Unrecorded,
 }
 
-/// The way in, and what was decided of it, if that is a decision.
-type Entering = (Result<Arc<Entrance>, Denial>, Option<(Action, bool)>);
+/// What was decided, before it counts.
+#[must_use = "what is decided counts once it's recorded, or noted of what goes on already"]
+pub(crate) struct Judged<'a, T> {
+    outcome: Result<T, Denial>,
+    /// None for what isn't a decision.
+    decision: Option<Decision<'a>>,
+    grants: &'a Grants,
+}
+
+impl<T> Judged<'_, T> {
+    /// Records it, before anything is done by it.
+    pub(crate) async fn recorded(self) -> Result<T, Denial> {
+        if let Some(decision) = self.decision
+            && !self.grants.decided(decision).await
+        {
+            return Err(Denial::Unrecorded);
+        }
+        self.outcome
+    }
+
+    /// Notes it, for what goes on already or is only shown.
+    pub(crate) fn noted(self) -> Result<T, Denial> {
+        if let Some(decision) = self.decision {
+            self.grants.noted(decision);
+        }
+        self.outcome
+    }
+}
 
 impl Admitted {
     pub(super) fn new(
@@ -99,33 +125,14 @@ impl Admitted {
 
     /// The way to an agent, narrowed to what the principal may do with it, for something that needs
     /// these rights; none are enough for whatever is looked at on its own.
-    pub(crate) async fn enter(
-        &self,
-        agent: &GatewayAgent,
+    pub(crate) fn enter<'a>(
+        &'a self,
+        agent: &'a GatewayAgent,
         rights: Rights,
-    ) -> Result<Arc<Entrance>, Denial> {
-        let (entered, decided) = self.entering(agent, rights)?;
-        if let Some((action, is_allowed)) = decided {
-            self.decided(action, &Target::Agent(&agent.profile.name), is_allowed).await?;
-        }
-        entered
-    }
-
-    /// The same, for what goes on already.
-    pub(crate) fn enter_still(
-        &self,
-        agent: &GatewayAgent,
-        rights: Rights,
-    ) -> Result<Arc<Entrance>, Denial> {
-        let (entered, decided) = self.entering(agent, rights)?;
-        if let Some((action, is_allowed)) = decided {
-            self.noted(action, &Target::Agent(&agent.profile.name), is_allowed);
-        }
-        entered
-    }
-
-    fn entering(&self, agent: &GatewayAgent, rights: Rights) -> Result<Entering, Denial> {
-        let entrance = self.entrance(agent)?;
+    ) -> Judged<'a, Arc<Entrance>> {
+        let Some(entrance) = self.entrance(agent) else {
+            return self.judged(None, Err(Denial::Hidden));
+        };
         let is_allowed = entrance.rights.contains(rights);
         let action = action(rights);
         // Who is let in to ask is asked for the skill next, and that is the decision.
@@ -135,67 +142,35 @@ impl Admitted {
             Some(action) if !is_allowed => Err(Denial::Forbidden(action)),
             _ => Ok(entrance),
         };
-        Ok((entered, decided.map(|action| (action, is_allowed))))
+        let target = Target::Agent(&agent.profile.name);
+        self.judged(decided.map(|action| (action, target)), entered)
     }
 
     /// Whether the principal may ask this agent for this skill, or for whatever the agent makes of it.
-    pub(crate) async fn ask(
-        &self,
-        agent: &GatewayAgent,
-        skill: Option<&str>,
-    ) -> Result<(), Denial> {
-        let (is_allowed, target) = self.asking(agent, skill)?;
-        self.decided(Action::Ask, &target, is_allowed).await?;
-        if is_allowed { Ok(()) } else { Err(Denial::Forbidden(Action::Ask)) }
-    }
-
-    /// The same, for what goes on already.
-    pub(crate) fn ask_still(
-        &self,
-        agent: &GatewayAgent,
-        skill: Option<&str>,
-    ) -> Result<(), Denial> {
-        let (is_allowed, target) = self.asking(agent, skill)?;
-        self.noted(Action::Ask, &target, is_allowed);
-        if is_allowed { Ok(()) } else { Err(Denial::Forbidden(Action::Ask)) }
-    }
-
-    fn asking<'a>(
-        &self,
+    pub(crate) fn ask<'a>(
+        &'a self,
         agent: &'a GatewayAgent,
         skill: Option<&'a str>,
-    ) -> Result<(bool, Target<'a>), Denial> {
-        let entrance = self.entrance(agent)?;
+    ) -> Judged<'a, ()> {
+        let Some(entrance) = self.entrance(agent) else {
+            return self.judged(None, Err(Denial::Hidden));
+        };
         let name = agent.profile.name.as_str();
-        let Some(skill) = skill else { return Ok((entrance.asks_for_all, Target::Agent(name))) };
+        let Some(skill) = skill else {
+            return self.allowed(Action::Ask, Target::Agent(name), entrance.asks_for_all);
+        };
         let known = entrance.skills.iter().any(|known| known == skill);
         let is_listed = agent.profile.skills.iter().any(|listed| listed.id == skill);
         let unknown = !is_listed && entrance.asks_for_all;
-        Ok((known || unknown, Target::Skill { agent: name, skill }))
+        self.allowed(Action::Ask, Target::Skill { agent: name, skill }, known || unknown)
     }
 
     /// Whether the principal may do that.
-    pub(crate) async fn permits(
-        &self,
-        action: Action,
-        target: &Target<'_>,
-    ) -> Result<bool, Denial> {
-        let is_allowed = self.is_permitted(action, target);
-        self.decided(action, target, is_allowed).await?;
-        Ok(is_allowed)
-    }
-
-    /// The same, for what goes on already, or is only shown.
-    #[cfg(feature = "mcp")]
-    pub(crate) fn permits_still(&self, action: Action, target: &Target<'_>) -> bool {
-        let is_allowed = self.is_permitted(action, target);
-        self.noted(action, target, is_allowed);
-        is_allowed
-    }
-
-    fn is_permitted(&self, action: Action, target: &Target<'_>) -> bool {
+    pub(crate) fn permits<'a>(&'a self, action: Action, target: Target<'a>) -> Judged<'a, ()> {
         let rules = self.rules.as_ref();
-        rules.is_none_or(|(rules, _)| rules.decide(&self.principal, action, target).allowed)
+        let decide =
+            |rules: &Arc<dyn Rules>| rules.decide(&self.principal, action, &target).allowed;
+        self.allowed(action, target, rules.is_none_or(|(rules, _)| decide(rules)))
     }
 
     /// Whether others may be shown something else.
@@ -205,36 +180,33 @@ impl Admitted {
 
     /// Whether the principal may do anything at all with the agent.
     pub(crate) fn sees(&self, agent: &GatewayAgent) -> bool {
-        self.entrance(agent).is_ok_and(|entrance| !entrance.is_hidden())
+        self.entrance(agent).is_some_and(|entrance| !entrance.is_hidden())
     }
 
-    async fn decided(
-        &self,
-        action: Action,
-        target: &Target<'_>,
-        is_allowed: bool,
-    ) -> Result<(), Denial> {
-        let is_recorded = self.grants.decided(self.decision(action, target, is_allowed)).await;
-        if is_recorded { Ok(()) } else { Err(Denial::Unrecorded) }
-    }
-
-    fn noted(&self, action: Action, target: &Target<'_>, is_allowed: bool) {
-        self.grants.noted(self.decision(action, target, is_allowed));
-    }
-
-    fn decision<'a>(
+    fn allowed<'a>(
         &'a self,
         action: Action,
-        target: &'a Target<'a>,
+        target: Target<'a>,
         is_allowed: bool,
-    ) -> Decision<'a> {
-        let (principal, trace) = (&self.principal, self.trace);
-        Decision { principal, trace, action, target, is_allowed }
+    ) -> Judged<'a, ()> {
+        let outcome = if is_allowed { Ok(()) } else { Err(Denial::Forbidden(action)) };
+        self.judged(Some((action, target)), outcome)
     }
 
-    fn entrance(&self, agent: &GatewayAgent) -> Result<Arc<Entrance>, Denial> {
+    fn judged<'a, T>(
+        &'a self,
+        about: Option<(Action, Target<'a>)>,
+        outcome: Result<T, Denial>,
+    ) -> Judged<'a, T> {
+        let (principal, trace, is_allowed) = (&self.principal, self.trace, outcome.is_ok());
+        let decision = |(action, target)| Decision { principal, trace, action, target, is_allowed };
+        Judged { outcome, decision: about.map(decision), grants: &self.grants }
+    }
+
+    /// None for who may do nothing with the agent, so that for it there is none.
+    fn entrance(&self, agent: &GatewayAgent) -> Option<Arc<Entrance>> {
         let rules = self.rules.as_ref().map(|(rules, generation)| (rules, *generation));
-        self.grants.entrance(&self.principal, rules, agent).ok_or(Denial::Hidden)
+        self.grants.entrance(&self.principal, rules, agent)
     }
 }
 

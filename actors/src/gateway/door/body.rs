@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
+use futures_util::future::BoxFuture;
 use http_body_util::Limited;
 use hyper::body::{Frame, SizeHint};
 use neuroflow_kernel::Clock;
@@ -22,7 +23,7 @@ pub(super) fn bounded(body: Body, clock: &Clock) -> Body {
     Body::new(Limited::new(Timed { body, late }, BODY_BYTES + BODY_SLACK_BYTES))
 }
 
-type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Sleep = BoxFuture<'static, ()>;
 
 struct Timed {
     body: Body,

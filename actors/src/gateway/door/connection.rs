@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper::server::conn::{http1, http2};
@@ -137,8 +137,7 @@ async fn ended(
 ) -> End {
     let expired = async {
         while !certificate.has_ended(clock) {
-            let now = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let left = certificate.ends().saturating_sub(now) + Duration::from_secs(1);
+            let left = certificate.ends().saturating_sub(clock.unix()) + Duration::from_secs(1);
             clock.sleep(left.min(CREDENTIAL_LOOK)).await;
         }
     };

@@ -48,7 +48,7 @@ pub(super) struct Decision<'a> {
     pub(super) principal: &'a Principal,
     pub(super) trace: TraceContext,
     pub(super) action: Action,
-    pub(super) target: &'a Target<'a>,
+    pub(super) target: Target<'a>,
     pub(super) is_allowed: bool,
 }
 

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use neuroflow_kernel::Clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -16,7 +17,7 @@ pub(super) struct Paced<S> {
     stream: S,
     clock: Clock,
     /// Runs while a write waits.
-    stalled: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    stalled: Option<BoxFuture<'static, ()>>,
 }
 
 impl<S> Paced<S> {
@@ -46,7 +47,7 @@ impl<S> Paced<S> {
     }
 }
 
-fn sleep(clock: Clock, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+fn sleep(clock: Clock, time: Duration) -> BoxFuture<'static, ()> {
     Box::pin(async move { clock.sleep(time).await })
 }
 

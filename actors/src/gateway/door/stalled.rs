@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use futures_util::future::BoxFuture;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use neuroflow_kernel::Clock;
@@ -70,7 +71,7 @@ struct Watched<F> {
     late: Option<(u64, Sleep)>,
 }
 
-type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Sleep = BoxFuture<'static, ()>;
 
 impl<F: Future<Output = ()>> Future for Watched<F> {
     type Output = ();

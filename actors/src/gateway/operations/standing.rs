@@ -62,13 +62,13 @@ impl Needs {
     fn met(&self, admitted: &Admitted) -> Result<(), A2aError> {
         let hidden = || A2aError::Forbidden { action: Action::Read };
         let served = self.shared.served(&self.agent).ok_or_else(hidden)?;
-        let entered = admitted.enter_still(&served.agent, self.right);
+        let entered = admitted.enter(&served.agent, self.right).noted();
         let entrance = entered.map_err(|denial| match denial {
             Denial::Forbidden(action) => A2aError::Forbidden { action },
             Denial::Hidden | Denial::Unrecorded => hidden(),
         })?;
         if self.right.contains(ASK) {
-            let asked = admitted.ask_still(&served.agent, self.skill.as_deref());
+            let asked = admitted.ask(&served.agent, self.skill.as_deref()).noted();
             asked.map_err(|_denied| A2aError::Forbidden { action: Action::Ask })?;
         }
         if self.all && !entrance.sees_all {

@@ -1,9 +1,7 @@
 //! Who has made a push configuration, and whether that may still be told of the task's events.
 
-use neuroflow_kernel::{ParcelError, RawParcel, WireMessage};
 use rkyv::{Archive, Archived, Serialize};
 
-use super::{PushConfig, PushRecord, PushSecret};
 use crate::access::{Access, Action, Principal, PrincipalKind, Target};
 use crate::agent::AgentProfile;
 
@@ -137,7 +135,7 @@ impl PushCreator {
 
     /// Of a configuration that was kept before creators were: what tasks know the caller by says who
     /// it was, but not its groups.
-    fn of_caller(caller: Option<&str>) -> Self {
+    pub(super) fn of_caller(caller: Option<&str>) -> Self {
         let none: [&str; 0] = [];
         let principal = match caller.and_then(|caller| caller.split_once(':')) {
             Some(("token", name)) => Principal::token(name, none),
@@ -152,59 +150,11 @@ impl PushCreator {
     }
 }
 
-/// A record of the layout before creators were kept.
-#[derive(Archive, Serialize)]
-#[cfg_attr(not(test), expect(dead_code, reason = "nobody writes it any more"))]
-enum RecordOne {
-    Config { config: PushConfig, caller: Option<String>, after: u64 },
-    Reached { id: String, generation: u64 },
-    Ended { id: String },
-}
-
-impl WireMessage for RecordOne {
-    const NAME: &'static str = PushRecord::NAME;
-    const VERSION: u16 = 1;
-}
-
-/// Reads a record of an older layout.
-pub(super) fn upgrade(old: &RawParcel) -> Result<PushRecord, ParcelError> {
-    let (name, known, found) = (PushRecord::NAME, PushRecord::VERSION, old.version());
-    if found != RecordOne::VERSION {
-        return Err(ParcelError::Version { name, known, found });
-    }
-    Ok(match old.read::<RecordOne>()? {
-        ArchivedRecordOne::Config { config, caller, after } => {
-            let caller = caller.as_ref().map(ToString::to_string);
-            PushRecord::Config {
-                config: read_config(config),
-                creator: Box::new(PushCreator::of_caller(caller.as_deref())),
-                caller,
-                after: after.to_native(),
-            }
-        }
-        ArchivedRecordOne::Reached { id, generation } => {
-            PushRecord::Reached { id: id.to_string(), generation: generation.to_native() }
-        }
-        ArchivedRecordOne::Ended { id } => PushRecord::Ended { id: id.to_string() },
-    })
-}
-
-pub(super) fn read_config(archived: &Archived<PushConfig>) -> PushConfig {
-    PushConfig {
-        id: archived.id.to_string(),
-        url: archived.url.to_string(),
-        token: archived.token.as_ref().map(|token| PushSecret::new(token.0.as_str())),
-        authorization: archived.authorization.as_ref().map(|authorization| {
-            let (scheme, credentials) = (&authorization.0, &authorization.1);
-            (scheme.to_string(), PushSecret::new(credentials.0.as_str()))
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use neuroflow_kernel::Parcel;
 
+    use super::super::{ArchivedPushRecord, PushConfig, PushRecord};
     use super::*;
 
     #[test]
@@ -224,38 +174,10 @@ mod tests {
                 after: 3,
             };
             let parcel = Parcel::archive(&record).unwrap();
-            let super::super::ArchivedPushRecord::Config { creator: kept, .. } = parcel.get()
-            else {
+            let ArchivedPushRecord::Config { creator: kept, .. } = parcel.get() else {
                 panic!("another record");
             };
             assert_eq!(PushCreator::read(kept), creator);
-        }
-    }
-
-    #[test]
-    fn a_record_of_the_older_layout_has_the_creator_that_its_caller_names() {
-        for (caller, principal) in [
-            (None, Principal::anonymous()),
-            (Some("token:ci"), Principal::token("ci", [""; 0])),
-            (Some("user:a@b@https://id"), Principal::user("a@b", "https://id", [""; 0])),
-        ] {
-            let caller = caller.map(str::to_owned);
-            let config = PushConfig::new("c", "https://example.org/");
-            let old =
-                RecordOne::Config { config: config.clone(), caller: caller.clone(), after: 7 };
-            let read = upgrade(Parcel::archive(&old).unwrap().as_raw()).unwrap();
-            let creator = Box::new(PushCreator::of(&principal, PushBasis::Read));
-            assert_eq!(read, PushRecord::Config { config, caller, creator, after: 7 });
-        }
-        let id = "c".to_owned();
-        for (old, new) in [
-            (
-                RecordOne::Reached { id: id.clone(), generation: 9 },
-                PushRecord::Reached { id: id.clone(), generation: 9 },
-            ),
-            (RecordOne::Ended { id: id.clone() }, PushRecord::Ended { id }),
-        ] {
-            assert_eq!(upgrade(Parcel::archive(&old).unwrap().as_raw()).unwrap(), new);
         }
     }
 }

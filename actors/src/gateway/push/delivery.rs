@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use neuroflow_kernel::{
-    Actor, Address, Clock, Context, Header, Message, Name, Parcel, ReplyStream, TraceContext,
+    Actor, Address, Backoff, Clock, Context, Header, Message, Name, Parcel, ReplyStream,
+    TraceContext,
 };
 use neuroflow_sandbox::Outbound;
 
@@ -147,7 +148,7 @@ impl Delivery {
                         in_vain = 0;
                     } else {
                         in_vain = in_vain.saturating_add(1);
-                        clock.sleep(PUSH_BACKOFF.delay(in_vain, jitter())).await;
+                        clock.sleep(PUSH_BACKOFF.delay(in_vain, Backoff::jitter())).await;
                     }
                 }
                 Ok(None) => return Why::TaskGone,
@@ -156,7 +157,7 @@ impl Delivery {
                     if looked >= PUSH_FOLLOW_ATTEMPTS {
                         return Why::AgentGone;
                     }
-                    clock.sleep(PUSH_BACKOFF.delay(looked, jitter())).await;
+                    clock.sleep(PUSH_BACKOFF.delay(looked, Backoff::jitter())).await;
                 }
             }
         }
@@ -245,7 +246,7 @@ impl Delivery {
             let posted = posted.unwrap_or(Posted::TIMED_OUT);
             drop(place);
             let age = clock.now().since(begun).saturating_sub(waited);
-            let next = decide(posted.attempt, nth, age, jitter());
+            let next = decide(posted.attempt, nth, age, Backoff::jitter());
             self.account(posted, next, nth, body.len());
             match next {
                 Next::Again(pause) => clock.sleep(pause).await,
@@ -321,12 +322,6 @@ impl Delivery {
         };
         audit.note(TraceContext::NONE, event);
     }
-}
-
-/// Spreads those who failed together.
-fn jitter() -> f64 {
-    let [byte, ..] = uuid::Uuid::new_v4().into_bytes();
-    f64::from(byte) / f64::from(u8::MAX)
 }
 
 #[cfg(test)]

@@ -3,14 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
 
 use neuroflow_kernel::{Clock, Parcel};
 use rkyv::Archived;
 
-use super::creator::read_config;
 use super::store::{PushStore, PushStoreError, Storing, fold};
-use super::{PushCreator, PushRecord, PushTask};
+use super::{PushConfig, PushCreator, PushRecord, PushTask};
 use crate::agent::TaskState;
 use crate::journal::{Append, Entry, EntryKind, Journal, TaskHead, TaskLog};
 
@@ -91,14 +89,13 @@ impl PushJournal {
         };
         let parcel = Parcel::archive(record).map_err(failed)?;
         let over = log.configs.is_empty();
-        let since = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let head = TaskHead {
             agent: OWNER.to_owned(),
             task: name(task),
             context: String::new(),
             caller: None,
             state: if over { TaskState::Completed } else { TaskState::Working },
-            changed_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            changed_ms: self.clock.unix_ms(),
             generation: 0,
             entries: log.entries,
         };
@@ -163,7 +160,7 @@ fn record(archived: &Archived<PushRecord>) -> PushRecord {
     use super::ArchivedPushRecord as Kept;
     match archived {
         Kept::Config { config, caller, creator, after } => PushRecord::Config {
-            config: read_config(config),
+            config: PushConfig::read(config),
             caller: caller.as_ref().map(ToString::to_string),
             creator: Box::new(PushCreator::read(creator)),
             after: after.to_native(),
@@ -179,7 +176,7 @@ fn record(archived: &Archived<PushRecord>) -> PushRecord {
 mod tests {
     use neuroflow_kernel::{ChildSpec, Kernel};
 
-    use super::super::{PushBasis, PushConfig, PushSecret};
+    use super::super::{PushBasis, PushSecret};
     use super::*;
     use crate::access::Principal;
     use crate::journal::{JournalConfig, JournalPlace, JournalServer, OpenedJournal};

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
 
 use super::{PushConfig, PushCreator, PushRecord, PushTask};
 
 /// The future of something that is kept or read.
-pub(super) type Storing<'a, T> =
-    Pin<Box<dyn Future<Output = Result<T, PushStoreError>> + Send + 'a>>;
+pub(super) type Storing<'a, T> = BoxFuture<'a, Result<T, PushStoreError>>;
 
 /// Keeps the records of push configurations, in order per task. It's called by one actor, which waits
 /// for the answer about a task before it says more of that one.

@@ -87,9 +87,9 @@ impl Visit {
     ) -> Result<(), ErrorData> {
         let Some(admitted) = &self.0 else { return Ok(()) };
         for (action, target) in needs_of(exec) {
-            match admitted.permits(action, &target).await {
-                Ok(true) => {}
-                Ok(false) => return Err(missing()),
+            match admitted.permits(action, target).recorded().await {
+                Ok(()) => {}
+                Err(Denial::Forbidden(_)) => return Err(missing()),
                 Err(denial) => return Err(denied(denial, missing)),
             }
         }
@@ -130,9 +130,9 @@ impl Stay {
     /// Returns once a call of this agent has to end, and says why.
     pub(super) async fn lost_agent(&mut self, agent: &GatewayAgent) -> ErrorData {
         self.lost(|admitted| {
-            let entered = admitted.enter_still(agent, ASK);
+            let entered = admitted.enter(agent, ASK).noted();
             entered
-                .and_then(|_entrance| admitted.ask_still(agent, None))
+                .and_then(|_entrance| admitted.ask(agent, None).noted())
                 .map_err(|denial| denied(denial, || unknown(&agent.profile.name)))
         })
         .await
@@ -162,15 +162,15 @@ async fn entered(
     agent: &GatewayAgent,
     rights: Rights,
 ) -> Result<Arc<Entrance>, Denial> {
-    let entrance = admitted.enter(agent, rights).await?;
+    let entrance = admitted.enter(agent, rights).recorded().await?;
     if rights.contains(ASK) {
-        admitted.ask(agent, None).await?;
+        admitted.ask(agent, None).recorded().await?;
     }
     Ok(entrance)
 }
 
 fn permits_exec(admitted: &Admitted, exec: &McpExec) -> bool {
-    needs_of(exec).iter().all(|(action, target)| admitted.permits_still(*action, target))
+    needs_of(exec).iter().all(|(action, target)| admitted.permits(*action, *target).noted().is_ok())
 }
 
 /// What has to be permitted for programs to run.

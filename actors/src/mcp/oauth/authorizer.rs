@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use neuroflow_kernel::{Clock, Moment};
 use rmcp::transport::auth::{AuthorizationMetadata, OAuthClientConfig};
@@ -258,7 +258,7 @@ impl Authorizer {
         scopes: &[String],
     ) -> Result<Held, OAuthError> {
         proof::check(metadata, algorithm)?;
-        let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = self.clock.unix();
         let issuer = metadata.issuer.as_deref().unwrap_or(&metadata.token_endpoint);
         let claim = Claim { client, issuer, resource: self.resource.as_str(), scopes, now };
         let form = proof::form(&claim, pem, algorithm)?;
