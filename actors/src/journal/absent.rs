@@ -6,8 +6,9 @@ use std::future::{Ready, ready};
 use neuroflow_kernel::Clock;
 
 use super::index::Kept;
-use super::{Append, AppendError, HeadPage, OpenError, ReadError, Retention, TaskHead, TaskLog};
-use crate::agent::TaskQuery;
+use super::{
+    Append, AppendError, HeadPage, OpenError, ReadError, Retention, TaskHead, TaskLog, TaskQuery,
+};
 
 /// Nothing is ever one.
 #[derive(Debug)]
