@@ -44,7 +44,7 @@ pub(crate) use reply::{INVALID_RESPONSE, overlap};
 
 pub use order::{AgentWay, ArchivedTaskOrder, ArchivedTaskWish, TaskOrder, TaskWish};
 pub use profile::{AgentProfile, ExtendedProfile, Extension, Provider, Skill};
-pub use reach::{ArchivedBoundedAsk, ArchivedToolBounds, BoundedAsk, ToolBounds};
+pub use reach::{ArchivedBoundedAsk, BoundedAsk};
 pub use reply::ReplyProblem;
 pub use server::AgentServer;
 pub use task::{Chunk, TaskContext};

@@ -32,11 +32,11 @@ pub use agent::{
     ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, AgentWay,
     Answer, AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedBoundedAsk,
     ArchivedChange, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTaskEvent,
-    ArchivedTaskOrder, ArchivedTaskState, ArchivedTaskWish, ArchivedToolBounds, ArchivedTurn,
-    Artifact, Ask, AskRefusal, BoundedAsk, CANCEL, CancelError, Change, Chunk, Conclusion, Content,
-    EffectError, ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ,
-    ReplyProblem, Role, Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage,
-    TaskQuery, TaskState, TaskWish, ToolBounds, Turn, follow,
+    ArchivedTaskOrder, ArchivedTaskState, ArchivedTaskWish, ArchivedTurn, Artifact, Ask,
+    AskRefusal, BoundedAsk, CANCEL, CancelError, Change, Chunk, Conclusion, Content, EffectError,
+    ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ, ReplyProblem, Role,
+    Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage, TaskQuery,
+    TaskState, TaskWish, Turn, follow,
 };
 pub use audit::{
     Audit, AuditConfig, AuditError, AuditEvent, AuditId, Audited, AuditedCells, Digest, Fault,
@@ -68,8 +68,9 @@ pub use mcp::{
 };
 pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, SoleWatch, sole_child};
 pub use tools::{
-    AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
-    Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, SchemaExcess, Tool,
-    ToolContext, ToolEntry, ToolError, ToolGrant, ToolListing, ToolProgress, ToolResult,
-    ToolServer, ToolSource, ToolsCommand, Unfit, invoke, invoke_told, list_tools,
+    AnyTool, ArchivedToolBounds, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError,
+    Offer, Offered, Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError,
+    SchemaExcess, Tool, ToolBounds, ToolContext, ToolEntry, ToolError, ToolGrant, ToolListing,
+    ToolProgress, ToolResult, ToolServer, ToolSource, ToolsCommand, Unfit, invoke, invoke_told,
+    list_tools,
 };

@@ -15,11 +15,10 @@ use serde_json::Value;
 use super::said;
 use super::schema::{Schema, SchemaError};
 use super::{
-    AnyTool, Invoke, Offer, Outcome, Refused, ToolContext, ToolGrant, ToolListing, ToolProgress,
-    ToolSource, ToolsCommand, Unfit,
+    AnyTool, Invoke, Offer, Outcome, Refused, ToolBounds, ToolContext, ToolGrant, ToolListing,
+    ToolProgress, ToolSource, ToolsCommand, Unfit,
 };
 use crate::access::CallerGrant;
-use crate::agent::ToolBounds;
 use crate::audit::{Audit, AuditEvent, AuditId, Digest, Verdict};
 use crate::limits::{
     LIVE_TOOL_CALLS, SOURCE_RESTART_FIRST, SOURCE_RESTART_MAX, SOURCE_RESTARTS,
