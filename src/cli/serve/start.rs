@@ -21,7 +21,7 @@ use crate::cli::meter::{self, AccessCounts, GatewayMeter, McpMetrics, SandboxMet
 use crate::cli::node::files;
 use crate::cli::{CliError, cluster_meter};
 use crate::config::{Loaded, LogPath, Seed, SocketPath, default_directory, write_values};
-use crate::control::{self, AuditSlot, JournalSlot, LinksSlot, NodeJournal};
+use crate::control::{self, NodeJournal, Slots};
 use crate::limits::{CARD_KEY_BYTES, STOP_BEHIND};
 
 /// Starts what the configuration asks for.
@@ -50,12 +50,10 @@ pub(super) async fn start(
         Some(SocketPath::At(path)) => Some(path.clone()),
         None => Some(control::default_path().map_err(ServeError::System)?),
     };
-    let (slot, tasks) = (LinksSlot::default(), JournalSlot::default());
-    let audited = AuditSlot::default();
+    let slots = Arc::new(Slots::default());
     if let Some(path) = socket.clone() {
-        let (slot, tasks, audited) = (Arc::clone(&slot), Arc::clone(&tasks), Arc::clone(&audited));
-        builder =
-            builder.first_with(move |census| control::child(path, census, slot, tasks, audited));
+        let slots = Arc::clone(&slots);
+        builder = builder.first_with(move |census| control::child(path, census, slots));
     }
     if let Some(audit) = audit(loaded) {
         builder = builder.audit(audit);
@@ -106,11 +104,11 @@ pub(super) async fn start(
     let node = builder.start().await.map_err(ServeError::from)?;
     telemetry.watch(node.census());
     meter::conditions(telemetry.instruments(), &node).map_err(ServeError::from)?;
-    let _once = tasks.set(NodeJournal::new(node.journal().clone(), place)).is_err();
-    let _once = audited.set(node.audit().clone()).is_err();
+    let _once = slots.journal.set(NodeJournal::new(node.journal().clone(), place)).is_err();
+    let _once = slots.audit.set(node.audit().clone()).is_err();
     if let Some(links) = node.links() {
         cluster_meter::register(telemetry.instruments(), links).map_err(ServeError::from)?;
-        let _once = slot.set(links.clone()).is_err();
+        let _once = slots.links.set(links.clone()).is_err();
     }
     Ok(Running { node, metrics, socket })
 }
