@@ -6,6 +6,7 @@ mod handler;
 mod http;
 mod outcome;
 mod programs;
+mod progress;
 mod sessions;
 mod task;
 mod visit;
