@@ -4,6 +4,7 @@ mod agents;
 mod callee;
 mod handler;
 mod http;
+mod listening;
 mod outcome;
 mod programs;
 mod progress;
