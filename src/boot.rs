@@ -70,20 +70,7 @@ impl NodeBuilder {
             .await?;
         // On the heap, so that whoever starts a node doesn't carry all of this in a future.
         match Box::pin(self.populate(&kernel, log, &audit)).await {
-            Ok(parts) => Ok(Node {
-                kernel,
-                agents: parts.agents,
-                sandbox: parts.sandbox,
-                tools: parts.tools,
-                #[cfg(feature = "mcp")]
-                door: parts.door,
-                gateway: parts.gateway,
-                links: parts.links,
-                sole: parts.sole,
-                journal: parts.journal,
-                conditions: parts.conditions,
-                audit,
-            }),
+            Ok(parts) => Ok(Node { kernel, audit, parts }),
             Err(error) => {
                 kernel.stop().await;
                 Err(error)
@@ -158,33 +145,21 @@ impl NodeBuilder {
 
         #[cfg(feature = "mcp")]
         let door = match self.mcp_server {
-            Some(server) => {
-                let door = McpDoor::new(agents.clone(), kernel.clock().clone(), kernel.tracer());
-                let level = level.filter(|_| server.exec);
-                Some(door.exec(mcp_exec(level, &given, &supervisor).await?))
-            }
+            Some(server) => Some(door(server, level, &agents, &given, &supervisor, kernel).await?),
             None => None,
         };
-        let soles = self.sole.into_iter().map(|agent| {
-            let make = given.to(agent.agent())?;
-            Ok((agent, make))
-        });
-        let soles = soles.collect::<Result<Vec<_>, BootError>>()?;
+        let soles = given.to_each(self.sole)?;
         let sole = sole::start(soles, self.leases, links.as_ref(), &supervisor, kernel).await?;
 
         let gateway = match self.gateway {
-            Some(mut config) => {
-                config.agents.clone_from(&agents);
-                audited(&mut config, &conditions, audit);
+            Some(config) => {
+                let mut config = furnished(config, &agents, &conditions, audit);
                 config.door.access = given.access;
                 #[cfg(feature = "mcp")]
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
                     config.mounts.push(mcp::mount(door.clone()));
                 }
-                if let Some(options) = self.push {
-                    config.push = Some(push(options, &config, journal, kernel).await?);
-                }
-                open(config, self.drain, kernel).await?
+                open(config, self.push, self.drain, journal, kernel).await?
             }
             None => None,
         };
@@ -203,12 +178,19 @@ impl NodeBuilder {
     }
 }
 
-/// Gives a gateway the audit log, and what its requests can't do without.
-fn audited(gateway: &mut GatewayConfig, conditions: &[Condition], audit: &Audit) {
+/// A gateway with its agents, the audit log, and what its requests can't do without.
+fn furnished(
+    mut gateway: GatewayConfig,
+    agents: &[GatewayAgent],
+    conditions: &[Condition],
+    audit: &Audit,
+) -> GatewayConfig {
+    gateway.agents = agents.to_vec();
     gateway.audit = audit.clone();
     gateway.door.audit = audit.clone();
     let is_needed = |it: &&Condition| it.server() != "audit" || audit.is_required();
     gateway.needs.extend(conditions.iter().filter(is_needed).cloned());
+    gateway
 }
 
 /// Starts the journal. Gives one that can be written to, one that can only be read, and how it and the
@@ -281,18 +263,23 @@ async fn admission(
     Ok(access)
 }
 
-/// Starts the agent whose tasks are programs that MCP clients run, if there are cells of some level for them.
+/// What serves MCP clients. If there are cells of some level for programs that they run, it starts the agent whose
+/// tasks those are.
 #[cfg(feature = "mcp")]
-async fn mcp_exec(
+async fn door(
+    server: McpServer,
     level: Option<Level>,
+    agents: &[GatewayAgent],
     given: &Given,
     supervisor: &Supervisor,
-) -> Result<Option<McpExec>, BootError> {
-    let Some(level) = level else { return Ok(None) };
+    kernel: &Kernel,
+) -> Result<McpDoor, BootError> {
+    let door = McpDoor::new(agents.to_vec(), kernel.clock().clone(), kernel.tracer());
+    let Some(level) = level.filter(|_| server.exec) else { return Ok(door) };
     let agent = AnyAgent::new(McpPrograms);
     let make = given.to(&agent)?;
     let programs = serve(agent, make, supervisor).await?.address;
-    Ok(Some(McpExec { programs, level }))
+    Ok(door.exec(Some(McpExec { programs, level })))
 }
 
 /// What agents are given.
@@ -313,6 +300,15 @@ impl Given {
             let server = AgentServer::new(agent, Some(tools.clone()), journal.clone());
             server.access(access.clone()).conversation(conversation)
         }))
+    }
+
+    /// The same for agents that live once.
+    fn to_each(&self, agents: Vec<SoleAgent>) -> Result<Vec<(SoleAgent, MakeServer)>, BootError> {
+        let made = agents.into_iter().map(|agent| {
+            let make = self.to(agent.agent())?;
+            Ok((agent, make))
+        });
+        made.collect()
     }
 }
 
@@ -345,12 +341,17 @@ async fn push(
     Ok(push)
 }
 
-/// Starts a gateway, and gives where it listens.
+/// Starts a gateway, and before it what tells webhooks, if there is to be that. Gives where it listens.
 async fn open(
-    config: GatewayConfig,
+    mut config: GatewayConfig,
+    options: Option<PushOptions>,
     drain: Duration,
+    journal: Journal,
     kernel: &Kernel,
 ) -> Result<Option<SocketAddr>, BootError> {
+    if let Some(options) = options {
+        config.push = Some(push(options, &config, journal, kernel).await?);
+    }
     let drain = drain.saturating_add(config.door.drain_delay);
     let (spec, bound) = gateway_child(config, kernel.tracer())?;
     let spec = spec.stop_within(drain).restart(Restart::Permanent);
@@ -358,7 +359,8 @@ async fn open(
     Ok(*bound.borrow())
 }
 
-/// What a started node consists of.
+/// What a started node consists of, beside its kernel.
+#[derive(Debug)]
 struct Parts {
     agents: Vec<GatewayAgent>,
     sandbox: Option<Address<SandboxCommand>>,

@@ -12,23 +12,22 @@ mod tasks;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use neuroflow::actors::Audit;
 use neuroflow::kernel::{Census, ChildSpec, Message, NameError};
+use neuroflow::transport::Links;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use client::{ControlClientError, ask, ask_tree};
 #[cfg(test)]
 pub(crate) use cluster::LinkRow;
-pub(crate) use cluster::{
-    Asked, AuditSlot, Cluster, Invited, LinksSlot, MemberRow, SeedRow, Token,
-};
+pub(crate) use cluster::{Asked, Cluster, Invited, MemberRow, SeedRow, Token};
 pub(crate) use place::default_path;
 pub(crate) use row::{ActorRow, FailureRow, Tree, failures};
 
 pub(crate) use tasks::{
-    JournalSlot, LogPart, NodeJournal, Place, TaskPage, TasksAsked, TasksFound, Wanted, name, page,
-    part, query,
+    LogPart, NodeJournal, Place, TaskPage, TasksAsked, TasksFound, Wanted, name, page, part, query,
 };
 
 use crate::limits::SOCKET_PATH_BYTES;
@@ -127,18 +126,22 @@ impl Message for ControlCommand {
     }
 }
 
+/// What there is to ask of a node once it has started; the socket is there before that.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    /// Its links, if it has any.
+    pub(crate) links: OnceLock<Links>,
+    pub(crate) journal: OnceLock<NodeJournal>,
+    pub(crate) audit: OnceLock<Audit>,
+}
+
 /// The control actor as a child named `control`.
 pub(crate) fn child(
     socket: PathBuf,
     census: Census,
-    links: LinksSlot,
-    journal: JournalSlot,
-    audit: AuditSlot,
+    slots: Arc<Slots>,
 ) -> Result<ChildSpec, NameError> {
-    let factory = move || {
-        let (links, journal) = (Arc::clone(&links), Arc::clone(&journal));
-        ControlServer::new(socket.clone(), census.clone(), links, journal, Arc::clone(&audit))
-    };
+    let factory = move || ControlServer::new(socket.clone(), census.clone(), Arc::clone(&slots));
     let (spec, _nobody_sends) = ChildSpec::new("control", factory)?;
     Ok(spec)
 }

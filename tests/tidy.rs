@@ -34,29 +34,77 @@ const UNSAFE_FILES: &[&str] = &[
 /// The only folder with unsafe code: system calls that no crate wraps, one file per family.
 const UNSAFE_FOLDERS: &[&str] = &["sandbox/src/linux/sys/"];
 
-/// Files that define a contract, and what a contract may import.
-const CONTRACTS: [&str; 8] = [
-    "actors/src/access.rs",
-    "actors/src/agent.rs",
-    "actors/src/audit.rs",
-    "actors/src/tools.rs",
-    "actors/src/gateway.rs",
-    "actors/src/journal.rs",
-    "actors/src/mcp.rs",
-    "sandbox/src/exec.rs",
+/// The modules of `actors`, from the ground up, and which of them each may import with all of its files. The
+/// bounds are for all of them. None imports one that stands below it here, so there is no cycle.
+const MODULES: [(&str, &[&str]); 13] = [
+    ("exchange", &[]),
+    ("held", &[]),
+    ("lock", &[]),
+    ("journal", &["lock"]),
+    ("audit", &["journal", "lock"]),
+    ("access", &["audit", "exchange"]),
+    ("tools", &["access", "audit"]),
+    ("agent", &["access", "held", "journal", "tools"]),
+    ("builtin", &["agent", "tools"]),
+    ("lease", &["journal"]),
+    ("sole", &["agent", "builtin", "journal", "lease"]),
+    ("gateway", &["access", "agent", "audit", "exchange", "held", "journal"]),
+    ("mcp", &["access", "agent", "audit", "exchange", "gateway", "tools"]),
 ];
-const CONTRACT_IMPORTS: [&str; 11] = [
-    "std::",
-    "rkyv::",
-    "serde::",
-    "schemars::",
-    "neuroflow_kernel::",
-    "neuroflow_sandbox::",
-    "crate::limits::",
-    "crate::agent::",
-    "crate::audit::",
-    "crate::journal::",
-    "crate::tools::",
+
+/// Files that define a contract, and what each imports beside its own parts and [`CONTRACT_IMPORTS`].
+const CONTRACTS: [(&str, &[&str]); 21] = [
+    ("actors/src/access.rs", &["crate::audit"]),
+    ("actors/src/agent.rs", &["crate::journal"]),
+    ("actors/src/audit.rs", &["crate::journal"]),
+    ("actors/src/gateway.rs", &["crate::agent", "crate::audit", "crate::journal"]),
+    ("actors/src/gateway/push.rs", &["super", "crate::access", "crate::audit"]),
+    ("actors/src/journal.rs", &[]),
+    ("actors/src/lease.rs", &["crate::journal", "tokio::sync"]),
+    ("actors/src/mcp.rs", &["crate::audit", "crate::tools"]),
+    ("actors/src/sole.rs", &["crate::agent", "crate::lease", "ring::digest"]),
+    ("actors/src/tools.rs", &[]),
+    ("sandbox/src/exec.rs", &[]),
+    ("transport/src/capability.rs", &["crate::identity"]),
+    // The crate's door: it names what a node's links are made of.
+    (
+        "transport/src/endpoint.rs",
+        &[
+            "crate::capability",
+            "crate::directory",
+            "crate::export",
+            "crate::identity",
+            "crate::join",
+            "crate::keyed",
+            "crate::link",
+            "crate::membership",
+            "crate::observer",
+            "crate::seed",
+            "crate::session",
+        ],
+    ),
+    ("transport/src/export.rs", &["crate::identity", "crate::keyed"]),
+    ("transport/src/frame.rs", &["crate::keyed"]),
+    ("transport/src/identity.rs", &[]),
+    ("transport/src/join.rs", &["base64", "crate::identity"]),
+    (
+        "transport/src/keyed.rs",
+        &["crate::export", "crate::identity", "crate::session", "ring::rand"],
+    ),
+    ("transport/src/link.rs", &["crate::frame", "crate::identity", "crate::session"]),
+    ("transport/src/membership.rs", &["bytes", "crate::identity", "crate::link"]),
+    ("transport/src/session.rs", &[]),
+];
+/// What every contract may import.
+const CONTRACT_IMPORTS: [&str; 8] = [
+    "crate::limits",
+    "neuroflow_kernel",
+    "neuroflow_sandbox",
+    "rkyv",
+    "schemars",
+    "self",
+    "serde",
+    "std",
 ];
 
 /// What the kernel may depend on.
@@ -290,14 +338,61 @@ fn unsafe_code_is_where_it_is_expected() {
 }
 
 #[test]
+fn modules_of_the_actors_import_only_those_below_them() {
+    let mut findings = Vec::new();
+    for (at, (module, imports)) in MODULES.iter().enumerate() {
+        let is_below = |import: &&&str| MODULES[..at].iter().any(|(below, _)| below == *import);
+        let upward = imports.iter().filter(|import| !is_below(import));
+        findings.extend(upward.map(|import| format!("the table has {module} -> {import}")));
+    }
+    for path in files("actors/src", ".rs") {
+        let inner = path.trim_start_matches("actors/src/").trim_end_matches(".rs");
+        let module = inner.split('/').next().unwrap_or_default();
+        if ["lib", "limits"].contains(&module) {
+            continue;
+        }
+        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
+            findings.push(format!("{path}: the table doesn't have {module}"));
+            continue;
+        };
+        let source = read(&path);
+        for line in without_tests(&source).lines() {
+            let code = line.split("//").next().unwrap_or_default();
+            for named in code.split("crate::").skip(1) {
+                let end = named.find(|it: char| !it.is_alphanumeric() && it != '_');
+                let named = &named[..end.unwrap_or(named.len())];
+                if named != module && named != "limits" && !allowed.contains(&named) {
+                    findings.push(format!("{path}: {}", line.trim()));
+                }
+            }
+        }
+    }
+    none(&findings, "imports that the table of modules doesn't have");
+}
+
+#[test]
 fn contracts_import_only_what_a_contract_may() {
     let mut findings = Vec::new();
-    for path in CONTRACTS {
-        for line in read(path).lines() {
-            let Some(import) = line.strip_prefix("use ") else { continue };
-            if !CONTRACT_IMPORTS.iter().any(|allowed| import.starts_with(allowed)) {
+    for (path, own) in CONTRACTS {
+        let source = read(path);
+        let parts = source.lines().filter_map(|line| line.split("mod ").nth(1)?.strip_suffix(';'));
+        let allowed: Vec<&str> = parts.chain(own.iter().copied()).chain(CONTRACT_IMPORTS).collect();
+        for line in without_tests(&source).lines() {
+            let ways = ["use ", "pub use ", "pub(crate) use "];
+            let Some(import) = ways.iter().find_map(|way| line.strip_prefix(way)) else { continue };
+            let begins = |path: &&str| {
+                import.strip_prefix(*path).is_some_and(|rest| rest.starts_with([':', ';']))
+            };
+            if !allowed.iter().any(begins) {
                 findings.push(format!("{path}: {line}"));
             }
+        }
+    }
+    for server in ["actors/src", "transport/src"].map(|folder| files(folder, "server.rs")).concat()
+    {
+        let contract = server.replace("/server.rs", ".rs");
+        if !CONTRACTS.iter().any(|(path, _)| *path == contract) {
+            findings.push(format!("{contract} has an actor behind it and isn't listed"));
         }
     }
     none(&findings, "imports that a contract may not have");

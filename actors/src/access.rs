@@ -46,7 +46,7 @@ pub use jwt::JwtError;
 #[cfg(feature = "access")]
 pub use policy::{CedarPolicies, PolicyError, PolicyLocation};
 pub use principal::{Principal, PrincipalKind};
-pub use server::{Access, AccessServer, access_child};
+pub use server::{Access, access_child};
 pub use throttle::{Limits, Throttled};
 
 pub(crate) use file::{read as read_file, sha256};
@@ -446,16 +446,12 @@ pub enum AccessError {
 }
 
 /// What lies in the mailbox of the access actor.
-///
-/// ```
-/// use neuroflow_actors::AccessCommand;
-/// use neuroflow_kernel::Message;
-/// fn label(command: &AccessCommand) -> &'static str {
-///     command.name()
-/// }
-/// ```
 #[derive(Debug)]
-pub enum AccessCommand {
+#[cfg_attr(
+    not(feature = "access"),
+    expect(dead_code, reason = "without issuers there are no keys")
+)]
+enum AccessCommand {
     /// Look at the issuer's keys again, because a token names one that isn't known. Answered when
     /// that is done, or at once if it was done a moment ago.
     Keys {
@@ -465,23 +461,11 @@ pub enum AccessCommand {
     /// The actor's own: look whether files have changed and keys are due.
     Look,
     /// The actor's own: what the issuer has said.
-    Fetched(Fetched),
-}
-
-/// What an issuer has said. Only the access actor makes one.
-///
-/// ```
-/// fn failed(fetched: &neuroflow_actors::Fetched) -> bool {
-///     format!("{fetched:?}").contains("Err")
-/// }
-/// ```
-#[derive(Debug)]
-pub struct Fetched {
-    outcome: keys::Outcome,
+    Fetched(keys::Outcome),
 }
 
 /// The right to have the issuer's keys looked at.
-pub const KEYS: Rights = Rights::bit(0);
+const KEYS: Rights = Rights::bit(0);
 
 /// No outside capability has this right: it's for the actor's own tasks.
 const OWN: Rights = Rights::bit(31);

@@ -36,15 +36,15 @@ pub use define::{
 };
 pub use effect::EffectError;
 pub use event::{
-    ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedTaskEvent, ArchivedTaskState, Ask,
-    AskRefusal, Change, TaskEvent, TaskState,
+    ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedTaskEvent, Ask, AskRefusal, Change,
+    TaskEvent,
 };
 pub(crate) use history::failure;
 pub(crate) use reply::{INVALID_RESPONSE, overlap};
 
 pub use order::{AgentWay, ArchivedTaskOrder, ArchivedTaskWish, TaskOrder, TaskWish};
 pub use profile::{AgentProfile, ExtendedProfile, Extension, Provider, Skill};
-pub use reach::{ArchivedBoundedAsk, ArchivedToolBounds, BoundedAsk, ToolBounds};
+pub use reach::{ArchivedBoundedAsk, BoundedAsk};
 pub use reply::ReplyProblem;
 pub use server::AgentServer;
 pub use task::{Chunk, TaskContext};
@@ -52,6 +52,8 @@ pub use turn::{
     ArchivedArtifact, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTurn, Artifact, Content,
     Part, Role, Turn,
 };
+
+pub use crate::journal::{ArchivedTaskState, TaskCursor, TaskQuery, TaskState};
 
 /// The right to ask an agent something.
 pub const ASK: Rights = Rights::bit(0);
@@ -252,66 +254,6 @@ impl Message for AgentCommand {
             Self::Order(request) => request.archive(),
             _ => None,
         }
-    }
-}
-
-/// Which tasks of an agent are wanted, the one whose state changed last first.
-///
-/// ```
-/// use neuroflow_actors::{TaskQuery, TaskState};
-/// let mut waiting = TaskQuery::first(50);
-/// waiting.state = Some(TaskState::InputRequired);
-/// assert!(waiting.after.is_none());
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TaskQuery {
-    /// Whose they must be; anybody's if it isn't known who asks.
-    pub caller: Option<String>,
-    /// Of this conversation only.
-    pub context: Option<String>,
-    /// In this state only.
-    pub state: Option<TaskState>,
-    /// With a state that is of this moment or later, in milliseconds of Unix time.
-    pub since_ms: Option<u64>,
-    /// Only those that follow this one in the order of the list.
-    pub after: Option<TaskCursor>,
-    /// At most so many.
-    pub limit: usize,
-}
-
-impl TaskQuery {
-    /// The first tasks, whatever their state and whoever's they are.
-    pub fn first(limit: usize) -> Self {
-        Self { caller: None, context: None, state: None, since_ms: None, after: None, limit }
-    }
-}
-
-/// A place in the list of tasks: the last one that was seen.
-///
-/// ```
-/// use neuroflow_actors::TaskCursor;
-/// let older = TaskCursor { changed_ms: 1, task: "a".into() };
-/// let newer = TaskCursor { changed_ms: 2, task: "b".into() };
-/// assert!(newer < older, "the one that changed last comes first");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskCursor {
-    /// When its state last changed, in milliseconds of Unix time.
-    pub changed_ms: u64,
-    /// Its id.
-    pub task: String,
-}
-
-impl Ord for TaskCursor {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        other.changed_ms.cmp(&self.changed_ms).then_with(|| self.task.cmp(&other.task))
-    }
-}
-
-impl PartialOrd for TaskCursor {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
     }
 }
 

@@ -33,8 +33,9 @@ pub use cells::AuditedCells;
 pub use digest::{AuditId, Digest, NoDigest};
 pub use file::{Audited, VerifyFailure, verify_files};
 pub use key::{KeyError, PublicKey};
-pub use server::AuditServer;
 pub use verify::{Fault, Verified, Verifier};
+
+use server::AuditServer;
 
 /// Something that has to be accounted for.
 ///
@@ -427,14 +428,8 @@ impl fmt::Debug for Audit {
 }
 
 /// What lies in the audit log's mailbox.
-///
-/// ```
-/// use neuroflow_actors::{AuditCommand, AuditEvent};
-/// use neuroflow_kernel::Message;
-/// assert_eq!(AuditCommand::Note { event: AuditEvent::NodeStopped }.name(), "note");
-/// ```
 #[derive(Debug)]
-pub enum AuditCommand {
+enum AuditCommand {
     /// Record it, and say so.
     Record {
         /// What.

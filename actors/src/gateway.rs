@@ -38,11 +38,12 @@ pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub use push::{
     PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
-    PushPlace, PushRecord, PushSecret, PushServer, PushStartError, PushStore, PushStoreError,
-    PushTask, WebhookProblem, push_child,
+    PushPlace, PushRecord, PushSecret, PushStartError, PushStore, PushStoreError, PushTask,
+    WebhookProblem, push_child,
 };
-pub use server::GatewayServer;
 pub use signature::{CardKey, CardKeyError};
+
+use server::GatewayServer;
 
 /// An agent as the gateway serves it.
 ///
@@ -315,14 +316,8 @@ pub enum GatewayError {
 }
 
 /// What lies in a gateway's mailbox: nothing, for its work comes from the network.
-///
-/// ```
-/// fn never(command: neuroflow_actors::GatewayCommand) {
-///     match command {}
-/// }
-/// ```
 #[derive(Debug)]
-pub enum GatewayCommand {}
+enum GatewayCommand {}
 
 impl Message for GatewayCommand {
     fn name(&self) -> &'static str {

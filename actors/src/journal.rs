@@ -25,6 +25,7 @@ mod segment;
 mod server;
 mod snapshot;
 mod store;
+mod task;
 
 use std::path::PathBuf;
 
@@ -33,7 +34,6 @@ use neuroflow_kernel::{
 };
 use rkyv::{Archive, Serialize};
 
-use crate::agent::{TaskCursor, TaskQuery, TaskState};
 use crate::limits::JOURNAL_DEADLINE;
 
 pub use condition::Condition;
@@ -44,6 +44,7 @@ pub use error::{
 pub use retention::Retention;
 pub use server::JournalServer;
 pub use store::{OpenReport, OpenedJournal};
+pub use task::{ArchivedTaskState, TaskCursor, TaskQuery, TaskState};
 
 /// The right to append to tasks.
 pub const APPEND: Rights = Rights::bit(0);

@@ -20,10 +20,10 @@ mod sole;
 mod tools;
 
 pub use access::{
-    Access, AccessCommand, AccessConfig, AccessError, AccessMeter, AccessServer, Action, AuthError,
-    CallerGrant, CertificateError, Credential, Fetched, FileError, FreshToken, Issuer, KEYS,
-    Limits, PeerCertificate, Principal, PrincipalKind, Rules, RulesSource, Ruling, Target,
-    Throttled, TokenFileError, TokenName, TokenProblem, Unrestricted, access_child,
+    Access, AccessConfig, AccessError, AccessMeter, Action, AuthError, CallerGrant,
+    CertificateError, Credential, FileError, FreshToken, Issuer, Limits, PeerCertificate,
+    Principal, PrincipalKind, Rules, RulesSource, Ruling, Target, Throttled, TokenFileError,
+    TokenName, TokenProblem, Unrestricted, access_child,
 };
 #[cfg(feature = "access")]
 pub use access::{
@@ -33,24 +33,23 @@ pub use agent::{
     ASK, Agent, AgentBuilder, AgentCommand, AgentError, AgentProfile, AgentServer, AgentWay,
     Answer, AnyAgent, ArchivedArtifact, ArchivedAsk, ArchivedAskRefusal, ArchivedBoundedAsk,
     ArchivedChange, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTaskEvent,
-    ArchivedTaskOrder, ArchivedTaskState, ArchivedTaskWish, ArchivedToolBounds, ArchivedTurn,
-    Artifact, Ask, AskRefusal, BoundedAsk, CANCEL, CancelError, Change, Chunk, Conclusion, Content,
-    EffectError, ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ,
-    ReplyProblem, Role, Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage,
-    TaskQuery, TaskState, TaskWish, ToolBounds, Turn, follow,
+    ArchivedTaskOrder, ArchivedTaskState, ArchivedTaskWish, ArchivedTurn, Artifact, Ask,
+    AskRefusal, BoundedAsk, CANCEL, CancelError, Change, Chunk, Conclusion, Content, EffectError,
+    ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ, ReplyProblem, Role,
+    Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage, TaskQuery,
+    TaskState, TaskWish, Turn, follow,
 };
 pub use audit::{
-    Audit, AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, AuditServer, Audited,
-    AuditedCells, Digest, Fault, KeyError, NoDigest, PublicKey, SyncPolicy, Unrecorded, Verdict,
-    Verified, Verifier, VerifyFailure, audit_child, verify_files,
+    Audit, AuditConfig, AuditError, AuditEvent, AuditId, Audited, AuditedCells, Digest, Fault,
+    KeyError, NoDigest, PublicKey, SyncPolicy, Unrecorded, Verdict, Verified, Verifier,
+    VerifyFailure, audit_child, verify_files,
 };
 pub use builtin::{Echo, Proxy, ProxyPlace, ProxyRoute, Python, Shell};
 pub use gateway::{
-    CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayCommand, GatewayConfig, GatewayError,
-    GatewayServer, Meter, Metered, Mount, PushBasis, PushCommand, PushConfig, PushCreator,
-    PushError, PushJournal, PushOptions, PushPlace, PushRecord, PushSecret, PushServer,
-    PushStartError, PushStore, PushStoreError, PushTask, RequestId, SecurityScheme, TlsError,
-    TlsFiles, WebhookProblem, gateway_child, push_child,
+    CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayConfig, GatewayError, Meter, Metered,
+    Mount, PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
+    PushPlace, PushRecord, PushSecret, PushStartError, PushStore, PushStoreError, PushTask,
+    RequestId, SecurityScheme, TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, Condition, DamageKind, DatabaseError, EffectResult, Entry,
@@ -64,14 +63,15 @@ pub use lease::{
 #[cfg(feature = "mcp")]
 pub use mcp::{
     Asking, AuthorizationServer, Breach, ClientProof, Consent, ConsentError, Forms, HttpError,
-    KeptTokenError, McpClient, McpDoor, McpEnded, McpError, McpExec, McpHandler, McpMeter,
-    McpPrograms, McpServeError, McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError,
-    OAuthGrant, ProofAlgorithm, Registration, ToolFilter, mcp_routes,
+    KeptTokenError, McpDoor, McpError, McpExec, McpHandler, McpMeter, McpPrograms, McpServeError,
+    McpSetupError, McpSource, McpStep, McpTransport, OAuth, OAuthError, OAuthGrant, ProofAlgorithm,
+    Registration, ToolFilter, mcp_routes,
 };
 pub use sole::{Far, MakeServer, Shard, SoleAgent, SoleCommand, SoleParts, SoleWatch, sole_child};
 pub use tools::{
-    AnyTool, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError, Offer, Offered,
-    Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError, SchemaExcess, Tool,
-    ToolContext, ToolEntry, ToolError, ToolGrant, ToolListing, ToolProgress, ToolResult,
-    ToolServer, ToolSource, ToolsCommand, Unfit, invoke, invoke_told, list_tools,
+    AnyTool, ArchivedToolBounds, ExecArguments, ExecOutput, ExecTool, INVOKE, Invoke, InvokeError,
+    Offer, Offered, Outcome, Problem, PythonArguments, PythonTool, Refused, SchemaError,
+    SchemaExcess, Tool, ToolBounds, ToolContext, ToolEntry, ToolError, ToolGrant, ToolListing,
+    ToolProgress, ToolResult, ToolServer, ToolSource, ToolsCommand, Unfit, invoke, invoke_told,
+    list_tools,
 };

@@ -32,7 +32,6 @@ use crate::audit::Audit;
 use crate::limits::{MCP_CALL, MCP_START};
 use crate::tools::ToolSource;
 
-pub use client::{McpClient, McpEnded};
 pub use door::{McpDoor, McpExec, McpHandler, McpPrograms, McpServeError, mcp_routes};
 pub use error::{McpError, McpStep};
 pub use filter::ToolFilter;

@@ -3,6 +3,7 @@
 //! Long, because each type that a tool meets has its documentation and its example here. The caller's side is in
 //! `tools/invoke.rs`.
 
+mod bounds;
 pub(crate) mod exec;
 mod invoke;
 mod listing;
@@ -29,6 +30,7 @@ use serde::de::DeserializeOwned;
 
 use crate::limits::TOOL_ARGUMENT_BYTES;
 
+pub use bounds::{ArchivedToolBounds, ToolBounds};
 pub use exec::{ExecArguments, ExecOutput, ExecTool};
 pub use invoke::{InvokeError, ToolResult, invoke, invoke_told};
 pub use listing::{ToolListing, list_tools};

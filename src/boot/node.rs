@@ -6,8 +6,7 @@ use std::time::Duration;
 #[cfg(feature = "mcp")]
 use neuroflow_actors::McpDoor;
 use neuroflow_actors::{
-    AgentCommand, Ask, Audit, Condition, GatewayAgent, Journal, TaskEvent, ToolListing,
-    ToolsCommand, Turn, list_tools,
+    AgentCommand, Ask, Audit, Condition, Journal, TaskEvent, ToolListing, Turn, list_tools,
 };
 use neuroflow_kernel::{
     Address, CallError, Census, Header, Kernel, Parcel, RemoteError, Request, StreamError,
@@ -15,8 +14,8 @@ use neuroflow_kernel::{
 use neuroflow_sandbox::SandboxCommand;
 use neuroflow_transport::Links;
 
-use super::NodeBuilder;
 use super::way::{FarWay, Way};
+use super::{NodeBuilder, Parts};
 use crate::outcome::{AskError, TaskOutcome};
 
 /// How often in a row a task is followed anew that tells more than fits, without a word of it being heard.
@@ -40,17 +39,8 @@ const TOOLS_ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Node {
     pub(super) kernel: Kernel,
-    pub(super) agents: Vec<GatewayAgent>,
-    pub(super) sandbox: Option<Address<SandboxCommand>>,
-    pub(super) tools: Address<ToolsCommand>,
-    #[cfg(feature = "mcp")]
-    pub(super) door: Option<McpDoor>,
-    pub(super) gateway: Option<SocketAddr>,
-    pub(super) links: Option<Links>,
-    pub(super) sole: Vec<(String, FarWay)>,
-    pub(super) journal: Journal,
-    pub(super) conditions: Vec<Condition>,
     pub(super) audit: Audit,
+    pub(super) parts: Parts,
 }
 
 impl Node {
@@ -124,23 +114,23 @@ impl Node {
 
     /// The way to an agent of this node, or of the cluster.
     fn way(&self, agent: &str) -> Result<Way<'_>, AskError> {
-        if let Some((_, far)) = self.sole.iter().find(|(name, _)| name == agent) {
+        if let Some((_, far)) = self.parts.sole.iter().find(|(name, _)| name == agent) {
             return Ok(Way::Far(far.clone()));
         }
         if !agent.starts_with("agent://") {
             return self.agent(agent).map(Way::Near);
         }
-        let Some(links) = &self.links else {
+        let Some(links) = &self.parts.links else {
             return Err(RemoteError::Unsupported { target: agent.to_owned() }.into());
         };
         Ok(Way::Far(FarWay { asks: links.resolve(agent)?, orders: links.resolve(agent).ok() }))
     }
 
     fn agent(&self, name: &str) -> Result<&Address<AgentCommand>, AskError> {
-        let found = self.agents.iter().find(|agent| agent.profile.name == name);
+        let found = self.parts.agents.iter().find(|agent| agent.profile.name == name);
         found.map(|agent| &agent.address).ok_or_else(|| AskError::UnknownAgent {
             agent: name.to_owned(),
-            known: self.agents.iter().map(|agent| agent.profile.name.clone()).collect(),
+            known: self.parts.agents.iter().map(|agent| agent.profile.name.clone()).collect(),
         })
     }
 
@@ -150,7 +140,7 @@ impl Node {
     /// # Errors
     /// Says that the text isn't of this form, that this node has no links, or no such agent.
     pub fn resolve(&self, target: &str) -> Result<Address<Request<Ask>>, RemoteError> {
-        match &self.links {
+        match &self.parts.links {
             Some(links) => links.resolve(target),
             None => Err(RemoteError::Unsupported { target: target.to_owned() }),
         }
@@ -168,7 +158,7 @@ impl Node {
         agent: &str,
         key: &str,
     ) -> Result<Address<Request<Ask>>, RemoteError> {
-        match &self.links {
+        match &self.parts.links {
             Some(links) => links.resolve_for(agent, key.as_bytes()),
             None => Err(RemoteError::Unsupported { target: format!("agent://*/{agent}") }),
         }
@@ -176,7 +166,7 @@ impl Node {
 
     /// The links to other nodes, if there are any.
     pub fn links(&self) -> Option<&Links> {
-        self.links.as_ref()
+        self.parts.links.as_ref()
     }
 
     /// The kernel: clock, tree, root supervisor.
@@ -191,18 +181,18 @@ impl Node {
 
     /// The journal of the node's tasks, to be read.
     pub fn journal(&self) -> &Journal {
-        &self.journal
+        &self.parts.journal
     }
 
     /// How the journal and the audit log do, without which nothing is taken: what the gateway's `/readyz`
     /// says, for a host that has another way to tell.
     pub fn conditions(&self) -> Vec<Condition> {
-        self.conditions.clone()
+        self.parts.conditions.clone()
     }
 
     /// A capability to the sandbox, if there is one: the owner's, which can be narrowed.
     pub fn sandbox(&self) -> Option<&Address<SandboxCommand>> {
-        self.sandbox.as_ref()
+        self.parts.sandbox.as_ref()
     }
 
     /// All tools of the node, by name: what agents bring, what is shared, and what MCP servers have
@@ -211,18 +201,18 @@ impl Node {
     /// # Errors
     /// Says why the tool router doesn't answer.
     pub async fn tools(&self) -> Result<Vec<ToolListing>, CallError> {
-        list_tools(&self.tools, Header::new().within(self.kernel.clock(), TOOLS_ANSWER)).await
+        list_tools(&self.parts.tools, Header::new().within(self.kernel.clock(), TOOLS_ANSWER)).await
     }
 
     /// What serves MCP clients over streams, if the node is to serve them.
     #[cfg(feature = "mcp")]
     pub fn mcp_door(&self) -> Option<&McpDoor> {
-        self.door.as_ref()
+        self.parts.door.as_ref()
     }
 
     /// Where the gateway listens, if there is one.
     pub fn gateway(&self) -> Option<SocketAddr> {
-        self.gateway
+        self.parts.gateway
     }
 
     /// The way to the audit log, or to none.
@@ -232,7 +222,7 @@ impl Node {
 
     /// Names of the agents, the gateway's root agent first.
     pub fn agents(&self) -> impl Iterator<Item = &str> {
-        self.agents.iter().map(|agent| agent.profile.name.as_str())
+        self.parts.agents.iter().map(|agent| agent.profile.name.as_str())
     }
 
     /// A capability to an agent: to ask it, and to read and cancel its tasks.
@@ -259,7 +249,7 @@ impl Node {
 
     /// Other nodes ask elsewhere from here on, while the gateway brings what it has begun to its end.
     fn say_farewell(&self) {
-        if let Some(links) = &self.links {
+        if let Some(links) = &self.parts.links {
             links.set_draining(true);
             links.drain();
         }

@@ -1,6 +1,8 @@
 //! Links, gossip and placement as metrics, read at every scrape: the transport counts, this file names.
 
-use neuroflow::transport::{LinkStatus, Links};
+use std::time::UNIX_EPOCH;
+
+use neuroflow::transport::{LinkStatus, Links, Member};
 use neuroflow_telemetry::{Counter, Gauge, Instruments, Metric, MetricError};
 
 /// A number of each link, by the peer's name.
@@ -88,6 +90,75 @@ const fn counter(name: &'static str, help: &'static str) -> Metric<Counter, 1> {
     Metric::counter(name, help, ["peer"])
 }
 
+/// A number of the node.
+type Count = (Metric<Counter, 0>, fn(&Links) -> u64);
+
+const COUNTS: [Count; 3] = [
+    (
+        Metric::counter("neuroflow_gossip_sent_bytes_total", "Bytes of messages to members.", []),
+        |links| links.gossip().sent_bytes,
+    ),
+    (
+        Metric::counter(
+            "neuroflow_revocation_file_failures_total",
+            "Looks at the file of revoked nodes at which it couldn't be read or written, or wasn't a list.",
+            [],
+        ),
+        |links| links.gossip().list_failures,
+    ),
+    (
+        Metric::counter(
+            "neuroflow_certificate_file_failures_total",
+            "Changes of the file of the node's certificate after which it had none that can be presented.",
+            [],
+        ),
+        |links| links.gossip().certificate_failures,
+    ),
+];
+
+/// Numbers of the node, by what came of what is counted.
+type Outcomes = (Metric<Counter, 1>, fn(&Links) -> [(&'static str, u64); 3]);
+
+const OUTCOMES: [Outcomes; 3] = [
+    (
+        Metric::counter(
+            "neuroflow_gossip_messages_total",
+            "Messages between members: sent, received, and refused of those.",
+            ["event"],
+        ),
+        |links| {
+            let gossip = links.gossip();
+            [("sent", gossip.sent), ("received", gossip.received), ("refused", gossip.refused)]
+        },
+    ),
+    (
+        Metric::counter(
+            "neuroflow_link_strangers_total",
+            "Those who knocked at the port and didn't become a peer: failed, retried or ignored.",
+            ["outcome"],
+        ),
+        |links| {
+            let it = links.strangers();
+            [("failed", it.failed), ("retried", it.retried), ("ignored", it.ignored)]
+        },
+    ),
+    (
+        Metric::counter(
+            "neuroflow_placements_total",
+            "Messages to agent://*/name, by outcome: placed here, placed on another node, or nowhere.",
+            ["outcome"],
+        ),
+        |links| {
+            let gossip = links.gossip();
+            [
+                ("here", gossip.placed_here),
+                ("elsewhere", gossip.placed_elsewhere),
+                ("nowhere", gossip.unplaced),
+            ]
+        },
+    ),
+];
+
 const MEMBERS: Metric<Gauge, 1> = Metric::gauge(
     "neuroflow_cluster_members",
     "Members of the cluster that this node knows, itself included, by state.",
@@ -100,43 +171,10 @@ const EXPIRY: Metric<Gauge, 1> = Metric::gauge(
     ["node"],
 );
 
-const GOSSIP: Metric<Counter, 1> = Metric::counter(
-    "neuroflow_gossip_messages_total",
-    "Messages between members: sent, received, and refused of those.",
-    ["event"],
-);
-
-const GOSSIP_BYTES: Metric<Counter, 0> =
-    Metric::counter("neuroflow_gossip_sent_bytes_total", "Bytes of messages to members.", []);
-
-const LIST_FAILURES: Metric<Counter, 0> = Metric::counter(
-    "neuroflow_revocation_file_failures_total",
-    "Looks at the file of revoked nodes at which it couldn't be read or written, or wasn't a list.",
-    [],
-);
-
 const HANDSHAKES: Metric<Gauge, 0> = Metric::gauge(
     "neuroflow_link_handshakes",
     "Handshakes of who knocks at the port that go on.",
     [],
-);
-
-const STRANGERS: Metric<Counter, 1> = Metric::counter(
-    "neuroflow_link_strangers_total",
-    "Those who knocked at the port and didn't become a peer: failed, retried or ignored.",
-    ["outcome"],
-);
-
-const CERTIFICATE_FAILURES: Metric<Counter, 0> = Metric::counter(
-    "neuroflow_certificate_file_failures_total",
-    "Changes of the file of the node's certificate after which it had none that can be presented.",
-    [],
-);
-
-const PLACEMENTS: Metric<Counter, 1> = Metric::counter(
-    "neuroflow_placements_total",
-    "Messages to agent://*/name, by outcome: placed here, placed on another node, or nowhere.",
-    ["outcome"],
 );
 
 /// Registers the numbers of a node's links.
@@ -149,65 +187,42 @@ pub(super) fn register(instruments: &Instruments, links: &Links) -> Result<(), M
         let links = links.clone();
         instruments.read_counters(&metric, move || of_links(&links, read))?;
     }
+    for (metric, read) in COUNTS {
+        let links = links.clone();
+        instruments.read_counters(&metric, move || vec![([], number(read(&links)))])?;
+    }
+    for (metric, read) in OUTCOMES {
+        let links = links.clone();
+        instruments.read_counters(&metric, move || {
+            read(&links).map(|(outcome, count)| ([outcome.to_owned()], number(count))).to_vec()
+        })?;
+    }
     let of = links.clone();
-    instruments.read_gauges(&MEMBERS, move || {
-        let mut counts =
-            ["alive", "suspect", "dead", "left", "revoked"].map(|state| (state, 0_u32));
-        for member in of.members() {
-            let state = member.state.as_str();
-            counts.iter_mut().filter(|(name, _)| *name == state).for_each(|(_, count)| *count += 1);
-        }
-        counts.map(|(state, count)| ([state.to_owned()], f64::from(count))).to_vec()
-    })?;
+    instruments.read_gauges(&MEMBERS, move || members(&of))?;
     let of = links.clone();
-    instruments.read_gauges(&EXPIRY, move || {
-        let expiry = |member: neuroflow::transport::Member| {
-            let since = member.certificate_expires.duration_since(std::time::UNIX_EPOCH);
-            ([member.name.to_string()], since.map_or(0.0, |since| since.as_secs_f64()))
-        };
-        of.members().into_iter().map(expiry).collect()
-    })?;
-    let of = links.clone();
-    instruments.read_counters(&GOSSIP, move || {
-        let gossip = of.gossip();
-        let events =
-            [("sent", gossip.sent), ("received", gossip.received), ("refused", gossip.refused)];
-        events.map(|(event, count)| ([event.to_owned()], number(count))).to_vec()
-    })?;
-    let of = links.clone();
-    instruments.read_counters(&GOSSIP_BYTES, move || vec![([], number(of.gossip().sent_bytes))])?;
-    let of = links.clone();
-    instruments
-        .read_counters(&LIST_FAILURES, move || vec![([], number(of.gossip().list_failures))])?;
-    let of = links.clone();
-    instruments.read_counters(&CERTIFICATE_FAILURES, move || {
-        vec![([], number(of.gossip().certificate_failures))]
-    })?;
+    instruments.read_gauges(&EXPIRY, move || expiries(&of))?;
     let of = links.clone();
     instruments.read_gauges(&HANDSHAKES, move || {
         let handshakes = u32::try_from(of.strangers().handshakes).unwrap_or(u32::MAX);
         vec![([], f64::from(handshakes))]
-    })?;
-    let of = links.clone();
-    instruments.read_counters(&STRANGERS, move || {
-        let strangers = of.strangers();
-        let outcomes = [
-            ("failed", strangers.failed),
-            ("retried", strangers.retried),
-            ("ignored", strangers.ignored),
-        ];
-        outcomes.map(|(outcome, count)| ([outcome.to_owned()], number(count))).to_vec()
-    })?;
-    let of = links.clone();
-    instruments.read_counters(&PLACEMENTS, move || {
-        let gossip = of.gossip();
-        let outcomes = [
-            ("here", gossip.placed_here),
-            ("elsewhere", gossip.placed_elsewhere),
-            ("nowhere", gossip.unplaced),
-        ];
-        outcomes.map(|(outcome, count)| ([outcome.to_owned()], number(count))).to_vec()
     })
+}
+
+fn members(links: &Links) -> Vec<([String; 1], f64)> {
+    let mut counts = ["alive", "suspect", "dead", "left", "revoked"].map(|state| (state, 0_u32));
+    for member in links.members() {
+        let state = member.state.as_str();
+        counts.iter_mut().filter(|(name, _)| *name == state).for_each(|(_, count)| *count += 1);
+    }
+    counts.map(|(state, count)| ([state.to_owned()], f64::from(count))).to_vec()
+}
+
+fn expiries(links: &Links) -> Vec<([String; 1], f64)> {
+    let expiry = |member: Member| {
+        let since = member.certificate_expires.duration_since(UNIX_EPOCH);
+        ([member.name.to_string()], since.map_or(0.0, |since| since.as_secs_f64()))
+    };
+    links.members().into_iter().map(expiry).collect()
 }
 
 fn of_links(links: &Links, read: fn(&LinkStatus) -> Option<f64>) -> Vec<([String; 1], f64)> {

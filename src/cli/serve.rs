@@ -1,45 +1,32 @@
 //! `neuroflow serve`: a node with its gateway, until a signal.
-//!
-//! Long, because start and stop are told in order, with every way in which they fail and what to change then.
 
 mod banner;
+mod error;
+mod start;
 mod witness;
 
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use neuroflow::actors::{
-    AccessError, AuditConfig, CardKey, CardKeyError, Digest, GatewayError, JournalConfig,
-    JournalPlace, McpMeter, PushOptions,
-};
-use neuroflow::kernel::{Cause, Clock, Observer, StartError};
-use neuroflow::transport::{
-    Authority, AuthorityError, CertificateError, Credential, LinksConfig, Trust,
-};
-use neuroflow::{
-    AnyAgent, BootError, Echo, McpServer, Meter, Node, NodeBuilder, Python, Shell, SoleAgent,
-};
-use neuroflow_telemetry::logs::{LogError, LogGuard, check_filter};
-use neuroflow_telemetry::server::{self, MetricsConfig, MetricsEndpoint};
-use neuroflow_telemetry::{EnvironmentError, MetricError, Telemetry, TelemetryError};
+use neuroflow::kernel::Clock;
+use neuroflow::{AnyAgent, Echo, Node, Python, Shell};
+use neuroflow_telemetry::logs::{LogGuard, check_filter};
+use neuroflow_telemetry::server::MetricsEndpoint;
+use neuroflow_telemetry::{Telemetry, TelemetryError};
 use tracing::{info, warn};
 
 use self::banner::Banner;
+pub(super) use self::error::ServeError;
+use self::start::start;
 use self::witness::Witness;
-use super::cluster_meter;
-use super::mcp::needs_sandbox;
-use super::meter::{self, AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
-use super::node::files::{self, FileError};
 use super::signal::{Caught, Signals, end_at_the_second};
-use super::{CliError, FAILURE, Globals, SUCCESS, USAGE, telemetry};
-use crate::config::{
-    Builtin, Loaded, LogPath, Overrides, Seed, SocketPath, default_directory, write_values,
-};
-use crate::control::{self, AuditSlot, FailureRow, JournalSlot, LinksSlot, NodeJournal, failures};
-use crate::limits::{CARD_KEY_BYTES, STOP_BEHIND, TELEMETRY_SHUTDOWN};
+use super::{CliError, Globals, SUCCESS, telemetry};
+use crate::config::{Builtin, Loaded, Overrides};
+use crate::control::failures;
+use crate::limits::TELEMETRY_SHUTDOWN;
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
 ///
@@ -49,182 +36,6 @@ pub(super) struct Serve {
     #[command(flatten)]
     settings: Overrides,
 }
-
-/// Why a node didn't serve, or didn't go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(super) enum ServeError {
-    /// The log can't be set up.
-    #[error("the log can't be set up; change log.filter")]
-    Log(#[from] LogError),
-    /// An `OTEL_*` variable can't be understood.
-    #[error("an OpenTelemetry variable can't be understood; change or unset it")]
-    Environment(#[from] EnvironmentError),
-    /// There is no telemetry.
-    #[error("the telemetry can't be set up; check telemetry.otlp_endpoint")]
-    Telemetry(#[from] TelemetryError),
-    /// A file of the node's identity can't be read.
-    #[error("the node's identity can't be read; change cluster.identity")]
-    IdentityFile(#[from] FileError),
-    /// The node's identity can't be used.
-    #[error("the node's identity can't be used; make one with `neuroflow node init`")]
-    Identity(#[from] CertificateError),
-    /// The cluster's authority can't be used.
-    #[error("the cluster's authority can't be used; change cluster.authority")]
-    Authority(#[from] AuthorityError),
-    /// It's another cluster's.
-    #[error(
-        "the authority in {} isn't the one that this node trusts; change cluster.authority", path.display()
-    )]
-    OtherAuthority { path: PathBuf },
-    /// A metric of the gateway can't be registered.
-    #[error("the gateway's metrics can't be registered")]
-    Metric(#[from] MetricError),
-    /// Signals can't be caught, or our own user not be found out.
-    #[error("the system refused to set up signals or the control socket")]
-    System(#[source] io::Error),
-    /// The cards' key can't be read.
-    #[error("{} can't be read; change gateway.card_key", path.display())]
-    ReadCardKey {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// A key isn't as a key should lie.
-    #[error("a key of the gateway can't be used; change what is named below")]
-    KeyFile(#[source] FileError),
-    /// It isn't a key for cards.
-    #[error("{} can't sign cards; change gateway.card_key", path.display())]
-    CardKey {
-        path: PathBuf,
-        #[source]
-        source: CardKeyError,
-    },
-    /// Nobody says where tasks are kept.
-    #[error(
-        "there is no place for the journal: neither STATE_DIRECTORY nor HOME is set; set journal.url"
-    )]
-    Nowhere,
-    /// The node didn't start.
-    #[error("neuroflow can't serve; {}", advice(.0))]
-    Boot(#[from] BootError),
-    /// Something still ran when the time to stop was over.
-    #[error(
-        "not everything stopped within {deadline:?}, and the rest was killed{}; raise stop.deadline",
-        naming(killed)
-    )]
-    Overdue { deadline: Duration, killed: Vec<String> },
-    /// Everything stopped, but some of it not by itself.
-    #[error(
-        "what still ran when its part of the {deadline:?} to stop was over was killed{}; raise \
-         stop.deadline",
-        naming(killed)
-    )]
-    Killed { deadline: Duration, killed: Vec<String> },
-    /// The root supervisor gave up.
-    #[error(
-        "the node gave up: its servers failed more often than they may{}",
-        post_mortem(failures)
-    )]
-    GaveUp { failures: Vec<FailureRow> },
-}
-
-impl ServeError {
-    pub(super) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Log(_)
-            | Self::Environment(_)
-            | Self::Nowhere
-            | Self::ReadCardKey { .. }
-            | Self::CardKey { .. }
-            | Self::KeyFile(_)
-            | Self::Telemetry(TelemetryError::Export(_))
-            | Self::IdentityFile(_)
-            | Self::Authority(_)
-            | Self::OtherAuthority { .. }
-            | Self::Boot(BootError::Links(_))
-            | Self::Identity(_) => USAGE,
-            Self::Boot(error) if is_configuration(error) => USAGE,
-            _ => FAILURE,
-        }
-    }
-}
-
-/// The error of a server that didn't start, if it's this one's.
-fn failure<E: std::error::Error + 'static>(error: &BootError) -> Option<&E> {
-    match error {
-        BootError::Start(StartError::Failed { cause: Cause::Error(error), .. }) => {
-            error.downcast_ref()
-        }
-        _ => None,
-    }
-}
-
-/// Whether a file that the configuration names isn't what it should be.
-fn is_configuration(error: &BootError) -> bool {
-    let tls = matches!(failure(error), Some(GatewayError::Tls(_)));
-    // Whether the issuer answers isn't the configuration's business.
-    let issuer = matches!(failure(error), Some(AccessError::Issuer(_)));
-    tls || failure::<AccessError>(error).is_some() && !issuer
-}
-
-/// Which setting to change when a server doesn't start.
-fn advice(error: &BootError) -> &'static str {
-    if matches!(error, BootError::Journal(_)) {
-        return "change journal.url, or what is named below";
-    }
-    if matches!(error, BootError::Links(_)) {
-        return "change cluster.identity or cluster.revocations, or what is named below";
-    }
-    if matches!(error, BootError::Leases(_)) {
-        return "change cluster.leases, or what is named below";
-    }
-    let BootError::Start(StartError::Failed { path, .. }) = error else { return "try again" };
-    if let Some(GatewayError::Tls(_)) = failure(error) {
-        return "change tls.certificate, tls.key or tls.client_ca";
-    }
-    match path.to_string().as_str() {
-        "/telemetry" => "change telemetry.metrics_listen, or stop who has that address",
-        "/gateway" => "change gateway.listen, or stop who has that address",
-        "/audit" => {
-            "change audit.file or audit.key to what this user may write, or stop the node that has it"
-        }
-        "/cluster" => "change cluster.listen, or stop who has that address",
-        "/control" => "change control.socket, or stop the node that has it",
-        "/access" => "check auth.tokens, auth.issuer and policy.file",
-        "/sandbox" => {
-            "run `neuroflow doctor`, and apply its remedies or choose a level that it lists as \
-             available with sandbox.level"
-        }
-        _ => "look at what is named below",
-    }
-}
-
-/// The last failures, one per line.
-fn post_mortem(failures: &[FailureRow]) -> String {
-    let lines = failures.iter().take(SHOWN_FAILURES).map(|failure| {
-        let message = failure.message.as_deref().map(|it| format!(" on message {it:?}"));
-        let message = message.unwrap_or_default();
-        format!(
-            "\n  {} (life {}) failed{message}: {}",
-            failure.path, failure.generation, failure.cause
-        )
-    });
-    lines.collect()
-}
-
-/// What was killed, if that is known: the gateway with the requests that it still had, or others.
-fn naming(killed: &[String]) -> String {
-    let with_requests = |path: &String| match path.as_str() {
-        "/gateway" => "/gateway with the requests that it still had".to_owned(),
-        path => path.to_owned(),
-    };
-    let named: Vec<String> = killed.iter().map(with_requests).collect();
-    if named.is_empty() { String::new() } else { format!(": {}", named.join(", ")) }
-}
-
-/// Failures that the last words name: those that led to the end, and little else.
-const SHOWN_FAILURES: usize = 8;
 
 /// What can be said of a configuration without doing anything.
 pub(super) fn check(loaded: &Loaded) -> Result<(), CliError> {
@@ -350,207 +161,6 @@ impl Running {
     }
 }
 
-async fn start(
-    loaded: &Loaded,
-    clock: &Clock,
-    telemetry: &Telemetry,
-    witness: &Arc<Witness>,
-) -> Result<Running, CliError> {
-    let config = &loaded.config;
-    let mut builder = Node::builder()
-        .clock(clock.clone())
-        .observer(Arc::clone(witness) as Arc<dyn Observer>)
-        .drain_within(drain(loaded));
-    let mut metrics = None;
-    if let Some(address) = config.telemetry.metrics_listen.address() {
-        let endpoint = MetricsConfig::default().address(address);
-        let (spec, endpoint) = server::child(telemetry, &endpoint)
-            .map_err(BootError::from)
-            .map_err(ServeError::from)?;
-        builder = builder.first(spec);
-        metrics = Some(endpoint);
-    }
-    let socket = match &config.control.socket {
-        Some(SocketPath::Off) => None,
-        Some(SocketPath::At(path)) => Some(path.clone()),
-        None => Some(control::default_path().map_err(ServeError::System)?),
-    };
-    let (slot, tasks) = (LinksSlot::default(), JournalSlot::default());
-    let audited = AuditSlot::default();
-    if let Some(path) = socket.clone() {
-        let (slot, tasks, audited) = (Arc::clone(&slot), Arc::clone(&tasks), Arc::clone(&audited));
-        builder =
-            builder.first_with(move |census| control::child(path, census, slot, tasks, audited));
-    }
-    if let Some(audit) = audit(loaded) {
-        builder = builder.audit(audit);
-    }
-    let journal = journal(loaded)?;
-    let place = control::name(&journal.place);
-    builder = builder.journal(journal);
-    if needs_sandbox(loaded) || sole(loaded).any(|agent| !agent.agent().shared_tools().is_empty()) {
-        let meter = SandboxMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
-        builder = builder.sandbox(loaded.sandbox()?.meter(Arc::new(meter)));
-    }
-    for agent in &config.agents.enabled {
-        builder = builder.agent(builtin(*agent));
-    }
-    let meter = McpMetrics::new(telemetry.instruments()).map_err(ServeError::from)?;
-    let meter: Arc<dyn McpMeter> = Arc::new(meter);
-    builder = loaded.mcp_sources(&meter)?.into_iter().fold(builder, NodeBuilder::mcp);
-    builder = builder
-        .mcp_server(McpServer { http: config.mcp_server.http, exec: config.mcp_server.exec });
-    let counted = AccessCounts::new(telemetry.instruments()).map_err(ServeError::from)?;
-    if let Some(access) = loaded.access(Arc::new(counted)) {
-        builder = builder.access(access);
-    }
-    let mut gateway = loaded.gateway();
-    if let Some(key) = &config.tls.key {
-        files::check(key.path(), files::Care::Secret).map_err(ServeError::KeyFile)?;
-    }
-    if let Some(key) = &config.gateway.card_key {
-        gateway.card_key = Some(card_key(key.path())?);
-    }
-    if let Some(links) = links(loaded)? {
-        builder = builder.cluster(links);
-    }
-    builder = loaded.proxies()?.into_iter().fold(builder, NodeBuilder::proxy);
-    if let Some(leases) = loaded.leases() {
-        builder = builder.leases(leases);
-    }
-    builder = sole(loaded).fold(builder, NodeBuilder::sole);
-    let meter = GatewayMeter::new(telemetry.instruments()).map_err(ServeError::from)?;
-    let sampler = telemetry.sampler();
-    let meter: Arc<dyn Meter> = Arc::new(meter);
-    if config.gateway.push_notifications {
-        let mut push = PushOptions::default();
-        push.allow_private = config.gateway.push_allow_private;
-        builder = builder.push_notifications(push);
-    }
-    let builder = builder.gateway_with(gateway).meter(meter, Arc::new(move || sampler.sample()));
-    let node = builder.start().await.map_err(ServeError::from)?;
-    telemetry.watch(node.census());
-    meter::conditions(telemetry.instruments(), &node).map_err(ServeError::from)?;
-    let _once = tasks.set(NodeJournal::new(node.journal().clone(), place)).is_err();
-    let _once = audited.set(node.audit().clone()).is_err();
-    if let Some(links) = node.links() {
-        cluster_meter::register(telemetry.instruments(), links).map_err(ServeError::from)?;
-        let _once = slot.set(links.clone()).is_err();
-    }
-    Ok(Running { node, metrics, socket })
-}
-
-/// The agents of which there's one in the cluster, or one per conversation.
-fn sole(loaded: &Loaded) -> impl Iterator<Item = SoleAgent> {
-    let cluster = &loaded.config.cluster;
-    let singletons = cluster.singletons.iter().flatten();
-    let sharded = cluster.sharded.iter().flatten();
-    let singletons = singletons.map(|agent| SoleAgent::singleton(builtin(*agent)));
-    singletons.chain(sharded.map(|agent| SoleAgent::sharded(builtin(*agent))))
-}
-
-/// The links to other nodes, if there are to be any.
-fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
-    let settings = &loaded.config.cluster;
-    // Either is refused without the other.
-    let both = settings.listen.address().zip(settings.identity.as_ref());
-    let Some((listen, identity)) = both else { return Ok(None) };
-    let folder = identity.path();
-    let file = |name: &str| files::read(&folder.join(name));
-    let credential = Credential::from_pem(&file(files::CERTIFICATE)?, &file(files::KEY)?)?;
-    let trusted = file(files::AUTHORITY)?;
-    let trust = Trust::from_pem(&trusted)?;
-    let kept = settings.revocations.as_ref().map(|file| file.path().to_owned());
-    let kept = kept.unwrap_or_else(|| folder.join(files::REVOCATIONS));
-    if kept.exists() {
-        files::check(&kept, files::Care::Signed)?;
-    }
-    let mut config = LinksConfig::new(listen, credential, trust)
-        .capacity(settings.capacity)
-        .certificate_file(folder.join(files::CERTIFICATE))
-        .leave_within(behind(loaded) / 2)
-        .revocations(kept);
-    if let Some(address) = settings.advertise {
-        config = config.advertise(address);
-    }
-    if let Some(folder) = &settings.authority {
-        let path = folder.path().to_owned();
-        let certificate = files::read(&path.join(files::AUTHORITY))?;
-        if !trusted.contains(certificate.trim()) {
-            return Err(ServeError::OtherAuthority { path });
-        }
-        let key = files::read(&path.join(files::AUTHORITY_KEY))?;
-        config = config.authority(Authority::from_pem(&certificate, &key)?);
-    }
-    Ok(Some(settings.seeds.iter().fold(config, |config, seed| match seed {
-        Seed::Address(address) => config.seed(*address),
-        Seed::Name(name) => config.seed_name(name),
-        Seed::Service(service) => config.seed_service(service.clone()),
-    })))
-}
-
-/// The key that cards are signed with.
-fn card_key(path: &Path) -> Result<CardKey, ServeError> {
-    files::check(path, files::Care::Secret).map_err(ServeError::KeyFile)?;
-    let unreadable = |source| ServeError::ReadCardKey { path: path.to_owned(), source };
-    let mut pem = Vec::new();
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    file.take(CARD_KEY_BYTES).read_to_end(&mut pem).map_err(unreadable)?;
-    let wrong = |source| ServeError::CardKey { path: path.to_owned(), source };
-    CardKey::from_pem(&pem).map_err(wrong)
-}
-
-/// The log of decisions, if there is to be one.
-fn audit(loaded: &Loaded) -> Option<AuditConfig> {
-    let settings = &loaded.config.audit;
-    let LogPath::At(file) = &settings.file else { return None };
-    let mut audit = AuditConfig::new(file);
-    if let Some(key) = &settings.key {
-        key.path().clone_into(&mut audit.key);
-    }
-    audit.sync = settings.sync;
-    audit.required = settings.required;
-    env!("CARGO_PKG_VERSION").clone_into(&mut audit.version);
-    let mut effective = Vec::new();
-    // A vector takes everything.
-    audit.config = write_values(&mut effective, loaded).is_ok().then(|| Digest::of(&effective));
-    Some(audit)
-}
-
-/// Where tasks are kept.
-fn journal(loaded: &Loaded) -> Result<JournalConfig, ServeError> {
-    let settings = &loaded.config.journal;
-    let place = match &settings.url {
-        Some(url) => url.place().clone(),
-        None => JournalPlace::Directory(default_directory().ok_or(ServeError::Nowhere)?),
-    };
-    let mut journal = JournalConfig::new(place);
-    if !matches!(journal.place, JournalPlace::Memory) {
-        journal.retention.age = Some(settings.retain_age);
-        journal.retention.tasks = usize::try_from(settings.retain_tasks).unwrap_or(usize::MAX);
-        journal.retention.bytes = settings.retain_bytes.bytes();
-    }
-    journal.sync = settings.sync;
-    settings.node.clone_into(&mut journal.node);
-    Ok(journal)
-}
-
-/// Of the time to stop, what is left once the gateway doesn't accept any more.
-fn left(loaded: &Loaded) -> Duration {
-    let config = &loaded.config;
-    config.stop.deadline.saturating_sub(config.gateway.drain_delay)
-}
-
-/// Of that, what is for everything behind the gateway; half of it is for what other nodes have asked.
-fn behind(loaded: &Loaded) -> Duration {
-    (left(loaded) / 3).min(STOP_BEHIND)
-}
-
-/// The rest is for requests that were begun.
-fn drain(loaded: &Loaded) -> Duration {
-    left(loaded).saturating_sub(behind(loaded))
-}
-
 /// How serving ended.
 #[derive(Debug)]
 enum End {
@@ -608,7 +218,7 @@ async fn stop(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use neuroflow::kernel::{Actor, ChildSpec, Context, Message, Unobserved};
+    use neuroflow::kernel::{Actor, ChildSpec, Context, Message, Observer, Unobserved};
 
     #[derive(Debug)]
     enum Nothing {}

@@ -2,10 +2,8 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use neuroflow::actors::Audit;
 use neuroflow::kernel::Clock;
 use neuroflow::transport::{
     DrainError, Invite, InviteError, LinkStatus, Links, Member, SeedStatus,
@@ -14,12 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fault, FaultCode, Outcome};
 use crate::limits::{DRAIN_ANSWER, DRAIN_LOOK};
-
-/// The links of the node, once it has any.
-pub(crate) type LinksSlot = Arc<OnceLock<Links>>;
-
-/// The audit log of the node, once it has started.
-pub(crate) type AuditSlot = Arc<OnceLock<Audit>>;
 
 /// The cluster as one node sees it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -168,16 +160,16 @@ impl LinkRow {
 }
 
 /// The cluster, or why there is none.
-pub(super) fn status(slot: &LinksSlot, now: SystemTime) -> Outcome {
-    match slot.get() {
+pub(super) fn status(links: Option<&Links>, now: SystemTime) -> Outcome {
+    match links {
         Some(links) => Outcome::Cluster(Cluster::of(links, now)),
         None => Outcome::Error(no_cluster()),
     }
 }
 
 /// Asks a member to drain, or to stop draining, and waits until it says that it does.
-pub(super) async fn drain(slot: &LinksSlot, node: &str, on: bool, clock: &Clock) -> Outcome {
-    let Some(links) = slot.get() else { return Outcome::Error(no_cluster()) };
+pub(super) async fn drain(links: Option<&Links>, node: &str, on: bool, clock: &Clock) -> Outcome {
+    let Some(links) = links else { return Outcome::Error(no_cluster()) };
     let id = match links.ask_to_drain(node, on) {
         Ok(id) => id,
         Err(error) => {
@@ -232,8 +224,8 @@ pub(crate) struct Token {
 }
 
 /// Lets a new node join.
-pub(super) fn invite(slot: &LinksSlot, invited: &Invited) -> Outcome {
-    let Some(links) = slot.get() else { return Outcome::Error(no_cluster()) };
+pub(super) fn invite(links: Option<&Links>, invited: &Invited) -> Outcome {
+    let Some(links) = links else { return Outcome::Error(no_cluster()) };
     let invite = Invite::new(&invited.node)
         .valid(Duration::from_secs(invited.within_seconds))
         .certificate_life(Duration::from_secs(invited.valid_seconds));

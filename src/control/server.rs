@@ -10,12 +10,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::cluster::{self, AuditSlot, LinksSlot};
 use super::place::{Files, bind, own_user};
-use super::tasks::{self, JournalSlot};
 use super::{
-    ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Step,
-    Tree, VERSION,
+    ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Slots,
+    Step, Tree, VERSION, cluster, tasks,
 };
 use crate::limits::{
     CONTROL_ACCEPT_PAUSE, CONTROL_CONNECTIONS, CONTROL_DEADLINE, CONTROL_REQUEST_BYTES,
@@ -26,21 +24,13 @@ use crate::limits::{
 pub(super) struct ControlServer {
     path: PathBuf,
     census: Census,
-    links: LinksSlot,
-    journal: JournalSlot,
-    audit: AuditSlot,
+    slots: Arc<Slots>,
     files: Option<Files>,
 }
 
 impl ControlServer {
-    pub(super) fn new(
-        path: PathBuf,
-        census: Census,
-        links: LinksSlot,
-        journal: JournalSlot,
-        audit: AuditSlot,
-    ) -> Self {
-        Self { path, census, links, journal, audit, files: None }
+    pub(super) fn new(path: PathBuf, census: Census, slots: Arc<Slots>) -> Self {
+        Self { path, census, slots, files: None }
     }
 }
 
@@ -53,15 +43,8 @@ impl Actor for ControlServer {
         let user = own_user().map_err(ControlError::at(Step::Identify, &self.path))?;
         let bound = bind(&self.path, user)?;
         self.files = Some(bound.files);
-        let (census, links) = (self.census.clone(), Arc::clone(&self.links));
-        let answerer = Answerer {
-            census,
-            links,
-            journal: Arc::clone(&self.journal),
-            audit: Arc::clone(&self.audit),
-            clock: context.clock().clone(),
-            user,
-        };
+        let (census, slots) = (self.census.clone(), Arc::clone(&self.slots));
+        let answerer = Answerer { census, slots, clock: context.clock().clone(), user };
         let work = serve(bound.listener, Arc::new(answerer));
         context.task(work).map_err(|_refused| ControlError::NoRoom)
     }
@@ -113,9 +96,7 @@ async fn serve(listener: UnixListener, answerer: Arc<Answerer>) {
 /// What every connection needs.
 struct Answerer {
     census: Census,
-    links: LinksSlot,
-    journal: JournalSlot,
-    audit: AuditSlot,
+    slots: Arc<Slots>,
     clock: Clock,
     user: u32,
 }
@@ -128,14 +109,16 @@ impl Answerer {
                 Ok(ControlRequest::Tree {}) => {
                     Outcome::Tree(Tree::of(&self.census, self.clock.wall()))
                 }
-                Ok(ControlRequest::Cluster {}) => cluster::status(&self.links, self.clock.wall()),
+                Ok(ControlRequest::Cluster {}) => {
+                    cluster::status(self.slots.links.get(), self.clock.wall())
+                }
                 Ok(ControlRequest::Drain { node, on }) => {
                     let act = Act {
                         action: if on { "drain" } else { "undrain" },
                         node: AuditId::new(&node),
                         roles: Vec::new(),
                     };
-                    let drain = cluster::drain(&self.links, &node, on, &self.clock);
+                    let drain = cluster::drain(self.slots.links.get(), &node, on, &self.clock);
                     self.recorded(act, drain).await
                 }
                 Ok(ControlRequest::Invite(invited)) => {
@@ -144,15 +127,17 @@ impl Answerer {
                         node: AuditId::new(&invited.node),
                         roles: invited.roles.iter().map(AuditId::new).collect(),
                     };
-                    let invite = async { cluster::invite(&self.links, &invited) };
+                    let invite = async { cluster::invite(self.slots.links.get(), &invited) };
                     self.recorded(act, invite).await
                 }
-                Ok(ControlRequest::Tasks(asked)) => tasks::answer(&self.journal, asked).await,
+                Ok(ControlRequest::Tasks(asked)) => {
+                    tasks::answer(self.slots.journal.get(), asked).await
+                }
                 Err(fault) => Outcome::Error(fault),
             }
         } else {
             tracing::warn!(peer, "another user has asked the control socket");
-            if let Some(audit) = self.audit.get() {
+            if let Some(audit) = self.slots.audit.get() {
                 let event = AuditEvent::Authentication {
                     scheme: "control_socket",
                     principal: Some(AuditId::new(format!("uid:{peer}"))),
@@ -195,7 +180,7 @@ impl Act {
 impl Answerer {
     /// Does something to the cluster once that's in the audit log, and says there if nothing came of it.
     async fn recorded(&self, act: Act, work: impl Future<Output = Outcome>) -> Outcome {
-        let audit = self.audit.get();
+        let audit = self.slots.audit.get();
         if let Some(audit) = audit {
             let header = Header::new().within(&self.clock, CONTROL_DEADLINE);
             if let Err(error) = audit.decide(header, act.event(Verdict::Allowed)).await {

@@ -1,8 +1,6 @@
 //! The tasks of a running node's journal as the control socket gives them: in pages, as the lines that
 //! `neuroflow tasks` prints. A line is of one moment of its task.
 
-use std::sync::{Arc, OnceLock};
-
 use neuroflow::actors::{
     HeadPage, Journal, JournalPlace, ReadError, TaskCursor, TaskLog, TaskQuery,
 };
@@ -11,9 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::{Fault, FaultCode, Outcome};
 use crate::limits::{CONTROL_LOG_BYTES, CONTROL_TASKS, ERROR_CHAIN};
 use crate::task_text;
-
-/// The journal of the node, once it has one.
-pub(crate) type JournalSlot = Arc<OnceLock<NodeJournal>>;
 
 /// The journal of a node, and what it's called.
 #[derive(Debug)]
@@ -154,8 +149,8 @@ pub(crate) fn part(log: &TaskLog, json: bool, from: usize) -> LogPart {
 }
 
 /// Answers from the node's journal.
-pub(super) async fn answer(slot: &JournalSlot, asked: TasksAsked) -> Outcome {
-    let Some(node) = slot.get() else {
+pub(super) async fn answer(journal: Option<&NodeJournal>, asked: TasksAsked) -> Outcome {
+    let Some(node) = journal else {
         let message = "the node has no journal yet; ask again".to_owned();
         return Outcome::Error(Fault { code: FaultCode::NoJournal, message });
     };

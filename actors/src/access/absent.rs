@@ -4,8 +4,9 @@ use std::path::Path;
 
 use neuroflow_kernel::{Context, Reply};
 
+use super::keys::Outcome;
 use super::server::AccessServer;
-use super::{AccessCommand, AccessError, Fetched};
+use super::{AccessCommand, AccessError};
 
 impl AccessServer {
     pub(super) fn check_issuer(&self, _: &Context<AccessCommand>) -> Result<(), AccessError> {
@@ -30,7 +31,7 @@ impl AccessServer {
     }
 
     #[expect(clippy::unused_self, reason = "the signature of its twin, with the feature")]
-    pub(super) fn fetched(&self, fetched: Fetched, _: &Context<AccessCommand>) {
-        match fetched.outcome {}
+    pub(super) fn fetched(&self, outcome: Outcome, _: &Context<AccessCommand>) {
+        match outcome {}
     }
 }

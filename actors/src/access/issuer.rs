@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use neuroflow_kernel::{Context, Header, Reply, TraceContext};
 
-use super::keys::Schedule;
+use super::keys::{Outcome, Schedule};
 use super::server::AccessServer;
-use super::{AccessCommand, AccessError, CedarPolicies, Fetched, jwks};
+use super::{AccessCommand, AccessError, CedarPolicies, jwks};
 use crate::audit::uses::Uses;
 use crate::audit::{AuditEvent, Verdict};
 use crate::limits::KEY_WAITERS;
@@ -42,7 +42,7 @@ impl AccessServer {
         let work = async move {
             let outcome = jwks::fetch(&issuer, &clock, &uses).await;
             // The only error is that this actor has ended.
-            let _ended = me.tell(Header::new(), AccessCommand::Fetched(Fetched { outcome })).await;
+            let _ended = me.tell(Header::new(), AccessCommand::Fetched(outcome)).await;
         };
         if context.task(work).is_err()
             && let Some(schedule) = &mut self.schedule
@@ -72,10 +72,10 @@ impl AccessServer {
         }
     }
 
-    pub(super) fn fetched(&mut self, fetched: Fetched, context: &Context<AccessCommand>) {
+    pub(super) fn fetched(&mut self, outcome: Outcome, context: &Context<AccessCommand>) {
         let now = context.clock().now();
-        self.config.meter.reload("keys", fetched.outcome.is_ok());
-        match (fetched.outcome, &mut self.schedule) {
+        self.config.meter.reload("keys", outcome.is_ok());
+        match (outcome, &mut self.schedule) {
             (Ok(keys), Some(schedule)) => {
                 schedule.succeeded(now);
                 tracing::info!(keys = keys.len(), "the issuer's keys read");

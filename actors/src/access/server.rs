@@ -259,18 +259,12 @@ pub fn access_child(config: AccessConfig, clock: &Clock) -> Result<(ChildSpec, A
 }
 
 /// The actor behind an [`Access`]. Made by [`access_child`].
-///
-/// ```
-/// use neuroflow_actors::AccessServer;
-/// use neuroflow_kernel::Actor;
-/// assert_eq!(AccessServer::KIND, "access");
-/// ```
 #[derive(Debug)]
 #[cfg_attr(
     not(feature = "access"),
     expect(dead_code, reason = "issuers and policies need the feature")
 )]
-pub struct AccessServer {
+pub(super) struct AccessServer {
     pub(super) config: AccessConfig,
     current: Arc<watch::Sender<Option<Snapshot>>>,
     pub(super) tokens: Watched,
@@ -426,7 +420,7 @@ impl Actor for AccessServer {
                 self.fetch_if_due(context);
             }
             AccessCommand::Keys { reply } => self.keys_wanted(reply, context),
-            AccessCommand::Fetched(fetched) => self.fetched(fetched, context),
+            AccessCommand::Fetched(outcome) => self.fetched(outcome, context),
         }
         Ok(())
     }

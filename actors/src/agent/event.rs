@@ -3,7 +3,7 @@
 use neuroflow_kernel::{WireMessage, WireRequest};
 use rkyv::{Archive, Serialize};
 
-use super::{Artifact, Turn};
+use super::{Artifact, TaskState, Turn};
 
 /// A request to an agent. It's answered with the events of a task, from the one that this request
 /// makes until the task has ended. Who stops listening doesn't stop the task.
@@ -199,76 +199,6 @@ impl From<&ArchivedAskRefusal> for AskRefusal {
             ArchivedAskRefusal::Elsewhere => Self::Elsewhere,
             ArchivedAskRefusal::Unkept => Self::Unkept,
             ArchivedAskRefusal::OtherContext => Self::OtherContext,
-        }
-    }
-}
-
-/// Where a task stands, as A2A has it.
-///
-/// ```
-/// use neuroflow_actors::TaskState;
-/// assert!(TaskState::Canceled.is_terminal());
-/// assert!(TaskState::InputRequired.is_interrupted());
-/// assert_eq!(TaskState::Working.as_str(), "working");
-/// ```
-#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[rkyv(derive(Clone, Copy, Debug, PartialEq, Eq))]
-pub enum TaskState {
-    /// Accepted, not begun.
-    Submitted,
-    /// The agent is at work.
-    Working,
-    /// The agent waits for its client's next message.
-    InputRequired,
-    /// The agent waits for its client to prove something.
-    AuthRequired,
-    /// Done.
-    Completed,
-    /// The agent gave up, panicked or ran out of time.
-    Failed,
-    /// Somebody cancelled it.
-    Canceled,
-    /// The agent won't do it.
-    Rejected,
-}
-
-impl TaskState {
-    /// Whether nothing follows.
-    pub fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Canceled | Self::Rejected)
-    }
-
-    /// Whether it's the client's turn.
-    pub fn is_interrupted(self) -> bool {
-        matches!(self, Self::InputRequired | Self::AuthRequired)
-    }
-
-    /// The state in lower case.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Submitted => "submitted",
-            Self::Working => "working",
-            Self::InputRequired => "waiting for input",
-            Self::AuthRequired => "waiting for authorization",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Canceled => "canceled",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-impl From<ArchivedTaskState> for TaskState {
-    fn from(state: ArchivedTaskState) -> Self {
-        match state {
-            ArchivedTaskState::Submitted => Self::Submitted,
-            ArchivedTaskState::Working => Self::Working,
-            ArchivedTaskState::InputRequired => Self::InputRequired,
-            ArchivedTaskState::AuthRequired => Self::AuthRequired,
-            ArchivedTaskState::Completed => Self::Completed,
-            ArchivedTaskState::Failed => Self::Failed,
-            ArchivedTaskState::Canceled => Self::Canceled,
-            ArchivedTaskState::Rejected => Self::Rejected,
         }
     }
 }

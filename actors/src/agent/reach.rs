@@ -5,48 +5,10 @@ use neuroflow_kernel::{Address, Parcel, Restriction, Rights, WireMessage, WireRe
 use neuroflow_sandbox::Level;
 use rkyv::{Archive, Serialize};
 
-use super::{ASK, ArchivedAsk, Ask, TaskEvent, read};
+use super::{ASK, ArchivedAsk, Ask, TaskEvent};
 use crate::access::CallerGrant;
 use crate::journal::{Entry, EntryKind};
-use crate::tools::ToolsCommand;
-
-/// The tools that may be used for somebody, and the levels of cells: no others, whatever the agent has.
-///
-/// ```
-/// use neuroflow_actors::ToolBounds;
-/// let bounds = ToolBounds { tools: vec!["count".into()], levels: vec![] };
-/// assert!(bounds.permits("count", None) && !bounds.permits("exec", None));
-/// assert!(!bounds.permits("count", Some(neuroflow_sandbox::Level::Strict)));
-/// ```
-#[derive(Archive, Serialize, Clone, Debug, Default, PartialEq, Eq)]
-pub struct ToolBounds {
-    /// Names of tools.
-    pub tools: Vec<String>,
-    /// Names of the levels at which those may run programs.
-    pub levels: Vec<String>,
-}
-
-impl ToolBounds {
-    /// Whether a tool may be called that runs programs at this level, if it runs any.
-    pub fn permits(&self, tool: &str, level: Option<Level>) -> bool {
-        self.tools.iter().any(|name| name == tool) && level.is_none_or(|level| self.has(level))
-    }
-
-    fn has(&self, level: Level) -> bool {
-        self.levels.iter().any(|name| *name == level.to_string())
-    }
-}
-
-impl WireMessage for ToolBounds {
-    const NAME: &'static str = "neuroflow.agent.tool-bounds";
-    const VERSION: u16 = 1;
-}
-
-impl From<&ArchivedToolBounds> for ToolBounds {
-    fn from(bounds: &ArchivedToolBounds) -> Self {
-        Self { tools: read::texts(&bounds.tools), levels: read::texts(&bounds.levels) }
-    }
-}
+use crate::tools::{ToolBounds, ToolsCommand};
 
 /// A request of another node, whose rules don't permit everything to whom it's for. A task that it begins keeps
 /// the bounds; one that it continues has those that it was begun with. It names its conversation.

@@ -64,6 +64,6 @@ fn text(text: &Archived<Option<String>>) -> Option<String> {
     text.as_ref().map(ToString::to_string)
 }
 
-pub(super) fn texts(texts: &Archived<Vec<String>>) -> Vec<String> {
+fn texts(texts: &Archived<Vec<String>>) -> Vec<String> {
     texts.iter().map(ToString::to_string).collect()
 }

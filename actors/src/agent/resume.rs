@@ -5,9 +5,10 @@ use std::collections::{HashMap, VecDeque};
 
 use neuroflow_kernel::RawParcel;
 
-use super::{ArchivedChange, Incoming, TaskEvent, TaskEvents, TaskState, ToolBounds};
+use super::{ArchivedChange, Incoming, TaskEvent, TaskEvents, TaskState};
 use crate::access::{Principal, PrincipalRecord};
 use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
+use crate::tools::ToolBounds;
 
 /// The key of events that the node makes, not the agent's function.
 pub(super) const NODE: &str = "node";

@@ -13,7 +13,7 @@ use neuroflow_kernel::{
 
 use super::effect::Effects;
 use super::history::failure;
-use super::reach::{Reach, ToolBounds};
+use super::reach::Reach;
 use super::reply::{self, INVALID_RESPONSE};
 use super::work::WorkTime;
 use super::{
@@ -21,7 +21,7 @@ use super::{
     Incoming, Remains, ReplyProblem, TaskState, Turn,
 };
 use crate::limits::AGENT_ANSWER;
-use crate::tools::{InvokeError, ToolProgress, ToolResult, ToolsCommand, invoke_told};
+use crate::tools::{InvokeError, ToolBounds, ToolProgress, ToolResult, ToolsCommand, invoke_told};
 
 /// What a task is started with.
 pub(super) struct TaskParts {

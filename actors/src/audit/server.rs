@@ -21,14 +21,8 @@ use crate::limits::{
 type Answer = Reply<Result<u64, Unrecorded>>;
 
 /// The audit log as an actor. Made by [`audit_child`](super::audit_child).
-///
-/// ```
-/// use neuroflow_actors::AuditServer;
-/// use neuroflow_kernel::Actor;
-/// assert_eq!(AuditServer::KIND, "audit");
-/// ```
 #[derive(Debug)]
-pub struct AuditServer {
+pub(super) struct AuditServer {
     config: AuditConfig,
     losses: Arc<Losses>,
     running: Option<Running>,

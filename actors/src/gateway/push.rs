@@ -28,11 +28,11 @@ use crate::access::{Access, Principal};
 use crate::audit::{Audit, Unrecorded};
 use crate::limits::{PUSH_CONFIGS, PUSH_DELIVERIES, PUSH_POSTS};
 use places::Places;
-use server::Shared;
+use server::{PushServer, Shared};
 
 pub use creator::{PushBasis, PushCreator};
 pub use journal::PushJournal;
-pub use server::{PushServer, PushStartError};
+pub use server::PushStartError;
 pub use store::{PushStore, PushStoreError};
 pub use webhook::WebhookProblem;
 

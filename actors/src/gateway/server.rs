@@ -17,14 +17,8 @@ use super::{GatewayCommand, GatewayConfig, GatewayError};
 use crate::limits::{ABANDONED_TASKS, ACCEPT_PAUSE, CONNECTIONS};
 
 /// The gateway as an actor. Made by [`gateway_child`](super::gateway_child).
-///
-/// ```
-/// use neuroflow_actors::GatewayServer;
-/// use neuroflow_kernel::Actor;
-/// assert_eq!(GatewayServer::KIND, "gateway");
-/// ```
 #[derive(Debug)]
-pub struct GatewayServer {
+pub(super) struct GatewayServer {
     config: GatewayConfig,
     tracer: Tracer,
     bound: Arc<watch::Sender<Option<SocketAddr>>>,

@@ -8,9 +8,8 @@ use neuroflow_kernel::Clock;
 use super::index::Kept;
 use super::{
     Append, AppendError, DatabaseError, HeadPage, OpenError, ReadError, Retention, TaskHead,
-    TaskLog,
+    TaskLog, TaskQuery,
 };
-use crate::agent::TaskQuery;
 
 /// Nothing is ever one.
 #[derive(Debug)]

@@ -125,7 +125,7 @@ mod tests {
     use super::super::EntryKind;
     use super::super::codec::{Head, Record};
     use super::*;
-    use crate::agent::TaskState;
+    use crate::journal::TaskState;
 
     /// A record of one task, at an offset of its number.
     fn record(number: u64, flags: u8, previous: Position) -> Placed<'static> {

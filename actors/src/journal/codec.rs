@@ -3,9 +3,8 @@
 
 use neuroflow_kernel::MessageId;
 
-use super::EntryKind;
 use super::heading::Salt;
-use crate::agent::TaskState;
+use super::{EntryKind, TaskState};
 use crate::limits::{JOURNAL_NAME_BYTES, JOURNAL_RECORD_BYTES};
 
 /// A record begins with this under its segment's salt, at an offset that divides by eight.

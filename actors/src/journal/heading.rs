@@ -148,7 +148,7 @@ pub(super) fn recovered_salt(segment: &[u8]) -> Salt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::TaskState;
+    use crate::journal::TaskState;
     use crate::journal::codec::{Head, Position, RecordKind};
 
     const SALT: Salt = Salt::of([7; 8]);

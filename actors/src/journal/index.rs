@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{HeadPage, TaskHead};
-use crate::agent::{TaskCursor, TaskQuery, TaskState};
+use super::{HeadPage, TaskCursor, TaskHead, TaskQuery, TaskState};
 use crate::limits::JOURNAL_PAGE;
 
 /// What is known of a task without reading it; `place` is where its entries are.

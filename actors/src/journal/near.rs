@@ -43,7 +43,7 @@ mod tests {
 
     use super::super::{JournalPlace, TaskHead};
     use super::*;
-    use crate::agent::TaskState;
+    use crate::journal::TaskState;
 
     fn append(entries: u64) -> Append {
         let head = TaskHead {

@@ -20,9 +20,8 @@ use super::codec::{entry_kind, state_code, state_of};
 use super::index::Kept;
 use super::{
     AppendError, DamageKind, DatabaseError, Entry, HeadPage, JournalDamage, OpenError, ReadError,
-    TaskHead, TaskLog,
+    TaskCursor, TaskHead, TaskLog, TaskQuery,
 };
-use crate::agent::{TaskCursor, TaskQuery};
 use crate::limits::{DATABASE_CONNECTIONS, DATABASE_DEADLINE, DATABASE_PREPARE, JOURNAL_PAGE};
 
 /// A journal in a database.

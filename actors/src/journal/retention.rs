@@ -113,7 +113,7 @@ impl AgeGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::TaskState;
+    use crate::journal::TaskState;
 
     fn index(tasks: u64) -> Index<()> {
         let mut index = Index::default();

@@ -107,8 +107,8 @@ fn after_a_bit(bytes: &[u8], at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::TaskState;
     use crate::journal::EntryKind;
+    use crate::journal::TaskState;
     use crate::journal::codec::{Head, Position, RecordKind};
     use neuroflow_kernel::MessageId;
 

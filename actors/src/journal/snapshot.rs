@@ -108,7 +108,7 @@ pub(super) fn read(folder: &Path) -> Option<(Catalog, Covers)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::TaskState;
+    use crate::journal::TaskState;
 
     #[test]
     fn an_index_is_read_as_written_and_refused_with_any_flipped_bit() {

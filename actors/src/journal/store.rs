@@ -17,9 +17,8 @@ use super::memory::Memory;
 use super::postgres::Postgres;
 use super::{
     Append, AppendError, DatabaseError, HeadPage, JournalConfig, JournalDamage, JournalPlace,
-    OpenError, ReadError, TaskHead, TaskLog,
+    OpenError, ReadError, TaskHead, TaskLog, TaskQuery,
 };
-use crate::agent::TaskQuery;
 use crate::limits::{
     JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_QUICK_BYTES, JOURNAL_RECORD_BYTES, RETENTION_STEP,
 };

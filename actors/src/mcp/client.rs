@@ -12,14 +12,8 @@ use super::{McpError, McpSource, session};
 use crate::tools::{ToolSource, ToolsCommand};
 
 /// The client of one MCP server, as an actor below the tool router.
-///
-/// ```
-/// use neuroflow_actors::McpClient;
-/// use neuroflow_kernel::Actor;
-/// assert_eq!(McpClient::KIND, "mcp");
-/// ```
 #[derive(Debug)]
-pub struct McpClient {
+struct McpClient {
     source: Arc<McpSource>,
     way: Way,
     clock: Clock,
@@ -43,21 +37,8 @@ pub(super) fn source(source: McpSource, way: Way, clock: Clock) -> Result<ToolSo
 }
 
 /// What an MCP client's actor is told, by itself alone: that its session has ended.
-///
-/// ```
-/// fn code(ended: &neuroflow_actors::McpEnded) -> &'static str {
-///     ended.why().code()
-/// }
-/// ```
 #[derive(Debug)]
-pub struct McpEnded(McpError);
-
-impl McpEnded {
-    /// Why.
-    pub fn why(&self) -> &McpError {
-        &self.0
-    }
-}
+struct McpEnded(McpError);
 
 impl Message for McpEnded {
     fn name(&self) -> &'static str {

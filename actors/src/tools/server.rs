@@ -15,11 +15,10 @@ use serde_json::Value;
 use super::said;
 use super::schema::{Schema, SchemaError};
 use super::{
-    AnyTool, Invoke, Offer, Outcome, Refused, ToolContext, ToolGrant, ToolListing, ToolProgress,
-    ToolSource, ToolsCommand, Unfit,
+    AnyTool, Invoke, Offer, Outcome, Refused, ToolBounds, ToolContext, ToolGrant, ToolListing,
+    ToolProgress, ToolSource, ToolsCommand, Unfit,
 };
 use crate::access::CallerGrant;
-use crate::agent::ToolBounds;
 use crate::audit::{Audit, AuditEvent, AuditId, Digest, Verdict};
 use crate::limits::{
     LIVE_TOOL_CALLS, SOURCE_RESTART_FIRST, SOURCE_RESTART_MAX, SOURCE_RESTARTS,
@@ -431,38 +430,27 @@ impl Message for Call {
     }
 }
 
-struct CallActor;
-
-impl Actor for CallActor {
-    type Message = Call;
-    type Error = Infallible;
-    const KIND: &'static str = "tool_call";
-
-    async fn handle(&mut self, call: Call, context: &mut Context<Call>) -> Result<(), Infallible> {
-        let Call { tool, invoke, replies, header, audit, allowed, denied } = call;
+impl Call {
+    /// Has the tool work on it, and answers it. A caller who has gone ends it.
+    async fn run(self, context: &Context<Self>) {
+        let Self { tool, invoke, replies, header, audit, allowed, denied } = self;
         let clock = context.clock().clone();
         let header = header.forward(context.id()).within(&clock, TOOL_DEADLINE);
         let deadline = header.deadline().unwrap_or_else(|| clock.now() + TOOL_DEADLINE);
         if clock.now() >= deadline {
-            refuse(replies, Refused::TimedOut);
-            context.stop();
-            return Ok(());
+            return refuse(replies, Refused::TimedOut);
         }
         let arguments = clock.before(deadline, checked(&tool, invoke)).await;
         let arguments = match arguments.unwrap_or(Err(Refused::TimedOut)) {
             Ok(arguments) => arguments,
             Err(refused) => {
                 audit.note(header.trace(), denied);
-                refuse(replies, refused);
-                context.stop();
-                return Ok(());
+                return refuse(replies, refused);
             }
         };
         if let Err(error) = audit.decide(header.clone(), allowed).await {
             let (code, message) = ("unrecorded".to_owned(), error.to_string());
-            refuse(replies, Refused::Failed { code, message });
-            context.stop();
-            return Ok(());
+            return refuse(replies, Refused::Failed { code, message });
         }
         let ((told, mut progress), tracer) = (said::way(), context.tracer());
         let tool_context = ToolContext { header, clock: clock.clone(), tracer, told };
@@ -487,16 +475,25 @@ impl Actor for CallActor {
                     }),
                     Err(_elapsed) => Outcome::Refused(Refused::TimedOut),
                 },
-                () = replies.closed() => {
-                    context.stop();
-                    return Ok(());
-                }
+                () = replies.closed() => return,
                 () = heard => {}
             }
             next = clock.now() + TOOL_PROGRESS;
             tell(&replies, progress.borrow_and_update().clone());
         };
         answer(replies, &outcome).await;
+    }
+}
+
+struct CallActor;
+
+impl Actor for CallActor {
+    type Message = Call;
+    type Error = Infallible;
+    const KIND: &'static str = "tool_call";
+
+    async fn handle(&mut self, call: Call, context: &mut Context<Call>) -> Result<(), Infallible> {
+        call.run(context).await;
         context.stop();
         Ok(())
     }

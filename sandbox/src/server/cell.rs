@@ -91,64 +91,46 @@ impl Work {
 
 impl Run {
     async fn work(self, actor: &str, clock: &Clock, mut span: SpanGuard) {
-        let Some((short, program)) = self.work.program() else {
-            return refuse(self.work.into_replies(), ExecRefused::EmptyCommand);
+        let Self { launcher, profile, work, meter, arrived, deadline, verdict } = self;
+        let Some((short, program)) = work.program() else {
+            return refuse(work.into_replies(), ExecRefused::EmptyCommand);
         };
         span.rename(short.clone());
         span.set("process.executable.name", short);
-        span.set("neuroflow.sandbox.level", self.profile.level().to_string());
-        let (replies, input) = match self.work {
+        span.set("neuroflow.sandbox.level", profile.level().to_string());
+        let (replies, input) = match work {
             Work::Exec(request) => (request.replies, None),
             Work::Serve(service) => (service.events, Some(service.input)),
         };
         let longest = match input {
-            None => self.profile.longest(),
+            None => profile.longest(),
             // Its life has no end of ours; this is for its start.
             Some(_) => SERVICE_START,
         };
-        let deadline = self.deadline.unwrap_or_else(|| clock.now() + longest);
+        let deadline = deadline.unwrap_or_else(|| clock.now() + longest);
 
-        let (begun, meter) = (self.arrived, self.meter);
-        if let Some(verdict) = self.verdict {
-            let known = tokio::select! {
-                biased;
-                () = replies.closed() => return span.fail("cancelled"),
-                known = clock.before(deadline, known(verdict)) => known,
-            };
-            if let Some((code, message)) = barred(known) {
-                span.fail(code);
-                meter.refused(code);
-                let refused = ExecRefused::Launch { code: code.to_owned(), message };
-                return refuse(replies, refused);
-            }
-        }
-        let launch = clock.before(deadline, self.launcher.launch(&self.profile, &program));
         let launched = tokio::select! {
             biased;
             () = replies.closed() => return span.fail("cancelled"),
-            launched = launch => launched,
+            launched = launch(&launcher, &profile, &program, verdict, clock, deadline) => launched,
         };
         let cell = match launched {
-            Ok(Ok(cell)) => cell,
-            Ok(Err(error)) => {
-                span.fail(error.code());
-                meter.refused(error.code());
-                return refuse(replies, refusal(&error));
-            }
-            Err(Elapsed) => {
-                span.fail("timeout");
-                meter.refused("timeout");
-                return refuse(replies, late("the cell wasn't ready before the deadline"));
+            Ok(cell) => cell,
+            Err(Unlaunched { code, refused }) => {
+                span.fail(code);
+                meter.refused(code);
+                return refuse(replies, refused);
             }
         };
-        let start = clock.now().since(begun);
-        meter.started(self.profile.level(), cell.is_prepared(), start);
+        let start = clock.now().since(arrived);
+        meter.started(profile.level(), cell.is_prepared(), start);
         let arguments = program.arguments().iter().map(|argument| argument.to_string_lossy());
         let command: Vec<_> =
             std::iter::once(program.path().to_string_lossy()).chain(arguments).collect();
         let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
-        meter.began(actor, &self.profile, &command);
-        let mut watch = Watch { meter: &*meter, actor, profile: &self.profile, end: None };
+        meter.began(actor, &profile, &command);
+
+        let mut watch = Watch { meter: &*meter, actor, profile: &profile, end: None };
         // Dropping the future drops the cell, which ends everything in it.
         let report = tokio::select! {
             biased;
@@ -162,24 +144,62 @@ impl Run {
         meter.ended(ended.how, &report);
         watch.end = Some((ended.how, &report));
         drop(watch);
-        span.set("neuroflow.sandbox.prepared", report.prepared);
-        if !report.denials.is_empty() {
-            let calls: Vec<&str> =
-                report.denials.iter().map(|denial| denial.call.as_str()).collect();
-            span.set("neuroflow.sandbox.denied", calls.join(","));
-        }
-        match ended.how {
-            How::Exited(status) => {
-                span.set("process.exit.code", i64::from(status));
-                if status != 0 {
-                    span.fail("exit");
-                }
-            }
-            other => span.fail(other.code()),
-        }
+        describe(&mut span, ended.how, &report);
         if send(&replies, &ExecEvent::Ended(ended)).await {
             replies.finish();
         }
+    }
+}
+
+/// Why there is no cell.
+struct Unlaunched {
+    /// For whoever counts.
+    code: &'static str,
+    /// For whoever asked.
+    refused: ExecRefused,
+}
+
+/// Launches a program by the deadline, once its level is known to hold.
+async fn launch(
+    launcher: &Launcher,
+    profile: &Profile,
+    program: &Program,
+    verdict: Option<watch::Receiver<Verdict>>,
+    clock: &Clock,
+    deadline: Moment,
+) -> Result<Running, Unlaunched> {
+    if let Some(verdict) = verdict {
+        let known = clock.before(deadline, known(verdict)).await;
+        if let Some((code, message)) = barred(known) {
+            let refused = ExecRefused::Launch { code: code.to_owned(), message };
+            return Err(Unlaunched { code, refused });
+        }
+    }
+    match clock.before(deadline, launcher.launch(profile, program)).await {
+        Ok(Ok(cell)) => Ok(cell),
+        Ok(Err(error)) => Err(Unlaunched { code: error.code(), refused: refusal(&error) }),
+        Err(Elapsed) => {
+            let refused = late("the cell wasn't ready before the deadline");
+            Err(Unlaunched { code: "timeout", refused })
+        }
+    }
+}
+
+/// What a trace says of a cell's end.
+fn describe(span: &mut SpanGuard, how: How, report: &Report) {
+    span.set("neuroflow.sandbox.prepared", report.prepared);
+    if !report.denials.is_empty() {
+        let calls: Vec<&str> = report.denials.iter().map(|denial| denial.call.as_str()).collect();
+        span.set("neuroflow.sandbox.denied", calls.join(","));
+    }
+    match how {
+        How::Exited(status) => {
+            span.set("process.exit.code", i64::from(status));
+            if status != 0 {
+                span.fail("exit");
+            }
+        }
+        other => span.fail(other.code()),
     }
 }
 

@@ -27,14 +27,8 @@ use crate::gateway::GatewayAgent;
 use crate::limits::{PUSH_CONFIGS, PUSH_LIVES};
 
 /// The server for push notifications as an actor. Made by [`push_child`](super::push_child).
-///
-/// ```
-/// use neuroflow_actors::PushServer;
-/// use neuroflow_kernel::Actor;
-/// assert_eq!(PushServer::KIND, "push");
-/// ```
 #[derive(Debug)]
-pub struct PushServer {
+pub(super) struct PushServer {
     options: PushOptions,
     store: Arc<dyn PushStore>,
     agents: BTreeMap<String, GatewayAgent>,

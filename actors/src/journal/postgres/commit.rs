@@ -183,7 +183,7 @@ fn is_passing(error: &DatabaseError) -> bool {
 mod tests {
     use super::super::super::TaskHead;
     use super::*;
-    use crate::agent::TaskState;
+    use crate::journal::TaskState;
 
     fn append(task: &str) -> Append {
         let head = TaskHead {

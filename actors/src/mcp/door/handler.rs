@@ -2,12 +2,12 @@
 //! cancellation, and shows their tasks as tasks.
 
 use axum::http::request::Parts;
-use neuroflow_kernel::{Address, Header, ReplyStream, SpanKind, StreamError, TraceContext};
+use neuroflow_kernel::{Address, Header, SpanKind, StreamError, TraceContext};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ContentBlock,
     CreateTaskResult, CustomRequest, CustomResult, ErrorCode, GetTaskParams, GetTaskResult,
     Implementation, InitializeRequestParams, ListToolsResult, PaginatedRequestParams,
-    ProgressNotificationParam, ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
+    ServerCapabilities, ServerConfig, Tool, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -15,13 +15,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::callee::Callee;
+use super::listening::{Happened, Listening};
 use super::outcome::Outcome;
 use super::task::PublicId;
-use super::visit::{self, Hold, Visit};
+use super::visit::{self, Visit};
 use super::{McpDoor, agents, programs, task};
-use crate::agent::{ASK, AgentCommand, CANCEL, CancelError, READ, TaskEvent, follow};
+use crate::agent::{ASK, AgentCommand, CANCEL, CancelError, READ};
 use crate::gateway::bytes;
-use crate::limits::{AGENT_ANSWER, MCP_STILL_AT_IT};
+use crate::limits::AGENT_ANSWER;
 use crate::tools::ExecTool;
 
 /// Answers the requests of MCP clients.
@@ -67,8 +68,7 @@ impl McpHandler {
         let visit = Visit::of(&context).traced(span.context());
         let entered = callee.enter(&visit, ASK, || visit::unknown(name)).await;
         let address = entered.inspect_err(|_| span.fail("denied"))?;
-        let who = visit.caller();
-        let ask = match callee.ask(request.arguments, who.clone()) {
+        let ask = match callee.ask(request.arguments, visit.caller()) {
             Ok(ask) => ask,
             // Whoever wrote them can write them anew: that is the model, which sees results and no errors.
             Err(unfit) => {
@@ -80,109 +80,42 @@ impl McpHandler {
             span.set("gen_ai.agent.name", name.to_owned());
         }
         let header = Header::new().traced(span.context());
-        let mut events = agents::ask(&address, &ask, header.clone()).await?;
-        let (mut outcome, mut hold) = (Outcome::default(), visit.holds());
-        let mut progress = Progress::of(&context);
-        let mut stay = visit.stay();
-        let clock = &self.door.clock;
-        let begun = clock.now();
-        // Who knows tasks gets one when it takes long; others wait.
-        let knows_tasks = context.client_capabilities().is_some_and(|it| it.supports_tasks());
-        let patience = async {
-            if knows_tasks {
-                clock.sleep(self.door.task_after).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        };
-        let mut patience = std::pin::pin!(patience);
-        let mut is_impatient = false;
-        // An agent says itself how far it is; of a program is told what it writes, or that it's still there.
-        if let Callee::Program(exec) = callee {
-            progress.written(0, format!("running at level {}", exec.level)).await;
-        }
-        let mut still = begun + MCP_STILL_AT_IT;
-        while !outcome.is_settled() {
-            if is_impatient && !outcome.task.is_empty() {
-                let task = task::task(name, &outcome);
+        let events = agents::ask(&address, &ask, header.clone()).await?;
+        let mut call = Listening::open(&self.door, callee, &visit, &context, header, events).await;
+        while !call.outcome.is_settled() {
+            if call.is_long && !call.outcome.task.is_empty() {
+                let task = task::task(name, &call.outcome);
                 return Ok(CallToolResponse::Task(CreateTaskResult::new(task)));
             }
-            let tick = async {
-                match callee {
-                    Callee::Agent(_) => std::future::pending().await,
-                    Callee::Program(_) => clock.sleep_until(still).await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = context.ct.cancelled() => {
+            match call.next().await {
+                Happened::Cancelled => {
                     // It's the caller's own call, whatever else it may do.
-                    self.withdraw(callee, outcome, events, who).await?;
+                    self.withdraw(call).await?;
                     span.fail("cancelled");
                     return Ok(CallToolResult::error(vec![ContentBlock::text("cancelled")]).into());
                 }
-                lost = callee.lost(&mut stay) => {
+                Happened::Lost(why) => {
                     span.fail("lost");
-                    return Err(self.leave(callee, outcome, events, who, lost).await);
+                    return Err(self.leave(call, why).await);
                 }
-                event = events.next() => match event {
-                    Some(Ok(event)) => {
-                        if let Err(busy) = hold.grow(bytes([&event])) {
-                            span.fail("busy");
-                            return Err(self.leave(callee, outcome, events, who, busy).await);
-                        }
-                        if let Some(said) = outcome.fold(&event) {
-                            match callee {
-                                Callee::Agent(_) => progress.step(said).await,
-                                // Its report is no progress.
-                                Callee::Program(_) if outcome.has_result() => {}
-                                Callee::Program(_) => {
-                                    progress.written(outcome.written, said).await;
-                                    still = clock.now() + MCP_STILL_AT_IT;
-                                }
-                            }
-                        }
+                Happened::Told(Ok(event)) => {
+                    if let Err(busy) = call.heard(&event).await {
+                        span.fail("busy");
+                        return Err(self.leave(call, busy).await);
                     }
-                    Some(Err(StreamError::Lagged)) => {
-                        let header = header.clone();
-                        let seen = self.follow(callee, header, &outcome, who.clone(), &mut hold);
-                        (outcome, events) = seen.await?;
-                    }
-                    Some(Err(error)) => return Err(agents::broken(error)),
-                    None => break,
-                },
-                () = &mut patience, if !is_impatient => is_impatient = true,
-                () = tick => {
-                    let seconds = clock.now().since(begun).as_secs();
-                    progress.written(outcome.written, format!("running for {seconds} s")).await;
-                    still = clock.now() + MCP_STILL_AT_IT;
                 }
+                Happened::Told(Err(StreamError::Lagged)) => call.again().await?,
+                Happened::Told(Err(error)) => return Err(agents::broken(error)),
+                Happened::Over => break,
+                Happened::Long => call.is_long = true,
+                Happened::Tick => call.tick().await,
             }
         }
-        let result = callee.result(outcome);
+        let result = callee.result(call.outcome);
         if result.is_error == Some(true) {
             span.fail("agent_error");
         }
         Ok(result.into())
-    }
-
-    /// The call as it is, in place of what was known of it, and what is to come of it.
-    async fn follow(
-        &self,
-        callee: Callee<'_>,
-        header: Header,
-        known: &Outcome,
-        caller: Option<String>,
-        hold: &mut Hold<'_>,
-    ) -> Result<(Outcome, ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>), ErrorData> {
-        let header = header.within(&self.door.clock, AGENT_ANSWER);
-        let _place = callee.reads(&self.door.clock).await?;
-        let followed = follow(callee.address(), header, &known.task, caller.as_deref(), None).await;
-        let followed = followed.map_err(|error| agents::unavailable(error.code()))?;
-        let (so_far, to_come) = followed.ok_or_else(task::unknown)?;
-        hold.replace(bytes(&so_far))?;
-        let outcome = Outcome::since(&so_far, Some(known.call)).ok_or_else(task::unknown)?;
-        Ok((outcome, to_come))
     }
 
     /// The task of this public id, as it is.
@@ -220,18 +153,11 @@ impl McpHandler {
 
     /// What a call is answered with that can't go on here. An agent's task goes on: its caller comes again, with
     /// another credential or once there is room.
-    async fn leave(
-        &self,
-        callee: Callee<'_>,
-        outcome: Outcome,
-        events: ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>,
-        caller: Option<String>,
-        mut why: ErrorData,
-    ) -> ErrorData {
-        match callee {
-            Callee::Agent(_) => why.data = task::named(callee.name(), &outcome),
+    async fn leave(&self, call: Listening<'_>, mut why: ErrorData) -> ErrorData {
+        match call.callee {
+            Callee::Agent(_) => why.data = task::named(call.callee.name(), &call.outcome),
             Callee::Program(_) => {
-                if let Err(error) = self.withdraw(callee, outcome, events, caller).await {
+                if let Err(error) = self.withdraw(call).await {
                     return error;
                 }
             }
@@ -241,21 +167,15 @@ impl McpHandler {
 
     /// Cancels what was asked for, also where nothing was heard of it yet: what isn't begun by the time that this
     /// gives up isn't, once nobody waits for it.
-    async fn withdraw(
-        &self,
-        callee: Callee<'_>,
-        mut outcome: Outcome,
-        mut events: ReplyStream<neuroflow_kernel::Parcel<TaskEvent>>,
-        caller: Option<String>,
-    ) -> Result<(), ErrorData> {
-        if outcome.task.is_empty() {
+    async fn withdraw(&self, mut call: Listening<'_>) -> Result<(), ErrorData> {
+        if call.outcome.task.is_empty() {
             let clock = &self.door.clock;
-            match clock.before(clock.now() + AGENT_ANSWER, events.next()).await {
-                Ok(Some(Ok(event))) => drop(outcome.fold(&event)),
+            match clock.before(clock.now() + AGENT_ANSWER, call.events.next()).await {
+                Ok(Some(Ok(event))) => drop(call.outcome.fold(&event)),
                 _ => return Ok(()),
             }
         }
-        self.cancel(callee.address(), &outcome.task, caller).await
+        self.cancel(call.callee.address(), &call.outcome.task, call.caller).await
     }
 
     async fn cancel(
@@ -306,63 +226,6 @@ fn misfit<T: DeserializeOwned>(params: Option<Value>) -> String {
         Err(error) if error.path().iter().next().is_some() => format!("params.{error}"),
         Err(error) => format!("params: {}", error.inner()),
         Ok(_) => "the parameters aren't those of this method".to_owned(),
-    }
-}
-
-/// Tells a client that wants to hear it how far its call has come.
-struct Progress<'a> {
-    context: &'a RequestContext<RoleServer>,
-    token: Option<rmcp::model::ProgressToken>,
-    last: Mark,
-}
-
-/// How far a call was when its client heard of it last. A client has to hear more each time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Mark {
-    whole: u32,
-    /// How often it has heard that there is nothing more.
-    still: u32,
-}
-
-impl Mark {
-    /// So much has been done. Past what a number of the protocol tells apart it's as if nothing more were.
-    fn at(self, done: u64) -> Self {
-        let whole = u32::try_from(done).unwrap_or(u32::MAX);
-        if whole > self.whole {
-            return Self { whole, still: 0 };
-        }
-        Self { still: self.still.saturating_add(1), ..self }
-    }
-
-    /// The whole number that is done, and less than one more for each time that it stayed the same.
-    fn value(self) -> f64 {
-        f64::from(self.whole) + (1.0 - 1.0 / (f64::from(self.still) + 1.0))
-    }
-}
-
-impl<'a> Progress<'a> {
-    fn of(context: &'a RequestContext<RoleServer>) -> Self {
-        Self { context, token: context.meta.get_progress_token(), last: Mark::default() }
-    }
-
-    /// An agent has said something more.
-    async fn step(&mut self, said: String) {
-        self.tell(u64::from(self.last.whole).saturating_add(1), said).await;
-    }
-
-    /// A program has written so many bytes.
-    async fn written(&mut self, bytes: u64, said: String) {
-        self.tell(bytes, said).await;
-    }
-
-    async fn tell(&mut self, done: u64, said: String) {
-        let Some(token) = &self.token else { return };
-        self.last = self.last.at(done);
-        let params = ProgressNotificationParam::new(token.clone(), self.last.value());
-        let told = self.context.peer.notify_progress(params.with_message(said)).await;
-        if let Err(error) = told {
-            tracing::debug!(%error, "a client doesn't take progress");
-        }
     }
 }
 
