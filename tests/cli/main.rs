@@ -9,6 +9,8 @@
 
 mod access;
 mod audit;
+#[path = "../shared/ca.rs"]
+mod ca;
 mod cluster;
 mod config;
 mod doctor;

@@ -7,6 +7,8 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::needless_pass_by_value, reason = "JSON is written where it's sent")]
 
+#[path = "../shared/ca.rs"]
+mod ca;
 mod client;
 mod protocol;
 #[path = "../journal/small_disk.rs"]
