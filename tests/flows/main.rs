@@ -10,6 +10,8 @@
 #[path = "../shared/ca.rs"]
 mod ca;
 mod client;
+#[path = "../shared/eventually.rs"]
+mod eventually;
 mod protocol;
 #[path = "../journal/small_disk.rs"]
 mod small_disk;

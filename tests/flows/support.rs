@@ -12,6 +12,7 @@ use neuroflow::{
 use serde_json::{Value, json};
 
 use crate::client::rpc;
+pub(crate) use crate::eventually::eventually;
 
 /// The agent `shell` at the root, `echo` beside it, and a sandbox.
 pub(crate) fn shell_node() -> NodeBuilder {
@@ -123,17 +124,6 @@ fn processes() -> impl Iterator<Item = u32> {
 pub(crate) fn kill(pid: u32) {
     let status = std::process::Command::new("kill").arg("-KILL").arg(pid.to_string()).status();
     assert!(status.expect("kill runs").success());
-}
-
-/// Waits until `done`, for as long as a loaded machine may need.
-pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..1_000 {
-        if done() {
-            return;
-        }
-        pause(20).await;
-    }
-    panic!("{what} didn't happen");
 }
 
 /// The task, once it's in a state.

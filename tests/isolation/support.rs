@@ -12,6 +12,8 @@ use neuroflow_sandbox::{
     Collected, LaunchError, Launcher, Level, Profile, ProfileBuilder, Program, Running,
 };
 
+pub(crate) use crate::eventually::eventually;
+
 pub(crate) fn standard() -> ProfileBuilder {
     Profile::builder(Level::Standard).wall_time(Duration::from_secs(20))
 }
@@ -90,17 +92,6 @@ pub(crate) fn children_of(parent: u32) -> Vec<(i32, char)> {
         }
     }
     found
-}
-
-/// Waits until `done`, for as long as a loaded machine may need.
-pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if done() {
-            return;
-        }
-        pause(20).await;
-    }
-    panic!("{what} didn't happen");
 }
 
 #[expect(clippy::disallowed_methods, reason = "these tests wait for real processes")]

@@ -10,6 +10,8 @@ mod crash;
 mod damage;
 mod database;
 mod disk;
+#[path = "../shared/eventually.rs"]
+mod eventually;
 mod folder;
 mod killable;
 mod lease;

@@ -8,6 +8,8 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod archive;
+#[path = "../shared/eventually.rs"]
+mod eventually;
 mod guest;
 mod programs;
 mod qemu;

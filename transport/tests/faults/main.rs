@@ -7,6 +7,8 @@
 //! nothing.
 #![cfg(test)]
 
+#[path = "../../../tests/shared/eventually.rs"]
+mod eventually;
 mod hosts;
 mod load;
 mod node;

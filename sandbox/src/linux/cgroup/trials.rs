@@ -13,6 +13,7 @@ use super::*;
 use crate::{
     account::LimitHit,
     errno::Errno,
+    eventually::eventually_blocking as eventually,
     linux::sys::{
         process::Ending,
         trial::{self, NOT_STARTED, Trial},
@@ -85,17 +86,6 @@ impl Held {
 fn start(group: &Group, script: &str) -> Trial {
     let entry = group.entry();
     Trial::start(entry.unified(), || entry.enter(), script).unwrap()
-}
-
-/// Looks until something is so, for at most half a minute.
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..3000 {
-        if is_so() {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    panic!("never happened: {what}");
 }
 
 fn members(group: &Group, hierarchy: &tree::Hierarchy) -> Vec<i32> {
