@@ -68,6 +68,9 @@ mod running;
 mod seccomp;
 mod server;
 mod step;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../tests/shared/untried.rs"]
+mod untried;
 mod zygote;
 
 #[cfg(target_os = "linux")]

@@ -16,6 +16,8 @@ mod protocol;
 #[path = "../journal/small_disk.rs"]
 mod small_disk;
 mod support;
+#[path = "../shared/untried.rs"]
+mod untried;
 
 mod a2a_client;
 mod access;

@@ -34,3 +34,5 @@ mod streams;
 mod strict;
 mod support;
 mod unprivileged;
+#[path = "../shared/untried.rs"]
+mod untried;

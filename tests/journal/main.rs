@@ -24,4 +24,6 @@ mod small_disk;
 mod sole;
 mod tasks;
 mod unsure;
+#[path = "../shared/untried.rs"]
+mod untried;
 mod watchers;

@@ -14,3 +14,5 @@ mod guest;
 mod programs;
 mod qemu;
 mod uml;
+#[path = "../shared/untried.rs"]
+mod untried;

@@ -10,7 +10,8 @@ use std::{
 use crate::{
     archive::Archive,
     eventually::eventually_blocking,
-    guest::{Guest, Host, Running, Suite, contained, find, is_root, untried},
+    guest::{Guest, Host, Running, Suite, contained, find, is_root},
+    untried::untried,
 };
 
 #[test]

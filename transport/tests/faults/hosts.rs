@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use neuroflow_transport::{Authority, Credential};
 
 pub(crate) use crate::eventually::eventually_blocking as until;
+use crate::untried::untried;
 
 /// Where nodes listen on their hosts.
 pub(crate) const PORT: u16 = 7_946;
@@ -138,10 +139,7 @@ impl Hosts {
         static TESTS: AtomicU32 = AtomicU32::new(0);
         let can = Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"]).output();
         if !can.as_ref().is_ok_and(|output| output.status.success()) {
-            let why = "needs root, network namespaces and iproute2: NOTHING WAS TESTED";
-            // Past the harness, which keeps what passing tests say to itself.
-            writeln!(std::io::stderr(), "\nfaults of links: {why}\n").expect("standard error");
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+            untried("faults of links", "needs root, network namespaces and iproute2");
             return None;
         }
         let middle = Namespace::create("the middle");

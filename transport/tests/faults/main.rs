@@ -14,6 +14,8 @@ mod load;
 mod node;
 mod observer;
 mod paths;
+#[path = "../../../tests/shared/untried.rs"]
+mod untried;
 mod wire;
 
 mod losses;
