@@ -6,6 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "shared/untried.rs"]
+mod untried;
+
 /// Every crate and its folder.
 const CRATES: [(&str, &str); 7] = [
     ("runtime", "."),
@@ -491,6 +494,109 @@ fn no_test_is_switched_off() {
         .filter(|path| read(path).lines().any(|line| line.trim_start().starts_with(switch)))
         .collect();
     none(&findings, "tests that don't run");
+}
+
+/// Where a test has no right to do its work, it says so by `untried`, which fails where everything has to be tried;
+/// and only that knows where this is.
+#[test]
+fn what_is_not_tried_is_said_in_one_way() {
+    let home = "tests/shared/untried.rs";
+    let variable = format!("\"{}\"", untried::EVERYTHING);
+    assert!(read(home).contains(&variable), "{home} was moved");
+    let places =
+        ["tests", "kernel", "actors", "sandbox", "transport", "telemetry", "macros", "src"];
+    let mut findings = Vec::new();
+    let all = places.iter().flat_map(|place| files(place, ".rs"));
+    // This one has what it looks for.
+    for path in all.filter(|path| path != "tests/tidy.rs") {
+        let source = read(&path);
+        if path != home && source.contains(&variable) {
+            findings.push(format!("{path} reads {variable}"));
+        }
+        let silent = silent_for_want_of_root(&source);
+        findings.extend(silent.into_iter().map(|line| format!("{path}:{line}")));
+    }
+    none(&findings, "tests that decide by themselves what needn't be tried");
+}
+
+/// Numbers of the lines that ask for root, and end a test without a word if it isn't there.
+fn silent_for_want_of_root(source: &str) -> Vec<usize> {
+    let lines: Vec<&str> = source.lines().collect();
+    let line = |at: usize| lines.get(at).copied().unwrap_or_default();
+    let returns = |at: usize| line(at).trim() == "return;";
+    let ends_its_test = |at: usize| {
+        let end = (at..lines.len()).find(|at| line(*at).starts_with("    }"));
+        end.is_some_and(|end| line(end) == "    }" && line(end + 1) == "}")
+    };
+    let is_silent = |at: &usize| {
+        let text = line(*at);
+        let leaves = ["return,", "return;", "return }"].iter().any(|word| text.contains(word));
+        text.contains("is_root()") && (leaves || returns(at + 1) || returns(at + 2))
+            || text == "    if is_root() {" && ends_its_test(*at)
+    };
+    (0..lines.len()).filter(is_silent).map(|at| at + 1).collect()
+}
+
+#[test]
+fn a_test_without_a_word_for_want_of_root_is_found() {
+    for silent in [
+        "    if !is_root() {\n        return;\n    }\n",
+        "    if !is_root()\n    {\n        return;\n    }\n",
+        "    if !is_root() { return; }\n",
+        "        Err(_) if !is_root() => return,\n",
+        "    if is_root() {\n        attack();\n    }\n}\n",
+    ] {
+        assert_eq!(silent_for_want_of_root(silent), [1], "{silent}");
+    }
+    for told in [
+        "    if !is_root() {\n        return untried(what, why);\n    }\n",
+        "    if is_root() {\n        attack();\n    }\n    more();\n}\n",
+        "    if is_root() {\n        attack();\n    } else {\n        other();\n    }\n}\n",
+    ] {
+        assert_eq!(silent_for_want_of_root(told), [0; 0], "{told}");
+    }
+}
+
+const UNTRIED: &str = "role_untried";
+const ROLE: &str = "TIDY_ROLE";
+
+#[test]
+fn what_is_not_tried_is_heard_and_fails_where_everything_has_to_be() {
+    let run = |test: &str, variables: &[(&str, &str)]| {
+        let own = std::env::current_exe().expect("this program has a path");
+        #[expect(clippy::disallowed_methods, reason = "the harness of another process is asked")]
+        let mut command = std::process::Command::new(own);
+        for name in [untried::EVERYTHING, untried::LACKING] {
+            command.env_remove(name);
+        }
+        let variables = variables.iter().copied().chain([(ROLE, test)]);
+        let ran = command.args(["--exact", UNTRIED]).envs(variables).output().expect("an end");
+        (ran.status.success(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    let all = (untried::EVERYTHING, "true");
+    for (test, variables, passes, said) in [
+        ("untried", &[][..], true, "NOT TRIED: it: for two reasons"),
+        ("untried", &[all], false, "NOT TRIED: it: for two reasons"),
+        ("untried", &[(all.0, "1")], false, "NOT TRIED: it: for two reasons"),
+        ("untried", &[(all.0, "false")], true, "NOT TRIED: it: for two reasons"),
+        ("untried", &[all, (untried::LACKING, "as nobody")], true, "NOT TRIED (as nobody): it: "),
+        ("not here", &[all], true, "NOT TRIED (by design): it: for two reasons"),
+        ("said on", &[all], true, "NOT TRIED: elsewhere"),
+    ] {
+        let (passed, heard) = run(test, variables);
+        assert_eq!(passed, passes, "{test} {variables:?}: {heard}");
+        assert!(heard.lines().any(|line| line.starts_with(said)), "{test} {variables:?}: {heard}");
+    }
+}
+
+#[test]
+fn role_untried() {
+    match std::env::var(ROLE).as_deref() {
+        Ok("untried") => untried::untried("it", "for two\n  reasons"),
+        Ok("not here") => untried::not_here("it", "for two reasons"),
+        Ok("said on") => untried::say_on(b"of no interest\nNOT TRIED: elsewhere\r\n"),
+        _ => {}
+    }
 }
 
 #[test]

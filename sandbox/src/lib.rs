@@ -33,6 +33,9 @@ mod egress;
 mod errno;
 mod error;
 pub mod escape;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../tests/shared/eventually.rs"]
+mod eventually;
 mod exec;
 #[cfg(all(test, target_os = "linux"))]
 mod fuzzed;
@@ -65,6 +68,9 @@ mod running;
 mod seccomp;
 mod server;
 mod step;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../tests/shared/untried.rs"]
+mod untried;
 mod zygote;
 
 #[cfg(target_os = "linux")]

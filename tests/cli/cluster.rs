@@ -1,11 +1,12 @@
 //! `cluster init`, `invite` and `join`, `node init`, and a node that has links.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::promtool;
 use crate::scene::{Scratch, Server, audited, get, mode, set_mode};
 
 #[test]
@@ -277,7 +278,6 @@ fn settings_of_the_cluster_that_do_not_fit_are_named() {
 }
 
 /// The cluster's metrics are there, and Prometheus's own tool finds nothing wrong with any.
-#[expect(clippy::print_stderr, reason = "who runs the tests is told what was left out")]
 fn check_metrics(server: &Server) {
     let (status, text) = get(server.metrics, "/metrics");
     assert_eq!(status, 200, "{text}");
@@ -305,28 +305,7 @@ fn check_metrics(server: &Server) {
     ] {
         assert!(text.contains(&format!("# TYPE {name} ")), "{name} isn't in {text}");
     }
-    let promtool = std::process::Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match promtool {
-        Ok(promtool) => promtool,
-        Err(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-            panic!("promtool can't be run ({missing}): run `make test`, which installs it")
-        }
-        Err(missing) => {
-            eprintln!("SKIPPED: promtool can't be run ({missing}); `make test` installs it");
-            return;
-        }
-    };
-    let mut input = promtool.stdin.take().expect("a pipe");
-    input.write_all(text.as_bytes()).expect("it reads");
-    drop(input);
-    let said = promtool.wait_with_output().expect("its end");
-    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.status.success() && out.is_empty() && err.is_empty(), "{out}{err}\n{text}");
+    promtool::check(&text);
 }
 
 #[test]

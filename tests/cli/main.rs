@@ -9,13 +9,19 @@
 
 mod access;
 mod audit;
+#[path = "../shared/ca.rs"]
+mod ca;
 mod cluster;
 mod config;
 mod doctor;
 mod exec;
+#[path = "../shared/promtool.rs"]
+mod promtool;
 mod run;
 mod scene;
 mod serve;
 mod tasks;
 mod tls;
 mod tree;
+#[path = "../shared/untried.rs"]
+mod untried;

@@ -5,36 +5,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::SanType;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring,
 };
 
+use crate::ca::Ca;
 use crate::scene::{Scratch, Server, first_text, send_message};
-
-/// A CA, and certificates of it.
-struct Ca {
-    certificate: rcgen::Certificate,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Ca {
-    fn fresh() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        Self { certificate, issuer: Issuer::new(params, key) }
-    }
-
-    fn issue(&self, name: SanType) -> (rcgen::Certificate, KeyPair) {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![name];
-        let key = KeyPair::generate().expect("a key");
-        (params.signed_by(&key, &self.issuer).expect("a certificate"), key)
-    }
-}
 
 type Identity = (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>);
 
@@ -86,7 +64,7 @@ const CARD: &str = "GET /.well-known/agent-card.json HTTP/1.1\r\nHost: 127.0.0.1
 #[test]
 fn the_built_node_speaks_tls_and_knows_clients_by_their_certificates() {
     let (scratch, ca, clients) = (Scratch::new(), Ca::fresh(), Ca::fresh());
-    let (certificate, key) = ca.issue(SanType::IpAddress([127, 0, 0, 1].into()));
+    let (certificate, key) = ca.server();
     let policy = r#"permit(principal == Certificate::"spiffe://example/ci", action, resource);"#;
     let config = format!(
         "[agents]\nenabled = [\"echo\"]\n[tls]\ncertificate = {:?}\nkey = {:?}\n\
@@ -136,7 +114,7 @@ fn the_built_node_speaks_tls_and_knows_clients_by_their_certificates() {
 #[test]
 fn a_file_of_tls_that_cannot_be_used_is_named_with_its_setting() {
     let (scratch, ca) = (Scratch::new(), Ca::fresh());
-    let (certificate, key) = ca.issue(SanType::IpAddress([127, 0, 0, 1].into()));
+    let (certificate, key) = ca.server();
     let certificate = format!("--tls-certificate={}", scratch.file("node.crt", &certificate.pem()));
     let serve = |key: &str| {
         let key = format!("--tls-key={key}");

@@ -11,3 +11,5 @@
 mod documented;
 mod levels;
 mod unprivileged;
+#[path = "../shared/untried.rs"]
+mod untried;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use neuroflow::actors::{AccessConfig, AuditConfig, RulesSource, TlsFiles};
 use neuroflow::{AnyAgent, Echo, GatewayConfig, ManualClock, Node, NodeBuilder};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{Certificate, KeyPair, SanType};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
 use crate::access::{Files, token};
 use crate::audit::audited;
+use crate::ca::Ca;
 use crate::client::{Connection, message, post as posted, request, within};
 use crate::support::{eventually, loopback, pause, start};
 
@@ -148,51 +149,6 @@ async fn what_is_refused_before_its_body_is_there_keeps_its_connection() {
     node.stop().await;
 }
 
-/// A CA, and certificates of it.
-struct Ca {
-    certificate: rcgen::Certificate,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Ca {
-    fn fresh() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        Self { certificate, issuer: Issuer::new(params, key) }
-    }
-
-    /// Certificate and key as PEM, and both as DER.
-    fn issue(&self, name: SanType, common: &str) -> (String, String, Vec<u8>, Vec<u8>) {
-        self.issue_until(name, common, None)
-    }
-
-    fn issue_until(
-        &self,
-        name: SanType,
-        common: &str,
-        ends: Option<Duration>,
-    ) -> (String, String, Vec<u8>, Vec<u8>) {
-        let mut params = CertificateParams::default();
-        if let Some(ends) = ends {
-            params.not_after = rcgen::date_time_ymd(1970, 1, 1) + ends;
-        }
-        params.subject_alt_names = vec![name];
-        params.distinguished_name.push(DnType::CommonName, common);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        let der = (certificate.der().to_vec(), key.serialize_der());
-        (certificate.pem(), key.serialize_pem(), der.0, der.1)
-    }
-
-    fn server(&self) -> (String, String, Vec<u8>) {
-        let address = SanType::IpAddress([127, 0, 0, 1].into());
-        let (certificate, key, der, _) = self.issue(address, "node");
-        (certificate, key, der)
-    }
-}
-
 struct Tls {
     files: Files,
     ca: Ca,
@@ -202,8 +158,9 @@ struct Tls {
 impl Tls {
     fn fresh() -> Self {
         let (files, ca) = (Files::fresh(), Ca::fresh());
-        let (certificate, key, _) = ca.server();
-        let paths = TlsFiles::new(files.write("crt", &certificate), files.write("key", &key));
+        let (certificate, key) = ca.server();
+        let certificate = files.write("crt", &certificate.pem());
+        let paths = TlsFiles::new(certificate, files.write("key", &key.serialize_pem()));
         Self { files, ca, paths }
     }
 
@@ -226,6 +183,11 @@ impl Tls {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config))
     }
+}
+
+/// A certificate and its key, as TLS takes them.
+fn der((certificate, key): &(Certificate, KeyPair)) -> (Vec<u8>, Vec<u8>) {
+    (certificate.der().to_vec(), key.serialize_der())
 }
 
 async fn connect(to: SocketAddr, connector: &TlsConnector) -> TlsStream<TcpStream> {
@@ -280,10 +242,10 @@ async fn a_changed_certificate_is_shown_to_new_connections_and_ends_no_old_one()
     let mut old = connect(to, &connector).await;
     assert_eq!(post(&mut old, "").await.0, 200);
     // A key that doesn't fit changes nothing.
-    let (certificate, key, der) = tls.ca.server();
-    let before = peer(&old);
-    tls.files.write("crt", &certificate);
-    tls.files.write("key", &key);
+    let (certificate, key) = tls.ca.server();
+    let (before, der) = (peer(&old), certificate.der().to_vec());
+    tls.files.write("crt", &certificate.pem());
+    tls.files.write("key", &key.serialize_pem());
     for _ in 0..600 {
         if peer(&connect(to, &connector).await) == der {
             break;
@@ -328,10 +290,7 @@ async fn a_clients_certificate_says_who_asks() {
     let builder = echo(|gateway| gateway.door.tls = Some(paths)).access(access);
     let (node, to) = start(builder).await;
     let name = |uri: &str| SanType::URI(uri.try_into().expect("a URI"));
-    let identity = |uri: &str| {
-        let (_, _, certificate, key) = clients.issue(name(uri), "client");
-        Some((certificate, key))
-    };
+    let identity = |uri: &str| Some(der(&clients.issue(name(uri))));
     let known = tls.connector(identity("spiffe://example/ci"), &[]);
     assert_eq!(post(&mut connect(to, &known).await, "").await.0, 200);
     let other = tls.connector(identity("spiffe://example/other"), &[]);
@@ -343,8 +302,8 @@ async fn a_clients_certificate_says_who_asks() {
     let bearer = format!("authorization: Bearer {}\r\n", ci.secret());
     assert_eq!(post(&mut connect(to, &known).await, &bearer).await.0, 404);
     // One of another CA ends the handshake, which TLS 1.3 says after it.
-    let (_, _, certificate, key) = Ca::fresh().issue(name("spiffe://example/ci"), "client");
-    let strange = tls.connector(Some((certificate, key)), &[]);
+    let strange = der(&Ca::fresh().issue(name("spiffe://example/ci")));
+    let strange = tls.connector(Some(strange), &[]);
     let mut refused = connect(to, &strange).await;
     let _sent = refused.write_all(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").await;
     assert!(refused.read(&mut [0; 1]).await.is_err());
@@ -368,8 +327,7 @@ async fn a_connection_ends_with_its_clients_certificate() {
     let builder = echo(|gateway| gateway.door.tls = Some(paths)).access(access);
     let (node, to) = start(builder.clock(time.clock())).await;
     let name = SanType::URI("spiffe://example/ci".try_into().expect("a URI"));
-    let (_, _, certificate, key) = clients.issue_until(name, "client", Some(now + day));
-    let identity = Some((certificate, key));
+    let identity = Some(der(&clients.issue_until(name, Some(now + day))));
     let mut first = connect(to, &tls.connector(identity.clone(), &["http/1.1"])).await;
     assert_eq!(post(&mut first, "").await.0, 200);
     let mut second = connect(to, &tls.connector(identity, &["h2"])).await;
@@ -417,8 +375,8 @@ fn kinds(mut received: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn a_gateway_without_its_certificate_does_not_start() {
     let tls = Tls::fresh();
-    let (other, _, _) = Ca::fresh().server();
-    tls.files.write("crt", &other);
+    let (other, _) = Ca::fresh().server();
+    tls.files.write("crt", &other.pem());
     let mut missing = tls.paths.clone();
     missing.key = PathBuf::from("/nowhere/key");
     for paths in [tls.paths.clone(), missing] {

@@ -7,11 +7,17 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::needless_pass_by_value, reason = "JSON is written where it's sent")]
 
+#[path = "../shared/ca.rs"]
+mod ca;
 mod client;
+#[path = "../shared/eventually.rs"]
+mod eventually;
 mod protocol;
 #[path = "../journal/small_disk.rs"]
 mod small_disk;
 mod support;
+#[path = "../shared/untried.rs"]
+mod untried;
 
 mod a2a_client;
 mod access;

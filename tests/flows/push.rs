@@ -119,7 +119,7 @@ impl Receiver {
     }
 
     pub(crate) async fn has_been_told(&self, last: &str) {
-        eventually(&format!("{last} at the receiver"), || {
+        eventually(format!("{last} at the receiver"), || {
             self.told().last().is_some_and(|told| told == last)
         })
         .await;

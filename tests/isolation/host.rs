@@ -18,6 +18,7 @@ use crate::{
         children_of, eventually, is_root, launch, marker, minimal, other_host, output_of,
         passes_elsewhere, pause, plays, processes_with, sh, standard,
     },
+    untried::untried,
 };
 
 const MANY_CELLS: &str = "host::role_many_cells";
@@ -78,11 +79,12 @@ const TEN_THOUSAND: &str = "host::role_ten_thousand_cells";
 /// processes behind.
 #[test]
 fn ten_thousand_cells_leave_nothing_behind() {
-    if is_root() {
-        // A temporary directory of its own, which can't be removed if anything is left in it.
-        let script = r#"TMPDIR=$(mktemp -d) && export TMPDIR && "$0" "$@" && rmdir "$TMPDIR""#;
-        passes_elsewhere(&["sh", "-c", script], TEN_THOUSAND);
+    if !is_root() {
+        return untried("ten thousand cells", "only root sees all that a zygote holds");
     }
+    // A temporary directory of its own, which can't be removed if anything is left in it.
+    let script = r#"TMPDIR=$(mktemp -d) && export TMPDIR && "$0" "$@" && rmdir "$TMPDIR""#;
+    passes_elsewhere(&["sh", "-c", script], TEN_THOUSAND);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

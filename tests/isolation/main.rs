@@ -11,6 +11,8 @@ mod cell;
 mod egress;
 mod ends;
 mod errors;
+#[path = "../shared/eventually.rs"]
+mod eventually;
 mod files;
 mod host;
 mod identity;
@@ -32,3 +34,5 @@ mod streams;
 mod strict;
 mod support;
 mod unprivileged;
+#[path = "../shared/untried.rs"]
+mod untried;

@@ -11,6 +11,7 @@ use crate::processes::slow_down;
 use crate::support::{
     is_root, marker, minimal, now, passes_elsewhere, perl, plays, processes_with, sh, standard,
 };
+use crate::untried::untried;
 
 /// A level's list of calls, without the care for the first process.
 fn careless(level: Level) -> SeccompProfile {
@@ -60,7 +61,9 @@ async fn starve(launcher: &Launcher, profile: ProfileBuilder, slowed: &str, kind
     let began = now();
     let cell = match launcher.launch(&profile, &perl(script).arg(&marker)).await {
         Ok(cell) => cell,
-        Err(LaunchError::Unavailable { .. }) if !is_root() => return,
+        Err(unavailable @ LaunchError::Unavailable { .. }) if !is_root() => {
+            return untried("processor time that is taken from a first process", unavailable);
+        }
         Err(other) => panic!("{other:?}"),
     };
     let zygote = own_zygote(kind);

@@ -1,6 +1,5 @@
 //! What level strict adds: groups, the filter's report, Landlock, and what a report says of limits.
-//! Where nobody has given this host's user control groups, strict is refused, and that is tested
-//! instead.
+//! Where nobody has given this host's user control groups, strict is refused, which is tested too.
 
 use std::time::Duration;
 
@@ -8,7 +7,10 @@ use neuroflow_sandbox::{
     Collected, End, LaunchError, Layer, Level, Profile, ProfileBuilder, Program, SeccompProfile,
 };
 
-use crate::support::{is_root, perl, sh, try_launch};
+use crate::support::{
+    NOBODY, is_root, passes_as_another, passes_elsewhere, perl, plays, sh, try_launch,
+};
+use crate::untried::untried;
 
 fn strict() -> ProfileBuilder {
     Profile::builder(Level::Strict).wall_time(Duration::from_secs(20))
@@ -19,13 +21,18 @@ fn strict() -> ProfileBuilder {
 async fn run(profile: ProfileBuilder, program: Program) -> Option<Collected> {
     match try_launch(profile, program).await {
         Ok(cell) => Some(cell.collect().await),
-        Err(LaunchError::Unavailable { layer: Layer::OwnIdentity, .. }) if !is_root() => None,
-        Err(LaunchError::Unavailable { layer: Layer::Cgroup, .. })
-            if !is_root() && std::env::var_os("ISOLATION_DELEGATED").is_none() =>
-        {
+        Err(refused) => {
+            let may_lack = match refused {
+                LaunchError::Unavailable { layer: Layer::OwnIdentity, .. } => true,
+                LaunchError::Unavailable { layer: Layer::Cgroup, .. } => {
+                    std::env::var_os("ISOLATION_DELEGATED").is_none()
+                }
+                _ => false,
+            };
+            assert!(may_lack && !is_root(), "{refused:?}");
+            untried("a cell of level strict or paranoid", refused);
             None
         }
-        Err(other) => panic!("{other:?}"),
     }
 }
 
@@ -123,15 +130,26 @@ async fn an_own_list_of_calls_takes_the_levels_place() {
     assert!(!other.report.is_success() && !other.report.denials.is_empty());
 }
 
-#[tokio::test]
-async fn without_groups_strict_is_refused_or_degraded_on_purpose() {
+const WITHOUT_GROUPS: &str = "strict::role_without_groups";
+
+#[test]
+fn without_groups_strict_is_refused_or_degraded_on_purpose() {
     if is_root() {
+        passes_as_another(&NOBODY, WITHOUT_GROUPS);
+    } else {
+        passes_elsewhere(&["env"], WITHOUT_GROUPS);
+    }
+}
+
+#[tokio::test]
+async fn role_without_groups() {
+    if !plays(WITHOUT_GROUPS) {
         return;
     }
     match try_launch(strict(), sh("true")).await {
         Err(LaunchError::Unavailable { layer: Layer::Cgroup, .. }) => {}
         // Somebody has delegated groups to this user.
-        Ok(_) => return,
+        Ok(_) => return untried("a host without groups", "this user has been given some"),
         Err(other) => panic!("{other:?}"),
     }
     let cell = try_launch(strict().allow_degraded(true), sh("true")).await.expect("a lesser cell");

@@ -12,6 +12,9 @@ use neuroflow_sandbox::{
     Collected, LaunchError, Launcher, Level, Profile, ProfileBuilder, Program, Running,
 };
 
+pub(crate) use crate::eventually::eventually;
+use crate::untried::say_on;
+
 pub(crate) fn standard() -> ProfileBuilder {
     Profile::builder(Level::Standard).wall_time(Duration::from_secs(20))
 }
@@ -92,17 +95,6 @@ pub(crate) fn children_of(parent: u32) -> Vec<(i32, char)> {
     found
 }
 
-/// Waits until `done`, for as long as a loaded machine may need.
-pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if done() {
-            return;
-        }
-        pause(20).await;
-    }
-    panic!("{what} didn't happen");
-}
-
 #[expect(clippy::disallowed_methods, reason = "these tests wait for real processes")]
 pub(crate) async fn pause(milliseconds: u64) {
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -150,8 +142,12 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").expect("/proc").uid() == 0
 }
 
+/// Becomes somebody without privileges.
+pub(crate) const NOBODY: [&str; 5] =
+    ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
+
 /// Which part a test process started by [`other_host`] plays.
-pub(crate) const ROLE: &str = "ISOLATION_ROLE";
+const ROLE: &str = "ISOLATION_ROLE";
 
 #[expect(
     clippy::disallowed_methods,
@@ -197,6 +193,7 @@ pub(crate) fn passes_as_another(wrapper: &[&str], test: &str) {
 
 fn passes(host: Child) {
     let output = host.wait_with_output().expect("an end");
+    say_on(&output.stderr);
     let (out, err) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("1 passed"), "{out}\n{err}");

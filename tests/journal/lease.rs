@@ -8,6 +8,7 @@ use neuroflow::actors::{Fence, LeaseError, Leases, Place, Singleton};
 use neuroflow::kernel::{Actor, Address, Clock, Context, Header, Kernel, Message, Reply, Restart};
 
 use crate::cluster::Cluster;
+use crate::eventually::{eventually_async, until};
 
 /// How many live, how many ever have at once, and how they are to start.
 #[derive(Clone, Default)]
@@ -175,15 +176,6 @@ async fn an_instance_is_gone_before_its_term_is_over_when_the_database_stays_awa
     a.kernel.stop().await;
 }
 
-async fn until(condition: impl AsyncFn() -> bool) {
-    let clock = Clock::system();
-    let at = clock.now() + Duration::from_mins(1);
-    while !condition().await {
-        assert!(clock.now() < at, "it never became true");
-        clock.sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_cannot_start_is_tried_until_it_can_and_others_may_have_its_key() {
     let cluster = Cluster::start();
@@ -191,7 +183,8 @@ async fn an_instance_that_cannot_start_is_tried_until_it_can_and_others_may_have
     census.failing.store(6, Ordering::SeqCst);
     let mut a = Node::start(&url, "a", &census).await;
     let free = async || matches!(a.leases.holder("ledger/1").await, Ok(None));
-    until(async || census.failing.load(Ordering::SeqCst) < 3 && free().await).await;
+    let failed = || census.failing.load(Ordering::SeqCst) < 3;
+    eventually_async("a key given up after failures", async || failed() && free().await).await;
     // More often than any supervisor would have restarted it, in less time.
     let (first, address) = a.held_after(6).await;
     assert_eq!((first.get(), fence(&address).await), (7, 7));
@@ -225,11 +218,11 @@ async fn a_start_goes_on_while_its_key_is_kept_and_is_given_up_before_another_ca
     takes(Duration::from_secs(9));
     address.tell(Header::new(), Do::Panic).await.expect("told");
     address.down().await;
-    until(async || census.living.load(Ordering::SeqCst) == 1).await;
+    until(|| census.living.load(Ordering::SeqCst) == 1).await;
     let clock = a.kernel.clock().clone();
     let since = clock.now();
     cluster.halt();
-    until(async || census.living.load(Ordering::SeqCst) == 0).await;
+    until(|| census.living.load(Ordering::SeqCst) == 0).await;
     let lived = clock.now().since(since);
     assert!(lived < TERM, "another node could have had the key: {lived:?}");
     takes(Duration::ZERO);

@@ -10,6 +10,8 @@ mod crash;
 mod damage;
 mod database;
 mod disk;
+#[path = "../shared/eventually.rs"]
+mod eventually;
 mod folder;
 mod killable;
 mod lease;
@@ -22,4 +24,6 @@ mod small_disk;
 mod sole;
 mod tasks;
 mod unsure;
+#[path = "../shared/untried.rs"]
+mod untried;
 mod watchers;

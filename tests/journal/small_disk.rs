@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::untried::untried;
+
 /// Says to this program, started once more, that it's inside, and where.
 const INSIDE: &str = "NEUROFLOW_TEST_SMALL_DISK";
 
 /// Runs this test with a small disk at `folder`: what `inside` does there.
-#[expect(clippy::print_stderr, reason = "a test that doesn't run says so")]
 pub(crate) fn run(test: &str, folder: &Path, inside: impl AsyncFnOnce(&Path)) {
     if let Some(disk) = std::env::var_os(INSIDE) {
         return runtime().block_on(inside(Path::new(&disk)));
@@ -20,10 +21,7 @@ pub(crate) fn run(test: &str, folder: &Path, inside: impl AsyncFnOnce(&Path)) {
     let output = command.output().expect("unshare runs");
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("unshare failed") || said.contains("mount:") {
-        let ci = std::env::var_os("CI").is_some();
-        assert!(!ci, "no namespace with a small disk can be made here: {said}");
-        eprintln!("SKIPPED {test}: no namespace with a small disk can be made here: {said}");
-        return;
+        return untried(test, format!("no namespace with a small disk can be made here: {said}"));
     }
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && told.contains("1 passed"), "{told}\n{said}");

@@ -20,6 +20,7 @@ use neuroflow::{
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
+use crate::eventually::until;
 
 /// How many instances of each conversation live, and how many ever have at once.
 #[derive(Clone)]
@@ -192,15 +193,6 @@ impl World {
 fn links_up(node: &Node) -> usize {
     let status = node.links().map(Links::status).unwrap_or_default();
     status.iter().filter(|link| link.state == neuroflow::transport::LinkState::Up).count()
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let clock = Clock::system();
-    let at = clock.now() + Duration::from_mins(1);
-    while !condition() {
-        assert!(clock.now() < at, "it never became true");
-        clock.sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Watches over the ledger from these nodes, by every name that it has there: once all of them stand, which is a

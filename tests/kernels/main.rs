@@ -8,7 +8,11 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod archive;
+#[path = "../shared/eventually.rs"]
+mod eventually;
 mod guest;
 mod programs;
 mod qemu;
 mod uml;
+#[path = "../shared/untried.rs"]
+mod untried;

@@ -9,7 +9,9 @@ use std::{
 
 use crate::{
     archive::Archive,
-    guest::{Guest, Host, Running, Suite, contained, find, is_root, untried},
+    eventually::eventually_blocking,
+    guest::{Guest, Host, Running, Suite, contained, find, is_root},
+    untried::untried,
 };
 
 #[test]
@@ -46,7 +48,8 @@ fn boot(name: &'static str, suites: &'static [Suite], files: &Files) {
         .expect("the file server starts");
     let _server = Running(server);
     let _lock = Lock(Path::new("/run/virtiofsd").join(format!("{socket}.pid")));
-    wait_for(&guest.folder.join(&socket));
+    let made = guest.folder.join(&socket);
+    eventually_blocking("the socket of the file server", || made.exists());
     guest.run(
         contained("qemu-system-x86_64")
             .args(["-machine", "pc", "-accel", "tcg,thread=multi", "-smp", "1", "-m", "768"])
@@ -100,16 +103,6 @@ fn first_root(guest: &Guest, busybox: &Path) -> Vec<u8> {
     );
     archive.program("init", script.as_bytes());
     archive.finish()
-}
-
-fn wait_for(socket: &Path) {
-    for _ in 0..500 {
-        if socket.exists() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("the file server made no socket");
 }
 
 #[derive(Debug)]

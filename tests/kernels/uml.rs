@@ -3,7 +3,10 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use crate::guest::{Guest, Host, Suite, contained, find, untried};
+use crate::{
+    guest::{Guest, Host, Suite, contained, find},
+    untried::untried,
+};
 
 #[test]
 fn cells_hold_in_user_mode_linux() {

@@ -32,6 +32,9 @@ mod seed;
 mod unlinked;
 
 #[cfg(test)]
+#[path = "../../tests/shared/eventually.rs"]
+mod eventually;
+#[cfg(test)]
 mod fuzzed;
 #[cfg(test)]
 mod simulation;

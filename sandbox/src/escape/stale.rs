@@ -140,6 +140,7 @@ mod tests {
     use std::{mem::ManuallyDrop, sync::mpsc, thread};
 
     use super::*;
+    use crate::untried::untried;
 
     /// A directory that is swept by its own test alone.
     struct Place(PathBuf);
@@ -176,7 +177,10 @@ mod tests {
     fn a_key_that_is_no_scenes_is_not_believed() {
         let others = 0x0B46_0000 + own_pid().wrapping_mul(4);
         // It looks like a scene's, and has a key that none has.
-        let Ok(keyed) = Keyed::new(others) else { return };
+        let keyed = match Keyed::new(others) {
+            Ok(keyed) => keyed,
+            Err(why) => return untried("a key that is no scene's", why),
+        };
         let place = Place::new("key");
         let scene = place.scene(&others.to_string());
         sweep_in(&place.0);
@@ -187,8 +191,10 @@ mod tests {
 
     #[test]
     fn what_a_scene_has_left_is_removed_with_it() {
-        let Ok(left) = Keyed::new(own_key()) else { return };
-        let _left = ManuallyDrop::new(left);
+        let _left = match Keyed::new(own_key()) {
+            Ok(left) => ManuallyDrop::new(left),
+            Err(why) => return untried("what a scene has left by a key", why),
+        };
         let place = Place::new("left");
         let scene = place.scene(&own_key().to_string());
         sweep_in(&place.0);

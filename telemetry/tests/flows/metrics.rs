@@ -1,13 +1,12 @@
 //! Metrics after real traffic, and what Prometheus' own linter says of them.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use neuroflow_kernel::{Backoff, Clock, Header, RestartPolicy, Strategy};
 use neuroflow_telemetry::conventions::buckets;
 use neuroflow_telemetry::{Counter, Histogram, Metric, TelemetryConfig};
 
+use crate::promtool;
 use crate::stage::{Order, value, watched, work, worker};
 
 fn quick() -> RestartPolicy {
@@ -99,25 +98,5 @@ async fn prometheus_own_linter_has_nothing_to_say() {
         assert!(text.contains(&format!("# TYPE {family} ")), "{name} has no type");
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a test asks another program for its opinion")]
-    let promtool = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut promtool = match promtool {
-        Ok(promtool) => promtool,
-        Err(missing) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-            panic!("promtool can't be run ({missing}): install Debian's `prometheus` package")
-        }
-        Err(missing) => {
-            eprintln!("SKIPPED: promtool can't be run ({missing}); install `prometheus` to lint");
-            return;
-        }
-    };
-    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let said = promtool.wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.status.success() && out.is_empty() && err.is_empty(), "{out}{err}\n{text}");
+    promtool::check(&text);
 }

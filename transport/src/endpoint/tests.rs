@@ -11,6 +11,7 @@ use neuroflow_kernel::{
 };
 
 use super::*;
+use crate::eventually::until;
 use crate::identity::Authority;
 use crate::link::LinkState;
 
@@ -124,16 +125,6 @@ async fn pair() -> (Node, Node) {
 async fn soon<F: Future>(future: F) -> F::Output {
     let clock = Clock::system();
     clock.before(clock.now() + Duration::from_secs(20), future).await.expect("it didn't happen")
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    let clock = Clock::system();
-    let waits = async {
-        while !condition() {
-            clock.sleep(Duration::from_millis(5)).await;
-        }
-    };
-    soon(waits).await;
 }
 
 const LONG: u32 = 3_000;

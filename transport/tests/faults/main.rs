@@ -7,11 +7,15 @@
 //! nothing.
 #![cfg(test)]
 
+#[path = "../../../tests/shared/eventually.rs"]
+mod eventually;
 mod hosts;
 mod load;
 mod node;
 mod observer;
 mod paths;
+#[path = "../../../tests/shared/untried.rs"]
+mod untried;
 mod wire;
 
 mod losses;

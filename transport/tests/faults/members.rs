@@ -28,7 +28,7 @@ fn know_each_other(a: &mut Node, b: &mut Node, c: &mut Node) {
     for (node, others) in [(a, ["b", "c"]), (b, ["a", "c"]), (c, ["a", "b"])] {
         for other in others {
             node.has_link_to(other);
-            until(&format!("{other} among the members"), || node.counts(other));
+            until(format!("{other} among the members"), || node.counts(other));
         }
     }
 }

@@ -5,6 +5,8 @@ mod backlog;
 mod calls;
 mod capability;
 mod cluster;
+#[path = "../../../tests/shared/eventually.rs"]
+mod eventually;
 mod hostile;
 mod join;
 mod keyed;

@@ -14,6 +14,8 @@ use neuroflow_kernel::{
 use neuroflow_transport::{Allowed, Authority, Credential, LinkState, Links, LinksConfig, Trust};
 use tokio::sync::Semaphore;
 
+pub(crate) use crate::eventually::until;
+
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
@@ -283,13 +285,4 @@ pub(crate) async fn all_with(
 pub(crate) async fn soon<F: Future>(future: F) -> F::Output {
     let clock = Clock::system();
     clock.before(clock.now() + LONG, future).await.expect("it didn't happen")
-}
-
-pub(crate) async fn until(condition: impl Fn() -> bool) {
-    let clock = Clock::system();
-    let at = clock.now() + LONG;
-    while !condition() {
-        assert!(clock.now() < at, "it never became true");
-        clock.sleep(Duration::from_millis(5)).await;
-    }
 }
