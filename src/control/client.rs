@@ -8,9 +8,9 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::place::own_user;
 use super::{ControlAnswer, ControlRequest, Fault, Outcome, Tree, VERSION};
 use crate::limits::{CONTROL_ANSWER_BYTES, CONTROL_DEADLINE};
+use crate::owner::own_user;
 
 /// Why a node's tree can't be had.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::cluster::{self, AuditSlot, LinksSlot};
-use super::place::{Files, bind, own_user};
+use super::place::{Files, bind};
 use super::tasks::{self, JournalSlot};
 use super::{
     ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Step,
@@ -20,6 +20,7 @@ use super::{
 use crate::limits::{
     CONTROL_ACCEPT_PAUSE, CONTROL_CONNECTIONS, CONTROL_DEADLINE, CONTROL_REQUEST_BYTES,
 };
+use crate::owner::own_user;
 
 /// The control socket as an actor.
 #[derive(Debug)]
