@@ -32,7 +32,7 @@ use std::sync::mpsc::sync_channel;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use neuroflow::kernel::{Cause, Clock};
 
-use crate::config::{ConfigError, Source};
+use crate::config::{ConfigError, Loaded, Overrides, Source};
 use crate::limits::{ERROR_CHAIN, LAST_WORDS};
 use crate::plain;
 
@@ -52,6 +52,20 @@ struct Globals<'a> {
     /// It began with the process.
     clock: &'a Clock,
     source: &'a Source,
+}
+
+impl Globals<'_> {
+    /// The settings of a command. A file that looks like them and isn't read is told of.
+    fn load(&self, flags: &Overrides) -> Result<Loaded, ConfigError> {
+        if let Some(file) = self.source.left_out() {
+            let file = file.display();
+            say(format!(
+                "neuroflow: {file} in the current directory isn't read; name it with --config {file} \
+                 if it's yours\n"
+            ));
+        }
+        Loaded::from_process(self.source, flags)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -121,6 +135,12 @@ fn tell(error: &CliError) {
     let mut text = Vec::new();
     // A vector takes everything.
     let _whole = write_error(&mut text, error);
+    say(text);
+}
+
+/// Says something on standard error, to whoever reads that.
+fn say(text: impl Into<Vec<u8>>) {
+    let text = text.into();
     let (said, heard) = sync_channel(1);
     let write = move || {
         // There is nowhere left to say that standard error is gone.

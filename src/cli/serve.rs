@@ -239,7 +239,7 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), CliError> {
 
 impl Serve {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         check(&loaded)?;
         let log = telemetry::log(&loaded).map_err(ServeError::from)?;
         end_at_the_second().map_err(ServeError::System)?;

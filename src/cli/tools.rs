@@ -58,7 +58,7 @@ impl ToolsError {
 
 impl Tools {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         let _log = telemetry::quiet_log(&loaded).map_err(ToolsError::from)?;
         let runtime = small_runtime()?;
         let listed = runtime.block_on(list(&loaded, globals.clock));

@@ -11,7 +11,7 @@ use neuroflow::kernel::Clock;
 
 use super::signal::Signals;
 use super::{CliError, Globals, SUCCESS, small_runtime};
-use crate::config::{Loaded, Overrides, SocketPath};
+use crate::config::{Overrides, SocketPath};
 use crate::control::{ControlAnswer, ControlClientError, Tree, ask_tree, default_path};
 use crate::limits::WATCH_PAUSE;
 
@@ -56,7 +56,7 @@ impl TreeCommand {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
         let configured = match &self.socket {
             Some(socket) => Some(SocketPath::At(socket.clone())),
-            None => Loaded::from_process(globals.source, &self.settings)?.config.control.socket,
+            None => globals.load(&self.settings)?.config.control.socket,
         };
         small_runtime()?.block_on(async {
             let socket = match configured {

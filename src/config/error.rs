@@ -10,6 +10,7 @@ use neuroflow::sandbox::ProfileError;
 use super::mcp::McpProblem;
 use super::proxy::ProxyProblem;
 use super::value::Problem;
+use crate::owner::CareError;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub(crate) enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// Others could have written the file.
+    #[error(transparent)]
+    Care(#[from] CareError),
     /// The file is larger than any configuration.
     #[error("the configuration file {} is larger than {most} bytes; name another with --config", path.display())]
     TooLarge { path: PathBuf, most: u64 },

@@ -16,8 +16,9 @@ pub(crate) struct Source {
     pub(crate) config: Option<PathBuf>,
 }
 
-const HELP: &str = "The configuration file [env: NEUROFLOW_CONFIG] [default: ./neuroflow.toml, \
-                    else /etc/neuroflow/neuroflow.toml, if there is one]";
+const HELP: &str = "The configuration file [env: NEUROFLOW_CONFIG] [default: \
+                    $XDG_CONFIG_HOME/neuroflow/neuroflow.toml, else /etc/neuroflow/neuroflow.toml, if \
+                    there is one; none is looked for in the current directory]";
 
 /// The settings that the command line gives.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,6 @@
 //! `config`: where settings come from, and what is said about wrong ones.
 
-use crate::scene::Scratch;
+use crate::scene::{Ran, Scratch, set_mode};
 
 #[test]
 fn the_printed_default_is_a_file_that_changes_nothing() {
@@ -23,16 +23,16 @@ fn the_printed_default_is_a_file_that_changes_nothing() {
 #[test]
 fn a_flag_goes_before_a_variable_and_that_before_the_file() {
     let scratch = Scratch::new();
-    scratch.file("neuroflow.toml", "[stop]\ndeadline = \"1s\"\n[log]\nformat = \"json\"\n");
+    scratch.file("own.toml", "[stop]\ndeadline = \"1s\"\n[log]\nformat = \"json\"\n");
     let deadline = |flags: &[&str], variable: Option<&str>| {
-        let mut command = scratch.neuroflow(&[&["config"], flags].concat());
+        let mut command = scratch.neuroflow(&[&["config", "--config=own.toml"], flags].concat());
         if let Some(value) = variable {
             command.env("NEUROFLOW_STOP_DEADLINE", value);
         }
         let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
         text.lines().find(|line| line.starts_with("deadline")).unwrap().to_owned()
     };
-    assert_eq!(deadline(&[], None), "deadline = \"1s\" # neuroflow.toml:2");
+    assert_eq!(deadline(&[], None), "deadline = \"1s\" # own.toml:2");
     let variable = "deadline = \"2s\" # the environment variable NEUROFLOW_STOP_DEADLINE";
     assert_eq!(deadline(&[], Some("2s")), variable);
     let flag = deadline(&["--stop-deadline=3s"], Some("2s"));
@@ -49,6 +49,55 @@ fn the_file_is_named_by_a_flag_or_a_variable() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("workers = 3"));
     let ran = scratch.output(&["config", "--config", "missing.toml"]);
     ran.failed_with(2, &["missing.toml", "--config"]);
+}
+
+#[test]
+fn a_file_that_nobody_names_is_read_in_the_users_own_place_and_not_where_one_happens_to_be() {
+    let scratch = Scratch::new();
+    let workers =
+        |ran: &Ran| ran.stdout.lines().find(|it| it.starts_with("workers")).map(str::to_owned);
+    scratch.file("neuroflow.toml", "[runtime]\nworkers = 3\n");
+    let said = "neuroflow.toml in the current directory isn't read; name it with --config";
+    let ran = scratch.output(&["config"]);
+    assert_eq!((ran.code, workers(&ran).as_deref()), (0, Some("workers = 0")));
+    assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
+    std::fs::create_dir_all(scratch.path("config/neuroflow")).unwrap();
+    let own = scratch.file("config/neuroflow/neuroflow.toml", "[runtime]\nworkers = 5\n");
+    let ran = scratch.output(&["config"]);
+    assert_eq!(workers(&ran).as_deref(), Some(&*format!("workers = 5 # {own}:2")));
+    assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
+    // Who names it knows of it, and whose place it is has it read.
+    let ran = scratch.output(&["config", "--config=neuroflow.toml"]);
+    assert_eq!(workers(&ran).as_deref(), Some("workers = 3 # neuroflow.toml:2"));
+    assert_eq!(ran.stderr, "");
+    let mut command = scratch.neuroflow(&["config"]);
+    let output = command.current_dir(scratch.path("config/neuroflow")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // A node says so too, and whoever is refused for what the file has.
+    let ran = scratch.output(&["serve", "--auth-tokens=tokens"]);
+    ran.failed_with(2, &[said, "policy.file"]);
+}
+
+#[test]
+fn a_file_that_others_may_change_is_refused() {
+    let scratch = Scratch::new();
+    let file = scratch.file("own.toml", "[sandbox]\nlevel = \"minimal\"\n");
+    let path = std::path::Path::new(&file);
+    let refused = |words: &[&str]| {
+        scratch.output(&["config", "--config", &file]).failed_with(2, words);
+        scratch.output(&["serve", "--config", &file]).failed_with(2, words);
+        scratch.output(&["exec", "--config", &file, "--", "true"]).failed_with(125, words);
+    };
+    for mode in [0o666, 0o664, 0o602] {
+        set_mode(path, mode);
+        refused(&[&file, &format!("can be written by others (mode {mode:o})"), "chmod go-w"]);
+    }
+    set_mode(path, 0o644);
+    assert_eq!(scratch.output(&["config", "--config", &file]).code, 0);
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(path, Some(12_345), None).is_ok() {
+        refused(&[&file, "belongs to user 12345", "chown"]);
+    }
 }
 
 #[test]

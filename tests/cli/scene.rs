@@ -30,6 +30,8 @@ impl Scratch {
     pub(crate) fn file(&self, name: &str, content: &str) -> String {
         let path = self.path(name);
         fs::write(&path, content).expect("a file in a fresh directory");
+        // Whatever the tester's mask is: what others can write may be refused.
+        set_mode(&path, 0o644);
         path.to_str().expect("a plain path").to_owned()
     }
 
@@ -60,10 +62,10 @@ impl Scratch {
         command.current_dir(&self.0).stdin(Stdio::null());
         // Every test has a journal and a default socket of its own, and nobody's settings.
         command.env("XDG_STATE_HOME", self.0.join("state")).env_remove("STATE_DIRECTORY");
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
         command.env("XDG_RUNTIME_DIR", self.0.join("runtime"));
         command.env("XDG_CONFIG_HOME", self.0.join("config"));
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
             if name.starts_with("NEUROFLOW_") || name.starts_with("OTEL_") {
                 command.env_remove(&*name);
             }

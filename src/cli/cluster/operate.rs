@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::ValueHint;
 
 use super::super::{CliError, Globals, SUCCESS, small_runtime};
-use crate::config::{Loaded, Overrides, SocketPath};
+use crate::config::{Overrides, SocketPath};
 use crate::control::{
     Cluster, ControlAnswer, ControlClientError, ControlRequest, MemberRow, Outcome, SeedRow,
     VERSION, ask, default_path,
@@ -77,7 +77,7 @@ impl NodeSocket {
     ) -> Result<Outcome, CliError> {
         let configured = match &self.socket {
             Some(socket) => Some(SocketPath::At(socket.clone())),
-            None => Loaded::from_process(globals.source, &self.settings)?.config.control.socket,
+            None => globals.load(&self.settings)?.config.control.socket,
         };
         let failed = |error: OperateError| CliError::from(super::ClusterError::from(error));
         let socket = match configured {
