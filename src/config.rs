@@ -291,7 +291,7 @@ settings! {
         workers: u16 = preset("0"),
     }
 
-    /// What happens at SIGTERM and SIGINT.
+    /// What happens at SIGTERM, SIGINT and SIGHUP.
     stop: Stop {
         /// Time for requests and tasks to come to their end; what still runs after it is killed, and the
         /// exit code is 1. Of what `gateway.drain_delay` leaves of it, requests have two thirds, or all

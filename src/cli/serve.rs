@@ -43,7 +43,7 @@ use crate::limits::{CARD_KEY_BYTES, STOP_BEHIND, TELEMETRY_SHUTDOWN};
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
 ///
-/// SIGINT and SIGTERM drain and stop it; a second one ends it at once.
+/// SIGINT, SIGTERM and SIGHUP drain and stop it; a second one of the former two ends it at once.
 #[derive(Args, Debug)]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -283,7 +283,13 @@ async fn serve(
     let served = match begun {
         Ok(running) => {
             let banner = running.banner(loaded, clock).await;
-            banner.write(out).and_then(|()| out.flush()).or_else(ignore_broken_pipe)?;
+            if let Err(error) = banner.print(out) {
+                // Nobody has to read it.
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "where everything is can't be printed"
+                );
+            }
             info!(gateway = %banner.gateway, pid = std::process::id(), "ready");
             let stop = loaded.config.stop.deadline;
             let ended = until_end(&running.node, &witness, stop, &mut signals).await;
@@ -317,11 +323,6 @@ async fn send_spans(telemetry: &Telemetry, signals: &mut Signals) -> Option<Caug
         warn!(error = &error as &dyn std::error::Error, "the last spans may be lost");
     }
     None
-}
-
-/// Nobody has to read the banner.
-fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
 /// A node that serves.
