@@ -111,7 +111,7 @@ pub(super) fn needs_sandbox(loaded: &Loaded) -> bool {
 
 /// A command that ends soon has nobody to tell its figures.
 #[derive(Debug)]
-struct Uncounted;
+pub(super) struct Uncounted;
 
 impl McpMeter for Uncounted {
     fn session(&self, _: &str, _: bool) {}

@@ -30,7 +30,7 @@ use tracing::{info, warn};
 use self::banner::Banner;
 use self::witness::Witness;
 use super::cluster_meter;
-use super::mcp::needs_sandbox;
+use super::mcp::{Uncounted, needs_sandbox};
 use super::meter::{self, AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
 use super::node::files::{self, FileError};
 use super::signal::{Caught, Signals, end_at_the_second};
@@ -91,8 +91,12 @@ pub(super) enum ServeError {
         source: io::Error,
     },
     /// A key isn't as a key should lie.
-    #[error("a key of the gateway can't be used; change what is named below")]
-    KeyFile(#[source] FileError),
+    #[error("{setting} can't be used; change it, or what is named below")]
+    KeyFile {
+        setting: &'static str,
+        #[source]
+        source: FileError,
+    },
     /// It isn't a key for cards.
     #[error("{} can't sign cards; change gateway.card_key", path.display())]
     CardKey {
@@ -137,7 +141,7 @@ impl ServeError {
             | Self::Nowhere
             | Self::ReadCardKey { .. }
             | Self::CardKey { .. }
-            | Self::KeyFile(_)
+            | Self::KeyFile { .. }
             | Self::Telemetry(TelemetryError::Export(_))
             | Self::IdentityFile(_)
             | Self::Authority(_)
@@ -230,7 +234,14 @@ const SHOWN_FAILURES: usize = 8;
 pub(super) fn check(loaded: &Loaded) -> Result<(), CliError> {
     loaded.config.check_exposure(loaded)?;
     let _offered = loaded.proxies()?;
+    let _servers = loaded.mcp_sources(&(Arc::new(Uncounted) as Arc<dyn McpMeter>))?;
     loaded.profile()?;
+    if let Some(key) = &loaded.config.tls.key {
+        check_key("tls.key", key.path())?;
+    }
+    if let Some(key) = &loaded.config.gateway.card_key {
+        card_key(key.path())?;
+    }
     check_filter(loaded.config.log.filter.as_str()).map_err(ServeError::from)?;
     let config = telemetry::telemetry(loaded).map_err(ServeError::from)?;
     config.check().map_err(TelemetryError::from).map_err(ServeError::from)?;
@@ -406,9 +417,6 @@ async fn start(
         builder = builder.access(access);
     }
     let mut gateway = loaded.gateway();
-    if let Some(key) = &config.tls.key {
-        files::check(key.path(), files::Care::Secret).map_err(ServeError::KeyFile)?;
-    }
     if let Some(key) = &config.gateway.card_key {
         gateway.card_key = Some(card_key(key.path())?);
     }
@@ -490,9 +498,15 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     })))
 }
 
+/// Whether a key is as a key should lie.
+fn check_key(setting: &'static str, path: &Path) -> Result<(), ServeError> {
+    let unfit = |source| ServeError::KeyFile { setting, source };
+    files::check(path, files::Care::Secret).map_err(unfit)
+}
+
 /// The key that cards are signed with.
 fn card_key(path: &Path) -> Result<CardKey, ServeError> {
-    files::check(path, files::Care::Secret).map_err(ServeError::KeyFile)?;
+    check_key("gateway.card_key", path)?;
     let unreadable = |source| ServeError::ReadCardKey { path: path.to_owned(), source };
     let mut pem = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;

@@ -174,7 +174,7 @@ pub(crate) enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// An agent of other nodes can't be offered as it's described.
-    #[error("proxy.{proxy} can't be offered: {problem}")]
+    #[error("proxy.{proxy} can't be offered")]
     Proxy {
         proxy: String,
         #[source]
@@ -189,7 +189,7 @@ pub(crate) enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// An MCP server can't be used as it's described.
-    #[error("mcp.{server} can't be used: {problem}")]
+    #[error("mcp.{server} can't be used")]
     Mcp {
         server: String,
         #[source]

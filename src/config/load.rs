@@ -495,7 +495,10 @@ mod tests {
         let check = |file: &str| {
             let loaded =
                 load(&format!("[cluster]\nlisten = \"127.0.0.1:0\"\n{file}"), &[]).unwrap();
-            loaded.proxies().map_err(|error| error.to_string())
+            loaded.proxies().map_err(|error| {
+                let problem = std::error::Error::source(&error).map(ToString::to_string);
+                format!("{error}: {}", problem.unwrap_or_default())
+            })
         };
         let offered = check(
             "[proxy.bills]\nagent = \"agent://*/billing\"\nskills = [\"refund\"]\ntask = \"10m\"",
@@ -517,7 +520,8 @@ mod tests {
             assert!(error.starts_with("proxy.") && error.contains(told), "{error}");
         }
         let alone = load(&format!("[proxy.bills]\n{billing}"), &[]).unwrap().proxies();
-        assert!(alone.unwrap_err().to_string().contains("set cluster.listen"));
+        let alone = std::error::Error::source(&alone.unwrap_err()).map(ToString::to_string);
+        assert!(alone.is_some_and(|problem| problem.contains("set cluster.listen")));
     }
 
     #[test]
