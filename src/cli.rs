@@ -89,26 +89,35 @@ enum Command {
 
 /// The sections of settings that a command's help shows; it takes all of them. `serve` and `config`
 /// show all.
-const SHOWN_SECTIONS: [(&str, &[&str]); 7] = [
+const SHOWN_SECTIONS: [(&str, &[&str]); 8] = [
     ("mcp", &["sandbox", "agents", "mcp_server", "log"]),
     ("tools", &["sandbox", "agents", "log"]),
     ("run", &["sandbox", "agents", "log"]),
     ("exec", &["sandbox", "log"]),
     ("tree", &["control"]),
+    ("cluster", &["control"]),
     ("tasks", &["journal", "control"]),
     ("doctor", &["sandbox"]),
 ];
 
 fn command_line() -> clap::Command {
     SHOWN_SECTIONS.into_iter().fold(Cli::command(), |cli, (name, shown)| {
-        cli.mut_subcommand(name, |command| {
-            command.mut_args(|arg| {
-                let section = arg.get_id().as_str().split_once('.').map(|(section, _)| section);
-                let hidden = section.is_some_and(|section| !shown.contains(&section));
-                arg.hide(hidden)
-            })
-        })
+        cli.mut_subcommand(name, |command| show(command, shown))
     })
+}
+
+/// Leaves the settings of these sections in a command's help, and in that of what is below it, which takes the
+/// settings of the command too.
+fn show(command: clap::Command, shown: &'static [&'static str]) -> clap::Command {
+    let has_below = command.has_subcommands();
+    let command = command.mut_args(|arg| {
+        let section = arg.get_id().as_str().split_once('.').map(|(section, _)| section.to_owned());
+        match section {
+            Some(section) => arg.hide(!shown.contains(&section.as_str())).global(has_below),
+            None => arg,
+        }
+    });
+    command.mut_subcommands(|below| show(below, shown))
 }
 
 /// Reads the arguments, runs the command, and says how it ended.

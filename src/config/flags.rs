@@ -54,7 +54,7 @@ impl Args for Overrides {
                 .help(first_sentence(&setting.summary(), &default))
                 .long_help(help)
                 .help_heading("Settings");
-            command.arg(flag)
+            command.arg(if setting.key == SOCKET { flag.alias("socket") } else { flag })
         })
     }
 
@@ -62,6 +62,9 @@ impl Args for Overrides {
         Self::augment_args(command)
     }
 }
+
+/// The setting that `tree` and `cluster` have called `--socket`, which scripts may go on to do.
+const SOCKET: &str = "control.socket";
 
 /// The short help: what fits on a line or two.
 fn first_sentence(summary: &str, default: &str) -> String {

@@ -77,7 +77,10 @@ fn a_node_is_asked_at_its_default_socket() {
         [&["status"], &["status", "--json"], &["drain", "a"], &["invite", "c"]];
     for asked in asking {
         let ran = scratch.output(&[&["cluster"], asked].concat());
-        ran.failed_with(1, &["no node listens on", "runtime/neuroflow/control.sock", "--socket"]);
+        ran.failed_with(
+            1,
+            &["no node listens on", "runtime/neuroflow/control.sock", "--control-socket"],
+        );
     }
     scratch.output(&["tree"]).failed_with(1, &["no node listens on", "runtime/neuroflow"]);
     assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", "ca"]).code, 0);

@@ -164,9 +164,11 @@ fn what_is_printed_has_every_table_and_no_secret() {
          headers = { authorization = \"s3cr3t\", x-key = { env = \"FILES_KEY\" } }\n\
          [proxy.billing]\nagent = \"agent://*/billing\"\n",
     );
-    let ran = scratch.output(&["config", "--config", &file]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(!ran.stdout.contains("s3cr3t"), "{}", ran.stdout);
+    let mut command = scratch.neuroflow(&["config", "--config", &file]);
+    let output = command.env("FILES_KEY", "s3cr3t").output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), output.stderr);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&stderr));
+    assert!(!stdout.contains("s3cr3t"), "{stdout}");
     for line in [
         "public_url = \"https://***@agents.example/x?***\"",
         "[mcp.files]",
@@ -176,7 +178,49 @@ fn what_is_printed_has_every_table_and_no_secret() {
         "[proxy.billing]",
         "agent = \"agent://*/billing\"",
     ] {
-        assert!(ran.stdout.contains(line), "{line} isn't in {}", ran.stdout);
+        assert!(stdout.contains(line), "{line} isn't in {stdout}");
+    }
+    // What isn't set has an example that would do.
+    for line in [
+        "# otlp_endpoint isn't set; such as otlp_endpoint = \"http://localhost:4318\"",
+        "# card_key isn't set; such as card_key = \"/etc/neuroflow/card-key.pem\"",
+    ] {
+        assert!(stdout.contains(line), "{line} isn't in {stdout}");
+    }
+}
+
+#[test]
+fn an_mcp_server_or_a_key_that_serve_refuses_config_refuses_too() {
+    let scratch = Scratch::new();
+    for (table, words) in [
+        ("command = \"x\"\nagents = [\"nobody\"]", ["mcp.x can't be used", "\"nobody\""]),
+        (
+            "url = \"https://x.example\"\nagents = [\"*\"]\nheaders = { a = { env = \"NO_SUCH_KEY\" } }",
+            ["headers.a", "NO_SUCH_KEY"],
+        ),
+    ] {
+        let file = scratch.file("mcp.toml", &format!("[mcp.x]\n{table}\n"));
+        for command in ["config", "serve"] {
+            let ran = scratch.output(&[command, "--config", &file]);
+            ran.failed_with(2, &words);
+            // The problem is told once.
+            assert_eq!(ran.stderr.matches(words[1]).count(), 1, "{}", ran.stderr);
+        }
+    }
+    let open = scratch.file("key.pem", "a key");
+    for command in ["config", "serve"] {
+        for (setting, path, words) in [
+            ("tls.key", "missing.pem", ["missing.pem can't be read", "tls.key"]),
+            ("tls.key", &*open, ["can be read by others (mode 644)", "tls.key"]),
+            ("gateway.card_key", &*open, ["can be read by others (mode 644)", "gateway.card_key"]),
+        ] {
+            let flag = format!("--{}={path}", setting.replace(['.', '_'], "-"));
+            let mut arguments = vec![command, &flag];
+            if setting == "tls.key" {
+                arguments.push("--tls-certificate=node.crt");
+            }
+            scratch.output(&arguments).failed_with(2, &words);
+        }
     }
 }
 
