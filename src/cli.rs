@@ -32,7 +32,7 @@ use std::sync::mpsc::sync_channel;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use neuroflow::kernel::{Cause, Clock};
 
-use crate::config::{ConfigError, Source};
+use crate::config::{ConfigError, Loaded, Overrides, Source};
 use crate::limits::{ERROR_CHAIN, LAST_WORDS};
 use crate::plain;
 
@@ -52,6 +52,20 @@ struct Globals<'a> {
     /// It began with the process.
     clock: &'a Clock,
     source: &'a Source,
+}
+
+impl Globals<'_> {
+    /// The settings of a command. A file that looks like them and isn't read is told of.
+    fn load(&self, flags: &Overrides) -> Result<Loaded, ConfigError> {
+        if let Some(file) = self.source.left_out() {
+            let file = file.display();
+            say(format!(
+                "neuroflow: {file} in the current directory isn't read; name it with --config {file} \
+                 if it's yours\n"
+            ));
+        }
+        Loaded::from_process(self.source, flags)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,26 +89,35 @@ enum Command {
 
 /// The sections of settings that a command's help shows; it takes all of them. `serve` and `config`
 /// show all.
-const SHOWN_SECTIONS: [(&str, &[&str]); 7] = [
+const SHOWN_SECTIONS: [(&str, &[&str]); 8] = [
     ("mcp", &["sandbox", "agents", "mcp_server", "log"]),
     ("tools", &["sandbox", "agents", "log"]),
     ("run", &["sandbox", "agents", "log"]),
     ("exec", &["sandbox", "log"]),
     ("tree", &["control"]),
+    ("cluster", &["control"]),
     ("tasks", &["journal", "control"]),
     ("doctor", &["sandbox"]),
 ];
 
 fn command_line() -> clap::Command {
     SHOWN_SECTIONS.into_iter().fold(Cli::command(), |cli, (name, shown)| {
-        cli.mut_subcommand(name, |command| {
-            command.mut_args(|arg| {
-                let section = arg.get_id().as_str().split_once('.').map(|(section, _)| section);
-                let hidden = section.is_some_and(|section| !shown.contains(&section));
-                arg.hide(hidden)
-            })
-        })
+        cli.mut_subcommand(name, |command| show(command, shown))
     })
+}
+
+/// Leaves the settings of these sections in a command's help, and in that of what is below it, which takes the
+/// settings of the command too.
+fn show(command: clap::Command, shown: &'static [&'static str]) -> clap::Command {
+    let has_below = command.has_subcommands();
+    let command = command.mut_args(|arg| {
+        let section = arg.get_id().as_str().split_once('.').map(|(section, _)| section.to_owned());
+        match section {
+            Some(section) => arg.hide(!shown.contains(&section.as_str())).global(has_below),
+            None => arg,
+        }
+    });
+    command.mut_subcommands(|below| show(below, shown))
 }
 
 /// Reads the arguments, runs the command, and says how it ended.
@@ -121,6 +144,12 @@ fn tell(error: &CliError) {
     let mut text = Vec::new();
     // A vector takes everything.
     let _whole = write_error(&mut text, error);
+    say(text);
+}
+
+/// Says something on standard error, to whoever reads that.
+fn say(text: impl Into<Vec<u8>>) {
+    let text = text.into();
     let (said, heard) = sync_channel(1);
     let write = move || {
         // There is nowhere left to say that standard error is gone.

@@ -51,7 +51,8 @@ settings! {
         /// Where the gateway listens. Port 0 lets the system choose.
         listen: SocketAddr = preset("127.0.0.1:8080"),
         /// The URL that clients know the gateway by, if it isn't the one that it listens on, such as
-        /// that of a proxy in front. It's what the agent cards say.
+        /// that of a proxy in front. It's what the agent cards say. A gateway that listens on all
+        /// addresses (`0.0.0.0`) should have one: it says the machine's own address otherwise.
         public_url: Option<Endpoint> = unset("https://agents.example.org"),
         /// How long a blocking `SendMessage` waits for its task to end, before it answers with the
         /// task as it is.
@@ -291,7 +292,7 @@ settings! {
         workers: u16 = preset("0"),
     }
 
-    /// What happens at SIGTERM and SIGINT.
+    /// What happens at SIGTERM, SIGINT and SIGHUP.
     stop: Stop {
         /// Time for requests and tasks to come to their end; what still runs after it is killed, and the
         /// exit code is 1. Of what `gateway.drain_delay` leaves of it, requests have two thirds, or all

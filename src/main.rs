@@ -4,6 +4,7 @@ mod cli;
 mod config;
 mod control;
 mod limits;
+mod owner;
 mod plain;
 mod task_text;
 

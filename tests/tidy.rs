@@ -709,6 +709,51 @@ fn the_architecture_fits_on_a_few_pages_and_names_tests_that_exist() {
     none(&findings, "tests that docs/ARCHITECTURE.md names and nobody wrote");
 }
 
+/// A text of a source as the compiler reads it, and what follows it. None of a metric has quotes in it.
+fn literal(source: &str) -> Option<(String, &str)> {
+    let (text, rest) = source.trim_start().strip_prefix('"')?.split_once('"')?;
+    let mut lines = text.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    Some((lines.fold(first, |all, line| all + line.trim_start()), rest))
+}
+
+/// The row of the document that a metric has, which is registered by this.
+fn metric(kind: &str, call: &str) -> Option<String> {
+    let (name, rest) = literal(call)?;
+    let (help, rest) = literal(rest.strip_prefix(',')?)?;
+    let labels = rest.trim_start_matches(|letter: char| letter == ',' || letter.is_whitespace());
+    let labels = match labels.strip_prefix('[') {
+        Some(labels) => labels.split(']').next()?.split('"').skip(1).step_by(2).collect(),
+        // Those of a link, which are made by a function.
+        None => vec!["peer"],
+    };
+    let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+    Some(format!("| `{name}` | {kind} | {} | {help} |", labels.join(", ")))
+}
+
+#[test]
+fn every_metric_is_in_the_document_and_nothing_else() {
+    let mut registered = BTreeSet::new();
+    for path in sources() {
+        let source = read(&path);
+        let code =
+            without_tests(&source).lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = code.collect::<Vec<_>>().join("\n");
+        for kind in ["counter", "gauge", "histogram"] {
+            let made = format!("{kind}(");
+            registered.extend(code.split(&made).skip(1).filter_map(|call| metric(kind, call)));
+        }
+    }
+    assert!(registered.len() > 60, "{} metrics only", registered.len());
+    let document = read("docs/METRICS.md");
+    let rows = document.lines().filter(|line| line.starts_with("| `")).map(str::to_owned);
+    let rows: BTreeSet<String> = rows.collect();
+    let missing: Vec<String> = registered.difference(&rows).cloned().collect();
+    none(&missing, "rows that docs/METRICS.md doesn't have");
+    let surplus: Vec<String> = rows.difference(&registered).cloned().collect();
+    none(&surplus, "rows of docs/METRICS.md that no metric has");
+}
+
 #[test]
 fn every_fuzz_target_is_built_and_calls_what_is_there() {
     // Only the fuzzer's own compiler builds them; what they call is in every build of the tests.

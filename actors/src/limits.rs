@@ -65,6 +65,10 @@ pub const MCP_RESULT_BYTES: usize = 1024 * 1024;
 /// speak the protocol.
 pub const MCP_JUNK_LINES: u32 = 100;
 
+/// Bytes of the last that a stdio MCP server has said on standard error, which its end is told with: the message
+/// of a program that fails, with some of the lines that led to it.
+pub const MCP_LAST_WORDS_BYTES: usize = 1024;
+
 /// Messages of a stdio MCP server that may come at once; progress comes in bursts.
 pub const MCP_BURST: u32 = 10_000;
 

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::{CliError, Globals, SUCCESS, serve};
-use crate::config::{Loaded, Overrides, write_default, write_effective};
+use crate::config::{Overrides, write_default, write_effective};
 
 /// Prints the settings that are in force, and where each was set; or a complete file of defaults.
 #[derive(Args, Debug)]
@@ -23,7 +23,7 @@ impl ConfigCommand {
             write_default(out)?;
             return Ok(SUCCESS);
         }
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         serve::check(&loaded)?;
         write_effective(out, &loaded)?;
         Ok(SUCCESS)

@@ -14,7 +14,7 @@ use serde::Serialize;
 use self::attacks::LevelAttacks;
 use super::exec::level_parser;
 use super::{CliError, FAILURE, Globals, SUCCESS, small_runtime};
-use crate::config::{ConfigError, Loaded, Overrides, levels};
+use crate::config::{ConfigError, Overrides, levels};
 
 /// Tries what each sandbox level needs on this host, says what is missing and what helps, and
 /// attacks the levels that can be had.
@@ -144,7 +144,7 @@ impl From<&Finding> for LayerRow {
 
 impl Doctor {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         let configured = self.level.unwrap_or(loaded.config.sandbox.level);
         let terms = loaded.builder_at(configured).build().map_err(ConfigError::Sandbox)?;
         let findings = small_runtime()?.block_on(self.find(&terms))?;

@@ -29,7 +29,7 @@ pub(super) use self::wishes::WishError;
 use self::wishes::Wishes;
 use super::signal::{Caught, Signals};
 use super::{Globals, telemetry};
-use crate::config::{ConfigError, Loaded, Overrides, level, levels, parse_duration};
+use crate::config::{ConfigError, Overrides, level, levels, parse_duration};
 
 /// Runs a program in a cell and passes its output and exit code on.
 ///
@@ -225,7 +225,7 @@ impl Exec {
         if let Some(timeout) = self.timeout {
             settings.set("sandbox.wall_time", format!("{}ms", timeout.as_millis()));
         }
-        let loaded = Loaded::from_process(globals.source, &settings)?;
+        let loaded = globals.load(&settings)?;
         let _log = telemetry::quiet_log(&loaded)?;
         let wishes = Wishes {
             allow: self.allow,

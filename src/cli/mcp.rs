@@ -54,7 +54,7 @@ impl McpCommandError {
 
 impl Mcp {
     pub(super) fn run(self, globals: Globals<'_>) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         let _log = telemetry::quiet_log(&loaded).map_err(McpCommandError::from)?;
         let runtime = small_runtime()?;
         let served = runtime.block_on(serve(&loaded, globals.clock));
@@ -111,7 +111,7 @@ pub(super) fn needs_sandbox(loaded: &Loaded) -> bool {
 
 /// A command that ends soon has nobody to tell its figures.
 #[derive(Debug)]
-struct Uncounted;
+pub(super) struct Uncounted;
 
 impl McpMeter for Uncounted {
     fn session(&self, _: &str, _: bool) {}

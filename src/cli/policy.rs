@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use neuroflow::actors::{AccessError, Action, CedarPolicies, Principal, Rules, Target};
 
 use super::{CliError, FAILURE, Globals, SUCCESS};
-use crate::config::{Loaded, Overrides, level};
+use crate::config::{Overrides, level};
 
 /// Checks and tries the policies that say what clients may do.
 #[derive(Args, Debug)]
@@ -100,7 +100,7 @@ impl Explain {
         let file = if let Some(file) = &self.file {
             file.clone()
         } else {
-            let loaded = Loaded::from_process(globals.source, &self.settings)?;
+            let loaded = globals.load(&self.settings)?;
             let set = loaded.config.policy.file.as_ref().map(|file| file.path().to_owned());
             set.ok_or(PolicyCommandError::NoFile)?
         };

@@ -73,7 +73,7 @@ impl RunError {
 
 impl Run {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         let _log = telemetry::quiet_log(&loaded).map_err(RunError::from)?;
         let text = match self.text {
             Some(text) => text,

@@ -5,12 +5,13 @@ mod error;
 mod start;
 mod witness;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use neuroflow::actors::McpMeter;
 use neuroflow::kernel::Clock;
 use neuroflow::{AnyAgent, Echo, Node, Python, Shell};
 use neuroflow_telemetry::logs::{LogGuard, check_filter};
@@ -20,8 +21,9 @@ use tracing::{info, warn};
 
 use self::banner::Banner;
 pub(super) use self::error::ServeError;
-use self::start::start;
+use self::start::{card_key, check_key, start};
 use self::witness::Witness;
+use super::mcp::Uncounted;
 use super::signal::{Caught, Signals, end_at_the_second};
 use super::{CliError, Globals, SUCCESS, telemetry};
 use crate::config::{Builtin, Loaded, Overrides};
@@ -30,7 +32,7 @@ use crate::limits::TELEMETRY_SHUTDOWN;
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
 ///
-/// SIGINT and SIGTERM drain and stop it; a second one ends it at once.
+/// SIGINT, SIGTERM and SIGHUP drain and stop it; a second one of the former two ends it at once.
 #[derive(Args, Debug)]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -41,7 +43,14 @@ pub(super) struct Serve {
 pub(super) fn check(loaded: &Loaded) -> Result<(), CliError> {
     loaded.config.check_exposure(loaded)?;
     let _offered = loaded.proxies()?;
+    let _servers = loaded.mcp_sources(&(Arc::new(Uncounted) as Arc<dyn McpMeter>))?;
     loaded.profile()?;
+    if let Some(key) = &loaded.config.tls.key {
+        check_key("tls.key", key.path())?;
+    }
+    if let Some(key) = &loaded.config.gateway.card_key {
+        card_key(key.path())?;
+    }
     check_filter(loaded.config.log.filter.as_str()).map_err(ServeError::from)?;
     let config = telemetry::telemetry(loaded).map_err(ServeError::from)?;
     config.check().map_err(TelemetryError::from).map_err(ServeError::from)?;
@@ -50,7 +59,7 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), CliError> {
 
 impl Serve {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         check(&loaded)?;
         let log = telemetry::log(&loaded).map_err(ServeError::from)?;
         end_at_the_second().map_err(ServeError::System)?;
@@ -94,7 +103,13 @@ async fn serve(
     let served = match begun {
         Ok(running) => {
             let banner = running.banner(loaded, clock).await;
-            banner.write(out).and_then(|()| out.flush()).or_else(ignore_broken_pipe)?;
+            if let Err(error) = banner.print(out) {
+                // Nobody has to read it.
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "where everything is can't be printed"
+                );
+            }
             info!(gateway = %banner.gateway, pid = std::process::id(), "ready");
             let stop = loaded.config.stop.deadline;
             let ended = until_end(&running.node, &witness, stop, &mut signals).await;
@@ -128,11 +143,6 @@ async fn send_spans(telemetry: &Telemetry, signals: &mut Signals) -> Option<Caug
         warn!(error = &error as &dyn std::error::Error, "the last spans may be lost");
     }
     None
-}
-
-/// Nobody has to read the banner.
-fn ignore_broken_pipe(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
 }
 
 /// A node that serves.

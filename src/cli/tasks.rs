@@ -10,7 +10,7 @@ use neuroflow::actors::{JournalPlace, OpenError, ReadError};
 
 use self::source::Source;
 use super::{CliError, Globals, SUCCESS, small_runtime};
-use crate::config::{JournalUrl, Loaded, Overrides, default_directory};
+use crate::config::{JournalUrl, Overrides, default_directory};
 use crate::control::{self, ControlClientError, Place, TaskPage, Wanted};
 use crate::limits::{CONTROL_TASKS, EXPORT_LOOKS};
 use crate::plain;
@@ -130,7 +130,7 @@ pub(super) enum TasksError {
 
 impl TasksCommand {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         let url = loaded.config.journal.url.as_ref().map(JournalUrl::place).cloned();
         let place = url.or_else(|| default_directory().map(JournalPlace::Directory));
         let place = place.ok_or(TasksError::Nowhere)?;

@@ -58,7 +58,7 @@ impl ToolsError {
 
 impl Tools {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let loaded = Loaded::from_process(globals.source, &self.settings)?;
+        let loaded = globals.load(&self.settings)?;
         let _log = telemetry::quiet_log(&loaded).map_err(ToolsError::from)?;
         let runtime = small_runtime()?;
         let listed = runtime.block_on(list(&loaded, globals.clock));
@@ -142,10 +142,14 @@ fn draw(rows: impl Iterator<Item = [String; 4]>, out: &mut dyn Write) -> std::io
     Ok(())
 }
 
-/// The beginning of a description.
+/// The beginning of a description, in whole words if it has some.
 fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    line.chars().take(DESCRIPTION_CHARACTERS).collect()
+    let line = text.lines().next().unwrap_or_default().trim_end();
+    let Some((end, _)) = line.char_indices().nth(DESCRIPTION_CHARACTERS) else {
+        return line.to_owned();
+    };
+    let kept = line[..end].rsplit_once(' ').map_or(&line[..end], |(words, _cut)| words);
+    format!("{} …", kept.trim_end())
 }
 
 /// Characters of a description in the table; the JSON has all of it.
@@ -164,6 +168,15 @@ fn write_json(tools: &[ToolListing], out: &mut dyn Write) -> std::io::Result<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_description_ends_with_a_word_and_says_that_it_goes_on() {
+        assert_eq!(first_line("Reads a file.\nAnd more."), "Reads a file.");
+        let whole = "x".repeat(DESCRIPTION_CHARACTERS);
+        assert_eq!(first_line(&whole), whole);
+        assert_eq!(first_line(&format!("Reads {whole}")), "Reads …");
+        assert_eq!(first_line(&format!("{whole}x")), format!("{whole} …"));
+    }
 
     #[test]
     fn what_a_server_says_of_its_tools_forges_no_line() {

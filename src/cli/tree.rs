@@ -3,24 +3,20 @@
 mod draw;
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Args;
-use clap::builder::ValueHint;
 use neuroflow::kernel::Clock;
 
 use super::signal::Signals;
 use super::{CliError, Globals, SUCCESS, small_runtime};
-use crate::config::{Loaded, Overrides, SocketPath};
+use crate::config::{Overrides, SocketPath};
 use crate::control::{ControlAnswer, ControlClientError, Tree, ask_tree, default_path};
 use crate::limits::WATCH_PAUSE;
 
 /// Prints the live tree of a running node: every actor with its state and mailbox.
 #[derive(Args, Debug)]
 pub(super) struct TreeCommand {
-    /// The node's control socket; `control.socket` unless it's given
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
-    socket: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -37,11 +33,11 @@ pub(super) struct TreeCommand {
 pub(super) enum TreeError {
     /// Our own user can't be found out, or signals not be caught.
     #[error(
-        "the system refused to say who you are, or to set up signals; name the socket with --socket"
+        "the system refused to say who you are, or to set up signals; name the socket with --control-socket"
     )]
     System(#[source] io::Error),
     /// The node has no socket.
-    #[error("control.socket is off, so the node has none; name one with --socket")]
+    #[error("control.socket is off, so the node has none; name one with --control-socket")]
     Off,
     /// The node doesn't answer.
     #[error(transparent)]
@@ -54,10 +50,7 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 
 impl TreeCommand {
     pub(super) fn run(self, globals: Globals<'_>, out: &mut dyn Write) -> Result<u8, CliError> {
-        let configured = match &self.socket {
-            Some(socket) => Some(SocketPath::At(socket.clone())),
-            None => Loaded::from_process(globals.source, &self.settings)?.config.control.socket,
-        };
+        let configured = globals.load(&self.settings)?.config.control.socket;
         small_runtime()?.block_on(async {
             let socket = match configured {
                 Some(SocketPath::At(socket)) => socket,

@@ -10,6 +10,7 @@ use neuroflow::sandbox::ProfileError;
 use super::mcp::McpProblem;
 use super::proxy::ProxyProblem;
 use super::value::Problem;
+use crate::owner::CareError;
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,9 @@ pub(crate) enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// Others could have written the file.
+    #[error(transparent)]
+    Care(#[from] CareError),
     /// The file is larger than any configuration.
     #[error("the configuration file {} is larger than {most} bytes; name another with --config", path.display())]
     TooLarge { path: PathBuf, most: u64 },
@@ -170,7 +174,7 @@ pub(crate) enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// An agent of other nodes can't be offered as it's described.
-    #[error("proxy.{proxy} can't be offered: {problem}")]
+    #[error("proxy.{proxy} can't be offered")]
     Proxy {
         proxy: String,
         #[source]
@@ -185,7 +189,7 @@ pub(crate) enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// An MCP server can't be used as it's described.
-    #[error("mcp.{server} can't be used: {problem}")]
+    #[error("mcp.{server} can't be used")]
     Mcp {
         server: String,
         #[source]

@@ -16,8 +16,9 @@ pub(crate) struct Source {
     pub(crate) config: Option<PathBuf>,
 }
 
-const HELP: &str = "The configuration file [env: NEUROFLOW_CONFIG] [default: ./neuroflow.toml, \
-                    else /etc/neuroflow/neuroflow.toml, if there is one]";
+const HELP: &str = "The configuration file [env: NEUROFLOW_CONFIG] [default: \
+                    $XDG_CONFIG_HOME/neuroflow/neuroflow.toml, else /etc/neuroflow/neuroflow.toml, if \
+                    there is one; none is looked for in the current directory]";
 
 /// The settings that the command line gives.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +54,7 @@ impl Args for Overrides {
                 .help(first_sentence(&setting.summary(), &default))
                 .long_help(help)
                 .help_heading("Settings");
-            command.arg(flag)
+            command.arg(if setting.key == SOCKET { flag.alias("socket") } else { flag })
         })
     }
 
@@ -61,6 +62,9 @@ impl Args for Overrides {
         Self::augment_args(command)
     }
 }
+
+/// The setting that `tree` and `cluster` have called `--socket`, which scripts may go on to do.
+const SOCKET: &str = "control.socket";
 
 /// The short help: what fits on a line or two.
 fn first_sentence(summary: &str, default: &str) -> String {

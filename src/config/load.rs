@@ -18,6 +18,7 @@ use super::setting::{PREFIX, Preset, Section, Setting};
 use super::value::{Raw, Value};
 use super::{Config, SECTIONS, WayOut};
 use crate::limits::CONFIG_BYTES;
+use crate::owner::{self, Care};
 
 /// The configuration, and where each value that isn't a default came from.
 #[derive(Debug)]
@@ -38,9 +39,9 @@ impl Loaded {
     ) -> Result<Self, ConfigError> {
         let mut variables: BTreeMap<OsString, OsString> =
             std::env::vars_os().filter(|(name, _)| is_ours(name)).collect();
-        let path = variables.remove(&OsString::from(FILE_VARIABLE)).filter(|it| !it.is_empty());
+        variables.remove(&OsString::from(FILE_VARIABLE));
         let mut given = Given::default();
-        if let Some(path) = find_file(source.config.clone().or_else(|| path.map(PathBuf::from))) {
+        if let Some(path) = source.named().or_else(default_file) {
             given.read_file(&path)?;
         }
         given.read_variables(variables)?;
@@ -132,8 +133,11 @@ const MCP_TABLE: &str = "mcp";
 /// The table of agents of other nodes, which has one table for each.
 const PROXY_TABLE: &str = "proxy";
 
-/// Files that are read if they are there and none is named.
-const FILES: [&str; 2] = ["neuroflow.toml", "/etc/neuroflow/neuroflow.toml"];
+/// What a configuration file is called if nobody names one.
+const FILE: &str = "neuroflow.toml";
+
+/// The machine's folder of configurations.
+const MACHINE: &str = "/etc";
 
 /// Edits between a variable's name and that of a setting below which it's taken for a slip. Further
 /// away are names that others choose, such as those that Kubernetes sets for a service `neuroflow`.
@@ -143,8 +147,37 @@ fn is_ours(name: &std::ffi::OsStr) -> bool {
     name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
 }
 
-fn find_file(named: Option<PathBuf>) -> Option<PathBuf> {
-    named.or_else(|| FILES.map(PathBuf::from).into_iter().find(|path| path.is_file()))
+impl Source {
+    /// The file that somebody names.
+    fn named(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os(FILE_VARIABLE).filter(|it| !it.is_empty());
+        self.config.clone().or_else(|| variable().map(PathBuf::from))
+    }
+
+    /// The file in the current directory, if there is one and it isn't read because nobody names any.
+    pub(crate) fn left_out(&self) -> Option<&'static Path> {
+        let here = Path::new(FILE);
+        if self.named().is_some() || !here.is_file() {
+            return None;
+        }
+        let read = default_file().and_then(|path| path.canonicalize().ok());
+        (here.canonicalize().ok() != read).then_some(here)
+    }
+}
+
+/// The file that is read if none is named.
+fn default_file() -> Option<PathBuf> {
+    places(|name| std::env::var_os(name)).find(|path| path.is_file())
+}
+
+/// Where it's looked for: the user's own place, then the machine's. Not in the current directory, which may be
+/// somebody else's folder that a program is to work on: its files don't decide how that is confined.
+fn places(variable: impl Fn(&str) -> Option<OsString>) -> impl Iterator<Item = PathBuf> {
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || Some(absolute("HOME")?.join(".config"));
+    let user = absolute("XDG_CONFIG_HOME").or_else(home);
+    let folders = user.into_iter().chain([PathBuf::from(MACHINE)]);
+    folders.map(|folder| folder.join("neuroflow").join(FILE))
 }
 
 fn settings() -> impl Iterator<Item = &'static Setting> {
@@ -186,6 +219,7 @@ impl Given {
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let unreadable = |source| ConfigError::Read { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(unreadable)?;
+        owner::check(path, &file, Care::Obeyed)?;
         let mut text = String::new();
         file.take(CONFIG_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
         if u64::try_from(text.len()).unwrap_or(u64::MAX) > CONFIG_BYTES {
@@ -339,6 +373,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_nobody_names_is_the_users_or_the_machines() {
+        let of = |set: &[(&str, &str)]| -> Vec<String> {
+            let set: Vec<(String, String)> =
+                set.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+            let variable =
+                |name: &str| Some(set.iter().find(|(set, _)| set == name)?.1.clone().into());
+            places(variable).map(|path| path.display().to_string()).collect()
+        };
+        let machine = "/etc/neuroflow/neuroflow.toml";
+        assert_eq!(of(&[]), [machine]);
+        let home = ("HOME", "/home/me");
+        assert_eq!(of(&[home]), ["/home/me/.config/neuroflow/neuroflow.toml", machine]);
+        let own = of(&[home, ("XDG_CONFIG_HOME", "/own")]);
+        assert_eq!(own, ["/own/neuroflow/neuroflow.toml", machine]);
+        assert_eq!(of(&[("XDG_CONFIG_HOME", "."), ("HOME", "")]), [machine]);
+    }
+
+    #[test]
     fn a_later_source_wins() {
         let file = "[gateway]\nlisten = \"127.0.0.1:1\"\n";
         let loaded = load(file, &[("NEUROFLOW_GATEWAY_LISTEN", "127.0.0.1:2")]).unwrap();
@@ -443,7 +495,10 @@ mod tests {
         let check = |file: &str| {
             let loaded =
                 load(&format!("[cluster]\nlisten = \"127.0.0.1:0\"\n{file}"), &[]).unwrap();
-            loaded.proxies().map_err(|error| error.to_string())
+            loaded.proxies().map_err(|error| {
+                let problem = std::error::Error::source(&error).map(ToString::to_string);
+                format!("{error}: {}", problem.unwrap_or_default())
+            })
         };
         let offered = check(
             "[proxy.bills]\nagent = \"agent://*/billing\"\nskills = [\"refund\"]\ntask = \"10m\"",
@@ -465,7 +520,8 @@ mod tests {
             assert!(error.starts_with("proxy.") && error.contains(told), "{error}");
         }
         let alone = load(&format!("[proxy.bills]\n{billing}"), &[]).unwrap().proxies();
-        assert!(alone.unwrap_err().to_string().contains("set cluster.listen"));
+        let alone = std::error::Error::source(&alone.unwrap_err()).map(ToString::to_string);
+        assert!(alone.is_some_and(|problem| problem.contains("set cluster.listen")));
     }
 
     #[test]

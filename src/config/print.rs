@@ -9,6 +9,12 @@ use super::{Loaded, SECTIONS};
 pub(crate) fn write_default(out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "# The configuration of neuroflow, with every setting at its default.")?;
     writeln!(out, "# A setting is looked for in the flags, then in the environment, then here.")?;
+    writeln!(out, "# Name this file with --config or NEUROFLOW_CONFIG. Unless one is named,")?;
+    writeln!(
+        out,
+        "# ~/.config/neuroflow/neuroflow.toml is read, or /etc/neuroflow/neuroflow.toml."
+    )?;
+    writeln!(out, "# Nobody but root and whoever runs the command may own it or write it.")?;
     for section in SECTIONS {
         writeln!(out)?;
         comment(out, section.doc)?;
@@ -82,7 +88,11 @@ fn line(out: &mut dyn Write, setting: &Setting, loaded: &Loaded) -> io::Result<(
             writeln!(out, "{name} = {value} # {}", loaded.origin(setting.key))
         }
         Some(value) => writeln!(out, "{name} = {value}"),
-        None => writeln!(out, "# {name} isn't set: {}", setting.expected),
+        None => {
+            let (Preset::Value(example) | Preset::Unset(example)) = setting.preset;
+            let example = (setting.literal)(example).unwrap_or_default();
+            writeln!(out, "# {name} isn't set; such as {name} = {example}")
+        }
     }
 }
 

@@ -15,8 +15,6 @@ pub(crate) struct Setting {
     pub(crate) doc: &'static str,
     /// Its default.
     pub(crate) preset: Preset,
-    /// What a value looks like.
-    pub(crate) expected: &'static str,
     /// The preset, or example, as the file has it.
     pub(crate) literal: fn(&str) -> Option<String>,
 }
@@ -105,7 +103,6 @@ macro_rules! settings {
                     key: concat!(stringify!($section), ".", stringify!($name)),
                     doc: concat!($($doc, "\n",)+),
                     preset: $preset,
-                    expected: <$Type as $crate::config::value::Value>::EXPECTED,
                     literal: $crate::config::setting::literal::<$Type>,
                 }, )+ ],
             }, )+

@@ -232,7 +232,7 @@ impl Endpoint {
 }
 
 impl Value for Endpoint {
-    const EXPECTED: &'static str = "a URL such as \"https://host.example.org:4318\"";
+    const EXPECTED: &'static str = "a URL that begins with http:// or https:// and a host";
 
     fn read(raw: &Raw) -> Result<Self, Problem> {
         let url = text(raw)?;
@@ -437,7 +437,7 @@ impl FilePath {
 }
 
 impl Value for FilePath {
-    const EXPECTED: &'static str = "a path such as \"/etc/neuroflow/audit.key\"";
+    const EXPECTED: &'static str = "the path of a file or folder";
 
     fn read(raw: &Raw) -> Result<Self, Problem> {
         match text(raw)? {

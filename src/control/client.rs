@@ -8,9 +8,9 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use super::place::own_user;
 use super::{ControlAnswer, ControlRequest, Fault, Outcome, Tree, VERSION};
 use crate::limits::{CONTROL_ANSWER_BYTES, CONTROL_DEADLINE};
+use crate::owner::own_user;
 
 /// Why a node's tree can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +18,7 @@ use crate::limits::{CONTROL_ANSWER_BYTES, CONTROL_DEADLINE};
 pub(crate) enum ControlClientError {
     /// Nobody listens.
     #[error(
-        "no node listens on {}; start one with `neuroflow serve`, or name its socket with --socket",
+        "no node listens on {}; start one with `neuroflow serve`, or name its socket with --control-socket",
         path.display()
     )]
     NotRunning {
@@ -36,7 +36,7 @@ pub(crate) enum ControlClientError {
     /// Somebody else listens there.
     #[error(
         "the socket {} belongs to user {user}, who is neither you nor root; name your node's with \
-         --socket", path.display()
+         --control-socket", path.display()
     )]
     Foreign { path: PathBuf, user: u32 },
     /// No answer in time.

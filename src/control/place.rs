@@ -5,18 +5,13 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
 use super::{ControlError, Step};
 use crate::limits::SOCKET_PATH_BYTES;
+use crate::owner::own_user;
 
-/// The user that this process acts as. Needs a runtime.
-pub(super) fn own_user() -> io::Result<u32> {
-    let (one, _other) = UnixStream::pair()?;
-    Ok(one.peer_cred()?.uid())
-}
-
-/// Where the socket is unless the configuration says otherwise. Needs a runtime.
+/// Where the socket is unless the configuration says otherwise.
 pub(crate) fn default_path() -> io::Result<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let base = match (runtime.filter(|path| path.is_absolute()), own_user()?) {

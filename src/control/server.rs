@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::place::{Files, bind, own_user};
+use super::place::{Files, bind};
 use super::{
     ControlAnswer, ControlCommand, ControlError, ControlRequest, Fault, FaultCode, Outcome, Slots,
     Step, Tree, VERSION, cluster, tasks,
@@ -18,6 +18,7 @@ use super::{
 use crate::limits::{
     CONTROL_ACCEPT_PAUSE, CONTROL_CONNECTIONS, CONTROL_DEADLINE, CONTROL_REQUEST_BYTES,
 };
+use crate::owner::own_user;
 
 /// The control socket as an actor.
 #[derive(Debug)]

@@ -93,6 +93,12 @@ fn tools_are_listed_and_a_server_that_says_nothing_is_named() {
     let ran = scratch.output(&["--config", "neuroflow.toml", "tools"]);
     ran.failed_with(1, &["silent"]);
     assert!(ran.stdout.contains(" exec "), "what there is, is listed all the same: {ran:?}");
+    let failing = "[mcp.failing]\ncommand = \"/bin/sh\"\nargs = [\"-c\", \"printf 'no key\\\\033[2J' >&2; exit 3\"]\n\
+                   agents = [\"*\"]\n";
+    scratch.file("failing.toml", failing);
+    let ran = scratch.output(&["--config", "failing.toml", "tools"]);
+    ran.failed_with(1, &["failing", "exit status 3", r"no key\u{1b}[2J"]);
+    assert!(!ran.stderr.contains("\x1b[2J"), "{ran:?}");
 }
 
 #[test]

@@ -72,6 +72,31 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
+fn a_node_is_asked_at_its_default_socket() {
+    let scratch = Scratch::new();
+    let asking: [&[&str]; 4] =
+        [&["status"], &["status", "--json"], &["drain", "a"], &["invite", "c"]];
+    for asked in asking {
+        let ran = scratch.output(&[&["cluster"], asked].concat());
+        ran.failed_with(
+            1,
+            &["no node listens on", "runtime/neuroflow/control.sock", "--control-socket"],
+        );
+    }
+    scratch.output(&["tree"]).failed_with(1, &["no node listens on", "runtime/neuroflow"]);
+    assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", "ca"]).code, 0);
+    let made = scratch.output(&["node", "init", "a", "--authority", "ca", "--dir", "a"]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let flags = ["--cluster-listen=127.0.0.1:0", "--cluster-identity=a", "--cluster-authority=ca"];
+    let _server = Server::start_at_default(&scratch, &flags);
+    for asked in asking {
+        let ran = scratch.output(&[&["cluster"], asked].concat());
+        assert_eq!(ran.code, 0, "{asked:?}: {}", ran.stderr);
+    }
+    assert_eq!(scratch.output(&["tree"]).code, 0);
+}
+
+#[test]
 fn a_node_is_invited_and_joins_and_a_token_works_once() {
     let scratch = Scratch::new();
     assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", "ca"]).code, 0);

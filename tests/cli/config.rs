@@ -1,6 +1,6 @@
 //! `config`: where settings come from, and what is said about wrong ones.
 
-use crate::scene::Scratch;
+use crate::scene::{Ran, Scratch, set_mode};
 
 #[test]
 fn the_printed_default_is_a_file_that_changes_nothing() {
@@ -23,16 +23,16 @@ fn the_printed_default_is_a_file_that_changes_nothing() {
 #[test]
 fn a_flag_goes_before_a_variable_and_that_before_the_file() {
     let scratch = Scratch::new();
-    scratch.file("neuroflow.toml", "[stop]\ndeadline = \"1s\"\n[log]\nformat = \"json\"\n");
+    scratch.file("own.toml", "[stop]\ndeadline = \"1s\"\n[log]\nformat = \"json\"\n");
     let deadline = |flags: &[&str], variable: Option<&str>| {
-        let mut command = scratch.neuroflow(&[&["config"], flags].concat());
+        let mut command = scratch.neuroflow(&[&["config", "--config=own.toml"], flags].concat());
         if let Some(value) = variable {
             command.env("NEUROFLOW_STOP_DEADLINE", value);
         }
         let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
         text.lines().find(|line| line.starts_with("deadline")).unwrap().to_owned()
     };
-    assert_eq!(deadline(&[], None), "deadline = \"1s\" # neuroflow.toml:2");
+    assert_eq!(deadline(&[], None), "deadline = \"1s\" # own.toml:2");
     let variable = "deadline = \"2s\" # the environment variable NEUROFLOW_STOP_DEADLINE";
     assert_eq!(deadline(&[], Some("2s")), variable);
     let flag = deadline(&["--stop-deadline=3s"], Some("2s"));
@@ -49,6 +49,55 @@ fn the_file_is_named_by_a_flag_or_a_variable() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("workers = 3"));
     let ran = scratch.output(&["config", "--config", "missing.toml"]);
     ran.failed_with(2, &["missing.toml", "--config"]);
+}
+
+#[test]
+fn a_file_that_nobody_names_is_read_in_the_users_own_place_and_not_where_one_happens_to_be() {
+    let scratch = Scratch::new();
+    let workers =
+        |ran: &Ran| ran.stdout.lines().find(|it| it.starts_with("workers")).map(str::to_owned);
+    scratch.file("neuroflow.toml", "[runtime]\nworkers = 3\n");
+    let said = "neuroflow.toml in the current directory isn't read; name it with --config";
+    let ran = scratch.output(&["config"]);
+    assert_eq!((ran.code, workers(&ran).as_deref()), (0, Some("workers = 0")));
+    assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
+    std::fs::create_dir_all(scratch.path("config/neuroflow")).unwrap();
+    let own = scratch.file("config/neuroflow/neuroflow.toml", "[runtime]\nworkers = 5\n");
+    let ran = scratch.output(&["config"]);
+    assert_eq!(workers(&ran).as_deref(), Some(&*format!("workers = 5 # {own}:2")));
+    assert_eq!(ran.stderr.matches(said).count(), 1, "{}", ran.stderr);
+    // Who names it knows of it, and whose place it is has it read.
+    let ran = scratch.output(&["config", "--config=neuroflow.toml"]);
+    assert_eq!(workers(&ran).as_deref(), Some("workers = 3 # neuroflow.toml:2"));
+    assert_eq!(ran.stderr, "");
+    let mut command = scratch.neuroflow(&["config"]);
+    let output = command.current_dir(scratch.path("config/neuroflow")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // A node says so too, and whoever is refused for what the file has.
+    let ran = scratch.output(&["serve", "--auth-tokens=tokens"]);
+    ran.failed_with(2, &[said, "policy.file"]);
+}
+
+#[test]
+fn a_file_that_others_may_change_is_refused() {
+    let scratch = Scratch::new();
+    let file = scratch.file("own.toml", "[sandbox]\nlevel = \"minimal\"\n");
+    let path = std::path::Path::new(&file);
+    let refused = |words: &[&str]| {
+        scratch.output(&["config", "--config", &file]).failed_with(2, words);
+        scratch.output(&["serve", "--config", &file]).failed_with(2, words);
+        scratch.output(&["exec", "--config", &file, "--", "true"]).failed_with(125, words);
+    };
+    for mode in [0o666, 0o664, 0o602] {
+        set_mode(path, mode);
+        refused(&[&file, &format!("can be written by others (mode {mode:o})"), "chmod go-w"]);
+    }
+    set_mode(path, 0o644);
+    assert_eq!(scratch.output(&["config", "--config", &file]).code, 0);
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(path, Some(12_345), None).is_ok() {
+        refused(&[&file, "belongs to user 12345", "chown"]);
+    }
 }
 
 #[test]
@@ -115,9 +164,11 @@ fn what_is_printed_has_every_table_and_no_secret() {
          headers = { authorization = \"s3cr3t\", x-key = { env = \"FILES_KEY\" } }\n\
          [proxy.billing]\nagent = \"agent://*/billing\"\n",
     );
-    let ran = scratch.output(&["config", "--config", &file]);
-    assert_eq!(ran.code, 0, "{}", ran.stderr);
-    assert!(!ran.stdout.contains("s3cr3t"), "{}", ran.stdout);
+    let mut command = scratch.neuroflow(&["config", "--config", &file]);
+    let output = command.env("FILES_KEY", "s3cr3t").output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), output.stderr);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&stderr));
+    assert!(!stdout.contains("s3cr3t"), "{stdout}");
     for line in [
         "public_url = \"https://***@agents.example/x?***\"",
         "[mcp.files]",
@@ -127,7 +178,49 @@ fn what_is_printed_has_every_table_and_no_secret() {
         "[proxy.billing]",
         "agent = \"agent://*/billing\"",
     ] {
-        assert!(ran.stdout.contains(line), "{line} isn't in {}", ran.stdout);
+        assert!(stdout.contains(line), "{line} isn't in {stdout}");
+    }
+    // What isn't set has an example that would do.
+    for line in [
+        "# otlp_endpoint isn't set; such as otlp_endpoint = \"http://localhost:4318\"",
+        "# card_key isn't set; such as card_key = \"/etc/neuroflow/card-key.pem\"",
+    ] {
+        assert!(stdout.contains(line), "{line} isn't in {stdout}");
+    }
+}
+
+#[test]
+fn an_mcp_server_or_a_key_that_serve_refuses_config_refuses_too() {
+    let scratch = Scratch::new();
+    for (table, words) in [
+        ("command = \"x\"\nagents = [\"nobody\"]", ["mcp.x can't be used", "\"nobody\""]),
+        (
+            "url = \"https://x.example\"\nagents = [\"*\"]\nheaders = { a = { env = \"NO_SUCH_KEY\" } }",
+            ["headers.a", "NO_SUCH_KEY"],
+        ),
+    ] {
+        let file = scratch.file("mcp.toml", &format!("[mcp.x]\n{table}\n"));
+        for command in ["config", "serve"] {
+            let ran = scratch.output(&[command, "--config", &file]);
+            ran.failed_with(2, &words);
+            // The problem is told once.
+            assert_eq!(ran.stderr.matches(words[1]).count(), 1, "{}", ran.stderr);
+        }
+    }
+    let open = scratch.file("key.pem", "a key");
+    for command in ["config", "serve"] {
+        for (setting, path, words) in [
+            ("tls.key", "missing.pem", ["missing.pem can't be read", "tls.key"]),
+            ("tls.key", &*open, ["can be read by others (mode 644)", "tls.key"]),
+            ("gateway.card_key", &*open, ["can be read by others (mode 644)", "gateway.card_key"]),
+        ] {
+            let flag = format!("--{}={path}", setting.replace(['.', '_'], "-"));
+            let mut arguments = vec![command, &flag];
+            if setting == "tls.key" {
+                arguments.push("--tls-certificate=node.crt");
+            }
+            scratch.output(&arguments).failed_with(2, &words);
+        }
     }
 }
 

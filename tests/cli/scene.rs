@@ -30,6 +30,8 @@ impl Scratch {
     pub(crate) fn file(&self, name: &str, content: &str) -> String {
         let path = self.path(name);
         fs::write(&path, content).expect("a file in a fresh directory");
+        // Whatever the tester's mask is: what others can write may be refused.
+        set_mode(&path, 0o644);
         path.to_str().expect("a plain path").to_owned()
     }
 
@@ -58,8 +60,10 @@ impl Scratch {
 
     fn arrange(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.current_dir(&self.0).stdin(Stdio::null());
-        // Every test has a journal of its own.
+        // Every test has a journal and a default socket of its own, and nobody's settings.
         command.env("XDG_STATE_HOME", self.0.join("state")).env_remove("STATE_DIRECTORY");
+        command.env("XDG_RUNTIME_DIR", self.0.join("runtime"));
+        command.env("XDG_CONFIG_HOME", self.0.join("config"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("NEUROFLOW_") || name.starts_with("OTEL_") {
@@ -193,9 +197,17 @@ impl Server {
     /// ready.
     pub(crate) fn start(scratch: &Scratch, more: &[&str]) -> Self {
         let socket = scratch.path("run/control.sock");
-        let socket_flag = format!("--control-socket={}", socket.display());
-        let mut arguments = vec!["serve", "--gateway-listen=127.0.0.1:0", &socket_flag];
-        arguments.extend(more);
+        let flag = format!("--control-socket={}", socket.display());
+        Self::start_at(scratch, socket, &[&[flag.as_str()], more].concat())
+    }
+
+    /// The same with its socket where it is unless anybody says otherwise.
+    pub(crate) fn start_at_default(scratch: &Scratch, more: &[&str]) -> Self {
+        Self::start_at(scratch, scratch.path("runtime/neuroflow/control.sock"), more)
+    }
+
+    fn start_at(scratch: &Scratch, socket: PathBuf, more: &[&str]) -> Self {
+        let arguments = [&["serve", "--gateway-listen=127.0.0.1:0"], more].concat();
         let mut command = scratch.neuroflow(&arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut process = Running(child.expect("the built binary"));

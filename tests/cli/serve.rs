@@ -1,9 +1,10 @@
 //! `serve`: start, requests, metrics, stop, and what keeps it from starting.
 
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 
-use crate::scene::{Scratch, Server, first_text, get, post, send_message};
+use crate::scene::{Running, Scratch, Server, first_text, get, post, send_message};
 
 #[test]
 fn a_request_reaches_the_agents() {
@@ -119,6 +120,70 @@ fn a_signal_stops_it_in_good_order() {
 }
 
 #[test]
+fn a_terminal_that_is_closed_lets_what_was_begun_come_to_its_end() {
+    let scratch = Scratch::new();
+    let mut server = Server::start(&scratch, &[]);
+    let mut request = begin_task(&server, "sleep 1; echo answered");
+    // The terminal says so, and so does its shell.
+    server.process.signal("HUP");
+    server.process.signal("HUP");
+    let mut answer = String::new();
+    request.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("answered\\n"), "{answer}");
+    assert_eq!(server.process.exit_code(), 0, "{}", server.process.stderr());
+}
+
+#[test]
+fn who_is_to_outlive_its_terminal_does() {
+    let scratch = Scratch::new();
+    let plain = scratch.neuroflow(&["serve", "--agents-enabled=echo", "--log-format=json"]);
+    let mut command = std::process::Command::new("nohup");
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(scratch.path("."));
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut process = Running(child.expect("nohup"));
+    let gateway = ready(&mut process);
+    process.signal("HUP");
+    for _ in 0..10 {
+        assert_eq!(get(gateway, "/readyz").0, 200);
+    }
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), 0);
+}
+
+#[test]
+fn a_node_serves_whoever_reads_its_banner() {
+    let scratch = Scratch::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+    let mut command = scratch.neuroflow(&["serve", "--agents-enabled=echo", "--log-format=json"]);
+    let child = command.stdout(full).stderr(Stdio::piped()).spawn();
+    let mut process = Running(child.expect("the built binary"));
+    let gateway = ready(&mut process);
+    assert_eq!(get(gateway, "/readyz").0, 200);
+    process.signal("TERM");
+    assert_eq!(process.exit_code(), 0);
+}
+
+/// Where the gateway of a node is, once its log says that it's ready.
+fn ready(process: &mut Running) -> SocketAddr {
+    let log = BufReader::new(process.0.stderr.take().expect("a pipe"));
+    let mut lines = log.lines().map(|line| line.expect("text"));
+    let gateway = |line: &String| {
+        let (_, rest) = line.split_once("\"gateway\":\"")?;
+        rest.split('"').next()?.parse().ok()
+    };
+    let address = lines.find_map(|line| gateway(&line)).expect("it's ready");
+    // Somebody has to read the rest.
+    std::thread::spawn(move || lines.for_each(drop));
+    address
+}
+
+#[test]
 fn what_runs_is_ended_when_the_time_to_stop_is_over() {
     let scratch = Scratch::new();
     let mut server = Server::start(&scratch, &["--stop-deadline=900ms"]);
@@ -206,11 +271,16 @@ fn a_second_signal_does_not_wait_for_the_last_spans() {
 
 /// A request whose task won't end by itself, and that is being worked on.
 fn begin_long_task(server: &Server) -> TcpStream {
-    let body = send_message("echo begun; sleep 600");
+    begin_task(server, "echo begun; sleep 600")
+}
+
+/// A request that is being worked on.
+fn begin_task(server: &Server, script: &str) -> TcpStream {
+    let body = send_message(script);
     let mut stream = TcpStream::connect(server.gateway).expect("a connection");
     let head = format!(
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nA2A-Version: 1.0\r\n\
-         Content-Length: {}\r\n\r\n",
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).expect("a request");

@@ -28,6 +28,9 @@ fn what_the_node_keeps_of_webhooks_is_no_agents_task() {
     let look = |what: &[&str]| {
         let ran = scratch.output(&[&["tasks", &journal, &socket][..], what].concat());
         assert_eq!(ran.code, 0, "{ran:?}");
+        // The same before and behind what is wanted.
+        let behind = scratch.output(&[&["tasks"], what, &[&journal, &socket]].concat());
+        assert_eq!((behind.code, &behind.stdout), (0, &ran.stdout), "{behind:?}");
         assert!(ran.stdout.contains(&task), "{ran:?}");
         assert!(!ran.stdout.contains("/push"), "{ran:?}");
         assert!(!ran.stdout.contains("secret-of-the-webhook"), "{ran:?}");
@@ -40,6 +43,22 @@ fn what_the_node_keeps_of_webhooks_is_no_agents_task() {
     assert_eq!(server.process.exit_code(), 0, "{}", server.process.stderr());
     for what in all {
         look(what);
+    }
+}
+
+#[test]
+fn the_help_of_each_command_names_the_journal_and_the_socket() {
+    let scratch = Scratch::new();
+    for of in [&["tasks"][..], &["tasks", "list"], &["tasks", "show"], &["tasks", "export"]] {
+        let help = scratch.output(&[of, &["--help"]].concat()).stdout;
+        assert!(help.contains("--journal-url") && help.contains("--control-socket"), "{help}");
+        assert!(!help.contains("--sandbox-level"), "{help}");
+    }
+    for of in [&["tree"][..], &["cluster", "status"], &["cluster", "drain"], &["cluster", "invite"]]
+    {
+        let help = scratch.output(&[of, &["--help"]].concat()).stdout;
+        assert!(help.contains("--control-socket") && !help.contains(" --socket"), "{help}");
+        assert!(!help.contains("--sandbox-level"), "{help}");
     }
 }
 

@@ -66,7 +66,7 @@ fn the_tree_is_drawn() {
 fn without_a_node_it_says_how_to_start_one() {
     let scratch = Scratch::new();
     let ran = scratch.output(&["tree", "--socket", "nothing.sock"]);
-    ran.failed_with(1, &["nothing.sock", "neuroflow serve", "--socket"]);
+    ran.failed_with(1, &["nothing.sock", "neuroflow serve", "--control-socket"]);
 }
 
 #[test]

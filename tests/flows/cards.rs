@@ -48,6 +48,41 @@ async fn every_agent_has_a_card_and_the_directory_has_all_of_them() {
     node.stop().await;
 }
 
+/// What a gateway listens on need not be what anybody can ask.
+#[tokio::test]
+async fn a_card_leads_to_the_gateway_whatever_it_listens_on() {
+    for any in ["0.0.0.0:0", "[::]:0"] {
+        let config = GatewayConfig::new(any.parse().expect("an address"));
+        // A machine may be without the later protocol.
+        let Ok(node) = node(config).start().await else { continue };
+        let port = node.gateway().expect("a gateway").port();
+        let near = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let mut connection = Connection::open(near).await;
+        for path in ["/.well-known/agent-card.json", "/agents", "/openapi.json"] {
+            let answer = connection.get(path).await;
+            let said = String::from_utf8_lossy(&answer.body).into_owned();
+            assert!(!said.contains("0.0.0.0") && !said.contains("[::]"), "{any}: {said}");
+        }
+        let card = connection.get("/.well-known/agent-card.json").await.json();
+        let [_, [_, url, _], [_, authority, _]] = interfaces(&card)[..] else {
+            panic!("{any}: {card}");
+        };
+        assert_eq!(url, format!("http://{authority}"));
+        let told = authority.parse().unwrap_or_else(|error| panic!("{authority}: {error}"));
+        assert_eq!(Connection::open(told).await.get("/healthz").await.status, 200, "{told}");
+        node.stop().await;
+    }
+    // What is known is said.
+    let mut config = GatewayConfig::new("0.0.0.0:0".parse().expect("an address"));
+    config.public_url = Some("https://agents.example.org".to_owned());
+    config.door.hosts = vec!["localhost".to_owned()];
+    let node = node(config).start().await.expect("a node");
+    let near = ([127, 0, 0, 1], node.gateway().expect("a gateway").port()).into();
+    let card = Connection::open(near).await.get("/.well-known/agent-card.json").await.json();
+    assert_eq!(interfaces(&card)[1][1], "https://agents.example.org");
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn a_card_that_a_client_has_is_not_sent_again() {
     let (node, to) = start(node(GatewayConfig::new(loopback()))).await;

@@ -1,6 +1,6 @@
 //! The gateway's actor: listens, serves connections, and drains them when it stops.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use axum::Router;
@@ -67,7 +67,7 @@ impl Actor for GatewayServer {
         };
         let base_url = match &self.config.public_url {
             Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("{}://{address}", door::scheme(tls.is_some())),
+            None => format!("{}://{}", door::scheme(tls.is_some()), told(address)),
         };
         let clock = context.clock().clone();
         let hosts = door::hosts(door, address, self.config.public_url.as_deref());
@@ -120,6 +120,38 @@ impl Actor for GatewayServer {
         }
     }
 }
+
+/// The address that cards say. One that stands for all of the machine's is none that anybody could ask: then
+/// it's the machine's own towards others, which may not be the one that clients know it by.
+fn told(address: SocketAddr) -> SocketAddr {
+    if !address.ip().to_canonical().is_unspecified() {
+        return address;
+    }
+    // One that listens for the later protocol has the earlier one too, which more clients reach.
+    let earlier = outward(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::from(FAR_4).into()).ok();
+    let later = || outward(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::from(FAR_6).into()).ok();
+    let outward = earlier.or_else(|| later().filter(|_| address.is_ipv6()));
+    let told = SocketAddr::new(outward.unwrap_or(Ipv4Addr::LOCALHOST.into()), address.port());
+    tracing::warn!(
+        listens = %address, %told,
+        "the gateway listens on all addresses, and its cards have to say one; set gateway.public_url \
+         to the URL that clients reach it by"
+    );
+    told
+}
+
+/// The address that packets of this machine to another would have. None is sent.
+fn outward(any: IpAddr, far: IpAddr) -> std::io::Result<IpAddr> {
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect((far, FAR_PORT))?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// Addresses of nobody, for documents (RFC 5737, RFC 3849): the way to them is the way to everybody.
+const FAR_4: [u8; 4] = [192, 0, 2, 1];
+const FAR_6: [u16; 8] = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1];
+/// Any will do.
+const FAR_PORT: u16 = 9;
 
 /// What accepting needs.
 struct Listening {

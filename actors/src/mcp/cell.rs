@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 
 use super::McpError;
 use super::lines::Lines;
-use crate::limits::{MCP_MESSAGE_BYTES, MCP_PIPE_BYTES};
+use crate::limits::{MCP_LAST_WORDS_BYTES, MCP_MESSAGE_BYTES, MCP_PIPE_BYTES};
 
 /// A server's program in its cell.
 pub(super) struct McpCell {
@@ -69,6 +69,7 @@ async fn carry(cell: McpCell, ours: DuplexStream, server: Arc<str>, clock: Clock
     };
     let down = async {
         let mut lines = Lines::new(clock.now());
+        let mut last = LastWords::default();
         loop {
             let event = match events.next().await {
                 Some(Ok(event)) => event,
@@ -86,11 +87,11 @@ async fn carry(cell: McpCell, ours: DuplexStream, server: Arc<str>, clock: Clock
                     }
                 }
                 ArchivedExecEvent::Output { stream: ArchivedStream::Stderr, bytes } => {
-                    let text = String::from_utf8_lossy(bytes.get(..STDERR_BYTES).unwrap_or(bytes));
-                    tracing::debug!(%server, text = text.trim_end(), "an MCP server complains");
+                    last.add(bytes);
+                    tracing::debug!(%server, text = last.text(), "an MCP server complains");
                 }
                 ArchivedExecEvent::Ended(ended) => {
-                    return McpError::Ended { how: How::from(&ended.how) };
+                    return McpError::Ended { how: How::from(&ended.how), said: last.text() };
                 }
                 ArchivedExecEvent::Refused(refused) => return ExecRefused::from(refused).into(),
             }
@@ -102,5 +103,37 @@ async fn carry(cell: McpCell, ours: DuplexStream, server: Arc<str>, clock: Clock
     }
 }
 
-/// Bytes of one piece of standard error that the log has.
-const STDERR_BYTES: usize = 1024;
+/// The end of what a program has written to standard error.
+#[derive(Debug, Default)]
+struct LastWords(Vec<u8>);
+
+impl LastWords {
+    fn add(&mut self, bytes: &[u8]) {
+        let all = bytes.len().min(MCP_LAST_WORDS_BYTES);
+        self.0.extend_from_slice(bytes.split_at(bytes.len() - all).1);
+        self.0.drain(..self.0.len().saturating_sub(MCP_LAST_WORDS_BYTES));
+    }
+
+    fn text(&self) -> String {
+        // The first letter may be cut.
+        let text = String::from_utf8_lossy(&self.0);
+        text.trim_start_matches('\u{fffd}').trim().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_the_end_of_all_pieces_and_bounded() {
+        let mut last = LastWords::default();
+        last.add("ü".repeat(MCP_LAST_WORDS_BYTES).as_bytes());
+        last.add(b"why it failed\n");
+        assert_eq!(last.0.len(), MCP_LAST_WORDS_BYTES);
+        assert!(last.text().ends_with("üwhy it failed"), "{}", last.text());
+        assert!(last.text().starts_with('ü'));
+        last.add(b"x\n");
+        assert!(last.text().ends_with("üwhy it failed\nx"));
+    }
+}

@@ -32,10 +32,13 @@ pub enum McpError {
     #[error("the server's cell was interrupted")]
     Interrupted(#[from] StreamError),
     /// Its program has ended.
-    #[error("the server's program ended ({})", how.code())]
+    #[error("the server's program ended ({}){}", end(*how), last(said))]
     Ended {
         /// How.
         how: How,
+        /// The last that it has said on standard error,
+        /// [`MCP_LAST_WORDS_BYTES`](crate::limits::MCP_LAST_WORDS_BYTES) at most.
+        said: String,
     },
     /// It does what nobody may.
     #[error("the server broke a bound")]
@@ -81,7 +84,7 @@ impl McpError {
             Self::Sandbox(refusal) => refusal.code(),
             Self::Cell(_) => "cell",
             Self::Interrupted(_) => "interrupted",
-            Self::Ended { how } => how.code(),
+            Self::Ended { how, .. } => how.code(),
             Self::Breach(breach) => breach.code(),
             Self::Begin(_) => "begin",
             Self::List(_) => "list",
@@ -92,6 +95,20 @@ impl McpError {
             Self::Router(_) => "router",
         }
     }
+}
+
+/// How a program ended, with the number that says more.
+fn end(how: How) -> String {
+    match how {
+        How::Exited(status) => format!("exit status {status}"),
+        How::Signalled(signal) => format!("signal {signal}"),
+        other => other.code().to_owned(),
+    }
+}
+
+/// What it said, in one line that commands no terminal.
+fn last(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(", and said last: {said:?}") }
 }
 
 /// What an MCP server was to do.
@@ -114,5 +131,21 @@ impl fmt::Display for McpStep {
             Self::Start => "start",
             Self::List => "list its tools",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_with_its_number_and_the_last_words() {
+        let told = |how, said: &str| McpError::Ended { how, said: said.to_owned() }.to_string();
+        assert_eq!(told(How::Memory, ""), "the server's program ended (memory)");
+        assert_eq!(
+            told(How::Exited(3), "no\nmodule\x1b[2J\u{202e}"),
+            "the server's program ended (exit status 3), and said last: \
+             \"no\\nmodule\\u{1b}[2J\\u{202e}\""
+        );
     }
 }

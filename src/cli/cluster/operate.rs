@@ -1,14 +1,12 @@
 //! `neuroflow cluster status` and `drain`: what a running node says of its cluster, and asks of others.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::ValueHint;
 
 use super::super::{CliError, Globals, SUCCESS, small_runtime};
-use crate::config::{Loaded, Overrides, SocketPath};
+use crate::config::{Overrides, SocketPath};
 use crate::control::{
     Cluster, ControlAnswer, ControlClientError, ControlRequest, MemberRow, Outcome, SeedRow,
     VERSION, ask, default_path,
@@ -44,9 +42,6 @@ pub(super) struct Drain {
 /// Where the running node is asked.
 #[derive(Args, Debug)]
 pub(super) struct NodeSocket {
-    /// The node's control socket; `control.socket` unless it's given
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
-    socket: Option<PathBuf>,
     #[command(flatten)]
     settings: Overrides,
 }
@@ -56,10 +51,10 @@ pub(super) struct NodeSocket {
 #[non_exhaustive]
 pub(in super::super) enum OperateError {
     /// Our own user can't be found out.
-    #[error("the system refused to say who you are; name the socket with --socket")]
+    #[error("the system refused to say who you are; name the socket with --control-socket")]
     System(#[source] io::Error),
     /// The node has no socket.
-    #[error("control.socket is off, so the node has none; name one with --socket")]
+    #[error("control.socket is off, so the node has none; name one with --control-socket")]
     Off,
     /// The node doesn't answer, or refuses.
     #[error(transparent)]
@@ -75,10 +70,7 @@ impl NodeSocket {
         globals: Globals<'_>,
         request: &ControlRequest,
     ) -> Result<Outcome, CliError> {
-        let configured = match &self.socket {
-            Some(socket) => Some(SocketPath::At(socket.clone())),
-            None => Loaded::from_process(globals.source, &self.settings)?.config.control.socket,
-        };
+        let configured = globals.load(&self.settings)?.config.control.socket;
         let failed = |error: OperateError| CliError::from(super::ClusterError::from(error));
         let socket = match configured {
             Some(SocketPath::At(socket)) => socket,

@@ -2,10 +2,14 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use neuroflow::transport::limits::{MAX_PEM_BYTES, MAX_REVOCATION_BYTES};
+
+use crate::owner::{self, CareError};
+
+pub(in crate::cli) use crate::owner::Care;
 
 /// The certificate of the cluster's authority.
 pub(in crate::cli) const AUTHORITY: &str = "authority.pem";
@@ -37,18 +41,9 @@ pub(in crate::cli) enum FileError {
         #[source]
         source: io::Error,
     },
-    /// Others can write it, and so decide in our place.
-    #[error(
-        "{} can be written by others (mode {mode:o}); take that away with chmod go-w", path.display()
-    )]
-    Writable { path: PathBuf, mode: u32 },
-    /// Others can read it, and it's a secret.
-    #[error(
-        "{} can be read by others (mode {mode:o}); take that away with chmod go-rwx, and make a new key \
-         if they have",
-        path.display()
-    )]
-    Readable { path: PathBuf, mode: u32 },
+    /// Others could write it, or read it.
+    #[error(transparent)]
+    Care(#[from] CareError),
     /// It can't be put in place of the one that is there.
     #[error("{} can't be replaced", path.display())]
     Replace {
@@ -58,41 +53,10 @@ pub(in crate::cli) enum FileError {
     },
 }
 
-/// What a file is, and so whom it's to be kept from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Care {
-    /// From others who can write it: it's what we trust.
-    Trusted,
-    /// From the writing of all users: it's signed, and a node that replaces it does so by its own mask.
-    Signed,
-    /// From others who can do anything with it: it's a secret.
-    Secret,
-}
-
 /// Whether a file is kept from others.
 pub(in crate::cli) fn check(path: &Path, care: Care) -> Result<(), FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
-    check_open(path, &fs::File::open(path).map_err(unreadable)?, care)
-}
-
-fn check_open(path: &Path, file: &fs::File, care: Care) -> Result<(), FileError> {
-    let unreadable = |source| FileError::Read { path: path.to_owned(), source };
-    let metadata = file.metadata().map_err(unreadable)?;
-    let mode = metadata.mode() & 0o7777;
-    // A secret that is mounted for a program without root's rights is root's, and its group may read it.
-    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
-    match care {
-        Care::Secret if mode & forbidden != 0 => {
-            Err(FileError::Readable { path: path.to_owned(), mode })
-        }
-        Care::Trusted if mode & 0o022 != 0 => {
-            Err(FileError::Writable { path: path.to_owned(), mode })
-        }
-        Care::Signed if mode & 0o002 != 0 => {
-            Err(FileError::Writable { path: path.to_owned(), mode })
-        }
-        _ => Ok(()),
-    }
+    Ok(owner::check(path, &fs::File::open(path).map_err(unreadable)?, care)?)
 }
 
 pub(in crate::cli) fn read(path: &Path) -> Result<String, FileError> {
@@ -107,7 +71,7 @@ pub(in crate::cli) fn read(path: &Path) -> Result<String, FileError> {
     } else {
         Care::Trusted
     };
-    check_open(path, &file, care)?;
+    owner::check(path, &file, care)?;
     let most =
         if path.ends_with(REVOCATIONS) { MAX_REVOCATION_BYTES as u64 } else { MAX_PEM_BYTES };
     file.take(most).read_to_string(&mut text).map_err(unreadable)?;

@@ -25,7 +25,15 @@ pub(super) struct Banner {
 const REQUEST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":{"messageId":"1","role":"ROLE_USER","parts":[{"text":"uname -a; id"}]}}}"#;
 
 impl Banner {
-    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    /// In one piece, so that nothing of what can't be written waits for the next try.
+    pub(super) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let mut text = Vec::new();
+        self.write(&mut text)?;
+        out.write_all(&text)?;
+        out.flush()
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let scheme = if self.is_tls { "https" } else { "http" };
         let gateway = format!("{scheme}://{}", self.gateway);
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());

@@ -56,8 +56,12 @@ pub(in crate::cli) enum ServeError {
         source: io::Error,
     },
     /// A key isn't as a key should lie.
-    #[error("a key of the gateway can't be used; change what is named below")]
-    KeyFile(#[source] FileError),
+    #[error("{setting} can't be used; change it, or what is named below")]
+    KeyFile {
+        setting: &'static str,
+        #[source]
+        source: FileError,
+    },
     /// It isn't a key for cards.
     #[error("{} can't sign cards; change gateway.card_key", path.display())]
     CardKey {
@@ -102,7 +106,7 @@ impl ServeError {
             | Self::Nowhere
             | Self::ReadCardKey { .. }
             | Self::CardKey { .. }
-            | Self::KeyFile(_)
+            | Self::KeyFile { .. }
             | Self::Telemetry(TelemetryError::Export(_))
             | Self::IdentityFile(_)
             | Self::Authority(_)

@@ -78,9 +78,6 @@ pub(super) async fn start(
         builder = builder.access(access);
     }
     let mut gateway = loaded.gateway();
-    if let Some(key) = &config.tls.key {
-        files::check(key.path(), files::Care::Secret).map_err(ServeError::KeyFile)?;
-    }
     if let Some(key) = &config.gateway.card_key {
         gateway.card_key = Some(card_key(key.path())?);
     }
@@ -162,9 +159,15 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     })))
 }
 
+/// Whether a key is as a key should lie.
+pub(super) fn check_key(setting: &'static str, path: &Path) -> Result<(), ServeError> {
+    let unfit = |source| ServeError::KeyFile { setting, source };
+    files::check(path, files::Care::Secret).map_err(unfit)
+}
+
 /// The key that cards are signed with.
-fn card_key(path: &Path) -> Result<CardKey, ServeError> {
-    files::check(path, files::Care::Secret).map_err(ServeError::KeyFile)?;
+pub(super) fn card_key(path: &Path) -> Result<CardKey, ServeError> {
+    check_key("gateway.card_key", path)?;
     let unreadable = |source| ServeError::ReadCardKey { path: path.to_owned(), source };
     let mut pem = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
