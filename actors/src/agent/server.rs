@@ -179,7 +179,8 @@ impl AgentServer {
         let record = Record::new(task.clone(), conversation, ask.caller.clone());
         let mut live = Live::new(record, &self.holdings);
         live.join(replies);
-        if let Some(caller) = self.profile.resumable.then(|| reach.entry()).flatten() {
+        // Whatever the profile says now: it may be run again under another one.
+        if let Some(caller) = reach.entry() {
             live.note(caller);
         }
         let accepted = live.append(Change::Accepted { ask }, Origin::Node, now_ms(context));
