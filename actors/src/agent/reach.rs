@@ -152,7 +152,7 @@ impl Reach {
     }
 
     /// Whether there can be anything that isn't permitted.
-    fn is_bounded(&self) -> bool {
+    pub(super) fn is_bounded(&self) -> bool {
         match self {
             Self::Whole => false,
             Self::Caller(grant) => !grant.is_unrestricted(),

@@ -55,8 +55,8 @@ pub(super) enum Caller {
     Known(Principal),
     /// Somebody for whom another node has said what it may use.
     Within(ToolBounds),
-    /// What the log has isn't understood, or it has nothing of that, as those of older versions of agents that weren't
-    /// resumable: there's nothing that it may use.
+    /// What the log has isn't understood, or it has nothing of that, because the agent wasn't resumable or by an older
+    /// version: there's nothing that it may use.
     Unknown,
 }
 

@@ -179,9 +179,9 @@ impl AgentServer {
         let record = Record::new(task.clone(), conversation, ask.caller.clone());
         let mut live = Live::new(record, &self.holdings);
         live.join(replies);
-        // Whatever the profile says now: it may be run again under another one.
-        if let Some(caller) = reach.entry() {
-            live.note(caller);
+        // Bounds are noted whatever the profile says now, for it may be run again under another one.
+        if reach.is_bounded() || self.profile.resumable {
+            reach.entry().into_iter().for_each(|caller| live.note(caller));
         }
         let accepted = live.append(Change::Accepted { ask }, Origin::Node, now_ms(context));
         // It keeps the trace and the budget of the request, but not its deadline: the task outlives
