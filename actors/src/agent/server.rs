@@ -370,8 +370,9 @@ impl Actor for AgentServer {
                 }
                 self.flush(&task, context);
             }
-            AgentCommand::Live { reply } => {
-                let _gone = reply.send(self.live.len());
+            AgentCommand::Live { waiting, reply } => {
+                let counts = |live: &&Live| waiting || !live.record.state().is_interrupted();
+                let _gone = reply.send(self.live.values().filter(counts).count());
             }
             AgentCommand::Landed(landed) => {
                 for (task, result) in landed {

@@ -13,7 +13,7 @@ use neuroflow_kernel::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::{Database, Fence, Key, SingletonError};
+use super::{Database, Fence, Key, SingletonError, Takes};
 use crate::limits::{LEASE_BACKOFF, LEASE_RETRY, LEASE_SETTLED};
 
 /// What the keeper is told, by its own task but for its end.
@@ -61,6 +61,7 @@ pub(super) type Here<M> = watch::Sender<Option<(Fence, Address<M>)>>;
 
 pub(super) struct SingletonServer<A: Actor, F> {
     database: Arc<Database>,
+    takes: Takes,
     key: Key,
     term: Duration,
     make: Arc<F>,
@@ -72,12 +73,11 @@ pub(super) struct SingletonServer<A: Actor, F> {
 impl<A: Actor, F> SingletonServer<A, F> {
     pub(super) fn new(
         database: Arc<Database>,
-        key: Key,
-        term: Duration,
+        (takes, key, term): (Takes, Key, Duration),
         make: Arc<F>,
         here: Arc<Here<A::Message>>,
     ) -> Self {
-        Self { database, key, term, make, here, held: None }
+        Self { database, takes, key, term, make, here, held: None }
     }
 
     fn failed(&mut self, error: Option<&Failure>, over: Over, context: &Context<Keeping>) {
@@ -159,6 +159,7 @@ where
     async fn started(&mut self, context: &mut Context<Keeping>) -> Result<(), SingletonError> {
         let keeper = Keeper {
             database: Arc::clone(&self.database),
+            takes: Arc::clone(&self.takes),
             key: self.key.clone(),
             term: self.term,
             own: context.address(),
@@ -241,6 +242,7 @@ impl<A: Actor, F> Drop for SingletonServer<A, F> {
 /// The task beside it, which talks to the database.
 struct Keeper {
     database: Arc<Database>,
+    takes: Takes,
     key: Key,
     term: Duration,
     own: Address<Keeping>,
@@ -253,7 +255,9 @@ impl Keeper {
         loop {
             let asked = self.clock.now();
             let mut pause = self.term / 3;
-            if let Ok(Some(fence)) = self.database.take(&self.key, self.term).await {
+            if (self.takes)()
+                && let Ok(Some(fence)) = self.database.take(&self.key, self.term).await
+            {
                 let until = until(asked, self.term);
                 let began = self.clock.now();
                 if began < until {
