@@ -45,7 +45,7 @@ pub use self::mcp::McpServer;
 use self::members::AuditedMembers;
 pub use self::node::Node;
 pub use self::proxy::ProxyAgent;
-use self::way::FarWay;
+use self::sole::Sole;
 
 /// A restart every ten seconds on average is a fault to live with; more is one to be told of.
 const ROOT_INTENSITY: Intensity = Intensity { restarts: 6, within: Duration::from_mins(1) };
@@ -369,7 +369,7 @@ struct Parts {
     door: Option<McpDoor>,
     gateway: Option<SocketAddr>,
     links: Option<Links>,
-    sole: Vec<(String, FarWay)>,
+    sole: Vec<Sole>,
     journal: Journal,
     conditions: Vec<Condition>,
 }

@@ -176,6 +176,8 @@ pub enum AgentCommand {
     },
     /// How many tasks live. It comes from whoever has started the agent's actor.
     Live {
+        /// Whether those count that wait for their clients.
+        waiting: bool,
         /// The answer.
         reply: Reply<usize>,
     },

@@ -68,7 +68,8 @@ pub enum EntryKind {
     PushConfig,
     /// How far a push delivery has come; the last one of a key counts.
     PushCursor,
-    /// Whom the task works for, where rules say what that may use.
+    /// Whom the task works for, where rules say what that may use; else, if it may be run again, that it may use
+    /// everything.
     Caller,
 }
 

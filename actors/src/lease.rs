@@ -125,15 +125,29 @@ impl fmt::Debug for LeasesConfig {
 /// let refused = nowhere.singleton("ledger", std::time::Duration::from_secs(15), |_fence| Ledger);
 /// assert!(matches!(refused, Err(LeaseError::Unconfigured)));
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Leases {
     database: Option<Arc<Database>>,
+    takes: Takes,
+}
+
+/// Says whether keys are taken now.
+type Takes = Arc<dyn Fn() -> bool + Send + Sync>;
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leases").field("database", &self.database).finish_non_exhaustive()
+    }
 }
 
 impl Leases {
     /// Without a database: every use is refused and says so.
     pub fn unconfigured() -> Self {
-        Self { database: None }
+        Self::of(None)
+    }
+
+    fn of(database: Option<Database>) -> Self {
+        Self { database: database.map(Arc::new), takes: Arc::new(|| true) }
     }
 
     /// In a `PostgreSQL` database, as a node of this name.
@@ -141,13 +155,26 @@ impl Leases {
     /// # Errors
     /// Says that the database can't be reached or used, or that this build lacks the feature `postgres`.
     pub async fn open(url: &str, node: &str, clock: Clock) -> Result<Self, LeaseError> {
-        Ok(Self { database: Some(Arc::new(Database::open(url, node, clock).await?)) })
+        Ok(Self::of(Some(Database::open(url, node, clock).await?)))
+    }
+
+    /// The same, by which no key is taken while `takes` says no, because the node drains, say. What is held then
+    /// is kept. It's asked at each try.
+    #[must_use]
+    pub fn taken_while(mut self, takes: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.takes = Arc::new(takes);
+        self
+    }
+
+    /// Whether keys are taken now.
+    pub(crate) fn takes(&self) -> bool {
+        (self.takes)()
     }
 
     /// In a database that is never there.
     #[cfg(all(test, feature = "postgres"))]
     pub(crate) fn nowhere(clock: Clock) -> Self {
-        Self { database: Some(Arc::new(Database::nowhere(clock))) }
+        Self::of(Some(Database::nowhere(clock)))
     }
 
     /// An actor that lives on one node of the cluster at a time: a child that waits for the key, starts what
@@ -172,10 +199,10 @@ impl Leases {
         let (held, make) = (Arc::new(held), Arc::new(make));
         // Names have no slashes, and a key may.
         let name = format!("singleton-{}", key.replace(['/', ' ', ':'], "."));
-        let (of_all, own) = (Arc::clone(&database), Key::new(key));
+        let (leases, of_all, own) = (self.clone(), Arc::clone(&database), Key::new(key));
         let factory = move || {
-            let (database, held) = (Arc::clone(&of_all), Arc::clone(&held));
-            SingletonServer::new(database, own.clone(), term, Arc::clone(&make), held)
+            let wants = (Arc::clone(&leases.takes), own.clone(), term);
+            SingletonServer::new(Arc::clone(&of_all), wants, Arc::clone(&make), Arc::clone(&held))
         };
         let (spec, keeper) = ChildSpec::new(&name, factory)?;
         Ok((spec, Singleton { database, key: key.to_owned(), here, keeper }))

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow_kernel::{Address, ChildSpec, Message, RemoteError, Reply, Request, Rights};
+use neuroflow_kernel::{Address, ChildSpec, Message, Moment, RemoteError, Reply, Request, Rights};
 use ring::digest::{SHA256, digest};
 
 use self::looks::Looks;
@@ -120,7 +120,8 @@ impl fmt::Debug for SoleAgent {
 /// }
 /// ```
 pub struct SoleParts {
-    /// The leases, and how long one lasts.
+    /// The leases, and how long one lasts. While no key is [taken](Leases::taken_while), requests for which there's
+    /// no instance go to another node.
     pub leases: (Leases, LeasesConfig),
     /// This node, as the leases know it.
     pub node: String,
@@ -130,7 +131,7 @@ pub struct SoleParts {
     pub server: MakeServer,
 }
 
-/// The way to an agent on another node: the node, and the agent's name.
+/// The way to an agent on another node: the node, or `*` for wherever the agent is placed, and its name.
 pub type Far = Arc<dyn Fn(&str, &str) -> Result<AgentWay, RemoteError> + Send + Sync>;
 
 /// What makes the actor of an instance.
@@ -168,10 +169,15 @@ pub enum SoleCommand {
     },
     /// What is idle may end. It comes from the actor itself.
     Sweep,
+    /// The node stops: an instance ends as soon as it has no task but such as wait for their clients, and its key is
+    /// given back, for another node that offers the agent to have it. It comes from the node.
+    Leave,
     /// The instances of these keys have no task. It comes from the actor's own task.
     Idle {
         /// The keys.
         keys: Vec<String>,
+        /// Since when they have been asked.
+        since: Moment,
     },
     /// What was kept for a key has ended, or never began. It comes from the actor's own task.
     Gone {
@@ -190,6 +196,7 @@ impl Message for SoleCommand {
             Self::Order(_) => "order",
             Self::Keep { .. } => "keep",
             Self::Sweep => "sweep",
+            Self::Leave => "leave",
             Self::Idle { .. } => "idle",
             Self::Gone { .. } => "gone",
         }
@@ -199,7 +206,11 @@ impl Message for SoleCommand {
         match self {
             Self::Ask(_) | Self::BoundedAsk(_) => ASK,
             Self::Order(request) => request.required_rights(),
-            Self::Keep { .. } | Self::Sweep | Self::Idle { .. } | Self::Gone { .. } => PROGRESS,
+            Self::Keep { .. }
+            | Self::Sweep
+            | Self::Leave
+            | Self::Idle { .. }
+            | Self::Gone { .. } => PROGRESS,
         }
     }
 }

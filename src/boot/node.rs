@@ -6,7 +6,8 @@ use std::time::Duration;
 #[cfg(feature = "mcp")]
 use neuroflow_actors::McpDoor;
 use neuroflow_actors::{
-    AgentCommand, Ask, Audit, Condition, Journal, TaskEvent, ToolListing, Turn, list_tools,
+    AgentCommand, Ask, Audit, Condition, Journal, SoleCommand, TaskEvent, ToolListing, Turn,
+    list_tools,
 };
 use neuroflow_kernel::{
     Address, CallError, Census, Header, Kernel, Parcel, RemoteError, Request, StreamError,
@@ -20,6 +21,9 @@ use crate::outcome::{AskError, TaskOutcome};
 
 /// How often in a row a task is followed anew that tells more than fits, without a word of it being heard.
 const FOLLOW_TRIES: u32 = 3;
+
+/// Time for an agent that lives once to hear that its node stops: far longer than there's no room in a mailbox.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Time that the tool router gets to say what there is.
 const TOOLS_ANSWER: Duration = Duration::from_secs(5);
@@ -114,8 +118,8 @@ impl Node {
 
     /// The way to an agent of this node, or of the cluster.
     fn way(&self, agent: &str) -> Result<Way<'_>, AskError> {
-        if let Some((_, far)) = self.parts.sole.iter().find(|(name, _)| name == agent) {
-            return Ok(Way::Far(far.clone()));
+        if let Some(sole) = self.parts.sole.iter().find(|sole| sole.name == agent) {
+            return Ok(Way::Far(sole.way.clone()));
         }
         if !agent.starts_with("agent://") {
             return self.agent(agent).map(Way::Near);
@@ -237,22 +241,27 @@ impl Node {
 
     /// Stops everything in reverse start order; each server gets its own time to drain.
     pub async fn stop(&self) {
-        self.say_farewell();
+        self.say_farewell().await;
         self.kernel.stop().await;
     }
 
     /// Like [`stop`](Self::stop), and ends what is left after `deadline`. Says whether nothing was.
     pub async fn stop_within(&self, deadline: Duration) -> bool {
-        self.say_farewell();
+        self.say_farewell().await;
         self.kernel.stop_within(deadline).await
     }
 
-    /// Other nodes ask elsewhere from here on, while the gateway brings what it has begun to its end.
-    fn say_farewell(&self) {
-        if let Some(links) = &self.parts.links {
-            links.set_draining(true);
-            links.drain();
+    /// Other nodes ask elsewhere from here on, while the gateway brings what it has begun to its end. What there may
+    /// be only one of they couldn't as long as it's here.
+    async fn say_farewell(&self) {
+        let Some(links) = &self.parts.links else { return };
+        links.set_draining(true);
+        for sole in &self.parts.sole {
+            let header = Header::new().within(self.kernel.clock(), FAREWELL);
+            // One that doesn't hear it lets go when it's stopped.
+            let _unheard = sole.router.tell(header, SoleCommand::Leave).await.is_err();
         }
+        links.drain();
     }
 }
 

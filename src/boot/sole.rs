@@ -6,12 +6,21 @@ use neuroflow_actors::{
     ASK, CANCEL, Far, Leases, LeasesConfig, MakeServer, READ, SoleAgent, SoleCommand, SoleParts,
     sole_child,
 };
-use neuroflow_kernel::{Kernel, Restart, Restriction, Supervisor};
+use neuroflow_kernel::{Address, Kernel, Restart, Restriction, Supervisor};
 use neuroflow_transport::{Allowed, Links};
 
 use super::BootError;
 use super::proxy::way;
 use super::way::FarWay;
+
+/// An agent that lives once, as this node leads to it.
+#[derive(Debug)]
+pub(super) struct Sole {
+    pub(super) name: String,
+    pub(super) way: FarWay,
+    /// What has the instances that live here.
+    pub(super) router: Address<SoleCommand>,
+}
 
 /// Starts them below the other agents, and offers them to other nodes by their names.
 pub(super) async fn start(
@@ -20,7 +29,7 @@ pub(super) async fn start(
     links: Option<&Links>,
     supervisor: &Supervisor,
     kernel: &Kernel,
-) -> Result<Vec<(String, FarWay)>, BootError> {
+) -> Result<Vec<Sole>, BootError> {
     let Some((first, _)) = agents.first() else { return Ok(Vec::new()) };
     let Some(links) = links else {
         return Err(BootError::Alone { agent: first.agent().profile().name });
@@ -31,6 +40,8 @@ pub(super) async fn start(
         Some(config) => config.open(&node, kernel.clock().clone()).await?,
         None => Leases::unconfigured(),
     };
+    let drains = links.clone();
+    let leases = leases.taken_while(move || !drains.is_draining());
     let config = config.unwrap_or_else(|| LeasesConfig::new(""));
     let mut started = Vec::new();
     for (agent, server) in agents {
@@ -38,10 +49,10 @@ pub(super) async fn start(
         let ways = links.clone();
         let far: Far = Arc::new(move |node, name| way(&ways, node, name));
         let (leases, node) = ((leases.clone(), config.clone()), node.clone());
-        let (spec, address, watch) = sole_child(agent, SoleParts { leases, node, far, server })?;
+        let (spec, router, watch) = sole_child(agent, SoleParts { leases, node, far, server })?;
         supervisor.adopt(spec.restart(Restart::Permanent)).await?;
         let rights = ASK.union(READ).union(CANCEL);
-        let address = address.attenuate(Restriction::new().rights(rights))?;
+        let address = router.attenuate(Restriction::new().rights(rights))?;
         let (asked, bounded) =
             (address.accepting(SoleCommand::Ask), address.accepting(SoleCommand::BoundedAsk));
         let (Some(asked), Some(bounded), Some(ordered)) =
@@ -60,7 +71,8 @@ pub(super) async fn start(
         links.export_beside(&profile.name, bounded)?;
         links.export_beside(&profile.name, ordered.clone())?;
         links.describe(&profile.name, profile.skills.iter().map(|it| it.id.clone()).collect());
-        started.push((profile.name, FarWay { asks: asked, orders: Some(ordered) }));
+        let way = FarWay { asks: asked, orders: Some(ordered) };
+        started.push(Sole { name: profile.name, way, router });
     }
     Ok(started)
 }

@@ -46,6 +46,8 @@ impl Drop for Only {
 enum Do {
     Fence(Reply<u64>),
     Panic,
+    /// To work on this until it's killed.
+    Work,
 }
 
 impl Message for Do {
@@ -79,6 +81,7 @@ impl Actor for Only {
                 let _gone = reply.send(self.fence.get());
             }
             Do::Panic => panic!("told to panic"),
+            Do::Work => std::future::pending().await,
         }
         Ok(())
     }
@@ -174,6 +177,36 @@ async fn an_instance_is_gone_before_its_term_is_over_when_the_database_stays_awa
     a.held_after(first.get()).await;
     assert_eq!(census.most.load(Ordering::SeqCst), 1);
     a.kernel.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_is_told_to_stop_is_gone_before_its_term_is_over_all_the_same() {
+    let mut cluster = Cluster::start();
+    let (url, census) = (cluster.url(), Census::default());
+    let mut a = Node::start(&url, "a", &census).await;
+    let (first, address) = a.held_after(0).await;
+    address.tell(Header::new(), Do::Work).await.expect("told");
+    let mut b = Node::start(&url, "b", &census).await;
+    // It goes away right after the key was kept, so that it's a long way to the end of the term.
+    let rest = "SELECT extract(epoch FROM expires - now()) FROM neuroflow_lease";
+    let rest = || cluster.query(rest).and_then(|rest| rest.parse::<f64>().ok());
+    until(|| rest().is_some_and(|rest| rest > TERM.as_secs_f64() * 0.95)).await;
+    cluster.halt();
+    // Just before the instance would be killed, its node stops, for which it would get longer than the term is.
+    let clock = a.kernel.clock().clone();
+    clock.sleep(TERM * 3 / 4).await;
+    let stop = async {
+        a.kernel.stop().await;
+    };
+    let next = async {
+        clock.sleep(TERM / 4).await;
+        cluster.resume();
+        b.held_after(first.get()).await;
+    };
+    tokio::join!(stop, next);
+    assert_eq!(census.most.load(Ordering::SeqCst), 1, "the old instance and the new one");
+    b.kernel.stop().await;
+    assert_eq!(census.living.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,8 +15,10 @@ use neuroflow::kernel::{Address, Down, Fall, Request};
 use neuroflow::transport::{Authority, Links, LinksConfig, Trust};
 use neuroflow::{
     Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, Ask, BootError, Clock, Header,
-    Incoming, LeasesConfig, Node, ProxyAgent, SoleAgent, ToolError, Turn, tool,
+    Incoming, LeasesConfig, Node, NodeBuilder, ProxyAgent, SoleAgent, ToolError, Turn, tool,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::cluster::Cluster;
@@ -86,6 +88,7 @@ impl Agent for Counter {
 
     async fn run(&self, incoming: Incoming, _: TaskContext) -> Result<Answer, AgentError> {
         if let Some((census, _)) = self.alive.as_ref().filter(|_| incoming.text() == WAIT) {
+            census.add(WAIT, 1);
             let _open = census.gate.acquire().await;
         }
         let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
@@ -93,7 +96,7 @@ impl Agent for Counter {
     }
 }
 
-/// What a task says that is to wait for the gate.
+/// What a task says that is to wait for the gate, and what those are counted by that do.
 const WAIT: &str = "wait";
 
 /// Long enough that a busy machine renews in time.
@@ -132,18 +135,27 @@ impl World {
         seed: Option<&Node>,
         idle: Duration,
     ) -> Node {
+        self.builder(name, url, seed, idle).start().await.expect("it starts")
+    }
+
+    fn builder(
+        &self,
+        name: &'static str,
+        url: &str,
+        seed: Option<&Node>,
+        idle: Duration,
+    ) -> NodeBuilder {
         let census = self.census.clone();
         let counters = SoleAgent::sharded(AnyAgent::new(Counter::new(name, "counter"))).idle(idle);
         let counters = counters
             .made_by(move |conversation| AnyAgent::new(Counter::of(name, &census, conversation)));
         let seed = seed.and_then(|seed| seed.links()?.local_address());
         let links = seed.into_iter().fold(self.links(name), LinksConfig::seed);
-        let node = Node::builder()
+        Node::builder()
             .cluster(links)
             .leases(LeasesConfig::new(url).term(TERM))
             .sole(SoleAgent::singleton(AnyAgent::new(Counter::new(name, "ledger"))))
-            .sole(counters);
-        node.start().await.expect("it starts")
+            .sole(counters)
     }
 
     async fn three(&self, url: &str) -> [Node; 3] {
@@ -600,6 +612,104 @@ async fn a_singleton_whose_journal_cannot_be_read_for_a_while_comes_back() {
     // Another instance, of the same agent.
     world.ask_nth(2, &node, "ledger", None).await;
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_drains_takes_no_key_and_leads_to_one_that_does() {
+    let database = Cluster::start();
+    let world = World::new();
+    let a = world.node("a", &database.url(), None).await;
+    world.ask_nth(1, &a, "ledger", None).await;
+    let b = world.node("b", &database.url(), Some(&a)).await;
+    until(|| links_up(&b) == 1).await;
+    let drains = |on| b.links().expect("links").set_draining(on);
+    drains(true);
+    drop(a);
+    // For longer than it takes to get a key that could be had.
+    let free = "SELECT count(*) FROM neuroflow_lease WHERE expires < now() - interval '5 s'";
+    until(|| database.query(free).as_deref() == Some("1")).await;
+    let asks = async {
+        let ledger = world.ask_nth(1, &b, "ledger", None).await;
+        (ledger, world.ask_nth(1, &b, "counter", Some("talk")).await)
+    };
+    let (url, next) = (database.url(), "c");
+    let ((ledger, talk), c) = tokio::join!(asks, world.node(next, &url, Some(&b)));
+    assert_eq!((ledger.as_str(), talk.as_str()), (next, next));
+    assert_eq!(world.ask_nth(2, &b, "agent://b/counter", Some("talk")).await, next);
+    drains(false);
+    c.stop().await;
+    assert_eq!(world.ask_nth(1, &b, "ledger", None).await, "b");
+    b.stop().await;
+}
+
+/// One request, and what comes of it until the connection is closed.
+async fn post(to: std::net::SocketAddr, path: &str) -> String {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{"message":
+        {"messageId":"m","role":"ROLE_USER","parts":[{"text":"go"}]}}}"#;
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: {to}\r\ncontent-type: application/json\r\na2a-version: 1.0\r\n\
+         connection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(to).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered");
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_lets_go_of_what_is_idle_while_it_brings_the_rest_to_its_end() {
+    let database = Cluster::start();
+    let (url, world) = (database.url(), World::new());
+    let census = world.census.clone();
+    let slow = AgentBuilder::new("slow", "Takes its time.").on_ask(move |_, _| {
+        let census = census.clone();
+        async move {
+            census.add("slow", 1);
+            let _open = census.gate.acquire().await;
+            Ok(Answer::text("at last"))
+        }
+    });
+    let a = world.builder("a", &url, None, SOLE_IDLE).agent(slow);
+    let a = a.gateway(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    let a = a.drain_within(Duration::from_mins(5)).start().await.expect("it starts");
+    world.ask_nth(1, &a, "ledger", None).await;
+    for talk in ["idle", "busy"] {
+        world.ask_nth(1, &a, "counter", Some(talk)).await;
+    }
+    let b = world.node("b", &url, Some(&a)).await;
+    let c = world.node("c", &url, Some(&a)).await;
+    until(|| links_up(&b) == 2 && links_up(&c) == 2).await;
+    let gateway = a.gateway().expect("a gateway");
+    let request = post(gateway, "/agents/slow");
+    let busy = async {
+        let header = Header::new().within(b.kernel().clock(), Duration::from_mins(5));
+        let ask = Ask::new(Turn::user(WAIT)).in_context("busy");
+        b.ask_with("counter", ask, header).await
+    };
+    let begun = async || {
+        until(|| world.census.of("slow").0 == 1 && world.census.of(WAIT).0 == 1).await;
+    };
+    let stop = async {
+        begun().await;
+        a.stop().await;
+    };
+    let others = async {
+        begun().await;
+        // As long as others haven't heard of its farewell, it may still answer.
+        while world.ask(&b, "ledger", None).await.0 == "a" {}
+        while world.ask(&c, "counter", Some("idle")).await.0 == "a" {}
+        assert_eq!(world.census.of("busy").0, 1, "a task isn't ended for it");
+        // Until now it couldn't stop.
+        world.census.gate.close();
+    };
+    let (answer, told, (), ()) = tokio::join!(request, busy, stop, others);
+    assert!(answer.contains("at last"), "{answer}");
+    assert_eq!(told.expect("it's answered").text(), "a 2");
+    assert_eq!(world.census.of("idle").1, 1, "never two");
+    b.stop().await;
+    c.stop().await;
 }
 
 #[tokio::test]

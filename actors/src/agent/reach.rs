@@ -47,6 +47,16 @@ impl WireRequest for BoundedAsk {
     }
 }
 
+/// In a task's log: it may use everything. Without a word of that nobody could tell it from a task of whose bounds
+/// nothing was noted.
+#[derive(Archive, Serialize)]
+pub(super) struct Unbounded;
+
+impl WireMessage for Unbounded {
+    const NAME: &'static str = "neuroflow.agent.unbounded";
+    const VERSION: u16 = 1;
+}
+
 /// What of an agent's tools a task may use.
 #[derive(Clone, Debug)]
 pub(super) enum Reach {
@@ -78,19 +88,17 @@ impl Reach {
         tools.attenuate(narrowed).ok()
     }
 
-    /// It as the journal has it, for a later run of the task; nothing if that may use everything, too. What rules
+    /// It as the journal has it, for a later run of the task, which may use nothing if there's nothing. What rules
     /// permit can't be tried out: one may forbid one tool, or one level, of all.
     pub(super) fn entry(&self) -> Option<Entry> {
-        if !self.is_bounded() {
-            return None;
-        }
         // A few short texts can be archived.
         let record = match self {
-            Self::Whole | Self::Nothing => return None,
-            Self::Caller(grant) => {
+            Self::Nothing => return None,
+            Self::Within(bounds) => Parcel::archive(bounds).ok()?.as_raw().clone(),
+            Self::Caller(grant) if self.is_bounded() => {
                 Parcel::archive(&grant.principal().record()).ok()?.as_raw().clone()
             }
-            Self::Within(bounds) => Parcel::archive(bounds).ok()?.as_raw().clone(),
+            Self::Whole | Self::Caller(_) => Parcel::archive(&Unbounded).ok()?.as_raw().clone(),
         };
         Some(Entry::new(EntryKind::Caller, record))
     }
@@ -106,7 +114,7 @@ impl Reach {
     }
 
     /// Whether there can be anything that isn't permitted.
-    fn is_bounded(&self) -> bool {
+    pub(super) fn is_bounded(&self) -> bool {
         match self {
             Self::Whole => false,
             Self::Caller(grant) => !grant.is_unrestricted(),
@@ -174,8 +182,6 @@ mod tests {
         assert_eq!(Reach::Nothing.bounds("far", &tools), Some(ToolBounds::default()));
         for free in [Reach::Whole, under(Unrestricted)] {
             assert_eq!(free.bounds("far", &tools), None);
-            assert!(free.entry().is_none());
         }
-        assert!(under(One).entry().is_some());
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 
 use neuroflow_kernel::RawParcel;
 
+use super::reach::Unbounded;
 use super::{ArchivedChange, Incoming, TaskEvent, TaskEvents, TaskState};
 use crate::access::{Principal, PrincipalRecord};
 use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
@@ -42,18 +43,21 @@ pub(super) struct Understood {
     /// What the task was begun with.
     pub(super) ask: Option<Incoming>,
     pub(super) replay: Replay,
-    /// Whom it works for, if rules say what that may use.
-    pub(super) caller: Option<Caller>,
+    pub(super) caller: Caller,
     pub(super) damage: Vec<JournalDamage>,
 }
 
 /// Whom a task works for.
 #[derive(Debug)]
 pub(super) enum Caller {
+    /// Somebody who may use everything.
+    Unbounded,
+    /// Somebody for whom rules say what it may use.
     Known(Principal),
     /// Somebody for whom another node has said what it may use.
     Within(ToolBounds),
-    /// What the log has isn't understood, and so there's nothing that it may use.
+    /// What the log has isn't understood, or it has nothing of that, because the agent wasn't resumable or by an older
+    /// version: there's nothing that it may use.
     Unknown,
 }
 
@@ -80,7 +84,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
         events: Vec::new(),
         ask: None,
         replay: Replay::default(),
-        caller: None,
+        caller: Caller::Unknown,
         damage: log.damage,
     };
     let replay = &mut understood.replay;
@@ -97,7 +101,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
             }
             EntryKind::Event => {}
             EntryKind::Caller => {
-                understood.caller = Some(caller(entry.parcel));
+                understood.caller = caller(entry.parcel);
                 continue;
             }
             EntryKind::PushConfig | EntryKind::PushCursor => continue,
@@ -165,6 +169,9 @@ fn begins(key: &str, state: Option<TaskState>) -> Option<Wait> {
 }
 
 fn caller(record: RawParcel) -> Caller {
+    if record.clone().open::<Unbounded>().is_ok() {
+        return Caller::Unbounded;
+    }
     if let Ok(bounds) = record.clone().open::<ToolBounds>() {
         return Caller::Within(bounds.get().into());
     }
@@ -178,6 +185,7 @@ mod tests {
     use neuroflow_kernel::Parcel;
 
     use super::*;
+    use crate::agent::reach::Reach;
     use crate::agent::{Artifact, Ask, Change, Turn};
     use crate::journal::{Entry, TaskHead};
 
@@ -228,6 +236,18 @@ mod tests {
         let text = |said: &Incoming| said.text();
         let answers = replay.answers.iter().map(|said| said.as_ref().map(text)).collect();
         (answers, replay.unread.iter().map(text).collect(), replay.waits)
+    }
+
+    #[test]
+    fn only_a_task_of_which_the_log_says_so_may_use_everything() {
+        let silent = read(vec![(NODE, works())]);
+        assert!(matches!(silent.caller, Caller::Unknown), "{:?}", silent.caller);
+        let of = |reach: Reach| caller(reach.entry().expect("it's noted").parcel);
+        assert!(matches!(of(Reach::Whole), Caller::Unbounded));
+        let bounds = ToolBounds { tools: vec!["count".into()], levels: vec![] };
+        assert!(matches!(of(Reach::Within(bounds.clone())), Caller::Within(it) if it == bounds));
+        let newer = RawParcel::new(neuroflow_kernel::MessageId::of("newer"), 1, &[]);
+        assert!(matches!(caller(newer), Caller::Unknown));
     }
 
     #[test]

@@ -178,8 +178,9 @@ impl AgentServer {
         let record = Record::new(task.clone(), conversation, ask.caller.clone());
         let mut live = Live::new(record, &self.holdings);
         live.join(replies);
-        if let Some(caller) = self.profile.resumable.then(|| reach.entry()).flatten() {
-            live.note(caller);
+        // Bounds are noted whatever the profile says now, for it may be run again under another one.
+        if reach.is_bounded() || self.profile.resumable {
+            reach.entry().into_iter().for_each(|caller| live.note(caller));
         }
         let accepted =
             live.append(Change::Accepted { ask }, Origin::Node, context.clock().unix_ms());
@@ -364,8 +365,9 @@ impl Actor for AgentServer {
                 }
                 self.flush(&task, context);
             }
-            AgentCommand::Live { reply } => {
-                let _gone = reply.send(self.live.len());
+            AgentCommand::Live { waiting, reply } => {
+                let counts = |live: &&Live| waiting || !live.record.state().is_interrupted();
+                let _gone = reply.send(self.live.values().filter(counts).count());
             }
             AgentCommand::Landed(landed) => {
                 for (task, result) in landed {

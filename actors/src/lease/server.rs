@@ -12,7 +12,7 @@ use neuroflow_kernel::{
 };
 use tokio::sync::{oneshot, watch};
 
-use super::{Database, Fence, Key, SingletonError};
+use super::{Database, Fence, Key, SingletonError, Takes};
 use crate::limits::{LEASE_BACKOFF, LEASE_RETRY, LEASE_SETTLED};
 
 /// What the keeper is told, by its own task but for its end.
@@ -40,6 +40,7 @@ pub(super) struct Held {
     fence: Fence,
     /// By when the instance has to be gone: each renewal puts it off, and it's closed once the key is lost.
     until: watch::Receiver<Moment>,
+    /// Who is told when the instance lives no more.
     over: oneshot::Sender<Over>,
 }
 
@@ -59,31 +60,31 @@ pub(super) type Here<M> = watch::Sender<Option<(Fence, Address<M>)>>;
 
 pub(super) struct SingletonServer<A: Actor, F> {
     database: Arc<Database>,
+    takes: Takes,
     key: Key,
     term: Duration,
     make: Arc<F>,
     here: Arc<Here<A::Message>>,
-    /// The fence of the instance that lives, and who is told when it doesn't any more.
-    held: Option<(Fence, oneshot::Sender<Over>)>,
+    /// The key of the instance that lives.
+    held: Option<Held>,
 }
 
 impl<A: Actor, F> SingletonServer<A, F> {
     pub(super) fn new(
         database: Arc<Database>,
-        key: Key,
-        term: Duration,
+        (takes, key, term): (Takes, Key, Duration),
         make: Arc<F>,
         here: Arc<Here<A::Message>>,
     ) -> Self {
-        Self { database, key, term, make, here, held: None }
+        Self { database, takes, key, term, make, here, held: None }
     }
 
     fn failed(&mut self, error: Option<&Failure>, over: Over, context: &Context<Keeping>) {
         tracing::warn!(keeper = %context.path(), error, "an instance has failed, and is tried again");
         self.here.send_replace(None);
-        if let Some((_, told)) = self.held.take() {
+        if let Some(held) = self.held.take() {
             // If the key was lost meanwhile, that is what counts.
-            let _lost = told.send(over).is_err();
+            let _lost = held.over.send(over).is_err();
         }
     }
 }
@@ -96,22 +97,23 @@ where
     /// Starts the instance, unless its key may be lost before that is done: it does things already while it starts.
     async fn begin(
         &mut self,
-        held: Held,
+        mut held: Held,
         context: &mut Context<Keeping>,
     ) -> Result<(), SingletonError> {
-        let Held { fence, mut until, over } = held;
-        let (make, clock, name) = (Arc::clone(&self.make), context.clock().clone(), instance()?);
+        let (make, clock, name) =
+            (Arc::clone(&self.make), context.clock().clone(), instance_name()?);
+        let fence = held.fence;
         let started = tokio::select! {
             biased;
-            () = past(&mut until, &clock) => {
+            () = past(&mut held.until, &clock) => {
                 tracing::warn!(keeper = %context.path(), "an instance took longer to start than its key is held");
                 // A renewal may have come in this very moment; it's of no use any more.
-                let _lost = over.send(Over::Cut).is_err();
+                let _lost = held.over.send(Over::Cut).is_err();
                 return Ok(());
             }
             started = context.spawn_made(name, move || make(fence), Spawn::default()) => started,
         };
-        self.held = Some((fence, over));
+        self.held = Some(held);
         match started {
             Ok(address) => {
                 self.here.send_replace(Some((fence, address)));
@@ -129,7 +131,7 @@ where
 }
 
 /// The name of the one child.
-fn instance() -> Result<Name, SingletonError> {
+fn instance_name() -> Result<Name, SingletonError> {
     Ok(Name::new("instance").map_err(StartError::from)?)
 }
 
@@ -156,6 +158,7 @@ where
     async fn started(&mut self, context: &mut Context<Keeping>) -> Result<(), SingletonError> {
         let keeper = Keeper {
             database: Arc::clone(&self.database),
+            takes: Arc::clone(&self.takes),
             key: self.key.clone(),
             term: self.term,
             own: context.address(),
@@ -175,7 +178,7 @@ where
                 self.here.send_replace(None);
                 self.held = None;
                 // At once, wherever it waits: its time is over.
-                context.kill_child(&instance()?).await;
+                context.kill_child(&instance_name()?).await;
                 // The task waits for this, unless it was ended.
                 let _ended = gone.send(()).is_err();
             }
@@ -198,15 +201,33 @@ where
         Ok(())
     }
 
+    /// The instance gets its time to stop, but never longer than its key is held: nobody can tell this actor any more
+    /// that it's lost, so it looks itself.
     async fn stopping(&mut self, context: &mut Context<Keeping>) {
-        self.here.send_replace(None);
+        let Some((_, instance)) = self.here.send_replace(None) else { return };
         // Not dropped before the instance is gone: until then its key is kept.
-        let held = self.held.take();
-        context.stop_children().await;
-        if let Some((fence, _)) = &held {
-            // Without it the next holder waits until the term is over.
-            let _later = self.database.give_back(&self.key, *fence).await.is_err();
+        let Some(mut held) = self.held.take() else { return };
+        let clock = context.clock().clone();
+        let gone = async {
+            context.stop_children().await;
+            // One that couldn't even be killed isn't gone yet.
+            instance.down().await;
+        };
+        tokio::select! {
+            biased;
+            () = past(&mut held.until, &clock) => {}
+            () = gone => {
+                // Without it the next holder waits until the term is over.
+                let _later = self.database.give_back(&self.key, held.fence).await.is_err();
+                return;
+            }
         }
+        tracing::warn!(keeper = %context.path(), "an instance took longer to stop than its key is held");
+        // A stop that was under way and is given up has killed it.
+        if let Ok(name) = instance_name() {
+            context.kill_child(&name).await;
+        }
+        instance.down().await;
     }
 }
 
@@ -220,6 +241,7 @@ impl<A: Actor, F> Drop for SingletonServer<A, F> {
 /// The task beside it, which talks to the database.
 struct Keeper {
     database: Arc<Database>,
+    takes: Takes,
     key: Key,
     term: Duration,
     own: Address<Keeping>,
@@ -232,7 +254,9 @@ impl Keeper {
         loop {
             let asked = self.clock.now();
             let mut pause = self.term / 3;
-            if let Ok(Some(fence)) = self.database.take(&self.key, self.term).await {
+            if (self.takes)()
+                && let Ok(Some(fence)) = self.database.take(&self.key, self.term).await
+            {
                 let until = until(asked, self.term);
                 let began = self.clock.now();
                 if began < until {
@@ -302,12 +326,11 @@ impl Keeper {
         }
     }
 
-    /// Ends the instance, whose key may be lost. Says whether the keeper lives.
+    /// Ends the instance, whose key may be lost. Says whether the keeper lives; one that stops sees to it itself.
     async fn lose(&self) -> bool {
         // Not taken again before the instance is gone, however long it takes.
         while let Err(error) = self.own.call(Header::new(), Keeping::Lost).await {
             if error != CallError::DeadlineExceeded {
-                // The keeper has ended, and its instance with it.
                 return false;
             }
         }

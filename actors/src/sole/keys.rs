@@ -89,6 +89,16 @@ impl<K> Keys<K> {
         is_it && self.kept.remove(key).is_some()
     }
 
+    /// From now on nothing is kept for later.
+    pub(super) fn leave(&mut self) {
+        (self.term, self.idle) = (Duration::ZERO, Duration::ZERO);
+    }
+
+    /// Whether it's kept, and nobody has asked for it since then.
+    pub(super) fn is_unused_since(&self, key: &str, then: Moment) -> bool {
+        self.kept.get(key).is_some_and(|kept| kept.used < then)
+    }
+
     /// Whatever was kept has ended.
     pub(super) fn clear(&mut self) {
         self.kept.clear();
@@ -181,6 +191,21 @@ mod tests {
         keys.insert("a".into(), false, at(0)).unwrap();
         assert_eq!(due(&keys, at(30)), Due::Stays);
         assert_eq!(due(&keys, at(31)), Due::Ends);
+    }
+
+    #[test]
+    fn once_the_node_leaves_all_that_nobody_uses_at_this_moment_ends() {
+        let mut keys = Keys::new(TERM, IDLE);
+        keys.insert("a".into(), true, at(0)).unwrap();
+        keys.leave();
+        assert_eq!(due(&keys, at(0)), Due::Stays);
+        assert_eq!(due(&keys, at(1)), Due::IfIdle);
+        assert!(keys.is_unused_since("a", at(1)) && !keys.is_unused_since("b", at(1)));
+        // Asked while it's asked whether it's idle, it isn't.
+        assert_eq!(keys.ask("a", at(1)), Found::Kept(&true));
+        assert!(!keys.is_unused_since("a", at(1)));
+        keys.insert("a".into(), false, at(1)).unwrap();
+        assert_eq!(due(&keys, at(2)), Due::Ends);
     }
 
     #[test]

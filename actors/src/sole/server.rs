@@ -42,6 +42,8 @@ pub(super) struct SoleServer {
     errands: Errands,
     /// Instances are being asked whether they are idle.
     looking: bool,
+    /// The node stops.
+    leaving: bool,
 }
 
 /// A key that this node has, or tries to get.
@@ -61,6 +63,7 @@ impl SoleServer {
             keys,
             errands: Errands::default(),
             looking: false,
+            leaving: false,
         }
     }
 
@@ -160,6 +163,9 @@ impl SoleServer {
             Found::Ending => return None,
             Found::Nothing => {}
         }
+        if !self.way.leases.takes() {
+            return None;
+        }
         if self.keys.is_full() {
             tracing::warn!(agent = %context.path(), "as many conversations live here as may");
             return None;
@@ -231,6 +237,10 @@ impl SoleServer {
     /// Gives up keys that others have, and finds out which instances that nobody has asked for long are idle: in a
     /// task, for an instance may be slow to say, and requests for others mustn't wait for that.
     fn sweep(&mut self, context: &mut Context<SoleCommand>) {
+        // Who has nobody to leave them to has them to the last.
+        if self.leaving && (self.way.far)(ANYWHERE, &self.way.name).is_err() {
+            return;
+        }
         let now = context.clock().now();
         let (mut over, mut unused) = (Vec::new(), Vec::new());
         for (key, kept, due) in self.keys.due(now, |kept| kept.keeper.here().is_some()) {
@@ -247,28 +257,39 @@ impl SoleServer {
             return;
         }
         let (own, clock) = (context.address(), context.clock().clone());
+        // Who waits for a client is to wait on, unless the node stops, which would end it anyway.
+        let waiting = !self.leaving;
         let looking = async move {
             let asked = stream::iter(unused).map(|(key, here)| {
                 let clock = &clock;
-                async move { is_idle(&here, clock).await.then_some(key) }
+                async move { is_idle(&here, waiting, clock).await.then_some(key) }
             });
             let idle = asked.buffer_unordered(SOLE_LOOKS).filter_map(std::future::ready);
             let keys = idle.collect().await;
-            tell(&own, SoleCommand::Idle { keys }).await;
+            tell(&own, SoleCommand::Idle { keys, since: now }).await;
         };
         self.looking = context.task(looking).is_ok();
     }
 
     /// Of these instances, which had no task, ends those that nobody has asked meanwhile.
-    fn end_idle(&mut self, idle: &[String], context: &mut Context<SoleCommand>) {
+    fn end_idle(
+        &mut self,
+        mut idle: Vec<String>,
+        since: Moment,
+        context: &mut Context<SoleCommand>,
+    ) {
         self.looking = false;
-        let now = context.clock().now();
-        let due = self.keys.due(now, |kept| kept.keeper.here().is_some());
-        let still = |(key, _, due): (&str, &Kept, Due)| {
-            (due == Due::IfIdle && idle.iter().any(|it| it == key)).then(|| key.to_owned())
-        };
-        let over = due.filter_map(still).collect();
-        self.end(over, context);
+        idle.retain(|key| self.keys.is_unused_since(key, since));
+        self.end(idle, context);
+    }
+
+    /// Lets go of all that nobody needs at this moment, until nothing is left: others can have it then, while this
+    /// node brings what else it has begun to its end.
+    fn leave(&mut self, context: &mut Context<SoleCommand>) {
+        self.keys.leave();
+        if !std::mem::replace(&mut self.leaving, true) {
+            sweep_every(SOLE_PAUSE, context);
+        }
     }
 
     /// Ends keepers, all at a time: each gives its key back, and a database may be slow to take it. Until one has
@@ -288,6 +309,20 @@ impl SoleServer {
             let _full = context.task(ending).is_err();
         }
     }
+}
+
+/// Has the router look what is idle, again and again.
+fn sweep_every(pause: Duration, context: &mut Context<SoleCommand>) {
+    let (own, clock) = (context.address(), context.clock().clone());
+    let sweeping = async move {
+        loop {
+            clock.sleep(pause).await;
+            if own.tell(Header::new(), SoleCommand::Sweep).await.is_err() {
+                return;
+            }
+        }
+    };
+    let _full = context.task(sweeping).is_err();
 }
 
 /// Tells the router what it has to know, however long it takes until there is room, or until it has ended.
@@ -320,10 +355,10 @@ enum Unfit {
     Ended,
 }
 
-async fn is_idle(instance: &Address<AgentCommand>, clock: &Clock) -> bool {
+async fn is_idle(instance: &Address<AgentCommand>, waiting: bool, clock: &Clock) -> bool {
     let header = Header::new().within(clock, SOLE_ANSWER);
     let live: Result<usize, CallError> =
-        instance.call(header, |reply| AgentCommand::Live { reply }).await;
+        instance.call(header, |reply| AgentCommand::Live { waiting, reply }).await;
     live.is_ok_and(|live| live == 0)
 }
 
@@ -425,23 +460,24 @@ impl Errand {
 
     /// One try; gives the request back if it wasn't taken.
     async fn step<W: Brought>(&self, request: Request<W>, until: Moment) -> Option<Request<W>> {
-        match self.way.looks.holder(&self.shard.key).await {
-            Ok(Some(holder)) if holder.node != self.way.node => {
-                match (self.way.far)(&holder.node, &self.way.name) {
-                    Ok(there) => {
-                        let sent = W::there(&there).try_tell(self.header.clone(), request);
-                        sent.err().map(|unsent| unsent.message)
-                    }
-                    // It may be lost, and its lease will end.
-                    Err(_unreachable) => Some(request),
-                }
-            }
-            Ok(_here_or_nowhere) => self.here(request, until).await,
+        let node = match self.way.looks.holder(&self.shard.key).await {
+            Ok(Some(holder)) if holder.node != self.way.node => holder.node,
+            // It's for a node that takes the key.
+            Ok(None) if !self.way.leases.takes() => ANYWHERE.to_owned(),
+            Ok(_here_or_nowhere) => return self.here(request, until).await,
             Err(error) => {
                 let error = &*error as &dyn std::error::Error;
                 tracing::warn!(agent = self.way.name, error, "the leases can't be asked");
-                Some(request)
+                return Some(request);
             }
+        };
+        match (self.way.far)(&node, &self.way.name) {
+            Ok(there) => {
+                let sent = W::there(&there).try_tell(self.header.clone(), request);
+                sent.err().map(|unsent| unsent.message)
+            }
+            // It may be lost, and its lease will end.
+            Err(_unreachable) => Some(request),
         }
     }
 
@@ -473,16 +509,7 @@ impl Actor for SoleServer {
             }
             return Ok(());
         }
-        let (own, clock, term) = (context.address(), context.clock().clone(), self.way.term);
-        let sweeping = async move {
-            loop {
-                clock.sleep(term).await;
-                if own.tell(Header::new(), SoleCommand::Sweep).await.is_err() {
-                    return;
-                }
-            }
-        };
-        let _full = context.task(sweeping).is_err();
+        sweep_every(self.way.term, context);
         Ok(())
     }
 
@@ -500,7 +527,8 @@ impl Actor for SoleServer {
                 let _gone = reply.send(keeper);
             }
             SoleCommand::Sweep => self.sweep(context),
-            SoleCommand::Idle { keys } => self.end_idle(&keys, context),
+            SoleCommand::Leave => self.leave(context),
+            SoleCommand::Idle { keys, since } => self.end_idle(keys, since, context),
             SoleCommand::Gone { key, life } => self.gone(&key, life, context),
         }
         Ok(())
@@ -525,6 +553,9 @@ impl Actor for SoleServer {
 
 /// The supervisor of the keepers.
 const KEEPERS: &str = "keys";
+
+/// In place of a node: wherever the agent is placed.
+const ANYWHERE: &str = "*";
 
 #[cfg(all(test, feature = "postgres"))]
 mod tests {

@@ -51,12 +51,12 @@ impl AgentServer {
 
     /// What a second run may use, under the rules of this moment. Without rules any more nobody knows what its
     /// caller might use, and so it's nothing.
-    fn reach_again(&self, caller: Option<Caller>) -> Reach {
+    fn reach_again(&self, caller: Caller) -> Reach {
         match caller {
-            None => Reach::Whole,
-            Some(Caller::Unknown) => Reach::Nothing,
-            Some(Caller::Within(bounds)) => Reach::Within(bounds),
-            Some(Caller::Known(principal)) => {
+            Caller::Unbounded => Reach::Whole,
+            Caller::Unknown => Reach::Nothing,
+            Caller::Within(bounds) => Reach::Within(bounds),
+            Caller::Known(principal) => {
                 let rules = self.access.as_ref().and_then(|access| access.rules().ok());
                 rules.map_or(Reach::Nothing, |(rules, _)| {
                     Reach::Caller(CallerGrant::new(principal, rules))
