@@ -86,7 +86,7 @@ impl Shared {
         let keys_url = format!("{base_url}{KEYS_PATH}");
         let signed = |mut card: pb::AgentCard| -> Result<pb::AgentCard, SignError> {
             if let Some(key) = &config.card_key {
-                card.signatures = vec![key.sign(&card, &keys_url)?];
+                card.signatures = key.sign(&card, &keys_url)?;
             }
             Ok(card)
         };
