@@ -192,11 +192,17 @@ impl Server {
     /// Starts a node on free ports, with its socket in `run/` of the directory, and waits until it's
     /// ready.
     pub(crate) fn start(scratch: &Scratch, more: &[&str]) -> Self {
+        Self::start_in(scratch, more, &[])
+    }
+
+    /// The same, with variables of the environment.
+    pub(crate) fn start_in(scratch: &Scratch, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let socket = scratch.path("run/control.sock");
         let socket_flag = format!("--control-socket={}", socket.display());
         let mut arguments = vec!["serve", "--gateway-listen=127.0.0.1:0", &socket_flag];
         arguments.extend(more);
         let mut command = scratch.neuroflow(&arguments);
+        command.envs(environment.iter().copied());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut process = Running(child.expect("the built binary"));
         let mut banner = String::new();

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use neuroflow::actors::limits::{BODY_BYTES, BODY_DEADLINE, HEAD_BYTES, PARTS};
+use neuroflow::actors::limits::{BODY_BYTES, BODY_DEADLINE, BODY_VALUES, HEAD_BYTES, PARTS};
 use neuroflow::{AnyAgent, Echo, ManualClock, Node};
 use serde_json::{Value, json};
 
@@ -560,5 +560,41 @@ async fn connections_may_end_at_any_byte() {
     let busy = || node.census().tree().iter().any(|actor| actor.kind == "task");
     eventually("the end of all tasks", || !busy()).await;
     assert_eq!(node.kernel().post_mortems().len(), 0);
+    node.stop().await;
+}
+
+/// A body can't be made to take much more memory than it has bytes.
+#[tokio::test]
+async fn a_body_of_too_many_values_is_refused_by_every_door() {
+    let (node, to) = echo().await;
+    let filled = |values: usize| vec!["0"; values].join(",");
+    let send = |values: usize| {
+        let filled = filled(values);
+        let parts = r#"[{"text":"hi"}]"#;
+        format!(
+            r#"{{"message":{{"messageId":"m","role":"ROLE_USER","parts":{parts},"metadata":{{"x":[{filled}]}}}}}}"#
+        )
+    };
+    let rpc = |values| {
+        let params = send(values);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{params}}}"#)
+    };
+    let chat = |values| {
+        let filled = filled(values);
+        format!(
+            r#"{{"model":"echo","messages":[{{"role":"user","content":"hi","x":[{filled}]}}]}}"#
+        )
+    };
+    let doors: [(&str, &dyn Fn(usize) -> String); 3] =
+        [("/", &rpc), ("/message:send", &send), ("/v1/chat/completions", &chat)];
+    for (path, body) in doors {
+        let mut connection = Connection::open(to).await;
+        let most = connection.post(path, body(BODY_VALUES - 32).as_bytes()).await;
+        assert!(most.status == 200 && most.json().get("error").is_none(), "{path}");
+        let more = connection.post(path, body(BODY_VALUES).as_bytes()).await;
+        let message = more.json()["error"]["message"].as_str().map(str::to_owned);
+        let expected = format!("has more than {BODY_VALUES} values");
+        assert!(message.is_some_and(|message| message.ends_with(&expected)), "{}", more.text());
+    }
     node.stop().await;
 }

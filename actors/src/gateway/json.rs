@@ -2,6 +2,7 @@
 //!
 //! What `pbjson` writes by itself has whole numbers as 0.0 and times that end in `+00:00`.
 
+mod count;
 mod tree;
 
 use a2a_pb::protojson as pb;
@@ -12,8 +13,9 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::error::A2aError;
-use crate::limits::SHOWN_BYTES;
+use crate::limits::{BODY_VALUES, SHOWN_BYTES};
 
+pub(super) use count::has_values_within;
 use tree::{Reading, Tree};
 
 /// Reads an object; the error names the field that doesn't fit, below `root`.
@@ -24,6 +26,11 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2
             Ok(_) => Err(A2aError::invalid(root, "must be an object")),
             Err(source) => Err(A2aError::Parse { source }),
         };
+    }
+    // A value takes a byte, and one between it and the next: what is short can't have so many.
+    if json.len() / 2 > BODY_VALUES && has_values_within(json, BODY_VALUES).is_ok_and(|fits| !fits)
+    {
+        return Err(A2aError::invalid(root, format!("has more than {BODY_VALUES} values")));
     }
     // The generated readers know the usual text, and are fast with it.
     if !json.windows(NULL.len()).any(|part| part == NULL)

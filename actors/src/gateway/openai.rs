@@ -29,7 +29,7 @@ use crate::agent::{
 use crate::limits::{AGENT_ANSWER, CHAT_WAIT, STREAM_KEEP_ALIVE};
 
 use answer::{Delta, Head, Reading, first_chunk};
-use request::ChatRequest;
+use request::{Asked, ChatRequest};
 
 /// Their routes.
 pub(super) fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 3] {
@@ -171,10 +171,12 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
     observed.operation("CreateChatCompletion");
     let mut agent = None;
     let completed = async {
-        let body = read_body(&shared, body).await?;
-        let request = ChatRequest::read(&body)?;
-        let turn = request.turn()?;
-        let place = Place { agent: Some(&request.model), tenant: None };
+        // The body is gone before its task is waited for, which may take minutes.
+        let (asked, turn) = {
+            let body = read_body(&shared, body).await?;
+            ChatRequest::read(&body)?.asked()?
+        };
+        let place = Place { agent: Some(&asked.model), tenant: None };
         let visit = observed.visit(&shared, place, &head)?;
         let begun = visit.begin(turn).await;
         agent = visit.entered().map(|served| served.agent.profile.name.clone());
@@ -182,9 +184,9 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
             A2aError::AgentNotFound { agent, .. } => ChatError::UnknownModel { model: agent },
             other => other.into(),
         })?;
-        let work = Work::of(&shared, following, allowed, &request);
-        if request.is_streamed() {
-            return Ok(event_stream(work.stream(request.wants_usage())));
+        let work = Work::of(&shared, following, allowed, &asked);
+        if asked.is_streamed {
+            return Ok(event_stream(work.stream(asked.wants_usage)));
         }
         let completion = work.whole().await?;
         Ok(answer_json(StatusCode::OK, completion.to_string()))
@@ -265,13 +267,13 @@ impl Work {
         shared: &Shared,
         following: Following,
         allowed: Option<Box<Allowed>>,
-        request: &ChatRequest,
+        asked: &Asked,
     ) -> Self {
         let clock = shared.clock.clone();
         let since = clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let head = Head {
             id: format!("chatcmpl-{}", following.task),
-            model: request.model.clone(),
+            model: asked.model.clone(),
             created: since.as_secs(),
         };
         let task = Abandoned {

@@ -75,23 +75,23 @@ async fn serve<'v>(
     check_version(head)?;
     let tenant = Tenant::read(head.uri.query())?;
     let visit = visit.insert(observed.visit(shared, route.place(), head)?);
-    dispatch(visit, &route.call, tenant, &body).await
+    dispatch(visit, &route.call, tenant, body).await
 }
 
 async fn dispatch(
     visit: &Visit<'_>,
     call: &Call<'_>,
     tenant: Tenant,
-    body: &[u8],
+    body: Bytes,
 ) -> Result<Answer, A2aError> {
     match call {
         Call::Send => {
-            let mut request: pb::SendMessageRequest = json::read(body, "body")?;
+            let mut request: pb::SendMessageRequest = read_whole(body)?;
             tenant.put_in(&mut request.tenant)?;
             whole(&Json(&visit.send(request).await?))
         }
         Call::Stream => {
-            let mut request: pb::SendMessageRequest = json::read(body, "body")?;
+            let mut request: pb::SendMessageRequest = read_whole(body)?;
             tenant.put_in(&mut request.tenant)?;
             stream(visit.send_streaming(request).await?)
         }
@@ -107,17 +107,17 @@ async fn dispatch(
             whole(&Json(&visit.get(request).await?))
         }
         Call::Cancel(id) => {
-            let mut request = rest::cancel(id, body)?;
+            let mut request = rest::cancel(id, &body)?;
             tenant.put_in(&mut request.tenant)?;
             whole(&Json(&visit.cancel(request).await?))
         }
         Call::Subscribe(id) => {
-            let mut request = rest::subscribe(id, body)?;
+            let mut request = rest::subscribe(id, &body)?;
             tenant.put_in(&mut request.tenant)?;
             stream(visit.subscribe(request).await?)
         }
         Call::CreatePush(task) => {
-            let mut request = rest::push(task, body)?;
+            let mut request = rest::push(task, &body)?;
             tenant.put_in(&mut request.tenant)?;
             whole(&visit.create_push(request).await?)
         }
@@ -149,6 +149,12 @@ async fn dispatch(
             whole(&visit.extended_card(&request).await?)
         }
     }
+}
+
+/// Reads a message to an agent, whose answer may take long: the body is gone by then.
+#[expect(clippy::needless_pass_by_value, reason = "it's given up here")]
+fn read_whole(body: Bytes) -> Result<pb::SendMessageRequest, A2aError> {
+    json::read(&body, "body")
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an arm of the dispatch like the others")]

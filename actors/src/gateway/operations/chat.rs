@@ -17,8 +17,7 @@ impl Visit<'_> {
     ) -> Result<(Following, Option<Box<Allowed>>), A2aError> {
         let served = self.enter("", ASK).await?;
         self.check_skill(served, None).await?;
-        let ask = Ask { caller: self.caller(), ..Ask::new(turn) };
-        let parcel = Parcel::archive(&ask)
+        let parcel = Parcel::archive(&Ask { caller: self.caller(), ..Ask::new(turn) })
             .map_err(|error| A2aError::invalid("messages", error.to_string()))?;
         let address = self.address(served);
         let command = |replies| AgentCommand::Ask(Request { parcel, replies });
