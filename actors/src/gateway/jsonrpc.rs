@@ -62,24 +62,20 @@ pub(super) fn read(body: &Bytes) -> Result<Call, (Id, A2aError)> {
     if !body.trim_ascii_start().starts_with(b"{") {
         // A list would be taken for an object's fields in order.
         let problem = match serde_json::from_slice::<IgnoredAny>(body) {
-            Ok(_) => "must be an object; batches aren't served".to_owned(),
+            Ok(_) => "must be an object; batches aren't served",
             Err(source) => return Err((Id::NULL, A2aError::Parse { source })),
         };
-        return Err((Id::NULL, A2aError::InvalidRequest { field: "request".to_owned(), problem }));
+        return Err((Id::NULL, A2aError::invalid_request("request", problem)));
     }
     let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|source| {
         let error = match source.classify() {
-            Category::Data => A2aError::InvalidRequest {
-                field: "request".to_owned(),
-                problem: source.to_string(),
-            },
+            Category::Data => A2aError::invalid_request("request", &source.to_string()),
             Category::Syntax | Category::Eof | Category::Io => A2aError::Parse { source },
         };
         (Id::NULL, error)
     })?;
-    let wrong = |id: Id, field: &str, problem: &str| {
-        (id, A2aError::InvalidRequest { field: field.to_owned(), problem: problem.to_owned() })
-    };
+    let wrong =
+        |id: Id, field: &str, problem: &str| (id, A2aError::invalid_request(field, problem));
     let id = Id::read(envelope.id).map_err(|problem| wrong(Id::NULL, "id", &problem))?;
     let text = |member: &RawValue| serde_json::from_str::<String>(member.get()).ok();
     if envelope.jsonrpc.and_then(text).as_deref() != Some("2.0") {

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::door::Admitted;
 use super::error::A2aError;
 use super::http::{Observed, Served, Shared, answer_json, event_stream, read_body, retry_after};
+use super::json::shown;
 use super::operations::{Allowed, Following, Place};
 use crate::agent::{
     AgentCommand, ArchivedChange, ArchivedContent, ArchivedTurn, TaskEvent, TaskState,
@@ -40,7 +41,7 @@ pub(super) fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 3] {
     ]
 }
 
-/// Why there is no completion.
+/// Why there is no completion. What a client has written, and may be of any length, goes in as [`shown`].
 #[derive(Debug, thiserror::Error)]
 enum ChatError {
     #[error("the body isn't JSON: {source}")]
@@ -63,7 +64,11 @@ enum ChatError {
 
 impl ChatError {
     fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Invalid { field: field.into(), problem: problem.into() }
+        Self::Invalid { field: shown(&field.into()), problem: shown(&problem.into()) }
+    }
+
+    fn no_model(model: &str) -> Self {
+        Self::UnknownModel { model: shown(model) }
     }
 
     /// What has run, or may have, isn't answered with what clients take for a reason to try again: 408, 409, 429
@@ -154,7 +159,7 @@ async fn model(
     let (status, body, error) = if shared.served(&model).is_some_and(sees) {
         (StatusCode::OK, described(&model, shared.started_s()), None)
     } else {
-        let error = ChatError::UnknownModel { model };
+        let error = ChatError::no_model(&model);
         (error.status(), error.to_json(), Some(error.rpc_code()))
     };
     observed.end(None, status.as_u16(), error);
@@ -181,7 +186,7 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
         let begun = visit.begin(turn).await;
         agent = visit.entered().map(|served| served.agent.profile.name.clone());
         let (following, allowed) = begun.map_err(|error| match error {
-            A2aError::AgentNotFound { agent, .. } => ChatError::UnknownModel { model: agent },
+            A2aError::AgentNotFound { agent, .. } => ChatError::no_model(&agent),
             other => other.into(),
         })?;
         let work = Work::of(&shared, following, allowed, &asked);

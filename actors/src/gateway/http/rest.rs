@@ -67,9 +67,7 @@ async fn serve<'v>(
     let found = content_type(&head.headers);
     let known = found.is_empty() || [PLAIN, A2A].iter().any(|own| found.eq_ignore_ascii_case(own));
     if route.call.takes_body() && (!known || found.is_empty() && route.call.has_body()) {
-        let found = found.to_owned();
-        let expected = "application/a2a+json or application/json";
-        return Err(A2aError::ContentTypeNotSupported { expected, found });
+        return Err(A2aError::content_type("application/a2a+json or application/json", found));
     }
     let body = if route.call.takes_body() { read_body(shared, body).await? } else { Bytes::new() };
     check_version(head)?;
@@ -168,6 +166,7 @@ fn whole(result: &impl Serialize) -> Result<Answer, A2aError> {
 
 /// There is no such path, or not for this method.
 fn astray(unrouted: &Unrouted, path: &str, media: &'static str) -> Response {
+    let path = json::shown(path);
     let (status, name, message, allow) = match unrouted {
         Unrouted::Unknown => {
             (StatusCode::NOT_FOUND, "NOT_FOUND", format!("there is nothing at {path:?}"), None)

@@ -61,9 +61,7 @@ async fn serve<'v>(
     let nobody = |error| (Id::NULL, error);
     let found = content_type(&head.headers);
     if !found.eq_ignore_ascii_case("application/json") {
-        let found = found.to_owned();
-        let expected = "application/json";
-        return Err(nobody(A2aError::ContentTypeNotSupported { expected, found }));
+        return Err(nobody(A2aError::content_type("application/json", found)));
     }
     let Call { id, method, params } = {
         let body = read_body(shared, body).await.map_err(nobody)?;
@@ -104,7 +102,7 @@ async fn dispatch(
         "GetExtendedAgentCard" => {
             whole(id, &visit.extended_card(&params.read_or_default()?).await?)
         }
-        method => Err(A2aError::MethodNotFound { method: method.to_owned() }),
+        method => Err(A2aError::no_method(method)),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::agent::{
 use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
+use crate::gateway::shown;
 use crate::gateway::task_view::{TaskView, invalid_reply, state_after};
 use crate::limits::{CLIENT_ID_BYTES, OUTPUT_MODES};
 
@@ -191,7 +192,7 @@ fn check_output(profile: &AgentProfile, accepted: &[String]) -> Result<(), A2aEr
     }
     Err(A2aError::MediaTypeNotSupported {
         field: FIELD.to_owned(),
-        found: accepted.join(", "),
+        found: shown(&accepted.join(", ")),
         known: profile.output_modes.join(", "),
     })
 }

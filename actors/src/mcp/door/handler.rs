@@ -20,7 +20,7 @@ use super::task::PublicId;
 use super::visit::{self, Hold, Visit};
 use super::{McpDoor, agents, programs, task};
 use crate::agent::{ASK, AgentCommand, CANCEL, CancelError, READ, TaskEvent, follow};
-use crate::gateway::bytes;
+use crate::gateway::{bytes, shown};
 use crate::limits::{AGENT_ANSWER, MCP_STILL_AT_IT};
 use crate::tools::ExecTool;
 
@@ -418,9 +418,9 @@ impl ServerHandler for McpHandler {
             "tasks/get" => misfit::<GetTaskParams>(params),
             "tasks/cancel" => misfit::<CancelTaskParams>(params),
             "tasks/update" => misfit::<UpdateTaskParams>(params),
-            _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None)),
+            _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, shown(&method), None)),
         };
-        Err(ErrorData::invalid_params(problem, None))
+        Err(ErrorData::invalid_params(shown(&problem), None))
     }
 
     async fn get_task(

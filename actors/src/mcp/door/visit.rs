@@ -13,7 +13,7 @@ use super::McpExec;
 use crate::access::{Action, Target};
 use crate::agent::{ASK, AgentCommand};
 use crate::gateway::{
-    Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure, UNRECORDED,
+    Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure, UNRECORDED, shown,
 };
 use crate::tools::ExecTool;
 
@@ -193,7 +193,7 @@ pub(super) fn busy() -> ErrorData {
 }
 
 pub(super) fn unknown(tool: &str) -> ErrorData {
-    ErrorData::invalid_params(format!("there is no tool {tool:?}"), None)
+    ErrorData::invalid_params(format!("there is no tool {:?}", shown(tool)), None)
 }
 
 pub(super) fn forbidden() -> ErrorData {
