@@ -87,7 +87,8 @@ impl McpHandler {
         let clock = &self.door.clock;
         let begun = clock.now();
         // Who knows tasks gets one when it takes long; others wait.
-        let knows_tasks = context.client_capabilities().is_some_and(|it| it.supports_tasks());
+        let knows_tasks = context.client_capabilities().is_some_and(|it| it.supports_tasks())
+            && callee.is_read_by(&visit);
         let patience = async {
             if knows_tasks {
                 clock.sleep(self.door.task_after).await;

@@ -11,7 +11,7 @@ use rmcp::{ErrorData, RoleServer};
 
 use super::McpExec;
 use crate::access::{Action, Target};
-use crate::agent::{ASK, AgentCommand};
+use crate::agent::{ASK, AgentCommand, READ};
 use crate::gateway::{
     Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure, UNRECORDED, shown,
 };
@@ -55,6 +55,11 @@ impl Visit {
             Ok(entrance) => Ok(entrance.address.clone()),
             Err(denial) => Err(denied(denial, missing)),
         }
+    }
+
+    /// Whether who asks may read the tasks of an agent.
+    pub(super) fn may_read(&self, agent: &GatewayAgent) -> bool {
+        self.0.as_ref().is_none_or(|admitted| admitted.has(agent, READ))
     }
 
     /// Has the answer hold so many bytes more, if there is room for them. Over a stream there is one client, and
