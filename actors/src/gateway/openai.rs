@@ -18,6 +18,7 @@ use futures_util::stream;
 use neuroflow_kernel::{Address, Clock, Header, Moment, Parcel};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::door::Admitted;
 use super::error::A2aError;
@@ -240,11 +241,16 @@ struct Leash {
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        if let Some(abandoned) = self.task.take()
-            && let Err(full) = self.to.try_send(abandoned)
-        {
-            let task = full.into_inner().task;
-            tracing::warn!(task, "an abandoned task isn't cancelled: too many at once");
+        let Some(abandoned) = self.task.take() else { return };
+        match self.to.try_send(abandoned) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Abandoned { task, .. })) => {
+                tracing::warn!(task, "an abandoned task isn't cancelled: too many at once");
+            }
+            // The node stops, and its agents end with it.
+            Err(TrySendError::Closed(Abandoned { task, .. })) => {
+                tracing::debug!(task, "an abandoned task isn't cancelled: the gateway has ended");
+            }
         }
     }
 }
