@@ -147,9 +147,19 @@ impl McpHandler {
                     Some(Err(StreamError::Lagged)) => {
                         let header = header.clone();
                         let seen = self.follow(callee, header, &outcome, who.clone(), &mut hold);
-                        (outcome, events) = seen.await?;
+                        match seen.await {
+                            Ok(seen) => (outcome, events) = seen,
+                            Err(error) => {
+                                span.fail("lagged");
+                                return Err(self.leave(callee, outcome, events, who, error).await);
+                            }
+                        }
                     }
-                    Some(Err(error)) => return Err(agents::broken(error)),
+                    Some(Err(error)) => {
+                        span.fail("broken");
+                        let broken = agents::broken(error);
+                        return Err(self.leave(callee, outcome, events, who, broken).await);
+                    }
                     None => break,
                 },
                 () = &mut patience, if !is_impatient => is_impatient = true,
