@@ -130,9 +130,11 @@ impl NodeBuilder {
         kernel.root().start(spec).await?;
 
         // Before the agents, which go on with tasks that somebody with rights has begun.
-        let access = match self.access.filter(|_| self.gateway.is_some()) {
-            Some(config) => Some(admission(config, audit, kernel).await?),
-            None => None,
+        let own = self.gateway.as_ref().and_then(|gateway| gateway.door.access.clone());
+        let access = match (self.access.filter(|_| self.gateway.is_some()), own) {
+            (Some(_), Some(_)) => return Err(BootError::Twice { setting: "door.access" }),
+            (Some(config), None) => Some(admission(config, audit, kernel).await?),
+            (None, own) => own,
         };
         let given = Given { tools: tools.clone(), journal: journal.clone(), access };
         let supervisor = supervise("agents", kernel).await?;
@@ -174,14 +176,20 @@ impl NodeBuilder {
 
         let gateway = match self.gateway {
             Some(mut config) => {
+                if !config.agents.is_empty() {
+                    return Err(BootError::Twice { setting: "agents" });
+                }
                 config.agents.clone_from(&agents);
-                audited(&mut config, &conditions, audit);
+                audited(&mut config, &conditions, audit)?;
                 config.door.access = given.access;
                 #[cfg(feature = "mcp")]
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
                     config.mounts.push(mcp::mount(door.clone()));
                 }
                 if let Some(options) = self.push {
+                    if config.push.is_some() {
+                        return Err(BootError::Twice { setting: "push" });
+                    }
                     config.push = Some(push(options, &config, journal, kernel).await?);
                 }
                 open(config, self.drain, kernel).await?
@@ -203,12 +211,22 @@ impl NodeBuilder {
     }
 }
 
-/// Gives a gateway the audit log, and what its requests can't do without.
-fn audited(gateway: &mut GatewayConfig, conditions: &[Condition], audit: &Audit) {
-    gateway.audit = audit.clone();
-    gateway.door.audit = audit.clone();
+/// Gives a gateway the audit log, if there is one, and what its requests can't do without.
+fn audited(
+    gateway: &mut GatewayConfig,
+    conditions: &[Condition],
+    audit: &Audit,
+) -> Result<(), BootError> {
+    let logs = [(&mut gateway.audit, "audit"), (&mut gateway.door.audit, "door.audit")];
+    for (own, setting) in logs.into_iter().filter(|_| audit.is_on()) {
+        if own.is_on() {
+            return Err(BootError::Twice { setting });
+        }
+        own.clone_from(audit);
+    }
     let is_needed = |it: &&Condition| it.server() != "audit" || audit.is_required();
     gateway.needs.extend(conditions.iter().filter(is_needed).cloned());
+    Ok(())
 }
 
 /// Starts the journal. Gives one that can be written to, one that can only be read, and how it and the
