@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (at, far) = (a.links().and_then(neuroflow::transport::Links::local_address), b.links());
     if let (Some(at), Some(links)) = (at, far) {
         links.try_dial(at).await?;
-        println!("{}", b.ask("agent://a/echo", "hello, a").await?.text());
+        println!("{}", b.ask("agent://a/echo", "hello, a").await?.completed()?.text());
     }
     b.stop().await;
     a.stop().await;

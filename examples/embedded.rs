@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let (cells, port) = (Profile::builder(Level::Strict).build()?, "127.0.0.1:0".parse()?);
     let node = Node::builder().agent(agent).sandbox(cells).gateway(port).start().await?;
-    println!("{} words", node.ask("wc", "to be or not to be").await?.text());
+    println!("{} words", node.ask("wc", "to be or not to be").await?.completed()?.text());
     node.stop().await;
     Ok(())
 }

@@ -117,9 +117,11 @@ impl NodeBuilder {
         kernel.root().start(spec).await?;
 
         // Before the agents, which go on with tasks that somebody with rights has begun.
-        let access = match self.access.filter(|_| self.gateway.is_some()) {
-            Some(config) => Some(admission(config, audit, kernel).await?),
-            None => None,
+        let own = self.gateway.as_ref().and_then(|gateway| gateway.door.access.clone());
+        let access = match (self.access.filter(|_| self.gateway.is_some()), own) {
+            (Some(_), Some(_)) => return Err(BootError::Twice { setting: "door.access" }),
+            (Some(config), None) => Some(admission(config, audit, kernel).await?),
+            (None, own) => own,
         };
         let given = Given { tools: tools.clone(), journal: journal.clone(), access };
         let supervisor = supervise("agents", kernel).await?;
@@ -153,7 +155,7 @@ impl NodeBuilder {
 
         let gateway = match self.gateway {
             Some(config) => {
-                let mut config = furnished(config, &agents, &conditions, audit);
+                let mut config = furnished(config, &agents, &conditions, audit)?;
                 config.door.access = given.access;
                 #[cfg(feature = "mcp")]
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
@@ -178,19 +180,27 @@ impl NodeBuilder {
     }
 }
 
-/// A gateway with its agents, the audit log, and what its requests can't do without.
+/// A gateway with its agents, the audit log, if there is one, and what its requests can't do without.
 fn furnished(
     mut gateway: GatewayConfig,
     agents: &[GatewayAgent],
     conditions: &[Condition],
     audit: &Audit,
-) -> GatewayConfig {
+) -> Result<GatewayConfig, BootError> {
+    if !gateway.agents.is_empty() {
+        return Err(BootError::Twice { setting: "agents" });
+    }
     gateway.agents = agents.to_vec();
-    gateway.audit = audit.clone();
-    gateway.door.audit = audit.clone();
+    let logs = [(&mut gateway.audit, "audit"), (&mut gateway.door.audit, "door.audit")];
+    for (own, setting) in logs.into_iter().filter(|_| audit.is_on()) {
+        if own.is_on() {
+            return Err(BootError::Twice { setting });
+        }
+        own.clone_from(audit);
+    }
     let is_needed = |it: &&Condition| it.server() != "audit" || audit.is_required();
     gateway.needs.extend(conditions.iter().filter(is_needed).cloned());
-    gateway
+    Ok(gateway)
 }
 
 /// Starts the journal. Gives one that can be written to, one that can only be read, and how it and the
@@ -350,6 +360,9 @@ async fn open(
     kernel: &Kernel,
 ) -> Result<Option<SocketAddr>, BootError> {
     if let Some(options) = options {
+        if config.push.is_some() {
+            return Err(BootError::Twice { setting: "push" });
+        }
         config.push = Some(push(options, &config, journal, kernel).await?);
     }
     let drain = drain.saturating_add(config.door.drain_delay);

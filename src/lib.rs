@@ -6,7 +6,7 @@ mod outcome;
 #[cfg(feature = "mcp")]
 pub use boot::McpServer;
 pub use boot::{BootError, Node, NodeBuilder, ProxyAgent};
-pub use outcome::{AskError, TaskOutcome};
+pub use outcome::{AskError, NotCompleted, TaskOutcome};
 
 pub use neuroflow_actors::{
     Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, AnyTool, Artifact, Ask,

@@ -33,9 +33,10 @@ use crate::audit::Audit;
 use crate::journal::Condition;
 use crate::limits::BLOCKING_WAIT;
 
-#[cfg(feature = "mcp")]
 pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure, UNRECORDED};
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
+#[cfg(feature = "mcp")]
+pub(crate) use json::shown;
 pub use push::{
     PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
     PushPlace, PushRecord, PushSecret, PushStartError, PushStore, PushStoreError, PushTask,

@@ -559,6 +559,10 @@ pub const PUSH_ORPHANED: Duration = Duration::from_hours(1);
 /// How often a delivery looks for its task while the agent doesn't answer.
 pub const PUSH_FOLLOW_ATTEMPTS: u32 = 20;
 
+/// JSON values of one body. As many bytes as that a value takes, with its name, in usual data: a body of
+/// [`BODY_BYTES`] has sixteen for each. One can do with four, and takes some 300 in memory while it's read.
+pub const BODY_VALUES: usize = BODY_BYTES / 16;
+
 /// Messages of one chat completion: a long conversation, which is bounded by the body anyway.
 pub const CHAT_MESSAGES: usize = 2_048;
 

@@ -31,6 +31,12 @@ pub enum BootError {
     #[cfg(feature = "mcp")]
     #[error("an MCP server can't be used")]
     Mcp(#[from] McpSetupError),
+    /// The gateway's configuration has something that the node gives it.
+    #[error("the gateway's {setting:?} is given twice: by the node, and in its own configuration")]
+    Twice {
+        /// The field of the configuration.
+        setting: &'static str,
+    },
     /// A capability can't be narrowed.
     #[error("a capability can't be granted")]
     Grant(#[from] AttenuateError),

@@ -35,7 +35,7 @@ const TOOLS_ANSWER: Duration = Duration::from_secs(5);
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use neuroflow::{AnyAgent, Echo, Node};
 /// let node = Node::builder().agent(AnyAgent::new(Echo)).start().await?;
-/// assert_eq!(node.ask("echo", "hello").await?.text(), "hello");
+/// assert_eq!(node.ask("echo", "hello").await?.completed()?.text(), "hello");
 /// node.stop().await;
 /// # Ok(())
 /// # }

@@ -196,19 +196,30 @@ impl Server {
     /// Starts a node on free ports, with its socket in `run/` of the directory, and waits until it's
     /// ready.
     pub(crate) fn start(scratch: &Scratch, more: &[&str]) -> Self {
+        Self::start_in(scratch, more, &[])
+    }
+
+    /// The same, with variables of the environment.
+    pub(crate) fn start_in(scratch: &Scratch, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let socket = scratch.path("run/control.sock");
         let flag = format!("--control-socket={}", socket.display());
-        Self::start_at(scratch, socket, &[&[flag.as_str()], more].concat())
+        Self::start_at(scratch, socket, &[&[flag.as_str()], more].concat(), environment)
     }
 
     /// The same with its socket where it is unless anybody says otherwise.
     pub(crate) fn start_at_default(scratch: &Scratch, more: &[&str]) -> Self {
-        Self::start_at(scratch, scratch.path("runtime/neuroflow/control.sock"), more)
+        Self::start_at(scratch, scratch.path("runtime/neuroflow/control.sock"), more, &[])
     }
 
-    fn start_at(scratch: &Scratch, socket: PathBuf, more: &[&str]) -> Self {
+    fn start_at(
+        scratch: &Scratch,
+        socket: PathBuf,
+        more: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let arguments = [&["serve", "--gateway-listen=127.0.0.1:0"], more].concat();
         let mut command = scratch.neuroflow(&arguments);
+        command.envs(environment.iter().copied());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut process = Running(child.expect("the built binary"));
         let mut banner = String::new();

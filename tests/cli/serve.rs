@@ -291,6 +291,69 @@ fn begin_task(server: &Server, script: &str) -> TcpStream {
     stream
 }
 
+/// Values of which each takes seven bytes in a body, and some hundreds in memory.
+#[test]
+fn who_waits_for_a_task_holds_little_of_what_was_sent() {
+    const WAITING: usize = 8;
+    // What a body of so many takes as values, at the least.
+    const VALUES: usize = 32_768;
+    const VALUES_MIB: usize = 12;
+    let values = vec![r#"{"":0}"#; VALUES].join(",");
+    let chat = format!(
+        r#"{{"model":"shell","messages":[{{"role":"user","content":"sleep 50","x":[{values}]}}]}}"#
+    );
+    let part = r#"{"text":"sleep 50"}"#;
+    let send = format!(
+        r#"{{"message":{{"messageId":"m","role":"ROLE_USER","parts":[{part}],"metadata":{{"x":[{values}]}}}}}}"#
+    );
+    let scratch = Scratch::new();
+    // So that what was needed for a moment doesn't look like being held.
+    let environment = [("MIMALLOC_PURGE_DELAY", "0"), ("TOKIO_WORKER_THREADS", "2")];
+    let server = Server::start_in(&scratch, &[], &environment);
+    let before = resident_mib(&server);
+    let mut connections = Vec::new();
+    for (path, body) in [("/v1/chat/completions", &chat), ("/message:send", &send)] {
+        for _ in 0..WAITING {
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                 a2a-version: 1.0\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            let mut connection = TcpStream::connect(server.gateway).expect("a connection");
+            connection.write_all(head.as_bytes()).expect("a head");
+            connection.write_all(body.as_bytes()).expect("a body");
+            connections.push(connection);
+            until_there_are(&server, connections.len());
+        }
+    }
+    let grown = resident_mib(&server).saturating_sub(before);
+    let as_values = 2 * WAITING * VALUES_MIB;
+    assert!(grown < as_values / 3, "{grown} MiB more, where values would be {as_values}");
+}
+
+#[track_caller]
+fn until_there_are(server: &Server, tasks: usize) {
+    for _ in 0..1_000 {
+        let (status, list) =
+            get(server.gateway, "/tasks?pageSize=1&historyLength=0&A2A-Version=1.0");
+        assert_eq!(status, 200, "{list}");
+        let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+        if list["totalSize"] == tasks {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("there are never {tasks} tasks");
+}
+
+fn resident_mib(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.process.0.id()));
+    let status = status.expect("/proc can be read");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
+    number.expect("VmRSS is a number") / 1024
+}
+
 #[test]
 fn a_taken_port_is_named_with_the_setting() {
     let scratch = Scratch::new();

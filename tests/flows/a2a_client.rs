@@ -116,7 +116,7 @@ pub(crate) fn install_python() -> Result<PathBuf, String> {
     })
 }
 
-fn install_javascript() -> Result<PathBuf, String> {
+pub(crate) fn install_javascript() -> Result<PathBuf, String> {
     install("a2a-javascript-1.3.0", |target| {
         let mut npm = vec!["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix"];
         npm.push(target);

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use neuroflow::actors::{AccessConfig, FreshToken, Limits, RulesSource, TokenName};
-use neuroflow::{AgentBuilder, AnyAgent, Echo, Node, NodeBuilder};
+use neuroflow::actors::{AccessConfig, FreshToken, Limits, RulesSource, TokenName, access_child};
+use neuroflow::{
+    AgentBuilder, AnyAgent, BootError, Echo, GatewayConfig, Kernel, Node, NodeBuilder,
+};
 use serde_json::{Value, json};
 
 use crate::client::{Connection, Response, message, request, task_of};
@@ -465,4 +467,26 @@ async fn who_is_not_let_in_is_told_the_same_in_every_binding() {
         );
     }
     node.stop().await;
+}
+
+/// A host that shares one admission between several gateways gives it to each.
+#[tokio::test]
+async fn a_gateway_that_is_given_who_is_let_in_asks_and_is_not_given_it_twice() {
+    let (files, ci) = (Files::fresh(), token("ci", &[]));
+    let config = config(&files.write("tokens", ci.line()), &files.write("policy", ALL));
+    let kernel = Kernel::builder().start().await.expect("a kernel");
+    let (spec, access) = access_child(config.clone(), kernel.clock()).expect("a name");
+    kernel.root().start(spec).await.expect("it starts");
+    let given = || {
+        let mut gateway = GatewayConfig::new(loopback());
+        gateway.door.access = Some(access.clone());
+        Node::builder().agent(AnyAgent::new(Echo)).gateway_with(gateway)
+    };
+    let (node, to) = start(given()).await;
+    assert_eq!(ask(to, "/", None).await.status, 401);
+    assert_eq!(ask(to, "/", Some(ci.secret())).await.status, 200);
+    node.stop().await;
+    let twice = given().access(config).start().await.expect_err("refused");
+    assert!(matches!(twice, BootError::Twice { setting: "door.access" }), "{twice}");
+    kernel.stop().await;
 }

@@ -4,11 +4,12 @@
 
 use std::net::SocketAddr;
 
-use neuroflow::actors::limits::{BODY_BYTES, BODY_DEADLINE, HEAD_BYTES, PARTS};
-use neuroflow::{AnyAgent, Echo, ManualClock, Node};
+use neuroflow::actors::limits::{BODY_BYTES, BODY_DEADLINE, BODY_VALUES, HEAD_BYTES, PARTS};
+use neuroflow::{AnyAgent, Echo, ManualClock, McpServer, Node};
 use serde_json::{Value, json};
 
 use crate::client::{Connection, message, post, request, rpc, send_text};
+use crate::mcp_access::Client;
 use crate::support::{eventually, loopback, output, start, state};
 
 async fn echo() -> (Node, SocketAddr) {
@@ -560,5 +561,161 @@ async fn connections_may_end_at_any_byte() {
     let busy = || node.census().tree().iter().any(|actor| actor.kind == "task");
     eventually("the end of all tasks", || !busy()).await;
     assert_eq!(node.kernel().post_mortems().len(), 0);
+    node.stop().await;
+}
+
+/// A body can't be made to take much more memory than it has bytes.
+#[tokio::test]
+async fn a_body_of_too_many_values_is_refused_by_every_door() {
+    let (node, to) = echo().await;
+    let filled = |values: usize| vec!["0"; values].join(",");
+    let send = |values: usize| {
+        let filled = filled(values);
+        let parts = r#"[{"text":"hi"}]"#;
+        format!(
+            r#"{{"message":{{"messageId":"m","role":"ROLE_USER","parts":{parts},"metadata":{{"x":[{filled}]}}}}}}"#
+        )
+    };
+    let rpc = |values| {
+        let params = send(values);
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":{params}}}"#)
+    };
+    let chat = |values| {
+        let filled = filled(values);
+        format!(
+            r#"{{"model":"echo","messages":[{{"role":"user","content":"hi","x":[{filled}]}}]}}"#
+        )
+    };
+    let doors: [(&str, &dyn Fn(usize) -> String); 3] =
+        [("/", &rpc), ("/message:send", &send), ("/v1/chat/completions", &chat)];
+    for (path, body) in doors {
+        let mut connection = Connection::open(to).await;
+        let most = connection.post(path, body(BODY_VALUES - 32).as_bytes()).await;
+        assert!(most.status == 200 && most.json().get("error").is_none(), "{path}");
+        let more = connection.post(path, body(BODY_VALUES).as_bytes()).await;
+        let message = more.json()["error"]["message"].as_str().map(str::to_owned);
+        let expected = format!("has more than {BODY_VALUES} values");
+        assert!(message.is_some_and(|message| message.ends_with(&expected)), "{}", more.text());
+    }
+    node.stop().await;
+}
+
+/// Whatever field is long, and however long its text is when it's escaped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_error_repeats_little_of_what_was_sent() {
+    const LONG: usize = 100_000;
+    const LONGEST: usize = 4_096;
+    let builder = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    for long in ["x".repeat(LONG), "\u{80}".repeat(LONG)] {
+        let long = json!(long);
+        let message = json!({ "messageId": "m", "role": "ROLE_USER", "parts": [{ "text": "hi" }] });
+        let with = |mut whole: Value, pointer: &str| {
+            *whole.pointer_mut(pointer).expect("a place") = long.clone();
+            whole
+        };
+        let send = |pointer: &str| {
+            let mut whole = json!({
+                "tenant": "", "message": message,
+                "configuration": { "acceptedOutputModes": [""], "historyLength": 1 },
+            });
+            for (name, value) in
+                [("contextId", json!("")), ("taskId", json!("")), ("metadata", json!({}))]
+            {
+                whole["message"][name] = value;
+            }
+            whole["message"]["parts"][0]["mediaType"] = json!("");
+            with(whole, pointer)
+        };
+        let of_message = [
+            "/tenant",
+            "/message",
+            "/message/messageId",
+            "/message/role",
+            "/message/parts",
+            "/message/parts/0",
+            "/message/parts/0/mediaType",
+            "/message/contextId",
+            "/message/taskId",
+            "/message/metadata",
+            "/configuration",
+            "/configuration/acceptedOutputModes/0",
+            "/configuration/historyLength",
+        ];
+        let mut requests: Vec<(&str, String, Value)> = Vec::new();
+        for pointer in of_message {
+            let (rest, params) = (send(pointer), send(pointer));
+            requests.push(("/message:send", pointer.to_owned(), rest));
+            let call =
+                json!({ "jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params });
+            requests.push(("/", pointer.to_owned(), call));
+        }
+        let call =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": { "id": "t" } });
+        for pointer in ["/jsonrpc", "/id", "/method", "/params", "/params/id"] {
+            requests.push(("/", pointer.to_owned(), with(call.clone(), pointer)));
+        }
+        let list = json!({ "status": "TASK_STATE_WORKING", "pageSize": 1, "pageToken": "", "contextId": "" });
+        for pointer in ["/status", "/pageSize", "/pageToken", "/contextId"] {
+            let params = with(list.clone(), pointer);
+            let call =
+                json!({ "jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": params });
+            requests.push(("/", pointer.to_owned(), call));
+        }
+        let chat = json!({
+            "model": "echo", "stream": false, "n": 1, "tools": [], "response_format": { "type": "text" },
+            "stream_options": { "include_usage": false }, "tool_choice": "auto",
+            "messages": [{ "role": "user", "content": [
+                { "type": "text", "text": "x", "image_url": null },
+            ] }],
+        });
+        for pointer in [
+            "/model",
+            "/stream",
+            "/n",
+            "/tools",
+            "/response_format",
+            "/stream_options",
+            "/stream_options/include_usage",
+            "/messages",
+            "/messages/0",
+            "/messages/0/role",
+            "/messages/0/content/0",
+            "/messages/0/content/0/type",
+            "/messages/0/content/0/image_url",
+        ] {
+            let whole = with(chat.clone(), pointer);
+            requests.push(("/v1/chat/completions", pointer.to_owned(), whole));
+        }
+        for (path, pointer, body) in requests {
+            let answer = Connection::open(to).await.post(path, body.to_string().as_bytes()).await;
+            let what = format!("{path} {pointer}");
+            assert!(answer.json().get("error").is_some(), "{what}: {}", answer.text());
+            assert!(answer.body.len() < LONGEST, "{what}: {} bytes", answer.body.len());
+        }
+        let begun = Client::new(to, None).begin().await;
+        let session = begun.header("mcp-session-id").expect("a session").to_owned();
+        let call = json!({ "name": "echo", "arguments": { "message": "hi", "taskId": "t" } });
+        for (method, params) in [
+            ("tools/call", with(call.clone(), "/name")),
+            ("tools/call", with(call.clone(), "/arguments")),
+            ("tools/call", with(call, "/arguments/taskId")),
+            ("tasks/get", json!({ "taskId": long })),
+            ("tasks/cancel", json!({ "taskId": [long] })),
+            ("tools/list", json!({ "cursor": long })),
+            (long.as_str().expect("a text"), json!({})),
+        ] {
+            let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+            let headers = [
+                ("accept", "application/json, text/event-stream"),
+                ("mcp-session-id", session.as_str()),
+                ("mcp-protocol-version", "2025-11-25"),
+            ];
+            let mut connection = Connection::open(to).await;
+            let answer = connection.post_with("/mcp", &headers, body.to_string().as_bytes()).await;
+            let what: String = method.chars().take(20).collect();
+            assert!(answer.body.len() < LONGEST, "{what}: {} bytes", answer.body.len());
+        }
+    }
     node.stop().await;
 }

@@ -1,10 +1,13 @@
 //! Cards: where they are, how they are kept, and who can check who signed them.
 
+use std::path::PathBuf;
+
 use neuroflow::actors::{CardKey, ExtendedProfile, SecurityScheme};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, GatewayConfig, Node};
 use serde_json::{Value, json};
 
-use crate::a2a_client::{install_python, installed};
+use crate::a2a_client::{install_javascript, install_python, installed};
+use crate::access::{self, ALL, Files, token};
 use crate::client::Connection;
 use crate::protocol::{Binding, Peer};
 use crate::support::{loopback, run_program, start};
@@ -142,23 +145,58 @@ async fn an_extended_card_is_not_for_everybody() {
     }
 }
 
-/// The official client checks the signature with the key set that the card names.
+/// The official clients check the signatures with the key set that the card names.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signed_card_is_found_right_by_the_official_client_and_a_changed_one_wrong() {
     let Some(packages) = installed("the client in Python", install_python).await else { return };
-    let mut config = GatewayConfig::new(loopback());
-    config.card_key = Some(CardKey::from_pem(KEY).expect("a key"));
-    let (node, to) = start(node(config)).await;
-    let run = move || {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/signed_card.py");
-        let packages = packages.to_string_lossy().into_owned();
-        let environment = [("PYTHONPATH", packages.as_str()), ("NO_PROXY", "*")];
-        run_program(&["python3", script, &format!("http://{to}")], &environment)
-    };
-    let said = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
-    let said = said.unwrap_or_else(|complaint| panic!("{complaint}"));
-    assert_eq!(said, "the signatures are right\n");
-    node.stop().await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/signed_card.py");
+    verified_by(["python3", script], ("PYTHONPATH", packages)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_card_is_found_right_by_the_official_client_in_javascript() {
+    let found = installed("the client in JavaScript", install_javascript).await;
+    let Some(packages) = found else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/signed_card.mjs");
+    verified_by(["node", script], ("A2A_PACKAGES", packages)).await;
+}
+
+/// Runs a client's script against nodes that let nobody in, or whoever proves it one way or any: what their cards
+/// say of that is empty in parts, which clients take out before they check.
+async fn verified_by(command: [&'static str; 2], packages: (&'static str, PathBuf)) {
+    let bearer = SecurityScheme::Bearer { format: None };
+    let openid = SecurityScheme::OpenIdConnect { url: "https://issuer.example".to_owned() };
+    let all = vec![bearer.clone(), openid.clone(), SecurityScheme::MutualTls];
+    let files = Files::fresh();
+    let known = token("known", &[]);
+    for security in [vec![], vec![bearer], vec![openid], vec![SecurityScheme::MutualTls], all] {
+        let mut config = GatewayConfig::new(loopback());
+        config.card_key = Some(CardKey::from_pem(KEY).expect("a key"));
+        config.security.clone_from(&security);
+        let mut node = node(config).agent(discreet());
+        let mut arguments = ["", "/agents/echo", "/agents/curious", "/agents/discreet"]
+            .map(|path| format!("{path}/.well-known/agent-card.json"))
+            .to_vec();
+        let mut secret = String::new();
+        if !security.is_empty() {
+            let tokens = files.write("tokens", known.line());
+            node = node.access(access::config(&tokens, &files.write("policy", ALL)));
+            known.secret().clone_into(&mut secret);
+            arguments.push("/agents/discreet/extendedAgentCard".to_owned());
+        }
+        let (node, to) = start(node).await;
+        let place = packages.1.to_string_lossy().into_owned();
+        let run = move || {
+            let url = format!("http://{to}");
+            let mut line = vec![command[0], command[1], &url, &secret];
+            line.extend(arguments.iter().map(String::as_str));
+            run_program(&line, &[(packages.0, place.as_str()), ("NO_PROXY", "*")])
+        };
+        let said = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
+        let said = said.unwrap_or_else(|complaint| panic!("{security:?}: {complaint}"));
+        assert_eq!(said, "the signatures are right\n", "{security:?}");
+        node.stop().await;
+    }
 }
 
 /// Made for this test, and for nothing else.

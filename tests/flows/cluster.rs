@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use neuroflow::transport::{Authority, LinkState, LinksConfig, Trust};
-use neuroflow::{AgentBuilder, Answer, AnyAgent, Artifact, AskError, Clock, Echo, Node, TaskState};
+use neuroflow::{
+    AgentBuilder, Answer, AnyAgent, Artifact, AskError, Clock, Echo, Header, Node, TaskState, Turn,
+};
 
-use crate::support::loopback;
+use crate::support::{eventually, loopback};
+use crate::turns::curious;
 
 fn links(authority: &Authority, name: &str) -> LinksConfig {
     let hour = Duration::from_hours(1);
@@ -13,6 +16,26 @@ fn links(authority: &Authority, name: &str) -> LinksConfig {
     let credential = authority.issue(name, &[], hour, now).expect("a certificate");
     let trust = Trust::from_pem(authority.certificate_pem()).expect("an authority");
     LinksConfig::new(loopback(), credential, trust)
+}
+
+#[tokio::test]
+async fn a_task_of_the_cluster_that_asks_back_is_answered_where_it_is() {
+    let authority = Authority::create("test", Clock::system().wall()).expect("an authority");
+    let a = Node::builder().agent(AnyAgent::new(Echo)).cluster(links(&authority, "a"));
+    let b = Node::builder().agent(curious()).cluster(links(&authority, "b"));
+    let (a, b) = (a.start().await.expect("a starts"), b.start().await.expect("b starts"));
+    let (here, there) = (a.links().expect("links"), b.links().expect("links"));
+    here.try_dial(there.local_address().expect("it listens")).await.expect("a link");
+    eventually("word of the agent", || a.resolve("agent://*/curious").is_ok()).await;
+    let mut outcome = a.ask("agent://*/curious", "tea").await.expect("it asks back");
+    for answer in ["green", "yes"] {
+        let waits = outcome.clone().completed().expect_err("it isn't over");
+        assert_eq!(waits.outcome().context(), outcome.context());
+        let ask = outcome.answer(Turn::user(answer));
+        outcome = a.ask_with("agent://*/curious", ask, Header::new()).await.expect("it goes on");
+    }
+    assert_eq!(outcome.completed().expect("done").text(), "tea green yes");
+    (a.stop().await, b.stop().await);
 }
 
 #[tokio::test]

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use neuroflow::actors::Chunk;
+use neuroflow::actors::{Chunk, FreshToken};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Artifact, McpServer, Node, Turn};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::access::{self, Files, token};
 use crate::mcp_access::{Client, error};
 use crate::support::{eventually, loopback, pause, start};
 
@@ -199,5 +200,36 @@ async fn a_call_that_ended_with_a_question_stays_as_it_is_when_that_is_answered(
     let (whole, _call) = third.rsplit_once('/').expect("a number");
     until(&client, whole, "cancelled").await;
     assert_eq!(get(&third).await, asked);
+    node.stop().await;
+}
+
+/// Who may ask and not read is told by the call itself what comes of it, however long that takes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_read_tasks_waits_for_the_answer() {
+    let (gate, files) = (Arc::new(Semaphore::new(0)), Files::fresh());
+    let [asks, reads] = ["asks", "reads"].map(|name| token(name, &[]));
+    let tokens = files.write("tokens", &[&asks, &reads].map(FreshToken::line).join("\n"));
+    let policy = r#"
+        permit(principal, action == Action::"ask", resource);
+        permit(principal == Token::"reads", action == Action::"read", resource);
+    "#;
+    let access = access::config(&tokens, &files.write("policy", policy));
+    let builder = Node::builder().agent(gated(&gate)).gateway(loopback()).access(access);
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let call = async |token: &FreshToken| {
+        let call = json!({ "name": "gated", "arguments": { "message": "go" } });
+        Client::new(to, Some(token)).call("tools/call", call).await
+    };
+    let waiting = call(&asks);
+    tokio::pin!(waiting);
+    // The other's call has taken long by the time that it's answered with a task; the first one waits on.
+    let task = tokio::select! {
+        answered = &mut waiting => panic!("{answered}"),
+        task = call(&reads) => task,
+    };
+    assert_eq!(task["result"]["resultType"], "task", "{task}");
+    gate.add_permits(2);
+    let answer = waiting.await;
+    assert_eq!(answer["result"]["content"][0]["text"], "through", "{answer}");
     node.stop().await;
 }

@@ -1,15 +1,17 @@
 //! Agents as models of the `OpenAI` API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use neuroflow::actors::{JournalConfig, JournalPlace};
 use neuroflow::{AgentBuilder, AgentError, Answer, AnyAgent, Artifact, Content, Echo, Node, Part};
 use serde_json::{Value, json};
 
 use crate::a2a_client::{install, installed};
-use crate::client::{Connection, post};
-use crate::support::{eventually, loopback, run_program, shell_node, start};
+use crate::access::Files;
+use crate::client::{Connection, begin_text, post, rpc};
+use crate::support::{eventually, loopback, pause, run_program, shell_node, start};
 
 /// The client, as the Python package index has it.
 const PACKAGE: &str = "openai==3.57.0";
@@ -179,4 +181,71 @@ async fn broken_requests_are_answered_in_the_apis_own_form() {
         (413, Some("body_too_large"))
     );
     node.stop().await;
+}
+
+/// The folder as it is at a moment is what a node leaves that is killed then.
+#[tokio::test]
+async fn a_completion_that_a_node_has_left_is_not_run_again() {
+    let (files, runs) = (Files::fresh(), Arc::new(AtomicUsize::new(0)));
+    let node = |folder: &str| {
+        let runs = Arc::clone(&runs);
+        let patient = AgentBuilder::new("patient", "Never ends.")
+            .profile(|profile| profile.resumable = true)
+            .on_ask(move |_, context| {
+                runs.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    context.clock().sleep(std::time::Duration::from_hours(1)).await;
+                    Ok(Answer::done())
+                }
+            });
+        let journal = JournalConfig::new(JournalPlace::Directory(files.path().join(folder)));
+        Node::builder().agent(patient).journal(journal).gateway(loopback())
+    };
+    let states = async |to| {
+        let list = rpc(to, "/", "ListTasks", json!({})).await;
+        let tasks = list["result"]["tasks"].as_array().expect("tasks").clone();
+        let mut states: Vec<String> = tasks
+            .iter()
+            .map(|task| task["status"]["state"].as_str().expect("one").into())
+            .collect();
+        states.sort();
+        (states, tasks)
+    };
+    let (first, to) = start(node("first")).await;
+    let body = json!({
+        "model": "patient", "stream": true, "messages": [{ "role": "user", "content": "x" }],
+    });
+    let mut connection = Connection::open(to).await;
+    let request = post("/v1/chat/completions", &[], body.to_string().as_bytes());
+    connection.send(&request).await.expect("the request is sent");
+    let other = begin_text(to, "/", "x").await;
+    // Nothing is on its way to the journal then.
+    for attempt in 0_u32.. {
+        let working = ["TASK_STATE_WORKING"; 2];
+        if states(to).await.0 == working && runs.load(Ordering::SeqCst) == 2 {
+            break;
+        }
+        assert!(attempt < 1_000, "both are never at work");
+        pause(10).await;
+    }
+    copy(&files.path().join("first"), &files.path().join("second"));
+    let (second, to) = start(node("second")).await;
+    eventually("the other task's second run", || runs.load(Ordering::SeqCst) == 3).await;
+    let (states, tasks) = states(to).await;
+    assert_eq!(states, ["TASK_STATE_FAILED", "TASK_STATE_WORKING"], "{tasks:?}");
+    let failed = tasks.iter().find(|task| task["id"] != other).expect("the completion's");
+    let metadata = &failed["status"]["message"]["metadata"];
+    assert_eq!(metadata["neuroflow"]["reason"], "interrupted", "{failed}");
+    second.stop().await;
+    assert_eq!(runs.load(Ordering::SeqCst), 3);
+    drop(connection);
+    first.stop().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a directory");
+    for file in std::fs::read_dir(from).expect("it's there") {
+        let file = file.expect("an entry");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("copied");
+    }
 }

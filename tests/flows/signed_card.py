@@ -1,4 +1,7 @@
-"""Checks the signatures of a node's cards with the official client; the node's address is the argument."""
+"""Checks the signatures of a node's cards with the official client.
+
+Arguments: the node's address, the token of a caller or nothing, and the paths of the cards.
+"""
 
 import json
 import sys
@@ -10,9 +13,12 @@ from jwt import PyJWK
 from a2a.types import a2a_pb2 as a2a
 from a2a.utils.signing import InvalidSignaturesError, create_signature_verifier
 
+url, token, *paths = sys.argv[1:]
+headers = {"A2A-Version": "1.0"} | ({"Authorization": f"Bearer {token}"} if token else {})
+
 
 def fetch(url: str) -> dict:
-    with urllib.request.urlopen(url) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
         return json.load(answer)
 
 
@@ -24,10 +30,9 @@ def card(json_card: dict) -> a2a.AgentCard:
     return ParseDict(json_card, a2a.AgentCard())
 
 
-url = sys.argv[1]
 verify = create_signature_verifier(key, ["ES256"])
-for path in ["", "/agents/echo", "/agents/curious"]:
-    written = fetch(f"{url}{path}/.well-known/agent-card.json")
+for path in paths:
+    written = fetch(f"{url}{path}")
     verify(card(written))
     written["description"] += "!"
     try:

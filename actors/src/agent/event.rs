@@ -50,6 +50,14 @@ impl Ask {
         }
     }
 
+    /// Asked by somebody who never comes back for what becomes of it: a life of the agent that finds its task
+    /// unfinished ends it, where it would run another again.
+    #[must_use]
+    pub(crate) fn ending_with_asker(mut self) -> Self {
+        self.metadata = Some(ENDS_WITH_ASKER.to_owned());
+        self
+    }
+
     /// Part of this conversation.
     #[must_use]
     pub fn in_context(mut self, context: impl Into<String>) -> Self {
@@ -65,6 +73,17 @@ impl Ask {
             self.context.get_or_insert_with(super::record::new_id);
         }
         self
+    }
+}
+
+/// The metadata of such a request. It's in the journal with the request: a version that doesn't know it runs the task
+/// again, and a client that sends the same gets what it says.
+const ENDS_WITH_ASKER: &str = r#"{"neuroflow":{"endsWithAsker":true}}"#;
+
+impl ArchivedAsk {
+    /// Whether nobody would ever hear of what a second run of its task makes.
+    pub(crate) fn ends_with_asker(&self) -> bool {
+        self.metadata.as_deref() == Some(ENDS_WITH_ASKER)
     }
 }
 

@@ -35,6 +35,12 @@ pub(crate) fn turn(turn: &ArchivedTurn) -> Turn {
     }
 }
 
+impl From<&ArchivedArtifact> for Artifact {
+    fn from(archived: &ArchivedArtifact) -> Self {
+        artifact(archived)
+    }
+}
+
 pub(crate) fn artifact(artifact: &ArchivedArtifact) -> Artifact {
     Artifact {
         id: artifact.id.to_string(),

@@ -7,9 +7,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::door::{self, CREDENTIAL_ENDED};
+use super::json::shown;
 use crate::access::Action;
 use crate::agent::TaskState;
 
+/// What a client has written, and may be of any length, goes in as [`shown`].
 #[derive(Debug, thiserror::Error)]
 pub(super) enum A2aError {
     #[error("there is no task {task:?}")]
@@ -76,7 +78,24 @@ pub(super) enum A2aError {
 
 impl A2aError {
     pub(super) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::InvalidParams { field: field.into(), problem: problem.into() }
+        let (field, problem) = (shown(&field.into()), shown(&problem.into()));
+        Self::InvalidParams { field, problem }
+    }
+
+    pub(super) fn invalid_request(field: &str, problem: &str) -> Self {
+        Self::InvalidRequest { field: field.to_owned(), problem: shown(problem) }
+    }
+
+    pub(super) fn no_method(method: &str) -> Self {
+        Self::MethodNotFound { method: shown(method) }
+    }
+
+    pub(super) fn no_version(found: &str) -> Self {
+        Self::VersionNotSupported { found: shown(found) }
+    }
+
+    pub(super) fn content_type(expected: &'static str, found: &str) -> Self {
+        Self::ContentTypeNotSupported { expected, found: shown(found) }
     }
 
     /// The code of JSON-RPC.

@@ -113,7 +113,7 @@ async fn serve<'v>(
         "GetExtendedAgentCard" => {
             call.unary(|request| async move { visit.extended_card(&request).await }).await
         }
-        method => return Err(A2aError::MethodNotFound { method: method.to_owned() }),
+        method => return Err(A2aError::no_method(method)),
     })
 }
 

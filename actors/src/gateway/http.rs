@@ -28,6 +28,7 @@ use super::card::Cards;
 use super::cursor::Cursors;
 use super::door::Admitted;
 use super::error::A2aError;
+use super::json::shown;
 use super::openai::{self, Abandoned};
 use super::openapi;
 use super::operations::{Place, Visit};
@@ -86,7 +87,7 @@ impl Shared {
         let keys_url = format!("{base_url}{KEYS_PATH}");
         let signed = |mut card: pb::AgentCard| -> Result<pb::AgentCard, SignError> {
             if let Some(key) = &config.card_key {
-                card.signatures = vec![key.sign(&card, &keys_url)?];
+                card.signatures = key.sign(&card, &keys_url)?;
             }
             Ok(card)
         };
@@ -166,7 +167,7 @@ impl Shared {
         let known: Vec<&str> =
             self.seen(admitted).map(|agent| agent.profile.name.as_str()).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        A2aError::AgentNotFound { agent: agent.to_owned(), known }
+        A2aError::AgentNotFound { agent: shown(agent), known }
     }
 
     pub(super) fn root(&self) -> &Served {
@@ -512,7 +513,7 @@ pub(super) fn check_version(head: &Parts) -> Result<(), A2aError> {
     if numbers.next() == Some("1") && numbers.next() == Some("0") {
         return Ok(());
     }
-    Err(A2aError::VersionNotSupported { found: sent.to_owned() })
+    Err(A2aError::no_version(sent))
 }
 
 pub(super) async fn read_body(shared: &Shared, body: Body) -> Result<Bytes, A2aError> {

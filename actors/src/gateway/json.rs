@@ -2,6 +2,7 @@
 //!
 //! What `pbjson` writes by itself has whole numbers as 0.0 and times that end in `+00:00`.
 
+mod count;
 mod tree;
 
 use a2a_pb::protojson as pb;
@@ -12,8 +13,9 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use super::error::A2aError;
-use crate::limits::SHOWN_BYTES;
+use crate::limits::{BODY_VALUES, SHOWN_BYTES};
 
+pub(super) use count::has_values_within;
 use tree::{Reading, Tree};
 
 /// Reads an object; the error names the field that doesn't fit, below `root`.
@@ -25,6 +27,11 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2
             Err(source) => Err(A2aError::Parse { source }),
         };
     }
+    // A value takes a byte, and one between it and the next: what is short can't have so many.
+    if json.len() / 2 > BODY_VALUES && has_values_within(json, BODY_VALUES).is_ok_and(|fits| !fits)
+    {
+        return Err(A2aError::invalid(root, format!("has more than {BODY_VALUES} values")));
+    }
     // The generated readers know the usual text, and are fast with it.
     if !json.windows(NULL.len()).any(|part| part == NULL)
         && let Ok(read) = serde_json::from_slice(json)
@@ -35,7 +42,7 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2
         let path = error.path();
         let at_root = path.iter().next().is_none();
         let field = if at_root { root.to_owned() } else { path.to_string() };
-        A2aError::invalid(shown(field), shown(error.inner().to_string()))
+        A2aError::invalid(field, error.inner().to_string())
     };
     let mut reader = serde_json::Deserializer::from_slice(json);
     let tree: Tree =
@@ -52,14 +59,19 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8], root: &str) -> Result<T, A2
 /// What says that the generated readers may not understand a text: nearly all that they don't has it.
 const NULL: &[u8] = b"null";
 
-/// As much of a text as an error says: names and values in it are the client's, and of any length.
-fn shown(mut text: String) -> String {
-    if text.len() > SHOWN_BYTES {
-        let end = (0..=SHOWN_BYTES).rev().find(|at| text.is_char_boundary(*at));
-        text.truncate(end.unwrap_or_default());
-        text.push_str("...");
+/// As much of a text as an error says: names and values in it are the client's, and of any length. A character
+/// counts as it's shown, which may take several.
+pub(crate) fn shown(text: &str) -> String {
+    let mut bytes = 0;
+    let is_past = |char: char| {
+        bytes += char.escape_debug().map(char::len_utf8).sum::<usize>();
+        bytes > SHOWN_BYTES
+    };
+    let end = text.find(is_past);
+    match end.and_then(|end| text.get(..end)) {
+        Some(beginning) => format!("{beginning}..."),
+        None => text.to_owned(),
     }
-    text
 }
 
 /// Writes what is serializable. Text, numbers and lists can't fail but for memory.
@@ -396,5 +408,13 @@ mod tests {
         let (code, text) = error(&long);
         assert_eq!(code, -32602);
         assert!(text.len() < 3 * SHOWN_BYTES, "{}", text.len());
+        for text in ["x", "\u{e4}", "\u{1}", "\"", "\u{10ffff}"] {
+            let long = text.repeat(10_000);
+            let part = shown(&long);
+            assert!(long.starts_with(part.strip_suffix("...").unwrap()), "{text:?}");
+            let shown = format!("{part:?}").len();
+            assert!((SHOWN_BYTES - 10..SHOWN_BYTES + 10).contains(&shown), "{text:?}: {shown}");
+        }
+        assert_eq!(shown("x"), "x");
     }
 }

@@ -1,5 +1,6 @@
 //! The JSON-RPC 2.0 binding: bytes to a call, a result to bytes. No I/O.
 
+use axum::body::Bytes;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
@@ -11,11 +12,15 @@ use crate::limits::CLIENT_ID_BYTES;
 
 /// A request as it was sent.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct Call {
     pub(super) id: Id,
     pub(super) method: String,
-    params: Option<&'a RawValue>,
+    pub(super) params: Params,
 }
+
+/// The parameters of a request, with the body that they are a part of: who has read them holds neither any more.
+#[derive(Debug)]
+pub(super) struct Params(Option<Bytes>);
 
 /// A request's id as it was written, a text or a number of any size; null is the id of an answer to
 /// something that has none.
@@ -53,28 +58,24 @@ struct Envelope<'a> {
 }
 
 /// Reads a call. An error has the id of the request, where that could be read.
-pub(super) fn read(body: &[u8]) -> Result<Call<'_>, (Id, A2aError)> {
+pub(super) fn read(body: &Bytes) -> Result<Call, (Id, A2aError)> {
     if !body.trim_ascii_start().starts_with(b"{") {
         // A list would be taken for an object's fields in order.
         let problem = match serde_json::from_slice::<IgnoredAny>(body) {
-            Ok(_) => "must be an object; batches aren't served".to_owned(),
+            Ok(_) => "must be an object; batches aren't served",
             Err(source) => return Err((Id::NULL, A2aError::Parse { source })),
         };
-        return Err((Id::NULL, A2aError::InvalidRequest { field: "request".to_owned(), problem }));
+        return Err((Id::NULL, A2aError::invalid_request("request", problem)));
     }
     let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|source| {
         let error = match source.classify() {
-            Category::Data => A2aError::InvalidRequest {
-                field: "request".to_owned(),
-                problem: source.to_string(),
-            },
+            Category::Data => A2aError::invalid_request("request", &source.to_string()),
             Category::Syntax | Category::Eof | Category::Io => A2aError::Parse { source },
         };
         (Id::NULL, error)
     })?;
-    let wrong = |id: Id, field: &str, problem: &str| {
-        (id, A2aError::InvalidRequest { field: field.to_owned(), problem: problem.to_owned() })
-    };
+    let wrong =
+        |id: Id, field: &str, problem: &str| (id, A2aError::invalid_request(field, problem));
     let id = Id::read(envelope.id).map_err(|problem| wrong(Id::NULL, "id", &problem))?;
     let text = |member: &RawValue| serde_json::from_str::<String>(member.get()).ok();
     if envelope.jsonrpc.and_then(text).as_deref() != Some("2.0") {
@@ -86,21 +87,20 @@ pub(super) fn read(body: &[u8]) -> Result<Call<'_>, (Id, A2aError)> {
     let Some(method) = text(method) else {
         return Err(wrong(id, "method", "must be a text"));
     };
-    Ok(Call { id, method, params: envelope.params })
+    let params = Params(envelope.params.map(|params| body.slice_ref(params.get().as_bytes())));
+    Ok(Call { id, method, params })
 }
 
-impl Call<'_> {
+impl Params {
     /// The parameters as a `T`; the error names the field that doesn't fit.
-    pub(super) fn params<T: DeserializeOwned>(&self) -> Result<T, A2aError> {
-        let Some(params) = self.params else {
-            return Err(A2aError::invalid("params", "is missing"));
-        };
-        json::read(params.get().as_bytes(), "params")
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, A2aError> {
+        let params = self.0.ok_or_else(|| A2aError::invalid("params", "is missing"))?;
+        json::read(&params, "params")
     }
 
     /// The parameters, where none may be sent at all.
-    pub(super) fn params_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, A2aError> {
-        if self.params.is_none() { Ok(T::default()) } else { self.params() }
+    pub(super) fn read_or_default<T: DeserializeOwned + Default>(self) -> Result<T, A2aError> {
+        if self.0.is_none() { Ok(T::default()) } else { self.read() }
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn error(body: &str) -> (i32, String, String) {
-        let (id, error) = read(body.as_bytes()).unwrap_err();
+        let (id, error) = read(&Bytes::copy_from_slice(body.as_bytes())).unwrap_err();
         (error.code(), serde_json::to_string(&id).unwrap(), error.to_string())
     }
 
@@ -160,7 +160,7 @@ mod tests {
     fn an_id_is_given_back_as_it_was_written() {
         for id in ["18446744073709551616", "-0", "1.50", r#""\u00e4""#, "1e2"] {
             let body = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#);
-            let call = read(body.as_bytes()).unwrap();
+            let call = read(&body.into()).unwrap();
             let answer = String::from_utf8(success(&call.id, &true).unwrap()).unwrap();
             assert_eq!(answer, format!(r#"{{"jsonrpc":"2.0","id":{id},"result":true}}"#));
         }
@@ -178,8 +178,8 @@ mod tests {
             inner: Vec<u32>,
         }
         let body = br#"{"jsonrpc":"2.0","id":"a","method":"x","params":{"inner":[1,"two"]}}"#;
-        let call = read(body).unwrap();
-        let text = call.params::<Outer>().unwrap_err().to_string();
+        let call = read(&Bytes::from_static(body)).unwrap();
+        let text = call.params.read::<Outer>().unwrap_err().to_string();
         assert!(text.starts_with("inner[1] "), "{text}");
     }
 }

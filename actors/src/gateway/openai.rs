@@ -17,10 +17,12 @@ use futures_util::stream;
 use neuroflow_kernel::{Address, Clock, Header, Moment, Parcel};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::door::Admitted;
 use super::error::A2aError;
 use super::http::{Observed, Served, Shared, answer_json, event_stream, read_body, retry_after};
+use super::json::shown;
 use super::operations::{Allowed, Following, Place};
 use crate::agent::{
     AgentCommand, ArchivedChange, ArchivedContent, ArchivedTurn, TaskEvent, TaskState,
@@ -28,7 +30,7 @@ use crate::agent::{
 use crate::limits::{AGENT_ANSWER, CHAT_WAIT, STREAM_KEEP_ALIVE};
 
 use answer::{Delta, Head, Reading, first_chunk};
-use request::ChatRequest;
+use request::{Asked, ChatRequest};
 
 /// Their routes.
 pub(super) fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 3] {
@@ -39,7 +41,7 @@ pub(super) fn routes() -> [(&'static str, MethodRouter<Arc<Shared>>); 3] {
     ]
 }
 
-/// Why there is no completion.
+/// Why there is no completion. What a client has written, and may be of any length, goes in as [`shown`].
 #[derive(Debug, thiserror::Error)]
 enum ChatError {
     #[error("the body isn't JSON: {source}")]
@@ -62,7 +64,11 @@ enum ChatError {
 
 impl ChatError {
     fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Invalid { field: field.into(), problem: problem.into() }
+        Self::Invalid { field: shown(&field.into()), problem: shown(&problem.into()) }
+    }
+
+    fn no_model(model: &str) -> Self {
+        Self::UnknownModel { model: shown(model) }
     }
 
     /// What has run, or may have, isn't answered with what clients take for a reason to try again: 408, 409, 429
@@ -153,7 +159,7 @@ async fn model(
     let (status, body, error) = if shared.served(&model).is_some_and(sees) {
         (StatusCode::OK, described(&model, shared.started_s()), None)
     } else {
-        let error = ChatError::UnknownModel { model };
+        let error = ChatError::no_model(&model);
         (error.status(), error.to_json(), Some(error.rpc_code()))
     };
     observed.end(None, status.as_u16(), error);
@@ -170,20 +176,22 @@ async fn chat(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Resp
     observed.operation("CreateChatCompletion");
     let mut agent = None;
     let completed = async {
-        let body = read_body(&shared, body).await?;
-        let request = ChatRequest::read(&body)?;
-        let turn = request.turn()?;
-        let place = Place { agent: Some(&request.model), tenant: None };
+        // The body is gone before its task is waited for, which may take minutes.
+        let (asked, turn) = {
+            let body = read_body(&shared, body).await?;
+            ChatRequest::read(&body)?.asked()?
+        };
+        let place = Place { agent: Some(&asked.model), tenant: None };
         let visit = observed.visit(&shared, place, &head)?;
         let begun = visit.begin(turn).await;
         agent = visit.entered().map(|served| served.agent.profile.name.clone());
         let (following, allowed) = begun.map_err(|error| match error {
-            A2aError::AgentNotFound { agent, .. } => ChatError::UnknownModel { model: agent },
+            A2aError::AgentNotFound { agent, .. } => ChatError::no_model(&agent),
             other => other.into(),
         })?;
-        let work = Work::of(&shared, following, allowed, &request);
-        if request.is_streamed() {
-            return Ok(event_stream(work.stream(request.wants_usage())));
+        let work = Work::of(&shared, following, allowed, &asked);
+        if asked.is_streamed {
+            return Ok(event_stream(work.stream(asked.wants_usage)));
         }
         let completion = work.whole().await?;
         Ok(answer_json(StatusCode::OK, completion.to_string()))
@@ -232,11 +240,16 @@ struct Leash {
 
 impl Drop for Leash {
     fn drop(&mut self) {
-        if let Some(abandoned) = self.task.take()
-            && let Err(full) = self.to.try_send(abandoned)
-        {
-            let task = full.into_inner().task;
-            tracing::warn!(task, "an abandoned task isn't cancelled: too many at once");
+        let Some(abandoned) = self.task.take() else { return };
+        match self.to.try_send(abandoned) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Abandoned { task, .. })) => {
+                tracing::warn!(task, "an abandoned task isn't cancelled: too many at once");
+            }
+            // The node stops, and its agents end with it.
+            Err(TrySendError::Closed(Abandoned { task, .. })) => {
+                tracing::debug!(task, "an abandoned task isn't cancelled: the gateway has ended");
+            }
         }
     }
 }
@@ -264,12 +277,12 @@ impl Work {
         shared: &Shared,
         following: Following,
         allowed: Option<Box<Allowed>>,
-        request: &ChatRequest,
+        asked: &Asked,
     ) -> Self {
         let clock = shared.clock.clone();
         let head = Head {
             id: format!("chatcmpl-{}", following.task),
-            model: request.model.clone(),
+            model: asked.model.clone(),
             created: clock.unix().as_secs(),
         };
         let task = Abandoned {

@@ -10,7 +10,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The key that a gateway signs its cards with.
 ///
@@ -75,19 +75,47 @@ impl CardKey {
         }] })
     }
 
-    /// Signs a card, whose key set is to be found at `keys`.
+    /// Signs a card, whose key set is to be found at `keys`: in its canonical form, and once more in that of
+    /// clients that take out what is empty before they canonicalise, where that is another. A card is right if any
+    /// of its signatures is.
     pub(super) fn sign(
         &self,
         card: &pb::AgentCard,
         keys: &str,
-    ) -> Result<pb::AgentCardSignature, SignError> {
+    ) -> Result<Vec<pb::AgentCardSignature>, SignError> {
         let unsigned = pb::AgentCard { signatures: Vec::new(), ..card.clone() };
-        let payload = serde_json_canonicalizer::to_vec(&unsigned)?;
+        let mut forms = vec![serde_json_canonicalizer::to_vec(&unsigned)?];
+        let filled = filled(serde_json::to_value(&unsigned)?).unwrap_or_else(|| json!({}));
+        forms.push(serde_json_canonicalizer::to_vec(&filled)?);
+        forms.dedup();
         let header = json!({ "alg": "ES256", "typ": "JOSE", "kid": self.0.id, "jku": keys });
         let protected = BASE64.encode(header.to_string());
-        let input = format!("{protected}.{}", BASE64.encode(payload));
-        let signature = self.0.pair.sign(&SystemRandom::new(), input.as_bytes())?;
-        Ok(pb::AgentCardSignature { protected, signature: BASE64.encode(signature), header: None })
+        let signed = forms.into_iter().map(|payload| {
+            let input = format!("{protected}.{}", BASE64.encode(payload));
+            let signature = self.0.pair.sign(&SystemRandom::new(), input.as_bytes())?;
+            let signature = BASE64.encode(signature);
+            Ok(pb::AgentCardSignature { protected: protected.clone(), signature, header: None })
+        });
+        signed.collect()
+    }
+}
+
+/// A value without what is empty in it, at any depth; none if nothing is left. A card has few levels.
+fn filled(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => (!text.is_empty()).then_some(Value::String(text)),
+        Value::Array(items) => {
+            let items: Vec<Value> = items.into_iter().filter_map(filled).collect();
+            (!items.is_empty()).then_some(Value::Array(items))
+        }
+        Value::Object(members) => {
+            let members = members.into_iter();
+            let members: Map<String, Value> =
+                members.filter_map(|(name, value)| Some((name, filled(value)?))).collect();
+            (!members.is_empty()).then_some(Value::Object(members))
+        }
+        other => Some(other),
     }
 }
 
@@ -138,7 +166,9 @@ mod tests {
     fn another_library_finds_the_signature_right_and_a_changed_card_wrong() {
         let key = key();
         let card = pb::AgentCard { name: "\u{e4}cho".into(), ..pb::AgentCard::default() };
-        let signature = key.sign(&card, "https://example.org/keys").unwrap();
+        let mut signatures = key.sign(&card, "https://example.org/keys").unwrap();
+        assert_eq!(signatures.len(), 1, "nothing in it is empty");
+        let signature = signatures.remove(0);
         let set: jsonwebtoken::jwk::JwkSet = serde_json::from_value(key.public_set()).unwrap();
         let public = jsonwebtoken::DecodingKey::from_jwk(&set.keys[0]).unwrap();
         let verify = |name: &str| {
@@ -154,5 +184,16 @@ mod tests {
         let header: Value = serde_json::from_slice(&header).unwrap();
         assert_eq!((&header["alg"], &header["typ"]), (&"ES256".into(), &"JOSE".into()));
         assert_eq!(header["kid"], key.public_set()["keys"][0]["kid"]);
+    }
+
+    #[test]
+    fn what_is_empty_is_taken_out_at_any_depth() {
+        let card = json!({
+            "a": "", "b": [], "c": {}, "d": null, "e": [{ "x": { "y": [""] } }], "f": false, "g": 0,
+            "h": [{}, { "s": "t", "u": "" }],
+        });
+        let expected = json!({ "f": false, "g": 0, "h": [{ "s": "t" }] });
+        assert_eq!(filled(card), Some(expected));
+        assert_eq!(filled(json!({ "a": [{}] })), None);
     }
 }

@@ -78,10 +78,6 @@ impl TaskView {
         }
     }
 
-    pub(super) fn id(&self) -> &str {
-        &self.task.id
-    }
-
     pub(super) fn state(&self) -> TaskState {
         self.state
     }

@@ -25,7 +25,9 @@ impl AgentServer {
         let effects = std::mem::take(&mut replay.effects);
         let record = Record::restored(names(&head), understood.events, head.generation);
         let whole = understood.damage.is_empty();
-        let resumes = self.profile.resumable && whole && self.live.len() < LIVE_TASKS;
+        // Whoever has asked over a connection that is gone may be asking again already.
+        let is_wanted = understood.ask.as_ref().is_some_and(|ask| !ask.get().ends_with_asker());
+        let resumes = self.profile.resumable && whole && is_wanted && self.live.len() < LIVE_TASKS;
         let mut live = Live::restored(record, entries, replay, &self.holdings);
         let task = head.task;
         if let (true, Some(ask)) = (resumes, understood.ask) {

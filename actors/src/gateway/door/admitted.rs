@@ -173,6 +173,12 @@ impl Admitted {
         self.allowed(action, target, rules.is_none_or(|(rules, _)| decide(rules)))
     }
 
+    /// Whether the principal has these rights of an agent, without anything being done with them.
+    #[cfg(feature = "mcp")]
+    pub(crate) fn has(&self, agent: &GatewayAgent, rights: Rights) -> bool {
+        self.entrance(agent).is_some_and(|entrance| entrance.rights.contains(rights))
+    }
+
     /// Whether others may be shown something else.
     pub(crate) fn is_restricted(&self) -> bool {
         self.rules.as_ref().is_some_and(|(rules, _)| !rules.is_unrestricted())

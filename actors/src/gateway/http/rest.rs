@@ -67,31 +67,29 @@ async fn serve<'v>(
     let found = content_type(&head.headers);
     let known = found.is_empty() || [PLAIN, A2A].iter().any(|own| found.eq_ignore_ascii_case(own));
     if route.call.takes_body() && (!known || found.is_empty() && route.call.has_body()) {
-        let found = found.to_owned();
-        let expected = "application/a2a+json or application/json";
-        return Err(A2aError::ContentTypeNotSupported { expected, found });
+        return Err(A2aError::content_type("application/a2a+json or application/json", found));
     }
     let body = if route.call.takes_body() { read_body(shared, body).await? } else { Bytes::new() };
     check_version(head)?;
     let tenant = Tenant::read(head.uri.query())?;
     let visit = visit.insert(observed.visit(shared, route.place(), head)?);
-    dispatch(visit, &route.call, tenant, &body).await
+    dispatch(visit, &route.call, tenant, body).await
 }
 
 async fn dispatch(
     visit: &Visit<'_>,
     call: &Call<'_>,
     tenant: Tenant,
-    body: &[u8],
+    body: Bytes,
 ) -> Result<Answer, A2aError> {
     match call {
         Call::Send => {
-            let mut request: pb::SendMessageRequest = json::read(body, "body")?;
+            let mut request: pb::SendMessageRequest = read_whole(body)?;
             tenant.put_in(&mut request.tenant)?;
             whole(&Json(&visit.send(request).await?))
         }
         Call::Stream => {
-            let mut request: pb::SendMessageRequest = json::read(body, "body")?;
+            let mut request: pb::SendMessageRequest = read_whole(body)?;
             tenant.put_in(&mut request.tenant)?;
             stream(visit.send_streaming(request).await?)
         }
@@ -107,17 +105,17 @@ async fn dispatch(
             whole(&Json(&visit.get(request).await?))
         }
         Call::Cancel(id) => {
-            let mut request = rest::cancel(id, body)?;
+            let mut request = rest::cancel(id, &body)?;
             tenant.put_in(&mut request.tenant)?;
             whole(&Json(&visit.cancel(request).await?))
         }
         Call::Subscribe(id) => {
-            let mut request = rest::subscribe(id, body)?;
+            let mut request = rest::subscribe(id, &body)?;
             tenant.put_in(&mut request.tenant)?;
             stream(visit.subscribe(request).await?)
         }
         Call::CreatePush(task) => {
-            let mut request = rest::push(task, body)?;
+            let mut request = rest::push(task, &body)?;
             tenant.put_in(&mut request.tenant)?;
             whole(&visit.create_push(request).await?)
         }
@@ -151,6 +149,12 @@ async fn dispatch(
     }
 }
 
+/// Reads a message to an agent, whose answer may take long: the body is gone by then.
+#[expect(clippy::needless_pass_by_value, reason = "it's given up here")]
+fn read_whole(body: Bytes) -> Result<pb::SendMessageRequest, A2aError> {
+    json::read(&body, "body")
+}
+
 #[expect(clippy::unnecessary_wraps, reason = "an arm of the dispatch like the others")]
 fn stream(updates: Updates) -> Result<Answer, A2aError> {
     Ok(Answer::Stream(Box::new(updates)))
@@ -162,6 +166,7 @@ fn whole(result: &impl Serialize) -> Result<Answer, A2aError> {
 
 /// There is no such path, or not for this method.
 fn astray(unrouted: &Unrouted, path: &str, media: &'static str) -> Response {
+    let path = json::shown(path);
     let (status, name, message, allow) = match unrouted {
         Unrouted::Unknown => {
             (StatusCode::NOT_FOUND, "NOT_FOUND", format!("there is nothing at {path:?}"), None)

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::gateway::error::A2aError;
 use crate::gateway::json::Json;
-use crate::gateway::jsonrpc::{self, Call, Id};
+use crate::gateway::jsonrpc::{self, Call, Id, Params};
 use crate::gateway::operations::{Place, Updates, Visit};
 use crate::gateway::sse::{self, Envelope};
 
@@ -61,44 +61,48 @@ async fn serve<'v>(
     let nobody = |error| (Id::NULL, error);
     let found = content_type(&head.headers);
     if !found.eq_ignore_ascii_case("application/json") {
-        let found = found.to_owned();
-        let expected = "application/json";
-        return Err(nobody(A2aError::ContentTypeNotSupported { expected, found }));
+        return Err(nobody(A2aError::content_type("application/json", found)));
     }
-    let body = read_body(shared, body).await.map_err(nobody)?;
-    let call = jsonrpc::read(&body)?;
-    observed.operation(&call.method);
+    let Call { id, method, params } = {
+        let body = read_body(shared, body).await.map_err(nobody)?;
+        jsonrpc::read(&body)?
+    };
+    observed.operation(&method);
     let result = async {
         check_version(head)?;
         let visit = visit.insert(observed.visit(shared, place, head)?);
-        dispatch(visit, &call).await
+        dispatch(visit, &id, &method, params).await
     };
     match result.await {
-        Ok(answer) => Ok((call.id, answer)),
-        Err(error) => Err((call.id, error)),
+        Ok(answer) => Ok((id, answer)),
+        Err(error) => Err((id, error)),
     }
 }
 
-async fn dispatch(visit: &Visit<'_>, call: &Call<'_>) -> Result<Answer, A2aError> {
-    let id = &call.id;
-    match call.method.as_str() {
-        "SendMessage" => whole(id, &Json(&visit.send(call.params()?).await?)),
-        "SendStreamingMessage" => stream(visit.send_streaming(call.params()?).await?),
-        "GetTask" => whole(id, &Json(&visit.get(call.params()?).await?)),
-        "ListTasks" => whole(id, &Json(&visit.list(call.params_or_default()?).await?)),
-        "CancelTask" => whole(id, &Json(&visit.cancel(call.params()?).await?)),
-        "SubscribeToTask" => stream(visit.subscribe(call.params()?).await?),
-        "CreateTaskPushNotificationConfig" => whole(id, &visit.create_push(call.params()?).await?),
-        "GetTaskPushNotificationConfig" => whole(id, &visit.get_push(call.params()?).await?),
-        "ListTaskPushNotificationConfigs" => whole(id, &visit.list_push(call.params()?).await?),
+async fn dispatch(
+    visit: &Visit<'_>,
+    id: &Id,
+    method: &str,
+    params: Params,
+) -> Result<Answer, A2aError> {
+    match method {
+        "SendMessage" => whole(id, &Json(&visit.send(params.read()?).await?)),
+        "SendStreamingMessage" => stream(visit.send_streaming(params.read()?).await?),
+        "GetTask" => whole(id, &Json(&visit.get(params.read()?).await?)),
+        "ListTasks" => whole(id, &Json(&visit.list(params.read_or_default()?).await?)),
+        "CancelTask" => whole(id, &Json(&visit.cancel(params.read()?).await?)),
+        "SubscribeToTask" => stream(visit.subscribe(params.read()?).await?),
+        "CreateTaskPushNotificationConfig" => whole(id, &visit.create_push(params.read()?).await?),
+        "GetTaskPushNotificationConfig" => whole(id, &visit.get_push(params.read()?).await?),
+        "ListTaskPushNotificationConfigs" => whole(id, &visit.list_push(params.read()?).await?),
         "DeleteTaskPushNotificationConfig" => {
-            visit.delete_push(call.params()?).await?;
+            visit.delete_push(params.read()?).await?;
             whole(id, &())
         }
         "GetExtendedAgentCard" => {
-            whole(id, &visit.extended_card(&call.params_or_default()?).await?)
+            whole(id, &visit.extended_card(&params.read_or_default()?).await?)
         }
-        method => Err(A2aError::MethodNotFound { method: method.to_owned() }),
+        method => Err(A2aError::no_method(method)),
     }
 }
 

@@ -4,63 +4,67 @@
 //! is to have, go beside it as one JSON part with the members `messages`, `tools`, `tool_choice` and
 //! `response_format` as the client wrote them.
 
-use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error};
-use serde_json::{Map, Value};
+use serde::de::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::ChatError;
 use crate::agent::{CHAT, Content, Part, Turn};
-use crate::limits::{CHAT_MESSAGES, CHAT_TOOLS, PARTS};
+use crate::gateway::json;
+use crate::limits::{BODY_VALUES, CHAT_MESSAGES, CHAT_TOOLS, PARTS};
 
-/// What is read of a request; what else it says about models has no meaning for agents.
+/// What is read of a request; what else it says about models has no meaning for agents. What is handed on stays as
+/// it's written: as values it would take a hundred times its bytes.
 #[derive(Debug, Deserialize)]
-pub(super) struct ChatRequest {
-    pub(super) model: String,
-    messages: Vec<Value>,
+pub(super) struct ChatRequest<'a> {
+    model: String,
+    #[serde(borrow)]
+    messages: Vec<&'a RawValue>,
     #[serde(default)]
-    pub(super) stream: Option<bool>,
-    #[serde(default)]
-    stream_options: Option<Object<StreamOptions>>,
-    #[serde(default)]
-    tools: Option<Vec<Value>>,
-    #[serde(default)]
-    tool_choice: Option<Value>,
-    #[serde(default)]
-    response_format: Option<Value>,
+    stream: Option<bool>,
+    #[serde(default, borrow)]
+    stream_options: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    tools: Option<Vec<&'a RawValue>>,
+    #[serde(default, borrow)]
+    tool_choice: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    response_format: Option<&'a RawValue>,
     #[serde(default)]
     n: Option<u64>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What is left of a request while its answer is waited for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) model: String,
+    pub(super) is_streamed: bool,
+    pub(super) wants_usage: bool,
+}
+
+#[derive(Deserialize)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: Option<bool>,
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct Message<'a> {
     role: String,
-    #[serde(default)]
-    content: Option<MessageContent>,
+    #[serde(default, borrow)]
+    content: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum MessageContent {
-    Text(String),
-    Parts(Vec<Object<MessagePart>>),
-}
-
-#[derive(Deserialize)]
-struct MessagePart {
+struct MessagePart<'a> {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
     text: Option<String>,
     #[serde(default)]
     refusal: Option<String>,
-    #[serde(default)]
-    image_url: Option<Object<ImageUrl>>,
+    #[serde(default, borrow)]
+    image_url: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -68,21 +72,42 @@ struct ImageUrl {
     url: String,
 }
 
-/// What is written as an object. Without that a list passes for one, its items for the fields in their order.
-#[derive(Debug)]
-struct Object<T>(T);
+#[derive(Deserialize)]
+struct Form {
+    #[serde(rename = "type")]
+    kind: String,
+}
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let members = Map::deserialize(deserializer)?;
-        T::deserialize(Value::Object(members)).map(Self).map_err(D::Error::custom)
+/// What goes beside the last text.
+#[derive(Serialize)]
+struct Beside<'a> {
+    messages: &'a [&'a RawValue],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tools: &'a [&'a RawValue],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<&'a RawValue>,
+}
+
+/// Reads what is written as an object. Without that a list passes for one, its items for the fields in their order.
+fn object<'a, T: Deserialize<'a>>(json: &'a RawValue) -> Result<T, serde_json::Error> {
+    if json.get().starts_with('{') {
+        serde_json::from_str(json.get())
+    } else {
+        Err(Error::custom("must be an object"))
     }
 }
 
-impl ChatRequest {
-    pub(super) fn read(body: &[u8]) -> Result<Self, ChatError> {
-        if let Err(source) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-            return Err(ChatError::Json { source });
+impl<'a> ChatRequest<'a> {
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, ChatError> {
+        match json::has_values_within(body, BODY_VALUES) {
+            Ok(true) => {}
+            Ok(false) => {
+                let problem = format!("has more than {BODY_VALUES} values");
+                return Err(ChatError::invalid("body", problem));
+            }
+            Err(source) => return Err(ChatError::Json { source }),
         }
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(ChatError::invalid("body", "must be an object"));
@@ -101,22 +126,26 @@ impl ChatRequest {
         })
     }
 
-    pub(super) fn is_streamed(&self) -> bool {
-        self.stream.unwrap_or_default()
-    }
-
-    pub(super) fn wants_usage(&self) -> bool {
-        self.stream_options.as_ref().and_then(|it| it.0.include_usage).unwrap_or_default()
+    /// What is said to the agent, and what is to be known besides.
+    pub(super) fn asked(self) -> Result<(Asked, Turn), ChatError> {
+        let options = self.stream_options.map(object::<StreamOptions>).transpose();
+        let options =
+            options.map_err(|error| ChatError::invalid("stream_options", error.to_string()))?;
+        let turn = self.turn()?;
+        let asked = Asked {
+            model: self.model,
+            is_streamed: self.stream.unwrap_or_default(),
+            wants_usage: options.and_then(|it| it.include_usage).unwrap_or_default(),
+        };
+        Ok((asked, turn))
     }
 
     /// The form that the answer is to have, unless it's text. To give it is the agent's.
-    fn form(&self) -> Result<Option<&Value>, ChatError> {
-        let Some(form) = self.response_format.as_ref().filter(|form| !form.is_null()) else {
-            return Ok(None);
-        };
-        match form.get("type").and_then(Value::as_str) {
-            Some("text") => Ok(None),
-            Some("json_object" | "json_schema") => Ok(Some(form)),
+    fn form(&self) -> Result<Option<&'a RawValue>, ChatError> {
+        let Some(form) = self.response_format else { return Ok(None) };
+        match object::<Form>(form).as_ref().map(|form| form.kind.as_str()) {
+            Ok("text") => Ok(None),
+            Ok("json_object" | "json_schema") => Ok(Some(form)),
             _ => {
                 let problem = "must be one of text, json_object, json_schema";
                 Err(ChatError::invalid("response_format.type", problem))
@@ -124,8 +153,7 @@ impl ChatRequest {
         }
     }
 
-    /// What is said to the agent.
-    pub(super) fn turn(&self) -> Result<Turn, ChatError> {
+    fn turn(&self) -> Result<Turn, ChatError> {
         if self.n.is_some_and(|count| count != 1) {
             return Err(ChatError::invalid("n", "must be 1; an agent gives one answer"));
         }
@@ -144,7 +172,7 @@ impl ChatRequest {
         let mut parts = Vec::new();
         for (at, message) in self.messages.iter().enumerate() {
             let field = format!("messages[{at}]");
-            let Object(read) = Object::<Message>::deserialize(message)
+            let read = object::<Message<'_>>(message)
                 .map_err(|error| ChatError::invalid(&*field, error.to_string()))?;
             let known = ["developer", "system", "user", "assistant", "tool", "function"];
             if !known.contains(&read.role.as_str()) {
@@ -156,27 +184,18 @@ impl ChatRequest {
                 parts = said;
             }
         }
-        let choice = self.tool_choice.as_ref().filter(|choice| !choice.is_null());
-        let form = self.form()?;
-        let is_more = self.messages.len() > 1 || !tools.is_empty() || choice.is_some();
+        let response_format = self.form()?;
+        let is_more = self.messages.len() > 1 || !tools.is_empty() || self.tool_choice.is_some();
         if parts.is_empty() && !is_more {
             return Err(ChatError::invalid(format!("messages[{last}].content"), "is missing"));
         }
-        if is_more || form.is_some() {
-            let mut beside = Map::new();
-            beside.insert("messages".to_owned(), Value::Array(self.messages.clone()));
-            if !tools.is_empty() {
-                beside.insert("tools".to_owned(), Value::Array(tools.to_vec()));
-            }
-            if let Some(choice) = choice {
-                beside.insert("tool_choice".to_owned(), choice.clone());
-            }
-            if let Some(form) = form {
-                beside.insert("response_format".to_owned(), form.clone());
-            }
+        if is_more || response_format.is_some() {
+            let tool_choice = self.tool_choice;
+            let beside = Beside { messages: &self.messages, tools, tool_choice, response_format };
+            let beside = serde_json::to_string(&beside)
+                .map_err(|error| ChatError::invalid("messages", error.to_string()))?;
             let media_type = Some(CHAT.to_owned());
-            let content = Content::Json(Value::Object(beside).to_string());
-            parts.push(Part { media_type, ..Part::from(content) });
+            parts.push(Part { media_type, ..Part::from(Content::Json(beside)) });
         }
         if parts.len() > PARTS {
             let problem = format!("has more than {PARTS} parts");
@@ -187,19 +206,29 @@ impl ChatRequest {
 }
 
 /// The parts of a message; all are checked, those of the last one are used.
-fn content(field: &str, content: Option<MessageContent>) -> Result<Vec<Part>, ChatError> {
-    let parts = match content {
-        None => return Ok(Vec::new()),
-        Some(MessageContent::Text(text)) => return Ok(vec![Part::from(Content::Text(text))]),
-        Some(MessageContent::Parts(parts)) => parts,
+fn content(field: &str, content: Option<&RawValue>) -> Result<Vec<Part>, ChatError> {
+    let Some(content) = content else { return Ok(Vec::new()) };
+    let misfit = |error: serde_json::Error| {
+        ChatError::invalid(format!("{field}.content"), error.to_string())
     };
-    let parts = parts.into_iter().enumerate().map(|(at, Object(part))| {
+    if content.get().starts_with('"') {
+        let text = serde_json::from_str(content.get()).map_err(misfit)?;
+        return Ok(vec![Part::from(Content::Text(text))]);
+    }
+    if !content.get().starts_with('[') {
+        return Err(ChatError::invalid(format!("{field}.content"), "must be a text or a list"));
+    }
+    let parts: Vec<&RawValue> = serde_json::from_str(content.get()).map_err(misfit)?;
+    let parts = parts.into_iter().enumerate().map(|(at, part)| {
         let field = format!("{field}.content[{at}]");
+        let misfit = |error: serde_json::Error| ChatError::invalid(&*field, error.to_string());
+        let part: MessagePart<'_> = object(part).map_err(misfit)?;
+        let image = part.image_url.map(object::<ImageUrl>).transpose().map_err(misfit)?;
         // A model's earlier answer may have been none, which it said in words.
         let text = if part.kind == "refusal" { part.refusal } else { part.text };
-        match (part.kind.as_str(), text, part.image_url) {
+        match (part.kind.as_str(), text, image) {
             ("text" | "refusal", Some(text), _) => Ok(Part::from(Content::Text(text))),
-            ("image_url", _, Some(Object(image))) => Ok(Part::from(Content::Url(image.url))),
+            ("image_url", _, Some(image)) => Ok(Part::from(Content::Url(image.url))),
             ("text" | "refusal" | "image_url", ..) => {
                 Err(ChatError::invalid(field, "lacks what its type says"))
             }
@@ -214,13 +243,14 @@ fn content(field: &str, content: Option<MessageContent>) -> Result<Vec<Part>, Ch
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn turn(request: &Value) -> Result<Turn, String> {
-        let request = ChatRequest::read(request.to_string().as_bytes());
-        request.and_then(|request| request.turn()).map_err(|error| error.to_string())
+        let body = request.to_string();
+        let asked = ChatRequest::read(body.as_bytes()).and_then(ChatRequest::asked);
+        asked.map(|(_, turn)| turn).map_err(|error| error.to_string())
     }
 
     fn asked(messages: &Value) -> Value {
@@ -295,7 +325,7 @@ mod tests {
             (json!({ "messages": [] }), "model is missing"),
             (json!(["echo", [{ "role": "user", "content": "x" }]]), "body must be an object"),
             (asked(&json!([["user", "hi"]])), "messages[0] "),
-            (user(json!([["text", "hi"]])), "messages[0] "),
+            (user(json!([["text", "hi"]])), "messages[0].content[0] must be"),
             (user(json!([{ "type": "refusal", "text": "no" }])), "messages[0].content[0] lacks"),
             (json!({ "model": 7, "messages": [] }), "model"),
             (asked(&json!([])), "messages needs at least one message"),
@@ -313,5 +343,22 @@ mod tests {
             assert!(problem.contains(words), "{request}: {problem}");
         }
         assert!(matches!(ChatRequest::read(b"{"), Err(ChatError::Json { .. })));
+    }
+
+    #[test]
+    fn what_is_handed_on_is_as_it_was_written_and_can_be_read() {
+        let messages =
+            r#"[ {"role":"system","content":"x","n":1.50}, {"role":"user","content":"y"} ]"#;
+        let body = format!(r#"{{"model":"echo","messages":{messages}}}"#);
+        let (_, turn) = ChatRequest::read(body.as_bytes()).unwrap().asked().unwrap();
+        let Content::Json(beside) = &turn.parts[1].content else { panic!("{turn:?}") };
+        assert!(beside.contains(r#"{"role":"system","content":"x","n":1.50}"#), "{beside}");
+        for unreadable in [r#""\ud800""#, "1e999"] {
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"x","y":{unreadable}}}]}}"#
+            );
+            let read = ChatRequest::read(body.as_bytes());
+            assert!(matches!(read, Err(ChatError::Json { .. })), "{unreadable}");
+        }
     }
 }

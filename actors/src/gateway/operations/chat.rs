@@ -10,16 +10,17 @@ use crate::agent::{ASK, AgentCommand, ArchivedChange, Ask, Turn};
 use crate::gateway::error::A2aError;
 
 impl Visit<'_> {
-    /// Begins a task: its events, and what it takes to be told of them.
+    /// Begins a task that is nobody's once its client has gone: its events, and what it takes to be told of them.
     pub(in crate::gateway) async fn begin(
         &self,
         turn: Turn,
     ) -> Result<(Following, Option<Box<Allowed>>), A2aError> {
         let served = self.enter("", ASK).await?;
         self.check_skill(served, None).await?;
-        let ask = Ask { caller: self.caller(), ..Ask::new(turn) };
+        let ask = Ask { caller: self.caller(), ..Ask::new(turn).ending_with_asker() };
         let parcel = Parcel::archive(&ask)
             .map_err(|error| A2aError::invalid("messages", error.to_string()))?;
+        drop(ask);
         let address = self.address(served);
         let command = |replies| AgentCommand::Ask(Request { parcel, replies });
         let mut events = address

@@ -8,17 +8,22 @@ use pbjson_types::value::Kind;
 
 use super::following::{End, Following};
 use super::{Update, Updates, Visit, declined, history_length, is_settled, refused};
-use crate::agent::{ASK, AgentCommand, AgentProfile, ArchivedChange, Ask, overlap};
+use crate::agent::{
+    ASK, AgentCommand, AgentProfile, ArchivedChange, Ask, TaskEvent, TaskState, overlap,
+};
 use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
-use crate::gateway::task_view::{TaskView, invalid_reply};
+use crate::gateway::shown;
+use crate::gateway::task_view::{TaskView, invalid_reply, state_after};
 use crate::limits::{CLIENT_ID_BYTES, OUTPUT_MODES};
 
 /// A message that an agent has taken.
 struct Taken {
-    /// The task as the message has left it.
-    view: TaskView,
+    /// The task as the message has left it. Its events are put together when it's answered: until then they are
+    /// in memory once, with the task itself.
+    so_far: Vec<Parcel<TaskEvent>>,
+    state: TaskState,
     following: Following,
     history: Option<usize>,
     immediately: bool,
@@ -36,20 +41,21 @@ impl Visit<'_> {
         let served = self.enter(&request.tenant, ASK).await?;
         let deadline = self.clock().now() + self.shared.blocking_wait();
         let mut taken = self.take(served, request, self.header.clone().until(deadline)).await?;
-        while !taken.immediately && !is_settled(taken.view.state()) {
+        while !taken.immediately && !is_settled(taken.state) {
             match self.clock().before(deadline, taken.following.next()).await {
                 // What there is no room for is there when the client asks for the task.
                 Ok(Ok(Some(event))) if self.hold([&event]).is_err() => break,
                 Ok(Ok(Some(event))) => {
                     invalid_reply(event.get()).map_or(Ok(()), Err)?;
-                    taken.view.fold(&event);
+                    taken.state = state_after(event.get()).unwrap_or(taken.state);
+                    taken.so_far.push(event);
                 }
                 Ok(Err(error)) => return Err(error),
                 // It goes on; the client can ask for it later.
                 Ok(Ok(None)) | Err(_) => break,
             }
         }
-        let mut task = taken.view.into_task(taken.history);
+        let mut task = TaskView::of(&taken.so_far).into_task(taken.history);
         task.metadata = taken.note;
         let payload = pb::send_message_response::Payload::Task(task);
         Ok(pb::SendMessageResponse { payload: Some(payload) })
@@ -66,8 +72,9 @@ impl Visit<'_> {
         }
         let wanted = request.message.as_ref().and_then(skill).map(str::to_owned);
         let taken = self.take(served, request, self.header.clone()).await?;
-        let first = Update::snapshot(&taken.view, taken.history).noting(taken.note);
-        let over = End::ClientsTurn.is_at(taken.view.state());
+        let view = TaskView::of(&taken.so_far);
+        let first = Update::snapshot(&view, taken.history).noting(taken.note);
+        let over = End::ClientsTurn.is_at(taken.state);
         let allowed = self.allowed(served, ASK, wanted);
         Ok(Updates::new(Some(first), taken.following, End::ClientsTurn, allowed).over_if(over))
     }
@@ -92,7 +99,7 @@ impl Visit<'_> {
         let given = |id: &String| (!id.is_empty()).then(|| id.clone());
         let (task, context) = (given(&message.task_id), given(&message.context_id));
         let tenant = given(&request.tenant).or_else(|| self.place.tenant.map(str::to_owned));
-        let ask = Ask {
+        let parcel = Parcel::archive(&Ask {
             task: task.clone(),
             context,
             turn: convert::turn(message)?,
@@ -101,9 +108,9 @@ impl Visit<'_> {
             accepted_output: modes,
             extensions: self.activated(),
             metadata: convert::json_object("metadata", request.metadata.as_ref())?,
-        };
-        let parcel = Parcel::archive(&ask)
-            .map_err(|error| A2aError::invalid("message", error.to_string()))?;
+        })
+        .map_err(|error| A2aError::invalid("message", error.to_string()))?;
+        drop(request.metadata);
 
         let push = configuration.task_push_notification_config;
         let push = self.reserve_inline_push(served, task.as_deref(), push).await?;
@@ -116,8 +123,8 @@ impl Visit<'_> {
             return Err(declined(refusal, task.as_deref().unwrap_or_default()));
         }
         let own = first.get().generation.to_native();
-        let (view, ready) = if own == 1 {
-            (TaskView::of(&[first]), VecDeque::new())
+        let (so_far, ready) = if own == 1 {
+            (vec![first], VecDeque::new())
         } else {
             // The task as the message has left it: with the one event that goes with it, that the
             // agent is at work again. What has come of it since then comes after that.
@@ -127,23 +134,27 @@ impl Visit<'_> {
             let after =
                 so_far.iter().position(|event| event.get().generation.to_native() > own + 1);
             let later = so_far.split_off(after.unwrap_or(so_far.len()));
-            (TaskView::of(&so_far), later.into())
+            (so_far, later.into())
         };
+        let state = so_far.iter().rev().find_map(|event| state_after(event.get()));
+        let id = so_far.first().map(|event| event.get().task.to_string()).unwrap_or_default();
+        let last = so_far.last().map_or(own, |event| event.get().generation.to_native());
         let following = Following {
             agent: address.clone(),
             unsent: self.admitted.unsent().clone(),
             header: self.header.clone(),
             clock: self.clock().clone(),
             caller: self.caller(),
-            task: view.id().to_owned(),
-            last: view.generation(),
+            task: id.clone(),
+            last,
             ready,
             to_come: Some(events),
         };
-        let is_told = self.keep_inline_push(served, (view.id(), own), push).await;
+        let is_told = self.keep_inline_push(served, (&id, own), push).await;
         let note = (!is_told).then(unpushed);
         let immediately = configuration.return_immediately;
-        Ok(Taken { view, following, history, immediately, note })
+        let state = state.unwrap_or(TaskState::Submitted);
+        Ok(Taken { so_far, state, following, history, immediately, note })
     }
 }
 
@@ -181,7 +192,7 @@ fn check_output(profile: &AgentProfile, accepted: &[String]) -> Result<(), A2aEr
     }
     Err(A2aError::MediaTypeNotSupported {
         field: FIELD.to_owned(),
-        found: accepted.join(", "),
+        found: shown(&accepted.join(", ")),
         known: profile.output_modes.join(", "),
     })
 }

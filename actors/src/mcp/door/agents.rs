@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::outcome;
 use super::task::PublicId;
 use crate::agent::{AgentCommand, Ask, Content, TaskEvent, Turn};
-use crate::gateway::GatewayAgent;
+use crate::gateway::{GatewayAgent, shown};
 use crate::limits::CLIENT_ID_BYTES;
 
 /// What a client says to an agent.
@@ -74,7 +74,7 @@ impl Message {
     pub(super) fn read(agent: &str, arguments: Option<JsonObject>) -> Result<Self, ErrorData> {
         let arguments = Value::Object(arguments.unwrap_or_default());
         let mut message: Self = serde_path_to_error::deserialize(arguments)
-            .map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
+            .map_err(|error| ErrorData::invalid_params(shown(&error.to_string()), None))?;
         if message.message.is_none() && message.data.is_none() {
             return Err(ErrorData::invalid_params("message or data is missing", None));
         }

@@ -55,6 +55,15 @@ impl<'a> Callee<'a> {
         }
     }
 
+    /// Whether who calls it may read the task of the call: who may not is told by the call alone what becomes of it.
+    pub(super) fn is_read_by(self, visit: &Visit) -> bool {
+        match self {
+            Self::Agent(agent) => visit.may_read(agent),
+            // Who may run programs may do the rest.
+            Self::Program(_) => true,
+        }
+    }
+
     /// This one's turn to read its tasks.
     pub(super) async fn reads(
         self,

@@ -21,7 +21,7 @@ use super::task::PublicId;
 use super::visit::{self, Visit};
 use super::{McpDoor, agents, programs, task};
 use crate::agent::{ASK, AgentCommand, CANCEL, CancelError, READ};
-use crate::gateway::bytes;
+use crate::gateway::{bytes, shown};
 use crate::limits::AGENT_ANSWER;
 use crate::tools::ExecTool;
 
@@ -104,8 +104,16 @@ impl McpHandler {
                         return Err(self.leave(call, busy).await);
                     }
                 }
-                Happened::Told(Err(StreamError::Lagged)) => call.again().await?,
-                Happened::Told(Err(error)) => return Err(agents::broken(error)),
+                Happened::Told(Err(StreamError::Lagged)) => {
+                    if let Err(why) = call.again().await {
+                        span.fail("lagged");
+                        return Err(self.leave(call, why).await);
+                    }
+                }
+                Happened::Told(Err(error)) => {
+                    span.fail("broken");
+                    return Err(self.leave(call, agents::broken(error)).await);
+                }
                 Happened::Over => break,
                 Happened::Long => call.is_long = true,
                 Happened::Tick => call.tick().await,
@@ -281,9 +289,9 @@ impl ServerHandler for McpHandler {
             "tasks/get" => misfit::<GetTaskParams>(params),
             "tasks/cancel" => misfit::<CancelTaskParams>(params),
             "tasks/update" => misfit::<UpdateTaskParams>(params),
-            _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, method, None)),
+            _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, shown(&method), None)),
         };
-        Err(ErrorData::invalid_params(problem, None))
+        Err(ErrorData::invalid_params(shown(&problem), None))
     }
 
     async fn get_task(

@@ -28,7 +28,7 @@ pub(super) struct Listening<'a> {
     stay: Stay,
     progress: Progress<'a>,
     begun: Moment,
-    /// From when on it takes long, for a caller who knows tasks; others wait.
+    /// From when on it takes long, for a caller who knows tasks and may read them; others wait.
     long_at: Option<Moment>,
     /// When its caller hears that a program is still there. An agent says itself how far it is.
     tick_at: Option<Moment>,
@@ -67,7 +67,8 @@ impl<'a> Listening<'a> {
             progress.written(0, format!("running at level {}", exec.level)).await;
             tick_at = Some(begun + MCP_STILL_AT_IT);
         }
-        let knows_tasks = context.client_capabilities().is_some_and(|it| it.supports_tasks());
+        let knows_tasks = context.client_capabilities().is_some_and(|it| it.supports_tasks())
+            && callee.is_read_by(visit);
         Self {
             callee,
             caller: visit.caller(),

@@ -11,6 +11,7 @@ use crate::agent::{
     Agent, AgentError, AgentProfile, Answer, Artifact, Ask, Content, Incoming, InputProblem,
     TaskContext, Turn,
 };
+use crate::gateway::shown;
 use crate::tools::{ExecArguments, ExecTool, ToolProgress};
 
 /// Runs programs for MCP clients, each as a task of its own: so they are journaled, owned by who asked,
@@ -97,7 +98,7 @@ impl Written {
 pub(super) fn ask(arguments: Option<JsonObject>, caller: Option<String>) -> Result<Ask, ErrorData> {
     let arguments = Value::Object(arguments.unwrap_or_default());
     let read: ExecArguments = serde_path_to_error::deserialize(&arguments)
-        .map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
+        .map_err(|error| ErrorData::invalid_params(shown(&error.to_string()), None))?;
     if read.command.is_empty() {
         return Err(ErrorData::invalid_params("command must have a program", None));
     }

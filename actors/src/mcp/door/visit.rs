@@ -11,9 +11,9 @@ use rmcp::{ErrorData, RoleServer};
 
 use super::McpExec;
 use crate::access::{Action, Target};
-use crate::agent::{ASK, AgentCommand};
+use crate::agent::{ASK, AgentCommand, READ};
 use crate::gateway::{
-    Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure, UNRECORDED,
+    Admitted, CREDENTIAL_ENDED, Denial, Entrance, GatewayAgent, Lost, Tenure, UNRECORDED, shown,
 };
 use crate::tools::ExecTool;
 
@@ -55,6 +55,11 @@ impl Visit {
             Ok(entrance) => Ok(entrance.address.clone()),
             Err(denial) => Err(denied(denial, missing)),
         }
+    }
+
+    /// Whether who asks may read the tasks of an agent.
+    pub(super) fn may_read(&self, agent: &GatewayAgent) -> bool {
+        self.0.as_ref().is_none_or(|admitted| admitted.has(agent, READ))
     }
 
     /// Has the answer hold so many bytes more, if there is room for them. Over a stream there is one client, and
@@ -193,7 +198,7 @@ pub(super) fn busy() -> ErrorData {
 }
 
 pub(super) fn unknown(tool: &str) -> ErrorData {
-    ErrorData::invalid_params(format!("there is no tool {tool:?}"), None)
+    ErrorData::invalid_params(format!("there is no tool {:?}", shown(tool)), None)
 }
 
 pub(super) fn forbidden() -> ErrorData {
