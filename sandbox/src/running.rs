@@ -26,6 +26,7 @@ use crate::{
         socket::{self, Wait},
         watch::watch,
     },
+        tree::Place,
     output::{Collected, Given, Output, Streams},
     overlay::Overlay,
     profile::Profile,
@@ -132,7 +133,7 @@ impl Running {
             overlay: parts
                 .overlay
                 .zip(profile.project())
-                .map(|(upper, project)| Overlay::new(upper, project)),
+                .map(|((upper, below), project)| Overlay::new(upper, project, below)),
             proxy,
             claim: parts.claim,
             patience: Patience::new(profile.wall_time),
@@ -467,7 +468,7 @@ pub(crate) struct Parts {
     pub(crate) stages: Stages,
     pub(crate) heard: Vec<Record>,
     pub(crate) egress: Option<OwnedFd>,
-    pub(crate) overlay: Option<OwnedFd>,
+    pub(crate) overlay: Option<(OwnedFd, Place)>,
     pub(crate) degraded: Vec<Layer>,
     pub(crate) prepared: bool,
     pub(crate) forked: bool,

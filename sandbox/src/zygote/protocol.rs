@@ -167,8 +167,9 @@ pub(crate) enum Record {
     Built,
     /// A cell that was made ahead has ended without an order, or without having read it.
     Unused,
-    /// The upper directory of the cell's overlay comes beside the record.
-    Overlay,
+    /// The upper directory of the cell's overlay comes beside the record. This is the directory below it,
+    /// which its path may not lead to any more.
+    Overlay { device: u64, inode: u64 },
     /// The filter has refused a call (when learning: seen one) that often.
     Denied { number: u32, count: u32 },
     /// The program runs. Nanoseconds per stage.
@@ -257,7 +258,10 @@ impl Record {
                 fill(&mut words, [key.into(), cell.into()]);
                 8
             }
-            Self::Overlay => 9,
+            Self::Overlay { device, inode } => {
+                fill(&mut words, [device, inode]);
+                9
+            }
             Self::Joined => 12,
             Self::Built => 14,
             Self::Unused => 15,
@@ -348,7 +352,7 @@ impl Record {
                 }
                 Some(Self::Seen { number: u32::try_from(first).ok()?, arguments })
             }
-            9 => Some(Self::Overlay),
+            9 => Some(Self::Overlay { device: first, inode: second }),
             12 => Some(Self::Joined),
             14 => Some(Self::Built),
             15 => Some(Self::Unused),
@@ -469,7 +473,7 @@ mod tests {
             Record::Hello { landlock: 7, filters: true, groups: 5, own_ids: true },
             Record::Launched,
             Record::Prepared { key: 3, cell: 9 },
-            Record::Overlay,
+            Record::Overlay { device: 7, inode: u64::MAX },
             Record::Joined,
             Record::Built,
             Record::Unused,
