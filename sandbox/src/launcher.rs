@@ -352,7 +352,8 @@ impl Launcher {
     /// limits of disks, or without.
     pub(crate) async fn lacks(&self, level: Level, io: bool) -> Result<Vec<Layer>, LaunchError> {
         let abilities = self.abilities().await?;
-        Ok(abilities.lacking(level, io).map(|(layer, ..)| layer).collect())
+        let lacking = abilities.lacking(level, io).map(|(layer, ..)| layer);
+        Ok(lacking.filter(|layer| layer.is_dispensable()).collect())
     }
 
     fn draft(
@@ -421,13 +422,13 @@ impl Launcher {
 
 const PYTHON: &str = "python3";
 
-/// A prepared cell, whose it is, and what it does without.
 /// Whether the profile's programs have the locale that a warm interpreter has started with.
 fn has_usual_locale(profile: &Profile) -> bool {
     let decides = |name: &OsStr| ["LANG", "LC_ALL", "LC_CTYPE"].iter().any(|known| name == *known);
     profile.variables.iter().all(|(name, value)| !decides(name) || value == plan::LOCALE)
 }
 
+/// A prepared cell, whose it is, and what it does without.
 type Offered = (Arc<Zygote>, Offer, Vec<Layer>);
 
 /// What a wait status says, for the report.

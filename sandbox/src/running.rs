@@ -4,6 +4,8 @@ mod egressing;
 mod input;
 mod patience;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::{Future, poll_fn},
@@ -24,9 +26,9 @@ use crate::{
     linux::sys::{
         self, event, file,
         socket::{self, Wait},
+        tree::Place,
         watch::watch,
     },
-        tree::Place,
     output::{Collected, Given, Output, Streams},
     overlay::Overlay,
     profile::Profile,
@@ -308,7 +310,11 @@ impl Running {
 
     fn end(&mut self, end: End) {
         self.state.ask_to_end(end);
-        self.process.end();
+        if let (false, Some(report)) = (self.process.end(), &self.report) {
+            // A host that has given rights up since has a zygote that hasn't, and that ends what is let go.
+            // What it would have counted isn't known then. This fails only if it has hung up by itself.
+            socket::hang_up(report.get_ref().as_fd()).ok();
+        }
         self.patience.hurry();
     }
 
@@ -545,17 +551,17 @@ impl Process {
     }
 
     /// The kernel ends a cell with its first process; at level minimal the keeper does it, when
-    /// asked.
-    fn end(&self) {
+    /// asked. False if this process may not.
+    fn end(&self) -> bool {
         let signals: &[i32] = if self.level == Level::Minimal {
             &[libc::SIGTERM, libc::SIGCONT]
         } else {
             &[libc::SIGKILL]
         };
-        for signal in signals {
-            // It fails if the cell has ended already, which is what we want.
-            event::signal(self.pidfd.as_fd(), *signal).ok();
-        }
+        signals.iter().all(|signal| match event::signal(self.pidfd.as_fd(), *signal) {
+            Err(errno) => errno.raw() != libc::EPERM,
+            Ok(()) => true,
+        })
     }
 }
 
