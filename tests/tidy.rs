@@ -31,6 +31,7 @@ const UNSAFE_FILES: &[&str] = &[
     // Forking in the zygote, with the promise that it has one thread.
     "sandbox/src/zygote/owner.rs",
     "sandbox/src/zygote/seedlings.rs",
+    "sandbox/src/zygote/stranger.rs",
     "sandbox/src/zygote/start.rs",
 ];
 

@@ -159,6 +159,9 @@ pub enum Remedy {
     /// Start the program as an ordinary user, or leave its root the right to mount (`CAP_SYS_ADMIN`) or to
     /// set ids (`CAP_SETUID`, `CAP_SETGID`), with a range of them in its user namespace.
     LeaveRoot,
+    /// Start the program as an ordinary user, or leave its root the right to end processes of other ids
+    /// (`CAP_KILL`), in the bounding set too.
+    LeaveKill,
     /// Nothing here; the cell has to run on another machine.
     AnotherHost,
     /// Let the profile do without it ([`allow_degraded`](crate::ProfileBuilder::allow_degraded)), or use
@@ -190,6 +193,9 @@ impl fmt::Display for Remedy {
             Self::LeaveRoot => f.write_str(
                 "start it as an ordinary user, or leave root a range of ids and CAP_SETUID and CAP_SETGID",
             ),
+            Self::LeaveKill => {
+                f.write_str("start it as an ordinary user, or leave root CAP_KILL, in its bounding set too")
+            }
             Self::AnotherHost => f.write_str("use another host"),
             Self::DoWithout => {
                 f.write_str("let the profile do without it (`allow_degraded`), or use another host")

@@ -62,7 +62,9 @@ fn launcher_protocol() {
         plan.clone(),
         order.clone(),
         Record::Started { stages: [1; STAGES] }.encode().to_vec(),
-        Record::Hello { landlock: 7, filters: true, groups: 5, own_ids: true }.encode().to_vec(),
+        Record::Hello { landlock: 7, filters: true, groups: 5, own_ids: true, mortal: true }
+            .encode()
+            .to_vec(),
     ];
     replay(&seeds, 5_000, protocol::fuzz);
 }

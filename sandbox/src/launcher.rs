@@ -9,7 +9,7 @@ mod seat;
 mod survey;
 mod warm;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ffi::OsStr, path::PathBuf, sync::Arc};
 
 use crate::{
     apart::apart,
@@ -226,6 +226,9 @@ impl Launcher {
     /// theirs. One that dies is replaced. A waiting cell takes about 1 MiB more than one without a
     /// fork in it.
     ///
+    /// An interpreter reads its locale once. So for a profile that sets another (`LANG`, `LC_ALL`,
+    /// `LC_CTYPE`), cells are kept without a fork in them, as by [`Launcher::keep_warm`].
+    ///
     /// ```no_run
     /// # async fn doc(launcher: &neuroflow_sandbox::Launcher) -> Result<(), Box<dyn std::error::Error>> {
     /// use neuroflow_sandbox::{Interpreter, Level, Profile, Program, Warm};
@@ -250,7 +253,7 @@ impl Launcher {
         if !host::has_program(PYTHON) {
             return Err(LaunchError::NoInterpreter { name: PYTHON });
         }
-        self.keep(profile, Some(interpreter), warm)
+        self.keep(profile, has_usual_locale(profile).then_some(interpreter), warm)
     }
 
     fn keep(
@@ -349,7 +352,8 @@ impl Launcher {
     /// limits of disks, or without.
     pub(crate) async fn lacks(&self, level: Level, io: bool) -> Result<Vec<Layer>, LaunchError> {
         let abilities = self.abilities().await?;
-        Ok(abilities.lacking(level, io).map(|(layer, ..)| layer).collect())
+        let lacking = abilities.lacking(level, io).map(|(layer, ..)| layer);
+        Ok(lacking.filter(|layer| layer.is_dispensable()).collect())
     }
 
     fn draft(
@@ -417,6 +421,12 @@ impl Launcher {
 }
 
 const PYTHON: &str = "python3";
+
+/// Whether the profile's programs have the locale that a warm interpreter has started with.
+fn has_usual_locale(profile: &Profile) -> bool {
+    let decides = |name: &OsStr| ["LANG", "LC_ALL", "LC_CTYPE"].iter().any(|known| name == *known);
+    profile.variables.iter().all(|(name, value)| !decides(name) || value == plan::LOCALE)
+}
 
 /// A prepared cell, whose it is, and what it does without.
 type Offered = (Arc<Zygote>, Offer, Vec<Layer>);

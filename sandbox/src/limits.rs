@@ -370,6 +370,10 @@ pub const CHANGES_DEPTH: usize = 64;
 pub const CHANGES_PATH_BYTES: usize = 64 << 20;
 /// Bytes of all changed files together, holes included: applying them writes as much to the disk.
 pub const CHANGES_BYTES: u64 = 4 << 30;
+/// How far the time of a file's change may lie before the change: a kernel that ticks as seldom as any
+/// has its clock for such times stand still for so long. Of what was changed so shortly before a cell
+/// began nobody knows whether it was before.
+pub const CLOCK_TICK: Duration = Duration::from_millis(10);
 /// How many paths the text of a conflict names; the error has them all.
 pub const CONFLICTS_NAMED: usize = 8;
 /// Entries that applying changes deletes: a tree of dependencies has some 100 000, a disk has more.

@@ -50,8 +50,11 @@ pub struct Changes {
     upper: OwnedFd,
     list: Vec<Change>,
     refused: Vec<Refused>,
+    project: PathBuf,
     /// The very directory that they were read beside.
-    place: Option<Place>,
+    beside: Place,
+    /// The one that the cell saw.
+    seen: Place,
     /// When the cell began, in nanoseconds of the calendar.
     since: Option<i128>,
 }
@@ -65,16 +68,9 @@ impl Changes {
     ///
     /// [`ChangesError`] if the tree is beyond a bound or can't be read.
     pub fn read(upper: OwnedFd, project: &Path) -> Result<Self, ChangesError> {
-        Self::read_since(upper, project, None)
-    }
-
-    fn read_since(
-        upper: OwnedFd,
-        project: &Path,
-        since: Option<i128>,
-    ) -> Result<Self, ChangesError> {
-        let read::Reading { list, refused, place } = read::read(&upper, project, Bounds::OURS)?;
-        Ok(Self { upper, list, refused, place, since })
+        let (read::Reading { list, refused }, beside) = read::read(&upper, project, Bounds::OURS)?;
+        let project = project.to_owned();
+        Ok(Self { upper, list, refused, project, beside, seen: beside, since: None })
     }
 
     /// Whether nothing has changed, and nothing was refused.
@@ -119,7 +115,8 @@ impl Changes {
     /// things away. What was done before an error stays done.
     ///
     /// In the directory that the cell saw, nothing is done at all if something that would be replaced or
-    /// deleted was changed by somebody else since the cell began.
+    /// deleted was changed by somebody else since the cell began, or a directory above it was moved there; nor
+    /// where that directory was, if another has taken its place.
     ///
     /// # Errors
     ///
@@ -144,12 +141,14 @@ impl Changes {
 pub struct Overlay {
     upper: OwnedFd,
     project: PathBuf,
+    below: Place,
     since: Option<i128>,
 }
 
 impl Overlay {
-    pub(crate) fn new(upper: OwnedFd, project: &Path) -> Self {
-        Self { upper, project: project.to_owned(), since: None }
+    /// `below` is what the project was when the cell was made.
+    pub(crate) fn new(upper: OwnedFd, project: &Path, below: Place) -> Self {
+        Self { upper, project: project.to_owned(), below, since: None }
     }
 
     /// Its cell was asked for at this moment, in nanoseconds of the calendar.
@@ -163,7 +162,8 @@ impl Overlay {
     ///
     /// [`ChangesError`] if the tree is beyond a bound or can't be read.
     pub fn read(self) -> Result<Changes, ChangesError> {
-        Changes::read_since(self.upper, &self.project, self.since)
+        let Self { upper, project, below, since } = self;
+        Ok(Changes { seen: below, since, ..Changes::read(upper, &project)? })
     }
 }
 

@@ -327,11 +327,14 @@ pub(crate) fn start_directory<'a>(profile: &Profile, program: &'a Program) -> &'
     program.start_directory().unwrap_or(Path::new(home(profile)))
 }
 
+/// The locale of programs whose profile names no other, and of warm interpreters.
+pub(crate) const LOCALE: &str = "C.UTF-8";
+
 /// The program's variables: a fixed minimum, and what the profile names.
 pub(crate) fn environment(profile: &Profile) -> Vec<(&OsStr, Cow<'_, OsStr>)> {
     let is_free = |name: &str| !profile.variables.iter().any(|(known, _)| known == name);
     let mut all = Vec::new();
-    for (name, value) in [("PATH", SEARCH_PATH), ("HOME", home(profile)), ("LANG", "C.UTF-8")] {
+    for (name, value) in [("PATH", SEARCH_PATH), ("HOME", home(profile)), ("LANG", LOCALE)] {
         if is_free(name) {
             all.push((OsStr::new(name), Cow::Borrowed(OsStr::new(value))));
         }

@@ -4,6 +4,8 @@ mod egressing;
 mod input;
 mod patience;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::{Future, poll_fn},
@@ -24,6 +26,7 @@ use crate::{
     linux::sys::{
         self, event, file,
         socket::{self, Wait},
+        tree::Place,
         watch::watch,
     },
     output::{Collected, Given, Output, Streams},
@@ -132,7 +135,7 @@ impl Running {
             overlay: parts
                 .overlay
                 .zip(profile.project())
-                .map(|(upper, project)| Overlay::new(upper, project)),
+                .map(|((upper, below), project)| Overlay::new(upper, project, below)),
             proxy,
             claim: parts.claim,
             patience: Patience::new(profile.wall_time),
@@ -307,7 +310,11 @@ impl Running {
 
     fn end(&mut self, end: End) {
         self.state.ask_to_end(end);
-        self.process.end();
+        if let (false, Some(report)) = (self.process.end(), &self.report) {
+            // A host that has given rights up since has a zygote that hasn't, and that ends what is let go.
+            // What it would have counted isn't known then. This fails only if it has hung up by itself.
+            socket::hang_up(report.get_ref().as_fd()).ok();
+        }
         self.patience.hurry();
     }
 
@@ -467,7 +474,7 @@ pub(crate) struct Parts {
     pub(crate) stages: Stages,
     pub(crate) heard: Vec<Record>,
     pub(crate) egress: Option<OwnedFd>,
-    pub(crate) overlay: Option<OwnedFd>,
+    pub(crate) overlay: Option<(OwnedFd, Place)>,
     pub(crate) degraded: Vec<Layer>,
     pub(crate) prepared: bool,
     pub(crate) forked: bool,
@@ -544,17 +551,17 @@ impl Process {
     }
 
     /// The kernel ends a cell with its first process; at level minimal the keeper does it, when
-    /// asked.
-    fn end(&self) {
+    /// asked. False if this process may not.
+    fn end(&self) -> bool {
         let signals: &[i32] = if self.level == Level::Minimal {
             &[libc::SIGTERM, libc::SIGCONT]
         } else {
             &[libc::SIGKILL]
         };
-        for signal in signals {
-            // It fails if the cell has ended already, which is what we want.
-            event::signal(self.pidfd.as_fd(), *signal).ok();
-        }
+        signals.iter().all(|signal| match event::signal(self.pidfd.as_fd(), *signal) {
+            Err(errno) => errno.raw() != libc::EPERM,
+            Ok(()) => true,
+        })
     }
 }
 

@@ -28,3 +28,5 @@ mod seedlings;
 mod start;
 #[cfg(target_os = "linux")]
 mod stock;
+#[cfg(target_os = "linux")]
+pub(crate) mod stranger;

@@ -1,6 +1,10 @@
 //! A host that is root, or seems to be, and may less than root may: no cell of it is root outside.
 
-use neuroflow_sandbox::{LaunchError, Launcher, Layer, Level, Profile, Reason, Remedy, Running};
+use std::path::Path;
+
+use neuroflow_sandbox::{
+    LaunchError, Launcher, Layer, Level, Profile, Reason, Remedy, Running, Verdict,
+};
 
 use crate::support::{
     Directory, NOBODY, is_root, passes_as_another, passes_elsewhere, plays, sh, standard,
@@ -9,6 +13,7 @@ use crate::untried::untried;
 
 const UNABLE: &str = "identity::role_unable";
 const LONELY: &str = "identity::role_lonely";
+const POWERLESS: &str = "identity::role_powerless";
 const ORDINARY: &str = "identity::role_ordinary";
 
 /// Reads a file that root alone may read, and opens a setting of the kernel's that root alone may write.
@@ -69,6 +74,36 @@ async fn role_lonely() {
             }
             other => panic!("{level}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn a_root_that_could_not_end_its_cells_has_none() {
+    if is_root() {
+        for without in ["-kill", "-kill,-sys_admin"] {
+            let wrapper = ["setpriv", &format!("--bounding-set={without}"), "--inh-caps=-all"];
+            passes_elsewhere(&wrapper, POWERLESS);
+        }
+    }
+}
+
+#[tokio::test]
+async fn role_powerless() {
+    if !plays(POWERLESS) {
+        return;
+    }
+    let launcher = Launcher::start().expect("a zygote");
+    for level in [Level::Minimal, Level::Standard, Level::Strict] {
+        let profile = Profile::builder(level).allow_degraded(true).build().expect("a profile");
+        let refused = launcher.launch(&profile, &sh("sleep 1000")).await;
+        let Err(LaunchError::Unavailable { layer, reason, remedy }) = refused else {
+            panic!("{level}: {refused:?}");
+        };
+        assert_eq!((layer, remedy), (Layer::ProcessTree, Remedy::LeaveKill), "{level}");
+        assert!(matches!(reason, Reason::Refused(_)), "{level}: {reason}");
+        let findings = launcher.examine(level).await.expect("findings");
+        let finding = findings.iter().find(|finding| finding.layer == layer).expect("the layer");
+        assert_eq!(finding.verdict, Verdict::Missing { reason, remedy }, "{level}");
     }
 }
 

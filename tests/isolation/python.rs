@@ -154,6 +154,38 @@ async fn a_fork_does_what_a_new_interpreter_does() {
 }
 
 #[tokio::test]
+async fn a_fork_has_its_profiles_time_zone() {
+    let warmed = Warmed::new(level(Level::Standard).env("TZ", "EAST-9")).await;
+    let text = "import time; print(time.tzname, time.timezone, time.localtime(0).tm_hour)";
+    warmed.same(Program::python(text)).await;
+    assert_eq!(warmed.text(text).await, "('EAST', 'EAST') -32400 9\n");
+    // One that names no zone has the one that cells have.
+    Warmed::new(level(Level::Standard)).await.same(Program::python(text)).await;
+}
+
+#[tokio::test]
+async fn a_profile_with_a_locale_of_its_own_has_cells_without_forks() {
+    let profile = level(Level::Standard).env("LC_ALL", "C").wall_time(Duration::from_secs(20));
+    let profile = profile.build().expect("a valid profile");
+    let launcher = Launcher::start().expect("a zygote");
+    let warm = Warm { least: 1, most: 1 };
+    launcher.keep_interpreter_warm(&profile, &Interpreter::bare_python(), warm).expect("a pool");
+    // Which an interpreter decides when it starts, and a fork can't change.
+    let program = Program::python("import sys; print(sys.flags.utf8_mode)");
+    for _ in 0..500 {
+        let cell = launcher.launch(&profile, &program).await.expect("the program starts");
+        let collected = cell.collect().await;
+        assert!(!collected.report.forked);
+        assert_eq!(collected.stdout, b"1\n");
+        if collected.report.prepared {
+            return;
+        }
+        pause(10).await;
+    }
+    panic!("no cell was prepared");
+}
+
+#[tokio::test]
 async fn a_file_that_nobody_closed_is_whole() {
     let place = Directory::new();
     place.give_to(65_533);

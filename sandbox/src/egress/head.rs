@@ -18,8 +18,9 @@ pub(crate) enum Target {
 }
 
 /// Looks at the raw head for what the parser repairs silently: it takes bare line feeds, drops a
-/// repeated `Content-Length`, and prefers `Transfer-Encoding`. All of it is only ever seen where
-/// somebody wants two readers to disagree.
+/// repeated `Content-Length`, prefers `Transfer-Encoding`, and of several encodings undoes the last.
+/// All of it is only ever seen where somebody wants two readers to disagree; and of a body that is
+/// encoded twice the next reader would be told one encoding (RFC 9112, 6.1).
 pub(crate) fn scan(head: &[u8]) -> Result<(), EgressReason> {
     let mut lengths = 0_u8;
     let mut encodings = 0_u8;
@@ -39,10 +40,14 @@ pub(crate) fn scan(head: &[u8]) -> Result<(), EgressReason> {
             }
             break;
         }
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if !is_first {
             lengths = lengths.saturating_add(name.eq_ignore_ascii_case(b"content-length").into());
             let is_encoding = name.eq_ignore_ascii_case(b"transfer-encoding");
+            if is_encoding && !value.trim_ascii().eq_ignore_ascii_case(b"chunked") {
+                return Err(EgressReason::Framing);
+            }
             encodings = encodings.saturating_add(is_encoding.into());
         }
         is_first = false;
@@ -298,6 +303,7 @@ mod tests {
             "\r\n",
             "Content-Length: 3\r\n\r\nContent-Length: 4\r\n",
             "Te: x\r\n\r\n\nabc",
+            "transfer-encoding:\t Chunked \r\n\r\n",
             "X: content-length:\r\n\r\n",
         ] {
             assert_eq!(scan(lines), Ok(()), "{lines:?}");
@@ -307,6 +313,10 @@ mod tests {
             "Transfer-Encoding: chunked\r\ncontent-length: 3\r\n\r\n",
             "Content-Length: 3\r\nContent-Length: 3\r\n\r\n",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n\r\n",
+            "Transfer-Encoding: chunked;q=1\r\n\r\n",
+            "Transfer-Encoding: , chunked\r\n\r\n",
+            "Transfer-Encoding:\r\n\r\n",
         ] {
             assert_eq!(scan(lines), Err(EgressReason::Framing), "{lines:?}");
         }

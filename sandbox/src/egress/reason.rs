@@ -25,7 +25,8 @@ pub enum EgressReason {
     NotProxyRequest,
     /// The target's scheme isn't `http`; HTTPS goes through `CONNECT`.
     Scheme,
-    /// Both `Content-Length` and `Transfer-Encoding`, or one of them twice.
+    /// Both `Content-Length` and `Transfer-Encoding`, one of them twice, or another encoding than
+    /// `chunked`.
     Framing,
     /// A bare carriage return or line feed in the head.
     LineEnding,
@@ -148,7 +149,9 @@ impl EgressReason {
                 (Denied, "not_a_proxy_request", "send http://host/path, or CONNECT host:port")
             }
             Self::Scheme => (Denied, "scheme", "https goes through CONNECT"),
-            Self::Framing => (Denied, "framing", "the length of the body is given twice"),
+            Self::Framing => {
+                (Denied, "framing", "the length of the body can be read in more than one way")
+            }
             Self::LineEnding => (Denied, "line_ending", "lines of the head end in CR LF"),
             Self::HostMismatch => (Denied, "host_mismatch", "Host header and target differ"),
             Self::HostSyntax => (Denied, "host_syntax", "not a plain host name, or no port"),

@@ -28,6 +28,7 @@ use crate::{
         sys::{
             self, event, file,
             socket::{self, Wait},
+            tree::Place,
             watch::watch,
         },
     },
@@ -297,7 +298,7 @@ struct Begun {
     /// exists.
     heard: Vec<Record>,
     egress: Option<OwnedFd>,
-    overlay: Option<OwnedFd>,
+    overlay: Option<(OwnedFd, Place)>,
     /// Whether the program is an interpreter's fork.
     joined: bool,
 }
@@ -307,7 +308,7 @@ struct Begun {
 struct Known {
     process: Option<Process>,
     egress: Option<OwnedFd>,
-    overlay: Option<OwnedFd>,
+    overlay: Option<(OwnedFd, Place)>,
 }
 
 /// The zygote says that the process exists, the process says that the program runs; in either
@@ -342,7 +343,9 @@ async fn first_answers(
             {
                 return Err(Refusal::Unserved);
             }
-            (Record::Overlay, Some(upper)) => overlay = Some(upper),
+            (Record::Overlay { device, inode }, Some(upper)) => {
+                overlay = Some((upper, Place { device, inode }));
+            }
             (Record::Started { stages }, _) => started = Some(Stages::from_nanoseconds(stages)),
             (Record::Ran { stages, status, usage }, _) => {
                 started = Some(Stages::from_nanoseconds(stages));

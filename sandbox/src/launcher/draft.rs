@@ -91,7 +91,7 @@ impl Draft {
 fn lacking(profile: &Profile, abilities: Abilities) -> Result<Vec<Layer>, LaunchError> {
     let mut degraded = Vec::new();
     for (lacks, reason, remedy) in abilities.lacking(profile.level, profile.limits_io()) {
-        if !profile.allow_degraded {
+        if !(profile.allow_degraded && lacks.is_dispensable()) {
             // The level promises the whole of it.
             let layer = if lacks == Layer::CgroupIo { Layer::Cgroup } else { lacks };
             return Err(LaunchError::Unavailable { layer, reason, remedy });
@@ -126,6 +126,10 @@ impl Abilities {
     pub(crate) fn lacks(&self, layer: Layer) -> Option<(Reason, Remedy)> {
         let unsupported = Reason::NoKernelSupport(crate::errno::Errno::from_raw(libc::ENOSYS));
         match layer {
+            Layer::ProcessTree if !self.mortal => {
+                let reason = Reason::Refused(crate::errno::Errno::from_raw(libc::EPERM));
+                Some((reason, Remedy::LeaveKill))
+            }
             Layer::Seccomp if !self.filters => Some((unsupported, Remedy::NewerKernel)),
             Layer::Landlock if self.landlock == 0 => Some((unsupported, Remedy::NewerKernel)),
             // Swap isn't asked for: where nobody counts it, there mostly is none.
@@ -235,7 +239,7 @@ mod tests {
         };
         let missing: Vec<Missing> = controllers.iter().map(missing).collect();
         let missing_controllers = missing::encode(&missing);
-        Abilities { landlock: 3, filters: true, missing_controllers, own_ids: true }
+        Abilities { landlock: 3, filters: true, missing_controllers, own_ids: true, mortal: true }
     }
 
     fn strict() -> ProfileBuilder {
@@ -279,6 +283,16 @@ mod tests {
         assert_eq!((&given.degraded[..], groups(&given)), (&[Layer::Cgroup][..], None));
         // Who wants no such limits misses none.
         assert!(draft(strict(), without(&[Controller::Io])).unwrap().degraded.is_empty());
+    }
+
+    #[test]
+    fn nobody_does_without_an_end_of_the_process_tree() {
+        let abilities = Abilities { mortal: false, ..without(&[]) };
+        for level in [Level::Minimal, Level::Standard, Level::Strict] {
+            let refused = draft(Profile::builder(level).allow_degraded(true), abilities);
+            let Err(LaunchError::Unavailable { layer, remedy, .. }) = refused else { panic!() };
+            assert_eq!((layer, remedy), (Layer::ProcessTree, Remedy::LeaveKill), "{level}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
     zygote::{
         entry::{self, Kind},
         protocol::{RECORD, Record, Request},
+        stranger::is_mortal,
     },
 };
 
@@ -55,6 +56,8 @@ pub(crate) struct Abilities {
     pub(crate) missing_controllers: u64,
     /// Whether each cell gets an outer id of its own.
     pub(crate) own_ids: bool,
+    /// Whether zygote and host may end processes that have left root.
+    pub(crate) mortal: bool,
 }
 
 impl Zygote {
@@ -95,12 +98,15 @@ impl Zygote {
         let mut record = [0; RECORD];
         let heard = event::is_readable(self.control(), patience)
             .and_then(|_ready| socket::receive(self.control(), &mut record, Wait::No));
-        match heard.map(|_received| Record::parse(&record)) {
-            Ok(Some(Record::Hello { landlock, filters, groups, own_ids })) => {
-                Ok(Abilities { landlock, filters, missing_controllers: groups, own_ids })
-            }
-            _ => Err(LauncherError::Silent),
-        }
+        let Ok(received) = heard else { return Err(LauncherError::Silent) };
+        let Some(Record::Hello { landlock, filters, groups, own_ids, mortal }) =
+            Record::parse(&record)
+        else {
+            return Err(LauncherError::Silent);
+        };
+        let [process, ..] = &received.passed;
+        let mortal = mortal && process.as_ref().is_none_or(|process| is_mortal(process.as_fd()));
+        Ok(Abilities { landlock, filters, missing_controllers: groups, own_ids, mortal })
     }
 
     pub(super) fn pid(&self) -> i32 {

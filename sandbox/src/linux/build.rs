@@ -18,6 +18,7 @@ use super::{
         process::{self, NEW_CGROUP},
         seccomp,
         socket::{self, Wait},
+        tree,
     },
 };
 use crate::{limits, plan::Ground, step::Step, zygote::protocol::Record};
@@ -104,8 +105,9 @@ pub(super) fn fit(
         Ahead::Nothing { ticket } => (false, None, ticket),
         Ahead::Rules(begun) => (true, begun, None),
     };
-    if let Some(upper) = root::furnish(plan, prepared, own)? {
-        let record = Record::Overlay.encode();
+    if let Some((upper, below)) = root::furnish(plan, prepared, own)? {
+        let tree::Place { device, inode } = below;
+        let record = Record::Overlay { device, inode }.encode();
         socket::send(report, [&record, &[]], &[upper.as_fd()], Wait::Yes).at(Step::HideParts)?;
     }
     clock.lap();

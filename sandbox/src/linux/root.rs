@@ -10,8 +10,10 @@ use std::{
 use super::{
     At, Failure, Templates, mounted, overlay,
     sys::{
-        Result, file,
+        Result,
+        file::{self, Status},
         mount::{self, Forbid, ProcView},
+        tree,
     },
 };
 use crate::{
@@ -51,13 +53,13 @@ pub(super) fn change(
     proc.map_or(Ok(()), |proc| mount::attach(proc, c"/proc").at(Step::MountProc))
 }
 
-/// Carries the plan's entries out, in their order. Returns the upper directory of the overlay, if
-/// the plan has one. `own` is the caller's directory below the zygote's `/proc`.
+/// Carries the plan's entries out, in their order. Returns the upper directory of the overlay and what is
+/// below it, if the plan has one. `own` is the caller's directory below the zygote's `/proc`.
 pub(super) fn furnish(
     plan: &Plan<'_>,
     prepared: &Prepared,
     own: BorrowedFd<'_>,
-) -> std::result::Result<Option<OwnedFd>, Failure> {
+) -> std::result::Result<Option<(OwnedFd, tree::Place)>, Failure> {
     let (mut upper, mut overlay_options) = (None, c"");
     let mut has_binds = false;
     let mut sources = prepared.iter().enumerate();
@@ -73,8 +75,8 @@ pub(super) fn furnish(
             Entry::OverlayOptions { options } => overlay_options = options,
             Entry::Overlay { target, .. } => {
                 let (index, source) = next(&mut sources)?;
-                make_place(source, target).at_index(Step::AttachLower, index)?;
-                upper = Some(overlay::mount(source, target, overlay_options)?);
+                let below = make_place(source, target).at_index(Step::AttachLower, index)?.place;
+                upper = Some((overlay::mount(source, target, overlay_options)?, below));
                 mounted::verify_bind(target, true).at(Step::MountOverlay)?;
             }
             Entry::Tmpfs { target, options } => {
@@ -118,16 +120,15 @@ fn attach(source: BorrowedFd<'_>, target: &CStr) -> Result<()> {
     mount::attach(source, target)
 }
 
-fn make_place(source: BorrowedFd<'_>, target: &CStr) -> Result<()> {
+/// Returns what the source is.
+fn make_place(source: BorrowedFd<'_>, target: &CStr) -> Result<Status> {
     // Outside of the writable directories the place is there already, and can't be made.
-    let made = if file::status(source)?.is_directory {
-        file::make_directory(target)
-    } else {
-        file::create(target, b"")
-    };
+    let status = file::status(source)?;
+    let made =
+        if status.is_directory { file::make_directory(target) } else { file::create(target, b"") };
     match made {
         Err(errno) if ![libc::EEXIST, libc::EROFS].contains(&errno.raw()) => Err(errno),
-        _ => Ok(()),
+        _ => Ok(status),
     }
 }
 

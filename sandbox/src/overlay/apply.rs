@@ -39,7 +39,8 @@ pub enum ApplyError {
     /// Somebody else has changed since the cell began what would be replaced or deleted. Nothing was done.
     #[error("changed by somebody else meanwhile, so that nothing was applied: {}", some(.paths))]
     Conflict {
-        /// All such paths, relative to the project.
+        /// All such paths, relative to the project: `.` if another directory stands in its place, and those of
+        /// directories that were moved to where they are.
         paths: Vec<PathBuf>,
     },
     /// The directory of a change isn't there, or a link stands in its place (`ENOTDIR`) or above
@@ -114,13 +115,10 @@ fn some(paths: &[PathBuf]) -> String {
 pub(super) fn apply(changes: &Changes, project: &Path) -> Result<(), ApplyError> {
     let failed = |source| ApplyError::Project { path: project.to_owned(), source };
     let root = open_project(project).map_err(failed)?;
-    // Of another directory than the one that the cell saw nothing is known.
     let place = tree::look(root.as_fd()).map_err(failed)?.stamp.place;
-    if changes.place == Some(place) {
-        let paths = conflict::find(changes, root.as_fd())?;
-        if !paths.is_empty() {
-            return Err(ApplyError::Conflict { paths });
-        }
+    let paths = conflict::find(changes, root.as_fd(), project, place)?;
+    if !paths.is_empty() {
+        return Err(ApplyError::Conflict { paths });
     }
     let mut deletions = Deletions { left: limits::DELETIONS };
     for change in changes {

@@ -4,6 +4,7 @@
 //! That something was changed, the kernel says itself: no program sets the time of a change.
 
 use std::{
+    collections::HashSet,
     ffi::OsStr,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
@@ -15,18 +16,37 @@ use super::{
 };
 use crate::{
     limits,
-    linux::sys::tree::{self, Found, Kind},
+    linux::sys::tree::{self, Kind, Place},
 };
 
-/// The paths of everything that the changes would replace or delete and that isn't what it was. Changes
-/// nothing.
-pub(super) fn find(changes: &Changes, root: BorrowedFd<'_>) -> Result<Vec<PathBuf>, ApplyError> {
+/// The paths of everything that the changes would replace or delete in `root` and that isn't what it was.
+/// Changes nothing. `project` led to `root`, which is this `place`.
+pub(super) fn find(
+    changes: &Changes,
+    root: BorrowedFd<'_>,
+    project: &Path,
+    place: Place,
+) -> Result<Vec<PathBuf>, ApplyError> {
+    let is_where_it_was = place == changes.beside || project == changes.project;
+    if place != changes.seen && !is_where_it_was {
+        // Of any other directory than the one that the cell saw nothing is known.
+        return Ok(Vec::new());
+    }
+    if [place, changes.beside] != [changes.seen; 2] {
+        return Ok(vec![PathBuf::from(".")]);
+    }
     let mut search = Search { since: changes.since, left: limits::DELETIONS, found: Vec::new() };
+    let mut above = HashSet::new();
     // What is below it is all new, or looked at with it.
     let mut replaced: Option<&Path> = None;
     for change in changes {
         if replaced.is_some_and(|replaced| change.path.starts_with(replaced)) {
             continue;
+        }
+        for parent in change.path.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()) {
+            if above.insert(parent) {
+                search.directory(parent, root)?;
+            }
         }
         search.change(change, root)?;
         let is_new = matches!(change.kind, ChangeKind::Added | ChangeKind::TypeChanged);
@@ -46,6 +66,23 @@ struct Search {
 }
 
 impl Search {
+    /// Looks at a directory above a change. What is made or removed in it changes both of its times, and to
+    /// move it changes one.
+    fn directory(&mut self, path: &Path, root: BorrowedFd<'_>) -> Result<(), ApplyError> {
+        let (parent, name) = match open_parent(root, path) {
+            Err(ApplyError::Parent { source, .. }) if source.raw() == libc::ENOENT => return Ok(()),
+            opened => opened?,
+        };
+        let failed = |source| ApplyError::Parent { path: path.to_owned(), source };
+        if let Some(now) = tree::find(parent.as_fd(), name).map_err(failed)?
+            && self.is_late(now.stamp.changed)
+            && now.stamp.changed != now.stamp.modified
+        {
+            self.found.push(path.to_owned());
+        }
+        Ok(())
+    }
+
     fn change(&mut self, change: &Change, root: BorrowedFd<'_>) -> Result<(), ApplyError> {
         let (parent, name) = match open_parent(root, &change.path) {
             // Gone, with all that was in it.
@@ -72,7 +109,9 @@ impl Search {
                 self.found.push(change.path.clone());
             }
             (_, Some(now)) => {
-                if change.before.is_some_and(|before| before != now.stamp) || self.is_late(&now) {
+                if change.before.is_some_and(|before| before != now.stamp)
+                    || self.is_late(now.stamp.changed)
+                {
                     self.found.push(change.path.clone());
                 }
                 if now.kind == Kind::Directory {
@@ -106,7 +145,7 @@ impl Search {
             self.left = self.left.checked_sub(1).ok_or_else(|| too_many(path))?;
             let path = path.join(&name);
             let Some(now) = tree::find(directory.as_fd(), &name).map_err(failed)? else { continue };
-            if self.is_late(&now) {
+            if self.is_late(now.stamp.changed) {
                 self.found.push(path.clone());
             }
             if now.kind == Kind::Directory {
@@ -116,7 +155,40 @@ impl Search {
         Ok(())
     }
 
-    fn is_late(&self, now: &Found) -> bool {
-        self.since.is_some_and(|since| now.stamp.changed > since)
+    fn is_late(&self, at: i128) -> bool {
+        self.since.is_some_and(|since| is_late(at, since))
+    }
+}
+
+/// Whether what has this time may have been changed since then. The kernel takes such times from a clock
+/// that stands still between two ticks, and a file system may round them down to the second.
+fn is_late(changed: i128, since: i128) -> bool {
+    let tick = i128::try_from(limits::CLOCK_TICK.as_nanos()).unwrap_or_default();
+    let since = since.saturating_sub(tick);
+    let is_whole = changed.rem_euclid(SECOND) == 0;
+    changed >= if is_whole { since.saturating_sub(since.rem_euclid(SECOND)) } else { since }
+}
+
+/// In nanoseconds.
+const SECOND: i128 = 1_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_coarse_clocks_are_late_too() {
+        let (second, tick) = (SECOND, 10_000_000);
+        let since = 7 * second + 500_000_000;
+        for late in [since + 1, since, since - tick, 7 * second, 8 * second] {
+            assert!(is_late(late, since), "{late}");
+        }
+        for early in [since - tick - 1, 7 * second + 1, 7 * second - 1, 6 * second] {
+            assert!(!is_late(early, since), "{early}");
+        }
+        // The second had just begun, by a clock that hadn't heard of it.
+        assert!(is_late(6 * second, 7 * second + tick - 1));
+        assert!(!is_late(6 * second, 7 * second + tick));
+        assert!(is_late(-second, -second / 2), "before the calendar's first second too");
     }
 }

@@ -84,8 +84,6 @@ pub enum ChangesError {
 pub(super) struct Reading {
     pub(super) list: Vec<Change>,
     pub(super) refused: Vec<Refused>,
-    /// The project's very directory.
-    pub(super) place: Option<Place>,
 }
 
 /// What a tree may have at most.
@@ -100,11 +98,12 @@ impl Bounds {
         Self { entries: limits::CHANGES_ENTRIES, path_bytes: limits::CHANGES_PATH_BYTES };
 }
 
+/// Returns the project's very directory too.
 pub(super) fn read(
     upper: &OwnedFd,
     project: &Path,
     bounds: Bounds,
-) -> Result<Reading, ChangesError> {
+) -> Result<(Reading, Place), ChangesError> {
     let failed = |source| ChangesError::Project { path: project.to_owned(), source };
     let lower = open_project(project).map_err(failed)?;
     let place = tree::look(lower.as_fd()).map_err(failed)?.stamp.place;
@@ -114,8 +113,7 @@ pub(super) fn read(
     let mut reading = walk.reading;
     reading.list.sort_by(|one, other| one.path.cmp(&other.path));
     reading.refused.sort_by(|one, other| one.path.cmp(&other.path));
-    reading.place = Some(place);
-    Ok(reading)
+    Ok((reading, place))
 }
 
 /// Whoever names a project may name it by a link; what is below may not.

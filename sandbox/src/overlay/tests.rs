@@ -20,7 +20,7 @@ use std::{
 };
 
 use super::{
-    ApplyError, ChangeKind, Changes, ChangesError, Node, RefusedReason,
+    ApplyError, ChangeKind, Changes, ChangesError, Node, Overlay, RefusedReason,
     read::{self, Bounds},
 };
 use crate::{
@@ -302,18 +302,98 @@ fn what_was_changed_since_the_changes_were_read_is_neither_replaced_nor_deleted(
     }
     assert_eq!(fs::read_to_string(scene.project("same")).expect("a file"), "old");
     // Of a cell that began before all of it, everything was changed meanwhile.
-    let changes = Changes::read_since(scene.descriptor(), &scene.project(""), Some(0));
-    match changes.expect("changes").apply(&scene.project("")) {
+    let changes = Changes { since: Some(0), ..scene.changes() };
+    match changes.apply(&scene.project("")) {
         Err(ApplyError::Conflict { paths }) => {
             let expected = ["changed", "same", "taken", "typed", "typed/deep"].map(PathBuf::from);
             assert_eq!(paths, expected);
         }
         other => panic!("{other:?}"),
     }
-    let now = event::calendar();
-    let changes = Changes::read_since(scene.descriptor(), &scene.project(""), Some(now));
-    changes.expect("changes").apply(&scene.project("")).expect("nobody has changed anything since");
+    let changes = scene.overlay().read().expect("changes");
+    changes.apply(&scene.project("")).expect("nobody has changed anything since");
     assert_eq!(fs::read_to_string(scene.project("typed")).expect("a file"), "new");
+}
+
+impl Scene {
+    /// The changes of a cell that began now, and sees the project as it is now.
+    fn overlay(&self) -> Overlay {
+        let project = fs::File::open(self.project("")).expect("the project");
+        let below = tree::look(project.as_fd()).expect("a directory").stamp.place;
+        // Longer than a clock for files stands still: what was made until now was there before.
+        std::thread::sleep(2 * limits::CLOCK_TICK);
+        let mut overlay = Overlay::new(self.descriptor(), &self.project(""), below);
+        overlay.began(event::calendar());
+        overlay
+    }
+
+    fn moves(&self, from: &str, to: &str) {
+        fs::rename(self.0.join(from), self.0.join(to)).expect("a new name");
+    }
+}
+
+fn conflicts(applied: Result<(), ApplyError>) -> Vec<PathBuf> {
+    let Err(ApplyError::Conflict { paths }) = applied else { panic!("{applied:?}") };
+    paths
+}
+
+#[test]
+fn another_directory_in_the_projects_place_is_left_alone() {
+    let scene = Scene::new();
+    let text = |name: &str| fs::read_to_string(scene.0.join(name)).expect("a file");
+    fs::write(scene.project("main"), "old").expect("a file");
+    fs::create_dir(scene.0.join("next")).expect("a folder");
+    fs::write(scene.0.join("next/main"), "theirs").expect("a file");
+    fs::write(scene.upper("main"), "cell").expect("a file");
+    // While the cell ran; after its changes were read; and there and back again between the two.
+    let overlay = scene.overlay();
+    scene.moves("project", "before");
+    scene.moves("next", "project");
+    let changes = overlay.read().expect("changes");
+    assert_eq!(conflicts(changes.apply(&scene.project(""))), [PathBuf::from(".")]);
+    assert_eq!(text("project/main"), "theirs");
+    scene.moves("project", "next");
+    scene.moves("before", "project");
+    assert_eq!(conflicts(changes.apply(&scene.project(""))), [PathBuf::from(".")]);
+    assert_eq!(text("project/main"), "old");
+    let changes = scene.overlay().read().expect("changes");
+    scene.moves("project", "before");
+    scene.moves("next", "project");
+    assert_eq!(conflicts(changes.apply(&scene.project(""))), [PathBuf::from(".")]);
+    assert_eq!(text("project/main"), "theirs");
+    // It is the same directory under whatever name, and any other is a matter of the caller's.
+    changes.apply(&scene.0.join("before")).expect("changes");
+    assert_eq!(text("before/main"), "cell");
+    changes.apply(&scene.outside("")).expect("changes");
+    assert_eq!(text("outside/main"), "cell");
+}
+
+#[test]
+fn a_directory_that_was_moved_in_is_left_alone() {
+    let scene = Scene::new();
+    for folder in ["project/deep/sub", "upper/deep/sub", "upper/other", "next", "project/other"] {
+        fs::create_dir_all(scene.0.join(folder)).expect("a folder");
+    }
+    for file in ["project/deep/sub/main", "next/main", "project/other/main"] {
+        fs::write(scene.0.join(file), "old").expect("a file");
+    }
+    for file in ["upper/deep/sub/main", "upper/other/main", "upper/other/added"] {
+        fs::write(scene.0.join(file), "cell").expect("a file");
+    }
+    let overlay = scene.overlay();
+    scene.moves("project/deep/sub", "before");
+    scene.moves("next", "project/deep/sub");
+    // That somebody else has made a file beside is no harm.
+    fs::write(scene.project("other/theirs"), "theirs").expect("a file");
+    let changes = overlay.read().expect("changes");
+    assert_eq!(conflicts(changes.apply(&scene.project(""))), [PathBuf::from("deep/sub")]);
+    assert_eq!(fs::read_to_string(scene.project("deep/sub/main")).expect("a file"), "old");
+    assert!(!scene.project("other/added").exists());
+    scene.moves("project/deep/sub", "next");
+    fs::create_dir(scene.project("deep/sub")).expect("a folder");
+    fs::write(scene.project("deep/sub/main"), "old").expect("a file");
+    scene.overlay().read().expect("changes").apply(&scene.project("")).expect("changes");
+    assert_eq!(fs::read_to_string(scene.project("deep/sub/main")).expect("a file"), "cell");
 }
 
 #[test]
@@ -378,7 +458,7 @@ fn bounds_hold() {
         let bounds = Bounds { entries, path_bytes };
         read::read(&scene.descriptor(), &scene.project(""), bounds)
     };
-    assert_eq!(within(20, 80).expect("all fit").list.len(), 20);
+    assert_eq!(within(20, 80).expect("all fit").0.list.len(), 20);
     assert!(matches!(within(19, 80), Err(ChangesError::TooManyEntries { limit: 19 })));
     assert!(matches!(within(20, 79), Err(ChangesError::LongPaths { limit: 79 })));
 

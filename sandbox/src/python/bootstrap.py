@@ -281,6 +281,7 @@ class Joining:
                 environment[name] = value
         os.environb.clear()
         os.environb.update(environment)
+        time.tzset()
         self.step = ENTER_DIRECTORY
         os.chdir(directory)
         return arguments

@@ -155,8 +155,8 @@ fn split(word: u32) -> [u16; 2] {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Record {
     /// The zygote listens (sent once, on the control socket), and this is what the host's kernel
-    /// gives.
-    Hello { landlock: u32, filters: bool, groups: u64, own_ids: bool },
+    /// gives. Beside it may come the pidfd of a stranger, and its lifeline.
+    Hello { landlock: u32, filters: bool, groups: u64, own_ids: bool, mortal: bool },
     /// The first process exists; its pidfd comes beside the record, and the socket that listens for
     /// the proxy if there is one.
     Launched,
@@ -167,8 +167,9 @@ pub(crate) enum Record {
     Built,
     /// A cell that was made ahead has ended without an order, or without having read it.
     Unused,
-    /// The upper directory of the cell's overlay comes beside the record.
-    Overlay,
+    /// The upper directory of the cell's overlay comes beside the record. This is the directory below it,
+    /// which its path may not lead to any more.
+    Overlay { device: u64, inode: u64 },
     /// The filter has refused a call (when learning: seen one) that often.
     Denied { number: u32, count: u32 },
     /// The program runs. Nanoseconds per stage.
@@ -248,8 +249,9 @@ impl Record {
     pub(crate) fn encode(self) -> [u8; RECORD] {
         let mut words = [0_u64; WORDS];
         let kind: u16 = match self {
-            Self::Hello { landlock, filters, groups, own_ids } => {
-                fill(&mut words, [landlock.into(), filters.into(), groups, own_ids.into()]);
+            Self::Hello { landlock, filters, groups, own_ids, mortal } => {
+                let (landlock, filters) = (landlock.into(), filters.into());
+                fill(&mut words, [landlock, filters, groups, own_ids.into(), mortal.into()]);
                 1
             }
             Self::Launched => 2,
@@ -257,7 +259,10 @@ impl Record {
                 fill(&mut words, [key.into(), cell.into()]);
                 8
             }
-            Self::Overlay => 9,
+            Self::Overlay { device, inode } => {
+                fill(&mut words, [device, inode]);
+                9
+            }
             Self::Joined => 12,
             Self::Built => 14,
             Self::Unused => 15,
@@ -328,13 +333,14 @@ impl Record {
         if !reader.is_empty() {
             return None;
         }
-        let [first, second, third, fourth, ..] = words;
+        let [first, second, third, fourth, fifth, ..] = words;
         match kind {
             1 => Some(Self::Hello {
                 landlock: u32::try_from(first).ok()?,
                 filters: second == 1,
                 groups: third,
                 own_ids: fourth == 1,
+                mortal: fifth == 1,
             }),
             2 => Some(Self::Launched),
             8 => Some(Self::Prepared {
@@ -348,7 +354,7 @@ impl Record {
                 }
                 Some(Self::Seen { number: u32::try_from(first).ok()?, arguments })
             }
-            9 => Some(Self::Overlay),
+            9 => Some(Self::Overlay { device: first, inode: second }),
             12 => Some(Self::Joined),
             14 => Some(Self::Built),
             15 => Some(Self::Unused),
@@ -466,10 +472,10 @@ mod tests {
             peak_resident_bytes: 7 << 20,
         };
         vec![
-            Record::Hello { landlock: 7, filters: true, groups: 5, own_ids: true },
+            Record::Hello { landlock: 7, filters: true, groups: 5, own_ids: true, mortal: true },
             Record::Launched,
             Record::Prepared { key: 3, cell: 9 },
-            Record::Overlay,
+            Record::Overlay { device: 7, inode: u64::MAX },
             Record::Joined,
             Record::Built,
             Record::Unused,

@@ -29,6 +29,12 @@ async fn what_two_readers_could_read_differently_is_refused() {
             EgressReason::Framing,
         ),
         (
+            format!(
+                "POST http://{host}/ HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: gzip, chunked\r\n\r\n{body}"
+            ),
+            EgressReason::Framing,
+        ),
+        (
             format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\nX: y\r\n\r\n"),
             EgressReason::LineEnding,
         ),

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use super::tree;
@@ -28,11 +28,17 @@ pub(super) fn own_name() -> sys::Result<CString> {
 /// Ends and removes what dead zygotes have left in `home`. Nobody else's groups are touched.
 pub(super) fn sweep(home: BorrowedFd<'_>) {
     for name in tree::children(home).unwrap_or_default() {
-        let Some(owner) = Owner::parse(&name) else { continue };
-        if is_gone(owner) && is_unmarked(home, &name) {
-            // What can't be removed now is found again at the next start.
-            tree::clear(home, &name).ok();
+        if Owner::parse(&name).is_some_and(is_gone) {
+            remove(home, &name);
         }
+    }
+}
+
+/// Ends and removes a group, unless somebody has a mark on it.
+pub(super) fn remove(home: BorrowedFd<'_>, name: &CString) {
+    if let Ok(Some(_ours)) = mark(home, name) {
+        // What can't be removed now is found again at the next start.
+        tree::clear(home, name).ok();
     }
 }
 
@@ -56,12 +62,12 @@ fn is_gone(owner: Owner) -> bool {
 }
 
 /// A living zygote has a mark on its group. It may be in another pid namespace, or hidden, so that
-/// its process can't be seen from here.
-fn is_unmarked(home: BorrowedFd<'_>, name: &CStr) -> bool {
-    tree::path(&[name.to_bytes(), tree::MARKED])
-        .and_then(|file| directory::open_at(home, &file, libc::O_RDONLY))
-        .and_then(|file| directory::is_held(file.as_fd()))
-        == Ok(false)
+/// its process can't be seen from here. Where there is none, this puts one there that nobody else's goes
+/// with, so that a zygote which is about to mark its new group sees that it's being removed.
+pub(super) fn mark(home: BorrowedFd<'_>, name: &CStr) -> sys::Result<Option<OwnedFd>> {
+    let file = tree::path(&[name.to_bytes(), tree::MARKED])?;
+    let file = directory::open_at(home, &file, libc::O_RDWR)?;
+    Ok(directory::seize(file.as_fd())?.then_some(file))
 }
 
 /// When a process started.

@@ -58,18 +58,55 @@ pub(super) const MARKED: &[u8] = b"/cgroup.procs";
 impl Subtree {
     /// Makes our group in `home`.
     pub(super) fn make(home: BorrowedFd<'_>, name: &CString) -> sys::Result<Self> {
+        Self::make_beside(home, name, || ())
+    }
+
+    /// The same, while somebody else does something between the group's making and its marking: to a
+    /// zygote in another pid namespace, a group without a mark is a dead one's, and is removed.
+    pub(super) fn make_beside(
+        home: BorrowedFd<'_>,
+        name: &CString,
+        mut meanwhile: impl FnMut(),
+    ) -> sys::Result<Self> {
+        let mut result = Err(Errno::from_raw(libc::ENOENT));
+        for _ in 0..limits::CLEAR_ATTEMPTS {
+            result = Self::try_to_make(home, name, &mut meanwhile);
+            match &result {
+                Err(errno) if LOST.contains(&errno.raw()) => thread::sleep(limits::CLEAR_PAUSE),
+                _ => break,
+            }
+        }
+        result
+    }
+
+    fn try_to_make(
+        home: BorrowedFd<'_>,
+        name: &CString,
+        meanwhile: &mut impl FnMut(),
+    ) -> sys::Result<Self> {
         match directory::make_at(home, name) {
             // A name is never used by two processes; by one, again after `end`.
             Err(errno) if errno.raw() != libc::EEXIST => return Err(errno),
             _ => {}
         }
+        meanwhile();
         let directory = directory::open_at(home, name, libc::O_RDONLY | libc::O_DIRECTORY)?;
         let file = path(&[name.as_bytes(), MARKED])?;
         let mark = directory::open_at(home, &file, libc::O_RDONLY)?;
         directory::hold(mark.as_fd())?;
-        Ok(Self { directory, _mark: mark })
+        // Whoever removes a group marks it before. So one that is there now stays.
+        let is_same =
+            directory::inode_at(home, name)? == directory::inode_at(directory.as_fd(), c".")?;
+        if is_same {
+            Ok(Self { directory, _mark: mark })
+        } else {
+            Err(Errno::from_raw(libc::ENOENT))
+        }
     }
 }
+
+/// What those meet whose group is being removed: it's gone, it's about to go, or somebody has marked it.
+const LOST: [i32; 3] = [libc::ENOENT, libc::ENODEV, libc::EAGAIN];
 
 impl AsFd for Subtree {
     fn as_fd(&self) -> BorrowedFd<'_> {

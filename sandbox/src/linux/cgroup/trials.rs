@@ -411,6 +411,59 @@ fn what_a_killed_process_leaves_is_removed() {
 }
 
 #[test]
+fn a_group_that_is_taken_for_a_dead_ones_before_it_is_marked_is_made_again() {
+    let Some(held) = Held::take() else { return };
+    // No zygote's, so that nobody else sweeps it.
+    let name = CString::new(format!("swept-{}", std::process::id())).unwrap();
+    for hierarchy in &held.groups.tree.hierarchies {
+        let home = hierarchy.home.as_fd();
+        let is_there = || tree::children(home).unwrap().contains(&name);
+        let mut sweeps = 3;
+        let ours = tree::Subtree::make_beside(home, &name, || {
+            if sweeps > 0 {
+                sweeps -= 1;
+                stale::remove(home, &name);
+                assert!(!is_there());
+            }
+        });
+        assert!(ours.is_ok() && is_there() && sweeps == 0);
+        stale::remove(home, &name);
+        assert!(is_there(), "what is marked is left alone");
+        drop(ours);
+        stale::remove(home, &name);
+        assert!(!is_there());
+    }
+    held.end();
+}
+
+#[test]
+fn what_is_being_removed_is_not_marked() {
+    let Some(held) = Held::take() else { return };
+    let name = CString::new(format!("removed-{}", std::process::id())).unwrap();
+    for hierarchy in &held.groups.tree.hierarchies {
+        let home = hierarchy.home.as_fd();
+        let mut seized = None;
+        let mut looks = 0;
+        let ours = tree::Subtree::make_beside(home, &name, || {
+            looks += 1;
+            // Somebody has seen that it has no mark, and takes his time until he removes it.
+            match looks {
+                1 => seized = stale::mark(home, &name).unwrap(),
+                2 => {
+                    directory::remove_at(home, &name).unwrap();
+                    seized = None;
+                }
+                _ => {}
+            }
+        });
+        assert!(ours.is_ok() && looks >= 3 && seized.is_none());
+        drop(ours);
+        stale::remove(home, &name);
+    }
+    held.end();
+}
+
+#[test]
 fn without_hierarchies_everything_is_missing() {
     let mut groups = Cgroups::nothing(Absence::NotMounted);
     assert_eq!(groups.mode(), Mode::None);

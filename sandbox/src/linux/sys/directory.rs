@@ -118,12 +118,16 @@ pub(crate) fn hold(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whether another process [holds](hold) a file.
-pub(crate) fn is_held(fd: BorrowedFd<'_>) -> Result<bool> {
-    let mut request = whole_file(libc::F_WRLCK);
-    // SAFETY: the kernel writes its answer over the request, which is live and ours.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETLK, &raw mut request) })?;
-    Ok(i32::from(request.l_type) != libc::F_UNLCK)
+/// Marks a file that is open for writing as in nobody else's use, as long as this descriptor is open;
+/// others of the same file make no difference. False if another process [holds](hold) it.
+pub(crate) fn seize(fd: BorrowedFd<'_>) -> Result<bool> {
+    let request = whole_file(libc::F_WRLCK);
+    // SAFETY: the kernel only reads the request, whose process id is zero, as it has to be.
+    match check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &raw const request) }) {
+        Ok(_) => Ok(true),
+        Err(errno) if [libc::EAGAIN, libc::EACCES].contains(&errno.raw()) => Ok(false),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn whole_file(kind: i32) -> libc::flock {

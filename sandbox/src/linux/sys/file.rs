@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use super::{Result, check, last};
+use super::{Result, check, last, tree};
 use crate::errno::Errno;
 
 /// A pipe, both ends close-on-exec: (to read, to write).
@@ -119,6 +119,7 @@ pub(crate) struct Status {
     pub(crate) is_directory: bool,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    pub(crate) place: tree::Place,
 }
 
 /// What a path refers to, and how it is mounted.
@@ -209,6 +210,7 @@ pub(crate) fn status(fd: BorrowedFd<'_>) -> Result<Status> {
         is_directory: stat.st_mode & libc::S_IFMT == libc::S_IFDIR,
         uid: stat.st_uid,
         gid: stat.st_gid,
+        place: tree::Place { device: stat.st_dev, inode: stat.st_ino },
     })
 }
 

@@ -50,7 +50,7 @@ pub(crate) struct Owner {
 pub(crate) struct Stamp {
     pub(crate) place: Place,
     bytes: i64,
-    modified: i128,
+    pub(crate) modified: i128,
     /// Which no program can set.
     pub(crate) changed: i128,
 }
@@ -58,8 +58,8 @@ pub(crate) struct Stamp {
 /// The very file or directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    device: u64,
-    inode: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 /// Opens `name` below `directory`: through no link of any kind, into no other mount. `name` may have

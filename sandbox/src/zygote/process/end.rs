@@ -190,10 +190,13 @@ impl Zygote {
         }
     }
 
-    /// Ends all cells, waits for their ends, and takes away what was made for them.
+    /// Ends all cells, waits for their ends, and takes away what was made for them. What doesn't end is
+    /// waited for as long as a host waits for this; the kernel kills it once more with this process.
     pub(super) fn leave(mut self) {
         self.end_all();
-        while self.cells.len() > 0 {
+        let patience = u64::try_from(limits::GOODBYE_WAIT.as_nanos()).unwrap_or(u64::MAX);
+        let until = event::now().saturating_add(patience);
+        while self.cells.len() > 0 && event::now() < until {
             let mut drained = [0; 128];
             while file::read(self.signals.as_fd(), &mut drained).is_ok() {}
             match process::reap(false) {
@@ -210,6 +213,7 @@ impl Zygote {
                 self.strike(pid, again);
             }
             let rest = self.cells.until_next_lasting(now).unwrap_or_default();
+            let rest = rest.min(until.saturating_sub(now));
             let rest = i32::try_from(rest.div_ceil(1_000_000)).unwrap_or(i32::MAX);
             if event::is_readable(self.signals.as_fd(), rest).is_err() {
                 break;

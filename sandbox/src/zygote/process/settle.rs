@@ -22,6 +22,7 @@ use crate::{
         pools::Pools,
         protocol::Record,
         stock::Stock,
+        stranger::Stranger,
     },
 };
 
@@ -48,11 +49,17 @@ pub(super) fn settle(kind: Kind) -> sys::Result<Zygote> {
     }
     let (user, group) = credentials::effective_ids();
     let (users, groups) = (read_small(c"/proc/self/uid_map")?, read_small(c"/proc/self/gid_map")?);
+    let identity = Identity::choose(user, group, &users, &groups);
     let null = file::open(c"/dev/null", libc::O_RDWR | libc::O_CLOEXEC)?;
     // Before the control socket is duplicated into anything, and while the host's files are in sight.
     let nursery = match kind {
         Kind::Minimal => None,
-        Kind::Cells => Some(Nursery::enter(Identity::choose(user, group, &users, &groups))),
+        Kind::Cells => Some(Nursery::enter(identity)),
+    };
+    let stranger = match identity {
+        Identity::Range { first, .. } => Some(Stranger::make(first)?),
+        // What it starts has its own id.
+        Identity::Own { .. } => None,
     };
     let zygote = Zygote {
         control: file::inherited(CONTROL)?,
@@ -87,8 +94,10 @@ pub(super) fn settle(kind: Kind) -> sys::Result<Zygote> {
             _ => 0,
         },
         own_ids: matches!(&zygote.nursery, Some(Ok(nursery)) if nursery.gives_each_its_own_id()),
+        mortal: stranger.as_ref().is_none_or(Stranger::is_mortal),
     };
-    socket::send(zygote.control.as_fd(), [&hello.encode(), &[]], &[], Wait::No)?;
+    let passed: Vec<_> = stranger.iter().flat_map(Stranger::descriptors).collect();
+    socket::send(zygote.control.as_fd(), [&hello.encode(), &[]], &passed, Wait::No)?;
     Ok(zygote)
 }
 
