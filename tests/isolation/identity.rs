@@ -1,7 +1,5 @@
 //! A host that is root, or seems to be, and may less than root may: no cell of it is root outside.
 
-use std::path::Path;
-
 use neuroflow_sandbox::{
     LaunchError, Launcher, Layer, Level, Profile, Reason, Remedy, Running, Verdict,
 };
