@@ -634,7 +634,6 @@ async fn an_error_repeats_little_of_what_was_sent() {
             "/message/role",
             "/message/parts",
             "/message/parts/0",
-            "/message/parts/0/mediaType",
             "/message/contextId",
             "/message/taskId",
             "/message/metadata",

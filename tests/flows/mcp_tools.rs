@@ -225,7 +225,7 @@ def call(id, name, arguments):
         pause(20).await;
     }
     assert_eq!(answer, "done: alive");
-    assert!(deaths(&node)[0].contains("exited"), "{:?}", deaths(&node));
+    assert!(deaths(&node)[0].contains("exit status 3"), "{:?}", deaths(&node));
     node.stop().await;
 }
 
@@ -410,7 +410,7 @@ for line in sys.stdin:
 async fn servers_that_never_begin_are_given_up_and_tried_again() {
     for (program, word) in [
         (vec!["/bin/sleep".to_owned(), "3600".to_owned()], "didn't start within"),
-        (vec!["/bin/true".to_owned()], "exited"),
+        (vec!["/bin/true".to_owned()], "exit status 0"),
         (vec!["/no/such/program".to_owned()], "cell didn't start"),
     ] {
         let transport = McpTransport::cell(program.clone(), profile(cell()));
