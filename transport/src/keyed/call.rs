@@ -13,7 +13,7 @@ use super::pinned::{NoPin, Place};
 use super::{CallKey, KeyedError, Origin};
 use crate::directory::MemberState;
 use crate::endpoint::Links;
-use crate::export::Delivery;
+use crate::export::{Delivery, Source};
 use crate::identity::NodeId;
 use crate::jitter;
 use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, PINNED_CALLS};
@@ -145,9 +145,9 @@ impl Links {
             };
             // A call with a key always has a source.
             let source = source.and_then(|source| source.ok_or(StreamError::Interrupted));
-            let mut source = source.map_err(ended)?;
+            let mut source = Listening(source.map_err(ended)?);
             let mut answer = Answer::default();
-            while let Some(reply) = std::future::poll_fn(|cx| source.poll_next(cx)).await {
+            while let Some(reply) = std::future::poll_fn(|cx| source.0.poll_next(cx)).await {
                 answer.add(reply.map_err(ended)?.open::<R>()?)?;
             }
             Ok(answer.replies)
@@ -164,6 +164,16 @@ impl<W: WireRequest> Calling<'_, W> {
             let tried = match self.place(error.take()) {
                 Ok(on) => self.once(&on).await,
                 Err(nowhere) => Err(nowhere),
+/// A run of this node's own, while its caller listens. Whoever gives it up cancels it, as one that has asked over a
+/// link does; to one that is over that is nothing.
+struct Listening(Box<dyn Source>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.cancelled();
+    }
+}
+
             };
             let Failed { tried, start, error: why } = match tried {
                 Ok(answer) => return Ok(answer),
