@@ -174,8 +174,12 @@ pub const STRANGERS_BYTES: u64 = STRANGER_BYTES * MAX_HANDSHAKES as u64;
 /// [`KEYED_TIME`]. A peer that makes more in that time waits, for to forget one would be to run it twice.
 pub const KEYED_CALLS: usize = 16_384;
 
-/// Keyed calls of this node to `agent://*/<name>` whose node is remembered: as many as that node knows.
-pub const PINNED_CALLS: usize = KEYED_CALLS;
+/// Keyed calls of this node to `agent://*/<name>` whose node is remembered, for as long as that one knows them: as many
+/// as four nodes know, some 100 a second. One that makes more waits.
+pub const PINNED_CALLS: usize = 4 * KEYED_CALLS;
+
+/// How often remembered ones that are past their time are looked for, once there is no room: all are looked at.
+pub const PINNED_SWEEP: Duration = Duration::from_secs(1);
 
 /// Bytes of answers to one peer's keyed calls, of those that go on and of those that are kept for when it asks
 /// again.
