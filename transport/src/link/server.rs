@@ -86,6 +86,10 @@ impl LinkServer {
                 tell(&own, LinkCommand::Lost(number)).await;
             };
             if context.task(work).is_err() {
+                if peer.is_revoked() {
+                    // What the lane has begun since it was shut out.
+                    shared.exports.keyed.forget(&peer.id);
+                }
                 CloseCode::Shutdown.close(&connection);
             }
         }

@@ -315,6 +315,28 @@ async fn a_run_that_another_has_joined_outlives_who_gives_it_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_has_asked_for_ends_when_it_is_shut_out() {
+    for linked in [true, false] {
+        let (a, b) = World::new().pair().await;
+        let Node { kernel, links, .. } = a;
+        let work = Work { wait: true, ..Work::default() };
+        let header = Header::new().within(b.clock(), Duration::from_mins(1));
+        tokio::select! {
+            ended = links.call(B, header, CallKey::of("one"), &work) => panic!("{:?}", ended.map(drop)),
+            () = async {
+                until(|| b.ledger.begun() == 1).await;
+                if !linked {
+                    drop(kernel);
+                    b.has_lost("a").await;
+                }
+                b.links.revoke(links.id());
+                until(|| b.ledger.cancelled() == 1).await;
+            } => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_node_the_same_key_goes_to_the_same_node_or_nobody_can_know() {
     let world = World::new();
     // Nothing is placed on the one that asks.
