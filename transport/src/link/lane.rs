@@ -326,7 +326,10 @@ impl LaneTask {
             Kind::ReplyCredit => {
                 self.served.granted(header.id, header.sequence, header.budget);
             }
-            Kind::Drain => self.lane.outbox().session.drain(),
+            Kind::Drain => {
+                self.lane.draining.store(true, Ordering::Relaxed);
+                self.lane.outbox().session.drain();
+            }
             Kind::Drained if self.is_recent => {
                 self.lane.drained.store(true, Ordering::SeqCst);
                 self.granted.notify_waiters();

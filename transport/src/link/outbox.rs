@@ -23,6 +23,8 @@ type Caller = Arc<dyn RawReplies>;
 /// What senders see of a lane.
 pub(crate) struct Lane {
     outbox: Mutex<Outbox>,
+    /// The peer takes no new requests. The outbox knows it too; this is for who only looks.
+    pub(super) draining: AtomicBool,
     /// The peer has no calls here that wait, and makes no more.
     pub(super) drained: AtomicBool,
     pub(super) meters: Arc<Meters>,
@@ -85,7 +87,8 @@ impl Lane {
             closed: false,
             held: HashSet::new(),
         };
-        Arc::new(Self { outbox: Mutex::new(outbox), drained: AtomicBool::new(false), meters })
+        let (draining, drained) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { outbox: Mutex::new(outbox), draining, drained, meters })
     }
 
     pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {

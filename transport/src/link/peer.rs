@@ -39,6 +39,11 @@ pub(crate) struct Link {
 impl Link {
     /// There is a call that has to be watched.
     pub(crate) fn watch(&self) {
+    /// Whether the peer has said that it takes no new requests.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.draining.load(Ordering::Relaxed))
+    }
+
         if !self.sweeping.load(Ordering::SeqCst) && !self.sweeping.swap(true, Ordering::SeqCst) {
             self.sweep.notify_one();
         }
@@ -92,6 +97,12 @@ impl Peer {
 
     fn is_up(&self) -> bool {
         matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), Standing::Up(_))
+    /// Whether it can be asked for something new. The directory hears later of one that leaves.
+    pub(crate) fn takes_requests(&self) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*state, Standing::Up(link) if !link.is_draining())
+    }
+
     }
 
     /// Since when there is neither a link nor a try to have one.
