@@ -67,8 +67,9 @@ pub const URGENT_STEP_BYTES: usize = 16 * 1024;
 /// their own. As many as a peer may have under way, and those whose answer crossed the cancellation.
 pub const EARLY_CANCELS: usize = 1_024;
 
-/// Large messages that a peer may be sending at once: with more of them each only comes later, and
-/// what has arrived of those that find no room would hold up all.
+/// Large messages that a link sends at once: with more of them each only comes later, and what has arrived of those
+/// that find no room would hold up all. A peer may open [`GOSSIP_STREAMS`] more, so that what nodes say of themselves
+/// waits for no large message.
 pub const LARGE_STREAMS: u32 = 8;
 
 /// KiB of large messages that one link assembles at a time; what more comes waits in the peer.
@@ -80,6 +81,9 @@ pub const COPY_BYTES: usize = 2 * 1024;
 
 /// Turns of a lane's work before others get theirs.
 pub const LANE_TURNS: usize = 32;
+
+/// Streams with one frame each that a peer may have open.
+pub const LONE_STREAMS: u32 = LARGE_STREAMS + GOSSIP_STREAMS;
 
 /// Frames that have come on a lane after which others get their turn, however few bytes they have: about a
 /// millisecond of small ones.
@@ -151,7 +155,7 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Bytes that a peer may send on one connection before they are read: as much as on all its streams,
 /// so that large messages that wait for room never use up what the lanes need.
-pub const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (LARGE_STREAMS + LANES as u32);
+pub const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (LONE_STREAMS + LANES as u32);
 
 /// Bytes that the system holds for the node's socket, each way, if it allows so many: what arrives
 /// while others run. With the 208 KiB that it holds by itself, a burst on a fast path loses packets.
@@ -304,7 +308,7 @@ pub const MAX_LIST_BYTES: usize = MAX_REVOCATION_BYTES + 1;
 pub const LIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Streams of gossip that one link reads at a time, and that a node sends at a time to one peer.
-pub const GOSSIP_STREAMS: usize = 4;
+pub const GOSSIP_STREAMS: u32 = 4;
 
 /// Messages of one link that the membership has and hasn't handled: several times what a peer says at once, and a
 /// small part of the membership's mailbox.
