@@ -20,16 +20,16 @@ pub const LANE_CREDIT_MESSAGES: u64 = 4_096;
 /// Bytes of such requests.
 pub const LANE_CREDIT_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Messages that wait on one lane for an actor without room before the peer is asked to send it no more, so that
-/// those for others have credit left.
-pub const ACTOR_MESSAGES: usize = 1_024;
+/// Messages that wait on one lane for actors without room before the peer is asked to send no more to those that most
+/// wait for: a quarter of the lane's credit, so that those for others have the rest.
+pub const WAITING_MESSAGES: u64 = LANE_CREDIT_MESSAGES / 4;
 
-/// Bytes of such messages: a quarter of the lane's credit, like their number.
-pub const ACTOR_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of such messages: a quarter as well.
+pub const WAITING_BYTES: u64 = LANE_CREDIT_BYTES / 4;
 
 /// Messages of one lane for which the peer has its credit back though they wait: for actors that it was asked to
-/// send no more to. What was under way then is as much as the lane's credit, for each of a few such actors.
-pub const HELD_MESSAGES: usize = 16_384;
+/// send no more to. What was under way then is as much as the lane's credit, for each of some such actors.
+pub const HELD_MESSAGES: usize = 65_536;
 
 /// Bytes of such messages: what a peer that heeds nothing makes a lane hold beyond its credit.
 pub const HELD_BYTES: usize = 64 * 1024 * 1024;
@@ -39,6 +39,16 @@ pub const HELD_NAMES: usize = 16_384;
 
 /// Requests of one lane that wait for their answers: what a peer that never answers may hold here.
 pub const LANE_CALLS: usize = 65_536;
+
+/// Watches that have places beside those, so that whoever has many calls still hears of ends.
+pub const WATCH_PLACES: usize = 1_024;
+
+/// Messages of a lane's credit that are kept for watches: as many as somebody asks for at once. They are taken as soon
+/// as they arrive, and their credit comes back.
+pub const WATCH_CREDIT_MESSAGES: u64 = 64;
+
+/// Bytes of that credit: so many watches, and what the last of other messages may be above the count of bytes.
+pub const WATCH_CREDIT_BYTES: u64 = 96 * 1024;
 
 /// How long a sender waits for one of those to end before it looks again: what it sends may need no answer, and
 /// so no place among them.
@@ -72,6 +82,9 @@ pub const EARLY_CANCELS: usize = 1_024;
 /// waits for no large message.
 pub const LARGE_STREAMS: u32 = 8;
 
+/// Streams with one frame each that a peer may have open.
+pub const LONE_STREAMS: u32 = LARGE_STREAMS + GOSSIP_STREAMS;
+
 /// KiB of large messages that one link assembles at a time; what more comes waits in the peer.
 pub const LARGE_KIB: u32 = 64 * 1024;
 
@@ -81,9 +94,6 @@ pub const COPY_BYTES: usize = 2 * 1024;
 
 /// Turns of a lane's work before others get theirs.
 pub const LANE_TURNS: usize = 32;
-
-/// Streams with one frame each that a peer may have open.
-pub const LONE_STREAMS: u32 = LARGE_STREAMS + GOSSIP_STREAMS;
 
 /// Frames that have come on a lane after which others get their turn, however few bytes they have: about a
 /// millisecond of small ones.
@@ -239,8 +249,9 @@ pub const SHOW_PAUSE: Duration = Duration::from_secs(1);
 /// another, and no more than one lane's calls.
 pub const PEER_WATCHES: usize = 16_384;
 
-/// Time for a watch to be sent: as long as any call waits for room. It has no other deadline.
-pub const WATCH_DEADLINE: Duration = neuroflow_kernel::limits::CALL_DEADLINE;
+/// How soon a watch is asked for again that the peer had no room for: a part of the time in which the end of a machine
+/// is noticed.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time for the first reply to a request whose header carries no deadline: its place among the lane's
 /// calls isn't held for ever by an actor that never looks at it. As long as a call waits.
