@@ -600,6 +600,89 @@ async fn a_body_of_too_many_values_is_refused_by_every_door() {
     node.stop().await;
 }
 
+/// A request with something else in the place of one of its fields.
+fn with(mut whole: Value, pointer: &str, other: &Value) -> Value {
+    *whole.pointer_mut(pointer).expect("a place") = other.clone();
+    whole
+}
+
+/// Requests, their paths, and which of their fields is this value, which none may have.
+fn with_one_field(long: &Value) -> Vec<(&'static str, String, Value)> {
+    let with = |whole, pointer: &str| with(whole, pointer, long);
+    let message = json!({ "messageId": "m", "role": "ROLE_USER", "parts": [{ "text": "hi" }] });
+    let send = |pointer: &str| {
+        let mut whole = json!({
+            "tenant": "", "message": message,
+            "configuration": { "acceptedOutputModes": [""], "historyLength": 1 },
+        });
+        for (name, value) in
+            [("contextId", json!("")), ("taskId", json!("")), ("metadata", json!({}))]
+        {
+            whole["message"][name] = value;
+        }
+        whole["message"]["parts"][0]["mediaType"] = json!("");
+        with(whole, pointer)
+    };
+    let of_message = [
+        "/tenant",
+        "/message",
+        "/message/messageId",
+        "/message/role",
+        "/message/parts",
+        "/message/parts/0",
+        "/message/contextId",
+        "/message/taskId",
+        "/message/metadata",
+        "/configuration",
+        "/configuration/acceptedOutputModes/0",
+        "/configuration/historyLength",
+    ];
+    let mut requests = Vec::new();
+    for pointer in of_message {
+        let (rest, params) = (send(pointer), send(pointer));
+        requests.push(("/message:send", pointer.to_owned(), rest));
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params });
+        requests.push(("/", pointer.to_owned(), call));
+    }
+    let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": { "id": "t" } });
+    for pointer in ["/jsonrpc", "/id", "/method", "/params", "/params/id"] {
+        requests.push(("/", pointer.to_owned(), with(call.clone(), pointer)));
+    }
+    let list =
+        json!({ "status": "TASK_STATE_WORKING", "pageSize": 1, "pageToken": "", "contextId": "" });
+    for pointer in ["/status", "/pageSize", "/pageToken", "/contextId"] {
+        let params = with(list.clone(), pointer);
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": params });
+        requests.push(("/", pointer.to_owned(), call));
+    }
+    let chat = json!({
+        "model": "echo", "stream": false, "n": 1, "tools": [], "response_format": { "type": "text" },
+        "stream_options": { "include_usage": false }, "tool_choice": "auto",
+        "messages": [{ "role": "user", "content": [
+            { "type": "text", "text": "x", "image_url": null },
+        ] }],
+    });
+    for pointer in [
+        "/model",
+        "/stream",
+        "/n",
+        "/tools",
+        "/response_format",
+        "/stream_options",
+        "/stream_options/include_usage",
+        "/messages",
+        "/messages/0",
+        "/messages/0/role",
+        "/messages/0/content/0",
+        "/messages/0/content/0/type",
+        "/messages/0/content/0/image_url",
+    ] {
+        let whole = with(chat.clone(), pointer);
+        requests.push(("/v1/chat/completions", pointer.to_owned(), whole));
+    }
+    requests
+}
+
 /// Whatever field is long, and however long its text is when it's escaped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_error_repeats_little_of_what_was_sent() {
@@ -609,84 +692,7 @@ async fn an_error_repeats_little_of_what_was_sent() {
     let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
     for long in ["x".repeat(LONG), "\u{80}".repeat(LONG)] {
         let long = json!(long);
-        let message = json!({ "messageId": "m", "role": "ROLE_USER", "parts": [{ "text": "hi" }] });
-        let with = |mut whole: Value, pointer: &str| {
-            *whole.pointer_mut(pointer).expect("a place") = long.clone();
-            whole
-        };
-        let send = |pointer: &str| {
-            let mut whole = json!({
-                "tenant": "", "message": message,
-                "configuration": { "acceptedOutputModes": [""], "historyLength": 1 },
-            });
-            for (name, value) in
-                [("contextId", json!("")), ("taskId", json!("")), ("metadata", json!({}))]
-            {
-                whole["message"][name] = value;
-            }
-            whole["message"]["parts"][0]["mediaType"] = json!("");
-            with(whole, pointer)
-        };
-        let of_message = [
-            "/tenant",
-            "/message",
-            "/message/messageId",
-            "/message/role",
-            "/message/parts",
-            "/message/parts/0",
-            "/message/contextId",
-            "/message/taskId",
-            "/message/metadata",
-            "/configuration",
-            "/configuration/acceptedOutputModes/0",
-            "/configuration/historyLength",
-        ];
-        let mut requests: Vec<(&str, String, Value)> = Vec::new();
-        for pointer in of_message {
-            let (rest, params) = (send(pointer), send(pointer));
-            requests.push(("/message:send", pointer.to_owned(), rest));
-            let call =
-                json!({ "jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": params });
-            requests.push(("/", pointer.to_owned(), call));
-        }
-        let call =
-            json!({ "jsonrpc": "2.0", "id": 1, "method": "GetTask", "params": { "id": "t" } });
-        for pointer in ["/jsonrpc", "/id", "/method", "/params", "/params/id"] {
-            requests.push(("/", pointer.to_owned(), with(call.clone(), pointer)));
-        }
-        let list = json!({ "status": "TASK_STATE_WORKING", "pageSize": 1, "pageToken": "", "contextId": "" });
-        for pointer in ["/status", "/pageSize", "/pageToken", "/contextId"] {
-            let params = with(list.clone(), pointer);
-            let call =
-                json!({ "jsonrpc": "2.0", "id": 1, "method": "ListTasks", "params": params });
-            requests.push(("/", pointer.to_owned(), call));
-        }
-        let chat = json!({
-            "model": "echo", "stream": false, "n": 1, "tools": [], "response_format": { "type": "text" },
-            "stream_options": { "include_usage": false }, "tool_choice": "auto",
-            "messages": [{ "role": "user", "content": [
-                { "type": "text", "text": "x", "image_url": null },
-            ] }],
-        });
-        for pointer in [
-            "/model",
-            "/stream",
-            "/n",
-            "/tools",
-            "/response_format",
-            "/stream_options",
-            "/stream_options/include_usage",
-            "/messages",
-            "/messages/0",
-            "/messages/0/role",
-            "/messages/0/content/0",
-            "/messages/0/content/0/type",
-            "/messages/0/content/0/image_url",
-        ] {
-            let whole = with(chat.clone(), pointer);
-            requests.push(("/v1/chat/completions", pointer.to_owned(), whole));
-        }
-        for (path, pointer, body) in requests {
+        for (path, pointer, body) in with_one_field(&long) {
             let answer = Connection::open(to).await.post(path, body.to_string().as_bytes()).await;
             let what = format!("{path} {pointer}");
             assert!(answer.json().get("error").is_some(), "{what}: {}", answer.text());
@@ -695,6 +701,7 @@ async fn an_error_repeats_little_of_what_was_sent() {
         let begun = Client::new(to, None).begin().await;
         let session = begun.header("mcp-session-id").expect("a session").to_owned();
         let call = json!({ "name": "echo", "arguments": { "message": "hi", "taskId": "t" } });
+        let with = |whole, pointer| with(whole, pointer, &long);
         for (method, params) in [
             ("tools/call", with(call.clone(), "/name")),
             ("tools/call", with(call.clone(), "/arguments")),

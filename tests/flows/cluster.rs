@@ -35,7 +35,8 @@ async fn a_task_of_the_cluster_that_asks_back_is_answered_where_it_is() {
         outcome = a.ask_with("agent://*/curious", ask, Header::new()).await.expect("it goes on");
     }
     assert_eq!(outcome.completed().expect("done").text(), "tea green yes");
-    (a.stop().await, b.stop().await);
+    a.stop().await;
+    b.stop().await;
 }
 
 #[tokio::test]

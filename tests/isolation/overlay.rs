@@ -86,7 +86,7 @@ fn overwriter() -> Program {
 
 async fn seen_by(cell: &mut Running) -> Vec<u8> {
     let Some(Output::Stdout(said)) = cell.next().await else { panic!("silence") };
-    said.to_vec()
+    said
 }
 
 /// Nothing of what it did is done, because of this path.

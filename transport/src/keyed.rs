@@ -182,6 +182,16 @@ impl Keyed {
         });
     }
 
+    /// This node is shut out: what it has asked for ends, and nothing is known of it any more.
+    pub(crate) fn forget(&self, node: &NodeId) {
+        let calls = self.windows.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+        let running = calls.map(|calls| calls.window().clear());
+        // Not under the locks: dropping a source is code of others.
+        for execution in running.into_iter().flatten() {
+            execution.ends(StreamError::Interrupted);
+        }
+    }
+
     /// Brings runs that nobody listens to to their ends; never ends itself.
     pub(crate) async fn drive(&self) -> Infallible {
         std::future::poll_fn(|cx| self.unheard.poll(cx)).await

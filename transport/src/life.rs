@@ -80,8 +80,8 @@ impl Links {
         let (_, link) = self.link(&target).ok_or_else(unreachable)?;
         let port = Arc::new(Incarnation { links: self.clone(), number: link.incarnation });
         let asked = async {
-            let mut watcher = Watcher::begin(Arc::clone(&port) as _, &target).await?;
-            watcher.life().await.map_err(|down| down.fall)
+            let watcher = Watcher::begin(Arc::clone(&port) as _, &target).await;
+            watcher.map_err(|down| down.fall)?.life().ok_or(Fall::Absent)
         };
         let deadline = self.clock().now() + neuroflow_kernel::limits::CALL_DEADLINE;
         let life = self.clock().before(deadline, asked).await.unwrap_or(Err(Fall::Lost));

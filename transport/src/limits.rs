@@ -20,16 +20,16 @@ pub const LANE_CREDIT_MESSAGES: u64 = 4_096;
 /// Bytes of such requests.
 pub const LANE_CREDIT_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Messages that wait on one lane for an actor without room before the peer is asked to send it no more, so that
-/// those for others have credit left.
-pub const ACTOR_MESSAGES: usize = 1_024;
+/// Messages that wait on one lane for actors without room before the peer is asked to send no more to those that most
+/// wait for: a quarter of the lane's credit, so that those for others have the rest.
+pub const WAITING_MESSAGES: u64 = LANE_CREDIT_MESSAGES / 4;
 
-/// Bytes of such messages: a quarter of the lane's credit, like their number.
-pub const ACTOR_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of such messages: a quarter as well.
+pub const WAITING_BYTES: u64 = LANE_CREDIT_BYTES / 4;
 
 /// Messages of one lane for which the peer has its credit back though they wait: for actors that it was asked to
-/// send no more to. What was under way then is as much as the lane's credit, for each of a few such actors.
-pub const HELD_MESSAGES: usize = 16_384;
+/// send no more to. What was under way then is as much as the lane's credit, for each of some such actors.
+pub const HELD_MESSAGES: usize = 65_536;
 
 /// Bytes of such messages: what a peer that heeds nothing makes a lane hold beyond its credit.
 pub const HELD_BYTES: usize = 64 * 1024 * 1024;
@@ -39,6 +39,16 @@ pub const HELD_NAMES: usize = 16_384;
 
 /// Requests of one lane that wait for their answers: what a peer that never answers may hold here.
 pub const LANE_CALLS: usize = 65_536;
+
+/// Watches that have places beside those, so that whoever has many calls still hears of ends.
+pub const WATCH_PLACES: usize = 1_024;
+
+/// Messages of a lane's credit that are kept for watches: as many as somebody asks for at once. They are taken as soon
+/// as they arrive, and their credit comes back.
+pub const WATCH_CREDIT_MESSAGES: u64 = 64;
+
+/// Bytes of that credit: so many watches, and what the last of other messages may be above the count of bytes.
+pub const WATCH_CREDIT_BYTES: u64 = 96 * 1024;
 
 /// How long a sender waits for one of those to end before it looks again: what it sends may need no answer, and
 /// so no place among them.
@@ -67,9 +77,13 @@ pub const URGENT_STEP_BYTES: usize = 16 * 1024;
 /// their own. As many as a peer may have under way, and those whose answer crossed the cancellation.
 pub const EARLY_CANCELS: usize = 1_024;
 
-/// Large messages that a peer may be sending at once: with more of them each only comes later, and
-/// what has arrived of those that find no room would hold up all.
+/// Large messages that a link sends at once: with more of them each only comes later, and what has arrived of those
+/// that find no room would hold up all. A peer may open [`GOSSIP_STREAMS`] more, so that what nodes say of themselves
+/// waits for no large message.
 pub const LARGE_STREAMS: u32 = 8;
+
+/// Streams with one frame each that a peer may have open.
+pub const LONE_STREAMS: u32 = LARGE_STREAMS + GOSSIP_STREAMS;
 
 /// KiB of large messages that one link assembles at a time; what more comes waits in the peer.
 pub const LARGE_KIB: u32 = 64 * 1024;
@@ -151,7 +165,7 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// Bytes that a peer may send on one connection before they are read: as much as on all its streams,
 /// so that large messages that wait for room never use up what the lanes need.
-pub const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (LARGE_STREAMS + LANES as u32);
+pub const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * (LONE_STREAMS + LANES as u32);
 
 /// Bytes that the system holds for the node's socket, each way, if it allows so many: what arrives
 /// while others run. With the 208 KiB that it holds by itself, a burst on a fast path loses packets.
@@ -174,8 +188,12 @@ pub const STRANGERS_BYTES: u64 = STRANGER_BYTES * MAX_HANDSHAKES as u64;
 /// [`KEYED_TIME`]. A peer that makes more in that time waits, for to forget one would be to run it twice.
 pub const KEYED_CALLS: usize = 16_384;
 
-/// Keyed calls of this node to `agent://*/<name>` whose node is remembered: as many as that node knows.
-pub const PINNED_CALLS: usize = KEYED_CALLS;
+/// Keyed calls of this node to `agent://*/<name>` whose node is remembered, for as long as that one knows them: as many
+/// as four nodes know, some 100 a second. One that makes more waits.
+pub const PINNED_CALLS: usize = 4 * KEYED_CALLS;
+
+/// How often remembered ones that are past their time are looked for, once there is no room: all are looked at.
+pub const PINNED_SWEEP: Duration = Duration::from_secs(1);
 
 /// Bytes of answers to one peer's keyed calls, of those that go on and of those that are kept for when it asks
 /// again.
@@ -231,8 +249,9 @@ pub const SHOW_PAUSE: Duration = Duration::from_secs(1);
 /// another, and no more than one lane's calls.
 pub const PEER_WATCHES: usize = 16_384;
 
-/// Time for a watch to be sent: as long as any call waits for room. It has no other deadline.
-pub const WATCH_DEADLINE: Duration = neuroflow_kernel::limits::CALL_DEADLINE;
+/// How soon a watch is asked for again that the peer had no room for: a part of the time in which the end of a machine
+/// is noticed.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(500);
 
 /// Time for the first reply to a request whose header carries no deadline: its place among the lane's
 /// calls isn't held for ever by an actor that never looks at it. As long as a call waits.
@@ -300,7 +319,7 @@ pub const MAX_LIST_BYTES: usize = MAX_REVOCATION_BYTES + 1;
 pub const LIST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Streams of gossip that one link reads at a time, and that a node sends at a time to one peer.
-pub const GOSSIP_STREAMS: usize = 4;
+pub const GOSSIP_STREAMS: u32 = 4;
 
 /// Messages of one link that the membership has and hasn't handled: several times what a peer says at once, and a
 /// small part of the membership's mailbox.

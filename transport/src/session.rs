@@ -16,7 +16,7 @@ use neuroflow_kernel::Moment;
 
 use self::calls::Calls;
 use self::window::Window;
-use crate::limits::{LANE_CALLS, SMALL_MESSAGE_BYTES};
+use crate::limits::{LANE_CALLS, SMALL_MESSAGE_BYTES, WATCH_CREDIT_BYTES, WATCH_CREDIT_MESSAGES};
 
 /// What one end of a lane may send, and who waits there for answers. `C` is whoever waits for replies, `P` a reply.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl<C, P> Session<C, P> {
     /// Of a lane whose peer grants `messages` and `bytes` from the start.
     pub(crate) fn new(messages: u64, bytes: u64) -> Self {
         Self {
-            small: Window::new(messages, bytes),
+            small: Window::new(messages, bytes).keeping(WATCH_CREDIT_MESSAGES, WATCH_CREDIT_BYTES),
             large: Window::new(messages, bytes),
             calls: Calls::new(LANE_CALLS),
             draining: false,
@@ -90,6 +90,22 @@ impl<C, P> Session<C, P> {
         }
         let id = self.calls.insert(caller, deadline).map_err(|caller| (Hold::Calls, caller))?;
         self.window(class).sent(bytes);
+        Ok(id)
+    }
+
+    /// The same of a watch, which is small, lasts, and has credit and places of its own.
+    pub(crate) fn watch(
+        &mut self,
+        bytes: usize,
+        deadline: Option<Moment>,
+        caller: C,
+    ) -> Result<u64, (Hold, C)> {
+        if let Err(hold) = self.may_watch() {
+            return Err((hold, caller));
+        }
+        let entered = self.calls.insert_lasting(caller, deadline);
+        let id = entered.map_err(|caller| (Hold::Calls, caller))?;
+        self.small.sent(bytes);
         Ok(id)
     }
 
@@ -124,6 +140,19 @@ impl<C, P> Session<C, P> {
         if self.calls.is_full() { Err(Hold::Calls) } else { Ok(()) }
     }
 
+    /// Whether a watch may be sent now.
+    pub(crate) fn may_watch(&self) -> Result<(), Hold> {
+        if self.draining {
+            Err(Hold::Draining)
+        } else if !self.small.is_open_to_urgent() {
+            Err(Hold::Credit)
+        } else if self.calls.is_full_of_all() {
+            Err(Hold::Calls)
+        } else {
+            Ok(())
+        }
+    }
+
     fn window(&mut self, class: Class) -> &mut Window {
         match class {
             Class::Small => &mut self.small,
@@ -144,12 +173,12 @@ impl<C, P> Session<C, P> {
         is_over
     }
 
-    /// The peer grants more; says whether that opened the window.
+    /// The peer grants more; says whether that opened the window to somebody.
     pub(crate) fn granted(&mut self, class: Class, messages: u64, bytes: u64) -> bool {
         let window = self.window(class);
-        let was_open = window.is_open();
+        let before = (window.is_open(), window.is_open_to_urgent());
         window.grant(messages, bytes);
-        !was_open && window.is_open()
+        before != (window.is_open(), window.is_open_to_urgent())
     }
 }
 
@@ -206,13 +235,28 @@ mod tests {
     fn a_peer_that_drains_is_told_once_when_nothing_of_it_is_waited_for() {
         let mut session: Session<&str, ()> = Session::new(9, 100);
         let call = session.call(1, None, "call").unwrap();
-        let watch = session.call(1, None, "watch").unwrap();
-        session.calls.lasts(watch);
+        session.watch(1, None, "watch").unwrap();
         assert!(!session.take_drained(), "nobody drains");
         session.drain();
         assert!(!session.take_drained(), "a call waits");
         session.calls.remove(call);
         assert!(session.take_drained() && !session.take_drained());
+    }
+
+    #[test]
+    fn a_watch_finds_credit_where_others_have_used_all() {
+        let mut session: Session<&str, ()> = Session::new(LANE_CREDIT_MESSAGES, LANE_CREDIT_BYTES);
+        while session.notice(1).is_ok() {}
+        assert_eq!(session.call(1, None, "call").unwrap_err().0, Hold::Credit);
+        for _ in 0..WATCH_CREDIT_MESSAGES {
+            assert!(session.watch(1, None, "watch").is_ok());
+        }
+        assert_eq!(session.watch(1, None, "watch"), Err((Hold::Credit, "watch")));
+        assert!(session.granted(Class::Small, LANE_CREDIT_MESSAGES + 1, 0), "to a watch");
+        assert_eq!(session.notice(1), Err(Hold::Credit));
+        assert!(session.watch(1, None, "watch").is_ok());
+        session.drain();
+        assert_eq!(session.may_watch(), Err(Hold::Draining));
     }
 
     proptest! {

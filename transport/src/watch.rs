@@ -15,10 +15,15 @@ use neuroflow_kernel::{
 
 use crate::export::{Asker, Delivery, Exported, Exports, Service, Source};
 use crate::identity::NodeId;
-use crate::limits::{PEER_WATCHES, WATCH_DEADLINE};
+use crate::limits::{PEER_WATCHES, WATCH_PAUSE};
 
 /// The name under which watches are asked for.
 const NAME: &str = "neuroflow.watch";
+
+/// Whether this is the name under which watches are asked for.
+pub(crate) fn is_service(name: &str) -> bool {
+    name == NAME
+}
 
 /// Whether a message is of watches, which no other message may hold up.
 pub(crate) fn is_urgent(message: MessageId) -> bool {
@@ -170,67 +175,59 @@ fn say(generation: Option<Generation>, fall: u8) -> Result<RawParcel, StreamErro
     said.map(|said| said.as_raw().clone()).map_err(|_too_large| StreamError::Mismatch)
 }
 
-/// A watch over a peer's actor.
+/// A watch over a peer's actor, from when the peer has said that it watches.
 pub(crate) struct Watcher {
     replies: neuroflow_kernel::ReplyStream<Parcel<Watched>>,
     generation: Option<Generation>,
 }
 
 impl Watcher {
-    /// Asks for a watch, through this port.
+    /// Begins to watch, through this port. While there is no room for a watch, here or there, it waits: that says
+    /// nothing about the actor.
     pub(crate) async fn begin(
         port: Arc<dyn RemotePort>,
         target: &RemoteTarget,
-    ) -> Result<Self, Fall> {
-        let service = format!("agent://{}/{NAME}", target.node().ok_or(Fall::Absent)?);
-        let service: RemoteTarget = service.parse().map_err(|_no_target| Fall::Absent)?;
+    ) -> Result<Self, Down> {
         let generation = target.generation();
+        let ends = |fall| Down::new(generation, fall);
+        let service = target.node().map(|node| format!("agent://{node}/{NAME}"));
+        let service = service.and_then(|service| service.parse::<RemoteTarget>().ok());
+        let service = service.ok_or_else(|| ends(Fall::Absent))?;
         let watch = Watch {
             name: target.name().to_owned(),
             generation: generation.map_or(0, Generation::get),
         };
-        let parcel = Parcel::archive(&watch).map_err(|_too_large| Fall::Absent)?;
-        let bytes = parcel.as_raw().as_bytes().len();
-        let address = Address::<Request<Watch>>::remote(Arc::clone(&port), service.clone());
-        let (sink, replies) = reply_stream();
-        let mut request = Request { parcel, replies: sink };
-        let clock = port.clock().clone();
-        let at = clock.now() + WATCH_DEADLINE;
-        // Tried here, for `tell` would also wait for a node that can't be reached.
-        while let Err(unsent) = address.try_tell(Header::new(), request) {
-            match unsent.reason {
-                neuroflow_kernel::Refusal::Overloaded { .. } => {
-                    request = unsent.message;
-                    if clock.before(at, port.ready(&service, bytes)).await.is_err() {
-                        return Err(Fall::Lost);
-                    }
-                    tokio::task::yield_now().await;
-                }
-                neuroflow_kernel::Refusal::Stale { .. } => return Err(Fall::Absent),
-                _ => return Err(Fall::Lost),
+        let watch = Parcel::archive(&watch).map_err(|_too_large| ends(Fall::Absent))?;
+        loop {
+            let replies = ask(&port, &service, watch.clone()).await.map_err(ends)?;
+            let mut watcher = Self { replies, generation };
+            let Err(unwatched) = watcher.hear().await else { return Ok(watcher) };
+            match unwatched {
+                Unwatched::Down(down) => return Err(down),
+                Unwatched::NoRoom => port.clock().sleep(WATCH_PAUSE).await,
             }
         }
-        Ok(Self { replies, generation })
     }
 
-    /// The life that is there, or how it ended.
-    pub(crate) async fn life(&mut self) -> Result<Generation, Down> {
-        match self.next().await {
-            Ok(()) => self.generation.ok_or(Down::new(None, Fall::Absent)),
-            Err(down) => Err(down),
-        }
+    /// The life that is there.
+    pub(crate) fn life(&self) -> Option<Generation> {
+        self.generation
     }
 
     /// Waits for the end.
     async fn down(mut self) -> Down {
         loop {
-            if let Err(down) = self.next().await {
-                return down;
+            match self.hear().await {
+                Ok(()) => {}
+                Err(Unwatched::Down(down)) => return down,
+                // The peer has said that it watches, and what it says then is an end.
+                Err(Unwatched::NoRoom) => return Down::new(self.generation, Fall::Lost),
             }
         }
     }
 
-    async fn next(&mut self) -> Result<(), Down> {
+    /// That the actor is there, or why no more is heard of it.
+    async fn hear(&mut self) -> Result<(), Unwatched> {
         let fall = match self.replies.next().await {
             Some(Ok(said)) => {
                 let said = said.get();
@@ -240,31 +237,75 @@ impl Watcher {
                 }
                 Fall::from_code(said.fall).unwrap_or(Fall::Failed)
             }
+            Some(Err(StreamError::Overloaded)) => return Err(Unwatched::NoRoom),
             Some(Err(StreamError::Unknown | StreamError::Stale)) => Fall::Absent,
             Some(Err(_)) | None => Fall::Lost,
         };
-        Err(Down::new(self.generation, fall))
+        Err(Unwatched::Down(Down::new(self.generation, fall)))
     }
+}
+
+/// Why nothing is watched.
+enum Unwatched {
+    Down(Down),
+    /// The peer has as many watches of this node as it may, or as many calls.
+    NoRoom,
+}
+
+/// Asks for a watch, as soon as there is room for it on the way.
+async fn ask(
+    port: &Arc<dyn RemotePort>,
+    service: &RemoteTarget,
+    parcel: Parcel<Watch>,
+) -> Result<neuroflow_kernel::ReplyStream<Parcel<Watched>>, Fall> {
+    let bytes = parcel.as_raw().as_bytes().len();
+    let address = Address::<Request<Watch>>::remote(Arc::clone(port), service.clone());
+    let (sink, replies) = reply_stream();
+    let mut request = Request { parcel, replies: sink };
+    // Tried here, for `tell` would also wait for a node that can't be reached.
+    while let Err(unsent) = address.try_tell(Header::new(), request) {
+        match unsent.reason {
+            neuroflow_kernel::Refusal::Overloaded { .. } => {
+                request = unsent.message;
+                port.ready(service, bytes).await;
+                tokio::task::yield_now().await;
+            }
+            neuroflow_kernel::Refusal::Stale { .. } => return Err(Fall::Absent),
+            _ => return Err(Fall::Lost),
+        }
+    }
+    Ok(replies)
 }
 
 /// Waits for the end of a peer's actor.
 pub(crate) async fn down(port: Arc<dyn RemotePort>, target: &RemoteTarget) -> Down {
     match Watcher::begin(port, target).await {
         Ok(watcher) => watcher.down().await,
-        Err(fall) => Down::new(target.generation(), fall),
+        Err(down) => down,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use neuroflow_kernel::{Clock, ManualClock, RawReplies, RemoteError};
 
     use super::*;
 
-    /// A port that never has room, and counts who tries.
-    struct Full(Clock, AtomicUsize);
+    /// A port that has no room at first, or never, on the way or at its end, and counts who tries.
+    struct Full {
+        clock: Clock,
+        tries: AtomicUsize,
+        on_the_way: bool,
+    }
+
+    impl Full {
+        fn new(clock: Clock, on_the_way: bool) -> Arc<Self> {
+            Arc::new(Self { clock, tries: AtomicUsize::new(0), on_the_way })
+        }
+    }
 
     impl RemotePort for Full {
         fn send(
@@ -272,11 +313,15 @@ mod tests {
             target: &RemoteTarget,
             _: &Header,
             _: RawParcel,
-            _: Arc<dyn RawReplies>,
+            replies: Arc<dyn RawReplies>,
             _: Moment,
         ) -> Result<(), RemoteError> {
-            self.1.fetch_add(1, Ordering::SeqCst);
-            Err(RemoteError::Saturated { target: target.to_string() })
+            let before = self.tries.fetch_add(1, Ordering::SeqCst);
+            if self.on_the_way {
+                return Err(RemoteError::Saturated { target: target.to_string() });
+            }
+            replies.fail(if before < 3 { StreamError::Overloaded } else { StreamError::Unknown });
+            Ok(())
         }
 
         fn ready<'a>(&'a self, _: &'a RemoteTarget, _: usize) -> BoxFuture<'a, ()> {
@@ -284,20 +329,37 @@ mod tests {
         }
 
         fn clock(&self) -> &Clock {
-            &self.0
+            &self.clock
         }
     }
 
+    async fn is_pending(watch: &mut Pin<&mut impl Future<Output = Down>>) -> bool {
+        std::future::poll_fn(|cx| Poll::Ready(watch.as_mut().poll(cx).is_pending())).await
+    }
+
     #[tokio::test]
-    async fn a_watch_that_finds_no_room_is_given_up() {
+    async fn a_watch_that_finds_no_room_says_nothing_of_the_actor() {
         let time = ManualClock::new();
-        let port = Arc::new(Full(time.clock(), AtomicUsize::new(0)));
+        let port = Full::new(time.clock(), true);
         let target: RemoteTarget = "agent://a/echo".parse().unwrap();
         let mut watch = std::pin::pin!(down(Arc::clone(&port) as _, &target));
-        let first = std::future::poll_fn(|cx| Poll::Ready(watch.as_mut().poll(cx).is_pending()));
-        assert!(first.await);
-        time.advance(WATCH_DEADLINE);
-        assert_eq!(watch.await.fall, Fall::Lost);
-        assert_eq!(port.1.load(Ordering::SeqCst), 1);
+        assert!(is_pending(&mut watch).await);
+        time.advance(std::time::Duration::from_hours(1));
+        assert!(is_pending(&mut watch).await);
+        assert_eq!(port.tries.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_the_peer_has_no_room_for_is_asked_for_again() {
+        let time = ManualClock::new();
+        let port = Full::new(time.clock(), false);
+        let target: RemoteTarget = "agent://a/echo".parse().unwrap();
+        let mut watch = std::pin::pin!(down(Arc::clone(&port) as _, &target));
+        for tries in 1..=3 {
+            assert!(is_pending(&mut watch).await);
+            assert_eq!(port.tries.load(Ordering::SeqCst), tries);
+            time.advance(WATCH_PAUSE);
+        }
+        assert_eq!(watch.await.fall, Fall::Absent);
     }
 }

@@ -108,7 +108,7 @@ fn write(shared: &Shared, mut out: impl Write) {
             Ok(()) => {}
             // Some of them may be there; until it takes lines again, there is nowhere to say so.
             Err(_gone) => {
-                let lines = bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+                let lines = bytes.split(|byte| *byte == b'\n').skip(1).count() as u64;
                 refused += lines;
                 shared.dropped.fetch_add(lines, Ordering::Relaxed);
             }

@@ -123,8 +123,8 @@ impl Links {
     pub fn first_placed(&self, target: &RemoteTarget, key: &[u8]) -> Option<NodeId> {
         let shared = &self.shared;
         shared.directory.view().place(target.name(), key).into_iter().find(|node| {
-            let is_linked = || shared.peers.get(node).is_some_and(|peer| peer.link().is_some());
-            *node == shared.id || is_linked()
+            let takes = || shared.peers.get(node).is_some_and(|peer| peer.takes_requests());
+            *node == shared.id || takes()
         })
     }
 }
@@ -238,7 +238,7 @@ impl<W: WireRequest> Placed<W> {
                     .map(Choice::Own);
             }
             let peer = shared.peers.get(node)?;
-            peer.link().map(|_| Choice::Far(named(peer.id, target)))
+            peer.takes_requests().then(|| Choice::Far(named(peer.id, target)))
         })
     }
 }

@@ -41,13 +41,16 @@ impl Shared {
     }
 
     /// Ends the link to a node that isn't trusted any more, here and now: no mailbox is in between that
-    /// could be full. Its actor hears of the end and goes.
+    /// could be full. Its actor hears of the end and goes. What the node has asked for ends too, also what would go on
+    /// without a link.
     pub(crate) fn shut_out(&self, node: &NodeId) {
-        let Some(peer) = self.peers.get(node) else { return };
-        if let Some(link) = peer.revoke() {
+        if let Some(peer) = self.peers.get(node)
+            && let Some(link) = peer.revoke()
+        {
             CloseCode::Revoked.close(&link.connection);
             link.lanes.iter().for_each(|lane| lane.close());
         }
+        self.exports.keyed.forget(node);
     }
 
     /// Tells all peers that this node takes no new requests.

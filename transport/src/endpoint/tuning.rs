@@ -15,7 +15,7 @@ use super::server::ListenError;
 use crate::identity::{Presented, Trust, client_config, server_config};
 use crate::join::Door;
 use crate::limits::{
-    CONNECTION_WINDOW_BYTES, GOSSIP_BUFFER_BYTES, IDLE_TIMEOUT, LANES, LARGE_STREAMS,
+    CONNECTION_WINDOW_BYTES, GOSSIP_BUFFER_BYTES, IDLE_TIMEOUT, LANES, LONE_STREAMS,
     MAX_HANDSHAKES, MAX_PACKET_BYTES, SEND_WINDOW_BYTES, SOCKET_BUFFER_BYTES, STRANGER_BYTES,
     STRANGERS_BYTES, STREAM_WINDOW_BYTES,
 };
@@ -69,7 +69,7 @@ fn transport() -> Result<Arc<TransportConfig>, ListenError> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(LANES)))
-        .max_concurrent_uni_streams(VarInt::from_u32(LARGE_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(LONE_STREAMS))
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(Some(IDLE_TIMEOUT / 4))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))

@@ -14,9 +14,9 @@ use super::pinned::{NoPin, Place};
 use super::{CallKey, KeyedError, Origin};
 use crate::directory::MemberState;
 use crate::endpoint::Links;
-use crate::export::Delivery;
+use crate::export::{Delivery, Source};
 use crate::identity::NodeId;
-use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, PINNED_CALLS};
+use crate::limits::{KEYED_ANSWER_BYTES, KEYED_CALL_TIME, KEYED_TIME, PINNED_CALLS};
 use crate::session::retry::{Retry, Step, Tried};
 
 /// One call over all its tries.
@@ -39,11 +39,18 @@ struct Share<'a> {
     node: NodeId,
     /// Whether it may have run, as far as is known: also if nobody waits for it any more.
     ran: bool,
+    /// What it runs for at most, if it isn't answered.
+    deadline: Moment,
+    answered: bool,
 }
 
 impl Drop for Share<'_> {
+    /// The callee knows it for a time that begins when it has ended there. An answer says that it has; without one it
+    /// may go on until its deadline.
     fn drop(&mut self) {
-        self.links.shared.pins().ends(&self.place, self.ran);
+        let now = self.links.clock().now();
+        let ended = if self.answered { now } else { now.max(self.deadline) };
+        self.links.shared.pins().ends(&self.place, self.ran.then_some(ended + KEYED_TIME));
     }
 }
 
@@ -145,15 +152,25 @@ impl Links {
             };
             // A call with a key always has a source.
             let source = source.and_then(|source| source.ok_or(StreamError::Interrupted));
-            let mut source = source.map_err(ended)?;
+            let mut source = Listening(source.map_err(ended)?);
             let mut answer = Answer::default();
-            while let Some(reply) = std::future::poll_fn(|cx| source.poll_next(cx)).await {
+            while let Some(reply) = std::future::poll_fn(|cx| source.0.poll_next(cx)).await {
                 answer.add(reply.map_err(ended)?.open::<R>()?)?;
             }
             Ok(answer.replies)
         };
         let collected = self.clock().before(deadline, collect).await;
         collected.unwrap_or(Err(ended(StreamError::DeadlineExceeded)))
+    }
+}
+
+/// A run of this node's own, while its caller listens. Whoever gives it up cancels it, as one that has asked over a
+/// link does; to one that is over that is nothing.
+struct Listening(Box<dyn Source>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.cancelled();
     }
 }
 
@@ -166,7 +183,12 @@ impl<W: WireRequest> Calling<'_, W> {
                 Err(nowhere) => Err(nowhere),
             };
             let Failed { tried, start, error: why } = match tried {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    if let Some(share) = &mut self.share {
+                        share.answered = true;
+                    }
+                    return Ok(answer);
+                }
                 Err(failed) => failed,
             };
             let step = self.retry.failed(tried, start, self.links.clock().now(), Backoff::jitter());
@@ -206,7 +228,8 @@ impl<W: WireRequest> Calling<'_, W> {
                 }
                 (NoPin::Full, _) => {
                     let why = Refusal::Overloaded { capacity: PINNED_CALLS };
-                    Failed::never(KeyedError::Refused { why, ran_before: false })
+                    let error = KeyedError::Refused { why, ran_before: false };
+                    Failed { tried: Tried::Later, start: 0, error }
                 }
             })?,
         };
@@ -215,15 +238,15 @@ impl<W: WireRequest> Calling<'_, W> {
 
     /// The node to which calls of this key go.
     fn pin(&mut self) -> Result<NodeId, NoPin> {
-        let Self { links, key, .. } = *self;
+        let Self { links, key, deadline, .. } = *self;
         let place = (self.target.name().to_owned(), key);
         let choose = || {
             let affinity = W::affinity(self.parcel.get());
             let by = affinity.map_or_else(|| key.bytes().to_vec(), |text| text.as_bytes().to_vec());
             links.first_placed(&self.target, &by)
         };
-        let node = links.shared.pins().begin(&place, links.clock().now(), self.deadline, choose)?;
-        self.share = Some(Share { links, place, node, ran: false });
+        let node = links.shared.pins().begin(&place, links.clock().now(), choose)?;
+        self.share = Some(Share { links, place, node, ran: false, deadline, answered: false });
         Ok(node)
     }
 
@@ -233,7 +256,12 @@ impl<W: WireRequest> Calling<'_, W> {
         if on.node().is_some_and(|node| links.shared.is_own(node)) {
             self.is_sent();
             let (header, parcel) = (self.header.clone(), self.parcel.as_raw().clone());
-            return links.call_own(on, header, deadline, key, parcel).await.map_err(Failed::never);
+            let called = links.call_own(on, header, deadline, key, parcel).await;
+            return called.map_err(|error| match tried(&error) {
+                Tried::Later => Failed { tried: Tried::Later, start: 0, error },
+                // There is no link that could have been lost on the way.
+                _ => Failed::never(error),
+            });
         }
         match links.link(on) {
             Some((_, link)) if !self.is_safe_in(link.incarnation) => {
@@ -357,5 +385,73 @@ impl RemotePort for Over {
 
     fn clock(&self) -> &Clock {
         self.links.clock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use neuroflow_kernel::WireMessage;
+
+    use super::*;
+    use crate::directory::Member;
+    use crate::identity::{Authority, Trust};
+    use crate::limits::CERTIFICATE_LIFE;
+    use crate::membership::record::Offer;
+
+    #[derive(rkyv::Archive, rkyv::Serialize)]
+    struct Order;
+
+    impl WireMessage for Order {
+        const NAME: &'static str = "test.order";
+        const VERSION: u16 = 1;
+    }
+
+    impl WireRequest for Order {
+        type Reply = Self;
+    }
+
+    #[tokio::test]
+    async fn a_call_whose_place_cannot_be_remembered_waits() {
+        let clock = Clock::system();
+        let authority = Authority::create("test", clock.wall()).unwrap();
+        let credential = authority.issue("a", &[], CERTIFICATE_LIFE, clock.wall()).unwrap();
+        let trust = Trust::from_pem(authority.certificate_pem()).unwrap();
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config = crate::LinksConfig::new(listen, credential, trust);
+        let (_not_started, links) = config.child(clock.clone()).unwrap();
+        links.shared.directory.show(vec![Member {
+            node: links.id(),
+            name: links.name().clone(),
+            state: MemberState::Alive,
+            address: listen,
+            oldest_protocol: 1,
+            newest_protocol: 1,
+            build: String::new(),
+            capacity: 1,
+            load: 0,
+            draining: false,
+            certificate_expires: clock.wall(),
+            agents: vec![Offer::new("orders")],
+            own: true,
+        }]);
+        let place = |nth: usize| ("orders".to_owned(), CallKey::of(&nth.to_string()));
+        for nth in 0..PINNED_CALLS {
+            let begun = links.shared.pins().begin(&place(nth), clock.now(), || Some(links.id()));
+            assert!(begun.is_ok());
+        }
+        let header = Header::new().within(&clock, Duration::from_secs(20));
+        let call = links.call("agent://*/orders", header, CallKey::of("more"), &Order);
+        let (called, ()) = tokio::join!(call, async {
+            clock.sleep(Duration::from_millis(50)).await;
+            links.shared.pins().ends(&place(0), None);
+        });
+        // There it's placed, and nothing is offered.
+        let called = called.map(drop).unwrap_err();
+        assert!(
+            matches!(called, KeyedError::Remote(RemoteError::Unreachable { .. })),
+            "{called:?}"
+        );
     }
 }

@@ -19,12 +19,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use neuroflow_kernel::{Clock, RawParcel};
 use quinn::{RecvStream, SendStream};
+use tokio::sync::Semaphore;
 
 use self::inbound::{Inbound, hand_over};
 use super::large::{self, Received};
 use super::outbox::Lane;
 use super::served::{FINISHED, Given, Served};
-use super::staged::Staged;
+use super::staged::{Large, Staged};
 use super::{LinkError, Meters};
 use crate::frame::{Decoder, FrameError, FrameHeader, Kind};
 use crate::limits::{
@@ -64,6 +65,8 @@ pub(crate) struct LaneTask {
     unwritten: usize,
     rooms: FuturesUnordered<Room>,
     large: FuturesUnordered<LargeSend>,
+    /// Room for those, of all lanes of the link.
+    streams: Arc<Semaphore>,
     number: u8,
     granted: Arc<tokio::sync::Notify>,
     /// Whether the peer speaks the protocol of [`DRAINED_SINCE`].
@@ -79,6 +82,8 @@ pub(crate) struct LaneParts {
     pub(crate) lane: Arc<Lane>,
     pub(crate) number: u8,
     pub(crate) connection: quinn::Connection,
+    /// Room for large messages.
+    pub(crate) large: Arc<Semaphore>,
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
     pub(crate) decoder: Decoder,
@@ -112,6 +117,7 @@ impl LaneTask {
             unwritten: 0,
             rooms: FuturesUnordered::new(),
             large: FuturesUnordered::new(),
+            streams: parts.large,
             number: parts.number,
             granted: parts.granted,
             is_recent,
@@ -239,11 +245,7 @@ impl LaneTask {
         }
         let more = !received.is_empty() || !large.is_empty();
         for message in large {
-            self.large.push(Box::pin(large::send(
-                self.connection.clone(),
-                message,
-                Arc::clone(&self.lane.meters),
-            )));
+            self.send_large(message);
         }
         for Received { header, name, parcel, .. } in received {
             copied(&self.lane.meters, parcel.as_bytes().len());
@@ -262,12 +264,8 @@ impl LaneTask {
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, LinkError> {
-        for message in self.staged.large.drain(..) {
-            self.large.push(Box::pin(large::send(
-                self.connection.clone(),
-                message,
-                Arc::clone(&self.lane.meters),
-            )));
+        for message in std::mem::take(&mut self.staged.large) {
+            self.send_large(message);
             cx.waker().wake_by_ref();
         }
         self.unwritten += self.staged.take(&mut self.order, false, &self.lane.meters);
@@ -292,6 +290,12 @@ impl LaneTask {
                 Poll::Pending => return Ok(false),
             }
         }
+    }
+
+    fn send_large(&self, message: Large) {
+        let (connection, meters) = (self.connection.clone(), Arc::clone(&self.lane.meters));
+        let sending = large::send(connection, message, Arc::clone(&self.streams), meters);
+        self.large.push(Box::pin(sending));
     }
 
     fn arrived(
@@ -327,7 +331,10 @@ impl LaneTask {
             Kind::ReplyCredit => {
                 self.served.granted(header.id, header.sequence, header.budget);
             }
-            Kind::Drain => self.lane.outbox().session.drain(),
+            Kind::Drain => {
+                self.lane.draining.store(true, Ordering::Relaxed);
+                self.lane.outbox().session.drain();
+            }
             Kind::Drained if self.is_recent => {
                 self.lane.drained.store(true, Ordering::SeqCst);
                 self.granted.notify_waiters();

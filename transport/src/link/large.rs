@@ -26,11 +26,15 @@ pub(crate) struct Received {
 /// Behind all lanes: what is large can wait.
 const PRIORITY: i32 = -1;
 
+/// Sends one, once there is room for it among `streams`.
 pub(super) async fn send(
     connection: Connection,
     large: Large,
+    streams: Arc<Semaphore>,
     meters: Arc<Meters>,
 ) -> Result<(), LinkError> {
+    // The semaphore is never closed.
+    let _room = streams.acquire().await;
     let mut stream = connection.open_uni().await?;
     let _under_way = UnderWay::new(&meters);
     // An error says that the stream is closed, and then the write says so too.
@@ -38,6 +42,8 @@ pub(super) async fn send(
     let pad = Bytes::from_static(padding(large.body.len()));
     stream.write_all_chunks(&mut [large.head, large.body, pad]).await?;
     let _closed = stream.finish();
+    // What is written may wait here for long, and its stream is the peer's until all has arrived.
+    let _arrived = stream.stopped().await;
     Ok(())
 }
 

@@ -23,6 +23,8 @@ type Caller = Arc<dyn RawReplies>;
 /// What senders see of a lane.
 pub(crate) struct Lane {
     outbox: Mutex<Outbox>,
+    /// The peer takes no new requests. The outbox knows it too; this is for who only looks.
+    pub(super) draining: AtomicBool,
     /// The peer has no calls here that wait, and makes no more.
     pub(super) drained: AtomicBool,
     pub(super) meters: Arc<Meters>,
@@ -85,7 +87,8 @@ impl Lane {
             closed: false,
             held: HashSet::new(),
         };
-        Arc::new(Self { outbox: Mutex::new(outbox), drained: AtomicBool::new(false), meters })
+        let (draining, drained) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { outbox: Mutex::new(outbox), draining, drained, meters })
     }
 
     pub(super) fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -111,13 +114,18 @@ impl Lane {
             drop(replies);
             return Err(Unsent::Hold(Hold::Actor));
         }
-        let urgent = watch::is_urgent(parcel.message());
+        let urgent = watch::is_urgent(parcel.message()) && bytes <= COPY_BYTES;
         let wanted = replies.is_wanted();
         // A watch is answered when what it watches ends; whoever else waits is told by then that nobody answers.
         let bound = (wanted && !urgent).then(|| sending.now + FIRST_REPLY_DEADLINE);
         let deadline = header.deadline().or(bound);
         let (kind, id) = if wanted {
-            match outbox.session.call(bytes, deadline, replies) {
+            let called = if urgent {
+                outbox.session.watch(bytes, deadline, replies)
+            } else {
+                outbox.session.call(bytes, deadline, replies)
+            };
+            match called {
                 Ok(id) => (Kind::Request, id),
                 Err((hold, replies)) => {
                     drop(outbox);
@@ -139,8 +147,7 @@ impl Lane {
             generation: sending.generation,
             ..FrameHeader::of_parcel(kind, id, &parcel)
         };
-        if urgent && bytes <= COPY_BYTES {
-            outbox.session.calls.lasts(id);
+        if urgent {
             outbox.staged.push_urgent_parcel(frame, sending.name, &parcel);
         } else {
             if Class::of(bytes) == Class::Small {
@@ -171,7 +178,12 @@ impl Lane {
         if outbox.is_held(name) {
             return Err(Unsent::Hold(Hold::Actor));
         }
-        outbox.session.is_ready(Class::of(bytes)).map_err(Unsent::Hold)
+        let ready = if watch::is_service(name) {
+            outbox.session.may_watch()
+        } else {
+            outbox.session.is_ready(Class::of(bytes))
+        };
+        ready.map_err(Unsent::Hold)
     }
 
     /// A large message has arrived on a stream of its own.

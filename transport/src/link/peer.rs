@@ -30,6 +30,8 @@ pub(crate) struct Link {
     pub(crate) sweep: Notify,
     /// The peer has said that it leaves the cluster.
     pub(crate) left: AtomicBool,
+    /// Room for large messages that this node sends.
+    pub(crate) large_streams: Arc<Semaphore>,
     /// Room for gossip that a datagram can't carry.
     pub(crate) gossip_streams: Arc<Semaphore>,
     /// Room for the peer's gossip at the membership.
@@ -37,6 +39,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Whether the peer has said that it takes no new requests.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.draining.load(Ordering::Relaxed))
+    }
+
     /// There is a call that has to be watched.
     pub(crate) fn watch(&self) {
         if !self.sweeping.load(Ordering::SeqCst) && !self.sweeping.swap(true, Ordering::SeqCst) {
@@ -88,6 +95,12 @@ impl Peer {
 
     pub(crate) fn is_revoked(&self) -> bool {
         matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), Standing::Revoked)
+    }
+
+    /// Whether it can be asked for something new. The directory hears later of one that leaves.
+    pub(crate) fn takes_requests(&self) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*state, Standing::Up(link) if !link.is_draining())
     }
 
     fn is_up(&self) -> bool {

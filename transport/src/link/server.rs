@@ -18,7 +18,7 @@ use super::peer::{Link, Peer};
 use super::{CloseCode, LinkCommand, LinkError};
 use crate::endpoint::Shared;
 use crate::frame::Kind;
-use crate::limits::{GOSSIP_PLACES, GOSSIP_STREAMS, LARGE_KIB, SWEEP_INTERVAL};
+use crate::limits::{GOSSIP_PLACES, GOSSIP_STREAMS, LARGE_KIB, LARGE_STREAMS, SWEEP_INTERVAL};
 use crate::membership::{self, MembershipCommand};
 use crate::observer::ClusterEvent;
 
@@ -59,7 +59,8 @@ impl LinkServer {
             sweeping: AtomicBool::new(false),
             sweep: Notify::new(),
             left: AtomicBool::new(false),
-            gossip_streams: Arc::new(Semaphore::new(GOSSIP_STREAMS)),
+            large_streams: Arc::new(Semaphore::new(LARGE_STREAMS as usize)),
+            gossip_streams: Arc::new(Semaphore::new(GOSSIP_STREAMS as usize)),
             gossip_places: Arc::new(Semaphore::new(GOSSIP_PLACES)),
         });
         let own = context.address();
@@ -68,6 +69,7 @@ impl LinkServer {
                 lane: Arc::clone(lane),
                 number: u8::try_from(at).unwrap_or_default(),
                 connection: connection.clone(),
+                large: Arc::clone(&link.large_streams),
                 send: stream.send,
                 recv: stream.recv,
                 decoder: stream.decoder,
@@ -79,9 +81,14 @@ impl LinkServer {
                 protocol: agreed.version,
             });
             let (link, own) = (Arc::clone(&link), own.clone());
+            let (shared, peer) = (Arc::clone(&self.shared), Arc::clone(&self.peer));
             let work = async move {
                 let why = task.run().await;
                 end(&link, &why);
+                if peer.is_revoked() {
+                    // What the lane has begun since it was shut out.
+                    shared.exports.keyed.forget(&peer.id);
+                }
                 tell(&own, LinkCommand::Lost(number)).await;
             };
             if context.task(work).is_err() {

@@ -10,7 +10,7 @@ use neuroflow_kernel::Moment;
 
 use super::Violation;
 use super::window::Allowance;
-use crate::limits::{REPLY_CREDIT_BYTES, REPLY_CREDIT_MESSAGES};
+use crate::limits::{REPLY_CREDIT_BYTES, REPLY_CREDIT_MESSAGES, WATCH_PLACES};
 
 /// A table of calls.
 #[derive(Debug)]
@@ -100,6 +100,25 @@ impl<C, P> Calls<C, P> {
 
     /// Enters a call; the caller comes back if there is no place.
     pub(crate) fn insert(&mut self, caller: C, deadline: Option<Moment>) -> Result<u64, C> {
+        self.insert_within(self.limit, caller, deadline)
+    }
+
+    /// The same of a call that lasts, for which there are places that no other may have.
+    pub(crate) fn insert_lasting(&mut self, caller: C, deadline: Option<Moment>) -> Result<u64, C> {
+        let id = self.insert_within(self.limit.saturating_add(WATCH_PLACES), caller, deadline)?;
+        self.lasts(id);
+        Ok(id)
+    }
+
+    fn insert_within(
+        &mut self,
+        limit: usize,
+        caller: C,
+        deadline: Option<Moment>,
+    ) -> Result<u64, C> {
+        if self.len() >= limit {
+            return Err(caller);
+        }
         let call = Call {
             caller,
             place: 0,
@@ -111,15 +130,12 @@ impl<C, P> Calls<C, P> {
             blocked: false,
             allowance: Allowance::new(REPLY_CREDIT_MESSAGES, REPLY_CREDIT_BYTES),
         };
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => match u32::try_from(self.places.len()) {
-                Ok(index) if self.places.len() < self.limit => {
-                    self.places.push(Place { life: self.unborn, call: None });
-                    index
-                }
-                _ => return Err(call.caller),
-            },
+        let index = if let Some(index) = self.free.pop() {
+            index
+        } else {
+            let Ok(index) = u32::try_from(self.places.len()) else { return Err(call.caller) };
+            self.places.push(Place { life: self.unborn, call: None });
+            index
         };
         let place = &mut self.places[index as usize];
         place.life = place.life.wrapping_add(1);
@@ -132,13 +148,18 @@ impl<C, P> Calls<C, P> {
         self.len() >= self.limit
     }
 
+    /// Whether there is no place for one that lasts.
+    pub(crate) fn is_full_of_all(&self) -> bool {
+        self.len() >= self.limit.saturating_add(WATCH_PLACES)
+    }
+
     /// Whether there is a place again where there was none; true once, so that who waits is told.
     pub(crate) fn take_freed(&mut self) -> bool {
         std::mem::take(&mut self.freed)
     }
 
     /// The call of this id lasts for as long as what it's about.
-    pub(crate) fn lasts(&mut self, id: u64) {
+    fn lasts(&mut self, id: u64) {
         if let Some(call) = self.get(id).filter(|call| !call.lasting) {
             call.lasting = true;
             self.lasting += 1;
@@ -160,7 +181,8 @@ impl<C, P> Calls<C, P> {
     /// Takes a call out.
     pub(crate) fn remove(&mut self, id: u64) -> Option<C> {
         let (life, index) = parts(id);
-        let was_full = self.is_full();
+        // There are two bounds, and who waits at either looks again.
+        let was_full = self.len() == self.limit || self.is_full_of_all();
         let place = self.places.get_mut(index as usize).filter(|place| place.life == life)?;
         let call = place.call.take()?;
         self.freed |= was_full;
@@ -357,6 +379,28 @@ mod tests {
         assert!(calls.insert(1, None).is_ok());
         assert_eq!(calls.drain().count(), 2);
         assert_eq!(calls.len(), 0);
+    }
+
+    #[test]
+    fn calls_that_last_have_places_that_no_other_takes() {
+        let mut calls: Calls<usize, ()> = Calls::new(2);
+        let first = calls.insert(1, None).unwrap();
+        assert!(calls.insert(2, None).is_ok());
+        let watches: Vec<u64> =
+            (0..WATCH_PLACES).map(|nth| calls.insert_lasting(nth, None).unwrap()).collect();
+        assert_eq!(calls.insert_lasting(7, None), Err(7));
+        assert!(calls.is_full_of_all() && calls.awaited() == 2);
+        calls.remove(watches[0]);
+        assert!(calls.take_freed() && !calls.is_full_of_all());
+        assert_eq!(calls.insert(3, None), Err(3), "not for such a one");
+        assert!(calls.insert_lasting(0, None).is_ok());
+        for id in &watches[1..] {
+            assert!(calls.remove(*id).is_some());
+        }
+        assert!(calls.is_full() && calls.insert(3, None).is_err());
+        calls.take_freed();
+        calls.remove(first);
+        assert!(!calls.take_freed(), "a watch has the place");
     }
 
     #[test]

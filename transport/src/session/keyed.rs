@@ -163,6 +163,13 @@ impl<K: Clone + Eq + Hash, R: Clone> KeyedWindow<K, R> {
         left
     }
 
+    /// Forgets all. Gives those that still run.
+    pub(crate) fn clear(&mut self) -> Vec<R> {
+        let entries = std::mem::take(&mut self.entries).into_values();
+        *self = Self::new(self.bounds);
+        entries.filter(|entry| !entry.has_ended).map(|entry| entry.run).collect()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

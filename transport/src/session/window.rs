@@ -11,6 +11,8 @@ use super::Violation;
 pub(crate) struct Window {
     sent: Count,
     limit: Count,
+    /// Of what is granted, so much is kept for what is urgent.
+    kept: Count,
 }
 
 /// The receiver's side.
@@ -34,6 +36,13 @@ impl Count {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
+    fn plus(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.saturating_add(other.messages),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
     fn is_below(self, limit: Self) -> bool {
         self.messages < limit.messages && self.bytes < limit.bytes
     }
@@ -41,10 +50,25 @@ impl Count {
 
 impl Window {
     pub(crate) fn new(messages: u64, bytes: u64) -> Self {
-        Self { sent: Count::default(), limit: Count { messages, bytes } }
+        Self { sent: Count::default(), limit: Count { messages, bytes }, kept: Count::default() }
+    }
+
+    /// Keeps so much of what is granted for what is urgent: a small part, and nothing of a few messages.
+    pub(crate) fn keeping(mut self, messages: u64, bytes: u64) -> Self {
+        let most = Count { messages: self.limit.messages / 64, bytes: self.limit.bytes / 64 };
+        if most.messages > 0 {
+            self.kept =
+                Count { messages: messages.min(most.messages), bytes: bytes.min(most.bytes) };
+        }
+        self
     }
 
     pub(crate) fn is_open(&self) -> bool {
+        self.sent.plus(self.kept).is_below(self.limit)
+    }
+
+    /// Whether it's open for what is urgent.
+    pub(crate) fn is_open_to_urgent(&self) -> bool {
         self.sent.is_below(self.limit)
     }
 
@@ -88,18 +112,43 @@ impl Allowance {
 
     /// Gives the new limits once half of what was granted is used up.
     pub(crate) fn taken(&mut self, bytes: usize) -> Option<(u64, u64)> {
-        self.taken.add(bytes);
-        let next = Count {
-            messages: self.taken.messages.saturating_add(self.size.messages),
-            bytes: self.taken.bytes.saturating_add(self.size.bytes),
+        self.taken_among(bytes, self.size)
+    }
+
+    /// The same, once half of what isn't with messages that wait is used up: they may wait for long, and the others
+    /// have no more than that.
+    pub(crate) fn taken_beside(&mut self, bytes: usize) -> Option<(u64, u64)> {
+        let waits = self.waits();
+        let free = Count {
+            messages: self.size.messages.saturating_sub(waits.messages),
+            bytes: self.size.bytes.saturating_sub(waits.bytes),
         };
-        let worth = next.messages.saturating_sub(self.granted.messages) > self.size.messages / 2
-            || next.bytes.saturating_sub(self.granted.bytes) > self.size.bytes / 2;
+        self.taken_among(bytes, free)
+    }
+
+    fn taken_among(&mut self, bytes: usize, size: Count) -> Option<(u64, u64)> {
+        self.taken.add(bytes);
+        let next = self.taken.plus(self.size);
+        let worth = next.messages.saturating_sub(self.granted.messages) > size.messages / 2
+            || next.bytes.saturating_sub(self.granted.bytes) > size.bytes / 2;
         if !worth {
             return None;
         }
         self.granted = next;
         Some((next.messages, next.bytes))
+    }
+
+    fn waits(&self) -> Count {
+        Count {
+            messages: self.arrived.messages.saturating_sub(self.taken.messages),
+            bytes: self.arrived.bytes.saturating_sub(self.taken.bytes),
+        }
+    }
+
+    /// Whether so many messages, or bytes of them, have arrived and aren't taken.
+    pub(crate) fn has_waiting(&self, messages: u64, bytes: u64) -> bool {
+        let waits = self.waits();
+        waits.messages >= messages || waits.bytes >= bytes
     }
 }
 
@@ -141,5 +190,40 @@ mod tests {
         let mut allowance = Allowance::new(8, 1_000);
         let grants: Vec<_> = (0..10).filter_map(|_| allowance.taken(1)).collect();
         assert_eq!(grants, [(13, 1_005), (18, 1_010)]);
+    }
+
+    #[test]
+    fn what_waits_for_long_keeps_no_grant_from_the_others() {
+        let mut allowance = Allowance::new(8, 1_000);
+        for _ in 0..7 {
+            allowance.arrived(1).unwrap();
+        }
+        assert!(allowance.has_waiting(7, 1_000) && allowance.has_waiting(8, 7));
+        assert!(!allowance.has_waiting(8, 8));
+        // Seven wait: one place is left, and is granted anew each time.
+        for nth in 1..9 {
+            assert_eq!(allowance.arrived(1), Ok(()));
+            assert_eq!(allowance.taken_beside(1), Some((8 + nth, 1_000 + nth)));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_for_what_is_urgent() {
+        let mut window = Window::new(64, 64_000).keeping(64, 10);
+        for _ in 0..63 {
+            assert!(window.is_open());
+            window.sent(1);
+        }
+        assert!(!window.is_open() && window.is_open_to_urgent());
+        window.sent(1);
+        assert!(!window.is_open_to_urgent());
+        window.grant(80, 64_000);
+        assert!(window.is_open());
+        window.sent(63_926);
+        assert!(!window.is_open() && window.is_open_to_urgent(), "by bytes");
+        let mut small = Window::new(1, 3).keeping(64, 1_000);
+        assert!(small.is_open(), "all that there is is never kept");
+        small.sent(1);
+        assert!(!small.is_open_to_urgent());
     }
 }

@@ -6,9 +6,9 @@ use neuroflow_kernel::{
     Address, AskError, Budget, Header, Refusal, RemoteError, Request, Restriction, StreamError,
     TraceContext,
 };
-use neuroflow_transport::Allowed;
+use neuroflow_transport::{Allowed, LinkState};
 
-use crate::world::{Other, Work, World, all, soon, until};
+use crate::world::{Node, Other, Work, World, all, soon, until};
 
 #[tokio::test]
 async fn an_actor_on_another_node_is_asked_like_a_local_one() {
@@ -327,4 +327,81 @@ async fn an_actor_without_room_slows_its_own_senders_and_nobody_elses() {
     soon(sending.join_next()).await.unwrap().unwrap();
     until(|| b.ledger.begun() == NOTICES as usize).await;
     assert_eq!(*b.ledger.numbers.lock().unwrap(), (0..NOTICES).collect::<Vec<_>>());
+}
+
+/// Never answers, and takes its time for each.
+struct Slow(std::sync::Arc<tokio::sync::Semaphore>);
+
+impl neuroflow_kernel::Actor for Slow {
+    type Message = Request<Work>;
+    type Error = std::convert::Infallible;
+    const KIND: &'static str = "slow";
+
+    async fn handle(
+        &mut self,
+        _: Request<Work>,
+        _: &mut neuroflow_kernel::Context<Request<Work>>,
+    ) -> Result<(), Self::Error> {
+        let _open = self.0.acquire().await;
+        Ok(())
+    }
+}
+
+/// One node, and another with so many actors that have no room.
+async fn slow_ones(many: usize) -> (Node, Node, Vec<Address<Request<Work>>>) {
+    let (a, b) = World::new().pair().await;
+    let mut slow = Vec::new();
+    for nth in 0..many {
+        let (name, gate) = (format!("slow-{nth}"), b.ledger.gate.clone());
+        let (spec, actor) =
+            neuroflow_kernel::ChildSpec::new(&name, move || Slow(gate.clone())).unwrap();
+        b.kernel.root().start(spec.mailbox(1)).await.unwrap();
+        b.links.export(&name, actor, Allowed::Everyone).unwrap();
+        slow.push(a.far(&format!("agent://b/{name}")));
+    }
+    (a, b, slow)
+}
+
+/// Tells it of work, as often as it takes without waiting for its room.
+async fn fill(a: &Node, far: &Address<Request<Work>>, most: u32) {
+    for number in 0..most {
+        let work = Work { number, ..Work::default() };
+        let header = Header::new().within(a.clock(), Duration::from_millis(100));
+        if far.notify(header, &work).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn some_actors_without_room_starve_neither_others_nor_watches() {
+    // On either lane more than have what they are told, all together, within its credit.
+    let (a, b, slow) = slow_ones(12).await;
+    // Of so many names some take either lane.
+    let (spec, echo) = neuroflow_kernel::ChildSpec::new("echo", || Echo).unwrap();
+    b.kernel.root().start(spec).await.unwrap();
+    let names: Vec<String> = (0..16).map(|nth| format!("echo-{nth}")).collect();
+    for name in &names {
+        b.links.export(name, echo.clone(), Allowed::Everyone).unwrap();
+    }
+    for far in &slow {
+        fill(&a, far, 1_000).await;
+    }
+    let watch = tokio::task::JoinSet::from_iter([a.far("agent://b/echo-0").down()]);
+    for name in &names {
+        let far = a.far(&format!("agent://b/{name}"));
+        assert_eq!(all(&far, &Work::default()).await, Ok(vec![]), "{name}");
+        soon(a.links.this_life::<Work>(&format!("agent://b/{name}"))).await.unwrap();
+    }
+    // Who watches hears of an end, and of nothing else.
+    assert!(watch.len() == 1 && a.state_of("b") == Some(LinkState::Up));
+    let echo = neuroflow_kernel::Name::new("echo").unwrap();
+    b.kernel.root().stop_child(&echo).await.unwrap();
+    let heard = soon(watch.join_all()).await;
+    assert_eq!(heard[0].fall, neuroflow_kernel::Fall::Stopped);
+    b.ledger.gate.close();
+    // And the slow ones are asked again once they have room.
+    for far in &slow {
+        soon(far.notify(Header::new(), &Work::default())).await.unwrap();
+    }
 }

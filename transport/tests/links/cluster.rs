@@ -275,6 +275,31 @@ async fn a_draining_node_gets_nothing_placed_and_is_still_asked_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_placed_on_a_node_that_takes_no_more_though_it_is_still_listed() {
+    let world = World::new();
+    let (a, b, c) = three(&world).await;
+    let key = (0..u32::MAX).map(u32::to_le_bytes);
+    let mut of_c = key.filter(|key| a.links.placement("worker", key)[0] == c.links.id());
+    let key = of_c.next().unwrap();
+    // Its links alone say so, which they do before its record comes in any case.
+    c.links.drain();
+    let far = a.far("agent://c/worker");
+    soon(async {
+        while far.notify(Header::new(), &Work::default()).await.is_ok() {
+            a.clock().sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert_eq!(a.links.placement("worker", &key)[0], c.links.id());
+    let next = a.links.placement("worker", &key)[1];
+    let serves = if next == a.links.id() { &a } else { &b };
+    let nodes = [&a, &b, &c];
+    assert_eq!(answerer(&a, &key, &nodes).await, Some(serves.links.name().as_str()));
+    let target = "agent://*/worker".parse().unwrap();
+    assert_eq!(a.links.first_placed(&target, &key), Some(next));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_on_the_authoritys_list_is_shut_out_everywhere_and_for_good() {
     let world = World::new();
     let (a, b, c) = three(&world).await;

@@ -455,7 +455,7 @@ async fn a_peer_that_declares_much_and_sends_nothing_holds_room_of_its_own_link_
     );
     declared.extend_from_slice(b"worker\0\0\0\0\0\0\0\0\0\0");
     let mut streams = Vec::new();
-    for _ in 0..neuroflow_transport::limits::LARGE_STREAMS {
+    for _ in 0..neuroflow_transport::limits::LONE_STREAMS {
         let mut stream = connection.open_uni().await.unwrap();
         stream.write_all(&declared).await.unwrap();
         streams.push(stream);

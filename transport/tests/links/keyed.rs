@@ -276,15 +276,64 @@ async fn a_failure_is_told_again_and_an_answer_too_large_to_keep_is_said_to_be()
 async fn who_gives_up_cancels_the_run() {
     let (a, b) = World::new().pair().await;
     let work = Work { wait: true, ..Work::default() };
-    let header = Header::new().within(a.clock(), Duration::from_millis(200));
-    let key = CallKey::of("one");
-    let late = soon(a.links.call(B, header, key, &work)).await.unwrap_err();
-    assert!(matches!(late, KeyedError::Ended { why: StreamError::DeadlineExceeded, .. }));
-    assert!(late.may_have_run());
-    until(|| b.ledger.cancelled() == 1).await;
-    let again = call(&a, B, "one", &work).await.unwrap_err();
-    assert!(matches!(again, KeyedError::Ended { why: StreamError::Interrupted, .. }));
-    assert_eq!(b.ledger.begun(), 1);
+    // Also on its own node.
+    for (nth, who) in [&a, &b].into_iter().enumerate() {
+        let (begun, cancelled) = (b.ledger.begun(), b.ledger.cancelled());
+        let header = Header::new().within(who.clock(), Duration::from_millis(200));
+        let key = CallKey::of("one");
+        let late = soon(who.links.call(B, header, key, &work)).await.unwrap_err();
+        assert!(matches!(late, KeyedError::Ended { why: StreamError::DeadlineExceeded, .. }));
+        assert!(late.may_have_run());
+        until(|| b.ledger.cancelled() == cancelled + 1).await;
+        let again = call(who, B, "one", &work).await.unwrap_err();
+        assert!(matches!(again, KeyedError::Ended { why: StreamError::Interrupted, .. }), "{nth}");
+        assert_eq!(b.ledger.begun(), begun + 1);
+        // Without a word.
+        tokio::select! {
+            _ended = call(who, B, "two", &work) => panic!("it waits"),
+            () = until(|| b.ledger.begun() == begun + 2) => {}
+        }
+        until(|| b.ledger.cancelled() == cancelled + 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_another_has_joined_outlives_who_gives_it_up() {
+    let (_a, b) = World::new().pair().await;
+    let work = Work { replies: 1, wait: true, ..Work::default() };
+    let header = Header::new().within(b.clock(), Duration::from_millis(200));
+    let (brief, patient) = tokio::join!(
+        async {
+            let late = soon(b.links.call(B, header, CallKey::of("one"), &work)).await;
+            b.ledger.gate.close();
+            late
+        },
+        call(&b, B, "one", &work)
+    );
+    assert!(brief.unwrap_err().may_have_run());
+    assert_eq!((patient.unwrap(), b.ledger.cancelled()), (vec![0], 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_has_asked_for_ends_when_it_is_shut_out() {
+    for linked in [true, false] {
+        let (a, b) = World::new().pair().await;
+        let Node { kernel, links, .. } = a;
+        let work = Work { wait: true, ..Work::default() };
+        let header = Header::new().within(b.clock(), Duration::from_mins(1));
+        tokio::select! {
+            ended = links.call(B, header, CallKey::of("one"), &work) => panic!("{:?}", ended.map(drop)),
+            () = async {
+                until(|| b.ledger.begun() == 1).await;
+                if !linked {
+                    drop(kernel);
+                    b.has_lost("a").await;
+                }
+                b.links.revoke(links.id());
+                until(|| b.ledger.cancelled() == 1).await;
+            } => {}
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

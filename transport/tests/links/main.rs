@@ -11,6 +11,7 @@ mod hostile;
 mod join;
 mod keyed;
 mod loss;
+mod narrow;
 mod rolling;
 mod service;
 mod strangers;

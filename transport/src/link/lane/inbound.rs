@@ -1,8 +1,8 @@
 //! What arrives on a lane: a peer's messages into mailboxes, replies to their callers.
 //!
 //! A message whose mailbox is full waits here within the peer's credit, and those behind it for the
-//! same actor wait too, so that none overtakes another. When many wait for one actor the peer is asked to send it
-//! no more, and has their credit back: a slow actor slows its senders, and not those of others.
+//! same actor wait too, so that none overtakes another. When many wait, the peer is asked to send no more to those
+//! actors that most wait for, and has the credit of these back: slow actors slow their senders, and not those of others.
 
 mod queue;
 
@@ -22,13 +22,17 @@ use crate::export::{Asker, Delivery, Exports, Found, Waiting};
 use crate::frame::{FrameHeader, Kind};
 use crate::identity::Subject;
 use crate::keyed::Origin;
-use crate::limits::{EARLY_CANCELS, LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES};
+use crate::limits::{
+    EARLY_CANCELS, LANE_CALLS, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES, WAITING_BYTES,
+    WAITING_MESSAGES, WATCH_PLACES,
+};
 use crate::link::outbox::Outbox;
 use crate::link::served::{Served, refusal};
 use crate::link::staged::Staged;
 use crate::session::calls::Item;
 use crate::session::window::{Allowance, low};
 use crate::session::{Class, Violation};
+use crate::watch;
 
 /// The receiving half of a lane.
 pub(super) struct Inbound {
@@ -113,13 +117,14 @@ impl Inbound {
                 let nth = queue.push(message, parcel, header);
                 self.waits(&message, &name, nth);
             }
-            self.hold(&name, staged);
+            self.hold(class, &name, staged);
             return Ok(());
         }
         if let Some(waiting) = self.deliver(message, name, parcel, header, served, staged)? {
             let name: Arc<str> = Arc::from(name);
             self.waits(&message, &name, message.nth);
-            self.queues.insert(name, Queue::new(message, waiting));
+            self.queues.insert(Arc::clone(&name), Queue::new(message, waiting));
+            self.hold(class, &name, staged);
         }
         Ok(())
     }
@@ -130,19 +135,47 @@ impl Inbound {
         }
     }
 
-    /// A message waits for this actor, and so do many: the peer is to send it no more, and has the credit of
-    /// what waits back, so that it can send to others.
-    fn hold(&mut self, name: &str, staged: &mut Staged) {
-        let Some(queue) = self.queues.get_mut(name).filter(|_| self.holds) else { return };
-        let mut lend = |message: &mut Message| self.lent.lend(message).then_some(message.bytes);
-        let lent: Vec<usize> = if queue.held {
-            queue.behind.back_mut().and_then(|(message, ..)| lend(message)).into_iter().collect()
-        } else if queue.is_long() {
-            queue.held = true;
-            staged.push_urgent_named(FrameHeader::new(Kind::Hold, 0), name);
-            queue.behind.iter_mut().filter_map(|(message, ..)| lend(message)).collect()
-        } else {
+    /// One more message waits for this actor. Once so many wait on this lane that others could find no credit, the peer
+    /// is to send no more to those actors that most wait for, until half of that is lent, and has the credit of what
+    /// waits for them back. So all are looked at once for many messages.
+    fn hold(&mut self, class: Class, name: &Arc<str>, staged: &mut Staged) {
+        if !self.holds {
             return;
+        }
+        if self.queues.get(name).is_some_and(|queue| queue.held) {
+            // It was under way.
+            self.lend(name, true, staged);
+            return;
+        }
+        if !self.allowance(class).has_waiting(WAITING_MESSAGES, WAITING_BYTES) {
+            return;
+        }
+        let mut longest: Vec<(u64, Arc<str>)> = if self.lent.has_room() {
+            self.queues.iter().map(|(name, queue)| (queue.weight(), Arc::clone(name))).collect()
+        } else {
+            vec![(0, Arc::clone(name))]
+        };
+        longest.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, name) in longest {
+            if !self.allowance(class).has_waiting(WAITING_MESSAGES / 2, WAITING_BYTES / 2) {
+                return;
+            }
+            if let Some(queue) = self.queues.get_mut(&name).filter(|queue| !queue.held) {
+                queue.held = true;
+                staged.push_urgent_named(FrameHeader::new(Kind::Hold, 0), &name);
+            }
+            self.lend(&name, false, staged);
+        }
+    }
+
+    /// The peer has the credit of what waits for this actor back, or of the last of it.
+    fn lend(&mut self, name: &str, last: bool, staged: &mut Staged) {
+        let Some(queue) = self.queues.get_mut(name) else { return };
+        let mut lend = |message: &mut Message| self.lent.lend(message).then_some(message.bytes);
+        let lent: Vec<usize> = if last {
+            queue.behind.back_mut().and_then(|(message, ..)| lend(message)).into_iter().collect()
+        } else {
+            queue.messages().filter_map(lend).collect()
         };
         for bytes in lent {
             self.give_back(bytes, staged);
@@ -190,8 +223,7 @@ impl Inbound {
         let asker = Asker { node: self.peer.id, roles: &self.peer.roles };
         let delivery = match self.exports.find_again(name, &asker, &mut self.last) {
             None => Delivery::Refused(StreamError::Unknown),
-            // A fair peer has as many calls at most, but may have given up some that run here.
-            Some(_) if served.len() >= LANE_CALLS => Delivery::Refused(StreamError::Overloaded),
+            Some(_) if is_full(name, served.len()) => Delivery::Refused(StreamError::Overloaded),
             Some(actor) => {
                 // Looked up with its life, so that a restart in between can't slip in.
                 let life = Generation::new(message.generation);
@@ -249,7 +281,7 @@ impl Inbound {
     /// The peer has its credit for a message of so many bytes back.
     fn give_back(&mut self, bytes: usize, staged: &mut Staged) {
         let class = Class::of(bytes);
-        if let Some((messages, bytes)) = self.allowance(class).taken(bytes) {
+        if let Some((messages, bytes)) = self.allowance(class).taken_beside(bytes) {
             staged.push_urgent(&FrameHeader {
                 sequence: class as u32,
                 budget: bytes,
@@ -260,7 +292,7 @@ impl Inbound {
 
     /// Bytes of the messages that wait for room.
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.queues.values().map(|queue| queue.first.bytes.saturating_add(queue.bytes)).sum()
+        self.queues.values().map(Queue::all_bytes).sum()
     }
 
     /// Looks whether there is room where there was none; says whether something went on.
@@ -295,7 +327,8 @@ impl Inbound {
                     break;
                 }
             }
-            let resumes = held && next.as_ref().is_none_or(Queue::is_short);
+            let others = self.queues.len();
+            let resumes = held && next.as_ref().is_none_or(|next| next.is_short(others));
             if resumes {
                 staged.push_urgent_named(FrameHeader::new(Kind::Resume, 0), &name);
             }
@@ -319,6 +352,12 @@ impl Inbound {
         }
         self.early.push_back(id);
     }
+}
+
+/// Whether a request finds no place among so many. A fair peer has as many calls at most, but may have given up some that
+/// run here.
+fn is_full(name: &str, calls: usize) -> bool {
+    calls >= LANE_CALLS && (calls >= LANE_CALLS + WATCH_PLACES || !watch::is_service(name))
 }
 
 /// Gives a caller what is its turn, as far as it has room.

@@ -198,3 +198,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_window_that_is_cleared_gives_what_still_runs_and_knows_nothing() {
+    let mut window = KeyedWindow::new(BOUNDS);
+    for key in 0..3 {
+        assert_eq!(window.arrived(&key, NOW, || key), Arrival::First(key));
+    }
+    assert!(window.ended(&0, 40, NOW).is_empty());
+    assert!(window.grew(&1, 40, NOW).is_empty());
+    let mut running = window.clear();
+    running.sort_unstable();
+    assert_eq!(running, [1, 2]);
+    assert!(window.is_empty() && window.kept_bytes == 0);
+    assert!(window.ended(&1, 40, NOW).is_empty(), "it isn't known");
+    assert_eq!(window.arrived(&1, NOW, || 7), Arrival::First(7));
+}

@@ -6,7 +6,10 @@ use neuroflow_kernel::{Header, Moment, RawParcel};
 
 use crate::export::Waiting;
 use crate::keyed::CallKey;
-use crate::limits::{ACTOR_BYTES, ACTOR_MESSAGES, HELD_BYTES, HELD_MESSAGES};
+use crate::limits::{
+    HELD_BYTES, HELD_MESSAGES, LANE_CREDIT_BYTES, LANE_CREDIT_MESSAGES, WAITING_BYTES,
+    WAITING_MESSAGES,
+};
 
 /// The messages for one actor.
 pub(super) struct Queue {
@@ -49,13 +52,28 @@ impl Queue {
         }
     }
 
-    pub(super) fn is_long(&self) -> bool {
-        self.behind.len() >= ACTOR_MESSAGES || self.bytes >= ACTOR_BYTES
+    /// What part it has of all that may wait, in bytes of the lane's credit.
+    pub(super) fn weight(&self) -> u64 {
+        let messages = self.behind.len() as u64 + 1;
+        messages
+            .saturating_mul(LANE_CREDIT_BYTES / LANE_CREDIT_MESSAGES)
+            .max(self.all_bytes() as u64)
     }
 
-    /// Short enough for the peer to send again.
-    pub(super) fn is_short(&self) -> bool {
-        self.behind.len() <= ACTOR_MESSAGES / 2 && self.bytes <= ACTOR_BYTES / 2
+    pub(super) fn all_bytes(&self) -> usize {
+        self.first.bytes.saturating_add(self.bytes)
+    }
+
+    /// All of its messages.
+    pub(super) fn messages(&mut self) -> impl Iterator<Item = &mut Message> {
+        let behind = self.behind.iter_mut().map(|(message, ..)| message);
+        std::iter::once(&mut self.first).chain(behind)
+    }
+
+    /// Short enough for the peer to send again, beside so many others: together they are half of what may wait.
+    pub(super) fn is_short(&self, others: usize) -> bool {
+        let all = (others as u64).saturating_add(1);
+        self.weight() <= WAITING_BYTES / 2 / all
     }
 }
 
@@ -77,6 +95,13 @@ impl Lent {
             return true;
         }
         false
+    }
+
+    /// Whether there is room for about as many as are lent at once.
+    pub(super) fn has_room(&self) -> bool {
+        let (messages, bytes) = (self.messages as u64, self.bytes as u64);
+        messages.saturating_add(WAITING_MESSAGES) <= HELD_MESSAGES as u64
+            && bytes.saturating_add(WAITING_BYTES) <= HELD_BYTES as u64
     }
 
     pub(super) fn returned(&mut self, message: Message) {
@@ -111,7 +136,7 @@ mod tests {
     fn queue(messages: usize, bytes: usize) -> Queue {
         let mut queue = Queue::new(message(1), Box::pin(std::future::pending()));
         let parcel = RawParcel::new(neuroflow_kernel::MessageId::of("test"), 1, &[1]);
-        for _ in 0..messages {
+        for _ in 1..messages {
             queue.behind.push_back((message(1), parcel.clone(), Header::new()));
         }
         queue.bytes = bytes;
@@ -119,17 +144,19 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_is_long_by_number_or_bytes_and_short_when_half_is_gone() {
-        assert!(!queue(ACTOR_MESSAGES - 1, 0).is_long() && queue(ACTOR_MESSAGES, 0).is_long());
-        assert!(!queue(1, ACTOR_BYTES - 1).is_long() && queue(1, ACTOR_BYTES).is_long());
-        assert!(!queue(ACTOR_MESSAGES / 2 + 1, 0).is_short());
-        assert!(!queue(1, ACTOR_BYTES).is_short());
-        assert!(queue(ACTOR_MESSAGES / 2, ACTOR_BYTES / 2).is_short());
+    fn a_queue_is_short_by_number_and_bytes_and_beside_others_sooner() {
+        let (most, most_bytes) = (512, 4 * 1024 * 1024 - 1);
+        assert!(queue(most, most_bytes).is_short(0));
+        assert!(!queue(most + 1, 0).is_short(0) && !queue(1, most_bytes + 1).is_short(0));
+        assert!(queue(most / 4, 0).is_short(3) && !queue(most / 4 + 1, 0).is_short(3));
+        assert!(!queue(1, 0).is_short(most));
+        assert!(queue(2, 0).weight() > queue(1, 9_000).weight());
+        assert!(queue(1, 20_000).weight() > queue(2, 0).weight());
     }
 
     #[test]
     fn a_cancellation_finds_its_request_whatever_has_left_the_queue_before() {
-        let mut queue = queue(0, 0);
+        let mut queue = queue(1, 0);
         let parcel = RawParcel::new(neuroflow_kernel::MessageId::of("test"), 1, &[1]);
         for nth in 1..6 {
             assert_eq!(queue.push(message(1), parcel.clone(), Header::new()), nth);
