@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use neuroflow_kernel::{
-    Address, AskError, Budget, Header, Refusal, RemoteError, Request, Restriction, StreamError,
-    TraceContext,
+    Address, AskError, Budget, Header, Parcel, Refusal, RemoteError, ReplySink, Request,
+    Restriction, StreamError, TraceContext,
 };
 use neuroflow_transport::{Allowed, LinkState};
 
@@ -362,12 +362,19 @@ async fn slow_ones(many: usize) -> (Node, Node, Vec<Address<Request<Work>>>) {
     (a, b, slow)
 }
 
-/// Tells it of work, as often as it takes without waiting for its room.
+/// Tells it of so much work, or as much as finds room soon. None has a deadline: it waits for as long as it takes.
 async fn fill(a: &Node, far: &Address<Request<Work>>, most: u32) {
     for number in 0..most {
-        let work = Work { number, ..Work::default() };
-        let header = Header::new().within(a.clock(), Duration::from_millis(100));
-        if far.notify(header, &work).await.is_err() {
+        let parcel = Parcel::archive(&Work { number, ..Work::default() }).unwrap();
+        let mut notice = Some(Request { parcel, replies: ReplySink::unheard() });
+        for _ in 0..20 {
+            let Some(untold) = notice.take() else { break };
+            if let Err(unsent) = far.try_tell(Header::new(), untold) {
+                notice = Some(unsent.message);
+                a.clock().sleep(Duration::from_millis(5)).await;
+            }
+        }
+        if notice.is_some() {
             return;
         }
     }
