@@ -33,6 +33,7 @@ use crate::audit::Audit;
 use crate::journal::Condition;
 use crate::limits::BLOCKING_WAIT;
 
+#[cfg(feature = "mcp")]
 pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure, UNRECORDED};
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 #[cfg(feature = "mcp")]

@@ -14,7 +14,7 @@ use crate::agent::{
 use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
-use crate::gateway::shown;
+use crate::gateway::json::shown;
 use crate::gateway::task_view::{TaskView, invalid_reply, state_after};
 use crate::limits::{CLIENT_ID_BYTES, OUTPUT_MODES};
 
