@@ -1,4 +1,6 @@
 //! The laws of the tree, as tests: edges between crates, shape of files, names, docs, licences.
+//!
+//! Long, because each law has its table and its test here: who adds to the project finds all of them in one place.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a tree that can't be read fails the test")]
 
