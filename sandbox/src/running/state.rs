@@ -114,11 +114,10 @@ impl State {
         }
         match (self.asked, self.ended, self.reaped) {
             (Some(asked), ..) => asked,
-            (None, Some((status, _)), _) => match crate::launcher::ending(status) {
-                // The kernel ends by SIGKILL what is in the way of others' memory.
-                End::Signalled(libc::SIGKILL) if self.is_out_of_memory() => End::Memory,
-                end => end,
-            },
+            // The kernel ends all processes of such a group of version 2. Where the zygote does, the program
+            // may be faster, and end with an error of its own.
+            (None, Some(_), _) if self.is_out_of_memory() => End::Memory,
+            (None, Some((status, _)), _) => crate::launcher::ending(status),
             (None, None, Some((Cause::Memory, _))) => End::Memory,
             (None, None, Some((Cause::WallTime, _))) => End::WallTime,
             (None, None, Some((Cause::None | Cause::Abandoned, _))) => End::Killed,
@@ -179,10 +178,13 @@ mod tests {
     #[test]
     fn a_kill_for_want_of_memory_is_told_apart() {
         let groups = GroupUsage { oom_kills: Some(1), ..GroupUsage::default() };
-        let mut state = State::new();
-        state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
-        state.hear(Some(Record::Reaped { cause: Cause::Memory, usage: USAGE, groups }));
-        assert_eq!(state.end(), End::Memory);
+        // A shell whose child was killed may report it before it is ended with the rest.
+        for status in [9, (128 + 9) << 8, 0] {
+            let mut state = State::new();
+            state.hear(Some(Record::Ended { status, usage: USAGE }));
+            state.hear(Some(Record::Reaped { cause: Cause::Memory, usage: USAGE, groups }));
+            assert_eq!(state.end(), End::Memory, "{status}");
+        }
         let mut state = State::new();
         state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
         state.hear(Some(reaped(Cause::None)));
