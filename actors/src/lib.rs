@@ -9,7 +9,6 @@ mod builtin;
 mod exchange;
 mod gateway;
 mod held;
-mod hex;
 #[cfg(feature = "mcp")]
 mod mcp;
 

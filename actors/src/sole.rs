@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{Address, ChildSpec, Message, Moment, RemoteError, Reply, Request, Rights};
 use ring::digest::{SHA256, digest};
 
@@ -22,7 +23,6 @@ pub use self::watch::SoleWatch;
 use crate::agent::{
     ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, BoundedAsk, PROGRESS, TaskOrder,
 };
-use crate::hex;
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
 use crate::limits::SOLE_IDLE;
 
@@ -238,7 +238,7 @@ impl Shard {
         if let Some(conversation) = conversation {
             key.push('/');
             let hash = digest(&SHA256, conversation.as_bytes());
-            key.push_str(&hex::text(&hash.as_ref()[..SHARD_BYTES]));
+            key.push_str(&HEXLOWER.encode(&hash.as_ref()[..SHARD_BYTES]));
         }
         Self { key, conversation: conversation.map(str::to_owned) }
     }

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{
     Address, Clock, Generation, Header, MessageId, Moment, Parcel, RawParcel, Request, StreamError,
     WireMessage, WireRequest,
@@ -17,7 +18,6 @@ use super::token::{BlockKey, Chain, Grant, Presented, Token};
 use super::{CapabilityError, CapabilityId, CapabilityToken, Terms, restriction};
 use crate::endpoint::Links;
 use crate::export::{Asker, Delivery, Exported, Service, Source};
-use crate::hex;
 use crate::identity::NodeId;
 use crate::limits::{CAPABILITY_DERIVED, CAPABILITY_LIFE, MAX_CAPABILITIES, PEER_CAPABILITIES};
 
@@ -28,7 +28,7 @@ pub(super) const HELD: &str = "neuroflow.held.";
 pub(super) fn held_name(token: &Token) -> String {
     let bytes = token.parcel().as_raw().as_bytes();
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    HELD.to_owned() + &hex::text(&digest.as_ref()[..16])
+    HELD.to_owned() + &HEXLOWER.encode(&digest.as_ref()[..16])
 }
 
 /// All capabilities that a node has out.
