@@ -232,7 +232,7 @@ impl LinksConfig {
             None => None,
         };
         let (own, start) = (self.credential.id(), incarnation());
-        let capabilities = Capabilities::new(own, start, clock.clone());
+        let capabilities = Capabilities::new(own, start, self.trust.clone(), clock.clone());
         let shared = Arc::new(Shared {
             capabilities: Arc::clone(&capabilities),
             door: self
