@@ -299,23 +299,28 @@ struct Given {
     access: Option<Access>,
 }
 
+/// What makes the server of an agent.
+type Serve = Arc<dyn Fn(AnyAgent) -> AgentServer + Send + Sync>;
+
 impl Given {
     /// What makes the server of this agent, with a capability to the tools that it may use.
-    fn to(&self, agent: &AnyAgent) -> Result<MakeServer, BootError> {
+    fn to(&self, agent: &AnyAgent) -> Result<Serve, BootError> {
         let owner = agent.profile().name;
         let grant = ToolGrant { owner, shared: agent.shared_tools() };
         let tools = self.tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
         let (journal, access) = (self.journal.clone(), self.access.clone());
-        Ok(Arc::new(move |agent, conversation| {
-            let server = AgentServer::new(agent, Some(tools.clone()), journal.clone());
-            server.access(access.clone()).conversation(conversation)
+        Ok(Arc::new(move |agent| {
+            AgentServer::new(agent, Some(tools.clone()), journal.clone()).access(access.clone())
         }))
     }
 
     /// The same for agents that live once.
     fn to_each(&self, agents: Vec<SoleAgent>) -> Result<Vec<(SoleAgent, MakeServer)>, BootError> {
         let made = agents.into_iter().map(|agent| {
-            let make = self.to(agent.agent())?;
+            let serve = self.to(agent.agent())?;
+            let make: MakeServer = Arc::new(move |agent, shard| {
+                serve(agent).conversation(shard.conversation.clone(), shard.caller.clone())
+            });
             Ok((agent, make))
         });
         made.collect()
@@ -390,11 +395,11 @@ struct Parts {
 /// Starts an agent, and gives what may be had of it.
 async fn serve(
     agent: AnyAgent,
-    make: MakeServer,
+    make: Serve,
     supervisor: &Supervisor,
 ) -> Result<GatewayAgent, BootError> {
     let profile = agent.profile();
-    let server = move || make(agent.clone(), None);
+    let server = move || make(agent.clone());
     let (spec, address) = ChildSpec::new(&profile.name, server)?;
     supervisor.adopt(spec).await?;
     let rights = ASK.union(READ).union(CANCEL);

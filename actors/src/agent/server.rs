@@ -53,8 +53,8 @@ pub struct AgentServer {
     /// Whom to ask what may be used by those for whom tasks are run again.
     access: Option<Access>,
     history: History,
-    /// The only conversation whose tasks are its own, if there are others like it on this node.
-    conversation: Option<String>,
+    /// The only conversation whose tasks are its own, and whose it is, if there are others like it on this node.
+    conversation: Option<(String, Option<String>)>,
     /// Brings appends to the journal, once this life has started.
     courier: Option<Courier>,
     /// What came of appends that were made right here, until it's looked at.
@@ -114,11 +114,17 @@ impl AgentServer {
         self
     }
 
-    /// For this conversation only: others go on with the tasks of theirs.
+    /// For this conversation of this caller only, if it's one: others go on with the tasks of theirs.
     #[must_use]
-    pub fn conversation(mut self, conversation: Option<String>) -> Self {
-        self.conversation = conversation;
+    pub fn conversation(mut self, conversation: Option<String>, caller: Option<String>) -> Self {
+        self.conversation = conversation.map(|conversation| (conversation, caller));
         self
+    }
+
+    fn is_own(&self, head: &TaskHead) -> bool {
+        self.conversation.as_ref().is_none_or(|(conversation, caller)| {
+            *conversation == head.context && *caller == head.caller
+        })
     }
 
     /// A request with bounds is one without, whose task keeps them.
@@ -301,7 +307,7 @@ impl Actor for AgentServer {
     async fn started(&mut self, context: &mut Context<AgentCommand>) -> Result<(), ReadError> {
         self.courier = Courier::begin(self.history.journal.clone(), context);
         for head in self.history.journal.unfinished(&self.history.agent).await? {
-            if self.conversation.as_ref().is_some_and(|own| *own != head.context) {
+            if !self.is_own(&head) {
                 continue;
             }
             if let Some(log) = self.history.journal.read(&head.agent, &head.task).await? {
