@@ -9,11 +9,13 @@ use std::{
 use super::{
     At, Failure,
     sys::{file, mount},
+    target::Target,
 };
 use crate::step::Step;
 
 /// Mounts `lower` at `target` so that it can be written to, and returns the directory that the
-/// changes go to. `options` bound the tmpfs for them. The working directory becomes `/`.
+/// changes go to, and the overlay. `options` bound the tmpfs for the changes. The working directory
+/// becomes `/`.
 ///
 /// The kernel takes the parts of an overlay by path, from the caller's own mount table. So they are
 /// put to `target` first, named relative to it, and taken away again; the overlay then lies there
@@ -27,12 +29,12 @@ use crate::step::Step;
 /// cell can't change what is his: map the owners first.
 pub(crate) fn mount(
     lower: BorrowedFd<'_>,
-    target: &CStr,
+    target: &Target<'_>,
     options: &CStr,
-) -> Result<OwnedFd, Failure> {
+) -> Result<(OwnedFd, OwnedFd), Failure> {
     let changes = mount::tmpfs_detached(options).at(Step::MountChanges)?;
-    mount::attach(changes.as_fd(), target).at(Step::MountChanges)?;
-    file::enter(target).at(Step::MountChanges)?;
+    target.attach(changes.as_fd()).at(Step::MountChanges)?;
+    file::enter_open(changes.as_fd()).at(Step::MountChanges)?;
     for directory in [LOWER, UPPER, WORK] {
         file::make_directory(directory).at(Step::MountChanges)?;
     }
@@ -43,8 +45,8 @@ pub(crate) fn mount(
     mount::detach(LOWER).at(Step::HideParts)?;
     mount::detach_here().at(Step::HideParts)?;
     file::enter(c"/").at(Step::HideParts)?;
-    mount::attach(overlay.as_fd(), target).at(Step::MountOverlay)?;
-    Ok(upper)
+    target.attach(overlay.as_fd()).at(Step::MountOverlay)?;
+    Ok((upper, overlay))
 }
 
 const LOWER: &CStr = c"lower";

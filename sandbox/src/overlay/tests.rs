@@ -28,6 +28,7 @@ use crate::{
     linux::{
         overlay,
         sys::{event, mount, tree},
+        target::Target,
     },
     noise::Noise,
     untried::{not_here, say_on, untried},
@@ -579,7 +580,9 @@ fn mounted(scene: &Scene, options: &str) -> (OwnedFd, PathBuf) {
     let forbid = mount::Forbid { write: true, device: true, execute: false };
     mount::restrict(lower.as_fd(), forbid).expect("a restriction");
     let options = CString::new(options).expect("options");
-    let upper = overlay::mount(lower.as_fd(), &path(&merged), &options).expect("an overlay");
+    let place = path(&merged);
+    let target = Target::make(&place, true).expect("a place");
+    let (upper, _) = overlay::mount(lower.as_fd(), &target, &options).expect("an overlay");
     (upper, merged)
 }
 
