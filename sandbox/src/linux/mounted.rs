@@ -11,12 +11,13 @@ use std::{
 };
 
 use super::{
-    At, Failure,
+    At, Failure, forbidden,
     sys::{
         Result,
         credentials::NOT_AS_SET,
         directory,
         file::{self, Mounted},
+        mount::Forbid,
     },
     target::Target,
 };
@@ -64,14 +65,15 @@ pub(super) fn verify_tmpfs(target: &CStr, options: &CStr, no_execute: bool) -> R
 }
 
 /// Whether a bind has the flags that it was prepared with.
-pub(super) fn verify_bind(target: &Target<'_>, access: BindAccess) -> Result<()> {
-    if is_bound(&target.mounted()?, access) { Ok(()) } else { Err(NOT_AS_SET) }
+pub(super) fn verify_bind(target: &Target<'_>, forbid: Forbid) -> Result<()> {
+    if is_bound(&target.mounted()?, forbid) { Ok(()) } else { Err(NOT_AS_SET) }
 }
 
-fn is_bound(mounted: &Mounted, access: BindAccess) -> bool {
-    let Mounted { is_read_only, no_set_id, no_device, .. } = *mounted;
-    // The file system itself may be read-only.
-    (access.writable || is_read_only) && no_set_id && no_device
+fn is_bound(mounted: &Mounted, forbid: Forbid) -> bool {
+    let Mounted { is_read_only, no_set_id, no_device, no_execute, .. } = *mounted;
+    // The file system itself may be read-only, or run nothing.
+    let as_set = (!forbid.write || is_read_only) && (!forbid.execute || no_execute);
+    as_set && no_set_id && (!forbid.device || no_device)
 }
 
 /// Whether each bind, and everything that is mounted below it, has the bind's flags, and the shared root
@@ -88,19 +90,20 @@ pub(super) fn verify_furnished(
         };
         let mut room = [0; libc::PATH_MAX as usize];
         let path = unescaped(place, &mut room).ok_or(Step::AttachBind)?;
-        let access = match place_around(path.to_bytes(), plan) {
+        let forbid = match place_around(path.to_bytes(), plan) {
             None => return judge(line, ground, &mut seen),
             Some(None) => return Ok(()),
-            Some(Some(access)) => access,
+            Some(Some(access)) => forbidden(access.writable, plan.no_execute),
         };
         let has = |flag: &str| is_among(flags, flag);
-        if (access.writable || has("ro")) && has("nosuid") && has("nodev") {
+        let as_set = (!forbid.write || has("ro")) && (!forbid.execute || has("noexec"));
+        if as_set && has("nosuid") && (!forbid.device || has("nodev")) {
             return Ok(());
         }
         // Another bind may lie over it: what counts is what is reached at that path, if anything is.
         let reached = directory::open_straight_path(path, libc::O_PATH);
         match reached.and_then(|reached| file::mounted(reached.as_fd())) {
-            Ok(mounted) if is_bound(&mounted, access) => Ok(()),
+            Ok(mounted) if is_bound(&mounted, forbid) => Ok(()),
             Err(errno) if UNREACHED.contains(&errno.raw()) => Ok(()),
             _ => Err(Step::AttachBind),
         }
@@ -319,7 +322,35 @@ mod tests {
         assert_eq!(verify(own.as_fd(), GROUND).unwrap_err().errno, NOT_AS_SET);
         assert_eq!(verify_tmpfs(c"/proc", c"size=4096", false), Err(NOT_AS_SET));
         let target = Target::make(c"/dev", true).unwrap();
-        assert_eq!(verify_bind(&target, BindAccess { writable: false }), Err(NOT_AS_SET));
+        for (writable, no_execute) in [(false, false), (true, false), (true, true)] {
+            assert_eq!(verify_bind(&target, forbidden(writable, no_execute)), Err(NOT_AS_SET));
+        }
+    }
+
+    #[test]
+    fn a_bind_has_what_its_plan_forbids() {
+        let whole = Mounted {
+            is_read_only: true,
+            no_set_id: true,
+            no_device: true,
+            no_execute: true,
+            ..Mounted::default()
+        };
+        let read_only = Mounted { no_execute: false, ..whole };
+        let writable = Mounted { is_read_only: false, ..whole };
+        let executable = Mounted { no_execute: false, ..writable };
+        for (mounted, is_bound_as) in [
+            (whole, [true, true, true]),
+            (read_only, [true, true, false]),
+            (writable, [false, true, true]),
+            (executable, [false, true, false]),
+            (Mounted { no_set_id: false, ..whole }, [false; 3]),
+            (Mounted { no_device: false, ..whole }, [false; 3]),
+        ] {
+            let of = |(writable, no_execute)| is_bound(&mounted, forbidden(writable, no_execute));
+            let found = [(false, true), (true, false), (true, true)].map(of);
+            assert_eq!(found, is_bound_as, "{mounted:?}");
+        }
     }
 
     #[test]

@@ -8,14 +8,17 @@ use std::{
 
 use super::{
     At, Failure,
-    sys::{file, mount},
+    sys::{
+        file,
+        mount::{self, Forbid},
+    },
     target::Target,
 };
 use crate::step::Step;
 
 /// Mounts `lower` at `target` so that it can be written to, and returns the directory that the
 /// changes go to, and the overlay. `options` bound the tmpfs for the changes. The working directory
-/// becomes `/`.
+/// becomes `/`. `forbid` is about the overlay.
 ///
 /// The kernel takes the parts of an overlay by path, from the caller's own mount table. So they are
 /// put to `target` first, named relative to it, and taken away again; the overlay then lies there
@@ -31,6 +34,7 @@ pub(crate) fn mount(
     lower: BorrowedFd<'_>,
     target: &Target<'_>,
     options: &CStr,
+    forbid: Forbid,
 ) -> Result<(OwnedFd, OwnedFd), Failure> {
     let changes = mount::tmpfs_detached(options).at(Step::MountChanges)?;
     target.attach(changes.as_fd()).at(Step::MountChanges)?;
@@ -41,7 +45,7 @@ pub(crate) fn mount(
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let upper = file::open(UPPER, flags).at(Step::MountChanges)?;
     mount::attach(lower, LOWER).at(Step::AttachLower)?;
-    let overlay = mount::overlay(LOWER, UPPER, WORK).at(Step::MountOverlay)?;
+    let overlay = mount::overlay(LOWER, UPPER, WORK, forbid).at(Step::MountOverlay)?;
     mount::detach(LOWER).at(Step::HideParts)?;
     mount::detach_here().at(Step::HideParts)?;
     file::enter(c"/").at(Step::HideParts)?;

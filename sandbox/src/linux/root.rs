@@ -18,16 +18,17 @@ use super::{
 };
 use crate::{
     errno::Errno,
-    plan::{BindAccess, Entry, Ground, MAX_PLAN_BINDS, Plan},
+    plan::{Entry, Ground, MAX_PLAN_BINDS, Plan},
     step::Step,
 };
 
 /// Detached mounts that the zygote has taken from the host's tree, in the order of the plan.
 pub(crate) type Prepared = [Option<OwnedFd>; MAX_PLAN_BINDS];
 
-/// What a bind must not be used for.
-pub(crate) fn forbidden(writable: bool) -> Forbid {
-    Forbid { write: !writable, device: true, execute: false }
+/// What a bind must not be used for. `no_execute` is the plan's: what the cell can write to can't be
+/// executed.
+pub(crate) fn forbidden(writable: bool, no_execute: bool) -> Forbid {
+    Forbid { write: !writable, device: true, execute: writable && no_execute }
 }
 
 /// A `/proc` for the new process ids, made while the zygote's is in sight; a plan without one has
@@ -78,7 +79,8 @@ pub(super) fn furnish(
         match entry {
             Entry::Bind { target, access, .. } => {
                 let (index, source) = next(&mut sources)?;
-                bind(source, target, access).at_index(Step::AttachBind, index)?;
+                let forbid = forbidden(access.writable, plan.no_execute);
+                bind(source, target, forbid).at_index(Step::AttachBind, index)?;
                 has_binds = true;
             }
             Entry::OverlayOptions { options } => overlay_options = options,
@@ -87,9 +89,9 @@ pub(super) fn furnish(
                 let below = file::status(source).at_index(Step::AttachLower, index)?;
                 let target = Target::make(target, below.is_directory);
                 let target = target.at_index(Step::AttachLower, index)?;
-                let (upper, shown) = overlay::mount(source, &target, overlay_options)?;
-                let access = BindAccess { writable: true };
-                mounted::verify_bind(&target, access).at(Step::MountOverlay)?;
+                let forbid = forbidden(true, plan.no_execute);
+                let (upper, shown) = overlay::mount(source, &target, overlay_options, forbid)?;
+                mounted::verify_bind(&target, forbid).at(Step::MountOverlay)?;
                 overlaid = Some(Overlaid { upper, below: below.place, shown });
             }
             Entry::Tmpfs { target, options } => {
@@ -128,10 +130,10 @@ fn next<'a>(sources: &mut Sources<'a>) -> std::result::Result<(usize, BorrowedFd
 }
 
 /// Puts a mount onto a directory or a file, whichever it is itself.
-fn bind(source: BorrowedFd<'_>, target: &CStr, access: BindAccess) -> Result<()> {
+fn bind(source: BorrowedFd<'_>, target: &CStr, forbid: Forbid) -> Result<()> {
     let target = Target::make(target, file::status(source)?.is_directory)?;
     target.attach(source)?;
-    mounted::verify_bind(&target, access)
+    mounted::verify_bind(&target, forbid)
 }
 
 const INVALID: Errno = Errno::from_raw(libc::EINVAL);

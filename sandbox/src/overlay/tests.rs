@@ -26,7 +26,7 @@ use super::{
 use crate::{
     limits,
     linux::{
-        overlay,
+        forbidden, overlay,
         sys::{event, mount, tree},
         target::Target,
     },
@@ -582,7 +582,8 @@ fn mounted(scene: &Scene, options: &str) -> (OwnedFd, PathBuf) {
     let options = CString::new(options).expect("options");
     let place = path(&merged);
     let target = Target::make(&place, true).expect("a place");
-    let (upper, _) = overlay::mount(lower.as_fd(), &target, &options).expect("an overlay");
+    let usual = forbidden(true, false);
+    let (upper, _) = overlay::mount(lower.as_fd(), &target, &options, usual).expect("an overlay");
     (upper, merged)
 }
 

@@ -148,7 +148,7 @@ pub(crate) fn tmpfs_detached(options: &CStr) -> Result<OwnedFd> {
 /// A detached overlay of `upper` over `lower`. All three have to be in the caller's mount table,
 /// because as late as Linux 6.12 an overlay takes nothing that is detached; once it is made, it needs
 /// them no longer.
-pub(crate) fn overlay(lower: &CStr, upper: &CStr, work: &CStr) -> Result<OwnedFd> {
+pub(crate) fn overlay(lower: &CStr, upper: &CStr, work: &CStr, forbid: Forbid) -> Result<OwnedFd> {
     let context = open_context(c"overlay")?;
     for (key, value) in [(c"lowerdir", lower), (c"upperdir", upper), (c"workdir", work)] {
         configure(&context, key, value)?;
@@ -166,7 +166,7 @@ pub(crate) fn overlay(lower: &CStr, upper: &CStr, work: &CStr) -> Result<OwnedFd
         )
     };
     check(set)?;
-    finish(&context, Forbid { write: false, device: true, execute: false })
+    finish(&context, forbid)
 }
 
 /// Takes what is mounted at `path` out of the mount table.
