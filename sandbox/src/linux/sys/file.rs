@@ -113,6 +113,13 @@ pub(crate) fn enter(directory: &CStr) -> Result<()> {
     Ok(())
 }
 
+/// The same, of one that is open.
+pub(crate) fn enter_open(directory: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes a number and touches no memory.
+    check(unsafe { libc::fchdir(directory.as_raw_fd()) })?;
+    Ok(())
+}
+
 /// What a descriptor refers to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Status {
@@ -169,7 +176,7 @@ pub(crate) fn link_target<'a>(path: &CStr, room: &'a mut [u8]) -> Result<&'a [u8
     Ok(room.get(..count).unwrap_or_default())
 }
 
-/// The file system at a path, and how it is mounted there.
+/// A file system, and how it is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the kernel's")]
 pub(crate) struct Mounted {
@@ -187,17 +194,31 @@ pub(crate) fn mounted_at(path: &CStr) -> Result<Mounted> {
     // SAFETY: the path is NUL-terminated; the kernel fills the struct, which is ours.
     check(unsafe { libc::statfs64(path.as_ptr(), found.as_mut_ptr()) })?;
     // SAFETY: every bit pattern of its integer fields is valid.
-    let found = unsafe { found.assume_init() };
-    let has = |flag: u64| found.f_flags.cast_unsigned() & flag != 0;
-    Ok(Mounted {
-        kind: found.f_type,
-        bytes: found.f_blocks.saturating_mul(found.f_bsize.cast_unsigned()),
-        inodes: found.f_files,
-        is_read_only: has(libc::ST_RDONLY),
-        no_set_id: has(libc::ST_NOSUID),
-        no_device: has(libc::ST_NODEV),
-        no_execute: has(libc::ST_NOEXEC),
-    })
+    Ok(unsafe { found.assume_init() }.into())
+}
+
+/// What a descriptor is on.
+pub(crate) fn mounted(fd: BorrowedFd<'_>) -> Result<Mounted> {
+    let mut found = std::mem::MaybeUninit::<libc::statfs64>::zeroed();
+    // SAFETY: the kernel fills the struct, which is ours.
+    check(unsafe { libc::fstatfs64(fd.as_raw_fd(), found.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    Ok(unsafe { found.assume_init() }.into())
+}
+
+impl From<libc::statfs64> for Mounted {
+    fn from(found: libc::statfs64) -> Self {
+        let has = |flag: u64| found.f_flags.cast_unsigned() & flag != 0;
+        Self {
+            kind: found.f_type,
+            bytes: found.f_blocks.saturating_mul(found.f_bsize.cast_unsigned()),
+            inodes: found.f_files,
+            is_read_only: has(libc::ST_RDONLY),
+            no_set_id: has(libc::ST_NOSUID),
+            no_device: has(libc::ST_NODEV),
+            no_execute: has(libc::ST_NOEXEC),
+        }
+    }
 }
 
 pub(crate) fn status(fd: BorrowedFd<'_>) -> Result<Status> {
