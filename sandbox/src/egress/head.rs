@@ -153,6 +153,15 @@ fn unified(name: &HeaderName) -> String {
     name.as_str().replace('_', "-")
 }
 
+/// Whether a response's body is in no encoding but the one that is undone and written anew. No other was
+/// asked for (RFC 9112, 7.4), and the cell would be told nothing of it.
+pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain =
+        |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    encodings.next().is_none_or(is_plain) && encodings.next().is_none()
+}
+
 /// Whether the header is the proxy's own business: it frames messages, or is for one hop only.
 pub(crate) fn is_ours(name: &HeaderName) -> bool {
     HOP.contains(name) || *name == header::HOST || name.as_str().starts_with("proxy-")
@@ -369,6 +378,24 @@ mod tests {
         }
         for name in ["x-method", "x-http-methods", "x-forwarded-for", "x-url"] {
             assert_eq!(found(name), Overrides::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_response_has_one_encoding_at_most() {
+        for rows in
+            [&[][..], &[("transfer-encoding", "chunked")], &[("transfer-encoding", " Chunked")]]
+        {
+            assert!(is_only_chunked(&headers(rows)), "{rows:?}");
+        }
+        for rows in [
+            &[("transfer-encoding", "gzip, chunked")][..],
+            &[("transfer-encoding", "gzip")],
+            &[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "gzip")],
+            &[("transfer-encoding", "")],
+        ] {
+            assert!(!is_only_chunked(&headers(rows)), "{rows:?}");
         }
     }
 
