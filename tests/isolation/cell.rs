@@ -76,6 +76,12 @@ async fn a_program_keeps_a_sealed_input_from_nobody_else() -> Result<(), InputEr
 }
 
 #[tokio::test]
+async fn a_signal_that_says_a_limit_was_met_is_not_taken_for_one() {
+    let done = standard().run(sh("kill -XCPU $$")).await.expect("a cell");
+    assert_eq!(done.report.end, End::Signalled(libc::SIGXCPU));
+}
+
+#[tokio::test]
 async fn a_host_directory_can_be_the_working_directory() {
     let directory = Directory::new();
     directory.give_to(4711);
