@@ -152,6 +152,8 @@ pub const DEFAULT_CPU_MILLI: u32 = 1000;
 pub const MIN_CPU_MILLI: u32 = 10;
 /// More cores than any machine has.
 pub const MAX_CPU_MILLI: u32 = 1_024_000;
+/// The shortest processor time that a process can be limited to (`RLIMIT_CPU` counts seconds).
+pub const LEAST_CPU_TIME: Duration = Duration::from_secs(1);
 /// The kernel's default weight.
 pub const DEFAULT_CPU_WEIGHT: u32 = 100;
 /// The kernel's largest weight.

@@ -117,7 +117,7 @@ impl State {
             // The kernel ends all processes of such a group of version 2. Where the zygote does, the program
             // may be faster, and end with an error of its own.
             (None, Some(_), _) if self.is_out_of_memory() => End::Memory,
-            (None, Some((status, _)), _) => crate::launcher::ending(status),
+            (None, Some((status, usage)), _) => crate::launcher::ending(status, &usage),
             (None, None, Some((Cause::Memory, _))) => End::Memory,
             (None, None, Some((Cause::WallTime, _))) => End::WallTime,
             (None, None, Some((Cause::None | Cause::Abandoned, _))) => End::Killed,
@@ -189,6 +189,19 @@ mod tests {
         state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
         state.hear(Some(reaped(Cause::None)));
         assert_eq!(state.end(), End::Signalled(9));
+    }
+
+    #[test]
+    fn processor_time_is_used_up_only_by_who_has_used_some() {
+        let second = std::time::Duration::from_secs(1);
+        let long = Usage { user: second / 2, system: second / 2, ..USAGE };
+        let forged = End::Signalled(libc::SIGXCPU);
+        for (usage, end) in [(USAGE, forged), (long, End::CpuTime)] {
+            let mut state = State::new();
+            state.hear(Some(Record::Ended { status: libc::SIGXCPU, usage }));
+            state.hear(Some(reaped(Cause::None)));
+            assert_eq!(state.end(), end);
+        }
     }
 
     #[test]

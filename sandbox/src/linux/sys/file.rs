@@ -241,19 +241,57 @@ pub(crate) fn memory(name: &CStr) -> Result<OwnedFd> {
     Ok(own(check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?))
 }
 
-/// A memory file that nobody, not even its writer, can change any more.
+/// A memory file whose bytes nobody, not even its writer, can change any more.
 pub(crate) fn sealed(contents: &[u8]) -> Result<OwnedFd> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is a NUL-terminated literal.
-    let file = own(check(unsafe { libc::memfd_create(c"plan".as_ptr(), flags) })?);
+    let file = sealable()?;
     let mut rest = contents;
     while !rest.is_empty() {
         let written = write(borrow(&file), rest)?;
         rest = rest.get(written..).unwrap_or_default();
     }
+    seal(borrow(&file))?;
+    Ok(file)
+}
+
+/// Another such file with the same bytes.
+pub(crate) fn sealed_copy(of: BorrowedFd<'_>, length: usize) -> Result<OwnedFd> {
+    let file = sealable()?;
+    let mut from: libc::off_t = 0;
+    let mut rest = length;
+    while rest > 0 {
+        // SAFETY: the offset is live and ours; the bytes stay in the kernel.
+        let sent = unsafe { libc::sendfile(file.as_raw_fd(), of.as_raw_fd(), &raw mut from, rest) };
+        match usize::try_from(sent).map_err(|_negative| last())? {
+            0 => return Err(Errno::from_raw(libc::EIO)),
+            sent => rest = rest.saturating_sub(sent),
+        }
+    }
+    seal(borrow(&file))?;
+    Ok(file)
+}
+
+fn sealable() -> Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a NUL-terminated literal.
+    Ok(own(check(unsafe { libc::memfd_create(c"plan".as_ptr(), flags) })?))
+}
+
+/// For good. The seals keep the bytes; that others may only read keeps its times and attributes, from all
+/// but its owner.
+fn seal(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::fchmod(file.as_raw_fd(), 0o444) })?;
     // SAFETY: F_ADD_SEALS takes an integer and touches no memory of ours.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) })?;
-    Ok(file)
+    Ok(())
+}
+
+/// The same file opened once more, for reading from its start.
+pub(crate) fn reopened(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}\0", file.as_raw_fd());
+    let path =
+        CStr::from_bytes_with_nul(path.as_bytes()).map_err(|_nul| Errno::from_raw(libc::EINVAL))?;
+    open(path, libc::O_RDONLY | libc::O_CLOEXEC)
 }
 
 /// As [`sealed`], to be read from its start.
