@@ -84,6 +84,32 @@ impl GroupUsage {
         memory.into_iter().chain(processes).chain(processor).collect()
     }
 
+    /// What was counted after `before`. Peaks and kills stay what they are.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "there are no groups"))]
+    pub(crate) fn since(self, before: &Self) -> Self {
+        let time = |now: Option<Duration>, before: Option<Duration>| {
+            now.map(|now| now.saturating_sub(before.unwrap_or_default()))
+        };
+        let count = |now: Option<u64>, before: Option<u64>| {
+            now.map(|now| now.saturating_sub(before.unwrap_or_default()))
+        };
+        Self {
+            cpu_user: time(self.cpu_user, before.cpu_user),
+            cpu_system: time(self.cpu_system, before.cpu_system),
+            throttled_periods: count(self.throttled_periods, before.throttled_periods),
+            throttled: time(self.throttled, before.throttled),
+            processes_refused: count(self.processes_refused, before.processes_refused),
+            cpu_stalled: time(self.cpu_stalled, before.cpu_stalled),
+            memory_stalled: time(self.memory_stalled, before.memory_stalled),
+            memory_stalled_fully: time(self.memory_stalled_fully, before.memory_stalled_fully),
+            io_stalled: time(self.io_stalled, before.io_stalled),
+            io_stalled_fully: time(self.io_stalled_fully, before.io_stalled_fully),
+            read_bytes: count(self.read_bytes, before.read_bytes),
+            written_bytes: count(self.written_bytes, before.written_bytes),
+            ..self
+        }
+    }
+
     /// As numbers for the wire; times in microseconds.
     pub(crate) fn to_words(self) -> [u64; WORDS] {
         let time = |time: Option<Duration>| {
@@ -171,6 +197,22 @@ mod tests {
             assert_eq!(GroupUsage::from_words(&words).to_words(), words);
         }
         assert_eq!(GroupUsage::from_words(&[NOT_COUNTED; WORDS]), GroupUsage::default());
+    }
+
+    #[test]
+    fn what_was_counted_before_is_another_cells() {
+        let before = GroupUsage::from_words(&[3; WORDS]);
+        let now = GroupUsage::from_words(&[10; WORDS]);
+        let since = now.since(&before);
+        let apart = GroupUsage {
+            memory_peak_bytes: Some(10),
+            processes_peak: Some(10),
+            oom_kills: Some(10),
+            ..GroupUsage::from_words(&[7; WORDS])
+        };
+        assert_eq!(since, apart);
+        assert_eq!(now.since(&GroupUsage::default()), now);
+        assert_eq!(GroupUsage::default().since(&now), GroupUsage::default());
     }
 
     #[test]

@@ -178,6 +178,9 @@ pub const IDLE_NETWORKS: usize = 64;
 pub const STOCKED_ROOTS: usize = 4;
 /// Groups that wait for the next cell; each saves the time of a `mkdir` per hierarchy.
 pub const STOCKED_GROUPS: usize = 4;
+/// Groups of ended cells that wait for the next one; more than end at once on a few processors. Each is a few
+/// KiB of kernel memory and a dozen descriptors.
+pub const USED_GROUPS: usize = 8;
 /// First processes of the sort that was asked for last that wait for their plan; each saves half of a
 /// start's time. Cells that are started in a burst find as many.
 pub const STOCKED_SEEDLINGS: usize = 3;

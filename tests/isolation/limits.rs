@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use neuroflow_sandbox::{End, LaunchError, Level, Profile, Truncated};
+use neuroflow_sandbox::{End, LaunchError, Launcher, Level, Profile, Truncated};
 
 use crate::support::{collect, is_root, now, output_of, perl, sh, standard, try_launch};
 use crate::untried::untried;
@@ -177,5 +177,37 @@ async fn usage_of_what_nobody_waited_for_is_reported() {
         }
         let peak = report.group.memory_peak_bytes.unwrap_or_default();
         assert!(report.usage.peak_resident_bytes >= peak, "{:?}", report.usage);
+    }
+}
+
+/// Groups go from one cell to the next.
+#[tokio::test]
+async fn a_cells_account_says_nothing_of_the_cells_before() {
+    let launcher = Launcher::start().expect("the zygote starts");
+    let profile = Profile::builder(Level::Strict).build().expect("a profile of defaults");
+    let greedy = "for i in 1 2 3 4 5 6 7 8; do sleep 0.2 & done; i=0; \
+                  while [ $i -lt 100000 ]; do i=$((i+1)); done; \
+                  head -c 24000000 /dev/zero > /work/big; wait";
+    // Enough of them that each group has had a greedy one in it.
+    for round in 0..24 {
+        let (script, is_greedy) = if round % 3 == 0 { (greedy, true) } else { ("exit 0", false) };
+        let report = match launcher.launch(&profile, &sh(script)).await {
+            Ok(cell) => cell.finish().await,
+            Err(unavailable @ LaunchError::Unavailable { .. }) if !is_root() => {
+                return untried("accounts of cells one after the other", unavailable);
+            }
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(report.end, End::Exited(0));
+        let group = &report.group;
+        let is_as_it_was = |counted: Option<u64>, much: u64| {
+            counted.is_none_or(|counted| (counted >= much) == is_greedy)
+        };
+        assert!(is_as_it_was(group.processes_peak, 8), "{round}: {group:?}");
+        assert!(is_as_it_was(group.memory_peak_bytes, 20 << 20), "{round}: {group:?}");
+        assert_eq!(group.limits_hit(), [], "{round}: {group:?}");
+        let used = group.cpu_user.unwrap_or_default() + group.cpu_system.unwrap_or_default();
+        // The seventh of the greedy ones would have been in seven modest ones' account.
+        assert!(is_greedy || used < Duration::from_millis(200), "{round}: {group:?}");
     }
 }

@@ -13,6 +13,7 @@ mod devices;
 mod legacy;
 mod limits;
 pub(crate) mod missing;
+mod renewal;
 mod stale;
 mod tree;
 #[cfg(test)]
@@ -164,8 +165,10 @@ impl Cgroups {
         let name = self.tree.make()?;
         let (tree, devices) = (Rc::clone(&self.tree), Rc::clone(&self.devices));
         let ledger = Ledger::open(&tree, &name);
-        let alarm = alarm::set(&tree, &name);
-        let mut group = Group { tree, devices, name, door: None, ledger, alarm };
+        let alarm = alarm::set(&tree, &name, &ledger);
+        let before = GroupUsage::default();
+        let mut group =
+            Group { tree, devices, name, door: None, census: None, ledger, before, alarm };
         group.door = Some(Door::open(&group)?);
         Ok(group)
     }
@@ -175,6 +178,16 @@ impl Cgroups {
         // What can't be killed now is killed by `tidy`.
         self.tree.kill(&group.name, KILL_ROUNDS).ok();
         drop(group);
+    }
+
+    /// A group that is as good as a fresh one, made of one whose cell is gone. `None` if it can't be had:
+    /// then that one is retired.
+    pub(crate) fn renew(&mut self, mut group: Group) -> Option<Group> {
+        if group.renew().is_ok() {
+            return Some(group);
+        }
+        self.retire(group);
+        None
     }
 
     /// How many retired groups there are.
@@ -207,11 +220,20 @@ pub(crate) struct Group {
     devices: Rc<[Device]>,
     name: CString,
     door: Option<Door>,
+    /// What says whether somebody is in it.
+    census: Option<OwnedFd>,
     ledger: Ledger,
+    /// What was counted before it was this cell's.
+    before: GroupUsage,
     alarm: Option<OwnedFd>,
 }
 
 impl Group {
+    /// Whether [`Cgroups::renew`] is worth while, and possible as far as one can see.
+    pub(crate) fn may_be_renewed(&mut self) -> bool {
+        self.is_renewable() && self.is_deserted()
+    }
+
     /// Becomes readable when version 1 of the memory controller is about to end a process for want of
     /// memory in this group or in one above: it ends one, and leaves the rest of the cell to us. Version 2
     /// ends the whole group itself.
@@ -257,7 +279,7 @@ impl Group {
 
     /// What was counted until now.
     pub(crate) fn usage(&self) -> GroupUsage {
-        usage::read(&self.tree, &self.name, &self.ledger)
+        usage::read(&self.tree, &self.name, &self.ledger).since(&self.before)
     }
 
     /// Kills all processes that are in it now, and doesn't wait for their ends.

@@ -6,6 +6,7 @@ use super::protocol::Cause;
 use crate::{
     limits,
     linux::{cgroup::Group, seedling::Sort},
+    plan::GroupLimits,
 };
 
 /// One cell.
@@ -24,6 +25,8 @@ pub(super) struct Cell {
     /// Its network namespace, if another cell may have it afterwards.
     pub(super) network: Option<OwnedFd>,
     pub(super) group: Option<Group>,
+    /// The limits with which another cell may have that group afterwards.
+    pub(super) group_limits: Option<GroupLimits>,
     /// Its mount table, held so that taking it apart isn't part of the cell's end.
     pub(super) mounts: Option<OwnedFd>,
     /// Its id outside.
@@ -102,6 +105,7 @@ impl Cell {
             alarm: None,
             network: None,
             group: None,
+            group_limits: None,
             mounts: None,
             host_id: None,
             pool: None,

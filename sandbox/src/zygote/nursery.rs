@@ -39,6 +39,8 @@ pub(super) struct Nursery {
     /// Groups that were made ahead, with the limits that were wanted last.
     stocked: Vec<(Option<GroupLimits>, Group)>,
     wanted: Option<GroupLimits>,
+    /// Groups with the limits that were wanted last, whose cells are gone.
+    used: Vec<Group>,
     /// The zygote's own, which no cell may share.
     pub(super) namespaces: Namespaces,
     host_mounts: OwnedFd,
@@ -90,6 +92,7 @@ impl Nursery {
             groups,
             stocked: Vec::new(),
             wanted: None,
+            used: Vec::new(),
             identity,
             namespaces,
             host_mounts,
@@ -99,7 +102,12 @@ impl Nursery {
 
     /// Groups with these limits.
     pub(super) fn group(&mut self, limits: &GroupLimits) -> Result<Group, Failure> {
-        self.wanted = Some(*limits);
+        if self.wanted != Some(*limits) {
+            self.wanted = Some(*limits);
+            for group in self.used.drain(..) {
+                self.groups.retire(group);
+            }
+        }
         while let Some((set, group)) = self.stocked.pop() {
             if set == Some(*limits) {
                 return Ok(group);
@@ -107,9 +115,22 @@ impl Nursery {
             // Changing limits that are set has an order that depends on both; a fresh group hasn't.
             self.groups.retire(group);
         }
-        let group = self.groups.take().at(Step::LimitGroup)?;
+        let group = match self.renew() {
+            Some(group) => group,
+            None => self.groups.take().at(Step::LimitGroup)?,
+        };
         self.limit(&group, limits)?;
         Ok(group)
+    }
+
+    /// A group as good as fresh of one whose cell is gone, if there is such a one.
+    fn renew(&mut self) -> Option<Group> {
+        while let Some(group) = self.used.pop() {
+            if let Some(group) = self.groups.renew(group) {
+                return Some(group);
+            }
+        }
+        None
     }
 
     fn limit(&self, group: &Group, limits: &GroupLimits) -> Result<(), Failure> {
@@ -123,9 +144,14 @@ impl Nursery {
         }
     }
 
-    /// Takes back the group of a cell that is gone.
-    pub(super) fn retire(&mut self, group: Group) {
-        self.groups.retire(group);
+    /// Takes back the group of a cell that is gone. With the limits `set`, another cell may have it.
+    pub(super) fn retire(&mut self, mut group: Group, set: Option<GroupLimits>) {
+        let has_room = self.used.len() < limits::USED_GROUPS;
+        if has_room && set.is_some() && set == self.wanted && group.may_be_renewed() {
+            self.used.push(group);
+        } else {
+            self.groups.retire(group);
+        }
     }
 
     /// Makes one more group if there are few. Whether it did.
@@ -135,7 +161,13 @@ impl Nursery {
             return false;
         }
         // A stock only saves time: who takes a group hears why there is none.
-        let Ok(group) = self.groups.take() else { return false };
+        let group = match self.renew() {
+            Some(group) => group,
+            None => match self.groups.take() {
+                Ok(group) => group,
+                Err(_refused) => return false,
+            },
+        };
         let set = self.limit(&group, &wanted).is_ok().then_some(wanted);
         self.stocked.push((set, group));
         true
@@ -154,6 +186,7 @@ impl Nursery {
     /// Removes all groups. What can't be removed now the next zygote finds.
     pub(super) fn leave(mut self) {
         self.stocked.clear();
+        self.used.clear();
         self.groups.end().ok();
     }
 

@@ -71,9 +71,10 @@ pub(super) fn make(zygote: &mut Zygote, sort: Sort) -> Result<(i32, Cell), Failu
     if let Some(group) = &mut group {
         group.entered();
     }
+    let group_limits = sort.limits;
     let seedling = Some(Desk { sort, socket, pidfd });
     let (host_id, network) = (Some(host_id), Some(network));
-    Ok((pid, Cell { network, group, host_id, seedling, ..Cell::new(false) }))
+    Ok((pid, Cell { network, group, group_limits, host_id, seedling, ..Cell::new(false) }))
 }
 
 /// Makes a cell of a first process in the stock, if there is one for such a plan, and tells its host.

@@ -177,6 +177,8 @@ fn start(
         group.entered();
     }
     cell.group = group;
+    // A fork of the interpreter holds ways into the group, and may be on them yet.
+    cell.group_limits = limits.filter(|_| plan.interpreter().is_none());
     Ok(Started { pid, pidfd, egress, cell })
 }
 

@@ -7,9 +7,13 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use super::tree::{self, Tree, Version};
+use super::{
+    tree::{self, Tree, Version},
+    usage::{self, Ledger},
+};
 use crate::{
     diagnosis::Controller,
+    errno::Errno,
     linux::sys::{self, directory, event, file},
 };
 
@@ -24,18 +28,17 @@ const COUNT: usize = 8;
 
 /// Asks to be told. `None` where nobody needs to be, or the kernel can't: then the rest of a cell
 /// lives until its own end, as before.
-pub(super) fn set(tree: &Tree, group: &CString) -> Option<OwnedFd> {
+pub(super) fn set(tree: &Tree, group: &CString, ledger: &Ledger) -> Option<OwnedFd> {
     let memory = tree.holder(Controller::Memory)?;
     if memory.version != Version::Legacy {
         return None;
     }
     let directory = memory.subtree.as_fd();
     let asked = || -> sys::Result<OwnedFd> {
-        let path = |file: &[u8]| tree::path(&[group.as_bytes(), b"/", file]);
+        let control = ledger.page(Version::Legacy, usage::EVENTS);
+        let control = control.ok_or(Errno::from_raw(libc::ENOENT))?;
         let alarm = event::counter()?;
-        let control = path(b"memory.oom_control")?;
-        let control = directory::open_at(directory, &control, libc::O_RDONLY)?;
-        let registry = path(b"cgroup.event_control")?;
+        let registry = tree::path(&[group.as_bytes(), b"/cgroup.event_control"])?;
         let registry = directory::open_at(directory, &registry, libc::O_WRONLY)?;
         let line = format!("{} {}", alarm.as_raw_fd(), control.as_raw_fd());
         file::write(registry.as_fd(), line.as_bytes())?;

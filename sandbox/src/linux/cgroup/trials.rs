@@ -326,6 +326,60 @@ fn two_hundred_cells_leave_nothing() {
     held.end();
 }
 
+#[test]
+fn a_renewed_group_knows_nothing_of_the_cell_before() {
+    let Some(mut held) = Held::take() else { return };
+    let limits = Limits {
+        cpu_millis: Some(200),
+        memory_max: Some(256 << 20),
+        pids_max: Some(16),
+        ..Limits::default()
+    };
+    let mut group = held.group(&limits);
+    if !group.is_renewable() {
+        untried("a renewed group", "this host's are made anew");
+        return held.end();
+    }
+    // More processes, memory and processor time than a shell that only ends.
+    let greedy = "for i in 1 2 3 4 5 6 7; do sleep 0.4 & done; i=0; \
+                  while [ $i -lt 200000 ]; do i=$((i + 1)); done; \
+                  head -c 48M /dev/zero | tail > /dev/null; wait";
+    for (script, is_greedy) in [(greedy, true), ("exit 3", false), ("exit 3", false)] {
+        let shell = start(&group, script);
+        assert_eq!(shell.wait(PATIENCE).unwrap(), Some(Ending::Exited(3 * i32::from(!is_greedy))));
+        let usage = group.usage();
+        let peak = usage.memory_peak_bytes.is_none_or(|peak| (peak > 40 << 20) == is_greedy);
+        let processes = usage.processes_peak.is_none_or(|peak| (peak > 7) == is_greedy);
+        let used = usage.cpu_user.unwrap() + usage.cpu_system.unwrap();
+        assert!(peak && processes && (used > A_LITTLE || !is_greedy), "{script}: {usage:?}");
+        eventually("deserted", || group.may_be_renewed());
+        group = held.groups.renew(group).unwrap();
+        let fresh = group.usage();
+        let times = [fresh.cpu_user, fresh.cpu_system, fresh.throttled, fresh.cpu_stalled];
+        assert!(times.into_iter().flatten().all(|time| time < A_LITTLE), "{fresh:?}");
+        assert!(fresh.processes_peak.is_none_or(|peak| peak <= 2), "{fresh:?}");
+        assert_eq!(fresh.limits_hit(), []);
+        group.apply(&held.groups.narrowed(&limits)).unwrap();
+    }
+    // Its way in, and what says that it starves, are new too.
+    let sleeper = start(&group, "exec sleep 1000");
+    for hierarchy in &held.groups.tree.hierarchies {
+        eventually("inside", || members(&group, hierarchy) == [sleeper.pid]);
+    }
+    assert!(!group.may_be_renewed(), "somebody is in it");
+    let name = group.name.clone();
+    assert!(held.groups.renew(group).is_none());
+    assert_eq!(sleeper.wait(PATIENCE).unwrap(), Some(Ending::Signalled(libc::SIGKILL)));
+    eventually("removed", || held.groups.tidy());
+    for hierarchy in &held.groups.tree.hierarchies {
+        assert!(!tree::children(hierarchy.subtree.as_fd()).unwrap().contains(&name));
+    }
+    held.end();
+}
+
+/// A process takes a moment to die, and that counts; it's less than what the greedy one takes.
+const A_LITTLE: Duration = Duration::from_millis(20);
+
 /// The process that [`leaver`] starts, and whoever called that kills. By itself it does nothing.
 #[test]
 fn leave_a_group_behind() {

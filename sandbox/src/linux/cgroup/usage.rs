@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -17,46 +17,63 @@ use crate::{
 /// looking each of them up would cost more than reading them.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    files: Vec<(Version, &'static str, OwnedFd)>,
+    pages: Vec<Page>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Page {
+    /// The place of its hierarchy among the tree's.
+    at: usize,
+    version: Version,
+    name: &'static str,
+    file: OwnedFd,
 }
 
 impl Ledger {
     /// Opens what is there. What isn't is looked for by its path, and not found, later.
     pub(super) fn open(tree: &Tree, group: &CString) -> Self {
-        let mut files = Vec::new();
-        for hierarchy in &tree.hierarchies {
-            let wanted = match hierarchy.version {
-                Version::Unified => UNIFIED,
-                Version::Legacy => LEGACY,
-            };
-            for (controller, file) in wanted {
-                let holds = controller.is_none_or(|controller| hierarchy.holds(controller));
-                let known = || {
-                    files
-                        .iter()
-                        .any(|(version, name, _)| (*version, *name) == (hierarchy.version, *file))
-                };
-                if !holds || known() {
-                    continue;
-                }
-                let path = tree::path(&[group.as_bytes(), b"/", file.as_bytes()]);
-                let flags = libc::O_RDONLY;
-                let opened = path
-                    .and_then(|path| directory::open_at(hierarchy.subtree.as_fd(), &path, flags));
-                if let Ok(opened) = opened {
-                    files.push((hierarchy.version, *file, opened));
-                }
+        let mut ledger = Self::default();
+        for at in 0..tree.hierarchies.len() {
+            ledger.reopen(tree, group, at);
+        }
+        ledger
+    }
+
+    /// Opens the files of one hierarchy, in which the group has just been made.
+    pub(super) fn reopen(&mut self, tree: &Tree, group: &CString, at: usize) {
+        self.pages.retain(|page| page.at != at);
+        let Some(hierarchy) = tree.hierarchies.get(at) else { return };
+        let version = hierarchy.version;
+        let wanted = match version {
+            Version::Unified => UNIFIED,
+            Version::Legacy => LEGACY,
+        };
+        for (controller, name) in wanted.iter().copied() {
+            let holds = controller.is_none_or(|controller| hierarchy.holds(controller));
+            if !holds || self.page(version, name).is_some() {
+                continue;
+            }
+            let path = tree::path(&[group.as_bytes(), b"/", name.as_bytes()]);
+            let opened = path.and_then(|path| {
+                directory::open_at(hierarchy.subtree.as_fd(), &path, libc::O_RDONLY)
+            });
+            if let Ok(file) = opened {
+                self.pages.push(Page { at, version, name, file });
             }
         }
-        Self { files }
+    }
+
+    /// The open file of that name.
+    pub(super) fn page(&self, version: Version, name: &str) -> Option<BorrowedFd<'_>> {
+        let known = |page: &&Page| (page.version, page.name) == (version, name);
+        self.pages.iter().find(known).map(|page| page.file.as_fd())
     }
 
     fn text(&self, version: Version, name: &str) -> Option<String> {
-        let known =
-            |(other, file, _): &&(Version, &str, OwnedFd)| (*other, *file) == (version, name);
-        let (.., file) = self.files.iter().find(known)?;
+        let file = self.page(version, name)?;
         let mut bytes = [0; LONGEST];
-        let length = file::read_at_start(file.as_fd(), &mut bytes).ok()?;
+        let length = file::read_at_start(file, &mut bytes).ok()?;
         // One that fills the room may go on.
         let bytes = bytes.get(..length).filter(|_| length < LONGEST)?;
         Some(String::from_utf8_lossy(bytes).into_owned())
@@ -74,10 +91,12 @@ const UNIFIED: &[(Option<Controller>, &str)] = &[
     (None, "memory.pressure"),
     (None, "io.pressure"),
 ];
+/// Where version 1 says what happened to a group for want of memory.
+pub(super) const EVENTS: &str = "memory.oom_control";
 const LEGACY: &[(Option<Controller>, &str)] = &[
     (Some(Controller::Cpu), "cpu.stat"),
     (Some(Controller::Memory), "memory.max_usage_in_bytes"),
-    (Some(Controller::Memory), "memory.oom_control"),
+    (Some(Controller::Memory), EVENTS),
     (Some(Controller::Pids), "pids.peak"),
     (Some(Controller::Pids), "pids.events"),
     (Some(Controller::Io), "blkio.throttle.io_service_bytes"),
@@ -91,8 +110,8 @@ pub(super) fn read(tree: &Tree, group: &CString, ledger: &Ledger) -> GroupUsage 
     let mut usage = GroupUsage::default();
     processor(tree, group, ledger, &mut usage);
     memory(tree, group, ledger, &mut usage);
+    usage.processes_peak = most_processes(tree, group, ledger);
     if let Some(pids) = Account::of(tree, Controller::Pids, group, ledger) {
-        usage.processes_peak = pids.number("pids.peak");
         usage.processes_refused = pids.text("pids.events").and_then(|text| field(&text, "max"));
     }
     if let Some(io) = Account::of(tree, Controller::Io, group, ledger) {
@@ -152,10 +171,15 @@ fn memory(tree: &Tree, group: &CString, ledger: &Ledger, usage: &mut GroupUsage)
     let Some(account) = Account::of(tree, Controller::Memory, group, ledger) else { return };
     let (peak, events) = match account.hierarchy.version {
         Version::Unified => ("memory.peak", "memory.events"),
-        Version::Legacy => ("memory.max_usage_in_bytes", "memory.oom_control"),
+        Version::Legacy => ("memory.max_usage_in_bytes", EVENTS),
     };
     usage.memory_peak_bytes = account.number(peak);
     usage.oom_kills = account.text(events).and_then(|text| field(&text, "oom_kill"));
+}
+
+/// The most processes and threads that the group has had at a time.
+pub(super) fn most_processes(tree: &Tree, group: &CString, ledger: &Ledger) -> Option<u64> {
+    Account::of(tree, Controller::Pids, group, ledger)?.number("pids.peak")
 }
 
 /// Whether the kernel has ended a process of the group for want of memory.

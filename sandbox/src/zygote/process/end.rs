@@ -95,7 +95,7 @@ impl Zygote {
             nursery.networks.give_back(network);
         }
         if let Some(group) = group {
-            nursery.retire(group);
+            nursery.retire(group, cell.group_limits);
         }
         if nursery.dying_groups() > limits::MOST_DYING_GROUPS {
             self.untidy = !nursery.tidy();
@@ -176,6 +176,8 @@ impl Zygote {
     /// processor time to end in as long as the others take all of it.
     pub(super) fn strike(&mut self, pid: i32, again: bool) {
         let Some(cell) = self.cells.get_mut(pid) else { return };
+        // To kill one by one takes the right to start processes away first.
+        cell.group_limits = None;
         let struck = cell.group.as_ref().is_some_and(|group| group.strike().is_ok());
         if !struck {
             // Without a readable /proc nothing can be done but to wait.
