@@ -142,7 +142,9 @@ fn an_invitation_that_nobody_takes_ends_and_so_does_its_token() {
     let token = ran.stdout.trim();
     scratch.output(&["cluster", "join", token, "--dir", "c"]).failed_with(1, &["has expired"]);
     let nonsense = scratch.output(&["cluster", "join", "nonsense", "--dir", "c"]);
-    nonsense.failed_with(1, &["isn't a token", "nfj1."]);
+    nonsense.failed_with(1, &["isn't a token", "nfj2."]);
+    let old = scratch.output(&["cluster", "join", "nfj1.AAAA", "--dir", "c"]);
+    old.failed_with(1, &["older build", "invite anew"]);
     let invite = ["cluster", "invite", "c", "--authority", "nowhere", "--listen", "127.0.0.1:0"];
     scratch.output(&invite).failed_with(1, &["nowhere/authority.pem"]);
 }

@@ -149,7 +149,7 @@ impl Door {
         let secret_hash = hash(&secret);
         let (guest, vain) = (None, Vec::new());
         invited.push(Invited { invite, secret: secret_hash, expires_ms, guest, vain });
-        let token = JoinToken { secret, authority, address, expires_ms };
+        let token = JoinToken { secret, authority, inviter: links.id(), address, expires_ms };
         Ok(Invitation { token, door: Arc::clone(self) })
     }
 
