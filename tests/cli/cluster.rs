@@ -145,6 +145,15 @@ fn an_invitation_that_nobody_takes_ends_and_so_does_its_token() {
     nonsense.failed_with(1, &["isn't a token", "nfj2."]);
     let old = scratch.output(&["cluster", "join", "nfj1.AAAA", "--dir", "c"]);
     old.failed_with(1, &["older build", "invite anew"]);
+    // Which of the machine's addresses the new node reaches isn't known here.
+    let everywhere = ["cluster", "invite", "c", "--authority", "ca", "--listen", "0.0.0.0:0"];
+    let nowhere = scratch.output(&everywhere);
+    nowhere.failed_with(1, &["nobody can dial 0.0.0.0", "--reach"]);
+    assert_eq!(nowhere.stdout, "");
+    let reached = [&everywhere[..], &["--reach", "127.0.0.1:7950", "--within", "100ms"]].concat();
+    let reached = scratch.output(&reached);
+    reached.failed_with(1, &["nobody has joined"]);
+    assert!(reached.stdout.starts_with("nfj2."), "{}", reached.stdout);
     let invite = ["cluster", "invite", "c", "--authority", "nowhere", "--listen", "127.0.0.1:0"];
     scratch.output(&invite).failed_with(1, &["nowhere/authority.pem"]);
 }

@@ -82,7 +82,8 @@ impl Invite {
         self
     }
 
-    /// To be joined at this address, if this node is reached by another than the one that it listens at.
+    /// To be joined at this address, if this node is reached by another than the one that it
+    /// [advertises](crate::LinksConfig::advertise) or else listens at.
     #[must_use]
     pub fn reach(mut self, address: SocketAddr) -> Self {
         self.reach = Some(address);
@@ -182,6 +183,16 @@ pub enum InviteError {
     /// It doesn't listen yet.
     #[error("this node doesn't listen yet, so there is nowhere to join")]
     NotListening,
+    /// Nobody can dial where it's to be reached: it listens on all addresses, and which of them others reach isn't
+    /// known.
+    #[error(
+        "nobody can dial {address}: say where the new node reaches this one, with --reach (Invite::reach), or set \
+         cluster.advertise"
+    )]
+    Nowhere {
+        /// Where it would be joined.
+        address: SocketAddr,
+    },
     /// Not a name for a node or a role.
     #[error("the name of the node or of a role isn't valid")]
     Name(#[from] NameError),

@@ -130,7 +130,10 @@ impl Door {
     fn invite(self: &Arc<Self>, invite: Invite, links: &Links) -> Result<Invitation, InviteError> {
         names(&invite)?;
         let listens = links.local_address().ok_or(InviteError::NotListening)?;
-        let address = invite.reach.unwrap_or(listens);
+        let address = invite.reach.or(links.shared.advertise).unwrap_or(listens);
+        if address.ip().is_unspecified() {
+            return Err(InviteError::Nowhere { address });
+        }
         let authority = hash(&self.certificate()?);
         let mut secret = [0; SECRET_BYTES];
         let random = ring::rand::SystemRandom::new().fill(&mut secret);

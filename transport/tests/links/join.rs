@@ -173,6 +173,28 @@ async fn another_member_where_a_token_leads_to_is_not_told_its_secret() {
 }
 
 #[tokio::test]
+async fn a_token_leads_to_where_its_node_is_reached() {
+    let world = World::new();
+    let start = async |advertise: Option<SocketAddr>| {
+        let listen = "0.0.0.0:0".parse().unwrap();
+        let config = LinksConfig::new(listen, world.credential("a", &[]), world.trust());
+        let config = config.authority(copy(&world.authority));
+        Node::start(advertise.into_iter().fold(config, LinksConfig::advertise), 8).await
+    };
+    let public: SocketAddr = "192.0.2.7:7946".parse().unwrap();
+    let a = start(Some(public)).await;
+    assert_eq!(a.links.invite(Invite::new("c")).unwrap().token().address(), public);
+    let other: SocketAddr = "192.0.2.8:7946".parse().unwrap();
+    let invite = Invite::new("d").reach(other);
+    assert_eq!(a.links.invite(invite).unwrap().token().address(), other);
+    // Without either nobody knows which of the machine's addresses is meant.
+    let b = start(None).await;
+    let refused = b.links.invite(Invite::new("c")).unwrap_err();
+    assert!(matches!(refused, InviteError::Nowhere { address } if address == b.address()));
+    assert!(refused.to_string().contains("--reach"), "{refused}");
+}
+
+#[tokio::test]
 async fn who_cant_sign_invites_nobody() {
     let world = World::new();
     let b = world.node("b").await;
