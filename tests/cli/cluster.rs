@@ -313,6 +313,30 @@ fn settings_of_the_cluster_that_do_not_fit_are_named() {
     gone.failed_with(1, &["cluster.leases"]);
 }
 
+#[test]
+fn a_certificate_that_nobody_takes_is_named_with_what_to_do() {
+    let scratch = Scratch::new();
+    for cluster in ["ca", "other"] {
+        assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", cluster]).code, 0);
+    }
+    for (node, valid) in [("old", "1s"), ("strange", "1h")] {
+        let init = ["node", "init", node, "--authority", "ca", "--dir", node, "--valid", valid];
+        assert_eq!(scratch.output(&init).code, 0);
+    }
+    let copied =
+        std::fs::copy(scratch.path("other/authority.pem"), scratch.path("strange/authority.pem"));
+    copied.expect("another authority");
+    // Past the end of the first one's certificate.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    for (identity, texts) in [
+        ("--cluster-identity=old", ["old/node.pem", "has expired", "neuroflow node renew"]),
+        ("--cluster-identity=strange", ["strange/node.pem", "authorities", "of one cluster"]),
+    ] {
+        let refused = scratch.output(&["serve", "--cluster-listen=127.0.0.1:0", identity]);
+        refused.failed_with(2, &texts);
+    }
+}
+
 /// The cluster's metrics are there, and Prometheus's own tool finds nothing wrong with any.
 fn check_metrics(server: &Server) {
     let (status, text) = get(server.metrics, "/metrics");

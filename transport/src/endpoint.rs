@@ -183,7 +183,7 @@ impl LinksConfig {
 
     /// Looks at this file every second. Once it has another certificate of this node, of the same key and name and
     /// valid now, that one is presented to who makes a link from then on; links that stand go on. What can't be
-    /// used is counted and left alone.
+    /// used is counted and left alone; of that, what isn't valid yet is presented once it is.
     #[must_use]
     pub fn certificate_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.certificate_file = Some(file.into());
@@ -221,10 +221,16 @@ impl LinksConfig {
     /// The actor `cluster`, and the links that it keeps.
     ///
     /// # Errors
-    /// Says that the key or the list of revoked nodes can't be used, or that this build doesn't speak the protocol.
+    /// Says that the key or the list of revoked nodes can't be used, that other nodes wouldn't take the certificate, or
+    /// that this build doesn't speak the protocol. A certificate that isn't valid yet is no error: clocks are set while
+    /// machines start, and from then on the node has links without anybody's help.
     pub fn child(self, clock: Clock) -> Result<(ChildSpec, Links), LinksError> {
         if !(OLDEST..=NEWEST).contains(&self.newest) {
             return Err(LinksError::Protocol { asked: self.newest });
+        }
+        match self.credential.check(&self.trust) {
+            Ok(()) | Err(CertificateError::NotValidYet) => {}
+            Err(refused) => return Err(refused.into()),
         }
         let presented = Presented::new(&self.credential)?;
         let told = Arc::new(Told::new(self.observers));
