@@ -1,8 +1,10 @@
 //! What becomes of callers when a link or a node is lost, and how links come back.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use neuroflow_kernel::{AskError, Header, Refusal, StreamError};
+use neuroflow_kernel::{AskError, Clock, Header, ManualClock, Refusal, StreamError};
+use neuroflow_transport::limits::FORGET_DEAD;
 use neuroflow_transport::{LinkState, LinksConfig, SeedError};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
@@ -55,6 +57,53 @@ async fn a_link_comes_back_when_its_node_does() {
     assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
     assert_eq!(b.ledger.begun(), 1);
     assert!(a.links.status()[0].reconnects >= 1);
+}
+
+#[tokio::test]
+async fn who_has_left_is_forgotten_in_time_and_not_dialled_any_more() {
+    let (world, time) = (World::new(), ManualClock::new());
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let config = LinksConfig::new(listen, world.credential("a", &[]), world.trust());
+    let a = Node::start_by(time.clock(), config, 8).await;
+    let config = LinksConfig::new(quiet_place(4), world.credential("b", &[]), world.trust());
+    let b = Node::start(config, 8).await;
+    let place = b.address();
+    a.links.dial(place).await;
+    a.has_link_to("b").await;
+    let counts = || a.links.members().iter().any(|member| !member.own);
+    until(|| {
+        time.advance(Duration::from_millis(10));
+        counts()
+    })
+    .await;
+    b.kernel.stop().await;
+    a.has_lost("b").await;
+    until(|| std::net::UdpSocket::bind(place).is_ok()).await;
+    let nobody = UdpSocket::bind(place).await.unwrap();
+    // It's dialled for as long as it's remembered.
+    time.advance(FORGET_DEAD / 2);
+    soon(nobody.recv(&mut [0; 2_048])).await.unwrap();
+    assert_eq!(a.state_of("b"), Some(LinkState::Down));
+    until(|| {
+        time.advance(Duration::from_secs(5));
+        a.links.status().is_empty() && !counts()
+    })
+    .await;
+    // So its actor ends, with the last dial that was under way.
+    let is_there = || a.kernel.tree().iter().any(|it| it.path.to_string() == "/cluster/b");
+    until(|| {
+        time.advance(Duration::from_secs(5));
+        !is_there()
+    })
+    .await;
+    let quiet = Clock::system();
+    let hears = async |nobody: &UdpSocket| {
+        let at = quiet.now() + Duration::from_millis(300);
+        quiet.before(at, nobody.recv(&mut [0; 2_048])).await.is_ok()
+    };
+    soon(async { while hears(&nobody).await {} }).await;
+    time.advance(FORGET_DEAD);
+    assert!(!hears(&nobody).await, "somebody is still dialled");
 }
 
 #[tokio::test]
