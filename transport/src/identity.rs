@@ -21,7 +21,7 @@ pub(crate) use self::kept::Kept;
 pub use self::kept::ListFileError;
 pub use self::revocation::{RevocationError, Revocations};
 pub(crate) use self::tls::{
-    Presented, client_config, guest_config, is_trusted, peer_name, server_config,
+    Presented, client_config, guest_config, judge, peer_name, server_config,
 };
 pub use self::trust::Trust;
 
