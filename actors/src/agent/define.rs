@@ -122,6 +122,9 @@ pub enum AgentError {
         /// How long the task has waited.
         waited: Duration,
     },
+    /// The task has ended: what its function has left running can do nothing for it any more.
+    #[error("the task has ended")]
+    TaskEnded,
     /// The result of an effect isn't kept, or can't be given back.
     #[error("an effect isn't kept")]
     Effect(#[from] EffectError),

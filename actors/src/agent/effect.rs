@@ -188,7 +188,7 @@ impl TaskContext {
     /// ```
     ///
     /// # Errors
-    /// The error of `work`, or why its result can't be kept.
+    /// The error of `work`, why its result can't be kept, or that the task has ended.
     pub async fn effect<T, F>(&self, key: &str, work: F) -> Result<T, AgentError>
     where
         T: Serialize + DeserializeOwned,
@@ -204,7 +204,8 @@ impl TaskContext {
             };
             (Box::pin(send) as BoxFuture<'static, _>).shared()
         };
-        self.effects.once(key, &self.clock, work, keep).await
+        let once = self.effects.once(key, &self.clock, work, keep);
+        self.while_it_lasts(once).await.unwrap_or(Err(AgentError::TaskEnded))
     }
 }
 
