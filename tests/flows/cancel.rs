@@ -53,7 +53,7 @@ async fn cancelling_a_task_kills_every_process_of_its_cell() {
 
 #[tokio::test]
 async fn what_has_ended_or_never_was_cannot_be_cancelled() {
-    let (node, to) = start(shell_node()).await;
+    let (node, to) = start(shell_node().drain_within(Duration::ZERO)).await;
     let running = begin_text(to, "/", "sleep 50").await;
     let done = send_text(to, "/", "true").await;
     let done = done["id"].as_str().expect("a task has an id");

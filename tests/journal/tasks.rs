@@ -399,11 +399,27 @@ async fn a_wait_that_nobody_answered_ends_in_silence_again() {
     second.stop().await;
 }
 
+/// The clock stands still, so that any wait for it would be without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_leaves_tasks_at_once_that_are_run_again() {
+    let (folder, time) = (Folder::new(), neuroflow::ManualClock::new());
+    let work = Work::new();
+    let config = config(folder.path());
+    let node = Node::builder().agent(work.agent(true)).journal(config).clock(time.clock());
+    let node = node.start().await.expect("the node starts");
+    let task = begin(&address(&node), "order").await;
+    until(&address(&node), &task, "paid 1").await;
+    let clock = neuroflow::Clock::system();
+    let stopped = clock.before(clock.now() + Duration::from_secs(60), node.stop()).await;
+    assert!(stopped.is_ok(), "it's waited for");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_is_not_resumable_fails_with_a_reason() {
     let folder = Folder::new();
     let work = Work::new();
-    let first = node(work.agent(false), folder.path()).await;
+    let first = Node::builder().agent(work.agent(false)).journal(config(folder.path()));
+    let first = first.drain_within(Duration::ZERO).start().await.expect("the node starts");
     let agent = address(&first);
     let task = begin(&agent, "order").await;
     until(&agent, &task, "paid 1").await;

@@ -280,6 +280,11 @@ impl Live {
         false
     }
 
+    /// Whether it has more to do than to wait for its client.
+    pub(super) fn works(&self) -> bool {
+        !self.stranded && !self.record.state().is_interrupted()
+    }
+
     /// Whether what its client says is an answer.
     pub(super) fn is_asking(&self) -> bool {
         self.replay.waits || self.waiting.as_ref().is_some_and(|waiting| !waiting.is_closed())
