@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use neuroflow::actors::{
-    ArchivedChange, CancelError, JournalConfig, JournalPlace, TaskEvents, TaskQuery, follow,
+    ArchivedChange, ArchivedContent, CancelError, JournalConfig, JournalPlace, TaskEvents, TaskQuery,
+    follow,
 };
 use neuroflow::kernel::{
     Address, KindObserver, Lifecycle, Observer, Outcome, Parcel, Request, Span, Timing, Unobserved,
@@ -397,6 +398,53 @@ async fn a_wait_that_nobody_answered_ends_in_silence_again() {
     ];
     assert_eq!(seen, expected);
     second.stop().await;
+}
+
+/// The first run fails to pay, says so and looks for another way. The second one pays, and so comes to its end with
+/// fewer events than the first has made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_run_that_goes_another_way_is_heard_to_its_end() {
+    for fails in [false, true] {
+        let folder = Folder::new();
+        let agent = |pays: bool| {
+            let agent = AgentBuilder::new("payer", "Pays, if that can be done.");
+            agent.profile(|profile| profile.resumable = true).on_ask(move |_, context| async move {
+                let pay = async { if pays { Ok(7) } else { Err(AgentError::failed("no money")) } };
+                match context.effect("pay", pay).await {
+                    Ok(_) if fails => return Err(AgentError::failed("paid in vain")),
+                    Ok(receipt) => return Ok(Answer::text(format!("receipt {receipt}"))),
+                    Err(error) => context.say(format!("can't pay: {error}")).await?,
+                }
+                context.produce(Artifact::text("bill", "a bill")).await?;
+                context.say("waiting for better times").await?;
+                std::future::pending::<()>().await;
+                Ok(Answer::done())
+            })
+        };
+        let first = node(agent(false), folder.path()).await;
+        let task = begin(&address(&first), "go").await;
+        let before = until(&address(&first), &task, "better times").await;
+        first.stop().await;
+        let second = node(agent(true), folder.path()).await;
+        let last = if fails { "failed paid in vain" } else { "completed" };
+        let seen = until(&address(&second), &task, last).await;
+        assert_eq!(seen[..5], before);
+        if fails {
+            assert_eq!(seen[5..], ["6 failed paid in vain"]);
+        } else {
+            assert_eq!(seen[5..], ["6 artifact", "7 completed"]);
+            let all = events(&address(&second), &task).await;
+            let mut answer = None;
+            if let ArchivedChange::Artifact { artifact, .. } = &all[5].get().change
+                && let Some(ArchivedContent::Text(text)) =
+                    artifact.parts.first().map(|part| &part.content)
+            {
+                answer = Some(text.to_string());
+            }
+            assert_eq!(answer.as_deref(), Some("receipt 7"));
+        }
+        second.stop().await;
+    }
 }
 
 /// The clock stands still, so that any wait for it would be without end.
