@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use neuroflow::actors::limits::{EFFECT_BYTES, JOURNAL_NAME_BYTES};
 use neuroflow::actors::{
-    ArchivedChange, ArchivedContent, CancelError, JournalConfig, JournalPlace, TaskEvents, TaskQuery,
-    follow,
+    ArchivedChange, ArchivedContent, CancelError, EffectError, JournalConfig, JournalPlace,
+    TaskEvents, TaskQuery, follow,
 };
 use neuroflow::kernel::{
     Address, KindObserver, Lifecycle, Observer, Outcome, Parcel, Request, Span, Timing, Unobserved,
@@ -460,6 +461,51 @@ async fn a_stop_leaves_tasks_at_once_that_are_run_again() {
     let clock = neuroflow::Clock::system();
     let stopped = clock.before(clock.now() + Duration::from_secs(60), node.stop()).await;
     assert!(stopped.is_ok(), "it's waited for");
+}
+
+/// What an effect comes to, and how often it was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_cannot_be_kept_is_told_as_such_and_costs_the_task_nothing_else() {
+    let done = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&done);
+    let agent = AgentBuilder::new("payer", "Keeps too much.").on_ask(move |_, context| {
+        let done = Arc::clone(&count);
+        async move {
+            let made = |length: usize| {
+                let done = Arc::clone(&done);
+                async move {
+                    done.fetch_add(1, Ordering::SeqCst);
+                    Ok("x".repeat(length))
+                }
+            };
+            let mut ends = Vec::new();
+            let long = "k".repeat(JOURNAL_NAME_BYTES + 1);
+            for (key, length) in
+                [("fits", EFFECT_BYTES - 2), ("large", EFFECT_BYTES), ("large", 1), (&long, 1)]
+            {
+                ends.push(match context.effect(key, made(length)).await {
+                    Ok(_) => "kept".to_owned(),
+                    Err(AgentError::Effect(error @ EffectError::TooLarge { .. })) => {
+                        error.to_string()
+                    }
+                    Err(AgentError::Effect(EffectError::LongKey { bytes })) => format!("{bytes}"),
+                    Err(error) => panic!("{error:?}"),
+                });
+            }
+            Ok(Answer::text(ends.join(", ")))
+        }
+    });
+    let folder = Folder::new();
+    let node = node(agent, folder.path()).await;
+    let outcome = node.ask("payer", "go").await.expect("answered");
+    let too_large = format!(
+        "the result of effect \"large\" has {} bytes as JSON; {EFFECT_BYTES} are allowed",
+        EFFECT_BYTES + 2
+    );
+    let expected = format!("kept, {too_large}, {too_large}, {}", JOURNAL_NAME_BYTES + 1);
+    assert_eq!(outcome.completed().expect("completed").text(), expected);
+    assert_eq!(done.load(Ordering::SeqCst), 2);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
