@@ -107,6 +107,9 @@ pub enum AgentError {
     /// A tool call failed.
     #[error("a tool call failed")]
     Tool(#[from] InvokeError),
+    /// The tool router doesn't say what tools there are.
+    #[error("the tools can't be listed")]
+    Tools(#[source] CallError),
     /// An event is too large to be sent.
     #[error("an event can't be archived")]
     Event(#[from] ParcelError),

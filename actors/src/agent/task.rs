@@ -22,7 +22,10 @@ use super::{
     Incoming, Remains, ReplyProblem, TaskState, Turn,
 };
 use crate::limits::AGENT_ANSWER;
-use crate::tools::{InvokeError, ToolBounds, ToolProgress, ToolResult, ToolsCommand, invoke_told};
+use crate::tools::{
+    InvokeError, ToolBounds, ToolListing, ToolProgress, ToolResult, ToolsCommand, invoke_told,
+    list_tools,
+};
 
 /// What a task is started with.
 pub(super) struct TaskParts {
@@ -372,6 +375,30 @@ impl TaskContext {
             span.fail(error.code());
         }
         result
+    }
+
+    /// The tools that [`call`](Self::call) finds at this moment, by name: the agent's own, those that it shares, and
+    /// what MCP servers offer it; of all that no more than may be used for whoever asked. So a model can be told of
+    /// them.
+    ///
+    /// ```
+    /// use neuroflow_actors::{AgentError, TaskContext};
+    /// use serde_json::{Value, json};
+    /// async fn functions(context: &TaskContext) -> Result<Vec<Value>, AgentError> {
+    ///     let tools = context.tools().await?.into_iter().map(|tool| {
+    ///         json!({ "name": tool.name, "description": tool.description, "parameters": tool.schema })
+    ///     });
+    ///     Ok(tools.collect())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Says why the tool router doesn't answer, or that the task has ended.
+    pub async fn tools(&self) -> Result<Vec<ToolListing>, AgentError> {
+        self.lasts()?;
+        let Some(tools) = &self.tools else { return Ok(Vec::new()) };
+        let header = self.header.clone().within(&self.clock, AGENT_ANSWER);
+        list_tools(tools, header).await.map_err(AgentError::Tools)
     }
 
     /// Of these tools of an agent elsewhere, which may be used for whom this task works for; nothing if there
