@@ -428,6 +428,11 @@ impl Journal {
         self.near.as_ref()?.append(append, clock)
     }
 
+    /// Whether what it has is there for the next process, as far as that's known here.
+    pub(crate) fn outlives_the_process(&self) -> bool {
+        self.near.as_ref().is_some_and(near::Near::outlives_the_process)
+    }
+
     /// The address.
     pub fn address(&self) -> &Address<JournalCommand> {
         &self.address

@@ -450,6 +450,9 @@ pub const JOURNAL_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of the content of one entry: a message, and nothing larger.
 pub const JOURNAL_RECORD_BYTES: usize = neuroflow_kernel::limits::MESSAGE_BYTES;
 
+/// Bytes of the result of an effect, as JSON: what an entry of the journal has, but for the frame around it.
+pub const EFFECT_BYTES: usize = JOURNAL_RECORD_BYTES - 1024;
+
 /// Bytes of the entries of one append: as much as a whole task may have.
 pub const JOURNAL_APPEND_BYTES: usize = TASK_BYTES + JOURNAL_RECORD_BYTES;
 

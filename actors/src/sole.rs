@@ -21,7 +21,7 @@ use self::looks::Looks;
 use self::server::{SoleServer, Way};
 pub use self::watch::SoleWatch;
 use crate::agent::{
-    ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, BoundedAsk, PROGRESS, TaskOrder,
+    ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, BoundedAsk, PROGRESS, READ, TaskOrder,
 };
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
 use crate::limits::{SOLE_IDLE, SOLE_KEPT};
@@ -185,6 +185,11 @@ pub enum SoleCommand {
     /// The node stops: an instance ends as soon as it has no task but such as wait for their clients, and its key is
     /// given back, for another node that offers the agent to have it. It comes from the node.
     Leave,
+    /// Tell once no task of the instances here works, as [`AgentCommand::Drain`] has it. Needs [`READ`](crate::READ).
+    Drain {
+        /// The answer.
+        reply: Reply<()>,
+    },
     /// The instances of these keys have no task. It comes from the actor's own task.
     Idle {
         /// The keys.
@@ -210,6 +215,7 @@ impl Message for SoleCommand {
             Self::Keep { .. } => "keep",
             Self::Sweep => "sweep",
             Self::Leave => "leave",
+            Self::Drain { .. } => "drain",
             Self::Idle { .. } => "idle",
             Self::Gone { .. } => "gone",
         }
@@ -219,6 +225,7 @@ impl Message for SoleCommand {
         match self {
             Self::Ask(_) | Self::BoundedAsk(_) => ASK,
             Self::Order(request) => request.required_rights(),
+            Self::Drain { .. } => READ,
             Self::Keep { .. }
             | Self::Sweep
             | Self::Leave

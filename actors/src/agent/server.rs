@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use neuroflow_kernel::{
-    Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Request, Spawn, StreamError,
+    Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Reply, Request, Spawn,
+    StreamError,
 };
 
 use super::history::{History, failure, refuse};
@@ -70,6 +71,8 @@ pub struct AgentServer {
     deferred: VecDeque<Deferred>,
     /// What is left of tasks, until it's looked at.
     left: Left,
+    /// Who wants to know that no task works.
+    drains: Vec<Reply<()>>,
 }
 
 type Deferred = BoxFuture<'static, ()>;
@@ -103,6 +106,7 @@ impl AgentServer {
             orders: Arc::default(),
             deferred: VecDeque::new(),
             left: Left::default(),
+            drains: Vec::new(),
         }
     }
 
@@ -276,6 +280,19 @@ impl AgentServer {
         }
     }
 
+    /// Tells those who wait for it that no task works which would be lost with this process.
+    fn tell_drained(&mut self) {
+        if self.drains.is_empty() {
+            return;
+        }
+        let goes_on = self.profile.resumable && self.history.journal.outlives_the_process();
+        if goes_on || !self.live.values().any(Live::works) {
+            for reply in self.drains.drain(..) {
+                let _gone = reply.send(());
+            }
+        }
+    }
+
     fn take_left(&self) -> impl Iterator<Item = Deferred> + use<> {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         left.into_iter().map(|Remains(work)| work)
@@ -375,6 +392,10 @@ impl Actor for AgentServer {
                 let counts = |live: &&Live| waiting || !live.record.state().is_interrupted();
                 let _gone = reply.send(self.live.values().filter(counts).count());
             }
+            AgentCommand::Drain { reply } => {
+                self.drains.retain(|waiting| !waiting.is_closed());
+                self.drains.push(reply);
+            }
             AgentCommand::Landed(landed) => {
                 for (task, result) in landed {
                     self.landed(&task, result, context).await;
@@ -389,6 +410,7 @@ impl Actor for AgentServer {
         }
         self.landed_here(context).await;
         self.begin_deferred(context);
+        self.tell_drained();
         Ok(())
     }
 
@@ -400,6 +422,10 @@ impl Actor for AgentServer {
             Some(courier) => courier.end().await,
             None => Vec::new(),
         };
+        let working = self.live.values().filter(|live| live.works()).count();
+        if working > 0 && !self.profile.resumable {
+            tracing::warn!(agent = %context.path(), tasks = working, "tasks end with their agent");
+        }
         let mut ends = Vec::new();
         for (task, mut live) in std::mem::take(&mut self.live) {
             if let Ok(name) = Name::new(&task) {

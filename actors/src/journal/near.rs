@@ -24,6 +24,10 @@ impl Near {
         Self { store: Arc::clone(store), config, due: Arc::clone(due) }
     }
 
+    pub(super) fn outlives_the_process(&self) -> bool {
+        !matches!(*self.store, Store::Memory(_))
+    }
+
     /// Appends right here, unless it's better sent.
     pub(super) fn append(&self, append: &Append, clock: &Clock) -> Option<Result<(), AppendError>> {
         if !self.store.is_quick(append.bytes()) {

@@ -124,6 +124,11 @@ impl<K> Keys<K> {
         self.kept.get(key).is_some_and(|kept| kept.used < then)
     }
 
+    /// All that are kept.
+    pub(super) fn all(&self) -> impl Iterator<Item = &K> {
+        self.kept.values().map(|kept| &kept.what)
+    }
+
     /// Whatever was kept has ended.
     pub(super) fn clear(&mut self) {
         self.kept.clear();

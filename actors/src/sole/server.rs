@@ -6,10 +6,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use neuroflow_kernel::{
     Actor, Address, CallError, ChildSpec, Clock, Context, Ended, Header, Moment, Name, Parcel,
-    Refusal, Request, Restart, RestartPolicy, StartError, StreamError, Supervisor, WireRequest,
+    Refusal, Reply, Request, Restart, RestartPolicy, StartError, StreamError, Supervisor,
+    WireRequest,
 };
 
 use super::keys::{Due, Errands, Found, Keys, OnItsWay};
@@ -312,6 +314,21 @@ impl SoleServer {
         }
     }
 
+    /// Has the instances here tell when none of their tasks works.
+    fn drain(&self, reply: Reply<()>, context: &mut Context<SoleCommand>) {
+        let here: Vec<_> = self.keys.all().filter_map(|kept| kept.keeper.here()).collect();
+        let header = context.onward();
+        let draining = async move {
+            let drained = here.iter().map(|(_, instance)| {
+                instance.call(header.clone(), |reply| AgentCommand::Drain { reply })
+            });
+            // Of one that was lost there's nothing to wait for.
+            let _lost = join_all(drained).await;
+            let _gone = reply.send(());
+        };
+        let _full = context.task(draining).is_err();
+    }
+
     /// Ends keepers, all at a time: each gives its key back, and a database may be slow to take it. Until one has
     /// ended its key isn't forgotten, for it holds that as long as it lives.
     fn end(&mut self, over: Vec<String>, context: &mut Context<SoleCommand>) {
@@ -563,6 +580,7 @@ impl Actor for SoleServer {
             }
             SoleCommand::Sweep => self.sweep(context),
             SoleCommand::Leave => self.leave(context),
+            SoleCommand::Drain { reply } => self.drain(reply, context),
             SoleCommand::Idle { keys, since } => self.end_idle(keys, since, context),
             SoleCommand::Gone { key, life } => self.gone(&key, life, context),
         }
