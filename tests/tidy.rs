@@ -105,8 +105,9 @@ const CONTRACTS: [(&str, &[&str]); 21] = [
 const BENEATH: [&str; 1] = ["limits"];
 
 /// What every contract may import.
-const CONTRACT_IMPORTS: [&str; 8] = [
+const CONTRACT_IMPORTS: [&str; 9] = [
     "crate::limits",
+    "data_encoding",
     "neuroflow_kernel",
     "neuroflow_sandbox",
     "rkyv",
