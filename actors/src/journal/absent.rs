@@ -20,6 +20,10 @@ impl Postgres {
         ready(Err(OpenError::Unsupported))
     }
 
+    pub(super) fn open_to_read(_: &str, _: Clock) -> Ready<Result<Self, OpenError>> {
+        ready(Err(OpenError::Unsupported))
+    }
+
     pub(super) fn commit(&self, _: &[Append]) -> Ready<Vec<Result<(), AppendError>>> {
         match *self {}
     }
