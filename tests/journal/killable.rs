@@ -30,10 +30,15 @@ impl Killable {
     }
 
     pub(crate) fn start_at(journal: &str, socket: &str) -> Self {
+        Self::start_as("node", journal, socket)
+    }
+
+    /// The one of this name, of those that have the journal.
+    pub(crate) fn start_as(node: &str, journal: &str, socket: &str) -> Self {
         let mut process = neuroflow(&["serve", "--gateway-listen", "127.0.0.1:0"]);
         process.args(["--telemetry-metrics-listen", "off", "--control-socket", socket]);
         process.args(["--agents-enabled", "echo", "--log-filter", "error"]);
-        process.args(["--journal-url", journal]);
+        process.args(["--journal-url", journal, "--journal-node", node]);
         process.env("NEUROFLOW_GATEWAY_PUSH_ALLOW_PRIVATE", "true");
         Self::of(process)
     }

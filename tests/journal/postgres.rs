@@ -10,13 +10,13 @@ use crate::cluster::{Cluster, now};
 use crate::killable::{Killable, call, neuroflow};
 
 /// A port that nobody listens on.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address")
 }
 
 /// Takes each notification, until one says that the task has ended; gives what they said.
-fn receive(at: SocketAddr) -> Vec<Value> {
+pub(crate) fn receive(at: SocketAddr) -> Vec<Value> {
     let listener = TcpListener::bind(at).expect("the port is still free");
     listener.set_nonblocking(true).expect("a socket");
     let (mut told, begun) = (Vec::new(), now());

@@ -32,6 +32,10 @@ impl Postgres {
         match *self {}
     }
 
+    pub(super) fn head(&self, _: &str, _: &str) -> Ready<Result<Option<TaskHead>, ReadError>> {
+        match *self {}
+    }
+
     pub(super) fn answers(&self) -> Ready<Result<(), DatabaseError>> {
         match *self {}
     }

@@ -121,7 +121,11 @@ impl Postgres {
     }
 
     /// Where a task stands, if there is such a task.
-    async fn head(&self, agent: &str, task: &str) -> Result<Option<TaskHead>, ReadError> {
+    pub(super) async fn head(
+        &self,
+        agent: &str,
+        task: &str,
+    ) -> Result<Option<TaskHead>, ReadError> {
         let row = sqlx::query(
             "SELECT agent, task, context, caller, state, at_ms, generation, entries
              FROM neuroflow_task WHERE agent = $1 AND task = $2",

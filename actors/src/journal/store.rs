@@ -312,6 +312,18 @@ impl Store {
         }
     }
 
+    pub(super) async fn head(
+        &self,
+        agent: String,
+        task: String,
+    ) -> Result<Option<TaskHead>, ReadError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.tasks().head(&agent, &task)),
+            Self::Embedded(embedded) => Ok(embedded.catalog().index.head(&agent, &task)),
+            Self::Postgres(postgres, _) => postgres.head(&agent, &task).await,
+        }
+    }
+
     pub(super) async fn heads(
         &self,
         agent: String,

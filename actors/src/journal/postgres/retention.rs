@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
 use super::super::index::Kept;
-use super::super::{AppendError, DatabaseError, Retention};
+use super::super::{AppendError, DatabaseError, PUSH, Retention};
 use super::schema::LOCKS;
 use super::{Postgres, signed, unsigned, unwritten};
 use crate::limits::{RETENTION_ENTRIES, RETENTION_STEP};
@@ -70,14 +70,22 @@ const DUE: &str = "SELECT s.tasks AS all_tasks, s.bytes AS all_bytes, t.*
      THEN 9223372036854775807 ELSE $3::bigint END
    ORDER BY at_ms, task LIMIT $4::bigint) AS t ON true";
 
+/// Where clients wanted to be told of a task goes with it, also if that has no end because its node is gone. A
+/// build before this one has named such logs by the task alone.
 const REMOVE: &str = "WITH gone AS (
    DELETE FROM neuroflow_task AS t
    USING unnest($1::text[], $2::text[]) AS u(agent, task)
    WHERE t.agent = u.agent AND t.task = u.task AND t.ended
    RETURNING t.agent, t.task, t.bytes
+ ), about AS (
+   DELETE FROM neuroflow_task AS t
+   USING (SELECT agent || '/' || task AS name FROM gone) AS g
+   WHERE t.agent = $4::text AND NOT t.ended AND (t.context = g.name OR t.task = g.name)
+   RETURNING t.agent, t.task
  ), entries AS (
-   DELETE FROM neuroflow_entry AS e USING gone
-   WHERE e.agent = gone.agent AND e.task = gone.task
+   DELETE FROM neuroflow_entry AS e
+   USING (SELECT agent, task FROM gone UNION ALL SELECT agent, task FROM about) AS r
+   WHERE e.agent = r.agent AND e.task = r.task
  ), counted AS (
    INSERT INTO neuroflow_ended AS c (node, tasks, bytes)
    SELECT $3::text, -count(*), -coalesce(sum(bytes), 0)::bigint FROM gone HAVING count(*) > 0
@@ -142,7 +150,7 @@ impl Postgres {
     ) -> Result<usize, AppendError> {
         let (agents, names): (Vec<&str>, Vec<&str>) =
             tasks.iter().map(|(agent, task)| (agent.as_str(), task.as_str())).unzip();
-        let removed = sqlx::query(REMOVE).bind(agents).bind(names).bind(&self.node);
+        let removed = sqlx::query(REMOVE).bind(agents).bind(names).bind(&self.node).bind(PUSH);
         let removed = self.in_time(removed.fetch_one(&self.pool)).await.map_err(unwritten)?;
         let removed: i64 =
             removed.try_get("removed").map_err(|error| unwritten(DatabaseError::Sql(error)))?;
