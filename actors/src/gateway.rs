@@ -13,6 +13,7 @@ mod openai;
 mod openapi;
 mod operations;
 mod page;
+mod pauses;
 mod push;
 mod reads;
 mod rest;

@@ -116,6 +116,16 @@ impl Line {
     /// One JSON-RPC call. A body that was cut off isn't an answer.
     pub(crate) fn call(&mut self, path: &str, method: &str, params: &Value) -> Option<Value> {
         self.send(path, "", method, params)?;
+        self.answer()
+    }
+
+    /// One call of HTTP+JSON.
+    pub(crate) fn rest(&mut self, path: &str, body: &Value) -> Option<Value> {
+        self.write(path, "", body)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Option<Value> {
         let length = self.header("content-length")?.parse().ok()?;
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).ok()?;
@@ -138,6 +148,10 @@ impl Line {
 
     fn send(&mut self, path: &str, more: &str, method: &str, params: &Value) -> Option<()> {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        self.write(path, more, &body)
+    }
+
+    fn write(&mut self, path: &str, more: &str, body: &Value) -> Option<()> {
         let body = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\

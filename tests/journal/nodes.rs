@@ -2,18 +2,21 @@
 //! configurations of webhooks that were set there.
 
 use std::net::SocketAddr;
+use std::sync::mpsc;
 
+use a2a_pb::protojson as pb;
 use neuroflow::actors::{Append, EffectResult, Entry, EntryKind, PushOptions};
 use neuroflow::kernel::Parcel;
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, TaskState, Turn};
 use serde_json::{Value, json};
+use tonic_types::StatusExt;
 
 use crate::cluster::Cluster;
 use crate::eventually::{eventually, eventually_blocking};
-use crate::killable::{Killable, call};
+use crate::killable::{Killable, Line, Told, call};
 use crate::postgres::{free_port, receive};
 use crate::scene::{Scene, head, say};
-use crate::watchers::Hook;
+use crate::watchers::{Hook, said};
 
 /// Says what it's told, until that is the end.
 fn teller() -> AnyAgent {
@@ -177,4 +180,103 @@ async fn where_a_lost_node_was_to_tell_of_a_task_goes_with_the_task() {
     let entries = "SELECT count(*) FROM neuroflow_entry WHERE agent = '/push'";
     assert_eq!(cluster.query(entries).as_deref(), Some("1"));
     scene.stop().await;
+}
+
+/// What a stream says of a task from its beginning, as it comes, and at last whether it ended in good order.
+fn follow(gateway: SocketAddr, task: &str, mut hear: impl FnMut((u64, String))) -> bool {
+    let line = Line::open(gateway).expect("a connection");
+    let params = json!({ "id": task });
+    let mut events = line.events("/", "SubscribeToTask", &params, 0).expect("a stream");
+    loop {
+        match events.next() {
+            Told::Event { id, data } => hear((id, said(&data["result"]))),
+            end => return matches!(end, Told::End),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_at_another_node_sees_every_event_of_a_task() {
+    let cluster = Cluster::start();
+    let ((node_a, a), (node_b, b)) = (start(&cluster, "a").await, start(&cluster, "b").await);
+    let task = tell(a, None, "go");
+    let (tells, told) = mpsc::channel();
+    let heard = std::thread::scope(|threads| {
+        let task = &task;
+        let stream = threads.spawn(move || {
+            let mut heard = Vec::new();
+            let ended = follow(b, task, |event| {
+                let _over = tells.send(event.clone());
+                heard.push(event);
+            });
+            assert!(ended, "it was cut off after {heard:?}");
+            heard
+        });
+        let asked = "input_required what?";
+        let until = |what: &str| while told.recv().expect("an event").1 != what {};
+        // Each is heard before there is more, so that the other node has to look again.
+        until(asked);
+        tell(a, Some(task), "one");
+        until("working one");
+        until(asked);
+        tell(a, Some(task), "end");
+        stream.join().expect("no panic")
+    });
+    let mut there = Vec::new();
+    assert!(follow(a, &task, |event| there.push(event)));
+    assert_eq!(heard, there);
+    assert_eq!(heard.last().map(|(_, said)| said.as_str()), Some("completed"));
+    node_a.stop().await;
+    node_b.stop().await;
+}
+
+/// The word that tells it from other errors.
+const ELSEWHERE: &str = "elsewhere";
+
+/// What gRPC says to the end of a task.
+async fn cancel(gateway: SocketAddr, task: &str) -> tonic::Status {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{gateway}"));
+    let channel = endpoint.expect("a URL").connect().await.expect("a connection");
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.expect("the connection is ready");
+    let request = serde_json::from_value(json!({ "id": task })).expect("a message");
+    let mut request = tonic::Request::new(request);
+    request.metadata_mut().insert("a2a-version", "1.0".parse().expect("a value"));
+    let path = "/lf.a2a.v1.A2AService/CancelTask".parse().expect("a path");
+    let codec = tonic_prost::ProstCodec::<pb::CancelTaskRequest, pb::Task>::default();
+    grpc.unary(request, path, codec).await.expect_err("another node has it")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_a_tasks_own_node_can_do_is_refused_for_good_at_another() {
+    let cluster = Cluster::start();
+    let ((node_a, a), (node_b, b)) = (start(&cluster, "a").await, start(&cluster, "b").await);
+    let task = tell(a, None, "go");
+    let says = |error: &Value| error.as_str().is_some_and(|said| said.contains("another node"));
+    let named = json!({ "id": task });
+    for (method, params) in
+        [("CancelTask", named.clone()), ("SendMessage", message(Some(&task), "one"))]
+    {
+        let error = call(b, method, &params).expect("an answer")["error"].clone();
+        assert_eq!(error["code"], -32_004, "{error}");
+        assert!(says(&error["message"]), "{error}");
+        assert_eq!(error["data"][0]["metadata"]["code"], ELSEWHERE, "{error}");
+        let path = match method {
+            "CancelTask" => format!("/tasks/{task}:cancel"),
+            _ => "/message:send".to_owned(),
+        };
+        let mut line = Line::open(b).expect("a connection");
+        let error = line.rest(&path, &params).expect("an answer")["error"].clone();
+        assert_eq!((&error["code"], says(&error["message"])), (&json!(400), true), "{error}");
+        assert_eq!(error["details"][0]["metadata"]["code"], ELSEWHERE, "{error}");
+    }
+    let status = cancel(b, &task).await;
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition, "{status}");
+    let info = status.get_details_error_info().expect("details");
+    assert_eq!(info.metadata["code"], ELSEWHERE);
+    // Where the task is, it's done.
+    let over = rpc(a, "CancelTask", &named);
+    assert_eq!(over["status"]["state"], "TASK_STATE_CANCELED");
+    node_a.stop().await;
+    node_b.stop().await;
 }

@@ -26,6 +26,7 @@ use crate::audit::{AuditEvent, AuditId, Verdict};
 use crate::exchange::Place;
 use crate::gateway::GatewayAgent;
 use crate::gateway::json::{Json, write};
+use crate::gateway::pauses::Pauses;
 use crate::gateway::task_view::{state_after, update};
 use crate::limits::{
     AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_ORPHANED, PUSH_TIMEOUT,
@@ -135,26 +136,19 @@ impl Delivery {
     }
 
     async fn run(&mut self, agent: &GatewayAgent, clock: &Clock) -> Why {
-        let (mut missed, mut looked, mut in_vain) = (0, 0, 0_u32);
+        let (mut missed, mut looked, mut pauses) = (0, 0, Pauses::default());
         loop {
             let header = Header::new().within(clock, AGENT_ANSWER);
             let (caller, after) = (self.kept.caller.as_deref(), Some(self.kept.reached));
             match follow(&agent.address, header, &self.task.task, caller, after).await {
                 Ok(Some((so_far, to_come))) => {
                     looked = 0;
-                    let before = self.kept.reached;
                     let told = self.tell_all(agent, (so_far, to_come), &mut missed, clock);
                     if let ControlFlow::Break(why) = told.await {
                         return why;
                     }
-                    // Cut off for being slow: the rest lies with the task. But a task that runs on another node,
-                    // or has as many followers as it may, cuts off whoever follows it at once.
-                    if self.kept.reached > before {
-                        in_vain = 0;
-                    } else {
-                        in_vain = in_vain.saturating_add(1);
-                        clock.sleep(PUSH_BACKOFF.delay(in_vain, Backoff::jitter())).await;
-                    }
+                    // Cut off: the rest lies with the task.
+                    pauses.wait(self.kept.reached, PUSH_BACKOFF, clock).await;
                 }
                 Ok(None) => return Why::TaskGone,
                 Err(_unanswered) => {
