@@ -91,9 +91,9 @@ pub(super) fn verify_furnished(
         let mut room = [0; libc::PATH_MAX as usize];
         let path = unescaped(place, &mut room).ok_or(Step::AttachBind)?;
         let forbid = match place_around(path.to_bytes(), plan) {
-            None => return judge(line, ground, &mut seen),
-            Some(None) => return Ok(()),
-            Some(Some(access)) => forbidden(access.writable, plan.no_execute),
+            Around::Shared => return judge(line, ground, &mut seen),
+            Around::Own => return Ok(()),
+            Around::Bind(access) => forbidden(access.writable, plan.no_execute),
         };
         let has = |flag: &str| is_among(flags, flag);
         let as_set = (!forbid.write || has("ro")) && (!forbid.execute || has("noexec"));
@@ -111,24 +111,33 @@ pub(super) fn verify_furnished(
     verify_seen(seen, ground)
 }
 
-/// The innermost of the plan's places that the path is at or below: how a bind may be used, or nothing for
-/// what is the cell's own.
-fn place_around(path: &[u8], plan: &Plan<'_>) -> Option<Option<BindAccess>> {
-    let mut found: Option<(usize, Option<BindAccess>)> = None;
+/// What a path is at or below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// Nothing of the plan.
+    Shared,
+    /// A writable place of the cell's own, or its overlay.
+    Own,
+    Bind(BindAccess),
+}
+
+/// The innermost of the plan's places.
+fn place_around(path: &[u8], plan: &Plan<'_>) -> Around {
+    let (mut longest, mut found) = (0, Around::Shared);
     for entry in plan.entries() {
-        let (target, access) = match entry {
-            Entry::Bind { target, access, .. } => (target, Some(access)),
-            Entry::Tmpfs { target, .. } | Entry::Overlay { target, .. } => (target, None),
+        let (target, kind) = match entry {
+            Entry::Bind { target, access, .. } => (target, Around::Bind(access)),
+            Entry::Tmpfs { target, .. } | Entry::Overlay { target, .. } => (target, Around::Own),
             _ => continue,
         };
         let target = target.to_bytes();
         let rest = path.strip_prefix(target);
         let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-        if is_inside && found.is_none_or(|(length, _)| length < target.len()) {
-            found = Some((target.len(), access));
+        if is_inside && longest < target.len() {
+            (longest, found) = (target.len(), kind);
         }
     }
-    found.map(|(_, access)| access)
+    found
 }
 
 /// A path as the table writes it: white space and backslashes are three octal digits after a backslash.
@@ -376,7 +385,7 @@ mod tests {
             .unwrap();
         let plan = crate::plan::plan(&profile, &Means::default()).unwrap();
         let plan = Plan::parse(&plan).unwrap();
-        let bound = |writable| Some(Some(BindAccess { writable }));
+        let bound = |writable| Around::Bind(BindAccess { writable });
         for (path, place) in [
             ("/work", bound(true)),
             ("/work/x", bound(true)),
@@ -384,10 +393,10 @@ mod tests {
             ("/work/inner", bound(true)),
             ("/opt/c/x", bound(false)),
             ("/opt/c", bound(false)),
-            ("/opt/cx", None),
-            ("/tmp", Some(None)),
-            ("/tmp/x", Some(None)),
-            ("/usr/lib", None),
+            ("/opt/cx", Around::Shared),
+            ("/tmp", Around::Own),
+            ("/tmp/x", Around::Own),
+            ("/usr/lib", Around::Shared),
         ] {
             assert_eq!(place_around(path.as_bytes(), &plan), place, "{path}");
         }
