@@ -226,17 +226,6 @@ fn arguments_decide() {
         ("ioctl", &[0, 0x5423], ask),
         ("ioctl", &[0, 0x541D], ask),
         ("ioctl", &[0, 0x540E], ask),
-        ("fcntl", &[3, 1], allow),
-        ("fcntl", &[3, 1030, 10], allow),
-        ("fcntl", &[3, 6], allow),
-        ("fcntl", &[3, 37], allow),
-        ("fcntl", &[3, 1031, 4096], allow),
-        // A lease, and what asks for one; notices of a directory; a hint about the file.
-        ("fcntl", &[3, 1024, 0], ask),
-        ("fcntl", &[3, 0x1_0000_0400, 0], ask),
-        ("fcntl", &[3, 1025], ask),
-        ("fcntl", &[3, 1026, 1], ask),
-        ("fcntl", &[3, 1036], ask),
         ("prctl", &[15], allow),
         ("prctl", &[35], ask),
         ("prctl", &[24], ask),
@@ -313,6 +302,21 @@ fn arguments_decide() {
         ("socketpair", &[1, 2, 0], ask),
     ] {
         assert_eq!(answer(Level::Paranoid, true, name, args), verdict, "{name} {args:x?}");
+    }
+}
+
+#[test]
+fn locks_are_taken_and_no_leases() {
+    for level in LEVELS {
+        for command in [1, 1030, 6, 37, 1031] {
+            let verdict = answer(level, false, "fcntl", &[3, command]);
+            assert_eq!(verdict, Verdict::Allow, "{level}: {command}");
+        }
+        // A lease, and what asks for one; notices of a directory; a hint about the file.
+        for command in [1024, 0x1_0000_0400, 1025, 1026, 1036] {
+            let verdict = answer(level, false, "fcntl", &[3, command]);
+            assert_eq!(verdict, Verdict::Notify, "{level}: {command}");
+        }
     }
 }
 
