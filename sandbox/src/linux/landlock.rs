@@ -46,7 +46,14 @@ pub(super) fn begin(ground: Ground) -> std::result::Result<OwnedFd, Failure> {
     }
     allow(rules, c"/", sys::READ_DIRECTORY).at(Step::MakeRules)?;
     for path in READABLE {
-        allow(rules, path, READ & all).at(Step::MakeRules)?;
+        match file::is_link(path) {
+            Ok(false) => allow(rules, path, READ & all).at(Step::MakeRules)?,
+            // What it leads to is below another of these, or not to be read.
+            Ok(true) => {}
+            // Hosts differ in which of the top directories they have.
+            Err(errno) if errno.raw() == libc::ENOENT => {}
+            Err(errno) => return Err(errno).at(Step::MakeRules),
+        }
     }
     allow(rules, c"/dev", (sys::READ_FILE | sys::WRITE_FILE | sys::READ_DIRECTORY) & all)
         .at(Step::MakeRules)?;
@@ -152,11 +159,7 @@ fn refused(answer: Result<()>) -> Result<()> {
 
 /// The way to `path` has to be ours: links on it are followed.
 fn allow(rules: BorrowedFd<'_>, path: &CStr, rights: u64) -> Result<()> {
-    let place = match file::open(path, libc::O_PATH | libc::O_CLOEXEC) {
-        // Hosts differ in which of the top directories they have.
-        Err(errno) if errno.raw() == libc::ENOENT => return Ok(()),
-        other => other?,
-    };
+    let place = file::open(path, libc::O_PATH | libc::O_CLOEXEC)?;
     allow_below(rules, place.as_fd(), rights)
 }
 
@@ -213,8 +216,8 @@ const READ: u64 = sys::EXECUTE | sys::READ_FILE | sys::READ_DIRECTORY;
 const OF_FILES: u64 =
     sys::EXECUTE | sys::WRITE_FILE | sys::READ_FILE | sys::TRUNCATE | sys::DEVICE_IOCTL;
 
-/// Where programs, libraries and their settings are. Links among them are followed, to places that
-/// are themselves in the list.
+/// Where programs, libraries and their settings are. Links among them lead to places that are themselves
+/// in the list.
 const READABLE: [&CStr; 8] =
     [c"/usr", c"/bin", c"/sbin", c"/lib", c"/lib32", c"/lib64", c"/libx32", c"/etc"];
 

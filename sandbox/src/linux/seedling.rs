@@ -21,7 +21,7 @@ use crate::{
     errno::Errno,
     plan::{Ground, GroupLimits, MAX_PLAN_BINDS, Order, Plan, RESOURCES},
     step::Step,
-    zygote::protocol::{MAX_REQUEST, Record, Request},
+    zygote::protocol::{Record, Request},
 };
 
 /// What of a plan such a process must know ahead.
@@ -42,6 +42,8 @@ pub(crate) struct Seedling<'a> {
     /// Where its plan will come.
     pub(crate) desk: OwnedFd,
     pub(crate) stack: Box<Stack>,
+    /// Where its plan is put: as long as the longest request.
+    pub(crate) room: &'a mut [u8],
     /// Readable when the zygote is dead.
     pub(crate) zygote: BorrowedFd<'a>,
     /// `/dev/null`.
@@ -56,14 +58,14 @@ pub(crate) const MOST_HANDED: usize = MAX_SENT - 4;
 /// Runs the process. `seedling` came over by the fork. Whatever fails before there is a plan, only the
 /// zygote hears of, by the process's end; if a plan is on its way by then, its host hears of it too.
 pub(crate) fn run(mut seedling: Seedling<'_>) -> ! {
-    let mut datagram = vec![0; MAX_REQUEST];
+    let datagram = std::mem::take(&mut seedling.room);
     seedling.stack.warm_up();
     let desk = seedling.desk.as_fd();
     let (own, rules) = match grow(&seedling) {
         Ok(grown) => grown,
-        Err(failure) => wither(desk, failure, &mut datagram),
+        Err(failure) => wither(desk, failure, datagram),
     };
-    let Ok(Received { length, passed }) = wait(desk, &mut datagram) else { process::exit(LOST) };
+    let Ok(Received { length, passed }) = wait(desk, datagram) else { process::exit(LOST) };
     let request = Request::parse(datagram.get(..length).unwrap_or_default());
     let Some(Request::Become { begun, plan, order }) = request else { process::exit(LOST) };
     let mut clock = Clock::start(begun);

@@ -68,6 +68,9 @@ pub(super) struct Zygote {
     unrested: u32,
     /// Mount tables of cells that are gone.
     ruins: Vec<OwnedFd>,
+    /// Where a first process made ahead takes its plan. Never written to here: such a process has a copy of
+    /// no more of it than it writes to, and needs no memory of its own for what may come.
+    pub(super) room: Vec<u8>,
 }
 
 /// Runs until the host is gone.

@@ -51,6 +51,7 @@ pub(super) fn make(zygote: &mut Zygote, sort: Sort) -> Result<(i32, Cell), Failu
         nest: Nest { root, host_id, privileged, namespaces, groups: &files },
         desk,
         stack: Stack::new(),
+        room: &mut zygote.room,
         zygote: zygote.pidfd.as_fd(),
         null: zygote.null.as_fd(),
         ceilings: zygote.ceilings,

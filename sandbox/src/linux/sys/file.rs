@@ -167,6 +167,16 @@ pub(crate) fn character_device(path: &CStr) -> Result<Option<(u32, u32)>> {
     Ok(is_device.then(|| (libc::major(stat.st_rdev), libc::minor(stat.st_rdev))))
 }
 
+/// Whether a path leads to a symbolic link itself.
+pub(crate) fn is_link(path: &CStr) -> Result<bool> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the path is NUL-terminated; the kernel fills the struct, which is ours.
+    check(unsafe { libc::lstat(path.as_ptr(), stat.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    let stat = unsafe { stat.assume_init() };
+    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFLNK)
+}
+
 /// Where a symbolic link leads, as far as there is room.
 pub(crate) fn link_target<'a>(path: &CStr, room: &'a mut [u8]) -> Result<&'a [u8]> {
     // SAFETY: the path is NUL-terminated; pointer and length are those of a buffer that is ours alone

@@ -20,7 +20,7 @@ use crate::{
         interpreters::Interpreters,
         nursery::Nursery,
         pools::Pools,
-        protocol::Record,
+        protocol::{MAX_REQUEST, Record},
         stock::Stock,
         stranger::Stranger,
     },
@@ -78,6 +78,7 @@ pub(super) fn settle(kind: Kind) -> sys::Result<Zygote> {
         last_event: 0,
         unrested: 0,
         ruins: Vec::new(),
+        room: vec![0; MAX_REQUEST],
         // Zygotes of one machine begin at different places of the range, so that they rarely share
         // an id.
         started: u64::from(process::own_pid().unsigned_abs()).wrapping_mul(ID_STRIDE),
