@@ -123,7 +123,7 @@ impl NodeBuilder {
             (Some(config), None) => Some(admission(config, audit, kernel).await?),
             (None, own) => own,
         };
-        let (trials, journaled) = (Trials::default(), journal.clone());
+        let (trials, journaled) = (Trials::gathering(), journal.clone());
         let given = Given { tools: tools.clone(), journal: journaled, access, trials };
         let supervisor = supervise("agents", kernel).await?;
         let mut agents = Vec::new();
@@ -153,6 +153,7 @@ impl NodeBuilder {
         };
         let soles = given.to_each(self.sole)?;
         let sole = sole::start(soles, self.leases, links.as_ref(), &supervisor, kernel).await?;
+        given.trials.open();
 
         let gateway = match self.gateway {
             Some(config) => {

@@ -36,20 +36,32 @@ struct State {
     /// How many have been begun.
     begun: usize,
     next: u64,
-    /// When there was the first one to wait.
-    opened: Option<Moment>,
+    /// Whether more may come that go first.
+    gathers: bool,
     /// When the last run began, in milliseconds of Unix time: each has one of its own.
     last_ms: u64,
 }
 
 impl Trials {
+    /// None begins before they are opened: a node's agents start one after another, and each says what it has.
+    pub fn gathering() -> Self {
+        let trials = Self::default();
+        trials.state().gathers = true;
+        trials
+    }
+
+    /// All agents have started.
+    pub fn open(&self) {
+        self.state().gathers = false;
+        self.0.changed.notify_waiters();
+    }
+
     /// A place for a task whose last run began then.
-    pub(super) fn place(&self, last_ms: u64, clock: &Clock) -> Trial {
+    pub(super) fn place(&self, last_ms: u64) -> Trial {
         let mut state = self.state();
         state.next += 1;
         let number = state.next;
         state.waiting.insert((last_ms, number));
-        state.opened.get_or_insert_with(|| clock.now());
         drop(state);
         Trial { of: self.clone(), last_ms, number }
     }
@@ -69,10 +81,8 @@ impl Trials {
 impl State {
     /// Begins the trial of this one, or says when to look again.
     fn begin(&mut self, last_ms: u64, number: u64, now: Moment) -> Result<(), Option<Moment>> {
-        // By then the other agents of a node that starts have said what waits.
-        let opens = self.opened.map(|opened| opened + TASK_TRIAL);
-        if opens.is_some_and(|opens| now < opens) {
-            return Err(opens);
+        if self.gathers {
+            return Err(None);
         }
         self.tried.retain(|_, begun| now < *begun + TASK_TRIAL);
         let room = if self.begun < TASK_TRIALS_ALONE { 1 } else { self.begun };
@@ -156,13 +166,11 @@ mod tests {
     fn the_one_that_was_begun_last_goes_first_and_the_others_after_what_comes_of_it() {
         let time = ManualClock::new();
         let clock = time.clock();
-        let trials = Trials::default();
-        let old = trials.place(5, &clock);
-        let late = trials.place(7, &clock);
-        let early = trials.place(1, &clock);
+        let trials = Trials::gathering();
+        let [old, late, early] = [5, 7, 1].map(|last_ms| trials.place(last_ms));
         // Others may still come.
         assert_eq!(turns(&[&late, &old], &clock), [false, false]);
-        time.advance(TASK_TRIAL);
+        trials.open();
         assert_eq!(turns(&[&old, &early, &late], &clock), [false, false, true]);
         assert_eq!(turns(&[&old], &clock), [false]);
         drop(late);
@@ -176,8 +184,8 @@ mod tests {
         let time = ManualClock::new();
         let clock = time.clock();
         let trials = Trials::default();
-        drop(trials.place(1_000, &clock));
-        let all: Vec<Trial> = (0..100).map(|at| trials.place(at, &clock)).collect();
+        drop(trials.place(1_000));
+        let all: Vec<Trial> = (0..100).map(|at| trials.place(at)).collect();
         let mut rows = Vec::new();
         let mut left: Vec<&Trial> = all.iter().rev().collect();
         while !left.is_empty() {

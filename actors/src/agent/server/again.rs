@@ -81,8 +81,7 @@ impl AgentServer {
         }
         waiting.sort_unstable_by(|one, other| other.cmp(one));
         let clock = context.clock().clone();
-        let place =
-            |(last_ms, task): (u64, &String)| (self.trials.place(last_ms, &clock), task.clone());
+        let place = |(last_ms, task): (u64, &String)| (self.trials.place(last_ms), task.clone());
         let places: Vec<(Trial, String)> = waiting.into_iter().map(place).collect();
         let me = context.address();
         let trials = async move {
