@@ -167,6 +167,10 @@ pub const MCP_UNSENT_BYTES: usize = MCP_MESSAGE_BYTES;
 /// ends: a call that is late is given up first.
 pub const MCP_UNSENT_GRACE: Duration = Duration::from_secs(2);
 
+/// Time for an MCP server that has let a call time out, and said nothing meanwhile, to answer a ping: one that is
+/// there does so at once, and one that is busy with what nobody waits for any more has had the time of the call.
+pub const MCP_PING: Duration = Duration::from_secs(5);
+
 /// Sessions of MCP clients of the earlier version at once; each has a task and some queues.
 pub const MCP_SESSIONS: usize = 1_024;
 
