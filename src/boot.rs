@@ -26,8 +26,8 @@ use neuroflow_actors::{
     ASK, Access, AccessConfig, AgentCommand, AgentServer, AnyAgent, AnyTool, Audit, AuditedCells,
     CANCEL, Condition, ExecTool, GatewayAgent, GatewayConfig, INVOKE, Journal, JournalConfig,
     JournalServer, MakeServer, OpenedJournal, PushCommand, PushJournal, PushOptions, PythonTool,
-    READ, READ_LOG, SoleAgent, ToolEntry, ToolGrant, ToolServer, ToolsCommand, access_child,
-    audit_child, gateway_child, push_child,
+    READ, READ_LOG, SoleAgent, ToolEntry, ToolGrant, ToolServer, ToolsCommand, Trials,
+    access_child, audit_child, gateway_child, push_child,
 };
 #[cfg(feature = "mcp")]
 use neuroflow_actors::{McpDoor, McpExec, McpPrograms, McpSource};
@@ -126,7 +126,8 @@ impl NodeBuilder {
             (Some(config), None) => Some(admission(config, audit, kernel).await?),
             (None, own) => own,
         };
-        let given = Given { tools: tools.clone(), journal: journal.clone(), access };
+        let (trials, journaled) = (Trials::gathering(), journal.clone());
+        let given = Given { tools: tools.clone(), journal: journaled, access, trials };
         let supervisor = supervise("agents", kernel).await?;
         let mut agents = Vec::new();
         for agent in self.agents {
@@ -161,6 +162,7 @@ impl NodeBuilder {
         let programs = None;
         let soles = given.to_each(self.sole)?;
         let sole = sole::start(soles, self.leases, links.as_ref(), &supervisor, kernel).await?;
+        given.trials.open();
 
         let working = Working {
             agents: agents.iter().map(|agent| agent.address.clone()).chain(programs).collect(),
@@ -314,6 +316,7 @@ struct Given {
     tools: Address<ToolsCommand>,
     journal: Journal,
     access: Option<Access>,
+    trials: Trials,
 }
 
 /// What makes the server of an agent.
@@ -326,8 +329,10 @@ impl Given {
         let grant = ToolGrant { owner, shared: agent.shared_tools() };
         let tools = self.tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
         let (journal, access) = (self.journal.clone(), self.access.clone());
+        let trials = self.trials.clone();
         Ok(Arc::new(move |agent| {
-            AgentServer::new(agent, Some(tools.clone()), journal.clone()).access(access.clone())
+            let server = AgentServer::new(agent, Some(tools.clone()), journal.clone());
+            server.access(access.clone()).trials(trials.clone())
         }))
     }
 
@@ -504,7 +509,7 @@ mod tests {
         let (journal, ..) = keep(config, &Audit::off(), &kernel).await.expect("a journal");
         let router = ToolServer::new(Vec::new()).expect("no tools");
         let (_, tools) = ChildSpec::new("tools", move || router.clone()).expect("a name");
-        let given = Given { tools, journal, access: None };
+        let given = Given { tools, journal, access: None, trials: Trials::default() };
         let agents = supervise("agents", &kernel).await.expect("a supervisor");
         let echo = AnyAgent::new(Echo);
         let make = given.to(&echo).expect("a grant");

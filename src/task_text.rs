@@ -98,6 +98,7 @@ fn kind(kind: EntryKind) -> &'static str {
         EntryKind::PushConfig => "push-config",
         EntryKind::PushCursor => "push-cursor",
         EntryKind::Caller => "caller",
+        EntryKind::Run => "run",
     }
 }
 
@@ -113,7 +114,9 @@ fn content(entry: &Entry) -> Vec<(&'static str, Value)> {
             Ok(result) => vec![("result", parsed(&result.get().json))],
             Err(error) => vec![("unreadable", error.to_string().into())],
         },
-        EntryKind::PushConfig | EntryKind::PushCursor | EntryKind::Caller => Vec::new(),
+        EntryKind::PushConfig | EntryKind::PushCursor | EntryKind::Caller | EntryKind::Run => {
+            Vec::new()
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod define;
 mod effect;
+mod end;
 mod event;
 pub(crate) mod history;
 mod live;
@@ -17,6 +18,7 @@ mod reply;
 mod resume;
 mod server;
 mod task;
+mod trials;
 mod turn;
 mod work;
 
@@ -35,6 +37,7 @@ pub use define::{
     Agent, AgentBuilder, AgentError, Answer, AnyAgent, Conclusion, Incoming, InputProblem,
 };
 pub use effect::EffectError;
+pub use end::{EndTaskError, end_task};
 pub use event::{
     ArchivedAsk, ArchivedAskRefusal, ArchivedChange, ArchivedTaskEvent, Ask, AskRefusal, Change,
     TaskEvent,
@@ -48,6 +51,7 @@ pub use reach::{ArchivedBoundedAsk, BoundedAsk};
 pub use reply::ReplyProblem;
 pub use server::AgentServer;
 pub use task::{Chunk, TaskContext};
+pub use trials::{Trial, Trials};
 pub use turn::{
     ArchivedArtifact, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTurn, Artifact, Content,
     Part, Role, Turn,
@@ -174,6 +178,13 @@ pub enum AgentCommand {
         /// Its end, if it has told none.
         change: Change,
     },
+    /// Run a task again that may be what has ended the node. It comes from the agent's actor itself.
+    Try {
+        /// The task.
+        task: String,
+        /// Its turn, until it's known what comes of it.
+        trial: Trial,
+    },
     /// How many tasks live. It comes from whoever has started the agent's actor.
     Live {
         /// Whether those count that wait for their clients.
@@ -235,6 +246,7 @@ impl Message for AgentCommand {
             Self::Landed(_) => "landed",
             Self::Reread { .. } => "reread",
             Self::Gone { .. } => "gone",
+            Self::Try { .. } => "try",
         }
     }
 
@@ -254,7 +266,8 @@ impl Message for AgentCommand {
             | Self::Keep { .. }
             | Self::Landed(_)
             | Self::Reread { .. }
-            | Self::Gone { .. } => PROGRESS,
+            | Self::Gone { .. }
+            | Self::Try { .. } => PROGRESS,
         }
     }
 

@@ -75,6 +75,8 @@ pub enum EntryKind {
     /// Whom the task works for, where rules say what that may use; else, if it may be run again, that it may use
     /// everything.
     Caller,
+    /// That the task is run again after a node's end, or that it has outlived such a run; its key says which.
+    Run,
 }
 
 /// One entry of a task's log: an archive as it lay in a mailbox, and what it's filed under.

@@ -34,9 +34,9 @@ pub use agent::{
     ArchivedChange, ArchivedContent, ArchivedPart, ArchivedRole, ArchivedTaskEvent,
     ArchivedTaskOrder, ArchivedTaskState, ArchivedTaskWish, ArchivedTurn, Artifact, Ask,
     AskRefusal, BoundedAsk, CANCEL, CancelError, Change, Chunk, Conclusion, Content, EffectError,
-    ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ, ReplyProblem, Role,
-    Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage, TaskQuery,
-    TaskState, TaskWish, Turn, follow,
+    EndTaskError, ExtendedProfile, Extension, Incoming, InputProblem, Part, Provider, READ,
+    ReplyProblem, Role, Skill, TaskContext, TaskCursor, TaskEvent, TaskEvents, TaskOrder, TaskPage,
+    TaskQuery, TaskState, TaskWish, Trial, Trials, Turn, end_task, follow,
 };
 pub use audit::{
     Audit, AuditConfig, AuditError, AuditEvent, AuditId, Audited, AuditedCells, Digest, Fault,

@@ -9,6 +9,20 @@ use std::time::Duration;
 /// it has fewer than are free, so that nobody takes them all.
 pub const LIVE_TASKS: usize = 1_024;
 
+/// Runs of a task, each begun after the end of a node, that bring nothing of the task's own before their node ends
+/// too; after them it isn't run again. One may be bad luck and two an accident of the machine. From the third on the
+/// task may well be what ends the node, and would do so at every start.
+pub const TASK_RUNS: u32 = 3;
+
+/// Time for which a task that has been run again for nothing is run while others like it wait: what ends a node with
+/// its process mostly does so at once.
+pub const TASK_TRIAL: Duration = Duration::from_secs(1);
+
+/// Such tasks of a node that are tried one by one, each for up to [`TASK_TRIAL`]: those first that were begun last
+/// before the node's end, for it's one of them most likely. Then as many may be tried at once as have been, so that
+/// [`LIVE_TASKS`] run within half a minute.
+pub const TASK_TRIALS_ALONE: usize = 16;
+
 /// Bytes that the tasks of one agent which run may hold in memory: eight whole tasks, or 256 KiB for each that may
 /// run. Past it what clients say is refused as overloaded, and what agents say is bounded by [`TASK_BYTES`] alone. A
 /// caller who is known may add while its own tasks hold less than is free, so that nobody takes it all.
@@ -152,6 +166,10 @@ pub const MCP_UNSENT_BYTES: usize = MCP_MESSAGE_BYTES;
 /// How much longer than a call may take a message to an MCP server may wait to be taken, before its session
 /// ends: a call that is late is given up first.
 pub const MCP_UNSENT_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for an MCP server that has let a call time out, and said nothing meanwhile, to answer a ping: one that is
+/// there does so at once, and one that is busy with what nobody waits for any more has had the time of the call.
+pub const MCP_PING: Duration = Duration::from_secs(5);
 
 /// Sessions of MCP clients of the earlier version at once; each has a task and some queues.
 pub const MCP_SESSIONS: usize = 1_024;

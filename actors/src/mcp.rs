@@ -17,6 +17,7 @@ mod http;
 mod lines;
 mod name;
 mod oauth;
+mod pulse;
 mod session;
 mod setup;
 mod tool;

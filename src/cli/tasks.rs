@@ -1,13 +1,16 @@
 //! `neuroflow tasks`: what the journal of a node, or of a database, has of its tasks.
 
+mod end;
 mod source;
 
 use std::collections::HashSet;
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-use neuroflow::actors::{JournalPlace, OpenError, ReadError};
+use neuroflow::actors::{EndTaskError, JournalPlace, OpenError, ReadError};
+use neuroflow::kernel::StartError;
 
+use self::end::End;
 use self::source::Source;
 use super::{CliError, Globals, SUCCESS, small_runtime};
 use crate::config::{JournalUrl, Overrides, default_directory};
@@ -16,10 +19,10 @@ use crate::limits::{CONTROL_TASKS, EXPORT_LOOKS};
 use crate::plain;
 use crate::task_text;
 
-/// Looks at the tasks in the journal.
+/// Looks at the tasks in the journal, or ends one.
 ///
-/// Whether its node runs or not: a directory belongs to the node that runs on it, which is then asked by
-/// its control socket.
+/// They are looked at whether its node runs or not: a directory belongs to the node that runs on it, which is then
+/// asked by its control socket.
 #[derive(Args, Debug)]
 pub(super) struct TasksCommand {
     #[command(subcommand)]
@@ -33,6 +36,7 @@ enum Action {
     List(List),
     Show(Show),
     Export(Export),
+    End(End),
 }
 
 /// Lists tasks, the last changed first.
@@ -123,6 +127,22 @@ pub(super) enum TasksError {
     /// There is no such task.
     #[error("there is no task {task:?} in the journal; `neuroflow tasks list` lists them")]
     UnknownTask { task: String },
+    /// It can't be written.
+    #[error("the journal can't be served")]
+    Journal(#[source] StartError),
+    /// What would be ended isn't kept anywhere.
+    #[error("journal.url is \"memory\", whose tasks end with their node; cancel it there")]
+    NotKept,
+    /// Its node runs.
+    #[error("a node runs on the journal {place}; cancel the task there, or stop the node first")]
+    Runs { place: String },
+    /// It's as it was.
+    #[error("task {task:?} isn't ended")]
+    NotEnded {
+        task: String,
+        #[source]
+        source: EndTaskError,
+    },
     /// There is no such state.
     #[error("there is no state {state:?}; write one of {}", task_text::states())]
     UnknownState { state: String },
@@ -134,6 +154,11 @@ impl TasksCommand {
         let url = loaded.config.journal.url.as_ref().map(JournalUrl::place).cloned();
         let place = url.or_else(|| default_directory().map(JournalPlace::Directory));
         let place = place.ok_or(TasksError::Nowhere)?;
+        if let Action::End(end) = self.action {
+            let node = loaded.config.journal.node.clone();
+            small_runtime()?.block_on(end.run(place, node, globals.clock, out))?;
+            return Ok(SUCCESS);
+        }
         let (socket, name) = (loaded.config.control.socket, control::name(&place));
         small_runtime()?.block_on(async {
             let journal = Source::find(place, socket, globals.clock).await?;
@@ -141,6 +166,8 @@ impl TasksCommand {
                 Action::List(list) => list.run(&journal, &name, out).await?,
                 Action::Show(show) => show.run(&journal, out).await?,
                 Action::Export(export) => export.run(&journal, out).await?,
+                // It's done without a node, above.
+                Action::End(_) => {}
             }
             Ok(SUCCESS)
         })

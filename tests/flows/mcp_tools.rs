@@ -1,8 +1,13 @@
 //! MCP servers as tools: programs in cells, what they may see, and what becomes of hostile ones.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Json, Router};
 use neuroflow::actors::{AuditConfig, McpSource, McpTransport, Mount, ToolFilter, mcp_routes};
 use neuroflow::sandbox::{Network, ProfileBuilder, Rule};
 use neuroflow::{
@@ -456,6 +461,94 @@ def call(id, name, arguments):
     let said: Vec<_> =
         offers.iter().map(|it| (&it["source"], &it["tools"], &it["refused"])).collect();
     assert_eq!(said, [(&json!("mcp/probes"), &json!(1), &json!(0)); 2]);
+    assert_ne!(offers[0]["digest"], offers[1]["digest"]);
+}
+
+/// Its pipes take what nobody reads, so that only its silence shows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_wedged_is_started_again() {
+    let code = r#"
+def call(id, name, arguments):
+    if arguments.get("path") == "hang": time.sleep(3600)
+    return text("alive")
+"#;
+    let brief = source(code).call_within(Duration::from_millis(500));
+    let node = node([brief]).start().await.expect("the node starts");
+    until_tools(&node, &["probes__probe"]).await;
+    let late = call(&node, "probes__probe", json!({ "path": "hang" })).await;
+    assert!(late.contains("mcp_timeout"), "{late}");
+    eventually("the end of the session", || !deaths(&node).is_empty()).await;
+    assert!(deaths(&node)[0].contains("not even a ping"), "{:?}", deaths(&node));
+    let mut answer = String::new();
+    for _ in 0..500 {
+        answer = call(&node, "probes__probe", json!({})).await;
+        if answer == "done: alive" {
+            break;
+        }
+        pause(20).await;
+    }
+    assert_eq!(answer, "done: alive");
+    node.stop().await;
+}
+
+/// A server over HTTP of the earlier version whose session and only tool are of its life.
+fn of_a_life(life: &Arc<AtomicUsize>) -> Router {
+    let life = Arc::clone(life);
+    let answer = move |headers: HeaderMap, Json(asked): Json<Value>| {
+        let now = life.load(Ordering::SeqCst);
+        let result = match asked["method"].as_str().unwrap_or_default() {
+            "initialize" => Ok(json!({ "protocolVersion": "2025-11-25",
+                "capabilities": { "tools": {} }, "serverInfo": { "name": "t", "version": "1" } })),
+            "server/discover" => Err(StatusCode::BAD_REQUEST),
+            _ if headers.get("mcp-session-id").is_none_or(|of| *of != *now.to_string()) => {
+                Err(StatusCode::NOT_FOUND)
+            }
+            "tools/list" => Ok(json!({ "tools": [
+                { "name": format!("tool{now}"), "inputSchema": { "type": "object" } },
+            ] })),
+            "tools/call" => Ok(json!({ "content": [{ "type": "text", "text": "called" }] })),
+            _ => Err(StatusCode::ACCEPTED),
+        };
+        let answer = |result| json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
+        let session = [("mcp-session-id", now.to_string())];
+        std::future::ready(result.map(|result| (session, Json(answer(result)))))
+    };
+    Router::new().route("/mcp", post(answer))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_over_http_that_was_replaced_is_asked_for_its_tools_and_one_that_is_gone_is_missed()
+ {
+    let files = Files::fresh();
+    let log = files.path().join("audit.log");
+    let life = Arc::new(AtomicUsize::new(1));
+    let mut gateway = GatewayConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let served = Arc::clone(&life);
+    gateway.mounts.push(Mount::new(move |_address| of_a_life(&served)));
+    let (server, to) = start(Node::builder().agent(caller("x")).gateway_with(gateway)).await;
+    let rule = Rule::host("127.0.0.1").port(to.port()).allow_private("127.0.0.1");
+    let (headers, network) = (Vec::new(), Some(Network::allow([rule])));
+    let transport = McpTransport::Http { url: format!("http://{to}/mcp"), headers, network };
+    let source = McpSource::new("probes", transport).agents(["caller"]);
+    let client = node([source]).audit(AuditConfig::new(&log)).start().await.expect("it starts");
+    until_tools(&client, &["probes__tool1"]).await;
+    assert_eq!(call(&client, "probes__tool1", json!({})).await, "done: called");
+
+    life.store(2, Ordering::SeqCst);
+    let lost = call(&client, "probes__tool1", json!({})).await;
+    assert!(lost.contains("mcp_unavailable") && lost.contains("session is over"), "{lost}");
+    until_tools(&client, &["probes__tool2"]).await;
+    assert_eq!(call(&client, "probes__tool2", json!({})).await, "done: called");
+    assert!(deaths(&client)[0].contains("doesn't know the session"), "{:?}", deaths(&client));
+
+    server.stop().await;
+    let gone = call(&client, "probes__tool2", json!({})).await;
+    assert!(gone.contains("mcp_unavailable") && gone.contains("session is over"), "{gone}");
+    let missed = || deaths(&client).iter().any(|death| death.contains("can't be reached"));
+    eventually("the end of the session", missed).await;
+    client.stop().await;
+    let offers = audited(&log, "tools_offered");
+    assert_eq!(offers.len(), 2, "{offers:?}");
     assert_ne!(offers[0]["digest"], offers[1]["digest"]);
 }
 

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -45,13 +45,26 @@ impl Killable {
 
     /// This program once more, for the test of this name alone, which finds `value` in `role`.
     pub(crate) fn role(test: &str, role: &str, value: impl AsRef<OsStr>) -> Self {
+        Self::try_role(test, role, value).expect("the node says where its gateway is")
+    }
+
+    /// The same for one that may end before it says where it is, by whatever it has to do.
+    pub(crate) fn try_role(
+        test: &str,
+        role: &str,
+        value: impl AsRef<OsStr>,
+    ) -> Result<Self, ExitStatus> {
         let own = std::env::current_exe().expect("this program has a path");
         let mut process = command(own);
         process.args(["--exact", test, "--nocapture"]).env(role, value);
-        Self::of(process)
+        Self::try_of(process)
     }
 
-    fn of(mut process: Command) -> Self {
+    fn of(process: Command) -> Self {
+        Self::try_of(process).expect("the node says where its gateway is")
+    }
+
+    fn try_of(mut process: Command) -> Result<Self, ExitStatus> {
         process.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = process.spawn().expect("the node starts");
         let mut lines = BufReader::new(process.stdout.take().expect("a pipe")).lines();
@@ -59,8 +72,15 @@ impl Killable {
             let (_, url) = line.split_once(ANNOUNCED)?;
             url.trim_end_matches('/').parse().ok()
         });
-        let gateway = gateway.expect("the node says where its gateway is");
-        Self { process, gateway }
+        match gateway {
+            Some(gateway) => Ok(Self { process, gateway }),
+            None => Err(process.wait().expect("a child can be waited for")),
+        }
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(mut self) {
+        self.process.wait().expect("a child can be waited for");
     }
 
     pub(crate) fn kill(mut self) {

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "what a run of random moments has met is worth knowing")]
 
+mod again;
 mod cluster;
 mod contract;
 mod crash;

@@ -9,7 +9,7 @@ use super::history::failure;
 use super::reach::Reach;
 use super::record::{Record, RecordError};
 use super::reply::INVALID_RESPONSE;
-use super::resume::{NODE, Replay, WAIT};
+use super::resume::{AGAIN, NODE, Replay, RunMark, STOOD, WAIT};
 use super::{CancelError, Change, Incoming, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::held::{Held, Holdings};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
@@ -56,6 +56,8 @@ pub(super) struct Live {
     pub(super) unread: Vec<Incoming>,
     /// What an earlier run has done already.
     replay: Replay,
+    /// Whether it's run again, and has brought nothing of its own since.
+    fruitless: bool,
     /// The ids of artifacts that this run names anew, and those by which an earlier run has handed them out.
     renamed: HashMap<String, String>,
     /// Whoever cancelled it, until the journal has that.
@@ -103,6 +105,7 @@ impl Live {
             waiting: None,
             unread: Vec::new(),
             replay: Replay::default(),
+            fruitless: false,
             renamed: HashMap::new(),
             cancels: Vec::new(),
             durable: 0,
@@ -122,7 +125,10 @@ impl Live {
 
     /// Whether those have gone who would be told that there is such a task: they may ask again.
     pub(super) fn is_abandoned(&self) -> bool {
-        !self.joining.is_empty() && self.joining.iter().all(|(_, follower)| follower.is_closed())
+        // Of one that is run again they know.
+        !self.fruitless
+            && !self.joining.is_empty()
+            && self.joining.iter().all(|(_, follower)| follower.is_closed())
     }
 
     /// How many follow it, or are about to.
@@ -170,6 +176,7 @@ impl Live {
             if origin == Origin::Agent && !ends(&change) {
                 self.settle(at_ms);
             }
+            self.fruitless = false;
             self.adapt(&mut change);
         }
         let event = match self.record.append(change, at_ms) {
@@ -245,9 +252,43 @@ impl Live {
         self.pending.entries.push(entry);
     }
 
+    /// Is to be run again, once that is durable: a run that ends with its node has been counted then. Gives the run
+    /// back if it can't be noted.
+    pub(super) fn run_again(&mut self, run: Run, at_ms: u64) -> Option<Run> {
+        self.fruitless = true;
+        let Some(mark) = RunMark::entry(AGAIN, at_ms) else { return Some(run) };
+        self.note(mark);
+        self.run.replace(run)
+    }
+
+    /// Whether it's run again, and it isn't known yet what comes of that.
+    pub(super) fn is_tried(&self) -> bool {
+        self.fruitless && !self.stranded
+    }
+
+    /// Its node doesn't end by what it's run again for: that run counts no more.
+    pub(super) fn stood(&mut self, at_ms: u64) {
+        if std::mem::take(&mut self.fruitless) {
+            self.pending.entries.extend(RunMark::entry(STOOD, at_ms));
+        }
+    }
+
+    /// The journal had no place for the mark of a run, and nothing else was on its way: gives the run, which isn't
+    /// counted then. A task that only waits needs no place to go on.
+    pub(super) fn unmarked(&mut self) -> Option<Run> {
+        let of_mark = |flight: &Flight| flight.events == 0 && flight.kept.is_empty();
+        if !self.fruitless || !self.flight.as_ref().is_some_and(of_mark) {
+            return None;
+        }
+        let run = self.run.take()?;
+        self.flight = None;
+        Some(run)
+    }
+
     /// Keeps the result of an effect, and tells once it's durable.
     pub(super) fn keep(&mut self, entry: Entry, kept: Kept, at_ms: u64) {
         self.settle(at_ms);
+        self.fruitless = false;
         // What the function has of it is what the entry is made of.
         self.give(entry.key.len() + entry.parcel.as_bytes().len());
         self.pending.entries.push(entry);
@@ -269,6 +310,7 @@ impl Live {
                 let _gone = reply.send(said);
             }
             _ => {
+                self.stood(at_ms);
                 self.replay.waits = false;
                 self.waiting = Some(reply);
             }
@@ -302,6 +344,8 @@ impl Live {
     }
 
     pub(super) fn cancel(&mut self, reply: Reply<Result<TaskEvents, CancelError>>) {
+        // It isn't begun any more.
+        self.run = None;
         self.cancels.push(reply);
     }
 

@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use neuroflow_kernel::RawParcel;
+use neuroflow_kernel::{Parcel, RawParcel, WireMessage};
+use rkyv::{Archive, Serialize};
 
 use super::reach::Unbounded;
 use super::{ArchivedChange, Incoming, TaskEvent, TaskEvents, TaskState};
 use crate::access::{Principal, PrincipalRecord};
-use crate::journal::{EffectResult, EntryKind, JournalDamage, TaskLog};
+use crate::journal::{EffectResult, Entry, EntryKind, JournalDamage, TaskLog};
 use crate::tools::ToolBounds;
 
 /// The key of events that the node makes, not the agent's function.
@@ -18,6 +19,51 @@ pub(super) const NODE: &str = "node";
 /// node says that the task goes on (right behind a message: by that answer; else without one), or with the next
 /// wait. In logs of older versions these events have no key: there a wait is over with the function's next event.
 pub(super) const WAIT: &str = "wait";
+
+/// The key of the entry by which a task is run again. It's durable before that run begins.
+pub(super) const AGAIN: &str = "again";
+
+/// The key of the entry by which a run counts no more, though it has brought nothing: its node was stopped in good
+/// order, or its function waits for the client as the one before did.
+pub(super) const STOOD: &str = "stood";
+
+/// In a task's log: what its key says, and when.
+#[derive(Archive, Serialize)]
+pub(super) struct RunMark {
+    at_ms: u64,
+}
+
+impl WireMessage for RunMark {
+    const NAME: &'static str = "neuroflow.agent.run-mark";
+    const VERSION: u16 = 1;
+}
+
+impl RunMark {
+    /// It as an entry; none if it can't be archived, as so little always can.
+    pub(super) fn entry(key: &str, at_ms: u64) -> Option<Entry> {
+        let mark = Parcel::archive(&Self { at_ms }).ok()?;
+        Some(Entry::new(EntryKind::Run, mark.as_raw().clone()).keyed(key))
+    }
+}
+
+/// Runs that were begun again and have brought nothing of the task's own since: no event and no effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fruitless {
+    pub(super) runs: u32,
+    /// When the last of them began.
+    pub(super) last_ms: u64,
+}
+
+impl Fruitless {
+    fn mark(&mut self, key: &str, mark: RawParcel) {
+        if key != AGAIN {
+            *self = Self::default();
+            return;
+        }
+        self.runs = self.runs.saturating_add(1);
+        self.last_ms = mark.open::<RunMark>().map_or(0, |mark| mark.get().at_ms.to_native());
+    }
+}
 
 /// What a second run of an agent's function is given.
 #[derive(Debug, Default)]
@@ -44,6 +90,7 @@ pub(super) struct Understood {
     pub(super) ask: Option<Incoming>,
     pub(super) replay: Replay,
     pub(super) caller: Caller,
+    pub(super) fruitless: Fruitless,
     pub(super) damage: Vec<JournalDamage>,
 }
 
@@ -85,6 +132,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
         ask: None,
         replay: Replay::default(),
         caller: Caller::Unknown,
+        fruitless: Fruitless::default(),
         damage: log.damage,
     };
     let replay = &mut understood.replay;
@@ -94,6 +142,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
     for entry in log.entries {
         match entry.kind {
             EntryKind::Effect => {
+                understood.fruitless = Fruitless::default();
                 if let Ok(result) = entry.parcel.open::<EffectResult>() {
                     replay.effects.insert(entry.key, result.get().json.to_string());
                 }
@@ -102,6 +151,10 @@ pub(super) fn understand(log: TaskLog) -> Understood {
             EntryKind::Event => {}
             EntryKind::Caller => {
                 understood.caller = caller(entry.parcel);
+                continue;
+            }
+            EntryKind::Run => {
+                understood.fruitless.mark(&entry.key, entry.parcel);
                 continue;
             }
             EntryKind::PushConfig | EntryKind::PushCursor => continue,
@@ -138,6 +191,7 @@ pub(super) fn understand(log: TaskLog) -> Understood {
             _ => {}
         }
         if ours {
+            understood.fruitless = Fruitless::default();
             replay.events.push_back(match change {
                 ArchivedChange::Artifact { artifact, .. } => Some(artifact.id.to_string()),
                 _ => None,
@@ -182,12 +236,10 @@ fn caller(record: RawParcel) -> Caller {
 
 #[cfg(test)]
 mod tests {
-    use neuroflow_kernel::Parcel;
-
     use super::*;
     use crate::agent::reach::Reach;
     use crate::agent::{Artifact, Ask, Change, Turn};
-    use crate::journal::{Entry, TaskHead};
+    use crate::journal::TaskHead;
 
     /// A log of these events, each with its key.
     fn read(events: Vec<(&str, Change)>) -> Understood {
@@ -197,17 +249,20 @@ mod tests {
             Entry::event(event.unwrap().as_raw().clone()).keyed(key)
         };
         let entries: Vec<Entry> = (1..).zip(events).map(of).collect();
-        let head = TaskHead {
+        understand(TaskLog { head: head(entries.len() as u64), entries, damage: Vec::new() })
+    }
+
+    fn head(entries: u64) -> TaskHead {
+        TaskHead {
             agent: "a".into(),
             task: "t".into(),
             context: "c".into(),
             caller: None,
             state: TaskState::Working,
             changed_ms: 0,
-            generation: entries.len() as u64,
-            entries: entries.len() as u64,
-        };
-        understand(TaskLog { head, entries, damage: Vec::new() })
+            generation: entries,
+            entries,
+        }
     }
 
     fn status(state: TaskState) -> Change {
@@ -248,6 +303,33 @@ mod tests {
         assert!(matches!(of(Reach::Within(bounds.clone())), Caller::Within(it) if it == bounds));
         let newer = RawParcel::new(neuroflow_kernel::MessageId::of("newer"), 1, &[]);
         assert!(matches!(caller(newer), Caller::Unknown));
+    }
+
+    #[test]
+    fn runs_count_until_one_brings_something_of_the_tasks_own() {
+        let mark = |key, at_ms| RunMark::entry(key, at_ms).expect("it's little");
+        let event = |key: &str| {
+            let (task, context) = ("t".to_owned(), "c".to_owned());
+            let event = TaskEvent { task, context, generation: 1, at_ms: 0, change: works() };
+            Entry::event(Parcel::archive(&event).unwrap().as_raw().clone()).keyed(key)
+        };
+        let effect = || {
+            let result = Parcel::archive(&EffectResult { json: "1".into() }).unwrap();
+            Entry::new(EntryKind::Effect, result.as_raw().clone()).keyed("pay")
+        };
+        let runs = |entries: Vec<Entry>| {
+            let log = TaskLog { head: head(entries.len() as u64), entries, damage: Vec::new() };
+            let Fruitless { runs, last_ms } = understand(log).fruitless;
+            (runs, last_ms)
+        };
+        assert_eq!(runs(vec![event("")]), (0, 0));
+        assert_eq!(runs(vec![event(""), mark(AGAIN, 5), mark(AGAIN, 7)]), (2, 7));
+        // What clients say and the node notes of that isn't the task's own.
+        assert_eq!(runs(vec![mark(AGAIN, 5), event(NODE), mark(AGAIN, 7)]), (2, 7));
+        for own in [event(""), event(WAIT), effect(), mark(STOOD, 6)] {
+            assert_eq!(runs(vec![mark(AGAIN, 5), own.clone(), mark(AGAIN, 7)]), (1, 7));
+            assert_eq!(runs(vec![mark(AGAIN, 5), own]), (0, 0));
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::live::{Live, Origin, Run, effect};
 use super::reach::{Reach, bounded};
 use super::record::{Record, new_id};
 use super::task::{Begin, Left, TaskActor, TaskParts};
+use super::trials::{Trial, Trials};
 use super::{
     AgentCommand, AgentProfile, AnyAgent, Ask, AskRefusal, BoundedAsk, Change, Incoming, Remains,
     TaskState, read,
@@ -33,6 +34,7 @@ use crate::held::Holdings;
 use crate::journal::{AppendError, Journal, ReadError, TaskHead};
 use crate::limits::{LIVE_BYTES, LIVE_TASKS, REMAINS_TIME};
 use crate::tools::ToolsCommand;
+use again::Suspect;
 use clients::answered;
 use courier::Courier;
 
@@ -73,6 +75,11 @@ pub struct AgentServer {
     left: Left,
     /// Who wants to know that no task works.
     drains: Vec<Reply<()>>,
+    /// Tasks of an earlier life that aren't all run again at once, and whose turn it is of those of the node.
+    suspects: HashMap<String, Suspect>,
+    trials: Trials,
+    /// Those whose turn it is.
+    tried: Vec<(String, Trial)>,
 }
 
 type Deferred = BoxFuture<'static, ()>;
@@ -107,6 +114,9 @@ impl AgentServer {
             deferred: VecDeque::new(),
             left: Left::default(),
             drains: Vec::new(),
+            suspects: HashMap::new(),
+            trials: Trials::default(),
+            tried: Vec::new(),
         }
     }
 
@@ -115,6 +125,13 @@ impl AgentServer {
     #[must_use]
     pub fn access(mut self, access: Option<Access>) -> Self {
         self.access = access;
+        self
+    }
+
+    /// Which of the node's interrupted tasks are tried when. Without, this agent has only its own in view.
+    #[must_use]
+    pub fn trials(mut self, trials: Trials) -> Self {
+        self.trials = trials;
         self
     }
 
@@ -331,6 +348,7 @@ impl Actor for AgentServer {
                 self.recover(log, context).await;
             }
         }
+        self.try_suspects(context);
         self.landed_here(context).await;
         Ok(())
     }
@@ -403,12 +421,14 @@ impl Actor for AgentServer {
             }
             AgentCommand::Reread { task, log } => self.end_stranded(&task, log, context),
             AgentCommand::Progress { task, changes } => self.progress(&task, changes, context),
+            AgentCommand::Try { task, trial } => self.try_one(task, trial, context).await,
             AgentCommand::Gone { task, change } => {
                 self.gone = self.gone.saturating_sub(1);
                 self.append(&task, change, context);
             }
         }
         self.landed_here(context).await;
+        self.end_trials();
         self.begin_deferred(context);
         self.tell_drained();
         Ok(())
@@ -431,12 +451,11 @@ impl Actor for AgentServer {
             if let Ok(name) = Name::new(&task) {
                 context.kill_child(&name).await;
             }
-            if !self.profile.resumable && !live.stranded {
-                live.append(
-                    failure("the agent was stopped", "stopped"),
-                    Origin::Node,
-                    context.clock().unix_ms(),
-                );
+            let at_ms = context.clock().unix_ms();
+            if self.profile.resumable {
+                live.stood(at_ms);
+            } else if !live.stranded {
+                live.append(failure("the agent was stopped", "stopped"), Origin::Node, at_ms);
             }
             let Some((append, events)) = live.last_append(&self.profile.name) else { continue };
             let journal = &self.history.journal;

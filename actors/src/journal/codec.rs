@@ -58,6 +58,7 @@ pub(super) fn entry_code(kind: EntryKind) -> u8 {
         EntryKind::PushConfig => 3,
         EntryKind::PushCursor => 4,
         EntryKind::Caller => 5,
+        EntryKind::Run => 6,
     }
 }
 
@@ -69,6 +70,7 @@ pub(super) fn entry_kind(code: u8) -> Option<EntryKind> {
         3 => Some(EntryKind::PushConfig),
         4 => Some(EntryKind::PushCursor),
         5 => Some(EntryKind::Caller),
+        6 => Some(EntryKind::Run),
         _ => None,
     }
 }

@@ -69,6 +69,18 @@ pub enum McpError {
         /// How long.
         after: Duration,
     },
+    /// It let a call time out, and doesn't answer whether it's there.
+    #[error("the server answered nothing, not even a ping within {after:?}")]
+    Silent {
+        /// How long.
+        after: Duration,
+    },
+    /// It doesn't know the session any more: it was started anew, or another one is in its place.
+    #[error("the server doesn't know the session any more")]
+    Expired,
+    /// There is no connection to it.
+    #[error("the server can't be reached")]
+    Unreachable,
     /// The connection is closed.
     #[error("the server closed the connection")]
     Closed,
@@ -91,6 +103,9 @@ impl McpError {
             Self::TooManyTools { .. } => "too_many_tools",
             Self::TimedOut { .. } => "timed_out",
             Self::Unread { .. } => "unread",
+            Self::Silent { .. } => "silent",
+            Self::Expired => "expired",
+            Self::Unreachable => "unreachable",
             Self::Closed => "closed",
             Self::Router(_) => "router",
         }

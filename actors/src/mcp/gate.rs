@@ -12,17 +12,19 @@ use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::transport::Transport;
 use tokio::sync::Notify;
 
+use super::pulse::Pulse;
 use crate::limits::{MCP_UNSENT, MCP_UNSENT_BYTES};
 
 /// A transport that isn't read from while much of what was sent hasn't been taken.
 pub(super) struct Gate<T> {
     transport: T,
     unsent: Arc<Unsent>,
+    pulse: Arc<Pulse>,
 }
 
 impl<T> Gate<T> {
-    pub(super) fn new(transport: T, unsent: Arc<Unsent>) -> Self {
-        Self { transport, unsent }
+    pub(super) fn new(transport: T, unsent: Arc<Unsent>, pulse: Arc<Pulse>) -> Self {
+        Self { transport, unsent, pulse }
     }
 }
 
@@ -44,7 +46,7 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for Gate<T> {
 
     async fn receive(&mut self) -> Option<ServerJsonRpcMessage> {
         self.unsent.room().await;
-        self.transport.receive().await
+        self.transport.receive().await.inspect(|_message| self.pulse.beat())
     }
 
     async fn close(&mut self) -> Result<(), T::Error> {
@@ -189,7 +191,7 @@ mod tests {
 
     fn gate(clock: Clock) -> (Gate<Deaf>, Arc<Unsent>) {
         let unsent = Arc::new(Unsent::new(clock));
-        (Gate::new(Deaf, Arc::clone(&unsent)), unsent)
+        (Gate::new(Deaf, Arc::clone(&unsent), Arc::default()), unsent)
     }
 
     #[test]

@@ -147,7 +147,9 @@ pub(super) fn client(
     };
     let config = StreamableHttpClientTransportConfig::with_uri(url)
         .max_sse_event_size(MCP_MESSAGE_BYTES)
-        .max_json_response_size(MCP_MESSAGE_BYTES);
+        .max_json_response_size(MCP_MESSAGE_BYTES)
+        // In a session that the engine began by itself nobody would list the tools, which may be others.
+        .reinit_on_expired_session(false);
     Ok((client, config))
 }
 

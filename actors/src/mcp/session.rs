@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::gate::{Gate, Unsent};
 use super::http::Client;
+use super::pulse::Pulse;
 use super::setup::Way;
 use super::tool::{McpTool, Server};
 use super::{Forms, McpError, McpSource, McpStep, cell, name};
@@ -92,7 +93,8 @@ where
     let changed = Arc::new(Notify::new());
     let ears = Ears { changed: Arc::clone(&changed), forms: source.forms };
     let unsent = Arc::new(Unsent::new(clock.clone()));
-    let transport = Gate::new(transport.into_transport(), Arc::clone(&unsent));
+    let pulse = Arc::new(Pulse::default());
+    let transport = Gate::new(transport.into_transport(), Arc::clone(&unsent), Arc::clone(&pulse));
     // They are large, and one after the other is kept.
     let begin = Box::pin(rmcp::service::serve_client_with_lifecycle(ears, transport, lifecycle));
     let begun = clock.before(clock.now() + source.start, begin).await;
@@ -109,11 +111,13 @@ where
         call: source.call,
         forms: source.forms,
         meter: Arc::clone(&source.meter),
+        pulse: Arc::clone(&pulse),
     });
     // Over HTTP a message is taken when its answer begins.
     let after = source.call.max(source.start) + MCP_UNSENT_GRACE;
     tokio::select! {
         kept = Box::pin(keep(source, router, clock, &server, &changed)) => kept,
+        error = pulse.stopped(&peer, clock) => Err(error),
         () = unsent.stuck(after) => Err(McpError::Unread { after }),
         _quit = running.waiting() => Ok(()),
     }

@@ -12,6 +12,7 @@ use rmcp::{RoleClient, ServiceError};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use super::pulse::{Pulse, takes_others};
 use super::{Forms, McpMeter, content};
 use crate::limits::{MCP_RESULT_BYTES, MCP_ROUNDS};
 use crate::tools::{Calling, DynTool, ToolContext, ToolError};
@@ -25,6 +26,7 @@ pub(super) struct Server {
     pub(super) call: Duration,
     pub(super) forms: Forms,
     pub(super) meter: Arc<dyn McpMeter>,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 /// One tool.
@@ -68,7 +70,7 @@ impl McpTool {
     async fn rounds(&self, mut params: CallToolRequestParams) -> Result<CallToolResult, ToolError> {
         for _ in 0..MCP_ROUNDS {
             let answered = self.server.peer.call_tool_once(params.clone()).await;
-            match answered.map_err(failure)? {
+            match answered.inspect_err(|error| self.server.pulse.note(error)).map_err(failure)? {
                 CallToolResponse::Complete(result) => return Ok(result),
                 CallToolResponse::InputRequired(asked) => {
                     let answers = |asked| answers(asked, self.server.forms);
@@ -92,9 +94,10 @@ impl McpTool {
         };
         let params = CallToolRequestParams::new(self.remote.clone()).with_arguments(arguments);
         let clock = context.clock();
-        let within = clock.now() + server.call;
+        let (within, heard) = (clock.now() + server.call, server.pulse.heard());
         let answered = clock.before(within, self.rounds(params)).await;
         let Ok(result) = answered else {
+            server.pulse.doubt(heard);
             let text = format!("the server didn't answer within {:?}", server.call);
             return Err(ToolError::new("mcp_timeout", text));
         };
@@ -139,6 +142,9 @@ fn failure(error: ServiceError) -> ToolError {
     let (code, text) = match &error {
         ServiceError::McpError(error) => {
             ("mcp_refused", format!("the server refused: {}", error.message))
+        }
+        ServiceError::TransportSend(_) if takes_others(&error) => {
+            ("mcp_unavailable", "the server didn't take the call".to_owned())
         }
         ServiceError::TransportSend(_) | ServiceError::TransportClosed => {
             ("mcp_unavailable", "the server's session is over; another is being begun".to_owned())

@@ -24,6 +24,16 @@ pub(super) struct Running {
     clock: Clock,
 }
 
+/// Whether there is a journal at all: opening one that isn't there would make it.
+pub(super) fn exists(place: &JournalPlace) -> Result<(), TasksError> {
+    match place {
+        JournalPlace::Directory(path) if !path.join("format").exists() => {
+            Err(TasksError::Absent { place: path.display().to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Source {
     /// Opens the journal at this place, only to read it, or finds the node that has it open.
     pub(super) async fn find(
@@ -31,12 +41,7 @@ impl Source {
         socket: Option<SocketPath>,
         clock: &Clock,
     ) -> Result<Self, TasksError> {
-        if let JournalPlace::Directory(path) = &place
-            && !path.join("format").exists()
-        {
-            // Opening it would make it.
-            return Err(TasksError::Absent { place: path.display().to_string() });
-        }
+        exists(&place)?;
         let journal = control::name(&place);
         let held = match &place {
             JournalPlace::Memory => None,

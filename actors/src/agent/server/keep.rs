@@ -110,6 +110,14 @@ impl AgentServer {
             }
             return;
         };
+        if error.is_retryable()
+            && let Some(run) = live.unmarked()
+        {
+            tracing::warn!(
+                %task, error = &error as &dyn std::error::Error, "a second run isn't counted"
+            );
+            return self.run(task, run, context).await;
+        }
         let (known, was_stranded) = (live.is_known(), live.stranded);
         // Its end is tried again until the journal takes it: with a full disk once in a second.
         if !was_stranded {
