@@ -75,6 +75,13 @@ impl std::fmt::Debug for ToolServer {
     }
 }
 
+/// Whether it runs programs in the node's cells: each agent has one with a capability of its own, and it's the
+/// node's all the same. An agent may have a tool of that name that doesn't.
+fn is_builtin(tool: &AnyTool) -> bool {
+    let named = [super::ExecTool::NAME, super::PythonTool::NAME].contains(&tool.name());
+    named && tool.level().is_some()
+}
+
 /// Whose a tool is, and its name.
 type Place = (Option<String>, String);
 
@@ -196,9 +203,9 @@ impl ToolServer {
             })
         };
         let own = self.tools.iter().filter(|((owner, name), _)| reaches(owner, name)).map(
-            |((owner, name), tool)| {
-                let builtin = name == super::ExecTool::NAME;
-                let origin = if owner.is_none() || builtin { "node" } else { "agent" };
+            |((owner, _), tool)| {
+                let origin =
+                    if owner.is_none() || is_builtin(&tool.tool) { "node" } else { "agent" };
                 listing(tool, origin, owner.clone().map(|owner| vec![owner]))
             },
         );
