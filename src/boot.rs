@@ -10,6 +10,7 @@
 mod builder;
 mod drain;
 mod error;
+mod fit;
 #[cfg(feature = "mcp")]
 mod mcp;
 mod members;
@@ -59,6 +60,7 @@ impl NodeBuilder {
     /// # Errors
     /// Says which server didn't start, and why. What was started before it is stopped.
     pub async fn start(mut self) -> Result<Node, BootError> {
+        fit::check(&self)?;
         self = self.metered();
         let (log, audit) = match self.audit.take() {
             Some(config) => audit_child(config).map(|(spec, audit)| (Some(spec), audit))?,

@@ -9,17 +9,22 @@ pub use boot::{BootError, Node, NodeBuilder, ProxyAgent};
 pub use outcome::{AskError, NotCompleted, TaskOutcome};
 
 pub use neuroflow_actors::{
-    Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, AnyTool, Artifact, Ask,
-    Content, Echo, ExecTool, GatewayConfig, Incoming, InvokeError, LeasesConfig, Meter, Metered,
-    Part, Python, PythonTool, Refused, Role, Shard, Shell, Skill, SoleAgent, TaskContext,
-    TaskState, Tool, ToolContext, ToolError, ToolResult, Turn,
+    AccessConfig, Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, AnyTool,
+    Artifact, Ask, AuditConfig, CancelError, Content, DoorConfig, Echo, EffectError, ExecTool,
+    GatewayConfig, Incoming, InputProblem, InvokeError, JournalConfig, JournalPlace, LeasesConfig,
+    Meter, Metered, Part, PushOptions, Python, PythonTool, Refused, Retention, Role, Shard, Shell,
+    Skill, SoleAgent, TaskContext, TaskState, Tool, ToolContext, ToolError, ToolListing,
+    ToolResult, Turn,
 };
+#[cfg(feature = "mcp")]
+pub use neuroflow_actors::{McpSource, McpTransport, ToolFilter};
 pub use neuroflow_kernel::{
     Budget, Clock, Header, Kernel, ManualClock, Name, NameError, Observer, Restriction, Rights,
     TraceContext,
 };
 pub use neuroflow_macros::tool;
-pub use neuroflow_sandbox::{Level, Profile};
+pub use neuroflow_sandbox::{Level, Network, Profile, SandboxServer};
+pub use neuroflow_transport::LinksConfig;
 
 pub use neuroflow_actors as actors;
 pub use neuroflow_kernel as kernel;

@@ -151,6 +151,11 @@ impl McpSource {
         self
     }
 
+    /// The agents that it names; they aren't all that may use its tools if it's [for all](Self::for_all_agents).
+    pub fn named_agents(&self) -> &[String] {
+        self.agents.as_deref().unwrap_or_default()
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

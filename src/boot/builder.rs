@@ -40,7 +40,7 @@ pub struct NodeBuilder {
     pub(super) mcp_server: Option<McpServer>,
     pub(super) sandbox: Option<SandboxServer>,
     pub(super) gateway: Option<GatewayConfig>,
-    metering: Option<Metering>,
+    pub(super) metering: Option<Metering>,
     pub(super) access: Option<AccessConfig>,
     pub(super) cluster: Option<LinksConfig>,
     pub(super) leases: Option<LeasesConfig>,
@@ -64,7 +64,7 @@ impl fmt::Debug for First {
 }
 
 /// Who counts a gateway's requests, and decides which are traced.
-struct Metering {
+pub(super) struct Metering {
     meter: Arc<dyn Meter>,
     sample: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -163,8 +163,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Who the gateway lets in, and what they may do; without it everybody everything. Ignored
-    /// without a gateway.
+    /// Who the gateway lets in, and what they may do; without it everybody everything. Needs
+    /// [`gateway`](Self::gateway).
     #[must_use]
     pub fn access(mut self, config: AccessConfig) -> Self {
         self.access = Some(config);
@@ -197,7 +197,7 @@ impl NodeBuilder {
     }
 
     /// Who counts the gateway's requests and decides which are traced, in place of what the gateway's own
-    /// settings say; ignored without a gateway.
+    /// settings say. Needs [`gateway`](Self::gateway).
     #[must_use]
     pub fn meter(
         mut self,
@@ -255,7 +255,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Sends push notifications to who asks the gateway for them; ignored without a gateway.
+    /// Sends push notifications to who asks the gateway for them. Needs [`gateway`](Self::gateway).
     #[must_use]
     pub fn push_notifications(mut self, options: PushOptions) -> Self {
         self.push = Some(options);

@@ -37,6 +37,41 @@ pub enum BootError {
         /// The field of the configuration.
         setting: &'static str,
     },
+    /// Something is set that does nothing without something else.
+    #[error("{setting:?} does nothing without {needs:?}: give the node both, or neither")]
+    Idle {
+        /// What is set.
+        setting: &'static str,
+        /// What isn't.
+        needs: &'static str,
+    },
+    /// Two tools of one name: one of them could never be called. A node with a sandbox shares `exec` and `python`.
+    #[error("there are two tools {tool:?} {}; give one another name", whose(agent.as_deref()))]
+    SameTool {
+        /// The agent that has both, as its own or as shared ones that it names; none if both are shared.
+        agent: Option<String>,
+        /// Their name.
+        tool: String,
+    },
+    /// An agent names a shared tool that there isn't.
+    #[error(
+        "agent {agent:?} names the shared tool {tool:?}, and there is none: give the node that \
+         `tool`, or a `sandbox` for \"exec\" and \"python\""
+    )]
+    NoTool {
+        /// The agent.
+        agent: String,
+        /// The tool.
+        tool: String,
+    },
+    /// The tools of an MCP server are for an agent that there isn't.
+    #[error("the tools of the MCP server {server:?} are for an agent {agent:?}, and there is none")]
+    NoAgent {
+        /// The server.
+        server: String,
+        /// The agent.
+        agent: String,
+    },
     /// A capability can't be narrowed.
     #[error("a capability can't be granted")]
     Grant(#[from] AttenuateError),
@@ -66,4 +101,12 @@ pub enum BootError {
     /// An agent can't be offered to other nodes.
     #[error("an agent can't be offered to other nodes")]
     Export(#[from] ExportError),
+}
+
+/// Who has two tools of one name.
+fn whose(agent: Option<&str>) -> String {
+    match agent {
+        Some(agent) => format!("of agent {agent:?}"),
+        None => "that agents share".to_owned(),
+    }
 }

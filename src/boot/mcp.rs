@@ -10,9 +10,9 @@ use neuroflow_actors::{McpDoor, Mount, mcp_routes};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct McpServer {
-    /// At the gateway's `/mcp` too.
+    /// At the gateway's `/mcp` too. Needs [`gateway`](super::NodeBuilder::gateway).
     pub http: bool,
-    /// `exec` in a cell as a tool, if the node has a sandbox.
+    /// `exec` in a cell as a tool. Needs [`sandbox`](super::NodeBuilder::sandbox).
     pub exec: bool,
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use neuroflow::actors::{McpMeter, McpServeError};
 use neuroflow::kernel::Clock;
-use neuroflow::{BootError, McpServer, Node, NodeBuilder};
+use neuroflow::{AnyAgent, BootError, McpServer, McpSource, Node, NodeBuilder};
 use neuroflow_telemetry::logs::LogError;
 
 use super::serve::builtin;
@@ -100,7 +100,24 @@ pub(super) fn node(
     for agent in &loaded.config.agents.enabled {
         builder = builder.agent(builtin(*agent));
     }
-    Ok(loaded.mcp_sources(meter)?.into_iter().fold(builder, NodeBuilder::mcp))
+    let served = served(loaded.config.agents.enabled.iter().map(|agent| builtin(*agent)));
+    let sources = loaded.mcp_sources(meter)?.into_iter().map(|source| within(source, &served));
+    Ok(sources.fold(builder, NodeBuilder::mcp))
+}
+
+/// The names of agents.
+pub(super) fn served(agents: impl Iterator<Item = AnyAgent>) -> Vec<String> {
+    agents.map(|agent| agent.profile().name).collect()
+}
+
+/// A server's tools for those of the binary's agents that are served: the others need none.
+pub(super) fn within(source: McpSource, served: &[String]) -> McpSource {
+    let named = source.named_agents();
+    if named.iter().all(|agent| served.contains(agent)) {
+        return source;
+    }
+    let named: Vec<String> = named.iter().filter(|agent| served.contains(agent)).cloned().collect();
+    source.agents(named)
 }
 
 /// Whether anything runs in cells.

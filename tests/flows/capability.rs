@@ -8,8 +8,8 @@ use neuroflow::actors::{
 use neuroflow::kernel::{Address, ChildSpec, Denied, LookupError, Parcel, Refusal, Request};
 use neuroflow::sandbox::{ArchivedExecEvent, Exec, SandboxCommand};
 use neuroflow::{
-    AgentBuilder, Answer, AnyAgent, AnyTool, Header, Kernel, Node, Restriction, Rights, ToolError,
-    tool,
+    AgentBuilder, Answer, AnyAgent, AnyTool, BootError, Header, Kernel, Node, Restriction, Rights,
+    ToolError, tool,
 };
 use serde_json::json;
 
@@ -59,8 +59,7 @@ async fn an_agents_own_tool_is_nobody_elses() {
     let node = Node::builder()
         .agent(caller(AgentBuilder::new("first", "Has a tool.").tool(whose)))
         .agent(caller(AgentBuilder::new("second", "Has one too.").tool(other::whose)))
-        // Asking for it as a shared tool doesn't help: it isn't one.
-        .agent(caller(AgentBuilder::new("third", "Has none.").shared_tool("whose")))
+        .agent(caller(AgentBuilder::new("third", "Has none.")))
         .gateway(loopback());
     let (node, to) = start(node).await;
     for (agent, answer) in [
@@ -174,12 +173,9 @@ async fn nothing_public_leads_to_the_sandbox_without_a_grant() {
     }
     node.stop().await;
 
-    // Without a sandbox the same agent has nothing to run programs with.
-    let (node, to) = start(Node::builder().agent(shell()).gateway(loopback())).await;
-    assert!(node.sandbox().is_none());
-    let task = send_text(to, "/", "id").await;
-    assert!(said(&task).contains("there is no tool \"exec\""), "{}", said(&task));
-    node.stop().await;
+    // Without a sandbox the same agent has nothing to run programs with, and isn't served.
+    let refused = Node::builder().agent(shell()).gateway(loopback()).start().await;
+    assert!(matches!(refused, Err(BootError::NoTool { .. })), "{refused:?}");
 }
 
 fn shell() -> AnyAgent {

@@ -70,5 +70,6 @@ mod telemetry;
 mod token_issuer;
 mod tools;
 mod turns;
+mod unfit;
 mod unsent;
 mod visible;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits::{INPUT_WAIT, TASK_DEADLINE};
+use crate::limits::{INPUT_WAIT, TASK_DEADLINE, TASK_RUNS};
 
 /// What an agent is for: the content of its card.
 ///
@@ -34,6 +34,10 @@ pub struct AgentProfile {
     pub push_notifications: bool,
     /// Whether a task that a crash has interrupted may be run again from its beginning.
     pub resumable: bool,
+    /// How many runs of such a task, one after another, may end with their node and bring nothing of its own before
+    /// it isn't run again, for it may be what ends the node. More than [`TASK_RUNS`](crate::limits::TASK_RUNS) is for
+    /// nodes that are known to be killed from outside.
+    pub fruitless_runs: u32,
     /// Extensions of the protocol that it speaks.
     pub extensions: Vec<Extension>,
     /// What only clients read that have proved who they are.
@@ -70,6 +74,7 @@ impl AgentProfile {
             streaming: true,
             push_notifications: true,
             resumable: false,
+            fruitless_runs: TASK_RUNS,
             extensions: Vec::new(),
             extended: None,
             version: None,

@@ -75,6 +75,13 @@ impl std::fmt::Debug for ToolServer {
     }
 }
 
+/// Whether it runs programs in the node's cells: each agent has one with a capability of its own, and it's the
+/// node's all the same. An agent may have a tool of that name that doesn't.
+fn is_builtin(tool: &AnyTool) -> bool {
+    let named = [super::ExecTool::NAME, super::PythonTool::NAME].contains(&tool.name());
+    named && tool.level().is_some()
+}
+
 /// Whose a tool is, and its name.
 type Place = (Option<String>, String);
 
@@ -194,12 +201,11 @@ impl ToolServer {
             let is_it = |found: Arc<Registered>| Arc::ptr_eq(&found, tool);
             grant.is_none() || found().is_some_and(is_it) && caller.permits(grant, &tool.tool)
         };
-        let own =
-            self.tools.iter().filter(|(_, tool)| reaches(tool)).map(|((owner, name), tool)| {
-                let builtin = name == super::ExecTool::NAME;
-                let origin = if owner.is_none() || builtin { "node" } else { "agent" };
-                listing(tool, origin, owner.clone().map(|owner| vec![owner]))
-            });
+        let own = self.tools.iter().filter(|(_, tool)| reaches(tool)).map(|((owner, _), tool)| {
+            let builtin = is_builtin(&tool.tool);
+            let origin = if owner.is_none() || builtin { "node" } else { "agent" };
+            listing(tool, origin, owner.clone().map(|owner| vec![owner]))
+        });
         let offered = self.offered.values().filter(|offered| reaches(&offered.tool));
         let offered =
             offered.map(|offered| listing(&offered.tool, &offered.source, offered.agents.clone()));

@@ -16,7 +16,7 @@ use neuroflow_telemetry::server::{self, MetricsConfig};
 
 use super::witness::Witness;
 use super::{Running, ServeError, builtin};
-use crate::cli::mcp::needs_sandbox;
+use crate::cli::mcp::{self, needs_sandbox};
 use crate::cli::meter::{self, AccessCounts, GatewayMeter, McpMetrics, SandboxMeter};
 use crate::cli::node::files;
 use crate::cli::{CliError, cluster_meter};
@@ -70,7 +70,10 @@ pub(super) async fn start(
     }
     let meter = McpMetrics::new(telemetry.instruments()).map_err(ServeError::from)?;
     let meter: Arc<dyn McpMeter> = Arc::new(meter);
-    builder = loaded.mcp_sources(&meter)?.into_iter().fold(builder, NodeBuilder::mcp);
+    let enabled = config.agents.enabled.iter().map(|agent| builtin(*agent));
+    let served = mcp::served(enabled.chain(sole(loaded).map(|sole| sole.agent().clone())));
+    let sources = loaded.mcp_sources(&meter)?.into_iter();
+    builder = sources.map(|source| mcp::within(source, &served)).fold(builder, NodeBuilder::mcp);
     builder = builder
         .mcp_server(McpServer { http: config.mcp_server.http, exec: config.mcp_server.exec });
     let counted = AccessCounts::new(telemetry.instruments()).map_err(ServeError::from)?;

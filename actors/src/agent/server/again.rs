@@ -17,7 +17,7 @@ use crate::agent::resume::{Caller, Fruitless, understand};
 use crate::agent::trials::Trial;
 use crate::agent::{AgentCommand, Change};
 use crate::journal::TaskLog;
-use crate::limits::{LIVE_TASKS, TASK_RUNS};
+use crate::limits::LIVE_TASKS;
 
 impl AgentServer {
     /// Goes on with a task that the last life of this agent, or of the node, has left; or ends it.
@@ -35,7 +35,8 @@ impl AgentServer {
         let is_wanted = understood.ask.as_ref().is_some_and(|ask| !ask.get().ends_with_asker());
         let Fruitless { runs, last_ms } = understood.fruitless;
         let may_resume = self.profile.resumable && whole && is_wanted;
-        let resumes = may_resume && runs < TASK_RUNS && self.live.len() < LIVE_TASKS;
+        let resumes =
+            may_resume && runs < self.profile.fruitless_runs && self.live.len() < LIVE_TASKS;
         let mut live = Live::restored(record, entries, replay, &self.holdings);
         let task = head.task;
         if let (true, Some(ask)) = (resumes, understood.ask) {
@@ -52,10 +53,10 @@ impl AgentServer {
             }
             return;
         }
-        if may_resume && runs >= TASK_RUNS {
+        if may_resume && runs >= self.profile.fruitless_runs {
             tracing::error!(%task, runs, "a task isn't run again: the node has ended each time");
         }
-        let end = end(whole, may_resume && runs >= TASK_RUNS);
+        let end = end(whole, may_resume && runs >= self.profile.fruitless_runs);
         live.append(end, Origin::Node, context.clock().unix_ms());
         live.stranded = true;
         self.live.insert(task.clone(), live);
