@@ -244,6 +244,9 @@ pub trait Meter: Send + Sync + fmt::Debug + 'static {
     /// A request was answered, or the stream that answers it has begun.
     fn request(&self, request: &Metered);
 
+    /// A connection was refused, because its address has as many as are free for all others.
+    fn connection_refused(&self) {}
+
     /// A push notification was posted, or not: `delivered`, or why it wasn't taken.
     fn push(&self, _outcome: &'static str) {}
 }

@@ -27,6 +27,13 @@ const ERRORS: Metric<Counter, 1> = Metric::counter(
     ["code"],
 );
 
+/// Connections of who has enough of them.
+const REFUSED_CONNECTIONS: Metric<Counter, 0> = Metric::counter(
+    "neuroflow_gateway_connections_refused_total",
+    "Connections that were closed at once, because their address had as many as were free for all others.",
+    [],
+);
+
 /// Push notifications.
 const PUSHES: Metric<Counter, 1> = Metric::counter(
     "neuroflow_push_notifications_total",
@@ -39,6 +46,7 @@ const PUSHES: Metric<Counter, 1> = Metric::counter(
 pub(super) struct GatewayMeter {
     requests: Family<Histogram, 3>,
     errors: Family<Counter, 1>,
+    refused_connections: Family<Counter, 0>,
     pushes: Family<Counter, 1>,
 }
 
@@ -47,6 +55,7 @@ impl GatewayMeter {
         Ok(Self {
             requests: instruments.register(&REQUESTS)?,
             errors: instruments.register(&ERRORS)?,
+            refused_connections: instruments.register(&REFUSED_CONNECTIONS)?,
             pushes: instruments.register(&PUSHES)?,
         })
     }
@@ -62,6 +71,10 @@ impl Meter for GatewayMeter {
         if let Some(code) = request.error {
             self.errors.with([&code.to_string()]).increment();
         }
+    }
+
+    fn connection_refused(&self) {
+        self.refused_connections.with([]).increment();
     }
 
     fn push(&self, outcome: &'static str) {

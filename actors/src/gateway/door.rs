@@ -5,12 +5,14 @@
 mod admitted;
 mod body;
 mod connection;
+mod connections;
 mod grants;
 mod host;
 mod outgoing;
 mod paced;
 mod refusal;
 mod request_id;
+mod silent;
 mod stalled;
 mod tenure;
 mod tls;
@@ -39,6 +41,7 @@ use crate::limits::{AUDIT_WAIT, REFUSALS_COUNTED};
 
 pub(crate) use admitted::{Admitted, Denial};
 pub(super) use connection::{Peer, serve_connection};
+pub(super) use connections::Connections;
 pub(crate) use grants::Entrance;
 pub(super) use grants::Grants;
 pub(super) use host::Hosts;

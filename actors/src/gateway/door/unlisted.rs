@@ -36,7 +36,7 @@ impl Unlisted {
 }
 
 /// What one client has to itself: an address, or with IPv6 all that begin with the same 64 bits.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let bits = address.to_bits() >> 64 << 64;
