@@ -278,11 +278,11 @@ pub const AUDIT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// starts, which takes a fraction of a second.
 pub const AUDIT_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Refusals of one peer that the audit log has one by one before [`REFUSALS_COUNTED`] is over: enough to
+/// Refusals of one peer that the audit log has one by one, and the other log too, before [`REFUSALS_COUNTED`] is over: enough to
 /// see what somebody tried.
 pub const LISTED_REFUSALS: u64 = 5;
 
-/// How often the audit log is told how many more there were.
+/// How often the logs are told how many more there were.
 pub const REFUSALS_COUNTED: Duration = Duration::from_mins(1);
 
 /// Peers whose refusals are told apart meanwhile: with what is recorded of each, some 2 MiB a minute at

@@ -15,7 +15,7 @@ use super::cluster_meter::number;
 const REQUESTS: Metric<Histogram, 3> = Metric::histogram(
     "http_server_request_duration_seconds",
     "Time from the head of a request to its answer, or to the beginning of the stream that answers it. \
-     a2a_method is the operation; for pages and MCP it's the path.",
+     a2a_method is the operation; for pages and MCP it's the path, and refused for what isn't let in.",
     ["http_request_method", "a2a_method", "http_response_status_code"],
     buckets::REQUEST,
 );

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use neuroflow::actors::limits::HEAD_DEADLINE;
 use neuroflow::actors::{AccessConfig, AuditConfig, RulesSource, TlsFiles};
-use neuroflow::{AgentBuilder, AnyAgent, Echo, GatewayConfig, ManualClock, Node, NodeBuilder};
+use neuroflow::{
+    AgentBuilder, AnyAgent, Echo, GatewayConfig, ManualClock, Meter, Metered, Node, NodeBuilder,
+};
 use rcgen::{Certificate, KeyPair, SanType};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -533,6 +535,33 @@ async fn a_peer_that_says_nothing_over_http2_loses_its_connection() {
     assert!(!busy.has_ended && !busy.kinds.contains(&goaway), "{:?}", busy.kinds);
     assert_eq!(Connection::open(to).await.get("/healthz").await.status, 200);
     drop(busy);
+    node.stop().await;
+}
+
+/// The requests of a gateway, by operation and status.
+#[derive(Debug, Default)]
+struct Counted(std::sync::Mutex<Vec<(&'static str, u16)>>);
+
+impl Meter for Counted {
+    fn request(&self, request: &Metered) {
+        self.0.lock().expect("no panic").push((request.operation, request.status));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_let_in_is_counted() {
+    let files = Files::fresh();
+    let policy = files.write("policy", "permit(principal, action, resource);");
+    let access = crate::access::config(&files.write("tokens", ""), &policy);
+    let counted = Arc::<Counted>::default();
+    let metered = Arc::clone(&counted);
+    let (node, to) = start(echo(|gateway| gateway.meter = metered).access(access)).await;
+    let mut connection = Connection::open(to).await;
+    assert_eq!(connection.get("/agents").await.status, 401);
+    assert_eq!(connection.post_with("/", &[("origin", "null")], b"{}").await.status, 403);
+    assert_eq!(connection.get("/healthz").await.status, 200);
+    let counted = counted.0.lock().expect("no panic").clone();
+    assert_eq!(counted, [("refused", 401), ("refused", 403), ("/healthz", 200)]);
     node.stop().await;
 }
 

@@ -72,7 +72,7 @@ impl Actor for GatewayServer {
         let clock = context.clock().clone();
         let hosts = door::hosts(door, address, self.config.public_url.as_deref());
         let meter = &self.config.meter;
-        let door = Door::new(door.clone(), hosts, clock.clone());
+        let door = Door::new(door.clone(), hosts, Arc::clone(meter), clock.clone());
         let connections = Connections::new(CONNECTIONS, Arc::clone(meter), clock.clone());
         let (mut config, tracer) = (self.config.clone(), self.tracer.clone());
         if config.security.is_empty() {
