@@ -280,4 +280,59 @@ mod tests {
     fn the_command_line_is_consistent() {
         command_line().debug_assert();
     }
+
+    /// The lines of a document that call this program, each whole and without the prompt.
+    fn commands(document: &str) -> Vec<String> {
+        let joined = document.replace("\\\n", " ");
+        let mut is_shell = false;
+        let mut commands = Vec::new();
+        for line in joined.lines() {
+            if let Some(kind) = line.strip_prefix("```") {
+                is_shell = matches!(kind, "sh" | "console");
+            }
+            let line = line.strip_prefix("$ ").unwrap_or(line);
+            if is_shell && line.starts_with("neuroflow ") {
+                commands.push(line.to_owned());
+            }
+        }
+        commands
+    }
+
+    /// The words of a line, as far as guides write any: in single quotes or none, up to a comment or a redirection.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (index, part) in line.split('\'').enumerate() {
+            if index % 2 == 1 {
+                words.push(part.to_owned());
+                continue;
+            }
+            let bare = part.split_whitespace().take_while(|word| !["#", ">"].contains(word));
+            let before = words.len();
+            words.extend(bare.map(str::to_owned));
+            if words.len() - before < part.split_whitespace().count() {
+                break;
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn every_command_that_a_document_shows_is_one() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let guides = std::fs::read_dir(root.join("docs/guides")).unwrap();
+        let guides = guides.map(|entry| entry.unwrap().path());
+        let mut shown = 0;
+        for path in guides.chain([root.join("README.md"), root.join("docs/SECURITY.md")]) {
+            for line in commands(&std::fs::read_to_string(&path).unwrap()) {
+                // What is in capitals stands for the reader's own.
+                let node = "0".repeat(64);
+                let words = words(&line).into_iter();
+                let words = words.map(|word| if word == "ID" { node.clone() } else { word });
+                let parsed = command_line().try_get_matches_from(words);
+                assert!(parsed.is_ok(), "{}: {line}: {}", path.display(), parsed.unwrap_err());
+                shown += 1;
+            }
+        }
+        assert!(shown > 30, "{shown} commands only");
+    }
 }

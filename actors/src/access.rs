@@ -70,7 +70,7 @@ pub enum Action {
     Read,
     /// Cancel one's own tasks of an agent.
     Cancel,
-    /// Read and cancel everybody's tasks of an agent.
+    /// Have everybody's tasks of an agent count as one's own, and read and cancel them unless a policy forbids that.
     Supervise,
     /// Read an agent's extended card.
     Describe,
@@ -170,12 +170,49 @@ impl fmt::Display for Target<'_> {
 /// assert!(!ruling.allowed);
 /// ```
 pub trait Rules: Send + Sync + fmt::Debug + 'static {
-    /// Whether the principal may do that.
+    /// Whether the principal may do that, by what is said of this very action. A gateway asks for the `ruling`, which
+    /// has what follows from other actions too.
     fn decide(&self, principal: &Principal, action: Action, target: &Target<'_>) -> Ruling;
 
     /// Whether everybody may do everything, so that nothing has to be asked or remembered.
     fn is_unrestricted(&self) -> bool {
         false
+    }
+}
+
+impl dyn Rules {
+    /// Whether the principal may do that: by what is said of the action, and where nothing is, by what follows from
+    /// another. Who may supervise an agent may read and cancel its tasks, unless that is forbidden.
+    ///
+    /// ```
+    /// use neuroflow_actors::{Action, Principal, Rules, Ruling, Target};
+    /// #[derive(Debug)]
+    /// struct Overseer;
+    /// impl Rules for Overseer {
+    ///     fn decide(&self, _: &Principal, action: Action, _: &Target<'_>) -> Ruling {
+    ///         match action {
+    ///             Action::Supervise => Ruling::by_rule(true, "may look"),
+    ///             Action::Cancel => Ruling::by_rule(false, "and not touch"),
+    ///             _ => Ruling::by_default(),
+    ///         }
+    ///     }
+    /// }
+    /// let (rules, who): (&dyn Rules, _) = (&Overseer, Principal::anonymous());
+    /// assert!(rules.ruling(&who, Action::Read, &Target::Agent("echo")).allowed);
+    /// assert!(rules.ruling(&who, Action::Cancel, &Target::Agent("echo")).is_forbidden());
+    /// ```
+    pub fn ruling(&self, principal: &Principal, action: Action, target: &Target<'_>) -> Ruling {
+        let own = self.decide(principal, action, target);
+        let follows = matches!(action, Action::Read | Action::Cancel);
+        if own.allowed || own.is_forbidden() || !follows {
+            return own;
+        }
+        let mut above = self.decide(principal, Action::Supervise, target);
+        if !above.allowed {
+            return own;
+        }
+        above.errors.splice(..0, own.errors);
+        above
     }
 }
 
@@ -189,7 +226,8 @@ pub trait Rules: Send + Sync + fmt::Debug + 'static {
 pub struct Ruling {
     /// Whether it's allowed.
     pub allowed: bool,
-    /// The policies that decided; none if nothing allowed it.
+    /// The policies that decided: those that allow it, or those that forbid it, whatever others allow. None if nothing
+    /// allowed it.
     pub policies: Vec<String>,
     /// Policies that couldn't be evaluated and so didn't count, and why.
     pub errors: Vec<String>,
@@ -204,6 +242,17 @@ impl Ruling {
     /// Nothing allowed it.
     pub fn by_default() -> Self {
         Self { allowed: false, policies: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Whether something forbids it, so that it doesn't follow from anything else either.
+    ///
+    /// ```
+    /// use neuroflow_actors::Ruling;
+    /// assert!(Ruling::by_rule(false, "never").is_forbidden());
+    /// assert!(!Ruling::by_default().is_forbidden());
+    /// ```
+    pub fn is_forbidden(&self) -> bool {
+        !self.allowed && !self.policies.is_empty()
     }
 }
 
@@ -255,7 +304,7 @@ impl CallerGrant {
 
     /// Whether the principal may do that.
     pub fn permits(&self, action: Action, target: &Target<'_>) -> bool {
-        self.rules.decide(&self.principal, action, target).allowed
+        self.rules.ruling(&self.principal, action, target).allowed
     }
 
     /// Whether there are no rules that could forbid anything.
@@ -273,7 +322,7 @@ impl CallerGrant {
         self.permits(Action::RunLevel, &Target::Level(level))
     }
 
-    /// Whether the principal may see and end tasks of others.
+    /// Whether tasks of others are the principal's own too, for what it may do with its own.
     pub fn sees_all(&self, agent: &str) -> bool {
         self.permits(Action::Supervise, &Target::Agent(agent))
     }

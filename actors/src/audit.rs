@@ -480,6 +480,13 @@ pub enum Unrecorded {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The disk has failed to flush, and nothing is recorded until the node is started anew: nobody knows what it has.
+    #[error("the audit log's disk has failed; check it, and start the node anew")]
+    Broken {
+        /// What the system said.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// The log's actor doesn't answer.
     #[error("the audit log doesn't answer")]
     Unanswered(#[from] CallError),
@@ -497,6 +504,7 @@ impl Unrecorded {
         match self {
             Self::Full { .. } => "disk_full",
             Self::Write { .. } => "io",
+            Self::Broken { .. } => "broken",
             Self::Unanswered(_) => "unanswered",
         }
     }

@@ -242,8 +242,11 @@ impl SecurityScheme {
 /// }
 /// ```
 pub trait Meter: Send + Sync + fmt::Debug + 'static {
-    /// A request was answered, or the stream that answers it has begun.
+    /// A request was answered, or refused, or the stream that answers it has begun.
     fn request(&self, request: &Metered);
+
+    /// A connection was refused, because its address has as many as are free for all others.
+    fn connection_refused(&self) {}
 
     /// A push notification was posted, or not: `delivered`, or why it wasn't taken.
     fn push(&self, _outcome: &'static str) {}
@@ -268,7 +271,7 @@ impl Meter for Unmetered {
 pub struct Metered {
     /// The HTTP method, or `_OTHER` if it's none of the known ones.
     pub method: &'static str,
-    /// The operation; the path of a page or of further routes; `unknown`.
+    /// The operation; the path of a page or of further routes; `refused` of what isn't let in; `unknown`.
     pub operation: &'static str,
     /// The status of HTTP.
     pub status: u16,

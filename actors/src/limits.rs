@@ -40,7 +40,7 @@ pub const TASK_EVENTS: usize = 10_000;
 /// Bytes of one task's events.
 pub const TASK_BYTES: usize = 32 * 1024 * 1024;
 
-/// Clients that may follow one task at once: as many as the gateway has connections.
+/// Clients that may follow one task at once: as many as a proxy that carries everybody has connections to the gateway.
 pub const TASK_FOLLOWERS: usize = 16_384;
 
 /// Time that a task may take unless its agent says otherwise.
@@ -238,14 +238,15 @@ pub const JSON_DEPTH: usize = 128;
 /// Bytes of the head of one HTTP request.
 pub const HEAD_BYTES: usize = 32 * 1024;
 
-/// Connections that the gateway holds at once.
-pub const CONNECTIONS: usize = 16_384;
+/// Connections that the gateway holds at once. An address, of IPv6 its network of 64 bits, has one more while it has
+/// fewer than are free, so that nobody takes them all; half of them are for a proxy that carries everybody.
+pub const CONNECTIONS: usize = 32_768;
 
 /// Wait after a connection couldn't be accepted, for lack of descriptors as a rule: trying at once
 /// would only keep a processor busy and fill the log.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Time that a client gets to send the head of a request.
+/// Time that a client gets to send the head of a request, the next one of a connection too.
 pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Time that a client gets to send the body of a request.
@@ -295,11 +296,11 @@ pub const AUDIT_SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// starts, which takes a fraction of a second.
 pub const AUDIT_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Refusals of one peer that the audit log has one by one before [`REFUSALS_COUNTED`] is over: enough to
+/// Refusals of one peer that the audit log has one by one, and the other log too, before [`REFUSALS_COUNTED`] is over: enough to
 /// see what somebody tried.
 pub const LISTED_REFUSALS: u64 = 5;
 
-/// How often the audit log is told how many more there were.
+/// How often the logs are told how many more there were.
 pub const REFUSALS_COUNTED: Duration = Duration::from_mins(1);
 
 /// Peers whose refusals are told apart meanwhile: with what is recorded of each, some 2 MiB a minute at

@@ -15,7 +15,7 @@ use super::cluster_meter::number;
 const REQUESTS: Metric<Histogram, 3> = Metric::histogram(
     "http_server_request_duration_seconds",
     "Time from the head of a request to its answer, or to the beginning of the stream that answers it. \
-     a2a_method is the operation; for pages and MCP it's the path.",
+     a2a_method is the operation; for pages and MCP it's the path, and refused for what isn't let in.",
     ["http_request_method", "a2a_method", "http_response_status_code"],
     buckets::REQUEST,
 );
@@ -25,6 +25,13 @@ const ERRORS: Metric<Counter, 1> = Metric::counter(
     "neuroflow_gateway_rpc_errors_total",
     "Answers of the gateway that are errors, by the code that JSON-RPC has for them in any binding.",
     ["code"],
+);
+
+/// Connections of who has enough of them.
+const REFUSED_CONNECTIONS: Metric<Counter, 0> = Metric::counter(
+    "neuroflow_gateway_connections_refused_total",
+    "Connections that were closed at once, because their address had as many as were free for all others.",
+    [],
 );
 
 /// Push notifications.
@@ -39,6 +46,7 @@ const PUSHES: Metric<Counter, 1> = Metric::counter(
 pub(super) struct GatewayMeter {
     requests: Family<Histogram, 3>,
     errors: Family<Counter, 1>,
+    refused_connections: Family<Counter, 0>,
     pushes: Family<Counter, 1>,
 }
 
@@ -47,6 +55,7 @@ impl GatewayMeter {
         Ok(Self {
             requests: instruments.register(&REQUESTS)?,
             errors: instruments.register(&ERRORS)?,
+            refused_connections: instruments.register(&REFUSED_CONNECTIONS)?,
             pushes: instruments.register(&PUSHES)?,
         })
     }
@@ -62,6 +71,10 @@ impl Meter for GatewayMeter {
         if let Some(code) = request.error {
             self.errors.with([&code.to_string()]).increment();
         }
+    }
+
+    fn connection_refused(&self) {
+        self.refused_connections.with([]).increment();
     }
 
     fn push(&self, outcome: &'static str) {

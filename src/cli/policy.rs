@@ -105,7 +105,9 @@ impl Explain {
             set.ok_or(PolicyCommandError::NoFile)?
         };
         let policies = CedarPolicies::load(&file).map_err(PolicyCommandError::from)?;
-        let ruling = policies.decide(&principal, action, &target);
+        // As a gateway decides it.
+        let rules: &dyn Rules = &policies;
+        let ruling = rules.ruling(&principal, action, &target);
         let word = if ruling.allowed { "allowed" } else { "denied" };
         writeln!(out, "{word}: {} {} {target}", principal.id(), action.name())?;
         if ruling.policies.is_empty() {
@@ -114,6 +116,13 @@ impl Explain {
         let by = if ruling.allowed { "permitted" } else { "forbidden" };
         ruling.policies.iter().try_for_each(|policy| writeln!(out, "  {by} by {policy}"))?;
         ruling.errors.iter().try_for_each(|error| writeln!(out, "  not counted: {error}"))?;
+        if let Target::Skill { agent, .. } = target
+            && !ruling.allowed
+            && !ruling.is_forbidden()
+            && rules.ruling(&principal, action, &Target::Agent(agent)).allowed
+        {
+            writeln!(out, "  unless {agent:?} doesn't list it: then it's as asking the agent")?;
+        }
         Ok(if ruling.allowed { SUCCESS } else { FAILURE })
     }
 

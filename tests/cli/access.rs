@@ -58,6 +58,33 @@ fn a_policy_is_explained_and_the_exit_code_is_its_answer() {
 }
 
 #[test]
+fn what_follows_from_another_action_is_explained_as_a_gateway_decides_it() {
+    let scratch = Scratch::new();
+    let policies = r#"
+@id("watch")
+permit(principal, action in [Action::"supervise", Action::"ask"], resource == Agent::"shell");
+@id("hands-off")
+forbid(principal, action == Action::"cancel", resource);
+@id("not-that")
+forbid(principal, action == Action::"ask", resource == Skill::"zzz");
+"#;
+    scratch.file("p.cedar", policies);
+    for (action, resource, code, said) in [
+        ("read", "agent:shell", 0, "permitted by \"watch\""),
+        ("cancel", "agent:shell", 1, "forbidden by \"hands-off\""),
+        ("read", "agent:echo", 1, "no policy permits it"),
+        ("ask", "skill:shell/zzz", 1, "forbidden by \"not-that\""),
+        ("ask", "skill:shell/run", 1, "unless \"shell\" doesn't list it"),
+    ] {
+        let asked = ["policy", "explain", "--principal", "token:ops", "--file", "p.cedar"];
+        let asked = [&asked[..], &["--action", action, "--resource", resource]].concat();
+        let ran = scratch.output(&asked);
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert!(ran.stdout.contains(said), "{ran:?}");
+    }
+}
+
+#[test]
 fn a_token_is_shown_once_with_the_line_that_lets_it_in() {
     let scratch = Scratch::new();
     let new = ["token", "new", "ci", "--group", "builders", "--expires-in", "720h"];

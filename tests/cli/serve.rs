@@ -413,3 +413,31 @@ fn a_level_that_the_host_cannot_give_is_refused_at_the_start() {
     let ran = scratch.output_without_namespaces(&arguments);
     ran.failed_with(1, &["user namespace", "neuroflow doctor", "sandbox.level"]);
 }
+
+/// Whoever isn't let in must not fill the log: neither by how much is asked, nor by how often.
+#[test]
+fn who_is_refused_again_and_again_is_logged_a_few_times_and_briefly() {
+    let scratch = Scratch::new();
+    let mut server = Server::start(&scratch, &["--agents-enabled=echo"]);
+    let path = "a".repeat(20_000);
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(server.gateway).expect("a connection");
+        let head =
+            format!("GET /{path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("it is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
+    }
+    server.process.signal("TERM");
+    assert_eq!(server.process.exit_code(), 0);
+    let log = server.process.stderr();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("request refused")).collect();
+    assert_eq!(lines.len(), 5, "{log}");
+    assert!(lines.iter().all(|line| line.len() < 1_000), "{log}");
+    let more = log.lines().find(|line| line.contains("more requests refused"));
+    assert!(
+        more.is_some_and(|line| line.contains("requests=3") || line.contains("\"requests\":3")),
+        "{log}"
+    );
+}

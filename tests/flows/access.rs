@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use neuroflow::actors::{AccessConfig, FreshToken, Limits, RulesSource, TokenName, access_child};
+use neuroflow::actors::{
+    AccessConfig, Action, CedarPolicies, FreshToken, Limits, Principal, Rules, RulesSource, Target,
+    TokenName, access_child,
+};
 use neuroflow::{
-    AgentBuilder, Answer, AnyAgent, AnyTool, BootError, Echo, GatewayConfig, Kernel, Node,
-    NodeBuilder,
+    AgentBuilder, Answer, AnyAgent, AnyTool, BootError, Echo, GatewayConfig, Kernel, McpServer,
+    Node, NodeBuilder,
 };
 use serde_json::{Value, json};
 
@@ -222,6 +225,91 @@ async fn a_skill_is_asked_for_by_name() {
     for (skill, status) in [(Some("echo"), 200), (Some("other"), 403), (None, 403)] {
         let response = call(to, "/", Some(dev.secret()), "SendMessage", with(skill)).await;
         assert_eq!(response.status, status, "{skill:?} {}", response.text());
+    }
+    node.stop().await;
+}
+
+/// Whom policies let watch over others, whom of those they forbid something, and a skill for nobody.
+const OVERSEERS: &str = r#"
+    permit(principal == Token::"alice", action, resource);
+    permit(principal in Group::"ops", action in [Action::"ask", Action::"supervise"],
+           resource == Agent::"slow");
+    forbid(principal == Token::"eyes", action == Action::"cancel", resource);
+    forbid(principal == Token::"blind", action in [Action::"read", Action::"cancel"], resource);
+    forbid(principal, action == Action::"ask", resource == Skill::"zzz");
+"#;
+
+/// What `explain` says of a token of the overseers.
+fn explained(name: &str, action: Action, target: &Target<'_>) -> bool {
+    let policies = CedarPolicies::parse("overseers".as_ref(), OVERSEERS).expect("policies");
+    let rules: &dyn Rules = &policies;
+    rules.ruling(&Principal::token(name, ["ops"]), action, target).allowed
+}
+
+/// Whether that is let through, and not for want of a right.
+#[track_caller]
+fn permitted<T>(answer: Result<T, crate::protocol::Fault>) -> bool {
+    let Err(fault) = answer else { return true };
+    assert_eq!(fault.reason, "PERMISSION_DENIED", "{fault:?}");
+    false
+}
+
+#[tokio::test]
+async fn a_forbid_wins_over_supervise_and_for_skills_that_are_not_listed() {
+    let files = Files::fresh();
+    let tokens = ["alice", "blind", "eyes", "boss"].map(|name| (name, token(name, &["ops"])));
+    let lines = tokens.each_ref().map(|(_, token)| token.line()).join("\n");
+    let access = config(&files.write("tokens", &lines), &files.write("policy", OVERSEERS));
+    let slow = AgentBuilder::new("slow", "Never ends.").on_ask(|_, _| std::future::pending());
+    let builder = Node::builder().agent(slow).gateway(loopback()).access(access);
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let agent = Target::Agent("slow");
+    let bearer = |token: &FreshToken| format!("Bearer {}", token.secret());
+    let ask = |skill: &str| {
+        let mut params = message(json!([{ "text": "go" }]));
+        params["configuration"]["returnImmediately"] = json!(true);
+        params["message"]["metadata"] = json!({ "skill": skill });
+        params
+    };
+    let [(_, alice), overseers @ ..] = &tokens;
+    for binding in Binding::ALL {
+        let peer = |token| Peer::new(binding, to, None).with("authorization", &bearer(token));
+        let begun = peer(alice).call("SendMessage", ask("slow")).await.expect("a task");
+        let id = json!({ "id": task_of(json!({ "result": begun }))["id"] });
+        // Who may end it comes last.
+        for (name, token) in overseers {
+            let (peer, case) = (peer(token), format!("{binding:?} {name}"));
+            let reads = explained(name, Action::Read, &agent);
+            assert_eq!(permitted(peer.call("GetTask", id.clone()).await), reads, "{case}");
+            assert_eq!(permitted(peer.call("ListTasks", json!({})).await), reads, "{case}");
+            assert_eq!(
+                permitted(peer.stream("SubscribeToTask", id.clone()).await),
+                reads,
+                "{case}"
+            );
+            let cancels = explained(name, Action::Cancel, &agent);
+            assert_eq!(permitted(peer.call("CancelTask", id.clone()).await), cancels, "{case}");
+            assert_eq!((reads, cancels), (*name != "blind", *name == "boss"), "{case}");
+        }
+        for (name, token) in &tokens {
+            let zzz = Target::Skill { agent: "slow", skill: "zzz" };
+            assert!(!explained(name, Action::Ask, &zzz));
+            assert!(!permitted(peer(token).call("SendMessage", ask("zzz")).await), "{name}");
+            assert!(permitted(peer(token).call("SendMessage", ask("yyy")).await), "{name}");
+        }
+    }
+    // Over MCP tasks are one's own, and what may be done with them is the same.
+    for (name, token) in overseers {
+        let peer = Peer::new(Binding::Rpc, to, None).with("authorization", &bearer(token));
+        let begun = peer.call("SendMessage", ask("yyy")).await.expect("a task");
+        let task = task_of(json!({ "result": begun }))["id"].as_str().expect("an id").to_owned();
+        let own = json!({ "taskId": format!("slow/{task}") });
+        let client = crate::mcp_access::Client::new(to, Some(token));
+        for (method, action) in [("tasks/get", Action::Read), ("tasks/cancel", Action::Cancel)] {
+            let answer = client.call(method, own.clone()).await;
+            let is_permitted = answer["error"].is_null();
+            assert_eq!(is_permitted, explained(name, action, &agent), "{name} {method} {answer}");
+        }
     }
     node.stop().await;
 }

@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use neuroflow::actors::limits::HEAD_DEADLINE;
 use neuroflow::actors::{AccessConfig, AuditConfig, RulesSource, TlsFiles};
-use neuroflow::{AnyAgent, Echo, GatewayConfig, ManualClock, Node, NodeBuilder};
+use neuroflow::{
+    AgentBuilder, AnyAgent, Echo, GatewayConfig, ManualClock, Meter, Metered, Node, NodeBuilder,
+};
 use rcgen::{Certificate, KeyPair, SanType};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +24,7 @@ use crate::access::{Files, token};
 use crate::audit::audited;
 use crate::ca::Ca;
 use crate::client::{Connection, message, post as posted, request, within};
+use crate::streams::fields;
 use crate::support::{eventually, loopback, pause, start};
 
 fn echo(change: impl FnOnce(&mut GatewayConfig)) -> NodeBuilder {
@@ -435,6 +439,129 @@ async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
     let goaway = received.windows(9).any(|head| head[3] == 7);
     assert!(goaway || received.len() < 200_000, "{} bytes", received.len());
     assert_eq!(Connection::open(to).await.get("/healthz").await.status, 200);
+    node.stop().await;
+}
+
+/// A client of HTTP/2 that answers pings.
+struct Ponging {
+    stream: TcpStream,
+    received: Vec<u8>,
+    /// The kinds of the frames that have come.
+    kinds: Vec<u8>,
+    has_ended: bool,
+}
+
+impl Ponging {
+    async fn open(to: SocketAddr, sent: &[u8]) -> Self {
+        let mut stream = TcpStream::connect(to).await.expect("a connection");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("a preface");
+        stream.write_all(&frame(4, 0, 0, b"")).await.expect("settings");
+        stream.write_all(sent).await.expect("it is sent");
+        Self { stream, received: Vec::new(), kinds: Vec::new(), has_ended: false }
+    }
+
+    /// Takes what has come so far.
+    async fn look(&mut self) {
+        let mut more = [0; 4_096];
+        loop {
+            match self.stream.try_read(&mut more) {
+                Ok(read @ 1..) => self.received.extend_from_slice(&more[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Ok(0) | Err(_) => {
+                    self.has_ended = true;
+                    break;
+                }
+            }
+        }
+        while let Some(head) = self.received.first_chunk::<9>() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let (kind, flags) = (head[3], head[4]);
+            let length = 9 + usize::try_from(length).expect("a short frame");
+            if self.received.len() < length {
+                break;
+            }
+            let whole: Vec<u8> = self.received.drain(..length).collect();
+            if (kind, flags & 1) == (6, 0) {
+                // It may be gone already.
+                let _sent = self.stream.write_all(&frame(6, 1, 0, &whole[9..])).await;
+            }
+            self.kinds.push(kind);
+        }
+    }
+
+    async fn until(&mut self, kind: u8) {
+        for _ in 0..1_000 {
+            self.look().await;
+            if self.kinds.contains(&kind) {
+                return;
+            }
+            pause(20).await;
+        }
+        panic!("{:?}", self.kinds);
+    }
+}
+
+/// Whoever only answers pings would have a connection for ever, and all of them in the end.
+#[tokio::test]
+async fn a_peer_that_says_nothing_over_http2_loses_its_connection() {
+    let (headers, goaway) = (1, 7);
+    let time = ManualClock::new();
+    let slow = AgentBuilder::new("slow", "Never ends.").on_ask(|_, _| std::future::pending());
+    let builder = Node::builder().agent(slow).gateway(loopback()).clock(time.clock());
+    let (node, to) = start(builder).await;
+    let page = frame(headers, 5, 1, &fields("/healthz", &[]));
+    let sse = [("content-type", "application/json"), ("a2a-version", "1.0")];
+    let stream = frame(headers, 4, 1, &fields("/", &sse));
+    let body = request("SendStreamingMessage", message(json!([{ "text": "go" }])));
+    let stream = [stream, frame(0, 1, 1, &body)].concat();
+    let mut silent = Ponging::open(to, b"").await;
+    let mut asked = Ponging::open(to, &page).await;
+    let mut busy = Ponging::open(to, &stream).await;
+    asked.until(headers).await;
+    busy.until(headers).await;
+    for _ in 0..700 {
+        for peer in [&mut silent, &mut asked, &mut busy] {
+            peer.look().await;
+        }
+        if silent.has_ended && asked.has_ended {
+            break;
+        }
+        time.advance(HEAD_DEADLINE / 2);
+        pause(20).await;
+    }
+    for peer in [&silent, &asked] {
+        assert!(peer.has_ended && peer.kinds.contains(&goaway), "{:?}", peer.kinds);
+    }
+    assert!(!busy.has_ended && !busy.kinds.contains(&goaway), "{:?}", busy.kinds);
+    assert_eq!(Connection::open(to).await.get("/healthz").await.status, 200);
+    drop(busy);
+    node.stop().await;
+}
+
+/// The requests of a gateway, by operation and status.
+#[derive(Debug, Default)]
+struct Counted(std::sync::Mutex<Vec<(&'static str, u16)>>);
+
+impl Meter for Counted {
+    fn request(&self, request: &Metered) {
+        self.0.lock().expect("no panic").push((request.operation, request.status));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_let_in_is_counted() {
+    let files = Files::fresh();
+    let policy = files.write("policy", "permit(principal, action, resource);");
+    let access = crate::access::config(&files.write("tokens", ""), &policy);
+    let counted = Arc::<Counted>::default();
+    let metered = Arc::clone(&counted);
+    let (node, to) = start(echo(|gateway| gateway.meter = metered).access(access)).await;
+    let mut connection = Connection::open(to).await;
+    assert_eq!(connection.get("/agents").await.status, 401);
+    assert_eq!(connection.post_with("/", &[("origin", "null")], b"{}").await.status, 403);
+    assert_eq!(connection.get("/healthz").await.status, 200);
+    let counted = counted.0.lock().expect("no panic").clone();
+    assert_eq!(counted, [("refused", 401), ("refused", 403), ("/healthz", 200)]);
     node.stop().await;
 }
 

@@ -222,7 +222,7 @@ async fn a_silent_stream_says_that_it_lives() {
 }
 
 /// Fields of a request in HTTP/2, none from a table and none compressed.
-fn fields(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn fields(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     let method = if more.is_empty() { "GET" } else { "POST" };
     let pseudo =
         [(":method", method), (":scheme", "http"), (":path", path), (":authority", "localhost")];

@@ -10,6 +10,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -18,7 +19,7 @@ use super::digest::Digest;
 use super::key::{PublicKey, SigningKey};
 use super::record::Keeping;
 use super::verify::{Fault, Verified, Verifier};
-use super::{AuditConfig, AuditError, AuditEvent};
+use super::{AuditConfig, AuditError, AuditEvent, Unrecorded};
 use crate::journal::try_room;
 use crate::limits::{AUDIT_FILE_BYTES, AUDIT_LINE_BYTES, AUDIT_LISTINGS, AUDIT_UNSIGNED_RECORDS};
 use crate::lock::FileLock;
@@ -256,6 +257,8 @@ pub(super) struct Writer {
     bytes: u64,
     end: End,
     unsynced: bool,
+    /// Once the disk has failed to flush, nobody knows what it has.
+    broken: Option<Arc<io::Error>>,
     /// Whether the rest of a failed write is behind `bytes`.
     torn: bool,
 }
@@ -277,9 +280,17 @@ impl Writer {
         if read.torn_bytes > 0 {
             file.set_len(read.bytes).map_err(|source| refused(&path, source))?;
         }
-        let bytes = read.bytes;
-        let mut writer =
-            Self { config, key, file, _lock: lock, bytes, end, unsynced: false, torn: false };
+        let mut writer = Self {
+            config,
+            key,
+            file,
+            _lock: lock,
+            bytes: read.bytes,
+            end,
+            unsynced: false,
+            broken: None,
+            torn: false,
+        };
         let opened = Keeping::Opened { cut_bytes: read.torn_bytes };
         writer.keep(at, &opened).map_err(|source| refused(&path, source))?;
         Ok(writer)
@@ -295,7 +306,12 @@ impl Writer {
     }
 
     /// Records the events; either all of them or none. Gives the number of the first.
-    pub(super) fn record(&mut self, entries: &[Entry], lost: u64) -> io::Result<u64> {
+    pub(super) fn record(&mut self, entries: &[Entry], lost: u64) -> Result<u64, Unrecorded> {
+        self.check()?;
+        Ok(self.append(entries, lost)?)
+    }
+
+    fn append(&mut self, entries: &[Entry], lost: u64) -> io::Result<u64> {
         let (mut end, mut lines) = (self.end.clone(), Vec::new());
         let at = entries.first().map_or(0, |entry| entry.at);
         if self.bytes == 0 {
@@ -312,9 +328,9 @@ impl Writer {
         Ok(first)
     }
 
-    /// Looks whether there is room on the disk.
+    /// Looks whether there is room on the disk. What has failed to flush stays as it is.
     pub(super) fn has_room(&self) -> bool {
-        try_room(&beside(&self.config.file, "room")).is_ok()
+        self.broken.is_none() && try_room(&beside(&self.config.file, "room")).is_ok()
     }
 
     /// Whether the next batch of so many must not come before a signature.
@@ -324,23 +340,29 @@ impl Writer {
         self.end.unsigned.saturating_add(records).saturating_add(2) > AUDIT_UNSIGNED_RECORDS
     }
 
+    /// Whether there is something that a signature can vouch for.
     pub(super) fn has_unsigned(&self) -> bool {
-        self.end.unsigned > 0
+        self.end.unsigned > 0 && self.broken.is_none()
     }
 
+    /// Whether there is something that can be put on disk.
     pub(super) fn is_unsynced(&self) -> bool {
-        self.unsynced
+        self.unsynced && self.broken.is_none()
     }
 
     /// Vouches for everything so far; begins the next file if this one is full.
-    pub(super) fn sign(&mut self, at: u64) -> io::Result<()> {
+    pub(super) fn sign(&mut self, at: u64) -> Result<(), Unrecorded> {
+        self.check()?;
         let mut end = self.end.clone();
-        let line = end.sign(at, &self.key)?;
+        let line = end.sign(at, &self.key).map_err(io::Error::from)?;
         self.write(&line, end)?;
         // The signature beside the log must never be ahead of the log.
         self.sync()?;
         self.keep_head(&line)?;
-        if self.bytes >= AUDIT_FILE_BYTES { self.next_file() } else { Ok(()) }
+        if self.bytes >= AUDIT_FILE_BYTES {
+            self.next_file()?;
+        }
+        Ok(())
     }
 
     fn keep_head(&self, line: &[u8]) -> io::Result<()> {
@@ -369,12 +391,29 @@ impl Writer {
     }
 
     /// Puts what is written on disk.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> Result<(), Unrecorded> {
+        self.check()?;
         if self.unsynced {
-            self.file.sync_data()?;
+            self.file.sync_data().map_err(|error| {
+                // The system says so once: another flush would succeed, whatever became of the records.
+                let source = Arc::new(error);
+                self.broken = Some(Arc::clone(&source));
+                Unrecorded::Broken { source }
+            })?;
             self.unsynced = false;
         }
         Ok(())
+    }
+
+    fn check(&self) -> Result<(), Unrecorded> {
+        let failed = self.broken.clone().map(|source| Unrecorded::Broken { source });
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// From now on it writes there.
+    #[cfg(test)]
+    pub(super) fn to(&mut self, file: File) -> File {
+        std::mem::replace(&mut self.file, file)
     }
 
     /// Writes lines; if that fails, nothing of them is there.
@@ -596,9 +635,9 @@ mod tests {
         let folder = Folder::new();
         let mut writer = Writer::open(folder.config(), 1).unwrap();
         writer.sign(1).unwrap();
-        let (end, whole) = (writer.end.clone(), std::mem::replace(&mut writer.file, full_disk()));
-        let error = super::super::Unrecorded::from(writer.record(&entries(2), 0).unwrap_err());
-        assert!(matches!(error, super::super::Unrecorded::Full { .. }), "{error:?}");
+        let (end, whole) = (writer.end.clone(), writer.to(full_disk()));
+        let error = writer.record(&entries(2), 0).unwrap_err();
+        assert!(matches!(error, Unrecorded::Full { .. }), "{error:?}");
         assert_eq!(writer.end, end);
         writer.file = whole;
         writer.record(&entries(2), 0).unwrap();

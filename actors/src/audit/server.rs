@@ -194,12 +194,6 @@ impl Log {
     }
 
     fn answer(&self, answers: Vec<Option<Answer>>, done: &Done, lost: u64) {
-        if let Err(error) = &done.housekeeping {
-            tracing::error!(
-                error = error as &dyn std::error::Error,
-                "the audit log can't be signed"
-            );
-        }
         let condition = &self.losses.condition;
         match &done.recorded {
             Ok(first) => {
@@ -220,6 +214,15 @@ impl Log {
                 for answer in answers.into_iter().flatten() {
                     let _gone = answer.send(Err(error.clone()));
                 }
+            }
+        }
+        match &done.housekeeping {
+            Ok(()) => {}
+            // Nothing is taken from now on, which is said once.
+            Err(error @ Unrecorded::Broken { .. }) => condition.fell(error.code(), error),
+            Err(error) => {
+                let error = error as &dyn std::error::Error;
+                tracing::error!(error, "the audit log can't be signed");
             }
         }
     }
@@ -249,24 +252,22 @@ impl Work {
         let mut recorded = Ok(0);
         let mut tried = !entries.is_empty() || self.lost > 0;
         if tried {
-            recorded = self.record(writer, entries).map_err(Unrecorded::from);
+            recorded = self.record(writer, entries);
         } else if self.look {
             tried = writer.has_room();
         }
+        // Who is told that it's on disk must be able to rely on it, whatever comes of a signature.
+        if self.sync && writer.is_unsynced() {
+            recorded = recorded.and_then(|first| writer.sync().map(|()| first));
+        }
         let mut housekeeping = Ok(());
         if self.sign && writer.has_unsigned() {
-            housekeeping = writer.sign(self.at).map_err(Unrecorded::from);
-        } else if self.sync && recorded.is_ok() {
-            housekeeping = writer.sync().map_err(Unrecorded::from);
-            // Who is told that it's on disk must be able to rely on it.
-            if let Err(error) = &housekeeping {
-                recorded = Err(error.clone());
-            }
+            housekeeping = writer.sign(self.at);
         }
         Done { tried, recorded, housekeeping }
     }
 
-    fn record(self, writer: &mut Writer, entries: &[Entry]) -> std::io::Result<u64> {
+    fn record(self, writer: &mut Writer, entries: &[Entry]) -> Result<u64, Unrecorded> {
         if writer.must_sign_before(entries.len()) {
             writer.sign(self.at)?;
         }
@@ -322,6 +323,38 @@ mod tests {
         let verified = verify_files(&file, None, None).unwrap().verified;
         assert!(verified.closed && verified.signed == verified.last, "{verified:?}");
         assert!(verified.last > 800);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// A device that takes everything, and can't be flushed, as a disk that fails: the next time it could be.
+    #[test]
+    fn what_is_not_flushed_is_never_told_as_recorded_also_if_a_signature_is_due() {
+        let folder = std::env::temp_dir().join(format!("audit-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder).unwrap();
+        let entries = |at| [Entry { at, trace: None, event: event(at) }];
+        let done = |writer: &mut Writer, at, sign| {
+            let work = Work { at, lost: 0, sign, sync: true, look: true };
+            work.carry_out(writer, &entries(at))
+        };
+        for sign in [true, false] {
+            let file = folder.join(format!("{sign}.log"));
+            let mut writer = Writer::open(AuditConfig::new(&file), 1).unwrap();
+            assert!(done(&mut writer, 2, true).recorded.is_ok());
+            let null = std::fs::OpenOptions::new().append(true).open("/dev/null").unwrap();
+            let disk = writer.to(null);
+            let failed = done(&mut writer, 3, sign);
+            assert!(matches!(failed.recorded, Err(Unrecorded::Broken { .. })), "{sign}");
+            // It's said of the records, and nothing is left to be done for ever.
+            assert!(failed.housekeeping.is_ok() && !writer.has_unsigned() && !writer.is_unsynced());
+            writer.to(disk);
+            let later = done(&mut writer, 4, sign);
+            assert!(matches!(later.recorded, Err(Unrecorded::Broken { .. })), "{sign}");
+            let look = Work { at: 5, lost: 0, sign: true, sync: true, look: true };
+            assert!(!look.carry_out(&mut writer, &[]).tried, "there is no way back");
+            drop(writer);
+            let verified = verify_files(&file, None, None).unwrap().verified;
+            assert_eq!(verified.last, verified.signed);
+        }
         std::fs::remove_dir_all(folder).unwrap();
     }
 

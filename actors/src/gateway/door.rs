@@ -5,12 +5,14 @@
 mod admitted;
 mod body;
 mod connection;
+mod connections;
 mod grants;
 mod host;
 mod outgoing;
 mod paced;
 mod refusal;
 mod request_id;
+mod silent;
 mod stalled;
 mod tenure;
 mod tls;
@@ -28,9 +30,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use neuroflow_kernel::{Clock, Header, TraceContext};
+use neuroflow_kernel::{Clock, Header, Moment, TraceContext};
 
-use super::SecurityScheme;
+use super::http::known_method;
+use super::json::shown;
+use super::{Meter, Metered, SecurityScheme};
 use crate::access::{
     Access, AccessMeter, AuthError, Credential, Identified, Place, Principal, PrincipalKind, Proof,
 };
@@ -39,6 +43,7 @@ use crate::limits::{AUDIT_WAIT, REFUSALS_COUNTED};
 
 pub(crate) use admitted::{Admitted, Denial};
 pub(super) use connection::{Peer, serve_connection};
+pub(super) use connections::Connections;
 pub(crate) use grants::Entrance;
 pub(super) use grants::Grants;
 pub(super) use host::Hosts;
@@ -82,7 +87,10 @@ pub(super) struct Door {
     hosts: Hosts,
     grants: Arc<Grants>,
     unlisted: Unlisted,
+    /// The same for the other log.
+    unlogged: Unlisted,
     answers: unsent::Answers,
+    meter: Arc<dyn Meter>,
     clock: Clock,
 }
 
@@ -100,11 +108,17 @@ fn meter(access: Option<&Access>) -> Arc<dyn AccessMeter> {
 }
 
 impl Door {
-    pub(super) fn new(config: DoorConfig, hosts: Hosts, clock: Clock) -> Arc<Self> {
-        let meter = meter(config.access.as_ref());
-        let grants = Arc::new(Grants::new(meter, config.audit.clone(), clock.clone()));
-        let (unlisted, answers) = (Unlisted::default(), unsent::Answers::default());
-        Arc::new(Self { config, hosts, grants, unlisted, answers, clock })
+    pub(super) fn new(
+        config: DoorConfig,
+        hosts: Hosts,
+        requests: Arc<dyn Meter>,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let decisions = meter(config.access.as_ref());
+        let grants = Arc::new(Grants::new(decisions, config.audit.clone(), clock.clone()));
+        let (unlisted, unlogged) = (Unlisted::default(), Unlisted::default());
+        let (answers, meter) = (unsent::Answers::default(), requests);
+        Arc::new(Self { config, hosts, grants, unlisted, unlogged, answers, meter, clock })
     }
 
     /// How clients can prove who they are, for the cards.
@@ -204,7 +218,8 @@ impl Door {
             };
             let header = Header::new().within(&self.clock, AUDIT_WAIT);
             if let Err(error) = self.config.audit.decide(header, event).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "not in the audit log");
+                // The log itself says once that it takes nothing, and counts what it refuses.
+                tracing::debug!(error = &error as &dyn std::error::Error, "not in the audit log");
                 return Err(Refusal::unavailable(UNRECORDED));
             }
         }
@@ -236,8 +251,32 @@ impl Door {
         self.config.audit.note(TraceContext::NONE, refused);
     }
 
-    /// Records how many requests were refused that aren't recorded by themselves.
+    /// Says and counts that a request isn't let in.
+    fn tell_refused(&self, head: &Parts, id: &RequestId, refusal: &Refusal, begun: Moment) {
+        let peer = head.extensions.get::<Peer>();
+        if self.unlogged.lists(peer.map(|peer| peer.address().ip())) {
+            tracing::info!(
+                request_id = id.as_str(),
+                code = refusal.code(),
+                status = refusal.status(),
+                path = shown(head.uri.path()),
+                "request refused"
+            );
+        }
+        if matches!(refusal.code(), "host" | "origin") {
+            self.note_refusal(peer, None, refusal.code());
+        }
+        let (method, status) = (known_method(&head.method), refusal.status());
+        let took = self.clock.now().since(begun);
+        self.meter.request(&Metered { method, operation: REFUSED, status, error: None, took });
+    }
+
+    /// Records how many requests were refused that aren't told of by themselves.
     pub(super) fn note_unlisted(&self) {
+        for (peer, requests) in self.unlogged.take() {
+            let peer = peer.map(tracing::field::display);
+            tracing::info!(peer, requests, "more requests refused");
+        }
         for (peer, requests) in self.unlisted.take() {
             let unlisted = AuditEvent::RefusalsUnlisted { peer, requests };
             self.config.audit.note(TraceContext::NONE, unlisted);
@@ -246,7 +285,7 @@ impl Door {
 
     /// Does so from time to time.
     pub(super) async fn account(self: Arc<Self>) {
-        while self.config.audit.is_on() {
+        loop {
             self.clock.sleep(REFUSALS_COUNTED).await;
             self.note_unlisted();
         }
@@ -260,6 +299,9 @@ fn anonymous() -> Identified {
 /// Why a request isn't done whose decisions have to be recorded.
 pub(crate) const UNRECORDED: &str = "the audit log can't record the request";
 
+/// The operation of what isn't let in, in metrics: nobody has looked what it is.
+const REFUSED: &str = "refused";
+
 /// A request that is let in.
 struct Entry {
     admitted: Admitted,
@@ -270,6 +312,7 @@ struct Entry {
 
 /// What a request goes through, one after the other.
 async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+    let begun = door.clock.now();
     let (mut head, body) = request.into_parts();
     let id = RequestId::of(&head.headers);
     let shape = refusal::Shape::of(&head.method, head.uri.path(), &head.headers);
@@ -295,16 +338,7 @@ async fn pass(State(door): State<Arc<Door>>, request: Request, next: Next) -> Re
             response
         }
         Err(refusal) => {
-            tracing::info!(
-                request_id = id.as_str(),
-                code = refusal.code(),
-                status = refusal.status(),
-                path = head.uri.path(),
-                "request refused"
-            );
-            if matches!(refusal.code(), "host" | "origin") {
-                door.note_refusal(head.extensions.get::<Peer>(), None, refusal.code());
-            }
+            door.tell_refused(&head, &id, &refusal, begun);
             drop(body);
             refusal.into_response(shape)
         }

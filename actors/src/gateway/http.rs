@@ -265,7 +265,7 @@ async fn meter(
 }
 
 /// A method as metrics and spans may name it.
-fn known_method(method: &Method) -> &'static str {
+pub(super) fn known_method(method: &Method) -> &'static str {
     let known = ["GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH", "CONNECT", "TRACE"];
     known.into_iter().find(|known| method == *known).unwrap_or("_OTHER")
 }

@@ -46,6 +46,8 @@ pub(super) struct Visit<'a> {
 struct Entered<'a> {
     served: &'a Served,
     entrance: Arc<Entrance>,
+    /// For what.
+    right: Rights,
 }
 
 /// Which agent a request means, whether or not there is one, and where it says so.
@@ -112,7 +114,7 @@ impl<'a> Visit<'a> {
                 return Err(A2aError::ExtensionSupportRequired { uri: extension.uri.clone() });
             }
         }
-        let _first = self.entered.set(Entered { served, entrance });
+        let _first = self.entered.set(Entered { served, entrance, right });
         Ok(served)
     }
 
@@ -148,7 +150,8 @@ impl<'a> Visit<'a> {
 
     /// Whose tasks are looked at: the caller's own, or everybody's for who may supervise.
     fn owner(&self) -> Option<String> {
-        let sees_all = self.entered.get().is_some_and(|entered| entered.entrance.sees_all);
+        let sees_all = |entered: &Entered<'_>| entered.entrance.sees_all_for(entered.right);
+        let sees_all = self.entered.get().is_some_and(sees_all);
         self.caller().filter(|_| !sees_all)
     }
 

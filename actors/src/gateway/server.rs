@@ -7,10 +7,10 @@ use axum::Router;
 use hyper_util::server::graceful::GracefulShutdown;
 use neuroflow_kernel::{Actor, Clock, Context, Tracer};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::door::{self, Door, Tls, serve_connection};
+use super::door::{self, Connections, Door, Tls, serve_connection};
 use super::http::{Shared, router};
 use super::openai::cancel_abandoned;
 use super::{GatewayCommand, GatewayConfig, GatewayError};
@@ -71,7 +71,9 @@ impl Actor for GatewayServer {
         };
         let clock = context.clock().clone();
         let hosts = door::hosts(door, address, self.config.public_url.as_deref());
-        let door = Door::new(door.clone(), hosts, clock.clone());
+        let meter = &self.config.meter;
+        let door = Door::new(door.clone(), hosts, Arc::clone(meter), clock.clone());
+        let connections = Connections::new(CONNECTIONS, Arc::clone(meter), clock.clone());
         let (mut config, tracer) = (self.config.clone(), self.tracer.clone());
         if config.security.is_empty() {
             config.security = door.schemes();
@@ -88,7 +90,7 @@ impl Actor for GatewayServer {
         let (drain, draining) = oneshot::channel();
         let (end, drained) = oneshot::channel();
         let router = Arc::clone(&door).around(router(&shared, address));
-        let work = serve(Listening { listener, tls, router, clock }, draining, end);
+        let work = serve(Listening { listener, tls, router, clock, connections }, draining, end);
         if context.task(cancel).is_err() || context.task(work).is_err() {
             // A fresh actor has no other task.
             return Err(GatewayError::NoAgents);
@@ -159,6 +161,7 @@ struct Listening {
     tls: Option<Tls>,
     router: Router,
     clock: Clock,
+    connections: Connections,
 }
 
 /// Accepts until told to drain, then lets what was begun come to its end.
@@ -167,16 +170,18 @@ async fn serve(
     mut draining: oneshot::Receiver<()>,
     end: oneshot::Sender<()>,
 ) {
-    let Listening { listener, tls, router, clock } = listening;
+    let Listening { listener, tls, router, clock, mut connections } = listening;
     let graceful = GracefulShutdown::new();
     // Whoever hasn't said anything yet isn't waited for.
     let (stop, stopping) = watch::channel(false);
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut connections = JoinSet::new();
+    let mut serving = JoinSet::new();
     loop {
-        while connections.try_join_next().is_some() {}
-        // Past the limit new connections wait in the listener's backlog.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        while serving.try_join_next().is_some() {}
+        let free = tokio::select! {
+            _ = &mut draining => break,
+            free = connections.free() => free,
+        };
+        let Ok(free) = free else { break };
         let accepted = tokio::select! {
             _ = &mut draining => break,
             accepted = listener.accept() => match accepted {
@@ -189,6 +194,7 @@ async fn serve(
                 }
             },
         };
+        let Some(place) = connections.hold(free, accepted.1.ip()) else { continue };
         if let Err(error) = accepted.0.set_nodelay(true) {
             tracing::debug!(error = &error as &dyn std::error::Error, "no TCP_NODELAY");
         }
@@ -201,7 +207,7 @@ async fn serve(
             graceful.watcher(),
             stopping.clone(),
         ));
-        connections.spawn(async move {
+        serving.spawn(async move {
             served.await;
             drop(place);
         });

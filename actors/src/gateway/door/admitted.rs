@@ -159,17 +159,29 @@ impl Admitted {
         let Some(skill) = skill else {
             return self.allowed(Action::Ask, Target::Agent(name), entrance.asks_for_all);
         };
-        let known = entrance.skills.iter().any(|known| known == skill);
+        let target = Target::Skill { agent: name, skill };
         let is_listed = agent.profile.skills.iter().any(|listed| listed.id == skill);
-        let unknown = !is_listed && entrance.asks_for_all;
-        self.allowed(Action::Ask, Target::Skill { agent: name, skill }, known || unknown)
+        let is_allowed = if is_listed {
+            entrance.skills.iter().any(|known| known == skill)
+        } else {
+            self.may_ask_unlisted(&target, entrance.asks_for_all)
+        };
+        self.allowed(Action::Ask, target, is_allowed)
+    }
+
+    /// A skill that the agent doesn't list is for who may ask the agent for whatever it makes of it, unless it's
+    /// forbidden by its name.
+    fn may_ask_unlisted(&self, skill: &Target<'_>, asks_for_all: bool) -> bool {
+        let Some((rules, _)) = &self.rules else { return true };
+        let ruling = rules.ruling(&self.principal, Action::Ask, skill);
+        ruling.allowed || (asks_for_all && !ruling.is_forbidden())
     }
 
     /// Whether the principal may do that.
     pub(crate) fn permits<'a>(&'a self, action: Action, target: Target<'a>) -> Judged<'a, ()> {
         let rules = self.rules.as_ref();
         let decide =
-            |rules: &Arc<dyn Rules>| rules.decide(&self.principal, action, &target).allowed;
+            |rules: &Arc<dyn Rules>| rules.ruling(&self.principal, action, &target).allowed;
         self.allowed(action, target, rules.is_none_or(|(rules, _)| decide(rules)))
     }
 

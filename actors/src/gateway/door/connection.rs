@@ -17,6 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::Layer;
 
 use super::paced::Paced;
+use super::silent::Traffic;
 use super::stalled::Streams;
 use super::tls::Tls;
 use crate::access::PeerCertificate;
@@ -68,17 +69,17 @@ pub(in crate::gateway) async fn serve_connection(
     let service = TowerToHyperService::new(Extension(peer).layer(router));
     let io = TokioIo::new(Paced::new(stream, clock.clone()));
     let served = match (certificate, is_http2) {
-        (None, true) => Box::pin(watcher.watch(second(&clock).serve_connection(io, service))).await,
         (None, false) => watcher.watch(first().serve_connection(io, service)).await,
-        (Some(certificate), is_http2) => {
-            let own = GracefulShutdown::new();
-            let ended = ended(certificate, &clock, stopping);
+        (certificate, is_http2) => {
+            let (own, traffic) = (GracefulShutdown::new(), Arc::<Traffic>::default());
+            let ended = ended(certificate, is_http2.then_some(&*traffic), &clock, stopping);
             let served = if is_http2 {
-                let served = own.watch(second(&clock).serve_connection(io, service));
-                Box::pin(until(served, own, ended, &clock)).await
+                let streams = Streams { clock: clock.clone(), traffic: Arc::clone(&traffic) };
+                let served = own.watch(second(streams).serve_connection(io, service));
+                Box::pin(until(served, own, ended, &traffic, &clock)).await
             } else {
                 let served = own.watch(first().serve_connection(io, service));
-                Box::pin(until(served, own, ended, &clock)).await
+                Box::pin(until(served, own, ended, &traffic, &clock)).await
             };
             // Whoever drains waits for this as for the others.
             drop(watcher);
@@ -91,11 +92,12 @@ pub(in crate::gateway) async fn serve_connection(
 }
 
 /// Serves a connection until it ends or is ended: then it takes no new request, and what it answers
-/// gets a little time.
+/// gets its time.
 async fn until<E>(
     served: impl Future<Output = Result<(), E>>,
     own: GracefulShutdown,
     ended: impl Future<Output = End>,
+    traffic: &Traffic,
     clock: &Clock,
 ) -> Result<(), E> {
     let mut served = Box::pin(served);
@@ -118,6 +120,11 @@ async fn until<E>(
             let late = clock.now() + EXPIRED_CONNECTION;
             clock.before(late, closed).await.unwrap_or(Ok(()))
         }
+        // Whoever has asked for something in the last moment is answered.
+        End::Silent => tokio::select! {
+            closed = closed => closed,
+            () = traffic.ceases(clock) => Ok(()),
+        },
     }
 }
 
@@ -128,21 +135,32 @@ enum End {
     Drain,
     /// Its client's certificate isn't valid any more.
     Expired,
+    /// Its client doesn't ask for anything.
+    Silent,
 }
 
 async fn ended(
-    certificate: Arc<PeerCertificate>,
+    certificate: Option<Arc<PeerCertificate>>,
+    traffic: Option<&Traffic>,
     clock: &Clock,
     mut stopping: watch::Receiver<bool>,
 ) -> End {
     let expired = async {
+        let Some(certificate) = certificate else { return std::future::pending().await };
         while !certificate.has_ended(clock) {
             let left = certificate.ends().saturating_sub(clock.unix()) + Duration::from_secs(1);
             clock.sleep(left.min(CREDENTIAL_LOOK)).await;
         }
     };
+    let silent = async {
+        match traffic {
+            Some(traffic) => traffic.ceases(clock).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         () = expired => End::Expired,
+        () = silent => End::Silent,
         _ = stopping.wait_for(|stopping| *stopping) => End::Drain,
     }
 }
@@ -201,8 +219,8 @@ fn first() -> http1::Builder {
     http
 }
 
-fn second(clock: &Clock) -> http2::Builder<Streams> {
-    let mut http = http2::Builder::new(Streams(clock.clone()));
+fn second(streams: Streams) -> http2::Builder<Streams> {
+    let mut http = http2::Builder::new(streams);
     http.timer(TokioTimer::new())
         .keep_alive_interval(STREAM_KEEP_ALIVE)
         .keep_alive_timeout(STREAM_KEEP_ALIVE_ANSWER)
@@ -249,15 +267,22 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     #[test]
-    fn what_is_answered_on_an_expired_connection_gets_a_little_time_and_a_drain_all_of_it() {
+    fn what_is_answered_on_an_expired_connection_gets_a_little_time_and_otherwise_all_of_it() {
         let mut cx = Context::from_waker(Waker::noop());
-        for (end, is_cut) in [(End::Expired, true), (End::Drain, false)] {
+        for (end, is_open, time_left, is_cut) in [
+            (End::Expired, true, EXPIRED_CONNECTION, true),
+            (End::Drain, true, EXPIRED_CONNECTION, false),
+            (End::Silent, true, HEAD_DEADLINE, false),
+            (End::Silent, false, HEAD_DEADLINE, true),
+        ] {
             let time = ManualClock::new();
-            let clock = time.clock();
+            let (clock, traffic) = (time.clock(), Arc::<Traffic>::default());
+            let _open = is_open.then(|| traffic.begin());
             let never = pending::<Result<(), ()>>();
-            let mut served = pin!(until(never, GracefulShutdown::new(), ready(end), &clock));
+            let own = GracefulShutdown::new();
+            let mut served = pin!(until(never, own, ready(end), &traffic, &clock));
             assert!(served.as_mut().poll(&mut cx).is_pending());
-            time.advance(EXPIRED_CONNECTION.saturating_sub(Duration::from_millis(1)));
+            time.advance(time_left.saturating_sub(Duration::from_millis(1)));
             assert!(served.as_mut().poll(&mut cx).is_pending());
             time.advance(Duration::from_millis(1));
             assert_eq!(served.as_mut().poll(&mut cx) == Poll::Ready(Ok(())), is_cut, "{end:?}");

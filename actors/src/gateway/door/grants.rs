@@ -22,7 +22,7 @@ pub(crate) struct Entrance {
     pub(super) asks_for_all: bool,
     /// The skills that it may ask for by name.
     pub(super) skills: Vec<String>,
-    /// Whether tasks of others are its own too.
+    /// Whether tasks of others are its own too, for what it may do with its own.
     pub(crate) sees_all: bool,
     pub(super) describes: bool,
 }
@@ -30,6 +30,12 @@ pub(crate) struct Entrance {
 impl Entrance {
     pub(super) fn is_hidden(&self) -> bool {
         self.rights == Rights::NONE && !self.describes && !self.sees_all
+    }
+
+    /// Whether tasks are looked at as everybody's, by who was let in for this right. Who was let in to ask looks as who
+    /// may read, if it may.
+    pub(crate) fn sees_all_for(&self, right: Rights) -> bool {
+        self.sees_all && (!right.contains(ASK) || self.rights.contains(READ))
     }
 }
 
@@ -148,7 +154,7 @@ fn unrestricted(agent: &GatewayAgent) -> Entrance {
 
 fn judge(principal: &Principal, rules: &Arc<dyn Rules>, agent: &GatewayAgent) -> Option<Entrance> {
     let name = agent.profile.name.as_str();
-    let may = |action, target: &Target<'_>| rules.decide(principal, action, target).allowed;
+    let may = |action, target: &Target<'_>| rules.ruling(principal, action, target).allowed;
     let whole = Target::Agent(name);
     let asks_for_all = may(Action::Ask, &whole);
     let listed = agent.profile.skills.iter().map(|skill| skill.id.as_str());
@@ -160,8 +166,8 @@ fn judge(principal: &Principal, rules: &Arc<dyn Rules>, agent: &GatewayAgent) ->
     let mut rights = Rights::NONE;
     for (right, is_allowed) in [
         (ASK, asks_for_all || !skills.is_empty()),
-        (READ, sees_all || may(Action::Read, &whole)),
-        (CANCEL, sees_all || may(Action::Cancel, &whole)),
+        (READ, may(Action::Read, &whole)),
+        (CANCEL, may(Action::Cancel, &whole)),
     ] {
         if is_allowed {
             rights = rights.union(right);

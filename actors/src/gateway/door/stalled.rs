@@ -15,6 +15,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioExecutor;
 use neuroflow_kernel::Clock;
 
+use super::silent::{Open, Traffic};
 use crate::limits::WRITE_STALL;
 
 tokio::task_local! {
@@ -46,9 +47,12 @@ impl Given {
     }
 }
 
-/// Runs the streams of HTTP/2 connections, each for as long as its client keeps pace.
+/// Runs the streams of an HTTP/2 connection, each for as long as its client keeps pace.
 #[derive(Clone, Debug)]
-pub(super) struct Streams(pub(super) Clock);
+pub(super) struct Streams {
+    pub(super) clock: Clock,
+    pub(super) traffic: Arc<Traffic>,
+}
 
 impl<F> Executor<F> for Streams
 where
@@ -57,8 +61,8 @@ where
     fn execute(&self, stream: F) {
         let given = Arc::<Given>::default();
         let stream = Box::pin(GIVEN.scope(Arc::clone(&given), stream));
-        let clock = self.0.clone();
-        TokioExecutor::new().execute(Watched { stream, given, clock, late: None });
+        let (clock, open) = (self.clock.clone(), self.traffic.begin());
+        TokioExecutor::new().execute(Watched { stream, given, clock, late: None, _open: open });
     }
 }
 
@@ -69,6 +73,7 @@ struct Watched<F> {
     clock: Clock,
     /// Which piece waits for room, and until when.
     late: Option<(u64, Sleep)>,
+    _open: Open,
 }
 
 type Sleep = BoxFuture<'static, ()>;
@@ -114,6 +119,7 @@ mod tests {
             given: Arc::clone(&given),
             clock: time.clock(),
             late: None,
+            _open: Arc::<Traffic>::default().begin(),
         };
         let mut stream = Box::pin(begin());
         let mut after = |wait| {

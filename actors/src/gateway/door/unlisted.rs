@@ -1,6 +1,6 @@
-//! Which refusals of the door are recorded one by one, and how many of each peer aren't.
+//! Which refusals of the door are told of one by one, and how many of each peer aren't.
 //!
-//! Whoever isn't let in has no rate of its own yet, and must not fill the audit log all the same.
+//! Whoever isn't let in has no rate of its own yet, and must fill neither the audit log nor the other one all the same.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +13,7 @@ use crate::limits::{LISTED_REFUSALS, REFUSED_PEERS};
 pub(super) struct Unlisted(Mutex<HashMap<Option<IpAddr>, u64>>);
 
 impl Unlisted {
-    /// Counts one more refusal, and says whether it's recorded by itself.
+    /// Counts one more refusal, and says whether it's told of by itself.
     pub(super) fn lists(&self, peer: Option<IpAddr>) -> bool {
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = peer.map(network);
@@ -24,7 +24,7 @@ impl Unlisted {
         *count <= LISTED_REFUSALS
     }
 
-    /// How many there were beyond those that were recorded, from where; and begins anew.
+    /// How many there were beyond those that were told of, from where; and begins anew.
     pub(super) fn take(&self) -> Vec<(Option<IpAddr>, u64)> {
         let refused = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let rest =
@@ -36,7 +36,7 @@ impl Unlisted {
 }
 
 /// What one client has to itself: an address, or with IPv6 all that begin with the same 64 bits.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let bits = address.to_bits() >> 64 << 64;

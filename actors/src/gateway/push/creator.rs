@@ -92,18 +92,18 @@ impl PushCreator {
         // They are there since before the first request was let in.
         let Ok((rules, _)) = access.rules() else { return false };
         let name = agent.name.as_str();
-        let may = |action, target: &Target<'_>| rules.decide(&principal, action, target).allowed;
+        let may = |action, target: &Target<'_>| rules.ruling(&principal, action, target).allowed;
         let whole = Target::Agent(name);
         let asks = || {
             let mut skills = agent.skills.iter().map(|skill| skill.id.as_str());
             may(Action::Ask, &whole)
                 || skills.any(|skill| may(Action::Ask, &Target::Skill { agent: name, skill }))
         };
-        let reads = || may(Action::Read, &whole) || may(Action::Supervise, &whole);
+        let reads = || may(Action::Read, &whole);
         match self.basis {
             PushBasis::Ask => asks() || reads(),
             PushBasis::Read => reads(),
-            PushBasis::Supervise => may(Action::Supervise, &whole),
+            PushBasis::Supervise => may(Action::Supervise, &whole) && reads(),
         }
     }
 
