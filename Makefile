@@ -20,7 +20,7 @@ run: ## Build and start one node on loopback: gateway, sandbox, telemetry, built
 
 test: ## Run every test
 	@tools/setup test
-	cargo test --workspace --all-features
+	cargo test --workspace --all-features --no-fail-fast
 	cargo check -p neuroflow-runtime --no-default-features
 
 lint: ## Format, lints and docs, with warnings as errors

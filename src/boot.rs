@@ -4,9 +4,11 @@
 //! The root supervisor's children, in start order: the host's own first ones (the binary's are
 //! `telemetry` and `control`), `audit`, `journal`, `sandbox`, `tools`, `access`, `agents` (a supervisor
 //! with one child per agent, each of which comes back with it), `cluster`, `proxies` (the same for agents of
-//! other nodes that are offered; they need the links when they stop), `push`, `gateway`. They stop in reverse.
+//! other nodes that are offered; they need the links when they stop), `push`, `drain` (waits for tasks when the node
+//! stops), `gateway`. They stop in reverse.
 
 mod builder;
+mod drain;
 mod error;
 #[cfg(feature = "mcp")]
 mod mcp;
@@ -39,6 +41,7 @@ use neuroflow_transport::{Allowed, Links, LinksConfig};
 
 use self::builder::First;
 pub use self::builder::NodeBuilder;
+use self::drain::{Share, Working};
 pub use self::error::BootError;
 #[cfg(feature = "mcp")]
 pub use self::mcp::McpServer;
@@ -146,13 +149,25 @@ impl NodeBuilder {
         }
 
         #[cfg(feature = "mcp")]
-        let door = match self.mcp_server {
-            Some(server) => Some(door(server, level, &agents, &given, &supervisor, kernel).await?),
-            None => None,
+        let (door, programs) = match self.mcp_server {
+            Some(server) => {
+                let at = &supervisor;
+                let (door, programs) = door(server, level, &agents, &given, at, kernel).await?;
+                (Some(door), programs)
+            }
+            None => (None, None),
         };
+        #[cfg(not(feature = "mcp"))]
+        let programs = None;
         let soles = given.to_each(self.sole)?;
         let sole = sole::start(soles, self.leases, links.as_ref(), &supervisor, kernel).await?;
 
+        let working = Working {
+            agents: agents.iter().map(|agent| agent.address.clone()).chain(programs).collect(),
+            soles: sole.iter().map(|sole| sole.router.clone()).collect(),
+        };
+        let delay = self.gateway.as_ref().map_or(Duration::ZERO, |it| it.door.drain_delay);
+        let share = Share::new(self.drain, delay);
         let gateway = match self.gateway {
             Some(config) => {
                 let mut config = furnished(config, &agents, &conditions, audit)?;
@@ -161,10 +176,11 @@ impl NodeBuilder {
                 if let (Some(door), Some(McpServer { http: true, .. })) = (&door, self.mcp_server) {
                     config.mounts.push(mcp::mount(door.clone()));
                 }
-                open(config, self.push, self.drain, journal, kernel).await?
+                Some(notifying(config, self.push, journal, kernel).await?)
             }
             None => None,
         };
+        let gateway = open(gateway, working, &share, kernel).await?;
         Ok(Parts {
             agents,
             sandbox,
@@ -174,6 +190,7 @@ impl NodeBuilder {
             gateway,
             links,
             sole,
+            share,
             journal: reading,
             conditions,
         })
@@ -274,7 +291,7 @@ async fn admission(
 }
 
 /// What serves MCP clients. If there are cells of some level for programs that they run, it starts the agent whose
-/// tasks those are.
+/// tasks those are, and gives that too.
 #[cfg(feature = "mcp")]
 async fn door(
     server: McpServer,
@@ -283,13 +300,13 @@ async fn door(
     given: &Given,
     supervisor: &Supervisor,
     kernel: &Kernel,
-) -> Result<McpDoor, BootError> {
+) -> Result<(McpDoor, Option<Address<AgentCommand>>), BootError> {
     let door = McpDoor::new(agents.to_vec(), kernel.clock().clone(), kernel.tracer());
-    let Some(level) = level.filter(|_| server.exec) else { return Ok(door) };
+    let Some(level) = level.filter(|_| server.exec) else { return Ok((door, None)) };
     let agent = AnyAgent::new(McpPrograms);
     let make = given.to(&agent)?;
     let programs = serve(agent, make, supervisor).await?.address;
-    Ok(door.exec(Some(McpExec { programs, level })))
+    Ok((door.exec(Some(McpExec { programs: programs.clone(), level })), Some(programs)))
 }
 
 /// What agents are given.
@@ -299,23 +316,28 @@ struct Given {
     access: Option<Access>,
 }
 
+/// What makes the server of an agent.
+type Serve = Arc<dyn Fn(AnyAgent) -> AgentServer + Send + Sync>;
+
 impl Given {
     /// What makes the server of this agent, with a capability to the tools that it may use.
-    fn to(&self, agent: &AnyAgent) -> Result<MakeServer, BootError> {
+    fn to(&self, agent: &AnyAgent) -> Result<Serve, BootError> {
         let owner = agent.profile().name;
         let grant = ToolGrant { owner, shared: agent.shared_tools() };
         let tools = self.tools.attenuate(Restriction::new().rights(INVOKE).policy(grant))?;
         let (journal, access) = (self.journal.clone(), self.access.clone());
-        Ok(Arc::new(move |agent, conversation| {
-            let server = AgentServer::new(agent, Some(tools.clone()), journal.clone());
-            server.access(access.clone()).conversation(conversation)
+        Ok(Arc::new(move |agent| {
+            AgentServer::new(agent, Some(tools.clone()), journal.clone()).access(access.clone())
         }))
     }
 
     /// The same for agents that live once.
     fn to_each(&self, agents: Vec<SoleAgent>) -> Result<Vec<(SoleAgent, MakeServer)>, BootError> {
         let made = agents.into_iter().map(|agent| {
-            let make = self.to(agent.agent())?;
+            let serve = self.to(agent.agent())?;
+            let make: MakeServer = Arc::new(move |agent, shard| {
+                serve(agent).conversation(shard.conversation.clone(), shard.caller.clone())
+            });
             Ok((agent, make))
         });
         made.collect()
@@ -351,23 +373,35 @@ async fn push(
     Ok(push)
 }
 
-/// Starts a gateway, and before it what tells webhooks, if there is to be that. Gives where it listens.
-async fn open(
+/// A gateway with what tells webhooks, which is started, if there is to be that.
+async fn notifying(
     mut config: GatewayConfig,
     options: Option<PushOptions>,
-    drain: Duration,
     journal: Journal,
     kernel: &Kernel,
-) -> Result<Option<SocketAddr>, BootError> {
+) -> Result<GatewayConfig, BootError> {
     if let Some(options) = options {
         if config.push.is_some() {
             return Err(BootError::Twice { setting: "push" });
         }
         config.push = Some(push(options, &config, journal, kernel).await?);
     }
-    let drain = drain.saturating_add(config.door.drain_delay);
+    Ok(config)
+}
+
+/// Starts a gateway, if there is to be one, and before it what waits for tasks that it has begun. Gives where it
+/// listens.
+async fn open(
+    config: Option<GatewayConfig>,
+    working: Working,
+    share: &Share,
+    kernel: &Kernel,
+) -> Result<Option<SocketAddr>, BootError> {
+    let spec = drain::child(working, share.clone())?;
+    kernel.root().start(spec.restart(Restart::Permanent)).await?;
+    let Some(config) = config else { return Ok(None) };
     let (spec, bound) = gateway_child(config, kernel.tracer())?;
-    let spec = spec.stop_within(drain).restart(Restart::Permanent);
+    let spec = spec.stop_within(share.of_gateway()).restart(Restart::Permanent);
     kernel.root().start(spec).await?;
     Ok(*bound.borrow())
 }
@@ -383,6 +417,7 @@ struct Parts {
     gateway: Option<SocketAddr>,
     links: Option<Links>,
     sole: Vec<Sole>,
+    share: Share,
     journal: Journal,
     conditions: Vec<Condition>,
 }
@@ -390,11 +425,11 @@ struct Parts {
 /// Starts an agent, and gives what may be had of it.
 async fn serve(
     agent: AnyAgent,
-    make: MakeServer,
+    make: Serve,
     supervisor: &Supervisor,
 ) -> Result<GatewayAgent, BootError> {
     let profile = agent.profile();
-    let server = move || make(agent.clone(), None);
+    let server = move || make(agent.clone());
     let (spec, address) = ChildSpec::new(&profile.name, server)?;
     supervisor.adopt(spec).await?;
     let rights = ASK.union(READ).union(CANCEL);

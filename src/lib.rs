@@ -11,8 +11,8 @@ pub use outcome::{AskError, NotCompleted, TaskOutcome};
 pub use neuroflow_actors::{
     Agent, AgentBuilder, AgentError, AgentProfile, Answer, AnyAgent, AnyTool, Artifact, Ask,
     Content, Echo, ExecTool, GatewayConfig, Incoming, InvokeError, LeasesConfig, Meter, Metered,
-    Part, Python, PythonTool, Refused, Role, Shell, Skill, SoleAgent, TaskContext, TaskState, Tool,
-    ToolContext, ToolError, ToolResult, Turn,
+    Part, Python, PythonTool, Refused, Role, Shard, Shell, Skill, SoleAgent, TaskContext,
+    TaskState, Tool, ToolContext, ToolError, ToolResult, Turn,
 };
 pub use neuroflow_kernel::{
     Budget, Clock, Header, Kernel, ManualClock, Name, NameError, Observer, Restriction, Rights,

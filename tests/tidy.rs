@@ -102,12 +102,12 @@ const CONTRACTS: [(&str, &[&str]); 21] = [
     ("transport/src/session.rs", &[]),
 ];
 /// What all modules of the actors may use, and which uses none of them.
-const BENEATH: [&str; 2] = ["hex", "limits"];
+const BENEATH: [&str; 1] = ["limits"];
 
 /// What every contract may import.
 const CONTRACT_IMPORTS: [&str; 9] = [
-    "crate::hex",
     "crate::limits",
+    "data_encoding",
     "neuroflow_kernel",
     "neuroflow_sandbox",
     "rkyv",

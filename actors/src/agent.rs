@@ -181,6 +181,12 @@ pub enum AgentCommand {
         /// The answer.
         reply: Reply<usize>,
     },
+    /// Tell once no task works that would be lost with this process: none but such as wait for their clients, or go on
+    /// at the next start. It's told late, or never, where more are begun meanwhile. Needs [`READ`].
+    Drain {
+        /// The answer.
+        reply: Reply<()>,
+    },
     /// Messages that came while the task didn't wait for one; the next time there are none. It comes
     /// from the task's actor.
     Unread {
@@ -223,6 +229,7 @@ impl Message for AgentCommand {
             Self::Progress { .. } => "progress",
             Self::Wait { .. } => "wait",
             Self::Live { .. } => "live",
+            Self::Drain { .. } => "drain",
             Self::Unread { .. } => "unread",
             Self::Keep { .. } => "keep",
             Self::Landed(_) => "landed",
@@ -234,7 +241,9 @@ impl Message for AgentCommand {
     fn required_rights(&self) -> Rights {
         match self {
             Self::Ask(_) | Self::BoundedAsk(_) => ASK,
-            Self::Read { .. } | Self::Follow { .. } | Self::List { .. } => READ,
+            Self::Read { .. } | Self::Follow { .. } | Self::List { .. } | Self::Drain { .. } => {
+                READ
+            }
             Self::Cancel { .. } => CANCEL,
             Self::Order(request) => request.required_rights(),
             Self::Leave

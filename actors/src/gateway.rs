@@ -13,6 +13,7 @@ mod openai;
 mod openapi;
 mod operations;
 mod page;
+mod pauses;
 mod push;
 mod reads;
 mod rest;
@@ -40,8 +41,8 @@ pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 pub(crate) use json::shown;
 pub use push::{
     PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
-    PushPlace, PushRecord, PushSecret, PushStartError, PushStore, PushStoreError, PushTask,
-    WebhookProblem, push_child,
+    PushPlace, PushRecord, PushSecret, PushShared, PushStartError, PushStore, PushStoreError,
+    PushTask, WebhookProblem, push_child,
 };
 pub use signature::{CardKey, CardKeyError};
 

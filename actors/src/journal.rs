@@ -53,6 +53,10 @@ pub const READ_LOG: Rights = Rights::bit(1);
 /// The right to remove ended tasks.
 pub const REMOVE: Rights = Rights::bit(2);
 
+/// Whose log it is where clients want to be told of a task: no agent's, because names of actors have no slash.
+/// In a database the log's context names the task (`agent/task`), and the log goes when that is removed.
+pub(crate) const PUSH: &str = "/push";
+
 /// What an entry of a task's log is.
 ///
 /// ```
@@ -326,6 +330,15 @@ pub enum JournalCommand {
         /// The answer.
         reply: Reply<Result<Option<TaskLog>, ReadError>>,
     },
+    /// Where a task stands; none if there is no such task. Needs [`READ_LOG`].
+    Head {
+        /// Its agent.
+        agent: String,
+        /// Its id.
+        task: String,
+        /// The answer.
+        reply: Reply<Result<Option<TaskHead>, ReadError>>,
+    },
     /// A page of tasks. Needs [`READ_LOG`].
     Heads {
         /// Their agent.
@@ -364,6 +377,7 @@ impl Message for JournalCommand {
         match self {
             Self::Append { .. } => "append",
             Self::Read { .. } => "read",
+            Self::Head { .. } => "head",
             Self::Heads { .. } => "heads",
             Self::Agents { .. } => "agents",
             Self::Unfinished { .. } => "unfinished",
@@ -375,6 +389,7 @@ impl Message for JournalCommand {
         match self {
             Self::Append { .. } => APPEND,
             Self::Read { .. }
+            | Self::Head { .. }
             | Self::Heads { .. }
             | Self::Agents { .. }
             | Self::Unfinished { .. } => READ_LOG,
@@ -428,6 +443,17 @@ impl Journal {
         self.near.as_ref()?.append(append, clock)
     }
 
+    /// Whether what it has is there for the next process, as far as that's known here.
+    pub(crate) fn outlives_the_process(&self) -> bool {
+        self.near.as_ref().is_some_and(near::Near::outlives_the_process)
+    }
+
+    /// This node's name among those that have the same journal, as far as that is known: one that is near, in a
+    /// database.
+    pub(crate) fn shared_as(&self) -> Option<&str> {
+        self.near.as_ref()?.shared_as()
+    }
+
     /// The address.
     pub fn address(&self) -> &Address<JournalCommand> {
         &self.address
@@ -462,6 +488,17 @@ impl Journal {
         let (agent, task) = (agent.to_owned(), task.to_owned());
         self.address
             .call(Header::new(), |reply| JournalCommand::Read { agent, task, reply })
+            .await?
+    }
+
+    /// Where a task stands, without its log; none if there is no such task.
+    ///
+    /// # Errors
+    /// Says why it can't be read.
+    pub async fn head(&self, agent: &str, task: &str) -> Result<Option<TaskHead>, ReadError> {
+        let (agent, task) = (agent.to_owned(), task.to_owned());
+        self.address
+            .call(Header::new(), |reply| JournalCommand::Head { agent, task, reply })
             .await?
     }
 

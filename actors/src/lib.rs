@@ -9,7 +9,6 @@ mod builtin;
 mod exchange;
 mod gateway;
 mod held;
-mod hex;
 #[cfg(feature = "mcp")]
 mod mcp;
 
@@ -48,8 +47,9 @@ pub use builtin::{Echo, Proxy, ProxyPlace, ProxyRoute, Python, Shell};
 pub use gateway::{
     CardKey, CardKeyError, DoorConfig, GatewayAgent, GatewayConfig, GatewayError, Meter, Metered,
     Mount, PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
-    PushPlace, PushRecord, PushSecret, PushStartError, PushStore, PushStoreError, PushTask,
-    RequestId, SecurityScheme, TlsError, TlsFiles, WebhookProblem, gateway_child, push_child,
+    PushPlace, PushRecord, PushSecret, PushShared, PushStartError, PushStore, PushStoreError,
+    PushTask, RequestId, SecurityScheme, TlsError, TlsFiles, WebhookProblem, gateway_child,
+    push_child,
 };
 pub use journal::{
     APPEND, Append, AppendError, Condition, DamageKind, DatabaseError, EffectResult, Entry,

@@ -450,6 +450,9 @@ pub const JOURNAL_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of the content of one entry: a message, and nothing larger.
 pub const JOURNAL_RECORD_BYTES: usize = neuroflow_kernel::limits::MESSAGE_BYTES;
 
+/// Bytes of the result of an effect, as JSON: what an entry of the journal has, but for the frame around it.
+pub const EFFECT_BYTES: usize = JOURNAL_RECORD_BYTES - 1024;
+
 /// Bytes of the entries of one append: as much as a whole task may have.
 pub const JOURNAL_APPEND_BYTES: usize = TASK_BYTES + JOURNAL_RECORD_BYTES;
 
@@ -555,6 +558,15 @@ pub const PUSH_LIVES: u32 = 3;
 /// How long a configuration is kept on a node that doesn't have its agent: whoever has left that out by
 /// mistake has put it back by then, and nobody else can end it.
 pub const PUSH_ORPHANED: Duration = Duration::from_hours(1);
+
+/// Pauses between looks at a task that runs on another node of the same database, for a stream of its updates:
+/// short enough for who watches, and for a thousand streams 200 small questions to the database in a second.
+pub const FOLLOW_BACKOFF: neuroflow_kernel::Backoff =
+    neuroflow_kernel::Backoff { first: Duration::from_millis(250), max: Duration::from_secs(5) };
+
+/// How often a record of a push configuration is tried to be kept while other nodes, which share the journal, are
+/// quicker to write into the same log: each has one or two records to add, and few of them want to at once.
+pub const PUSH_STORE_ATTEMPTS: u32 = 5;
 
 /// How often a delivery looks for its task while the agent doesn't answer.
 pub const PUSH_FOLLOW_ATTEMPTS: u32 = 20;

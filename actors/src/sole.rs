@@ -1,4 +1,4 @@
-//! An agent that lives once: one instance in the whole cluster, or one per conversation.
+//! An agent that lives once: one instance in the whole cluster, or one per conversation of a caller.
 //!
 //! Every node that may run it has an actor that takes requests for it. That one finds out by the lease who
 //! has the instance, and takes them there: to its own child, or to the same actor on another node. If nobody
@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{Address, ChildSpec, Message, Moment, RemoteError, Reply, Request, Rights};
 use ring::digest::{SHA256, digest};
 
@@ -20,11 +21,10 @@ use self::looks::Looks;
 use self::server::{SoleServer, Way};
 pub use self::watch::SoleWatch;
 use crate::agent::{
-    ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, BoundedAsk, PROGRESS, TaskOrder,
+    ASK, AgentCommand, AgentServer, AgentWay, AnyAgent, Ask, BoundedAsk, PROGRESS, READ, TaskOrder,
 };
-use crate::hex;
 use crate::lease::{LeaseError, Leases, LeasesConfig, Singleton};
-use crate::limits::SOLE_IDLE;
+use crate::limits::{SOLE_IDLE, SOLE_KEPT};
 
 /// An agent that lives once.
 ///
@@ -40,9 +40,10 @@ pub struct SoleAgent {
     make: Option<Make>,
     per: Per,
     idle: Duration,
+    most: usize,
 }
 
-type Make = Arc<dyn Fn(&str) -> AnyAgent + Send + Sync>;
+type Make = Arc<dyn Fn(&Shard) -> AnyAgent + Send + Sync>;
 
 /// Of what there's one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,19 +55,22 @@ enum Per {
 impl SoleAgent {
     /// One instance in the cluster. It's started as soon as a node can have it, without being asked.
     pub fn singleton(agent: AnyAgent) -> Self {
-        Self { agent, make: None, per: Per::Cluster, idle: SOLE_IDLE }
+        Self { agent, make: None, per: Per::Cluster, idle: SOLE_IDLE, most: SOLE_KEPT }
     }
 
-    /// One instance per conversation. It's started when it's asked, and ends when it has been idle for
-    /// [`SOLE_IDLE`](crate::limits::SOLE_IDLE), unless [`idle`](Self::idle) says otherwise.
+    /// One instance per conversation; those of two callers are two, whatever they call them. It's started when it's
+    /// asked, and ends when it has been idle for [`SOLE_IDLE`](crate::limits::SOLE_IDLE), unless
+    /// [`idle`](Self::idle) says otherwise, or when others need its place.
     pub fn sharded(agent: AnyAgent) -> Self {
-        Self { agent, make: None, per: Per::Conversation, idle: SOLE_IDLE }
+        Self { agent, make: None, per: Per::Conversation, idle: SOLE_IDLE, most: SOLE_KEPT }
     }
 
     /// What makes the instance of a conversation, so that each has a state of its own. All of them have the
-    /// profile and the tools of the agent that [`sharded`](Self::sharded) was given.
+    /// profile and the tools of the agent that [`sharded`](Self::sharded) was given. A state that outlives the
+    /// instance is kept by caller *and* conversation, or by the key, which stands for both: clients name their
+    /// conversations as they like.
     #[must_use]
-    pub fn made_by(mut self, make: impl Fn(&str) -> AnyAgent + Send + Sync + 'static) -> Self {
+    pub fn made_by(mut self, make: impl Fn(&Shard) -> AnyAgent + Send + Sync + 'static) -> Self {
         self.make = Some(Arc::new(make));
         self
     }
@@ -79,15 +83,23 @@ impl SoleAgent {
         self
     }
 
+    /// How many conversations live on one node at most, [`SOLE_KEPT`](crate::limits::SOLE_KEPT) or fewer. One more
+    /// takes the place of one that has been idle for longest, of the caller that has most.
+    #[must_use]
+    pub fn most(mut self, most: usize) -> Self {
+        self.most = most.clamp(1, SOLE_KEPT);
+        self
+    }
+
     /// The agent whose profile and tools all instances have.
     pub fn agent(&self) -> &AnyAgent {
         &self.agent
     }
 
     /// An instance.
-    fn instance(&self, conversation: Option<&str>) -> AnyAgent {
-        match (&self.make, conversation) {
-            (Some(make), Some(conversation)) => make(conversation),
+    fn instance(&self, shard: &Shard) -> AnyAgent {
+        match &self.make {
+            Some(make) if shard.conversation.is_some() => make(shard),
             _ => self.agent.clone(),
         }
     }
@@ -113,8 +125,9 @@ impl fmt::Debug for SoleAgent {
 ///         leases: (leases, config),
 ///         node: "a".to_owned(),
 ///         far: Arc::new(|node, _name| Err(RemoteError::Unreachable { target: node.to_owned() })),
-///         server: Arc::new(move |agent, talk| {
-///             AgentServer::new(agent, None, journal.clone()).conversation(talk)
+///         server: Arc::new(move |agent, shard| {
+///             let (conversation, caller) = (shard.conversation.clone(), shard.caller.clone());
+///             AgentServer::new(agent, None, journal.clone()).conversation(conversation, caller)
 ///         }),
 ///     }
 /// }
@@ -127,7 +140,7 @@ pub struct SoleParts {
     pub node: String,
     /// The way to the agent of this name on the node that the leases name.
     pub far: Far,
-    /// What makes the actor of an instance, for one conversation if there's one per conversation.
+    /// What makes the actor of an instance.
     pub server: MakeServer,
 }
 
@@ -135,7 +148,7 @@ pub struct SoleParts {
 pub type Far = Arc<dyn Fn(&str, &str) -> Result<AgentWay, RemoteError> + Send + Sync>;
 
 /// What makes the actor of an instance.
-pub type MakeServer = Arc<dyn Fn(AnyAgent, Option<String>) -> AgentServer + Send + Sync>;
+pub type MakeServer = Arc<dyn Fn(AnyAgent, &Shard) -> AgentServer + Send + Sync>;
 
 impl fmt::Debug for SoleParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,6 +185,11 @@ pub enum SoleCommand {
     /// The node stops: an instance ends as soon as it has no task but such as wait for their clients, and its key is
     /// given back, for another node that offers the agent to have it. It comes from the node.
     Leave,
+    /// Tell once no task of the instances here works, as [`AgentCommand::Drain`] has it. Needs [`READ`](crate::READ).
+    Drain {
+        /// The answer.
+        reply: Reply<()>,
+    },
     /// The instances of these keys have no task. It comes from the actor's own task.
     Idle {
         /// The keys.
@@ -197,6 +215,7 @@ impl Message for SoleCommand {
             Self::Keep { .. } => "keep",
             Self::Sweep => "sweep",
             Self::Leave => "leave",
+            Self::Drain { .. } => "drain",
             Self::Idle { .. } => "idle",
             Self::Gone { .. } => "gone",
         }
@@ -206,6 +225,7 @@ impl Message for SoleCommand {
         match self {
             Self::Ask(_) | Self::BoundedAsk(_) => ASK,
             Self::Order(request) => request.required_rights(),
+            Self::Drain { .. } => READ,
             Self::Keep { .. }
             | Self::Sweep
             | Self::Leave
@@ -215,7 +235,7 @@ impl Message for SoleCommand {
     }
 }
 
-/// One instance: its key among the leases, and its conversation.
+/// One instance: its key among the leases, its conversation, and whose that is.
 ///
 /// ```
 /// fn is_singleton(shard: &neuroflow_actors::Shard) -> bool {
@@ -229,18 +249,26 @@ pub struct Shard {
     pub key: String,
     /// The conversation, if there is an instance for each.
     pub conversation: Option<String>,
+    /// Who has it, as far as it's known who asks.
+    pub caller: Option<String>,
 }
 
 impl Shard {
-    /// The key has the conversation's hash, for clients may name theirs as they like.
-    fn of(agent: &str, conversation: Option<&str>) -> Self {
-        let mut key = format!("agent/{agent}");
-        if let Some(conversation) = conversation {
-            key.push('/');
-            let hash = digest(&SHA256, conversation.as_bytes());
-            key.push_str(&hex::text(&hash.as_ref()[..SHARD_BYTES]));
+    /// The only instance.
+    fn only(agent: &str) -> Self {
+        Self { key: format!("agent/{agent}"), conversation: None, caller: None }
+    }
+
+    /// That of a conversation. The key has a hash, for clients may name theirs as they like.
+    fn of(agent: &str, caller: Option<&str>, conversation: &str) -> Self {
+        let whose = caller.map(|caller| format!("{}:{caller}:", caller.len())).unwrap_or_default();
+        let hash = digest(&SHA256, [&whose, conversation].concat().as_bytes());
+        let hash = HEXLOWER.encode(&hash.as_ref()[..SHARD_BYTES]);
+        Self {
+            key: format!("agent/{agent}/{hash}"),
+            conversation: Some(conversation.to_owned()),
+            caller: caller.map(str::to_owned),
         }
-        Self { key, conversation: conversation.map(str::to_owned) }
     }
 }
 
@@ -266,7 +294,10 @@ pub fn sole_child(
     let name = agent.agent.profile().name;
     let (leases, config) = parts.leases;
     // What is wrong with all keys is said now, not when somebody asks.
-    let longest = Shard::of(&name, (agent.per == Per::Conversation).then_some(""));
+    let longest = match agent.per {
+        Per::Cluster => Shard::only(&name),
+        Per::Conversation => Shard::of(&name, None, ""),
+    };
     leases.allow(&longest.key, config.lasts())?;
     let way = Arc::new(Way {
         name: name.clone(),
@@ -290,12 +321,27 @@ mod tests {
 
     #[test]
     fn a_conversation_has_one_key_whatever_it_is_called() {
-        let one = Shard::of("echo", Some("a conversation / with any text"));
-        assert_eq!(one, Shard::of("echo", Some("a conversation / with any text")));
-        assert_ne!(one.key, Shard::of("echo", Some("another")).key);
-        assert_ne!(one.key, Shard::of("shell", one.conversation.as_deref()).key);
+        let of = |agent, conversation| Shard::of(agent, None, conversation);
+        let one = of("echo", "a conversation / with any text");
+        assert_eq!(one, of("echo", "a conversation / with any text"));
+        assert_ne!(one.key, of("echo", "another").key);
+        assert_ne!(one.key, of("shell", "a conversation / with any text").key);
         assert_eq!(one.key.len(), "agent/echo/".len() + 2 * SHARD_BYTES);
         assert!(neuroflow_kernel::Name::new(one.key.replace('/', ".")).is_ok());
-        assert_eq!(Shard::of("echo", None).key, "agent/echo");
+        assert_eq!(Shard::only("echo").key, "agent/echo");
+    }
+
+    #[test]
+    fn what_two_callers_call_alike_is_two_conversations() {
+        let of = |caller: Option<&str>, conversation| Shard::of("echo", caller, conversation).key;
+        let keys = [
+            of(None, "planning"),
+            of(Some("alice"), "planning"),
+            of(Some("bob"), "planning"),
+            of(Some("bob"), "3:bob:planning"),
+            of(None, "5:alice:planning\0"),
+        ];
+        let different: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(different.len(), keys.len());
     }
 }

@@ -2,19 +2,26 @@
 //! number of cells.
 
 use std::{
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
 };
 
 use crate::{
     errno::Errno,
-    linux::sys::{self, file},
+    level::Level,
+    linux::{
+        Identity,
+        sys::{self, file},
+    },
 };
 
 /// Bytes for the standard input of any number of programs. Clones share the bytes.
 ///
 /// A pipe would copy them once per program, 64 KiB at a time; a program finds a regular file that it
 /// can also seek in or map. The file is a sealed `memfd` (`memfd_create(2)`).
+///
+/// Where cells have the host's own id (without root, or at [`Level::Minimal`]), the file would be theirs, and
+/// they could change its mode, times and attributes for all others. There each program gets a copy.
 ///
 /// ```
 /// use neuroflow_sandbox::SealedInput;
@@ -27,6 +34,8 @@ use crate::{
 pub struct SealedInput {
     file: Arc<OwnedFd>,
     length: usize,
+    /// Whether cells with an id of their own are another user than the file's.
+    is_foreign: bool,
 }
 
 /// Why bytes didn't become an input.
@@ -50,8 +59,10 @@ impl SealedInput {
     ///
     /// When the host is out of memory or descriptors.
     pub fn new(bytes: &[u8]) -> Result<Self, InputError> {
-        let file = file::sealed(bytes).map_err(|source| InputError { source })?;
-        Ok(Self { file: Arc::new(file), length: bytes.len() })
+        let made = file::sealed(bytes).and_then(|file| Ok((file, Identity::of_caller()?)));
+        let (file, identity) = made.map_err(|source| InputError { source })?;
+        let is_foreign = matches!(identity, Identity::Range { .. });
+        Ok(Self { file: Arc::new(file), length: bytes.len(), is_foreign })
     }
 
     /// How many bytes there are.
@@ -66,10 +77,21 @@ impl SealedInput {
 
     /// A descriptor with a position of its own, at the start.
     pub(crate) fn reader(&self) -> sys::Result<OwnedFd> {
-        let path = format!("/proc/self/fd/{}\0", self.file.as_fd().as_raw_fd());
-        let path = std::ffi::CStr::from_bytes_with_nul(path.as_bytes())
-            .map_err(|_nul| Errno::from_raw(libc::EINVAL))?;
-        file::open(path, libc::O_RDONLY | libc::O_CLOEXEC)
+        file::reopened(self.file.as_fd())
+    }
+
+    /// The same for a cell of this level, which may not disturb others that read the bytes.
+    pub(crate) async fn reader_for(&self, level: Level) -> sys::Result<OwnedFd> {
+        if self.is_foreign && level > Level::Minimal {
+            return self.reader();
+        }
+        let (file, length) = (Arc::clone(&self.file), self.length);
+        // Inputs may be large, and whoever starts cells serves others meanwhile.
+        let copied = tokio::task::spawn_blocking(move || {
+            let copy = file::sealed_copy(file.as_fd(), length)?;
+            file::reopened(copy.as_fd())
+        });
+        copied.await.map_err(|_stopped| Errno::from_raw(libc::ECANCELED))?
     }
 }
 

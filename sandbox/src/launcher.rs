@@ -432,9 +432,9 @@ fn has_usual_locale(profile: &Profile) -> bool {
 type Offered = (Arc<Zygote>, Offer, Vec<Layer>);
 
 /// What a wait status says, for the report.
-pub(crate) fn ending(status: i32) -> crate::report::End {
+pub(crate) fn ending(status: i32, usage: &crate::report::Usage) -> crate::report::End {
     match crate::linux::sys::process::ending(status) {
         Ending::Exited(code) => crate::report::End::Exited(code),
-        Ending::Signalled(signal) => crate::report::End::of_signal(signal),
+        Ending::Signalled(signal) => crate::report::End::of_signal(signal, usage),
     }
 }

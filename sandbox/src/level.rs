@@ -25,7 +25,8 @@ pub enum Level {
     /// Standard, and limits for the cell as a whole, a narrower list of system calls, Landlock, and
     /// of `/proc` only the processes.
     Strict,
-    /// Strict, and the smallest list of system calls, no memory that is both written and executed,
+    /// Strict, and the smallest list of system calls, no memory that is both written and executed, no
+    /// program in what the cell can write to (its own places, writable binds, a copy-on-write project),
     /// no sockets, no `/proc`, and an outer user id that no other cell has at the time. The kernel is
     /// the host's: see [`Boundary`].
     Paranoid,

@@ -152,6 +152,8 @@ pub const DEFAULT_CPU_MILLI: u32 = 1000;
 pub const MIN_CPU_MILLI: u32 = 10;
 /// More cores than any machine has.
 pub const MAX_CPU_MILLI: u32 = 1_024_000;
+/// The shortest processor time that a process can be limited to (`RLIMIT_CPU` counts seconds).
+pub const LEAST_CPU_TIME: Duration = Duration::from_secs(1);
 /// The kernel's default weight.
 pub const DEFAULT_CPU_WEIGHT: u32 = 100;
 /// The kernel's largest weight.
@@ -340,11 +342,15 @@ pub const DEFAULT_EGRESS_TOTAL_TIME: Duration = Duration::from_mins(10);
 pub const MAX_EGRESS_TIME: Duration = MAX_WALL_TIME;
 /// Addresses of a name that are looked at: a name with more answers has enough of them in these.
 pub const EGRESS_ADDRESSES: usize = 8;
-/// Look-ups at a time in the whole process: each holds a thread of the runtime's blocking pool, of
-/// which it has 512, until the system's resolver gives up, whoever still waits for the answer.
-pub const EGRESS_LOOKUPS: usize = 32;
-/// Look-ups at a time of one cell, so that eight cells with a dead name server don't stop the rest.
-pub const EGRESS_CELL_LOOKUPS: usize = 4;
+/// Cells that look up a name at a time: each such look-up holds a thread of the runtime's blocking pool
+/// until the system's resolver gives up, whoever still waits for the answer. A cell has one of these places
+/// at most, so that fewer cells with a dead name server don't stop the rest; with the places below they take
+/// half of the pool, which has 512 threads.
+pub const EGRESS_LOOKUPS: usize = 224;
+/// Further look-ups at a time of all cells that have one already. Whoever is first may take them all.
+pub const EGRESS_FURTHER_LOOKUPS: usize = 32;
+/// Further look-ups at a time of one cell: a client that asks for several hosts at once has three more.
+pub const EGRESS_CELL_FURTHER_LOOKUPS: usize = 3;
 /// First record of a tunnel: the largest that TLS has (RFC 8446, 5.1), with its header.
 pub const EGRESS_HELLO_BYTES: usize = 5 + (16 << 10);
 /// Copy buffer of a tunnel, one per direction.

@@ -22,6 +22,7 @@ pub(crate) mod payload;
 mod root;
 pub(crate) mod seedling;
 pub(crate) mod sys;
+pub(crate) mod target;
 mod template;
 mod warden;
 

@@ -68,8 +68,18 @@ impl Changes {
     ///
     /// [`ChangesError`] if the tree is beyond a bound or can't be read.
     pub fn read(upper: OwnedFd, project: &Path) -> Result<Self, ChangesError> {
-        let (read::Reading { list, refused }, beside) = read::read(&upper, project, Bounds::OURS)?;
-        let project = project.to_owned();
+        Self::read_without(upper, project, &[])
+    }
+
+    /// Leaves out what was made to mount on at these `places` of the project.
+    fn read_without(
+        upper: OwnedFd,
+        project: &Path,
+        places: &[PathBuf],
+    ) -> Result<Self, ChangesError> {
+        let (mut reading, beside) = read::read(&upper, project, Bounds::OURS)?;
+        reading.leave_out(places);
+        let (read::Reading { list, refused }, project) = (reading, project.to_owned());
         Ok(Self { upper, list, refused, project, beside, seen: beside, since: None })
     }
 
@@ -142,13 +152,15 @@ pub struct Overlay {
     upper: OwnedFd,
     project: PathBuf,
     below: Place,
+    places: Vec<PathBuf>,
     since: Option<i128>,
 }
 
 impl Overlay {
-    /// `below` is what the project was when the cell was made.
-    pub(crate) fn new(upper: OwnedFd, project: &Path, below: Place) -> Self {
-        Self { upper, project: project.to_owned(), below, since: None }
+    /// `below` is what the project was when the cell was made; at `places` in it, something else was
+    /// mounted.
+    pub(crate) fn new(upper: OwnedFd, project: &Path, below: Place, places: Vec<PathBuf>) -> Self {
+        Self { upper, project: project.to_owned(), below, places, since: None }
     }
 
     /// Its cell was asked for at this moment, in nanoseconds of the calendar.
@@ -156,14 +168,15 @@ impl Overlay {
         self.since = Some(at);
     }
 
-    /// Reads the changes. To be called when the cell is gone: before, it may still make some.
+    /// Reads the changes. To be called when the cell is gone: before, it may still make some. Directories
+    /// that were only made for other binds of the profile to lie in are none.
     ///
     /// # Errors
     ///
     /// [`ChangesError`] if the tree is beyond a bound or can't be read.
     pub fn read(self) -> Result<Changes, ChangesError> {
-        let Self { upper, project, below, since } = self;
-        Ok(Changes { seen: below, since, ..Changes::read(upper, &project)? })
+        let Self { upper, project, below, places, since } = self;
+        Ok(Changes { seen: below, since, ..Changes::read_without(upper, &project, &places)? })
     }
 }
 

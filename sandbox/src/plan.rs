@@ -20,7 +20,7 @@ use crate::{
     program::Program,
 };
 use encode::Encoder;
-pub(crate) use view::{Entry, Ground, MAX_PLAN_BINDS, Order, Plan};
+pub(crate) use view::{BindAccess, Entry, Ground, MAX_PLAN_BINDS, Order, Plan};
 
 /// What an order is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -280,7 +280,6 @@ fn plan_files(plan: &mut Encoder, profile: &Profile) {
     let mut binds: Vec<&Bind> = profile.binds.iter().collect();
     binds.sort_by_key(|bind| bind.inside.components().count());
     for bind in binds {
-        plan_ancestors(plan, &bind.inside);
         match bind.view {
             View::ReadOnly => plan.bind(&bind.host, &bind.inside, false),
             View::Writable => plan.bind(&bind.host, &bind.inside, true),
@@ -290,16 +289,6 @@ fn plan_files(plan: &mut Encoder, profile: &Profile) {
                 plan.overlay(&bind.host, &bind.inside, &options);
             }
         }
-    }
-}
-
-/// Directories that a path needs around it; making one that is there is no error.
-fn plan_ancestors(plan: &mut Encoder, path: &Path) {
-    // Only below what is writable: the rest of the root is made with all that it needs.
-    let ancestors: Vec<&Path> =
-        path.ancestors().skip(1).filter(|path| path.parent().is_some_and(is_writable)).collect();
-    for ancestor in ancestors.into_iter().rev() {
-        plan.directory(ancestor);
     }
 }
 
@@ -506,9 +495,8 @@ mod tests {
             .unwrap();
         let entries = entries(&profile, &Program::new("echo").arg("hi"));
         let outer = position(&entries, r#"target: "/work","#);
-        let parent = position(&entries, r#"Directory { path: "/work/deep" }"#);
         let inner = position(&entries, r#"target: "/work/deep/data","#);
-        assert!(outer < parent && parent < inner);
+        assert!(outer < inner);
         assert!(!entries.iter().any(|entry| entry.contains("Tmpfs") && entry.contains("/work")));
         assert!(
             position(&entries, "/usr/local/bin/echo") < position(&entries, r#""/usr/bin/echo""#)

@@ -127,6 +127,17 @@ impl Profile {
         copied.map(|bind| bind.host.as_path())
     }
 
+    /// Where other binds are in that directory, relative to it.
+    pub(crate) fn places_in_project(&self) -> Vec<PathBuf> {
+        let copied = self.binds.iter().find(|bind| bind.view == View::CopyOnWrite);
+        let below = |copied: &Bind, bind: &Bind| {
+            bind.inside.strip_prefix(&copied.inside).ok().map(Path::to_owned)
+        };
+        let others = self.binds.iter().filter(|bind| bind.view != View::CopyOnWrite);
+        copied
+            .map_or_else(Vec::new, |copied| others.filter_map(|bind| below(copied, bind)).collect())
+    }
+
     pub(crate) fn bind_at(&self, inside: &Path) -> bool {
         self.binds.iter().any(|bind| bind.inside == inside)
     }

@@ -6,6 +6,7 @@ use crate::{
     account::GroupUsage,
     egress::EgressReport,
     level::{Boundary, Layer, Level},
+    limits,
 };
 
 /// The end of a cell.
@@ -82,11 +83,14 @@ pub enum End {
     WallTime,
     /// The cell was out of memory, and the kernel ended its program.
     Memory,
-    /// One of its processes had used its processor time up.
+    /// Its processor time was used up: the signal that says so ended the program, and it had used as much as
+    /// the least of such limits.
     CpuTime,
-    /// It wrote a file past the limit.
+    /// It wrote a file past the limit. The signal of such a limit is all that is known of it, and a program can
+    /// send that to itself.
     FileSize,
-    /// It made a system call that no program of its kind makes: of another architecture.
+    /// It made a system call that no program of its kind makes: of another architecture. Here too a program may
+    /// have sent itself the signal.
     ForeignCall,
     /// It wrote more than the profile allows.
     OutputLimit,
@@ -104,9 +108,10 @@ pub enum End {
 impl End {
     /// The end of a program that a signal has ended, which says for some what limit it ran into.
     #[cfg(unix)]
-    pub(crate) fn of_signal(signal: i32) -> Self {
+    pub(crate) fn of_signal(signal: i32, usage: &Usage) -> Self {
         match signal {
-            libc::SIGXCPU => Self::CpuTime,
+            // A program may send itself the signal. The kernel sends it to nobody who has used less.
+            libc::SIGXCPU if usage.user + usage.system >= limits::LEAST_CPU_TIME => Self::CpuTime,
             libc::SIGXFSZ => Self::FileSize,
             libc::SIGSYS => Self::ForeignCall,
             signal => Self::Signalled(signal),

@@ -132,10 +132,9 @@ impl Running {
                 prepared: parts.prepared,
                 forked: parts.forked,
             },
-            overlay: parts
-                .overlay
-                .zip(profile.project())
-                .map(|((upper, below), project)| Overlay::new(upper, project, below)),
+            overlay: parts.overlay.zip(profile.project()).map(|((upper, below), project)| {
+                Overlay::new(upper, project, below, profile.places_in_project())
+            }),
             proxy,
             claim: parts.claim,
             patience: Patience::new(profile.wall_time),

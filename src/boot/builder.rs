@@ -19,8 +19,8 @@ use neuroflow_transport::LinksConfig;
 use super::McpServer;
 use super::ProxyAgent;
 
-/// Time that the gateway gets to bring what was begun to its end, unless the builder says otherwise.
-const GATEWAY_DRAIN: Duration = Duration::from_secs(10);
+/// Time that requests and tasks get to come to their end, unless the builder says otherwise.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// What a node is made of.
 ///
@@ -95,7 +95,7 @@ impl NodeBuilder {
             observer: Arc::new(Unobserved),
             clock: Clock::system(),
             first: Vec::new(),
-            drain: GATEWAY_DRAIN,
+            drain: DRAIN,
             audit: None,
             push: None,
             journal: JournalConfig::new(JournalPlace::Memory),
@@ -269,8 +269,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Time that the gateway gets, when the node stops, to bring what was begun to its end; ten
-    /// seconds unless it's set. The time in which it still accepts
+    /// Time that requests and tasks get, when the node stops, to come to their end; ten seconds unless it's set. First
+    /// the gateway ends its requests; tasks that nobody waits for have what that leaves, and are killed then. The
+    /// time in which the gateway still accepts
     /// ([`drain_delay`](neuroflow_actors::DoorConfig::drain_delay)) comes before it.
     #[must_use]
     pub fn drain_within(mut self, deadline: Duration) -> Self {

@@ -239,14 +239,21 @@ impl Node {
         self.kernel.ended().await;
     }
 
-    /// Stops everything in reverse start order; each server gets its own time to drain.
+    /// Stops everything in reverse start order. Before all else requests and tasks that have begun get
+    /// [`drain_within`](NodeBuilder::drain_within) to come to their end, ten seconds unless it was set: those of the
+    /// gateway, of other nodes and of [`ask`](Self::ask), whether somebody waits for them or not. Tasks that wait for
+    /// their clients, or are run again at the next start, aren't waited for. Then each server gets its own time.
     pub async fn stop(&self) {
+        self.parts.share.begin(self.kernel.clock().now());
         self.say_farewell().await;
         self.kernel.stop().await;
     }
 
-    /// Like [`stop`](Self::stop), and ends what is left after `deadline`. Says whether nothing was.
+    /// Like [`stop`](Self::stop), and ends what is left after `deadline`. Requests and tasks get two thirds of it to
+    /// come to their end, or all but ten seconds if that's more, and no more than in [`stop`](Self::stop). Says whether
+    /// nothing was left.
     pub async fn stop_within(&self, deadline: Duration) -> bool {
+        self.parts.share.begin_within(self.kernel.clock().now(), deadline);
         self.say_farewell().await;
         self.kernel.stop_within(deadline).await
     }

@@ -191,6 +191,10 @@ const NOT_FOUND: u8 = 127;
 const NOBODY_READS: u8 = 141;
 /// Added to the number of the signal that ended it, as shells say it.
 const SIGNAL_BASE: i32 = 128;
+/// The signals by which a kernel enforces limits, as Linux numbers them.
+const SIGXCPU: i32 = 24;
+const SIGXFSZ: i32 = 25;
+const SIGSYS: i32 = 31;
 /// `ENOENT` and `ENOTDIR`, the errors of a path that leads nowhere.
 const NOWHERE: [i32; 2] = [2, 20];
 
@@ -418,9 +422,9 @@ fn exit_code(report: &Report, profile: &Profile, json: bool) -> Result<u8, ExecE
         End::OutputLimit => Err(ExecError::OutputLimit { most: profile.output_bytes() }),
         // The signals that the kernel enforces them by.
         End::Memory => limit(Limit::Memory, low(SIGNAL_BASE + 9), json),
-        End::CpuTime => limit(Limit::CpuTime, low(SIGNAL_BASE + 24), json),
-        End::FileSize => limit(Limit::FileSize, low(SIGNAL_BASE + 25), json),
-        End::ForeignCall => limit(Limit::ForeignCall, low(SIGNAL_BASE + 31), json),
+        End::CpuTime => limit(Limit::CpuTime, low(SIGNAL_BASE + SIGXCPU), json),
+        End::FileSize => limit(Limit::FileSize, low(SIGNAL_BASE + SIGXFSZ), json),
+        End::ForeignCall => limit(Limit::ForeignCall, low(SIGNAL_BASE + SIGSYS), json),
         // SIGKILL from outside of the cell.
         End::Cancelled | End::Killed => Ok(low(SIGNAL_BASE + 9)),
         End::NotGone => Err(ExecError::NotGone),

@@ -92,7 +92,8 @@ pub(super) fn node(
     clock: &Clock,
     meter: &Arc<dyn McpMeter>,
 ) -> Result<NodeBuilder, ConfigError> {
-    let mut builder = Node::builder().clock(clock.clone());
+    // Its only client has gone when it stops.
+    let mut builder = Node::builder().clock(clock.clone()).drain_within(Duration::ZERO);
     if needs_sandbox(loaded) {
         builder = builder.sandbox(loaded.sandbox()?);
     }

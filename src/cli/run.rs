@@ -1,6 +1,7 @@
 //! `neuroflow run`: one request to one agent, without a server.
 
 use std::io::{self, IsTerminal, Read, Write};
+use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -121,7 +122,9 @@ async fn ask(
     text: &str,
 ) -> Result<Asked, CliError> {
     let mut signals = Signals::catch().map_err(RunError::Signals)?;
-    let mut builder = Node::builder().clock(clock.clone()).agent(builtin(agent));
+    // A task that is interrupted is to end, and not to be waited for.
+    let mut builder = Node::builder().clock(clock.clone()).drain_within(Duration::ZERO);
+    builder = builder.agent(builtin(agent));
     if agent.needs_cells() {
         // One task: nothing is kept ready for a second.
         builder = builder.sandbox(loaded.profile()?);

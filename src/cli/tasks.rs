@@ -111,8 +111,8 @@ pub(super) enum TasksError {
     /// Our own user can't be found out.
     #[error("the system refused to say who you are; name the socket with --control-socket")]
     System(#[source] io::Error),
-    /// There is no such directory.
-    #[error("there is no journal at {place}; name another with --journal-url")]
+    /// There is no such directory, or nothing of ours in the database.
+    #[error("there is no journal in {place}; name another with --journal-url")]
     Absent { place: String },
     /// It can't be opened.
     #[error("the journal can't be looked at")]

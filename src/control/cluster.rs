@@ -19,16 +19,16 @@ pub(crate) struct Cluster {
     /// The node that was asked.
     pub(crate) node: String,
     pub(crate) members: Vec<MemberRow>,
-    /// Its seeds that are names.
+    /// Its seeds.
     #[serde(default)]
     pub(crate) seeds: Vec<SeedRow>,
 }
 
-/// A seed that is a name.
+/// A seed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct SeedRow {
     pub(crate) name: String,
-    /// Why it has led to no link the last time that it was needed.
+    /// Why there is no link to where it leads.
     pub(crate) failure: Option<String>,
 }
 

@@ -142,7 +142,18 @@ fn an_invitation_that_nobody_takes_ends_and_so_does_its_token() {
     let token = ran.stdout.trim();
     scratch.output(&["cluster", "join", token, "--dir", "c"]).failed_with(1, &["has expired"]);
     let nonsense = scratch.output(&["cluster", "join", "nonsense", "--dir", "c"]);
-    nonsense.failed_with(1, &["isn't a token", "nfj1."]);
+    nonsense.failed_with(1, &["isn't a token", "nfj2."]);
+    let old = scratch.output(&["cluster", "join", "nfj1.AAAA", "--dir", "c"]);
+    old.failed_with(1, &["older build", "invite anew"]);
+    // Which of the machine's addresses the new node reaches isn't known here.
+    let everywhere = ["cluster", "invite", "c", "--authority", "ca", "--listen", "0.0.0.0:0"];
+    let nowhere = scratch.output(&everywhere);
+    nowhere.failed_with(1, &["nobody can dial 0.0.0.0", "--reach"]);
+    assert_eq!(nowhere.stdout, "");
+    let reached = [&everywhere[..], &["--reach", "127.0.0.1:7950", "--within", "100ms"]].concat();
+    let reached = scratch.output(&reached);
+    reached.failed_with(1, &["nobody has joined"]);
+    assert!(reached.stdout.starts_with("nfj2."), "{}", reached.stdout);
     let invite = ["cluster", "invite", "c", "--authority", "nowhere", "--listen", "127.0.0.1:0"];
     scratch.output(&invite).failed_with(1, &["nowhere/authority.pem"]);
 }
@@ -300,6 +311,30 @@ fn settings_of_the_cluster_that_do_not_fit_are_named() {
     let away = ["--cluster-leases=postgres:///x?host=/nowhere", "--cluster-sharded=python"];
     let gone = scratch.output(&[&on[..], &away].concat());
     gone.failed_with(1, &["cluster.leases"]);
+}
+
+#[test]
+fn a_certificate_that_nobody_takes_is_named_with_what_to_do() {
+    let scratch = Scratch::new();
+    for cluster in ["ca", "other"] {
+        assert_eq!(scratch.output(&["cluster", "init", "example", "--dir", cluster]).code, 0);
+    }
+    for (node, valid) in [("old", "1s"), ("strange", "1h")] {
+        let init = ["node", "init", node, "--authority", "ca", "--dir", node, "--valid", valid];
+        assert_eq!(scratch.output(&init).code, 0);
+    }
+    let copied =
+        std::fs::copy(scratch.path("other/authority.pem"), scratch.path("strange/authority.pem"));
+    copied.expect("another authority");
+    // Past the end of the first one's certificate.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    for (identity, texts) in [
+        ("--cluster-identity=old", ["old/node.pem", "has expired", "neuroflow node renew"]),
+        ("--cluster-identity=strange", ["strange/node.pem", "authorities", "of one cluster"]),
+    ] {
+        let refused = scratch.output(&["serve", "--cluster-listen=127.0.0.1:0", identity]);
+        refused.failed_with(2, &texts);
+    }
 }
 
 /// The cluster's metrics are there, and Prometheus's own tool finds nothing wrong with any.

@@ -134,6 +134,25 @@ fn a_terminal_that_is_closed_lets_what_was_begun_come_to_its_end() {
 }
 
 #[test]
+fn a_task_that_nobody_waits_for_is_done_before_the_node_ends() {
+    let scratch = Scratch::new();
+    let mut server = Server::start(&scratch, &["--stop-deadline=60s"]);
+    let message = send_message("sleep 1; echo finished");
+    let mut call: serde_json::Value = serde_json::from_str(&message).expect("JSON");
+    call["params"]["configuration"] = serde_json::json!({ "returnImmediately": true });
+    let (status, answer) = post(server.gateway, "/", &call.to_string());
+    assert_eq!(status, 200, "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    let task = answer["result"]["task"]["id"].as_str().expect("an id");
+    server.process.signal("TERM");
+    assert_eq!(server.process.exit_code(), 0, "{}", server.process.stderr());
+    let server = Server::start(&scratch, &[]);
+    let (status, task) = get(server.gateway, &format!("/tasks/{task}?A2A-Version=1.0"));
+    assert!(status == 200 && task.contains("TASK_STATE_COMPLETED"), "{task}");
+    assert!(task.contains("finished\\n"), "{task}");
+}
+
+#[test]
 fn who_is_to_outlive_its_terminal_does() {
     let scratch = Scratch::new();
     let plain = scratch.neuroflow(&["serve", "--agents-enabled=echo", "--log-format=json"]);

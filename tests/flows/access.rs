@@ -8,7 +8,8 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use neuroflow::actors::{AccessConfig, FreshToken, Limits, RulesSource, TokenName, access_child};
 use neuroflow::{
-    AgentBuilder, AnyAgent, BootError, Echo, GatewayConfig, Kernel, Node, NodeBuilder,
+    AgentBuilder, Answer, AnyAgent, AnyTool, BootError, Echo, GatewayConfig, Kernel, Node,
+    NodeBuilder,
 };
 use serde_json::{Value, json};
 
@@ -238,8 +239,21 @@ async fn tools_are_called_for_those_who_may_have_them_called() {
         "#,
     );
     let agent = caller(AgentBuilder::new("caller", "Calls.").tool(Ping));
-    let builder = Node::builder().agent(agent).gateway(loopback());
+    let lists = AgentBuilder::new("lists", "Says what it could call.").tool(Ping);
+    let lists = lists.shared_tool("ping").on_ask(|_, context| async move {
+        let tools =
+            context.tools().await?.into_iter().map(|it| format!("{} {}", it.name, it.origin));
+        Ok(Answer::text(format!("{:?}", tools.collect::<Vec<_>>())))
+    });
+    let builder = Node::builder().agent(agent).agent(lists).gateway(loopback());
+    let builder = builder.tool(AnyTool::new(Ping));
     let (node, to) = start(builder.access(config(&tokens, &policy))).await;
+    // Its own, which comes before the one of the same name that's shared; of others' nothing.
+    for (who, listed) in [(&dev, r#"["ping agent"]"#), (&guest, "[]")] {
+        let params = message(json!([{ "text": "tools?" }]));
+        let response = call(to, "/agents/lists", Some(who.secret()), "SendMessage", params).await;
+        assert_eq!(output(&task_of(response.json())), listed);
+    }
     let called = |secret: String| async move {
         let params = message(json!([{ "data": { "tool": "ping", "arguments": {} } }]));
         let response = call(to, "/", Some(&secret), "SendMessage", params).await;

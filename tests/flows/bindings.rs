@@ -49,7 +49,9 @@ fn strict() -> AnyAgent {
 
 fn node() -> neuroflow::NodeBuilder {
     let agents = [AnyAgent::new(Echo), narrator(), sleeper(), strict(), curious()];
-    agents.into_iter().fold(Node::builder(), neuroflow::NodeBuilder::agent).gateway(loopback())
+    let node = agents.into_iter().fold(Node::builder(), neuroflow::NodeBuilder::agent);
+    // Some of their tasks are left alone.
+    node.gateway(loopback()).drain_within(std::time::Duration::ZERO)
 }
 
 fn text(text: &str) -> Value {

@@ -463,7 +463,8 @@ async fn a_gateway_that_stops_ends_what_it_has_there_unless_it_will_go_on_with_i
     let cluster = Cluster::new();
     let work = Work::new();
     let b = cluster.other("b", work.agent("b"), &[]).await;
-    let node = cluster.gateway(&[&b]).proxy(ProxyAgent::new("far", "agent://b/worker"));
+    let gateway = |at: &Other| cluster.gateway(&[at]).drain_within(Duration::ZERO);
+    let node = gateway(&b).proxy(ProxyAgent::new("far", "agent://b/worker"));
     let (node, to) = start(node).await;
     begin_text(to, FAR, "go").await;
     eventually("it works", || work.running() == 1).await;
@@ -472,7 +473,7 @@ async fn a_gateway_that_stops_ends_what_it_has_there_unless_it_will_go_on_with_i
 
     let again = |profile: &mut neuroflow::AgentProfile| profile.resumable = true;
     let far = ProxyAgent::new("far", "agent://b/worker").profile(again);
-    let (node, to) = start(cluster.gateway(&[&b]).proxy(far)).await;
+    let (node, to) = start(gateway(&b).proxy(far)).await;
     begin_text(to, FAR, "go").await;
     eventually("it works again", || work.begun().len() == 2).await;
     node.stop().await;

@@ -1,15 +1,22 @@
 //! A node that stops, or is dropped, leaves no process, no connection and no port behind.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
-use neuroflow::{AgentBuilder, Answer, AnyAgent, BootError, Clock, Echo, ManualClock, Node};
+use neuroflow::actors::{AgentCommand, ArchivedChange, ArchivedContent, follow};
+use neuroflow::kernel::Address;
+use neuroflow::{
+    AgentBuilder, Answer, AnyAgent, BootError, Clock, Echo, Header, ManualClock, Node, TaskState,
+    Turn,
+};
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::client::{Connection, begin_text, message, post, request, send_text, task_of, within};
 use crate::support::{
-    eventually, is_child, loopback, marker, output, processes_with, shell_node, start, state,
-    zygote_above,
+    eventually, is_child, loopback, marker, output, pause, processes_with, shell_node, start,
+    state, zygote_above,
 };
 
 /// The request of a blocking `SendMessage` with one text part.
@@ -47,6 +54,95 @@ async fn what_was_begun_is_answered_and_nothing_is_left() {
     assert!(!is_child(zygote), "the zygote lives");
     assert_eq!(node.census().count(), 0, "{:?}", node.census().tree());
     drop(TcpListener::bind(to).expect("the port is free"));
+}
+
+/// An agent that answers once it's let through the gate.
+fn gated(gate: &Arc<Semaphore>) -> AnyAgent {
+    let gate = Arc::clone(gate);
+    AgentBuilder::new("gated", "Waits.").on_ask(move |ask, context| {
+        let gate = Arc::clone(&gate);
+        async move {
+            if ask.text() == "ask" {
+                context.ask_user(Turn::agent("who?")).await?;
+            }
+            let _open = gate.acquire().await;
+            Ok(Answer::text("finished"))
+        }
+    })
+}
+
+fn gated_address(node: &Node) -> Address<AgentCommand> {
+    node.address("gated").expect("the agent is there").clone()
+}
+
+/// The last that a task tells: the state that it's in then, and what is said with it.
+async fn last_told(agent: &Address<AgentCommand>, task: &str) -> (TaskState, String) {
+    let followed = follow(agent, Header::new(), task, None, None).await.expect("answered");
+    let (mut told, mut to_come) = followed.expect("there is such a task");
+    while let Some(Ok(event)) = to_come.next().await {
+        told.push(event);
+    }
+    let last = told.last().expect("an event").get();
+    let ArchivedChange::Status { state, turn } = &last.change else { panic!("no status") };
+    let content = turn.as_ref().and_then(|turn| Some(&turn.parts.first()?.content));
+    let said = match content {
+        Some(ArchivedContent::Text(text)) => text.to_string(),
+        _ => String::new(),
+    };
+    (TaskState::from(*state), said)
+}
+
+/// Neither those that were begun without waiting, nor those of the host, for which no connection is open.
+#[tokio::test]
+async fn tasks_that_no_connection_waits_for_come_to_their_end() {
+    let gate = Arc::new(Semaphore::new(0));
+    let (node, to) = start(Node::builder().agent(gated(&gate)).gateway(loopback())).await;
+    let agent = gated_address(&node);
+    let task = begin_text(to, "/", "go").await;
+    let (asked, told, (), ()) = within(async {
+        tokio::join!(node.ask("gated", "go"), last_told(&agent, &task), node.stop(), async {
+            eventually("the end of listening", || std::net::TcpStream::connect(to).is_err()).await;
+            gate.add_permits(2);
+        })
+    })
+    .await;
+    assert_eq!(asked.expect("answered").completed().expect("completed").text(), "finished");
+    assert_eq!(told, (TaskState::Completed, String::new()));
+    assert_eq!(node.census().count(), 0);
+}
+
+/// What will never end is killed when the time for it is over, and what waits for its client at once.
+#[tokio::test]
+async fn tasks_that_work_have_their_share_of_the_time_and_those_that_wait_have_none() {
+    for (text, deadline) in [("go", None), ("go", Some(3)), ("ask", None)] {
+        let (time, gate) = (ManualClock::new(), Arc::new(Semaphore::new(0)));
+        let node = Node::builder().agent(gated(&gate)).clock(time.clock()).gateway(loopback());
+        let (node, to) = start(node.drain_within(Duration::from_secs(2))).await;
+        let agent = gated_address(&node);
+        let task = begin_text(to, "/", text).await;
+        let stop = async {
+            match deadline {
+                Some(seconds) => assert!(node.stop_within(Duration::from_secs(seconds)).await),
+                None => node.stop().await,
+            }
+        };
+        let alone = || !node.census().tree().iter().any(|it| it.path.as_str() == "/gateway");
+        let (told, (), ()) = within(async {
+            tokio::join!(last_told(&agent, &task), stop, async {
+                if text == "go" {
+                    eventually("the end of the gateway", alone).await;
+                    time.advance(Duration::from_millis(1_900));
+                    // Nothing tells that it's waited for but that it's there.
+                    pause(100).await;
+                    assert!(node.census().tree().iter().any(|it| it.kind == "task"));
+                    time.advance(Duration::from_millis(200));
+                }
+            })
+        })
+        .await;
+        let stopped = (TaskState::Failed, "the agent was stopped".to_owned());
+        assert_eq!(told, stopped, "{text} {deadline:?}");
+    }
 }
 
 /// Whatever still runs when the drain is over is ended, and its client sees a clean close.
@@ -125,7 +221,9 @@ async fn many_running_tasks_do_not_hold_a_stop_up() {
         std::future::pending::<()>().await;
         Ok(Answer::done())
     });
-    let (node, to) = start(Node::builder().agent(agent).gateway(loopback())).await;
+    let node = Node::builder().agent(agent).gateway(loopback());
+    // They aren't given any.
+    let (node, to) = start(node.drain_within(Duration::ZERO)).await;
     for _ in 0..30 {
         begin_text(to, "/", "go").await;
     }

@@ -121,6 +121,7 @@ async fn the_tree_is_what_was_started() {
         ("/agents/echo", "agent"),
         ("/agents/shell", "agent"),
         (wanted.as_str(), "task"),
+        ("/drain", "drain"),
         ("/gateway", "gateway"),
         ("/journal", "journal"),
         ("/sandbox", "sandbox"),
@@ -131,7 +132,7 @@ async fn the_tree_is_what_was_started() {
     assert_eq!(tree(), expected.map(|(path, kind)| (path.to_owned(), kind)));
     let answer = rpc(to, "/", "CancelTask", json!({ "id": task })).await;
     assert_eq!(state(&answer["result"]), "TASK_STATE_CANCELED");
-    eventually("the end of the cell", || tree().len() == 8).await;
+    eventually("the end of the cell", || tree().len() == 9).await;
     node.stop().await;
 }
 

@@ -60,6 +60,28 @@ async fn a_sealed_input_is_read_by_many_and_written_by_none() -> Result<(), Inpu
 }
 
 #[tokio::test]
+async fn a_program_keeps_a_sealed_input_from_nobody_else() -> Result<(), InputError> {
+    let input = SealedInput::new(b"through")?;
+    let cell = standard();
+    let read = || sh("cat; cat /proc/self/fd/0; stat -L -c ' %a %Y' /proc/self/fd/0").input(&input);
+    let spoil = "chmod 0 /proc/self/fd/0; touch -d @1 /proc/self/fd/0";
+    for program in [read(), sh(spoil).input(&input), read()] {
+        let is_reader = program == read();
+        let done = cell.run(program).await.expect("a cell");
+        let told = String::from_utf8_lossy(&done.stdout);
+        let is_whole = told.starts_with("throughthrough 444 ") && !told.ends_with(" 1\n");
+        assert!(is_whole || !is_reader, "{told}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_signal_that_says_a_limit_was_met_is_not_taken_for_one() {
+    let done = standard().run(sh("kill -XCPU $$")).await.expect("a cell");
+    assert_eq!(done.report.end, End::Signalled(libc::SIGXCPU));
+}
+
+#[tokio::test]
 async fn a_host_directory_can_be_the_working_directory() {
     let directory = Directory::new();
     directory.give_to(4711);

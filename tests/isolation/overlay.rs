@@ -49,6 +49,33 @@ async fn a_project_is_changed_apart_and_then_on_purpose() {
     }
 }
 
+#[tokio::test]
+async fn places_for_binds_in_a_project_are_no_changes_of_it() {
+    for (script, changed) in [
+        ("true", &[][..]),
+        ("echo x > cache/beside", &["cache", "cache/beside"][..]),
+        ("echo x > cache/bin/shown", &[][..]),
+    ] {
+        let (project, shown) = (project(), Directory::new());
+        shown.give_to(OWNER);
+        let file = project.0.join("kept");
+        let profile = standard()
+            .copy_on_write(&project.0, INSIDE)
+            .bind_rw(&shown.0, format!("{INSIDE}/cache/bin"))
+            .bind_ro(file, format!("{INSIDE}/cache/file"));
+        let collected = launch(profile, sh(script).directory(INSIDE)).await.collect().await;
+        let errors = String::from_utf8_lossy(&collected.stderr);
+        assert!(collected.report.is_success(), "{errors}");
+        let changes = collected.overlay.expect("an overlay").read().expect("changes");
+        let paths: Vec<String> =
+            changes.iter().map(|change| change.path().display().to_string()).collect();
+        assert_eq!(paths, changed, "{script}");
+        changes.apply(&project.0).expect("an applied change");
+        assert_eq!(project.0.join("cache").exists(), !changed.is_empty());
+        assert!(!project.0.join("cache/bin").exists());
+    }
+}
+
 /// A project, and another one that can take its place, with what each says in `deep/text`.
 fn two_projects() -> Directory {
     let place = Directory::new();

@@ -217,7 +217,8 @@ async fn a_level_that_is_still_attacked_at_the_deadline_runs_nothing() {
     let (kernel, sandbox) = sandbox_of(SandboxServer::new(profile).attack_first(true)).await;
     let parcel = Parcel::archive(&Exec::new(["true"])).expect("a short request");
     let exec = |replies| SandboxCommand::Exec(Request { parcel, replies });
-    let soon = Header::new().within(kernel.clock(), Duration::from_millis(1));
+    // Enough for its turn to come, and not for some two hundred attempts.
+    let soon = Header::new().within(kernel.clock(), Duration::from_millis(250));
     let events = sandbox.stream(soon, exec).await;
     match end_of(events.expect("the sandbox takes it")).await {
         Err(ExecRefused::Launch { code, message }) => {

@@ -8,7 +8,7 @@ use neuroflow_sandbox::{
 };
 
 use crate::support::{
-    NOBODY, is_root, passes_as_another, passes_elsewhere, perl, plays, sh, try_launch,
+    Directory, NOBODY, is_root, passes_as_another, passes_elsewhere, perl, plays, sh, try_launch,
 };
 use crate::untried::untried;
 
@@ -113,6 +113,41 @@ async fn paranoid_executes_nothing_that_was_written() {
     let script = "cp /bin/true /work/x && /work/x";
     let Some(done) = run(Profile::builder(Level::Paranoid), sh(script)).await else { return };
     assert_eq!(done.report.end, End::Exited(126));
+}
+
+/// One file that is mapped twice would be memory that is written and executed.
+#[tokio::test]
+async fn paranoid_executes_nothing_that_was_written_to_the_host_or_beside_it_either() {
+    let script = format!(
+        r#"use Fcntl; sysopen(my $f, "code", O_RDWR | O_CREAT) or die "open: $!"; syswrite $f, "x" x 4096;
+           for my $rights (3, 5) {{ my $at = syscall {mmap}, 0, 4096, $rights, 1, fileno $f, 0;
+             print $at == -1 ? $! + 0 : "mapped", "\n" }}
+           system "cp /bin/true program && chmod +x program" and die; exec {{"./program"}} "program";
+           print $! + 0, "\n";"#,
+        mmap = libc::SYS_mmap
+    );
+    let refused = format!("mapped\n{}\n{}\n", libc::EPERM, libc::EACCES);
+    for inside in ["/work", "/data"] {
+        for is_project in [true, false] {
+            let host = Directory::new();
+            host.give_to(4321);
+            let profile = Profile::builder(Level::Paranoid);
+            let profile = if is_project {
+                profile.copy_on_write(&host.0, inside)
+            } else {
+                profile.bind_rw(&host.0, inside)
+            };
+            let Some(done) = run(profile, perl(&script).directory(inside)).await else { return };
+            let text = String::from_utf8_lossy(&done.stdout);
+            assert_eq!(text, refused, "{inside}: {}", String::from_utf8_lossy(&done.stderr));
+        }
+    }
+    // What the cell can't write to runs all the same.
+    let host = Directory::new();
+    let tool = host.file("tool", &std::fs::read("/bin/true").expect("a program"), 0o755);
+    let profile = Profile::builder(Level::Paranoid).bind_ro(&tool, "/opt/tool");
+    let Some(done) = run(profile, Program::new("/opt/tool")).await else { return };
+    assert!(done.report.is_success());
 }
 
 #[tokio::test]

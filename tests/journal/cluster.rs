@@ -79,8 +79,13 @@ impl Cluster {
 
     /// What a statement gives; none if the server doesn't take it.
     pub(crate) fn query(&self, sql: &str) -> Option<String> {
+        self.query_in("postgres", sql)
+    }
+
+    /// The same in another of its databases.
+    pub(crate) fn query_in(&self, database: &str, sql: &str) -> Option<String> {
         let mut psql = program("psql");
-        psql.args(["-X", "-A", "-t", "-U", "postgres", "-d", "postgres", "-c", sql, "-h"]);
+        psql.args(["-X", "-A", "-t", "-U", "postgres", "-d", database, "-c", sql, "-h"]);
         let output = psql.arg(self.socket()).output().expect("psql runs");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
@@ -93,8 +98,12 @@ impl Cluster {
     }
 
     pub(crate) fn url(&self) -> String {
+        self.url_of("postgres", "postgres")
+    }
+
+    pub(crate) fn url_of(&self, user: &str, database: &str) -> String {
         let socket = self.socket().display().to_string().replace('/', "%2F");
-        format!("postgres://postgres@{socket}/postgres")
+        format!("postgres://{user}@{socket}/{database}")
     }
 
     fn socket(&self) -> PathBuf {

@@ -87,6 +87,48 @@ async fn a_database_that_stays_away_is_a_typed_error() {
     scene.stop().await;
 }
 
+/// A commit of a node that takes long, until it's cancelled.
+const COMMITTING: &str = "BEGIN; LOCK TABLE neuroflow_ended IN ROW EXCLUSIVE MODE;
+    SELECT pg_sleep(600); COMMIT";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_counts_beside_the_commits_of_others() {
+    let cluster = Cluster::start();
+    let scene = Scene::open(cluster.config("gone")).await.expect("it opens");
+    for task in ["a", "b"] {
+        say(&scene.journal, task, 0, TaskState::Completed).await.expect("appended");
+    }
+    scene.stop().await;
+    // What somebody else has done to the tables.
+    cluster.query("DELETE FROM neuroflow_task WHERE task = 'b'").expect("deleted");
+    let held = "SELECT pid FROM pg_locks WHERE relation = 'neuroflow_ended'::regclass
+        AND mode = 'RowExclusiveLock' AND granted AND pid <> pg_backend_pid() LIMIT 1";
+    let held = || cluster.query(held).filter(|pid| !pid.is_empty());
+    let (one, two) = std::thread::scope(|threads| {
+        let commit = threads.spawn(|| cluster.query(COMMITTING));
+        while held().is_none() {}
+        let opening = async {
+            tokio::join!(Scene::open(cluster.config("one")), Scene::open(cluster.config("two")))
+        };
+        let opened =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(opening));
+        let pid = held().expect("the nodes have started beside it");
+        cluster.query(&format!("SELECT pg_cancel_backend({pid})")).expect("cancelled");
+        assert!(commit.join().expect("no panic").is_none(), "it was cancelled");
+        opened
+    });
+    assert_counted(&cluster, 1);
+    let (one, two) = (one.expect("it opens"), two.expect("it opens"));
+    for (scene, task) in [(&one, "c"), (&two, "d")] {
+        say(&scene.journal, task, 0, TaskState::Completed).await.expect("appended");
+    }
+    assert_counted(&cluster, 3);
+    let rows = cluster.query("SELECT count(*) FROM neuroflow_ended WHERE node = 'gone'");
+    assert_eq!(rows.as_deref(), Some("0"), "what a node has counted that is gone is merged");
+    one.stop().await;
+    two.stop().await;
+}
+
 /// Waits until the journal says this of itself, while nobody asks it for anything.
 async fn says(scene: &Scene, trouble: Option<&str>) {
     for _ in 0..600 {

@@ -30,10 +30,15 @@ impl Killable {
     }
 
     pub(crate) fn start_at(journal: &str, socket: &str) -> Self {
+        Self::start_as("node", journal, socket)
+    }
+
+    /// The one of this name, of those that have the journal.
+    pub(crate) fn start_as(node: &str, journal: &str, socket: &str) -> Self {
         let mut process = neuroflow(&["serve", "--gateway-listen", "127.0.0.1:0"]);
         process.args(["--telemetry-metrics-listen", "off", "--control-socket", socket]);
         process.args(["--agents-enabled", "echo", "--log-filter", "error"]);
-        process.args(["--journal-url", journal]);
+        process.args(["--journal-url", journal, "--journal-node", node]);
         process.env("NEUROFLOW_GATEWAY_PUSH_ALLOW_PRIVATE", "true");
         Self::of(process)
     }
@@ -111,6 +116,16 @@ impl Line {
     /// One JSON-RPC call. A body that was cut off isn't an answer.
     pub(crate) fn call(&mut self, path: &str, method: &str, params: &Value) -> Option<Value> {
         self.send(path, "", method, params)?;
+        self.answer()
+    }
+
+    /// One call of HTTP+JSON.
+    pub(crate) fn rest(&mut self, path: &str, body: &Value) -> Option<Value> {
+        self.write(path, "", body)?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Option<Value> {
         let length = self.header("content-length")?.parse().ok()?;
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).ok()?;
@@ -133,6 +148,10 @@ impl Line {
 
     fn send(&mut self, path: &str, more: &str, method: &str, params: &Value) -> Option<()> {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        self.write(path, more, &body)
+    }
+
+    fn write(&mut self, path: &str, more: &str, body: &Value) -> Option<()> {
         let body = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\

@@ -16,6 +16,7 @@ mod folder;
 mod killable;
 mod lease;
 mod listing;
+mod nodes;
 mod postgres;
 mod room;
 mod scene;

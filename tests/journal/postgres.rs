@@ -10,13 +10,13 @@ use crate::cluster::{Cluster, now};
 use crate::killable::{Killable, call, neuroflow};
 
 /// A port that nobody listens on.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address")
 }
 
 /// Takes each notification, until one says that the task has ended; gives what they said.
-fn receive(at: SocketAddr) -> Vec<Value> {
+pub(crate) fn receive(at: SocketAddr) -> Vec<Value> {
     let listener = TcpListener::bind(at).expect("the port is still free");
     listener.set_nonblocking(true).expect("a socket");
     let (mut told, begun) = (Vec::new(), now());
@@ -96,6 +96,42 @@ fn a_killed_node_has_its_tasks_and_tells_its_webhooks_when_it_is_back() {
     }
     node.kill();
     assert_eq!(actions.map(look), beside);
+}
+
+#[test]
+fn looking_at_tasks_takes_no_more_than_the_right_to_read_them_and_makes_nothing() {
+    let cluster = Cluster::start();
+    let node = Killable::start_at(&cluster.url(), "off");
+    let message = json!({ "message": {
+        "messageId": "1", "role": "ROLE_USER", "parts": [{ "text": "hello" }],
+    } });
+    let answer = call(node.gateway, "SendMessage", &message).expect("an answer");
+    let id = answer["result"]["task"]["id"].as_str().expect("an id");
+    let look = |url: &str, action: &[&str]| {
+        let mut tasks = neuroflow(&["tasks", "--journal-url", url]);
+        tasks.args(action).output().expect("the built binary")
+    };
+    cluster.query("CREATE ROLE reader LOGIN").expect("a role");
+    cluster.query("GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader").expect("granted");
+    let whose = "SELECT string_agg(node, ' ') FROM neuroflow_ended";
+    let before = cluster.query(whose);
+    let actions: [&[&str]; 3] = [&["list"], &["show", id], &["export"]];
+    for action in actions {
+        let output = look(&cluster.url_of("reader", "postgres"), action);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains(id), "{output:?}");
+    }
+    assert_eq!(cluster.query(whose), before, "it isn't counted for whoever looks");
+    node.kill();
+
+    cluster.query("CREATE DATABASE other").expect("another database");
+    for action in actions {
+        let output = look(&cluster.url_of("postgres", "other"), action);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("there is no journal"), "{output:?}");
+    }
+    let tables = "SELECT count(*) FROM pg_tables WHERE tablename LIKE 'neuroflow%'";
+    assert_eq!(cluster.query_in("other", tables).as_deref(), Some("0"));
 }
 
 /// Longer than a client is kept waiting for whether its message is taken, and than the database needs in order to say so.

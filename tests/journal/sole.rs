@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use neuroflow::actors::limits::SOLE_IDLE;
 use neuroflow::actors::{
-    ArchivedChange, ArchivedContent, BoundedAsk, LeaseError, TaskContext, ToolBounds,
+    ArchivedChange, ArchivedContent, BoundedAsk, LeaseError, Shard, TaskContext, ToolBounds,
 };
 use neuroflow::kernel::{Address, Down, Fall, Request};
 use neuroflow::transport::{Authority, Links, LinksConfig, Trust};
@@ -147,8 +147,8 @@ impl World {
     ) -> NodeBuilder {
         let census = self.census.clone();
         let counters = SoleAgent::sharded(AnyAgent::new(Counter::new(name, "counter"))).idle(idle);
-        let counters = counters
-            .made_by(move |conversation| AnyAgent::new(Counter::of(name, &census, conversation)));
+        let counters =
+            counters.made_by(move |shard| AnyAgent::new(Counter::of(name, &census, talk(shard))));
         let seed = seed.and_then(|seed| seed.links()?.local_address());
         let links = seed.into_iter().fold(self.links(name), LinksConfig::seed);
         Node::builder()
@@ -200,6 +200,10 @@ impl World {
         assert!((nth..=most).contains(&told), "{told} instead of {nth}: {target} {conversation:?}");
         at
     }
+}
+
+fn talk(shard: &Shard) -> &str {
+    shard.conversation.as_deref().expect("there is one for each")
 }
 
 fn links_up(node: &Node) -> usize {
@@ -567,7 +571,8 @@ async fn a_conversation_that_fails_takes_no_other_with_it_and_is_tried_until_it_
     let failures = Arc::new(AtomicU32::new(6));
     let (left, census) = (Arc::clone(&failures), world.census.clone());
     let counters = SoleAgent::sharded(AnyAgent::new(Counter::new("a", "counter")));
-    let counters = counters.made_by(move |conversation| {
+    let counters = counters.made_by(move |shard| {
+        let conversation = talk(shard);
         let less = |failures: u32| failures.checked_sub(1);
         let fails = conversation == "bad"
             && left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
@@ -584,6 +589,55 @@ async fn a_conversation_that_fails_takes_no_other_with_it_and_is_tried_until_it_
     for conversation in ["good", "bad"] {
         assert_eq!(world.census.of(conversation), (1, 1), "{conversation}");
     }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_of_one_caller_is_no_other_ones() {
+    let database = Cluster::start();
+    let world = World::new();
+    let node = world.node("a", &database.url(), None).await;
+    let asked = async |caller: &str| {
+        let mut ask = Ask::new(Turn::user("?")).in_context("planning");
+        ask.caller = Some(caller.to_owned());
+        let outcome = node.ask_with("counter", ask, Header::new()).await.expect("it's answered");
+        assert_eq!(outcome.context(), "planning", "it's called as its caller calls it");
+        outcome.text().to_owned()
+    };
+    assert_eq!(asked("alice").await, "a 1");
+    assert_eq!(asked("bob").await, "a 1");
+    assert_eq!(asked("alice").await, "a 2");
+    assert_eq!(world.census.of("planning"), (2, 2));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_conversations_make_room_for_new_ones() {
+    const MOST: usize = 3;
+    let database = Cluster::start();
+    let world = World::new();
+    let census = world.census.clone();
+    let counters = SoleAgent::sharded(AnyAgent::new(Counter::new("a", "counter"))).most(MOST);
+    let counters =
+        counters.made_by(move |shard| AnyAgent::new(Counter::of("a", &census, talk(shard))));
+    let leases = LeasesConfig::new(database.url()).term(TERM);
+    let node = Node::builder().cluster(world.links("a")).leases(leases).sole(counters);
+    let node = node.start().await.expect("it starts");
+    let busy = async {
+        let ask = Ask::new(Turn::user(WAIT)).in_context("busy");
+        node.ask_with("counter", ask, Header::new()).await.expect("it's answered").text().to_owned()
+    };
+    let others = async {
+        until(|| world.census.of(WAIT).0 == 1).await;
+        let names: Vec<String> = (0..MOST * 2).map(|nth| format!("talk {nth}")).collect();
+        for name in &names {
+            world.ask_nth(1, &node, "counter", Some(name)).await;
+            let living = names.iter().map(|name| world.census.of(name).0).sum::<i64>();
+            assert!(living < i64::try_from(MOST).expect("a few"), "{living} beside the busy one");
+        }
+        world.census.gate.close();
+    };
+    assert_eq!(tokio::join!(busy, others).0, "a 1", "what is at work stays");
     node.stop().await;
 }
 

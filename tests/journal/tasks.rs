@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use neuroflow::actors::limits::{EFFECT_BYTES, JOURNAL_NAME_BYTES};
 use neuroflow::actors::{
-    ArchivedChange, CancelError, JournalConfig, JournalPlace, TaskEvents, TaskQuery, follow,
+    ArchivedChange, ArchivedContent, CancelError, EffectError, JournalConfig, JournalPlace,
+    TaskEvents, TaskQuery, follow,
 };
 use neuroflow::kernel::{
     Address, KindObserver, Lifecycle, Observer, Outcome, Parcel, Request, Span, Timing, Unobserved,
@@ -399,11 +401,119 @@ async fn a_wait_that_nobody_answered_ends_in_silence_again() {
     second.stop().await;
 }
 
+/// The first run fails to pay, says so and looks for another way. The second one pays, and so comes to its end with
+/// fewer events than the first has made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_run_that_goes_another_way_is_heard_to_its_end() {
+    for fails in [false, true] {
+        let folder = Folder::new();
+        let agent = |pays: bool| {
+            let agent = AgentBuilder::new("payer", "Pays, if that can be done.");
+            agent.profile(|profile| profile.resumable = true).on_ask(move |_, context| async move {
+                let pay = async { if pays { Ok(7) } else { Err(AgentError::failed("no money")) } };
+                match context.effect("pay", pay).await {
+                    Ok(_) if fails => return Err(AgentError::failed("paid in vain")),
+                    Ok(receipt) => return Ok(Answer::text(format!("receipt {receipt}"))),
+                    Err(error) => context.say(format!("can't pay: {error}")).await?,
+                }
+                context.produce(Artifact::text("bill", "a bill")).await?;
+                context.say("waiting for better times").await?;
+                std::future::pending::<()>().await;
+                Ok(Answer::done())
+            })
+        };
+        let first = node(agent(false), folder.path()).await;
+        let task = begin(&address(&first), "go").await;
+        let before = until(&address(&first), &task, "better times").await;
+        first.stop().await;
+        let second = node(agent(true), folder.path()).await;
+        let last = if fails { "failed paid in vain" } else { "completed" };
+        let seen = until(&address(&second), &task, last).await;
+        assert_eq!(seen[..5], before);
+        if fails {
+            assert_eq!(seen[5..], ["6 failed paid in vain"]);
+        } else {
+            assert_eq!(seen[5..], ["6 artifact", "7 completed"]);
+            let all = events(&address(&second), &task).await;
+            let mut answer = None;
+            if let ArchivedChange::Artifact { artifact, .. } = &all[5].get().change
+                && let Some(ArchivedContent::Text(text)) =
+                    artifact.parts.first().map(|part| &part.content)
+            {
+                answer = Some(text.to_string());
+            }
+            assert_eq!(answer.as_deref(), Some("receipt 7"));
+        }
+        second.stop().await;
+    }
+}
+
+/// The clock stands still, so that any wait for it would be without end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_leaves_tasks_at_once_that_are_run_again() {
+    let (folder, time) = (Folder::new(), neuroflow::ManualClock::new());
+    let work = Work::new();
+    let config = config(folder.path());
+    let node = Node::builder().agent(work.agent(true)).journal(config).clock(time.clock());
+    let node = node.start().await.expect("the node starts");
+    let task = begin(&address(&node), "order").await;
+    until(&address(&node), &task, "paid 1").await;
+    let clock = neuroflow::Clock::system();
+    let stopped = clock.before(clock.now() + Duration::from_secs(60), node.stop()).await;
+    assert!(stopped.is_ok(), "it's waited for");
+}
+
+/// What an effect comes to, and how often it was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_effect_that_cannot_be_kept_is_told_as_such_and_costs_the_task_nothing_else() {
+    let done = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&done);
+    let agent = AgentBuilder::new("payer", "Keeps too much.").on_ask(move |_, context| {
+        let done = Arc::clone(&count);
+        async move {
+            let made = |length: usize| {
+                let done = Arc::clone(&done);
+                async move {
+                    done.fetch_add(1, Ordering::SeqCst);
+                    Ok("x".repeat(length))
+                }
+            };
+            let mut ends = Vec::new();
+            let long = "k".repeat(JOURNAL_NAME_BYTES + 1);
+            for (key, length) in
+                [("fits", EFFECT_BYTES - 2), ("large", EFFECT_BYTES), ("large", 1), (&long, 1)]
+            {
+                ends.push(match context.effect(key, made(length)).await {
+                    Ok(_) => "kept".to_owned(),
+                    Err(AgentError::Effect(error @ EffectError::TooLarge { .. })) => {
+                        error.to_string()
+                    }
+                    Err(AgentError::Effect(EffectError::LongKey { bytes })) => format!("{bytes}"),
+                    Err(error) => panic!("{error:?}"),
+                });
+            }
+            Ok(Answer::text(ends.join(", ")))
+        }
+    });
+    let folder = Folder::new();
+    let node = node(agent, folder.path()).await;
+    let outcome = node.ask("payer", "go").await.expect("answered");
+    let too_large = format!(
+        "the result of effect \"large\" has {} bytes as JSON; {EFFECT_BYTES} are allowed",
+        EFFECT_BYTES + 2
+    );
+    let expected = format!("kept, {too_large}, {too_large}, {}", JOURNAL_NAME_BYTES + 1);
+    assert_eq!(outcome.completed().expect("completed").text(), expected);
+    assert_eq!(done.load(Ordering::SeqCst), 2);
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_is_not_resumable_fails_with_a_reason() {
     let folder = Folder::new();
     let work = Work::new();
-    let first = node(work.agent(false), folder.path()).await;
+    let first = Node::builder().agent(work.agent(false)).journal(config(folder.path()));
+    let first = first.drain_within(Duration::ZERO).start().await.expect("the node starts");
     let agent = address(&first);
     let task = begin(&agent, "order").await;
     until(&agent, &task, "paid 1").await;

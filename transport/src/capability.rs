@@ -20,11 +20,11 @@ pub(crate) use self::token::tests::seeds;
 use std::fmt;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{AttenuateError, ParcelError, Restriction, Rights, StreamError};
 
 pub(crate) use self::issuer::Capabilities;
 pub(crate) use self::signature::Signer;
-use crate::hex;
 use crate::identity::NodeId;
 use crate::limits::{CAPABILITY_BLOCKS, CAPABILITY_LIFE, CAPABILITY_TOKEN_BYTES, MAX_CAPABILITIES};
 
@@ -77,7 +77,7 @@ pub struct CapabilityId([u8; 16]);
 
 impl fmt::Display for CapabilityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 

@@ -46,7 +46,7 @@ use crate::link::peer::{Link, Peers};
 use crate::link::{CloseCode, LinkError, LinkStatus, connect};
 use crate::membership::{GossipMeters, Inbox};
 use crate::observer::{ClusterObserver, Told};
-use crate::seed::{NamedSeed, SeedStatus, ServiceName, Sought};
+use crate::seed::{Seed, SeedStatus, ServiceName, Sought};
 use crate::session::handshake::{Hello, NEWEST, OLDEST};
 
 use self::cluster::Choosing;
@@ -74,8 +74,7 @@ pub struct LinksConfig {
     listen: SocketAddr,
     credential: Credential,
     trust: Trust,
-    seeds: Vec<SocketAddr>,
-    named: Vec<Sought>,
+    seeds: Vec<Sought>,
     name_servers: Vec<SocketAddr>,
     authority: Option<Arc<Authority>>,
     advertise: Option<SocketAddr>,
@@ -97,7 +96,6 @@ impl LinksConfig {
             credential,
             trust,
             seeds: Vec::new(),
-            named: Vec::new(),
             name_servers: Vec::new(),
             authority: None,
             advertise: None,
@@ -111,27 +109,30 @@ impl LinksConfig {
         }
     }
 
-    /// A node to dial from the start, and until it answers.
+    /// Where to find a node. For as long as this one runs, the address is dialled while no link leads there: within
+    /// seconds at first and when the link there is lost, within [`SEED_ROUND`](crate::limits::SEED_ROUND) at last.
+    /// Whoever of the cluster answers is taken, also with another key than before.
     #[must_use]
     pub fn seed(mut self, address: SocketAddr) -> Self {
-        self.seeds.push(address);
+        self.seeds.push(Sought::Address(address));
         self
     }
 
-    /// A name with a port, such as that of a headless service. While this node has no link, the name is
-    /// looked up (A and AAAA records), and what it stands for is dialled.
+    /// A name with a port, such as that of a headless service. For as long as this node runs, the name is looked up (A
+    /// and AAAA records), and what it stands for is dialled where no link leads to: every few seconds while the node
+    /// has no link, else within [`SEED_ROUND`](crate::limits::SEED_ROUND).
     #[must_use]
     pub fn seed_name(mut self, name: impl Into<String>) -> Self {
-        self.named.push(Sought::Host(name.into()));
+        self.seeds.push(Sought::Host(name.into()));
         self
     }
 
-    /// A service, whose nodes and their ports are found by SRV records. While this node has no link, they are
-    /// looked up, and those of the lowest priority number are dialled, all at once; if none of them answers,
-    /// those of the next.
+    /// A service, whose nodes and their ports are found by SRV records. They are looked up as often as a name is
+    /// ([`seed_name`](Self::seed_name)), and those of the lowest priority number are dialled, all at once; if there is
+    /// a link to none of them then, those of the next.
     #[must_use]
     pub fn seed_service(mut self, service: ServiceName) -> Self {
-        self.named.push(Sought::Service(service));
+        self.seeds.push(Sought::Service(service));
         self
     }
 
@@ -182,7 +183,7 @@ impl LinksConfig {
 
     /// Looks at this file every second. Once it has another certificate of this node, of the same key and name and
     /// valid now, that one is presented to who makes a link from then on; links that stand go on. What can't be
-    /// used is counted and left alone.
+    /// used is counted and left alone; of that, what isn't valid yet is presented once it is.
     #[must_use]
     pub fn certificate_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.certificate_file = Some(file.into());
@@ -220,10 +221,16 @@ impl LinksConfig {
     /// The actor `cluster`, and the links that it keeps.
     ///
     /// # Errors
-    /// Says that the key or the list of revoked nodes can't be used, or that this build doesn't speak the protocol.
+    /// Says that the key or the list of revoked nodes can't be used, that other nodes wouldn't take the certificate, or
+    /// that this build doesn't speak the protocol. A certificate that isn't valid yet is no error: clocks are set while
+    /// machines start, and from then on the node has links without anybody's help.
     pub fn child(self, clock: Clock) -> Result<(ChildSpec, Links), LinksError> {
         if !(OLDEST..=NEWEST).contains(&self.newest) {
             return Err(LinksError::Protocol { asked: self.newest });
+        }
+        match self.credential.check(&self.trust) {
+            Ok(()) | Err(CertificateError::NotValidYet) => {}
+            Err(refused) => return Err(refused.into()),
         }
         let presented = Presented::new(&self.credential)?;
         let told = Arc::new(Told::new(self.observers));
@@ -232,7 +239,7 @@ impl LinksConfig {
             None => None,
         };
         let (own, start) = (self.credential.id(), incarnation());
-        let capabilities = Capabilities::new(own, start, clock.clone());
+        let capabilities = Capabilities::new(own, start, self.trust.clone(), clock.clone());
         let shared = Arc::new(Shared {
             capabilities: Arc::clone(&capabilities),
             door: self
@@ -250,8 +257,7 @@ impl LinksConfig {
             presented,
             peers: Peers::default(),
             listen: Mutex::new(self.listen),
-            seeds: self.seeds,
-            named: self.named.into_iter().map(NamedSeed::new).collect(),
+            seeds: self.seeds.into_iter().map(Seed::new).collect(),
             name_servers: self.name_servers,
             endpoint: RwLock::new(None),
             connections: AtomicU64::new(0),
@@ -334,8 +340,7 @@ pub(crate) struct Shared {
     pub(crate) peers: Peers,
     /// Where to listen; after the first start the port that it got then.
     pub(crate) listen: Mutex<SocketAddr>,
-    pub(crate) seeds: Vec<SocketAddr>,
-    pub(crate) named: Vec<NamedSeed>,
+    pub(crate) seeds: Vec<Seed>,
     /// Whom to ask for services; nobody: those that the system has.
     pub(crate) name_servers: Vec<SocketAddr>,
     endpoint: RwLock<Option<quinn::Endpoint>>,
@@ -551,7 +556,8 @@ impl Links {
         }
     }
 
-    /// Dials a node, again and again until it answers. Its name and id come from its certificate.
+    /// Dials a node, again and again until it answers. Its name and id come from its certificate. It's no seed by
+    /// that: once it has been gone for as long as the membership remembers it, nobody dials it any more.
     pub async fn dial(&self, address: SocketAddr) {
         // An error says that the actor has ended, and this node's links with it.
         let _ended = self.cluster.tell(Header::new(), ClusterCommand::Dial(address)).await;
@@ -633,9 +639,9 @@ impl Links {
         status
     }
 
-    /// The seeds that are names, and what came of them the last time that they were needed.
+    /// The seeds, and what came of them the last time that they were looked up and dialled.
     pub fn seeds(&self) -> Vec<SeedStatus> {
-        self.shared.named.iter().map(NamedSeed::status).collect()
+        self.shared.seeds.iter().map(Seed::status).collect()
     }
 
     pub(crate) fn link(

@@ -12,6 +12,8 @@ mod trust;
 
 use std::fmt;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+
 pub use self::authority::{Authority, AuthorityError, Renewed};
 pub(crate) use self::certificate::Subject;
 pub use self::certificate::{CertificateError, Credential};
@@ -19,10 +21,9 @@ pub(crate) use self::kept::Kept;
 pub use self::kept::ListFileError;
 pub use self::revocation::{RevocationError, Revocations};
 pub(crate) use self::tls::{
-    Presented, client_config, guest_config, is_trusted, peer_name, server_config,
+    Presented, client_config, guest_config, judge, peer_name, server_config,
 };
 pub use self::trust::Trust;
-use crate::hex;
 
 /// A node's identity: the SHA-256 hash of its public key (the certificate's subject public key
 /// info).
@@ -67,13 +68,14 @@ impl std::str::FromStr for NodeId {
 
     fn from_str(text: &str) -> Result<Self, NodeIdError> {
         let malformed = || NodeIdError { text: text.chars().take(80).collect() };
-        hex::read(text).map(Self).ok_or_else(malformed)
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_other| malformed())?;
+        bytes.try_into().map(Self).map_err(|_length| malformed())
     }
 }
 
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Joining a cluster: a node that has no certificate yet is given one, over the link port of a node
 //! that has the cluster's authority, for a token that works once and for a short time.
 //!
-//! The token pins the authority by its hash, so the node that joins knows whom it talks to before it
-//! says the token's secret. Its own key never leaves it.
+//! The token pins the authority by its hash and the node that has invited by its id, so the node that joins
+//! knows whom it talks to before it says the token's secret: another member, which could bring the token itself,
+//! isn't told. Its own key never leaves it.
 
 mod client;
 mod door;
@@ -29,7 +30,10 @@ use crate::identity::{AuthorityError, CertificateError, NodeId};
 use crate::limits::{INVITE_LIFE, MAX_INVITES};
 
 /// What every token begins with.
-const PREFIX: &str = "nfj1.";
+const PREFIX: &str = "nfj2.";
+
+/// What those began with that didn't say who has invited.
+const OLD_PREFIX: &str = "nfj1.";
 const SECRET_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
 
@@ -78,7 +82,8 @@ impl Invite {
         self
     }
 
-    /// To be joined at this address, if this node is reached by another than the one that it listens at.
+    /// To be joined at this address, if this node is reached by another than the one that it
+    /// [advertises](crate::LinksConfig::advertise) or else listens at.
     #[must_use]
     pub fn reach(mut self, address: SocketAddr) -> Self {
         self.reach = Some(address);
@@ -93,16 +98,19 @@ impl Invite {
     }
 }
 
-/// A token as text: where to join, the authority's hash, and a secret.
+/// A token as text: where to join and whom to find there, the authority's hash, and a secret.
 ///
 /// ```
 /// use neuroflow_transport::{JoinError, JoinToken};
-/// assert!(matches!("nfj1.x".parse::<JoinToken>(), Err(JoinError::Malformed)));
+/// assert!(matches!("nfj2.x".parse::<JoinToken>(), Err(JoinError::Malformed)));
+/// assert!(matches!("nfj1.x".parse::<JoinToken>(), Err(JoinError::OldToken)));
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     secret: [u8; SECRET_BYTES],
     authority: AuthorityHash,
+    /// Who has invited, and alone may be told the secret.
+    inviter: NodeId,
     address: SocketAddr,
     expires_ms: u64,
 }
@@ -123,7 +131,8 @@ impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = self.address.to_string();
         let expires = self.expires_ms.to_le_bytes();
-        let parts = [&self.secret[..], &self.authority, &expires, address.as_bytes()];
+        let inviter = self.inviter.as_bytes();
+        let parts = [&self.secret[..], &self.authority, inviter, &expires, address.as_bytes()];
         write!(f, "{PREFIX}{}", URL_SAFE_NO_PAD.encode(parts.concat()))
     }
 }
@@ -139,15 +148,21 @@ impl std::str::FromStr for JoinToken {
 
     fn from_str(text: &str) -> Result<Self, JoinError> {
         let malformed = || JoinError::Malformed;
-        let code = text.trim().strip_prefix(PREFIX).ok_or_else(malformed)?;
+        let text = text.trim();
+        if text.starts_with(OLD_PREFIX) {
+            return Err(JoinError::OldToken);
+        }
+        let code = text.strip_prefix(PREFIX).ok_or_else(malformed)?;
         let bytes = URL_SAFE_NO_PAD.decode(code).map_err(|_other| malformed())?;
         let (secret, rest) = bytes.split_first_chunk().ok_or_else(malformed)?;
         let (authority, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
+        let (inviter, rest) = rest.split_first_chunk::<HASH_BYTES>().ok_or_else(malformed)?;
         let (expires, address) = rest.split_first_chunk().ok_or_else(malformed)?;
         let address = std::str::from_utf8(address).ok().and_then(|text| text.parse().ok());
         Ok(Self {
             secret: *secret,
             authority: *authority,
+            inviter: NodeId::from(*inviter),
             expires_ms: u64::from_le_bytes(*expires),
             address: address.ok_or_else(malformed)?,
         })
@@ -168,6 +183,16 @@ pub enum InviteError {
     /// It doesn't listen yet.
     #[error("this node doesn't listen yet, so there is nowhere to join")]
     NotListening,
+    /// Nobody can dial where it's to be reached: it listens on all addresses, and which of them others reach isn't
+    /// known.
+    #[error(
+        "nobody can dial {address}: say where the new node reaches this one, with --reach (Invite::reach), or set \
+         cluster.advertise"
+    )]
+    Nowhere {
+        /// Where it would be joined.
+        address: SocketAddr,
+    },
     /// Not a name for a node or a role.
     #[error("the name of the node or of a role isn't valid")]
     Name(#[from] NameError),
@@ -193,6 +218,11 @@ pub enum JoinError {
     /// Not a token.
     #[error("this isn't a token of an invitation: it begins with {PREFIX}")]
     Malformed,
+    /// A token of an older build, which doesn't say who has invited.
+    #[error(
+        "this token is of an older build, and doesn't say who has invited: update that node, and invite anew"
+    )]
+    OldToken,
     /// No socket of its own.
     #[error("no socket can be had to join with")]
     Socket(#[source] std::io::Error),
@@ -232,6 +262,12 @@ pub enum JoinError {
     /// Whoever answered isn't of the cluster that the token is for.
     #[error("whoever answered isn't of the cluster that the token is for; the secret wasn't told")]
     OtherAuthority,
+    /// Whoever answered is of the cluster, and hasn't invited.
+    #[error("{address} is another node than the one that has invited; the secret wasn't told")]
+    OtherNode {
+        /// Where.
+        address: SocketAddr,
+    },
     /// The node there knows no such invitation.
     #[error("the node that was asked knows no such invitation")]
     Unknown,

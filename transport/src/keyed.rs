@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{Clock, Header, Moment, RawParcel, StreamError};
 use ring::rand::SecureRandom;
 
@@ -18,7 +19,6 @@ pub use self::error::KeyedError;
 use self::execution::{Execution, Joined, Run};
 use self::unheard::Unheard;
 use crate::export::{Delivery, Exported, Source};
-use crate::hex;
 use crate::identity::NodeId;
 use crate::limits::{KEYED_BYTES, KEYED_CALLS, KEYED_TIME};
 use crate::session::keyed::{Arrival, Bounds, KeyedWindow};
@@ -71,7 +71,7 @@ impl CallKey {
 
 impl fmt::Display for CallKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 

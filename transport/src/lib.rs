@@ -10,7 +10,6 @@ pub mod limits;
 mod frame;
 mod session;
 
-mod hex;
 mod identity;
 
 mod directory;

@@ -1,6 +1,7 @@
-//! Seeds by name: what a service is called, and what came of looking one up.
+//! Seeds: what a service is called, and what came of looking one up and dialling it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -98,7 +99,7 @@ const SERVICE: &str = "_neuroflow._udp";
 const MAX_NAME_BYTES: usize = 253;
 const MAX_LABEL_BYTES: usize = 63;
 
-/// A seed that is a name, and what came of it the last time that it was needed.
+/// A seed, and what came of it the last time that it was looked up and dialled.
 ///
 /// ```
 /// use neuroflow_transport::Links;
@@ -110,13 +111,13 @@ const MAX_LABEL_BYTES: usize = 63;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SeedStatus {
-    /// The name, as `srv:` and a service's, or as a host's with its port.
+    /// Its address, its host with the port, or `srv:` and its service.
     pub name: String,
-    /// Why it led to no link; nothing if it did, or wasn't needed.
+    /// Why there is no link to where it leads; nothing if there is one, or that is this node itself.
     pub failure: Option<Arc<SeedError>>,
 }
 
-/// Why a seed's name has led to no link. It's looked up again.
+/// Why a seed has led to no link. It's looked up and dialled again.
 ///
 /// ```
 /// use neuroflow_transport::SeedError;
@@ -159,20 +160,21 @@ pub enum SeedError {
     },
 }
 
-/// What a seed that isn't an address is.
+/// What a seed is.
 #[derive(Clone, Debug)]
 pub(crate) enum Sought {
+    Address(SocketAddr),
     /// A host and a port.
     Host(String),
     Service(ServiceName),
 }
 
-pub(crate) struct NamedSeed {
+pub(crate) struct Seed {
     pub(crate) sought: Sought,
     failure: Mutex<Option<Arc<SeedError>>>,
 }
 
-impl NamedSeed {
+impl Seed {
     pub(crate) fn new(sought: Sought) -> Self {
         Self { sought, failure: Mutex::default() }
     }
@@ -183,6 +185,7 @@ impl NamedSeed {
 
     pub(crate) fn status(&self) -> SeedStatus {
         let name = match &self.sought {
+            Sought::Address(address) => address.to_string(),
             Sought::Host(host) => host.clone(),
             Sought::Service(service) => format!("srv:{service}"),
         };

@@ -12,12 +12,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::credential::AuthError;
 use super::file::sha256;
 use super::principal::Principal;
-use crate::hex;
 use crate::limits::{GROUPS, TOKENS};
 
 /// What a token of this node begins with, so that scanners for leaked secrets know it.
@@ -94,7 +94,7 @@ impl FreshToken {
         SystemRandom::new().fill(&mut random).map_err(|_unspecified| TokenProblem::NoRandom)?;
         let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random));
         let mut line =
-            format!("{} sha256:{}", name.as_str(), hex::text(&sha256(secret.as_bytes())));
+            format!("{} sha256:{}", name.as_str(), HEXLOWER.encode(&sha256(secret.as_bytes())));
         if !groups.is_empty() {
             let groups = groups.join(",");
             read_groups(&groups)?;
@@ -269,8 +269,8 @@ fn entry(line: &str) -> Result<Entry, TokenProblem> {
     let name = TokenName::new(fields.next().unwrap_or_default())?;
     let digest = fields.next().and_then(|field| field.strip_prefix("sha256:"));
     // Upper case is taken as well: other tools than ours write digests so.
-    let digest = digest.and_then(|digits| hex::read(&digits.to_ascii_lowercase()));
-    let digest = digest.ok_or(TokenProblem::Digest)?;
+    let digest = digest.and_then(|digits| HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok());
+    let digest = digest.and_then(|digest| digest.try_into().ok()).ok_or(TokenProblem::Digest)?;
     let (mut groups, mut expires) = (Vec::new(), None);
     for field in fields {
         if let Some(text) = field.strip_prefix("groups=") {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::Clock;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -10,7 +11,6 @@ use x509_parser::prelude::FromDer;
 
 use super::file::sha256;
 use super::principal::Principal;
-use crate::hex;
 use crate::limits::GROUPS;
 
 /// The certificate of a connection's other end: whom it names.
@@ -60,7 +60,7 @@ impl PeerCertificate {
         let units = certificate.subject().iter_organizational_unit();
         let groups: Vec<String> =
             units.filter_map(|unit| unit.as_str().ok()).take(GROUPS).map(str::to_owned).collect();
-        let fingerprint = hex::text(&sha256(der));
+        let fingerprint = HEXLOWER.encode(&sha256(der));
         let ends = certificate.validity().not_after.timestamp();
         let ends = Duration::from_secs(u64::try_from(ends).unwrap_or_default());
         Ok(Self { principal: Principal::certificate(name, &fingerprint, groups), ends })

@@ -107,6 +107,9 @@ pub enum AgentError {
     /// A tool call failed.
     #[error("a tool call failed")]
     Tool(#[from] InvokeError),
+    /// The tool router doesn't say what tools there are.
+    #[error("the tools can't be listed")]
+    Tools(#[source] CallError),
     /// An event is too large to be sent.
     #[error("an event can't be archived")]
     Event(#[from] ParcelError),
@@ -122,6 +125,9 @@ pub enum AgentError {
         /// How long the task has waited.
         waited: Duration,
     },
+    /// The task has ended: what its function has left running can do nothing for it any more.
+    #[error("the task has ended")]
+    TaskEnded,
     /// The result of an effect isn't kept, or can't be given back.
     #[error("an effect isn't kept")]
     Effect(#[from] EffectError),

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{AgentCommand, AgentError, TaskContext};
 use crate::journal::AppendError;
-use crate::limits::{EFFECT_SETTLED, JOURNAL_DEADLINE};
+use crate::limits::{EFFECT_BYTES, EFFECT_SETTLED, JOURNAL_DEADLINE, JOURNAL_NAME_BYTES};
 
 /// The effects of one run of a task, by key.
 #[derive(Clone, Default)]
@@ -31,8 +31,42 @@ enum Effect {
     /// Done, so it isn't done again whatever becomes of whoever did it; its result is on its way to the
     /// journal, once.
     Done { json: String, way: Way },
+    /// Done, with a result that can't be kept.
+    Unfit(Unfit),
     /// The journal has its result.
     Kept { json: String },
+}
+
+/// Why a result is nothing that the journal could keep.
+enum Unfit {
+    TooLarge {
+        bytes: usize,
+    },
+    /// What is wrong with it as JSON.
+    Json(String),
+}
+
+impl Unfit {
+    fn of(&self, key: &str) -> EffectError {
+        let key = key.to_owned();
+        match self {
+            Self::TooLarge { bytes } => {
+                EffectError::TooLarge { key, bytes: *bytes, limit: EFFECT_BYTES }
+            }
+            Self::Json(problem) => {
+                EffectError::Json { key, source: serde::ser::Error::custom(problem) }
+            }
+        }
+    }
+}
+
+/// A result as the journal would have it.
+fn written(result: &impl Serialize) -> Result<String, Unfit> {
+    let json = serde_json::to_string(result).map_err(|error| Unfit::Json(error.to_string()))?;
+    match json.len() {
+        0..=EFFECT_BYTES => Ok(json),
+        bytes => Err(Unfit::TooLarge { bytes }),
+    }
 }
 
 /// A result on its way to the journal: whoever waits next goes on where the last one has stopped.
@@ -91,10 +125,14 @@ impl Effects {
         let mut made = None;
         if matches!(*effect, Effect::Open) {
             let result = work.await?;
-            let text = serde_json::to_string(&result).map_err(json)?;
-            let way = keep(text.clone());
-            *effect = Effect::Done { json: text, way };
+            *effect = match written(&result) {
+                Ok(json) => Effect::Done { way: keep(json.clone()), json },
+                Err(unfit) => Effect::Unfit(unfit),
+            };
             made = Some(result);
+        }
+        if let Effect::Unfit(unfit) = &*effect {
+            return Err(unfit.of(key).into());
         }
         if let Effect::Done { json, way } = &mut *effect {
             if way.peek().is_some_and(|sent| sent.as_ref().is_err_and(Unkept::is_unsent)) {
@@ -137,7 +175,25 @@ impl fmt::Debug for Effects {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EffectError {
-    /// It isn't JSON, or the journaled one isn't of this type.
+    /// The result is more than the journal keeps of one effect. What was done is done, and isn't done again in
+    /// this run.
+    #[error("the result of effect {key:?} has {bytes} bytes as JSON; {limit} are allowed")]
+    TooLarge {
+        /// The effect.
+        key: String,
+        /// What it has.
+        bytes: usize,
+        /// What it may have: [`EFFECT_BYTES`].
+        limit: usize,
+    },
+    /// The key is longer than those that the journal has. Nothing was done.
+    #[error("the key of an effect has {bytes} bytes; {JOURNAL_NAME_BYTES} are allowed")]
+    LongKey {
+        /// What it has.
+        bytes: usize,
+    },
+    /// It isn't JSON, or the journaled one isn't of this type. If it was done just now, it isn't done again in this
+    /// run.
     #[error("the result of effect {key:?} can't be written or read as JSON")]
     Json {
         /// The effect.
@@ -176,6 +232,10 @@ impl TaskContext {
     /// What was begun and not journaled when the node crashed is begun again: hand the key on to
     /// whoever does it, if they know such keys. An error isn't kept.
     ///
+    /// A key has [`JOURNAL_NAME_BYTES`] at most, and a result [`EFFECT_BYTES`] as JSON. One that has more, or can't be
+    /// written as JSON, is an error, now and when the key is asked for again: `work` was done, and isn't
+    /// run a second time but by another run of the task. So of what may be large keep what it's found by.
+    ///
     /// ```
     /// use neuroflow_actors::{AgentError, Answer, Incoming, TaskContext};
     /// async fn pay(order: String) -> Result<u64, AgentError> {
@@ -188,12 +248,15 @@ impl TaskContext {
     /// ```
     ///
     /// # Errors
-    /// The error of `work`, or why its result can't be kept.
+    /// The error of `work`, why its result can't be kept, or that the task has ended.
     pub async fn effect<T, F>(&self, key: &str, work: F) -> Result<T, AgentError>
     where
         T: Serialize + DeserializeOwned,
         F: Future<Output = Result<T, AgentError>>,
     {
+        if key.len() > JOURNAL_NAME_BYTES {
+            return Err(EffectError::LongKey { bytes: key.len() }.into());
+        }
         let keep = |json| {
             let header = self.header.clone().within(&self.clock, EFFECT_SETTLED);
             let (task, key) = (self.task.clone(), key.to_owned());
@@ -204,7 +267,8 @@ impl TaskContext {
             };
             (Box::pin(send) as BoxFuture<'static, _>).shared()
         };
-        self.effects.once(key, &self.clock, work, keep).await
+        let once = self.effects.once(key, &self.clock, work, keep);
+        self.while_it_lasts(once).await.unwrap_or(Err(AgentError::TaskEnded))
     }
 }
 
@@ -321,6 +385,55 @@ mod tests {
         scene.journal.add_permits(1);
         assert_eq!(scene.pay().await.unwrap(), 1);
         assert_eq!(scene.done_and_sent(), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_result_that_cannot_be_kept_is_told_as_such_and_not_made_again() {
+        let scene = Scene::new();
+        let done = AtomicUsize::new(0);
+        // With its quotation marks it has as many bytes as may be, and one more.
+        for (length, fits) in [(EFFECT_BYTES - 2, true), (EFFECT_BYTES - 1, false)] {
+            let key = length.to_string();
+            let make = || async {
+                done.fetch_add(1, Ordering::SeqCst);
+                Ok("x".repeat(length))
+            };
+            for _ in 0..2 {
+                let keep = |_json| (Box::pin(async { Ok(()) }) as BoxFuture<'static, _>).shared();
+                match scene.effects.once(&key, &scene.clock, make(), keep).await {
+                    Ok(made) => assert!(fits && made.len() == length),
+                    Err(AgentError::Effect(EffectError::TooLarge { bytes, limit, .. })) => {
+                        assert!(!fits && bytes == limit + 1 && limit == EFFECT_BYTES);
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        }
+        assert_eq!(done.load(Ordering::SeqCst), 2, "each was made once");
+        // Keys of JSON objects are texts.
+        for _ in 0..2 {
+            let make = async {
+                done.fetch_add(1, Ordering::SeqCst);
+                Ok(HashMap::from([((1, 2), 3)]))
+            };
+            let keep = |_json| panic!("there is nothing to keep");
+            let made: Result<HashMap<(u8, u8), u8>, _> =
+                scene.effects.once("map", &scene.clock, make, keep).await;
+            let error = made.expect_err("no JSON");
+            let AgentError::Effect(EffectError::Json { source, .. }) = error else {
+                panic!("{error:?}");
+            };
+            assert_eq!(source.to_string(), "key must be a string");
+        }
+        assert_eq!(done.load(Ordering::SeqCst), 3);
+    }
+
+    #[test]
+    fn the_largest_result_fits_an_entry_of_the_journal() {
+        let json = "x".repeat(EFFECT_BYTES);
+        let entry = crate::agent::live::effect("k".repeat(JOURNAL_NAME_BYTES), json);
+        let bytes = entry.expect("it can be archived").parcel.as_bytes().len();
+        assert!(bytes <= crate::limits::JOURNAL_RECORD_BYTES, "{bytes}");
     }
 
     #[tokio::test]

@@ -30,6 +30,29 @@ impl History {
         Ok(log.map(|log| (log.head.clone(), events(log))))
     }
 
+    /// A task's events after one of them. Where there are none its head says so, and its log isn't read: who waits
+    /// for another node's task looks again and again.
+    pub(super) async fn read_after(
+        &self,
+        task: &str,
+        caller: Option<&str>,
+        seen: u64,
+    ) -> Result<Option<(TaskHead, TaskEvents)>, ReadError> {
+        if seen > 0 {
+            let head = self.journal.head(&self.agent, task).await?;
+            let visible = head.filter(|head| caller.is_none() || head.caller.as_deref() == caller);
+            match visible {
+                Some(head) if head.generation > seen => {}
+                none => return Ok(none.map(|head| (head, TaskEvents::new()))),
+            }
+        }
+        let found = self.read(task, caller).await?;
+        Ok(found.map(|(head, mut events)| {
+            events.retain(|event| event.get().generation > seen);
+            (head, events)
+        }))
+    }
+
     /// A page of tasks. Ends early where the tasks are so large that they would fill too much memory
     /// at once.
     pub(super) async fn page(&self, query: TaskQuery) -> Result<TaskPage, ReadError> {

@@ -193,6 +193,17 @@ impl Live {
         Some(event)
     }
 
+    /// Adds what its function has made, all in one append. An end of it isn't in the log, or it wouldn't run: so neither
+    /// is what comes together with that, however much an earlier run had made by then.
+    pub(super) fn progress(&mut self, changes: Vec<Change>, at_ms: u64) {
+        if changes.iter().any(ends) {
+            self.replay.events.clear();
+        }
+        for change in changes {
+            self.append(change, Origin::Agent, at_ms);
+        }
+    }
+
     /// What an earlier run has made already isn't made again. Ids of artifacts are random: what this run adds to
     /// one belongs to that of the earlier run.
     fn repeated(&mut self, change: Change, known: Option<String>) {
@@ -278,6 +289,11 @@ impl Live {
         }
         self.unread.push(said);
         false
+    }
+
+    /// Whether it has more to do than to wait for its client.
+    pub(super) fn works(&self) -> bool {
+        !self.stranded && !self.record.state().is_interrupted()
     }
 
     /// Whether what its client says is an answer.

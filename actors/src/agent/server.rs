@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use neuroflow_kernel::{
-    Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Request, Spawn, StreamError,
+    Actor, Address, Context, Ended, Ending, Header, Name, Parcel, Reply, Request, Spawn,
+    StreamError,
 };
 
 use super::history::{History, failure, refuse};
@@ -53,8 +54,8 @@ pub struct AgentServer {
     /// Whom to ask what may be used by those for whom tasks are run again.
     access: Option<Access>,
     history: History,
-    /// The only conversation whose tasks are its own, if there are others like it on this node.
-    conversation: Option<String>,
+    /// The only conversation whose tasks are its own, and whose it is, if there are others like it on this node.
+    conversation: Option<(String, Option<String>)>,
     /// Brings appends to the journal, once this life has started.
     courier: Option<Courier>,
     /// What came of appends that were made right here, until it's looked at.
@@ -70,6 +71,8 @@ pub struct AgentServer {
     deferred: VecDeque<Deferred>,
     /// What is left of tasks, until it's looked at.
     left: Left,
+    /// Who wants to know that no task works.
+    drains: Vec<Reply<()>>,
 }
 
 type Deferred = BoxFuture<'static, ()>;
@@ -103,6 +106,7 @@ impl AgentServer {
             orders: Arc::default(),
             deferred: VecDeque::new(),
             left: Left::default(),
+            drains: Vec::new(),
         }
     }
 
@@ -114,11 +118,17 @@ impl AgentServer {
         self
     }
 
-    /// For this conversation only: others go on with the tasks of theirs.
+    /// For this conversation of this caller only, if it's one: others go on with the tasks of theirs.
     #[must_use]
-    pub fn conversation(mut self, conversation: Option<String>) -> Self {
-        self.conversation = conversation;
+    pub fn conversation(mut self, conversation: Option<String>, caller: Option<String>) -> Self {
+        self.conversation = conversation.map(|conversation| (conversation, caller));
         self
+    }
+
+    fn is_own(&self, head: &TaskHead) -> bool {
+        self.conversation.as_ref().is_none_or(|(conversation, caller)| {
+            *conversation == head.context && *caller == head.caller
+        })
     }
 
     /// A request with bounds is one without, whose task keeps them.
@@ -270,6 +280,19 @@ impl AgentServer {
         }
     }
 
+    /// Tells those who wait for it that no task works which would be lost with this process.
+    fn tell_drained(&mut self) {
+        if self.drains.is_empty() {
+            return;
+        }
+        let goes_on = self.profile.resumable && self.history.journal.outlives_the_process();
+        if goes_on || !self.live.values().any(Live::works) {
+            for reply in self.drains.drain(..) {
+                let _gone = reply.send(());
+            }
+        }
+    }
+
     fn take_left(&self) -> impl Iterator<Item = Deferred> + use<> {
         let left = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         left.into_iter().map(|Remains(work)| work)
@@ -301,7 +324,7 @@ impl Actor for AgentServer {
     async fn started(&mut self, context: &mut Context<AgentCommand>) -> Result<(), ReadError> {
         self.courier = Courier::begin(self.history.journal.clone(), context);
         for head in self.history.journal.unfinished(&self.history.agent).await? {
-            if self.conversation.as_ref().is_some_and(|own| *own != head.context) {
+            if !self.is_own(&head) {
                 continue;
             }
             if let Some(log) = self.history.journal.read(&head.agent, &head.task).await? {
@@ -369,6 +392,10 @@ impl Actor for AgentServer {
                 let counts = |live: &&Live| waiting || !live.record.state().is_interrupted();
                 let _gone = reply.send(self.live.values().filter(counts).count());
             }
+            AgentCommand::Drain { reply } => {
+                self.drains.retain(|waiting| !waiting.is_closed());
+                self.drains.push(reply);
+            }
             AgentCommand::Landed(landed) => {
                 for (task, result) in landed {
                     self.landed(&task, result, context).await;
@@ -383,6 +410,7 @@ impl Actor for AgentServer {
         }
         self.landed_here(context).await;
         self.begin_deferred(context);
+        self.tell_drained();
         Ok(())
     }
 
@@ -394,6 +422,10 @@ impl Actor for AgentServer {
             Some(courier) => courier.end().await,
             None => Vec::new(),
         };
+        let working = self.live.values().filter(|live| live.works()).count();
+        if working > 0 && !self.profile.resumable {
+            tracing::warn!(agent = %context.path(), tasks = working, "tasks end with their agent");
+        }
         let mut ends = Vec::new();
         for (task, mut live) in std::mem::take(&mut self.live) {
             if let Ok(name) = Name::new(&task) {

@@ -10,6 +10,7 @@ use std::task::Poll;
 use neuroflow_kernel::{
     Actor, Address, CallError, Clock, Context, Header, Message, RawParcel, SpanKind, Tracer,
 };
+use tokio::sync::watch;
 
 use super::effect::Effects;
 use super::history::failure;
@@ -21,7 +22,10 @@ use super::{
     Incoming, Remains, ReplyProblem, TaskState, Turn,
 };
 use crate::limits::AGENT_ANSWER;
-use crate::tools::{InvokeError, ToolBounds, ToolProgress, ToolResult, ToolsCommand, invoke_told};
+use crate::tools::{
+    InvokeError, ToolBounds, ToolListing, ToolProgress, ToolResult, ToolsCommand, invoke_told,
+    list_tools,
+};
 
 /// What a task is started with.
 pub(super) struct TaskParts {
@@ -83,6 +87,8 @@ impl Actor for TaskActor {
 
         let clock = &self.parts.clock;
         let deadline = clock.now() + self.parts.profile.task_deadline;
+        // Goes with this future, whatever ends it: a kill and a panic too.
+        let (alive, life) = watch::channel(());
         let task = TaskContext {
             task: self.parts.task.clone(),
             conversation: self.parts.conversation.clone(),
@@ -96,6 +102,7 @@ impl Actor for TaskActor {
             tracer: self.parts.tracer.clone(),
             effects: Effects::of(std::mem::take(&mut self.parts.effects)),
             left: Arc::clone(&self.parts.left),
+            life,
         };
         let run = self.parts.agent.run(begin.0, task.clone());
         let run = async {
@@ -109,6 +116,8 @@ impl Actor for TaskActor {
             run.await
         };
         let ended = task.work.limit(clock, run).await;
+        // What the function has left running is over before anybody hears of the end.
+        drop(alive);
         let ended = ended.map(|ended| ended.and_then(|answer| task.conclude(answer)));
         let changes = match ended {
             Some(Ok(changes)) => changes,
@@ -158,6 +167,11 @@ fn chain(error: &dyn Error) -> String {
 
 /// What an agent's function works with: its tools, and the way to its task's followers.
 ///
+/// A copy may be taken elsewhere, such as to tasks that the function spawns. What is done with it ends with the
+/// task: once the function has returned or failed, its time is up, or it was cancelled, calls and effects that are
+/// under way are dropped, down to the last process, and none begins; what is said then is refused
+/// ([`InvokeError::TaskEnded`], [`AgentError::TaskEnded`]). So who spawns calls has to wait for them.
+///
 /// ```
 /// use neuroflow_actors::{AgentError, Answer, Incoming, TaskContext};
 /// async fn run(ask: Incoming, context: TaskContext) -> Result<Answer, AgentError> {
@@ -181,6 +195,8 @@ pub struct TaskContext {
     tracer: Tracer,
     pub(super) effects: Effects,
     left: Left,
+    /// Closed when the task has ended.
+    life: watch::Receiver<()>,
 }
 
 /// Which piece of an artifact it is that is handed out.
@@ -293,6 +309,10 @@ impl TaskContext {
 
     pub(crate) async fn wait(&self, state: TaskState, turn: Turn) -> Result<Incoming, AgentError> {
         reply::said(&turn, &self.profile).map_err(invalid)?;
+        self.while_it_lasts(self.asked(state, turn)).await.unwrap_or(Err(AgentError::TaskEnded))
+    }
+
+    async fn asked(&self, state: TaskState, turn: Turn) -> Result<Incoming, AgentError> {
         let waited = self.profile.input_wait;
         let _pause = self.work.pause(&self.clock, waited).await;
         let header = self.header.clone().within(&self.clock, waited);
@@ -309,13 +329,14 @@ impl TaskContext {
     /// # Errors
     /// Says why the agent's own actor doesn't answer.
     pub async fn said_meanwhile(&self) -> Result<Vec<Incoming>, AgentError> {
+        self.lasts()?;
         let header = self.header.clone().within(&self.clock, AGENT_ANSWER);
         let command = |reply| AgentCommand::Unread { task: self.task.clone(), reply };
         self.server.call(header, command).await.map_err(AgentError::Unanswered)
     }
 
     /// Calls a tool and waits for its result. Dropping the future cancels the call, down to the
-    /// process that may work for it.
+    /// process that may work for it, and so does the end of the task.
     ///
     /// # Errors
     /// Says whether the tool isn't there or isn't granted, the arguments don't fit, or it failed.
@@ -348,11 +369,36 @@ impl TaskContext {
         span.set("gen_ai.operation.name", "execute_tool");
         span.set("gen_ai.tool.name", tool.to_owned());
         let header = self.header().traced(span.context());
-        let result = invoke_told(tools, header, tool, arguments, told).await;
+        let call = invoke_told(tools, header, tool, arguments, told);
+        let result = self.while_it_lasts(call).await.unwrap_or(Err(InvokeError::TaskEnded));
         if let Err(error) = &result {
             span.fail(error.code());
         }
         result
+    }
+
+    /// The tools that [`call`](Self::call) finds at this moment, by name: the agent's own, those that it shares, and
+    /// what MCP servers offer it; of all that no more than may be used for whoever asked. So a model can be told of
+    /// them.
+    ///
+    /// ```
+    /// use neuroflow_actors::{AgentError, TaskContext};
+    /// use serde_json::{Value, json};
+    /// async fn functions(context: &TaskContext) -> Result<Vec<Value>, AgentError> {
+    ///     let tools = context.tools().await?.into_iter().map(|tool| {
+    ///         json!({ "name": tool.name, "description": tool.description, "parameters": tool.schema })
+    ///     });
+    ///     Ok(tools.collect())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Says why the tool router doesn't answer, or that the task has ended.
+    pub async fn tools(&self) -> Result<Vec<ToolListing>, AgentError> {
+        self.lasts()?;
+        let Some(tools) = &self.tools else { return Ok(Vec::new()) };
+        let header = self.header.clone().within(&self.clock, AGENT_ANSWER);
+        list_tools(tools, header).await.map_err(AgentError::Tools)
     }
 
     /// Of these tools of an agent elsewhere, which may be used for whom this task works for; nothing if there
@@ -376,7 +422,27 @@ impl TaskContext {
     pub(crate) async fn tell_checked(&self, change: Change) -> Result<(), AgentError> {
         let changes = vec![change];
         reply::check(&changes, &self.profile).map_err(invalid)?;
+        self.lasts()?;
         Ok(self.tell(changes).await?)
+    }
+
+    /// What `work` comes to. It's dropped when the task ends, and isn't begun once it has.
+    pub(super) async fn while_it_lasts<F: Future>(&self, work: F) -> Option<F::Output> {
+        self.lasts().ok()?;
+        let mut life = self.life.clone();
+        tokio::select! {
+            biased;
+            _ended = life.changed() => None,
+            done = work => Some(done),
+        }
+    }
+
+    /// Of a task whose time is up the actor may not have heard yet.
+    fn lasts(&self) -> Result<(), AgentError> {
+        if self.life.has_changed().is_err() || self.clock.now() >= self.work.deadline() {
+            return Err(AgentError::TaskEnded);
+        }
+        Ok(())
     }
 
     /// Has something done that is left of the task, whatever becomes of it. If the agent is stopped, it has

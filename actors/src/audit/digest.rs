@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::hex;
 use crate::limits::AUDIT_ID_BYTES;
 
 /// A SHA-256 digest.
@@ -56,7 +56,7 @@ impl From<[u8; 32]> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -79,7 +79,8 @@ impl FromStr for Digest {
     type Err = NoDigest;
 
     fn from_str(text: &str) -> Result<Self, NoDigest> {
-        hex::read(text).map(Self).ok_or(NoDigest)
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_other| NoDigest)?;
+        bytes.try_into().map(Self).map_err(|_length| NoDigest)
     }
 }
 

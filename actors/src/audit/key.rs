@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use data_encoding::HEXLOWER;
 use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
-use crate::hex;
 use crate::limits::AUDIT_KEY_BYTES;
 
 /// What stands before the 32 bytes of an Ed25519 key in its DER form (RFC 8410).
@@ -65,7 +65,7 @@ impl PublicKey {
     }
 
     pub(super) fn from_hex(text: &str) -> Option<Self> {
-        hex::read(text).map(Self)
+        HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok().map(Self)
     }
 
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
@@ -76,7 +76,7 @@ impl PublicKey {
 /// As the log has it: hexadecimal.
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -173,7 +173,7 @@ impl SigningKey {
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> String {
-        hex::text(self.0.sign(message).as_ref())
+        HEXLOWER.encode(self.0.sign(message).as_ref())
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{Actor, Clock, Context, Generation, Header, Moment, Reply, TraceContext};
 use tokio::sync::{mpsc, oneshot};
 
@@ -13,7 +14,6 @@ use super::file::{Entry, Writer};
 use super::{
     AuditCommand, AuditConfig, AuditError, AuditEvent, AuditId, Losses, SyncPolicy, Unrecorded,
 };
-use crate::hex;
 use crate::limits::{
     AUDIT_BATCH, AUDIT_QUEUE, AUDIT_SIGN_INTERVAL, AUDIT_SYNC_INTERVAL, TROUBLE_LOOK,
 };
@@ -117,7 +117,7 @@ fn entry(context: &Context<AuditCommand>, event: AuditEvent) -> Entry {
 
 fn trace_id(header: &Header) -> Option<String> {
     let trace: TraceContext = header.trace();
-    (!trace.is_none()).then(|| hex::text(&trace.trace_id()))
+    (!trace.is_none()).then(|| HEXLOWER.encode(&trace.trace_id()))
 }
 
 /// The loop around the writer.

@@ -5,13 +5,13 @@
 //! was cut at a signature looks like a shorter log; to find that, it needs a later signature: the one
 //! in the file beside the log, or one that was kept elsewhere.
 
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 
 use super::chain::End;
 use super::digest::Digest;
 use super::key::PublicKey;
 use super::record::{self, KEEPING, Keeping, NoRecord, Read, VERSION, signed};
-use crate::hex;
 use crate::limits::AUDIT_UNSIGNED_RECORDS;
 
 /// What is wrong with an audit log.
@@ -194,7 +194,7 @@ impl Verifier {
         let Ok(Keeping::Signature { signature }) = serde_json::from_str(record.event.get()) else {
             return Err(fault);
         };
-        let signature = hex::read_all(&signature).ok_or(fault)?;
+        let signature = HEXLOWER.decode(signature.as_bytes()).map_err(|_other| fault)?;
         let (seq, at, prev) = (record.seq, record.at, record.prev);
         self.kept = Some(Kept { seq, hash, at, prev, signature, seen: false });
         Ok(self)
@@ -234,7 +234,7 @@ impl Verifier {
         let Some(place) = &mut self.at else { return Err(Fault::Beginning { seq }) };
         if let Some(Keeping::Signature { signature }) = &keeping {
             let message = signed(seq, record.at, record.prev);
-            let signature = hex::read_all(signature).unwrap_or_default();
+            let signature = HEXLOWER.decode(signature.as_bytes()).unwrap_or_default();
             if !place.key.has_signed(&message, &signature) {
                 return Err(Fault::Signature { seq });
             }

@@ -26,6 +26,8 @@ pub(super) enum A2aError {
     UnsupportedOperation { operation: &'static str },
     #[error("task {task:?} is already {}: it can't be {wish}", state.as_str())]
     TaskEnded { task: String, state: TaskState, wish: &'static str },
+    #[error("another node has task {task:?}; send this to that one")]
+    Elsewhere { task: String },
     #[error("the body must be {expected}, not {found:?}")]
     ContentTypeNotSupported { expected: &'static str, found: String },
     #[error("{field} is {found:?}; this agent has {known}")]
@@ -120,7 +122,9 @@ impl A2aError {
             Self::TaskNotFound { .. } | Self::PushConfigNotFound { .. } => -32001,
             Self::TaskNotCancelable { .. } => -32002,
             Self::PushNotificationNotSupported => -32003,
-            Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } => -32004,
+            Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } | Self::Elsewhere { .. } => {
+                -32004
+            }
             Self::ContentTypeNotSupported { .. } | Self::MediaTypeNotSupported { .. } => -32005,
             Self::InvalidAgentResponse { .. } => -32006,
             Self::ExtendedAgentCardNotConfigured => -32007,
@@ -175,6 +179,7 @@ impl A2aError {
             | Self::PushNotificationNotSupported
             | Self::UnsupportedOperation { .. }
             | Self::TaskEnded { .. }
+            | Self::Elsewhere { .. }
             | Self::ExtendedAgentCardNotConfigured
             | Self::ExtensionSupportRequired { .. }
             | Self::VersionNotSupported { .. } => Code::FailedPrecondition,
@@ -195,7 +200,9 @@ impl A2aError {
             Self::TaskNotFound { .. } | Self::PushConfigNotFound { .. } => "TASK_NOT_FOUND",
             Self::TaskNotCancelable { .. } => "TASK_NOT_CANCELABLE",
             Self::PushNotificationNotSupported => "PUSH_NOTIFICATION_NOT_SUPPORTED",
-            Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } => "UNSUPPORTED_OPERATION",
+            Self::UnsupportedOperation { .. } | Self::TaskEnded { .. } | Self::Elsewhere { .. } => {
+                "UNSUPPORTED_OPERATION"
+            }
             Self::ContentTypeNotSupported { .. } | Self::MediaTypeNotSupported { .. } => {
                 "CONTENT_TYPE_NOT_SUPPORTED"
             }
@@ -221,6 +228,11 @@ impl A2aError {
         })
     }
 
+    /// What programs tell it by from others of its reason.
+    fn word(&self) -> Option<&'static str> {
+        matches!(self, Self::Elsewhere { .. }).then_some("elsewhere")
+    }
+
     /// The field at fault.
     fn field(&self) -> Option<&str> {
         match self {
@@ -236,11 +248,15 @@ impl A2aError {
     fn details(&self, reason: Option<&str>, message: &str) -> Vec<Value> {
         let mut details = Vec::new();
         if let Some(reason) = reason {
-            details.push(json!({
+            let mut info = json!({
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                 "reason": reason,
                 "domain": DOMAIN,
-            }));
+            });
+            if let Some(word) = self.word() {
+                info["metadata"] = json!({ CODE: word });
+            }
+            details.push(info);
         }
         if let Some(field) = self.field() {
             details.push(json!({
@@ -272,8 +288,9 @@ impl A2aError {
     pub(super) fn to_status(&self) -> Status {
         let message = self.to_string();
         let mut details = ErrorDetails::new();
-        let none = std::collections::HashMap::new();
-        details.set_error_info(self.reason_without_code(), DOMAIN, none);
+        let metadata: std::collections::HashMap<_, _> =
+            self.word().map(|word| (CODE.to_owned(), word.to_owned())).into_iter().collect();
+        details.set_error_info(self.reason_without_code(), DOMAIN, metadata);
         if let Some(field) = self.field() {
             details.add_bad_request_violation(field, message.clone());
         }
@@ -282,6 +299,9 @@ impl A2aError {
 }
 
 const DOMAIN: &str = "a2a-protocol.org";
+
+/// What the metadata of an `ErrorInfo` has its word under, as in what the door refuses.
+const CODE: &str = "code";
 
 /// The name of a code in `google.rpc.Code`.
 fn code_name(code: Code) -> &'static str {

@@ -253,7 +253,7 @@ fn declined(refusal: &ArchivedAskRefusal, task: &str) -> A2aError {
         AskRefusal::Busy => A2aError::Busy,
         AskRefusal::UnknownTask => A2aError::TaskNotFound { task },
         AskRefusal::Ended { state } => A2aError::TaskEnded { task, state, wish: "continued" },
-        AskRefusal::Elsewhere => A2aError::Unavailable { code: "elsewhere" },
+        AskRefusal::Elsewhere => A2aError::Elsewhere { task },
         AskRefusal::Unkept => A2aError::Unavailable { code: "not_kept" },
         AskRefusal::OtherContext => {
             A2aError::invalid("message.contextId", "isn't the context of the task")

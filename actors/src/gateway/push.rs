@@ -3,6 +3,8 @@
 //! Each configuration has an actor that follows the task and posts its events in order. How far it
 //! has come is kept with it, so that a node that starts again goes on behind the last event that was
 //! taken. An event may be posted twice then, never left out for that reason.
+//!
+//! Nodes may share a store. Each delivers what was set at it, and sees and ends what was set at others.
 
 mod creator;
 mod delivery;
@@ -33,7 +35,7 @@ use server::{PushServer, Shared};
 pub use creator::{PushBasis, PushCreator};
 pub use journal::PushJournal;
 pub use server::PushStartError;
-pub use store::{PushStore, PushStoreError};
+pub use store::{PushShared, PushStore, PushStoreError};
 pub use webhook::WebhookProblem;
 
 /// Text that is sent to a webhook and shown to nobody else.
@@ -242,7 +244,7 @@ pub enum PushCommand {
         /// Who has made them.
         by: Principal,
         /// The answer.
-        reply: Reply<Vec<PushConfig>>,
+        reply: Reply<Result<Vec<PushConfig>, PushError>>,
     },
     /// Forget a configuration. Says whether there was one.
     Delete {

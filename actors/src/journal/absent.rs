@@ -20,11 +20,19 @@ impl Postgres {
         ready(Err(OpenError::Unsupported))
     }
 
+    pub(super) fn open_to_read(_: &str, _: Clock) -> Ready<Result<Self, OpenError>> {
+        ready(Err(OpenError::Unsupported))
+    }
+
     pub(super) fn commit(&self, _: &[Append]) -> Ready<Vec<Result<(), AppendError>>> {
         match *self {}
     }
 
     pub(super) fn read(&self, _: &str, _: &str) -> Ready<Result<Option<TaskLog>, ReadError>> {
+        match *self {}
+    }
+
+    pub(super) fn head(&self, _: &str, _: &str) -> Ready<Result<Option<TaskHead>, ReadError>> {
         match *self {}
     }
 

@@ -279,6 +279,12 @@ pub enum OpenError {
         /// The build's.
         known: u64,
     },
+    /// There is none, and it's only to be read.
+    #[error("there is no journal in {place}; name another")]
+    Absent {
+        /// The database.
+        place: String,
+    },
     /// The directory has something else in it.
     #[error("{} isn't a journal, and isn't empty; name another directory", path.display())]
     Foreign {

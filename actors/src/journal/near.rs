@@ -24,6 +24,15 @@ impl Near {
         Self { store: Arc::clone(store), config, due: Arc::clone(due) }
     }
 
+    pub(super) fn outlives_the_process(&self) -> bool {
+        !matches!(*self.store, Store::Memory(_))
+    }
+
+    /// This node's name, if others may have the journal too.
+    pub(super) fn shared_as(&self) -> Option<&str> {
+        self.store.is_remote().then_some(&*self.config.node)
+    }
+
     /// Appends right here, unless it's better sent.
     pub(super) fn append(&self, append: &Append, clock: &Clock) -> Option<Result<(), AppendError>> {
         if !self.store.is_quick(append.bytes()) {

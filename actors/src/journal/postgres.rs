@@ -31,6 +31,8 @@ pub(super) struct Postgres {
     pool: PgPool,
     node: String,
     clock: Clock,
+    /// Whether it's only to be read.
+    closed: bool,
     /// The connection that commits; none after it broke.
     writer: Mutex<Option<PgConnection>>,
     /// What had ended at this node's last look, and what it has ended since.
@@ -42,23 +44,10 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 
 impl Postgres {
     pub(super) async fn open(url: &str, node: &str, clock: Clock) -> Result<Self, OpenError> {
-        let options: PgConnectOptions =
-            url.parse().map_err(|error| OpenError::Database(DatabaseError::Sql(error)))?;
-        let options = options.application_name("neuroflow");
-        let pool = PgPoolOptions::new()
-            .max_connections(DATABASE_CONNECTIONS)
-            .acquire_timeout(DATABASE_DEADLINE)
-            .connect_lazy_with(options.clone());
-        let node = node.to_owned();
-        let journal =
-            Self { options, pool, node, clock, writer: Mutex::new(None), ended: Held::default() };
+        let journal = Self::at(url, node, clock, false)?;
         let mut writer = journal.connect().await?;
-        let prepared =
-            journal.within(DATABASE_PREPARE, schema::prepare(&mut writer, &journal.node)).await?;
-        if let Some(found) = prepared {
-            let (place, known) = ("the database".to_owned(), schema::VERSION);
-            return Err(OpenError::UnknownFormat { place, found, known });
-        }
+        let prepared = journal.within(DATABASE_PREPARE, schema::prepare(&mut writer)).await?;
+        known(prepared)?;
         // A node that has just died may still be connected for a moment.
         let deadline = journal.clock.now() + DATABASE_DEADLINE;
         while !journal.in_time(schema::claim(&mut writer, &journal.node)).await? {
@@ -67,11 +56,49 @@ impl Postgres {
             }
             journal.clock.sleep(FIRST_BACKOFF).await;
         }
+        let counted = retention::count(&mut writer, &journal.node);
+        journal.within(DATABASE_PREPARE, counted).await?;
         *journal.writer.lock().await = Some(writer);
         Ok(journal)
     }
 
+    /// Changes nothing in the database, and needs no right to.
+    pub(super) async fn open_to_read(url: &str, clock: Clock) -> Result<Self, OpenError> {
+        let journal = Self::at(url, "", clock, true)?;
+        let mut connection = journal.dial().await?;
+        match journal.in_time(schema::version(&mut connection)).await? {
+            Some(found) => known(found)?,
+            None => return Err(OpenError::Absent { place: DATABASE.to_owned() }),
+        }
+        Ok(journal)
+    }
+
+    fn at(url: &str, node: &str, clock: Clock, closed: bool) -> Result<Self, OpenError> {
+        let options: PgConnectOptions =
+            url.parse().map_err(|error| OpenError::Database(DatabaseError::Sql(error)))?;
+        let options = options.application_name("neuroflow");
+        let mut pool = PgPoolOptions::new()
+            .max_connections(DATABASE_CONNECTIONS)
+            .acquire_timeout(DATABASE_DEADLINE);
+        if closed {
+            pool = pool.after_connect(|connection, _| {
+                Box::pin(async {
+                    let close = sqlx::query("SET default_transaction_read_only = on");
+                    close.execute(connection).await.map(|_| ())
+                })
+            });
+        }
+        let pool = pool.connect_lazy_with(options.clone());
+        let (node, writer, ended) = (node.to_owned(), Mutex::new(None), Held::default());
+        Ok(Self { options, pool, node, clock, closed, writer, ended })
+    }
+
+    /// A connection that commits.
     async fn connect(&self) -> Result<PgConnection, DatabaseError> {
+        if self.closed { Err(DatabaseError::ReadOnly) } else { self.dial().await }
+    }
+
+    async fn dial(&self) -> Result<PgConnection, DatabaseError> {
         self.in_time(PgConnection::connect_with(&self.options)).await
     }
 
@@ -94,7 +121,11 @@ impl Postgres {
     }
 
     /// Where a task stands, if there is such a task.
-    async fn head(&self, agent: &str, task: &str) -> Result<Option<TaskHead>, ReadError> {
+    pub(super) async fn head(
+        &self,
+        agent: &str,
+        task: &str,
+    ) -> Result<Option<TaskHead>, ReadError> {
         let row = sqlx::query(
             "SELECT agent, task, context, caller, state, at_ms, generation, entries
              FROM neuroflow_task WHERE agent = $1 AND task = $2",
@@ -204,6 +235,18 @@ impl Postgres {
         let rows = self.in_time(rows).await.map_err(unread)?;
         rows.iter().map(head).collect::<Result<Vec<_>, _>>().map_err(unread)
     }
+}
+
+/// How a database is called where its URL, which may have a password, is nobody's business.
+const DATABASE: &str = "the database";
+
+/// Whether tables are of a version that this build knows.
+fn known(found: u64) -> Result<(), OpenError> {
+    let known = schema::VERSION;
+    if found == known {
+        return Ok(());
+    }
+    Err(OpenError::UnknownFormat { place: DATABASE.to_owned(), found, known })
 }
 
 fn unread(error: DatabaseError) -> ReadError {

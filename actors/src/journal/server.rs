@@ -212,6 +212,11 @@ impl Actor for JournalServer {
                     let _gone = reply.send(store.read(agent, task).await);
                 })
                 .is_err(),
+            JournalCommand::Head { agent, task, reply } => context
+                .task(async move {
+                    let _gone = reply.send(store.head(agent, task).await);
+                })
+                .is_err(),
             JournalCommand::Heads { agent, query, reply } => context
                 .task(async move {
                     let _gone = reply.send(store.heads(agent, query).await);

@@ -106,6 +106,24 @@ impl OpenedJournal {
                 (Store::Postgres(Box::new(postgres), condition), Findings::default())
             }
         };
+        Ok(Self::of(store, findings, config))
+    }
+
+    /// Opens a journal to look at it. In a database nothing is made, locked or counted, and a role that may only
+    /// read will do. A directory is opened as by [`open`](Self::open), because it's one process's.
+    ///
+    /// # Errors
+    /// Says why it can't be opened: [`OpenError::Absent`] if the database has none.
+    pub async fn open_to_read(place: JournalPlace, clock: Clock) -> Result<Self, OpenError> {
+        let JournalPlace::Postgres(url) = &place else {
+            return Self::open(JournalConfig::new(place), clock).await;
+        };
+        let postgres = Box::pin(Postgres::open_to_read(url, clock)).await?;
+        let store = Store::Postgres(Box::new(postgres), Condition::new("journal"));
+        Ok(Self::of(store, Findings::default(), JournalConfig::new(place)))
+    }
+
+    fn of(store: Store, findings: Findings, config: JournalConfig) -> Self {
         let (tasks, unfinished) = match &store {
             Store::Memory(_) | Store::Postgres(..) => (0, 0),
             Store::Embedded(embedded) => {
@@ -115,7 +133,7 @@ impl OpenedJournal {
         };
         let Findings { damage, damages, from_index } = findings;
         let report = OpenReport { tasks, unfinished, damage, damages, from_index };
-        Ok(Self { store: Arc::new(store), config, due: Arc::default(), report })
+        Self { store: Arc::new(store), config, due: Arc::default(), report }
     }
 
     /// The agents that have tasks.
@@ -291,6 +309,18 @@ impl Store {
                 at_work(embedded, move |embedded| embedded.read(&agent, &task)).await
             }
             Self::Postgres(postgres, _) => postgres.read(&agent, &task).await,
+        }
+    }
+
+    pub(super) async fn head(
+        &self,
+        agent: String,
+        task: String,
+    ) -> Result<Option<TaskHead>, ReadError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.tasks().head(&agent, &task)),
+            Self::Embedded(embedded) => Ok(embedded.catalog().index.head(&agent, &task)),
+            Self::Postgres(postgres, _) => postgres.head(&agent, &task).await,
         }
     }
 

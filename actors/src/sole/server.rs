@@ -6,10 +6,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use neuroflow_kernel::{
     Actor, Address, CallError, ChildSpec, Clock, Context, Ended, Header, Moment, Name, Parcel,
-    Refusal, Request, Restart, RestartPolicy, StartError, StreamError, Supervisor, WireRequest,
+    Refusal, Reply, Request, Restart, RestartPolicy, StartError, StreamError, Supervisor,
+    WireRequest,
 };
 
 use super::keys::{Due, Errands, Found, Keys, OnItsWay};
@@ -17,7 +19,8 @@ use super::looks::Looks;
 use super::{Far, MakeServer, Per, Shard, SoleAgent, SoleCommand};
 use crate::agent::history::refuse;
 use crate::agent::{
-    AgentCommand, AgentWay, Ask, AskRefusal, BoundedAsk, TaskEvent, TaskOrder, read,
+    AgentCommand, AgentWay, ArchivedAsk, ArchivedBoundedAsk, ArchivedTaskOrder, Ask, AskRefusal,
+    BoundedAsk, TaskEvent, TaskOrder, read,
 };
 use crate::lease::{Leases, Singleton};
 use crate::limits::{LEASE_BACKOFF, SOLE_ANSWER, SOLE_LOOK, SOLE_LOOKS, SOLE_PAUSE};
@@ -54,7 +57,7 @@ struct Kept {
 
 impl SoleServer {
     pub(super) fn new(agent: SoleAgent, way: Arc<Way>, server: MakeServer) -> Self {
-        let keys = Keys::new(way.term, agent.idle);
+        let keys = Keys::new(way.term, agent.idle, agent.most);
         Self {
             agent,
             way,
@@ -71,10 +74,10 @@ impl SoleServer {
     fn shard(&self, request: Request<Ask>) -> Result<(Shard, Request<Ask>), Unfit> {
         let Request { parcel, replies } = request;
         if self.agent.per == Per::Cluster {
-            return Ok((Shard::of(&self.way.name, None), Request { parcel, replies }));
+            return Ok((Shard::only(&self.way.name), Request { parcel, replies }));
         }
         if let Some(conversation) = parcel.get().context.as_deref() {
-            let shard = Shard::of(&self.way.name, Some(conversation));
+            let shard = Shard::of(&self.way.name, Ask::caller(parcel.get()), conversation);
             return Ok((shard, Request { parcel, replies }));
         }
         if parcel.get().task.is_some() {
@@ -82,7 +85,8 @@ impl SoleServer {
             return Err(Unfit::Refused(AskRefusal::UnknownTask, Request { parcel, replies }));
         }
         let ask = read::ask(parcel.get()).named();
-        let shard = Shard::of(&self.way.name, ask.context.as_deref());
+        let conversation = ask.context.as_deref().unwrap_or_default();
+        let shard = Shard::of(&self.way.name, ask.caller.as_deref(), conversation);
         match Parcel::archive(&ask) {
             Ok(parcel) => Ok((shard, Request { parcel, replies })),
             Err(_too_long) => {
@@ -106,14 +110,14 @@ impl SoleServer {
 
     /// What names its conversation, so that it's known which instance has it.
     fn named<W: Brought>(&mut self, request: Request<W>, context: &mut Context<SoleCommand>) {
-        let conversation = match self.agent.per {
-            Per::Cluster => None,
-            Per::Conversation => match W::affinity(request.parcel.get()) {
-                Some(conversation) => Some(conversation),
-                None => return request.replies.fail(StreamError::Mismatch),
-            },
+        let asked = request.parcel.get();
+        let shard = match (self.agent.per, W::affinity(asked)) {
+            (Per::Cluster, _) => Shard::only(&self.way.name),
+            (Per::Conversation, Some(conversation)) => {
+                Shard::of(&self.way.name, W::caller(asked), conversation)
+            }
+            (Per::Conversation, None) => return request.replies.fail(StreamError::Mismatch),
         };
-        let shard = Shard::of(&self.way.name, conversation);
         if let Some(back) = self.bring(shard, request, context) {
             back.replies.fail(StreamError::Overloaded);
         }
@@ -167,14 +171,13 @@ impl SoleServer {
             return None;
         }
         if self.keys.is_full() {
-            tracing::warn!(agent = %context.path(), "as many conversations live here as may");
+            self.make_room(context);
             return None;
         }
         let (agent, server) = (self.agent.clone(), Arc::clone(&self.server));
-        let conversation = shard.conversation.clone();
-        let make =
-            move |_fence| server(agent.instance(conversation.as_deref()), conversation.clone());
-        let (spec, keeper) = match self.way.leases.singleton(&shard.key, self.way.term, make) {
+        let Shard { key, caller, .. } = shard.clone();
+        let make = move |_fence| server(agent.instance(&shard), &shard);
+        let (spec, keeper) = match self.way.leases.singleton(&key, self.way.term, make) {
             Ok(made) => made,
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "no key for an agent");
@@ -188,8 +191,7 @@ impl SoleServer {
         });
         let keepers = self.keepers(context).await?;
         let kept = Kept { keeper: keeper.clone(), child: spec.name().clone() };
-        let key = shard.key;
-        let life = self.keys.insert(key.clone(), kept, now)?;
+        let life = self.keys.insert(key.clone(), caller, kept, now)?;
         let own = context.address();
         let starting = async move {
             if !begun(&keepers, spec).await {
@@ -220,7 +222,7 @@ impl SoleServer {
     /// Tries for the only key again, after a pause and until it can.
     fn keep_later(&self, context: &mut Context<SoleCommand>) {
         let (own, clock) = (context.address(), context.clock().clone());
-        let shard = Shard::of(&self.way.name, None);
+        let shard = Shard::only(&self.way.name);
         let later = async move {
             loop {
                 clock.sleep(LEASE_BACKOFF.max).await;
@@ -253,19 +255,39 @@ impl SoleServer {
             }
         }
         self.end(over, context);
-        if unused.is_empty() || self.looking {
+        self.look(unused, usize::MAX, context);
+    }
+
+    /// As many conversations live here as may: some of those that have no task end before their time, so that who
+    /// asks for another has it at one of its next tries.
+    fn make_room(&mut self, context: &mut Context<SoleCommand>) {
+        let crowd = self.keys.crowd().into_iter().filter_map(|(key, kept)| {
+            let (_, here) = kept.keeper.here()?;
+            Some((key.to_owned(), here))
+        });
+        self.look(crowd.collect(), SOLE_LOOKS, context);
+    }
+
+    /// Finds out in a task which of these instances are idle, and ends as many of them, the first ones first.
+    fn look(
+        &mut self,
+        instances: Vec<(String, Address<AgentCommand>)>,
+        most: usize,
+        context: &mut Context<SoleCommand>,
+    ) {
+        if instances.is_empty() || self.looking {
             return;
         }
-        let (own, clock) = (context.address(), context.clock().clone());
+        let (own, clock, now) = (context.address(), context.clock().clone(), context.clock().now());
         // Who waits for a client is to wait on, unless the node stops, which would end it anyway.
         let waiting = !self.leaving;
         let looking = async move {
-            let asked = stream::iter(unused).map(|(key, here)| {
+            let asked = stream::iter(instances).map(|(key, here)| {
                 let clock = &clock;
                 async move { is_idle(&here, waiting, clock).await.then_some(key) }
             });
-            let idle = asked.buffer_unordered(SOLE_LOOKS).filter_map(std::future::ready);
-            let keys = idle.collect().await;
+            let idle = asked.buffered(SOLE_LOOKS).filter_map(std::future::ready);
+            let keys = idle.take(most).collect().await;
             tell(&own, SoleCommand::Idle { keys, since: now }).await;
         };
         self.looking = context.task(looking).is_ok();
@@ -290,6 +312,21 @@ impl SoleServer {
         if !std::mem::replace(&mut self.leaving, true) {
             sweep_every(SOLE_PAUSE, context);
         }
+    }
+
+    /// Has the instances here tell when none of their tasks works.
+    fn drain(&self, reply: Reply<()>, context: &mut Context<SoleCommand>) {
+        let here: Vec<_> = self.keys.all().filter_map(|kept| kept.keeper.here()).collect();
+        let header = context.onward();
+        let draining = async move {
+            let drained = here.iter().map(|(_, instance)| {
+                instance.call(header.clone(), |reply| AgentCommand::Drain { reply })
+            });
+            // Of one that was lost there's nothing to wait for.
+            let _lost = join_all(drained).await;
+            let _gone = reply.send(());
+        };
+        let _full = context.task(draining).is_err();
     }
 
     /// Ends keepers, all at a time: each gives its key back, and a database may be slow to take it. Until one has
@@ -364,6 +401,9 @@ async fn is_idle(instance: &Address<AgentCommand>, waiting: bool, clock: &Clock)
 
 /// What is brought to an instance.
 trait Brought: WireRequest<Reply = TaskEvent> {
+    /// Whose conversation it belongs to.
+    fn caller(asked: &Self::Archived) -> Option<&str>;
+
     /// Where it's brought on another node.
     fn there(way: &AgentWay) -> &Address<Request<Self>>
     where
@@ -381,6 +421,10 @@ trait Brought: WireRequest<Reply = TaskEvent> {
 }
 
 impl Brought for Ask {
+    fn caller(ask: &ArchivedAsk) -> Option<&str> {
+        ask.caller.as_deref()
+    }
+
     fn there(way: &AgentWay) -> &Address<Request<Self>> {
         &way.asks
     }
@@ -395,6 +439,10 @@ impl Brought for Ask {
 }
 
 impl Brought for BoundedAsk {
+    fn caller(bounded: &ArchivedBoundedAsk) -> Option<&str> {
+        Ask::caller(&bounded.ask)
+    }
+
     fn there(way: &AgentWay) -> &Address<Request<Self>> {
         &way.bounded
     }
@@ -409,6 +457,10 @@ impl Brought for BoundedAsk {
 }
 
 impl Brought for TaskOrder {
+    fn caller(order: &ArchivedTaskOrder) -> Option<&str> {
+        order.caller.as_deref()
+    }
+
     fn there(way: &AgentWay) -> &Address<Request<Self>> {
         &way.orders
     }
@@ -504,7 +556,7 @@ impl Actor for SoleServer {
     async fn started(&mut self, context: &mut Context<SoleCommand>) -> Result<(), Infallible> {
         if self.agent.per == Per::Cluster {
             // Without being asked, so that there is one, and another when that is lost.
-            if self.keep(Shard::of(&self.way.name, None), context).await.is_none() {
+            if self.keep(Shard::only(&self.way.name), context).await.is_none() {
                 self.keep_later(context);
             }
             return Ok(());
@@ -528,6 +580,7 @@ impl Actor for SoleServer {
             }
             SoleCommand::Sweep => self.sweep(context),
             SoleCommand::Leave => self.leave(context),
+            SoleCommand::Drain { reply } => self.drain(reply, context),
             SoleCommand::Idle { keys, since } => self.end_idle(keys, since, context),
             SoleCommand::Gone { key, life } => self.gone(&key, life, context),
         }
@@ -622,7 +675,7 @@ mod tests {
     /// Asks for a key until its keeper lives, and so goes on trying for it.
     async fn keep(router: &Address<SoleCommand>, clock: &Clock) -> Singleton<AgentCommand> {
         loop {
-            let shard = Shard::of("echo", Some("talk"));
+            let shard = Shard::of("echo", None, "talk");
             let kept = router.call(Header::new(), |reply| SoleCommand::Keep { shard, reply }).await;
             let soon = clock.now() + Duration::from_millis(50);
             if let Ok(Some(mut keeper)) = kept

@@ -47,7 +47,7 @@ impl SoleWatch {
 
     async fn watch(&self, clock: &Clock) -> Down {
         let (way, nothing) = (&self.way, Down::new(None, Fall::Absent));
-        let shard = Shard::of(&way.name, None);
+        let shard = Shard::only(&way.name);
         // A lease that was just taken is this node's a moment before its instance is there.
         let until = clock.now() + 2 * SOLE_LOOK;
         while clock.now() < until {

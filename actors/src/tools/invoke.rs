@@ -60,6 +60,9 @@ pub enum InvokeError {
     /// The result isn't a valid archive.
     #[error("the tool's answer can't be read")]
     Answer(#[from] ParcelError),
+    /// The task that the call works for has ended, and the call with it.
+    #[error("the task has ended, and its tool calls with it")]
+    TaskEnded,
 }
 
 impl InvokeError {
@@ -79,6 +82,7 @@ impl InvokeError {
             Self::Router(_) => "unavailable",
             Self::Interrupted(_) => "interrupted",
             Self::Answer(_) => "invalid_answer",
+            Self::TaskEnded => "task_ended",
         }
     }
 }

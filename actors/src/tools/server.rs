@@ -180,8 +180,8 @@ impl ToolServer {
         }
     }
 
-    /// What a grant reaches, or everything without one.
-    fn list(&self, grant: Option<&ToolGrant>) -> Vec<ToolListing> {
+    /// What is found through a grant for whom it's used, or everything without one.
+    fn list(&self, grant: Option<&ToolGrant>, caller: Bounds<'_>) -> Vec<ToolListing> {
         let listing = |tool: &Registered, origin: &str, agents: Option<Vec<String>>| ToolListing {
             name: tool.tool.name().to_owned(),
             description: tool.tool.description().to_owned(),
@@ -189,24 +189,20 @@ impl ToolServer {
             origin: origin.to_owned(),
             agents,
         };
-        let reaches = |owner: &Option<String>, name: &String| {
-            grant.is_none_or(|grant| match owner {
-                Some(owner) => *owner == grant.owner,
-                None => grant.shared.contains(name),
-            })
+        let reaches = |tool: &Arc<Registered>| {
+            let found = || self.find(grant, tool.tool.name());
+            let is_it = |found: Arc<Registered>| Arc::ptr_eq(&found, tool);
+            grant.is_none() || found().is_some_and(is_it) && caller.permits(grant, &tool.tool)
         };
-        let own = self.tools.iter().filter(|((owner, name), _)| reaches(owner, name)).map(
-            |((owner, name), tool)| {
+        let own =
+            self.tools.iter().filter(|(_, tool)| reaches(tool)).map(|((owner, name), tool)| {
                 let builtin = name == super::ExecTool::NAME;
                 let origin = if owner.is_none() || builtin { "node" } else { "agent" };
                 listing(tool, origin, owner.clone().map(|owner| vec![owner]))
-            },
-        );
-        let offered = self
-            .offered
-            .values()
-            .filter(|offered| grant.is_none_or(|grant| offered.is_for(&grant.owner)))
-            .map(|offered| listing(&offered.tool, &offered.source, offered.agents.clone()));
+            });
+        let offered = self.offered.values().filter(|offered| reaches(&offered.tool));
+        let offered =
+            offered.map(|offered| listing(&offered.tool, &offered.source, offered.agents.clone()));
         let mut all: Vec<ToolListing> = own.chain(offered).collect();
         all.sort_by(|a, b| (&a.name, &a.agents).cmp(&(&b.name, &b.agents)));
         all
@@ -227,11 +223,7 @@ impl ToolServer {
     }
 
     async fn begin(&mut self, request: Request<Invoke>, context: &mut Context<ToolsCommand>) {
-        let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
-        let caller = Bounds {
-            rules: context.grant().and_then(|grant| grant.policy()),
-            elsewhere: context.grant().and_then(|grant| grant.policy()),
-        };
+        let (grant, caller) = bounds(context);
         let name = &request.parcel.get().tool;
         let found = self.find(grant, name).filter(|found| caller.permits(grant, &found.tool));
         let Some(tool) = found else {
@@ -274,6 +266,14 @@ impl ToolServer {
 struct Bounds<'a> {
     rules: Option<&'a CallerGrant>,
     elsewhere: Option<&'a ToolBounds>,
+}
+
+/// What the message that is handled was sent through: whose tools, and for whom.
+fn bounds(context: &Context<ToolsCommand>) -> (Option<&ToolGrant>, Bounds<'_>) {
+    let grant = context.grant();
+    let rules = grant.and_then(|grant| grant.policy());
+    let elsewhere = grant.and_then(|grant| grant.policy());
+    (grant.and_then(|grant| grant.policy()), Bounds { rules, elsewhere })
 }
 
 impl Bounds<'_> {
@@ -362,8 +362,8 @@ impl Actor for ToolServer {
         match command {
             ToolsCommand::Invoke(request) => self.begin(request, context).await,
             ToolsCommand::List { reply } => {
-                let grant = context.grant().and_then(|grant| grant.policy::<ToolGrant>());
-                let _gone = reply.send(self.list(grant));
+                let (grant, caller) = bounds(context);
+                let _gone = reply.send(self.list(grant, caller));
             }
             ToolsCommand::Offer(Offer { source, tools, unfit, reply }) => {
                 let _gone = reply.send(self.take(&source, tools, unfit));

@@ -3,6 +3,7 @@
 use hyper::Method;
 
 use super::{
+    head::Overrides,
     host::Host,
     path,
     policy::{Compiled, Policy},
@@ -13,7 +14,7 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked<'a> {
     Tunnel { port: u16 },
-    Plain { port: Option<u16>, method: &'a Method, path: &'a str },
+    Plain { port: Option<u16>, method: &'a Method, path: &'a str, overrides: Overrides },
 }
 
 /// The rule and the port to connect to.
@@ -52,7 +53,7 @@ fn judge(rule: &Compiled, asked: &Asked<'_>) -> Result<u16, EgressReason> {
         Asked::Tunnel { port } if !rule.fits_port(port) => Err(EgressReason::Port),
         Asked::Tunnel { .. } if !rule.fits_tunnel() => Err(EgressReason::TunnelHidesRequest),
         Asked::Tunnel { port } => Ok(port),
-        Asked::Plain { port, method, path } => {
+        Asked::Plain { port, method, path, overrides } => {
             let port = port_of(rule, port);
             if !rule.fits_port(port) {
                 return Err(EgressReason::Port);
@@ -60,11 +61,17 @@ fn judge(rule: &Compiled, asked: &Asked<'_>) -> Result<u16, EgressReason> {
             if !rule.fits_method(method) {
                 return Err(EgressReason::Method);
             }
+            if rule.has_methods() && overrides.method {
+                return Err(EgressReason::MethodOverride);
+            }
             if rule.has_paths() && path::check(path).is_err() {
                 return Err(EgressReason::PathAmbiguous);
             }
             if !rule.fits_path(path) {
                 return Err(EgressReason::Path);
+            }
+            if rule.has_paths() && overrides.path {
+                return Err(EgressReason::PathOverride);
             }
             Ok(port)
         }
@@ -84,8 +91,10 @@ fn rank(reason: EgressReason) -> u8 {
     match reason {
         EgressReason::Port => 1,
         EgressReason::TunnelHidesRequest | EgressReason::Method => 2,
-        EgressReason::Path => 3,
-        EgressReason::PathAmbiguous => 4,
+        EgressReason::MethodOverride => 3,
+        EgressReason::Path => 4,
+        EgressReason::PathAmbiguous => 5,
+        EgressReason::PathOverride => 6,
         _ => 0,
     }
 }
@@ -110,7 +119,8 @@ mod tests {
         port: Option<u16>,
         path: &str,
     ) -> Result<Grant, EgressReason> {
-        decide(policy, &Host::parse(host).unwrap(), &Asked::Plain { port, method, path })
+        let overrides = Overrides::default();
+        decide(policy, &Host::parse(host).unwrap(), &Asked::Plain { port, method, path, overrides })
     }
 
     #[test]
@@ -164,6 +174,29 @@ mod tests {
         }
         assert_eq!(tunnel(&policy, "a.example", 80), Err(EgressReason::TunnelHidesRequest));
         assert!(tunnel(&policy, "a.example", 81).is_ok());
+    }
+
+    #[test]
+    fn a_rule_is_not_passed_by_with_a_header() {
+        let host = || Rule::host("a.example").port(80);
+        let ask = |rules: &[Rule], method, path| {
+            let asked = Asked::Plain {
+                port: None,
+                method: &Method::GET,
+                path: "/v1/x",
+                overrides: Overrides { method, path },
+            };
+            decide(&policy(rules), &Host::parse("a.example").unwrap(), &asked)
+        };
+        let granted = |rule| Ok(Grant { rule, port: 80 });
+        let methods = [host().method("GET")];
+        assert_eq!(ask(&methods, true, true), Err(EgressReason::MethodOverride));
+        assert_eq!(ask(&methods, false, true), granted(0));
+        let paths = [host().path_prefix("/v1/")];
+        assert_eq!(ask(&paths, true, true), Err(EgressReason::PathOverride));
+        assert_eq!(ask(&paths, true, false), granted(0));
+        // A rule that speaks of neither lets it through, without the first one's secrets.
+        assert_eq!(ask(&[host().method("GET"), host()], true, false), granted(1));
     }
 
     #[cfg(feature = "egress-tls")]

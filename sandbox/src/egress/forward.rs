@@ -63,6 +63,9 @@ pub(crate) async fn forward(
         // Nobody has asked for another protocol.
         return Err(EgressReason::UpstreamResponse);
     }
+    if !head::is_only_chunked(&parts.headers) {
+        return Err(EgressReason::UpstreamResponse);
+    }
     head::incoming(&mut parts.headers, &rule.injections, is_head);
     let exchange = Arc::clone(exchange);
     let relay = Relay { body, connection, exchange };

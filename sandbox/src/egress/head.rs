@@ -125,6 +125,43 @@ pub(crate) fn authority(text: &str) -> Result<(Host, Option<u16>), EgressReason>
     Ok((host, port))
 }
 
+/// Whether headers name a method or a path of their own, which many servers act on instead of the request's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Overrides {
+    pub(crate) method: bool,
+    pub(crate) path: bool,
+}
+
+impl Overrides {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for name in headers.keys() {
+            match unified(name).as_str() {
+                "x-http-method-override" | "x-http-method" | "x-method-override" => {
+                    found.method = true;
+                }
+                "x-original-url" | "x-rewrite-url" => found.path = true,
+                _ => {}
+            }
+        }
+        found
+    }
+}
+
+/// As gateways read it that make variables of headers: `x_key` is `x-key` to them.
+fn unified(name: &HeaderName) -> String {
+    name.as_str().replace('_', "-")
+}
+
+/// Whether a response's body is in no encoding but the one that is undone and written anew. No other was
+/// asked for (RFC 9112, 7.4), and the cell would be told nothing of it.
+pub(crate) fn is_only_chunked(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain =
+        |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    encodings.next().is_none_or(is_plain) && encodings.next().is_none()
+}
+
 /// Whether the header is the proxy's own business: it frames messages, or is for one hop only.
 pub(crate) fn is_ours(name: &HeaderName) -> bool {
     HOP.contains(name) || *name == header::HOST || name.as_str().starts_with("proxy-")
@@ -150,10 +187,9 @@ pub(crate) const VERDICT: HeaderName = HeaderName::from_static("x-neuroflow-egre
 pub(crate) fn outgoing(headers: &mut HeaderMap, host: HeaderValue, injections: &[Injection]) {
     strip_hop(headers);
     for injection in injections {
-        // Gateways that make variables of headers take `x_key` for `x-key`.
         let alike: Vec<HeaderName> = headers
             .keys()
-            .filter(|name| name.as_str().replace('_', "-") == injection.name.as_str())
+            .filter(|name| unified(name) == injection.name.as_str())
             .cloned()
             .collect();
         for name in alike {
@@ -324,6 +360,43 @@ mod tests {
             assert_eq!(scan(lines), Err(EgressReason::LineEnding), "{lines:?}");
         }
         assert_eq!(super::scan(b"\r\nGET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(()));
+    }
+
+    #[test]
+    fn headers_that_override_are_found_in_every_spelling() {
+        let found = |name| Overrides::of(&headers(&[("accept", "*/*"), (name, "x")]));
+        for name in [
+            "X-HTTP-Method-Override",
+            "x_http_method_override",
+            "X-HTTP-Method",
+            "X-Method_Override",
+        ] {
+            assert_eq!(found(name), Overrides { method: true, path: false }, "{name}");
+        }
+        for name in ["X-Original-URL", "x_original_url", "X-Rewrite-Url"] {
+            assert_eq!(found(name), Overrides { method: false, path: true }, "{name}");
+        }
+        for name in ["x-method", "x-http-methods", "x-forwarded-for", "x-url"] {
+            assert_eq!(found(name), Overrides::default(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_response_has_one_encoding_at_most() {
+        for rows in
+            [&[][..], &[("transfer-encoding", "chunked")], &[("transfer-encoding", " Chunked")]]
+        {
+            assert!(is_only_chunked(&headers(rows)), "{rows:?}");
+        }
+        for rows in [
+            &[("transfer-encoding", "gzip, chunked")][..],
+            &[("transfer-encoding", "gzip")],
+            &[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "gzip")],
+            &[("transfer-encoding", "")],
+        ] {
+            assert!(!is_only_chunked(&headers(rows)), "{rows:?}");
+        }
     }
 
     #[test]

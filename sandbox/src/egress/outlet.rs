@@ -18,6 +18,7 @@ use super::{
     decision::{Asked, Grant, decide},
     dial::dial,
     exchange::{Exchange, Shared},
+    head::Overrides,
     host::{Host, HostProblem},
     meter::Upstream,
     policy::Policy,
@@ -86,7 +87,9 @@ impl Outlet {
         exchange.asked(method, Some(path));
         exchange.aimed_at(&host, port);
         let refused = |reason| OutletError::Refused { reason: exchange.ends(reason) };
-        let plain = Asked::Plain { port: Some(port), method: &asked, path };
+        // What else the request says is the host's own.
+        let overrides = Overrides::default();
+        let plain = Asked::Plain { port: Some(port), method: &asked, path, overrides };
         let grant = decide(&exchange.shared.policy, &host, &plain).map_err(refused)?;
         if has_to_be_tls && !self.has_tls(grant) {
             exchange.ends(EgressReason::UpstreamTls);
@@ -112,7 +115,8 @@ impl Outlet {
     pub fn is_in_clear(&self, method: &str, host: &str, port: u16, path: &str) -> bool {
         let Ok(host) = Host::parse(host) else { return false };
         let Ok(method) = Method::from_bytes(method.as_bytes()) else { return false };
-        let plain = Asked::Plain { port: Some(port), method: &method, path };
+        let overrides = Overrides::default();
+        let plain = Asked::Plain { port: Some(port), method: &method, path, overrides };
         decide(&self.policy, &host, &plain).is_ok_and(|grant| !self.has_tls(grant))
     }
 

@@ -117,6 +117,10 @@ impl Compiled {
         *method != Method::TRACE && (self.methods.is_empty() || self.methods.contains(method))
     }
 
+    pub(crate) fn has_methods(&self) -> bool {
+        !self.methods.is_empty()
+    }
+
     pub(crate) fn has_paths(&self) -> bool {
         !self.path_prefixes.is_empty()
     }

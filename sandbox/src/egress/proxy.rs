@@ -27,7 +27,7 @@ use super::{
     dial::dial,
     exchange::{Exchange, Shared},
     forward::forward,
-    head::{self, Target},
+    head::{self, Overrides, Target},
     policy::Policy,
     reason::EgressReason,
     resolver::Resolve,
@@ -245,7 +245,9 @@ async fn answer(
         }
         Target::Plain { host, port } => {
             exchange.aimed_at(&host, port.unwrap_or(80));
-            let asked = Asked::Plain { port, method: request.method(), path: request.uri().path() };
+            let (method, path) = (request.method(), request.uri().path());
+            let overrides = Overrides::of(request.headers());
+            let asked = Asked::Plain { port, method, path, overrides };
             let grant = decide(&shared.policy, &host, &asked)?;
             exchange.granted(grant);
             forward(exchange, request, &host, grant).await

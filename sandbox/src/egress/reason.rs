@@ -48,6 +48,10 @@ pub enum EgressReason {
     Path,
     /// The path has a second reading, and the rule speaks of paths.
     PathAmbiguous,
+    /// A header names another method than the request, and the rule speaks of methods.
+    MethodOverride,
+    /// A header names another path than the request, and the rule speaks of paths.
+    PathOverride,
     /// The rule speaks of methods, paths or headers, which can't be seen in a tunnel: use `http://`.
     TunnelHidesRequest,
     /// The name resolves to loopback addresses.
@@ -163,6 +167,14 @@ impl EgressReason {
             Self::Path => (Denied, "path", "no rule for this host allows the path"),
             Self::PathAmbiguous => {
                 (Denied, "path_ambiguous", "servers may read this path in two ways")
+            }
+            Self::MethodOverride => (
+                Denied,
+                "method_override",
+                "a header names another method, as some servers read it",
+            ),
+            Self::PathOverride => {
+                (Denied, "path_override", "a header names another path, as some servers read it")
             }
             Self::TunnelHidesRequest => (
                 Denied,

@@ -3,11 +3,11 @@
 use std::{
     fmt, io,
     net::{IpAddr, ToSocketAddrs},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits;
 
@@ -22,28 +22,73 @@ pub(crate) trait Resolve: fmt::Debug + Send + Sync {
 /// The system's resolver, as the host's other programs use it.
 #[derive(Debug)]
 pub(crate) struct System {
-    of_cell: Arc<Semaphore>,
+    /// Shared by all cells.
+    all: Arc<Places>,
+    own: Arc<Places>,
 }
 
-/// Shared by all cells.
-static LOOKUPS: Semaphore = Semaphore::const_new(limits::EGRESS_LOOKUPS);
+/// Places for look-ups. A cell's first has another sort than those that it makes beside it, so that the
+/// cells which make many leave one to everybody else.
+#[derive(Debug)]
+struct Places {
+    first: Arc<Semaphore>,
+    further: Arc<Semaphore>,
+}
+
+/// A place of one sort: among those of its cell, and among those of all.
+#[derive(Debug)]
+struct Place {
+    _own: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+static PLACES: LazyLock<Arc<Places>> =
+    LazyLock::new(|| Arc::new(Places::new(limits::EGRESS_LOOKUPS, limits::EGRESS_FURTHER_LOOKUPS)));
+
+impl Places {
+    fn new(first: usize, further: usize) -> Self {
+        Self { first: Arc::new(Semaphore::new(first)), further: Arc::new(Semaphore::new(further)) }
+    }
+}
 
 impl System {
     pub(crate) fn for_cell() -> Self {
-        Self { of_cell: Arc::new(Semaphore::new(limits::EGRESS_CELL_LOOKUPS)) }
+        Self::among(&PLACES)
     }
+
+    fn among(all: &Arc<Places>) -> Self {
+        let own = Places::new(1, limits::EGRESS_CELL_FURTHER_LOOKUPS);
+        Self { all: Arc::clone(all), own: Arc::new(own) }
+    }
+
+    /// Waits for a place of either sort.
+    fn place(&self) -> impl Future<Output = io::Result<Place>> + Send + use<> {
+        let (all, own) = (Arc::clone(&self.all), Arc::clone(&self.own));
+        async move {
+            tokio::select! {
+                biased;
+                place = take(&own.first, &all.first) => place,
+                place = take(&own.further, &all.further) => place,
+            }
+        }
+    }
+}
+
+async fn take(own: &Arc<Semaphore>, of_all: &Arc<Semaphore>) -> io::Result<Place> {
+    let own = Arc::clone(own).acquire_owned().await.map_err(io::Error::other)?;
+    let of_all = Arc::clone(of_all).acquire_owned().await.map_err(io::Error::other)?;
+    Ok(Place { _own: own, _of_all: of_all })
 }
 
 impl Resolve for System {
     fn resolve(&self, name: String) -> Lookup {
-        let of_cell = Arc::clone(&self.of_cell);
+        let place = self.place();
         Box::pin(async move {
-            let of_cell = of_cell.acquire_owned().await.map_err(io::Error::other)?;
-            let of_all = LOOKUPS.acquire().await.map_err(io::Error::other)?;
-            // A thread can't be called back. So it keeps the permits until it is through, even if
-            // nobody waits for the answer any more.
+            let place = place.await?;
+            // A thread can't be called back. So it keeps its place until it is through, even if nobody
+            // waits for the answer any more.
             let looked_up = tokio::task::spawn_blocking(move || {
-                let _permits = (of_cell, of_all);
+                let _place = place;
                 let addresses = (name.as_str(), 0).to_socket_addrs()?;
                 Ok(addresses.map(|address| address.ip()).collect())
             });
@@ -77,6 +122,8 @@ impl Eq for Names {}
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[tokio::test]
@@ -85,16 +132,41 @@ mod tests {
         assert!(addresses.iter().all(IpAddr::is_loopback) && !addresses.is_empty());
     }
 
+    /// What there is now, without waiting. More are asked for than a task may take without a pause.
+    fn now(system: &System) -> Option<Place> {
+        tokio::task::unconstrained(system.place()).now_or_never().map(Result::unwrap)
+    }
+
     #[tokio::test]
     async fn a_cell_waits_for_its_own_look_ups() {
-        let system = System::for_cell();
-        let all = u32::try_from(limits::EGRESS_CELL_LOOKUPS).unwrap();
-        let held = Arc::clone(&system.of_cell).acquire_many_owned(all).await.unwrap();
+        let most = 1 + limits::EGRESS_CELL_FURTHER_LOOKUPS;
+        let system = System::among(&Arc::new(Places::new(most, most)));
+        let mut held: Vec<Place> = std::iter::from_fn(|| now(&system)).collect();
+        assert_eq!(held.len(), most);
         let mut lookup = system.resolve("localhost".to_owned());
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        assert!(lookup.as_mut().poll(&mut context).is_pending());
-        drop(held);
+        assert!((&mut lookup).now_or_never().is_none());
+        held.pop();
         assert!(lookup.await.is_ok());
-        assert_eq!(system.of_cell.available_permits(), limits::EGRESS_CELL_LOOKUPS);
+        drop(held);
+        let held: Vec<Place> = std::iter::from_fn(|| now(&system)).collect();
+        assert_eq!(held.len(), most, "each is given back");
+    }
+
+    #[tokio::test]
+    async fn cells_whose_look_ups_hang_leave_one_to_the_next() {
+        let all = Arc::new(Places::new(limits::EGRESS_LOOKUPS, limits::EGRESS_FURTHER_LOOKUPS));
+        let mut hang = Vec::new();
+        for _ in 1..limits::EGRESS_LOOKUPS {
+            let cell = System::among(&all);
+            hang.extend(std::iter::from_fn(|| now(&cell)));
+        }
+        assert_eq!(hang.len(), limits::EGRESS_LOOKUPS - 1 + limits::EGRESS_FURTHER_LOOKUPS);
+        let next = System::among(&all);
+        assert!(next.resolve("localhost".to_owned()).await.is_ok());
+        // It has no second one beside it, and waits for that.
+        let first = now(&next).unwrap();
+        assert!(now(&next).is_none());
+        drop((first, hang));
+        assert_eq!(all.first.available_permits(), limits::EGRESS_LOOKUPS);
     }
 }

@@ -138,6 +138,7 @@ const TABLE: &[Row] = &[
     filtered("open-file-system", &[CAPABILITIES]),
     filtered("unmount-proc", &[CAPABILITIES]),
     row("change-copied-project", &[ROOT]).from(Level::Standard),
+    filtered("lease", &[]),
     filtered("open-by-handle", &[CAPABILITIES]),
     filtered("make-device", &[CAPABILITIES]),
     row("list-devices", &[DEVICES]),

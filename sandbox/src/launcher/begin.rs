@@ -164,7 +164,7 @@ async fn ask_for_cell(
     if zygote.is_dead() {
         return Err(Refusal::NotSent);
     }
-    let (theirs, ours) = streams(terms.program).map_err(Refusal::Pipes)?;
+    let (theirs, ours) = streams(terms).await.map_err(Refusal::Pipes)?;
     let (report, their_report) = socket::pair().map_err(Refusal::Pipes)?;
     let [input, output, error] = &theirs;
     let [input, output, error] = [input.as_fd(), output.as_fd(), error.as_fd()];
@@ -203,7 +203,7 @@ async fn give_order(
     terms: &Terms<'_>,
 ) -> Result<Running, Refusal> {
     let Offer { cell, report, pidfd, egress, is_urgent } = offer;
-    let (theirs, ours) = streams(terms.program).map_err(Refusal::Pipes)?;
+    let (theirs, ours) = streams(terms).await.map_err(Refusal::Pipes)?;
     let mut claim = Claim::make(zygote, cell, terms.profile).await?;
     let [input, output, error] = &theirs;
     let [input, output, error] = [input.as_fd(), output.as_fd(), error.as_fd()];
@@ -446,9 +446,10 @@ impl Streams<OwnedFd> {
 }
 
 /// The cell's ends of its streams (input, output, error), and ours, which never wait.
-fn streams(program: &Program) -> sys::Result<([OwnedFd; 3], Streams<OwnedFd>)> {
+async fn streams(terms: &Terms<'_>) -> sys::Result<([OwnedFd; 3], Streams<OwnedFd>)> {
+    let program = terms.program;
     let (their_input, stdin) = if let Some(input) = program.sealed_input() {
-        (input.reader()?, None)
+        (input.reader_for(terms.profile.level).await?, None)
     } else {
         let (theirs, ours) = file::pipe()?;
         (theirs, Some(ours))

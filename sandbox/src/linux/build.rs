@@ -102,14 +102,19 @@ pub(super) fn fit(
     let (capabilities, ceilings) = (launch.capabilities, launch.ceilings);
     let report = launch.report.as_fd();
     let (is_bound, begun, ticket) = match ahead {
-        Ahead::Nothing { ticket } => (false, None, ticket),
+        Ahead::Nothing { ticket } => {
+            let begun = (plan.landlock > 0).then(|| landlock::begin(plan.ground())).transpose()?;
+            (false, begun, ticket)
+        }
         Ahead::Rules(begun) => (true, begun, None),
     };
-    if let Some((upper, below)) = root::furnish(plan, prepared, own)? {
-        let tree::Place { device, inode } = below;
+    let overlaid = root::furnish(plan, prepared, own)?;
+    if let Some(root::Overlaid { upper, below, .. }) = &overlaid {
+        let tree::Place { device, inode } = *below;
         let record = Record::Overlay { device, inode }.encode();
         socket::send(report, [&record, &[]], &[upper.as_fd()], Wait::Yes).at(Step::HideParts)?;
     }
+    let overlay = overlaid.map(|overlaid| overlaid.shown);
     clock.lap();
     if !is_bound {
         lockdown::empty_bounding_set(capabilities)?;
@@ -118,8 +123,9 @@ pub(super) fn fit(
     clock.lap();
     let mut rules = None;
     if plan.landlock > 0 {
-        let made = begun.map_or_else(|| landlock::begin(plan.ground()), Ok)?;
-        landlock::complete(made.as_fd(), plan)?;
+        let made = begun.ok_or(credentials::NOT_AS_SET).at(Step::MakeRules)?;
+        let overlay = overlay.as_ref().map(AsFd::as_fd);
+        landlock::complete(made.as_fd(), plan, prepared, overlay)?;
         landlock::restrict(made.as_fd(), plan.ground(), stack)?;
         rules = Some(made);
     }

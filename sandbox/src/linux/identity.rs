@@ -2,7 +2,7 @@
 
 use std::{ffi::CStr, os::fd::AsFd};
 
-use super::sys::{Result, file};
+use super::sys::{Result, credentials, file};
 use crate::limits;
 
 /// How cells of this zygote get their ids.
@@ -15,9 +15,16 @@ pub(crate) enum Identity {
 }
 
 impl Identity {
+    /// What cells of a zygote of this process get.
+    pub(crate) fn of_caller() -> Result<Self> {
+        let (user, group) = credentials::effective_ids();
+        let (users, groups) = (read_map(c"/proc/self/uid_map")?, read_map(c"/proc/self/gid_map")?);
+        Ok(Self::choose(user, group, &users, &groups))
+    }
+
     /// Decides by the caller's id and by the ids that exist in its own user namespace
     /// (`/proc/self/uid_map`).
-    pub(crate) fn choose(user: u32, group: u32, uid_map: &[u8], gid_map: &[u8]) -> Self {
+    fn choose(user: u32, group: u32, uid_map: &[u8], gid_map: &[u8]) -> Self {
         if user != 0 {
             return Self::Own { user, group };
         }
@@ -55,6 +62,15 @@ pub(crate) fn is_root_outside(user: u32) -> Result<bool> {
 }
 
 const SETTINGS: &CStr = c"/proc/sys/kernel";
+
+/// A map has 340 lines at most; of those past the first page no range is taken.
+fn read_map(path: &CStr) -> Result<Vec<u8>> {
+    let file = file::open(path, libc::O_RDONLY | libc::O_CLOEXEC)?;
+    let mut bytes = vec![0; 4096];
+    let length = file::read(file.as_fd(), &mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
 
 /// The range to take cells' ids from. In a container with few ids it is the upper half of the last
 /// extent, away from the accounts at its start and from `nobody` at its end.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    At, Failure,
+    At, Failure, Prepared,
     sys::{
         Result, credentials, file,
         landlock::{self as sys, Ruleset},
@@ -32,7 +32,7 @@ use crate::{
 pub(crate) const GUARD: &CStr = c"/.guard";
 
 /// Makes the rules about what each cell has, as far as the version of Landlock goes that `ground`
-/// names.
+/// names. To be called before the plan puts anything over that.
 pub(super) fn begin(ground: Ground) -> std::result::Result<OwnedFd, Failure> {
     let version = ground.landlock;
     let all = files(version);
@@ -64,23 +64,42 @@ pub(super) fn begin(ground: Ground) -> std::result::Result<OwnedFd, Failure> {
     Ok(made)
 }
 
-/// Adds the rules about what the plan alone has.
-pub(super) fn complete(rules: BorrowedFd<'_>, plan: &Plan<'_>) -> std::result::Result<(), Failure> {
+/// Adds the rules about what the plan alone has: about the very mounts, and not what their paths lead to.
+pub(super) fn complete(
+    rules: BorrowedFd<'_>,
+    plan: &Plan<'_>,
+    prepared: &Prepared,
+    overlay: Option<BorrowedFd<'_>>,
+) -> std::result::Result<(), Failure> {
+    let mut sources = prepared.iter().map(|source| source.as_ref().map(AsFd::as_fd));
     let all = files(plan.landlock);
     let writable = all & !(sys::MAKE_CHARACTER_DEVICE | sys::MAKE_BLOCK_DEVICE);
     for entry in plan.entries() {
         match entry {
-            Entry::Tmpfs { target, .. } | Entry::Overlay { target, .. } => {
+            Entry::Tmpfs { target, .. } => {
                 allow(rules, target, writable).at(Step::MakeRules)?;
             }
-            Entry::Bind { target, access, .. } => {
+            Entry::Overlay { .. } => {
+                sources.next();
+                allow_mount(rules, overlay, writable)?;
+            }
+            Entry::Bind { access, .. } => {
                 let rights = if access.writable { writable } else { READ & all };
-                allow(rules, target, rights).at(Step::MakeRules)?;
+                allow_mount(rules, sources.next().flatten(), rights)?;
             }
             _ => {}
         }
     }
     Ok(())
+}
+
+fn allow_mount(
+    rules: BorrowedFd<'_>,
+    mount: Option<BorrowedFd<'_>>,
+    rights: u64,
+) -> std::result::Result<(), Failure> {
+    let mount = mount.ok_or(Errno::from_raw(libc::EINVAL)).at(Step::MakeRules)?;
+    allow_below(rules, mount, rights).at(Step::MakeRules)
 }
 
 /// Whether the rules are about TCP: where there is a loopback device, they aren't.
@@ -138,12 +157,17 @@ fn refused(answer: Result<()>) -> Result<()> {
     }
 }
 
-/// What a rule of a directory may say is more than what one of a file may.
+/// The way to `path` has to be ours: links on it are followed.
 fn allow(rules: BorrowedFd<'_>, path: &CStr, rights: u64) -> Result<()> {
     let place = file::open(path, libc::O_PATH | libc::O_CLOEXEC)?;
-    let directory = file::status(place.as_fd())?.is_directory;
+    allow_below(rules, place.as_fd(), rights)
+}
+
+/// What a rule of a directory may say is more than what one of a file may.
+fn allow_below(rules: BorrowedFd<'_>, place: BorrowedFd<'_>, rights: u64) -> Result<()> {
+    let directory = file::status(place)?.is_directory;
     let rights = if directory { rights } else { rights & OF_FILES };
-    sys::allow_below(rules, rights, place.as_fd())
+    sys::allow_below(rules, rights, place)
 }
 
 fn verify() -> Result<()> {

@@ -3,7 +3,7 @@
 //! The table is read once, when the root is in place: for a cell that is made ahead, long before anybody
 //! waits for it. What the plan adds is asked for mount by mount. What the host has mounted below a bind's
 //! source comes along and is restricted together with it; where a plan has binds, the table is read a
-//! second time for that.
+//! second time for that, and to see that none of them lies over the shared root's devices.
 
 use std::{
     ffi::CStr,
@@ -11,17 +11,19 @@ use std::{
 };
 
 use super::{
-    At, Failure,
+    At, Failure, forbidden,
     sys::{
         Result,
         credentials::NOT_AS_SET,
         directory,
         file::{self, Mounted},
+        mount::Forbid,
     },
+    target::Target,
 };
 use crate::{
     errno::Errno,
-    plan::{Entry, Ground, Plan},
+    plan::{BindAccess, Entry, Ground, Plan},
     step::Step,
 };
 
@@ -30,6 +32,10 @@ use crate::{
 pub(super) fn verify(own: BorrowedFd<'_>, ground: Ground) -> std::result::Result<(), Failure> {
     let mut seen = Seen::default();
     read(own, Step::VerifyRoot, |line| judge(line, ground, &mut seen))?;
+    verify_seen(seen, ground)
+}
+
+fn verify_seen(seen: Seen, ground: Ground) -> std::result::Result<(), Failure> {
     if seen.proc == ground.no_proc || seen.devices != DEVICES.len() {
         let step =
             if seen.devices == DEVICES.len() { Step::MountProc } else { Step::VerifyDevices };
@@ -59,21 +65,24 @@ pub(super) fn verify_tmpfs(target: &CStr, options: &CStr, no_execute: bool) -> R
 }
 
 /// Whether a bind has the flags that it was prepared with.
-pub(super) fn verify_bind(target: &CStr, writable: bool) -> Result<()> {
-    if is_bound(&file::mounted_at(target)?, writable) { Ok(()) } else { Err(NOT_AS_SET) }
+pub(super) fn verify_bind(target: &Target<'_>, forbid: Forbid) -> Result<()> {
+    if is_bound(&target.mounted()?, forbid) { Ok(()) } else { Err(NOT_AS_SET) }
 }
 
-fn is_bound(mounted: &Mounted, writable: bool) -> bool {
-    let Mounted { is_read_only, no_set_id, no_device, .. } = *mounted;
-    // The file system itself may be read-only.
-    (writable || is_read_only) && no_set_id && no_device
+fn is_bound(mounted: &Mounted, forbid: Forbid) -> bool {
+    let Mounted { is_read_only, no_set_id, no_device, no_execute, .. } = *mounted;
+    // The file system itself may be read-only, or run nothing.
+    let as_set = (!forbid.write || is_read_only) && (!forbid.execute || no_execute);
+    as_set && no_set_id && (!forbid.device || no_device)
 }
 
-/// Whether everything that is mounted below a bind has the bind's flags. `own` as for [`verify`].
-pub(super) fn verify_below(
+/// Whether each bind, and everything that is mounted below it, has the bind's flags, and the shared root
+/// is still what [`verify`] has found. `own` as there.
+pub(super) fn verify_furnished(
     own: BorrowedFd<'_>,
     plan: &Plan<'_>,
 ) -> std::result::Result<(), Failure> {
+    let (ground, mut seen) = (plan.ground(), Seen::default());
     read(own, Step::AttachBind, |line| {
         let mut fields = line.split(|byte| *byte == b' ');
         let (Some(place), Some(flags)) = (fields.nth(4), fields.next()) else {
@@ -81,36 +90,54 @@ pub(super) fn verify_below(
         };
         let mut room = [0; libc::PATH_MAX as usize];
         let path = unescaped(place, &mut room).ok_or(Step::AttachBind)?;
-        let Some(writable) = bind_above(path.to_bytes(), plan) else { return Ok(()) };
+        let forbid = match place_around(path.to_bytes(), plan) {
+            Around::Shared => return judge(line, ground, &mut seen),
+            Around::Own => return Ok(()),
+            Around::Bind(access) => forbidden(access.writable, plan.no_execute),
+        };
         let has = |flag: &str| is_among(flags, flag);
-        if (writable || has("ro")) && has("nosuid") && has("nodev") {
+        let as_set = (!forbid.write || has("ro")) && (!forbid.execute || has("noexec"));
+        if as_set && has("nosuid") && (!forbid.device || has("nodev")) {
             return Ok(());
         }
-        // Another bind may lie over it: what counts is what is reached at that path.
-        match file::mounted_at(path) {
-            Ok(mounted) if is_bound(&mounted, writable) => Ok(()),
-            Err(errno) if errno.raw() == libc::ENOENT => Ok(()),
+        // Another bind may lie over it: what counts is what is reached at that path, if anything is.
+        let reached = directory::open_straight_path(path, libc::O_PATH);
+        match reached.and_then(|reached| file::mounted(reached.as_fd())) {
+            Ok(mounted) if is_bound(&mounted, forbid) => Ok(()),
+            Err(errno) if UNREACHED.contains(&errno.raw()) => Ok(()),
             _ => Err(Step::AttachBind),
         }
-    })
+    })?;
+    verify_seen(seen, ground)
 }
 
-/// Whether the innermost of the plan's places that has the path below it is a bind, and a writable one.
-fn bind_above(path: &[u8], plan: &Plan<'_>) -> Option<bool> {
-    let mut found: Option<(usize, Option<bool>)> = None;
+/// What a path is at or below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// Nothing of the plan.
+    Shared,
+    /// A writable place of the cell's own, or its overlay.
+    Own,
+    Bind(BindAccess),
+}
+
+/// The innermost of the plan's places.
+fn place_around(path: &[u8], plan: &Plan<'_>) -> Around {
+    let (mut longest, mut found) = (0, Around::Shared);
     for entry in plan.entries() {
-        let (target, writable) = match entry {
-            Entry::Bind { target, access, .. } => (target, Some(access.writable)),
-            Entry::Tmpfs { target, .. } | Entry::Overlay { target, .. } => (target, None),
+        let (target, kind) = match entry {
+            Entry::Bind { target, access, .. } => (target, Around::Bind(access)),
+            Entry::Tmpfs { target, .. } | Entry::Overlay { target, .. } => (target, Around::Own),
             _ => continue,
         };
         let target = target.to_bytes();
-        let is_below = path.strip_prefix(target).is_some_and(|rest| rest.starts_with(b"/"));
-        if is_below && found.is_none_or(|(length, _)| length < target.len()) {
-            found = Some((target.len(), writable));
+        let rest = path.strip_prefix(target);
+        let is_inside = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+        if is_inside && longest < target.len() {
+            (longest, found) = (target.len(), kind);
         }
     }
-    found?.1
+    found
 }
 
 /// A path as the table writes it: white space and backslashes are three octal digits after a backslash.
@@ -224,6 +251,8 @@ const DEVICES: [(&CStr, (u32, u32)); 5] = [
     (c"/dev/urandom", (1, 9)),
 ];
 
+/// A mount's own path has something else in the place of one of its parts.
+const UNREACHED: [i32; 3] = [libc::ENOENT, libc::ENOTDIR, libc::ELOOP];
 /// Two paths of the kernel's longest, and the rest.
 const LONGEST_LINE: usize = 3 * libc::PATH_MAX as usize;
 /// The largest page that the kernel rounds sizes up to, and more than it rounds inodes up.
@@ -301,7 +330,36 @@ mod tests {
         let own = file::open(c"/proc/self", libc::O_PATH | libc::O_CLOEXEC).unwrap();
         assert_eq!(verify(own.as_fd(), GROUND).unwrap_err().errno, NOT_AS_SET);
         assert_eq!(verify_tmpfs(c"/proc", c"size=4096", false), Err(NOT_AS_SET));
-        assert_eq!(verify_bind(c"/dev", false), Err(NOT_AS_SET));
+        let target = Target::make(c"/dev", true).unwrap();
+        for (writable, no_execute) in [(false, false), (true, false), (true, true)] {
+            assert_eq!(verify_bind(&target, forbidden(writable, no_execute)), Err(NOT_AS_SET));
+        }
+    }
+
+    #[test]
+    fn a_bind_has_what_its_plan_forbids() {
+        let whole = Mounted {
+            is_read_only: true,
+            no_set_id: true,
+            no_device: true,
+            no_execute: true,
+            ..Mounted::default()
+        };
+        let read_only = Mounted { no_execute: false, ..whole };
+        let writable = Mounted { is_read_only: false, ..whole };
+        let executable = Mounted { no_execute: false, ..writable };
+        for (mounted, is_bound_as) in [
+            (whole, [true, true, true]),
+            (read_only, [true, true, false]),
+            (writable, [false, true, true]),
+            (executable, [false, true, false]),
+            (Mounted { no_set_id: false, ..whole }, [false; 3]),
+            (Mounted { no_device: false, ..whole }, [false; 3]),
+        ] {
+            let of = |(writable, no_execute)| is_bound(&mounted, forbidden(writable, no_execute));
+            let found = [(false, true), (true, false), (true, true)].map(of);
+            assert_eq!(found, is_bound_as, "{mounted:?}");
+        }
     }
 
     #[test]
@@ -318,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_innermost_place_decides_what_a_mount_below_it_has_to_be() {
+    fn the_innermost_place_decides_what_a_mount_has_to_be() {
         let profile = Profile::builder(Level::Standard)
             .bind_rw("/srv/a", "/work")
             .bind_ro("/srv/b", "/work/in")
@@ -327,17 +385,20 @@ mod tests {
             .unwrap();
         let plan = crate::plan::plan(&profile, &Means::default()).unwrap();
         let plan = Plan::parse(&plan).unwrap();
-        for (path, writable) in [
-            ("/work/x", Some(true)),
-            ("/work/in/x/y", Some(false)),
-            ("/work/inner", Some(true)),
-            ("/opt/c/x", Some(false)),
-            ("/opt/c", None),
-            ("/opt/cx", None),
-            ("/tmp/x", None),
-            ("/usr/lib", None),
+        let bound = |writable| Around::Bind(BindAccess { writable });
+        for (path, place) in [
+            ("/work", bound(true)),
+            ("/work/x", bound(true)),
+            ("/work/in/x/y", bound(false)),
+            ("/work/inner", bound(true)),
+            ("/opt/c/x", bound(false)),
+            ("/opt/c", bound(false)),
+            ("/opt/cx", Around::Shared),
+            ("/tmp", Around::Own),
+            ("/tmp/x", Around::Own),
+            ("/usr/lib", Around::Shared),
         ] {
-            assert_eq!(bind_above(path.as_bytes(), &plan), writable, "{path}");
+            assert_eq!(place_around(path.as_bytes(), &plan), place, "{path}");
         }
     }
 

@@ -8,12 +8,17 @@ use std::{
 
 use super::{
     At, Failure,
-    sys::{file, mount},
+    sys::{
+        file,
+        mount::{self, Forbid},
+    },
+    target::Target,
 };
 use crate::step::Step;
 
 /// Mounts `lower` at `target` so that it can be written to, and returns the directory that the
-/// changes go to. `options` bound the tmpfs for them. The working directory becomes `/`.
+/// changes go to, and the overlay. `options` bound the tmpfs for the changes. The working directory
+/// becomes `/`. `forbid` is about the overlay.
 ///
 /// The kernel takes the parts of an overlay by path, from the caller's own mount table. So they are
 /// put to `target` first, named relative to it, and taken away again; the overlay then lies there
@@ -27,24 +32,25 @@ use crate::step::Step;
 /// cell can't change what is his: map the owners first.
 pub(crate) fn mount(
     lower: BorrowedFd<'_>,
-    target: &CStr,
+    target: &Target<'_>,
     options: &CStr,
-) -> Result<OwnedFd, Failure> {
+    forbid: Forbid,
+) -> Result<(OwnedFd, OwnedFd), Failure> {
     let changes = mount::tmpfs_detached(options).at(Step::MountChanges)?;
-    mount::attach(changes.as_fd(), target).at(Step::MountChanges)?;
-    file::enter(target).at(Step::MountChanges)?;
+    target.attach(changes.as_fd()).at(Step::MountChanges)?;
+    file::enter_open(changes.as_fd()).at(Step::MountChanges)?;
     for directory in [LOWER, UPPER, WORK] {
         file::make_directory(directory).at(Step::MountChanges)?;
     }
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let upper = file::open(UPPER, flags).at(Step::MountChanges)?;
     mount::attach(lower, LOWER).at(Step::AttachLower)?;
-    let overlay = mount::overlay(LOWER, UPPER, WORK).at(Step::MountOverlay)?;
+    let overlay = mount::overlay(LOWER, UPPER, WORK, forbid).at(Step::MountOverlay)?;
     mount::detach(LOWER).at(Step::HideParts)?;
     mount::detach_here().at(Step::HideParts)?;
     file::enter(c"/").at(Step::HideParts)?;
-    mount::attach(overlay.as_fd(), target).at(Step::MountOverlay)?;
-    Ok(upper)
+    target.attach(overlay.as_fd()).at(Step::MountOverlay)?;
+    Ok((upper, overlay))
 }
 
 const LOWER: &CStr = c"lower";

@@ -10,11 +10,11 @@ use std::{
 use super::{
     At, Failure, Templates, mounted, overlay,
     sys::{
-        Result,
-        file::{self, Status},
+        Result, file,
         mount::{self, Forbid, ProcView},
         tree,
     },
+    target::Target,
 };
 use crate::{
     errno::Errno,
@@ -25,9 +25,10 @@ use crate::{
 /// Detached mounts that the zygote has taken from the host's tree, in the order of the plan.
 pub(crate) type Prepared = [Option<OwnedFd>; MAX_PLAN_BINDS];
 
-/// What a bind must not be used for.
-pub(crate) fn forbidden(writable: bool) -> Forbid {
-    Forbid { write: !writable, device: true, execute: false }
+/// What a bind must not be used for. `no_execute` is the plan's: what the cell can write to can't be
+/// executed.
+pub(crate) fn forbidden(writable: bool, no_execute: bool) -> Forbid {
+    Forbid { write: !writable, device: true, execute: writable && no_execute }
 }
 
 /// A `/proc` for the new process ids, made while the zygote's is in sight; a plan without one has
@@ -53,31 +54,45 @@ pub(super) fn change(
     proc.map_or(Ok(()), |proc| mount::attach(proc, c"/proc").at(Step::MountProc))
 }
 
-/// Carries the plan's entries out, in their order. Returns the upper directory of the overlay and what is
-/// below it, if the plan has one. `own` is the caller's directory below the zygote's `/proc`.
+/// A plan's overlay.
+#[derive(Debug)]
+pub(super) struct Overlaid {
+    /// The directory that the changes go to.
+    pub(super) upper: OwnedFd,
+    /// What is below.
+    pub(super) below: tree::Place,
+    /// What the cell sees.
+    pub(super) shown: OwnedFd,
+}
+
+/// Carries the plan's entries out, in their order. `own` is the caller's directory below the zygote's
+/// `/proc`.
 pub(super) fn furnish(
     plan: &Plan<'_>,
     prepared: &Prepared,
     own: BorrowedFd<'_>,
-) -> std::result::Result<Option<(OwnedFd, tree::Place)>, Failure> {
-    let (mut upper, mut overlay_options) = (None, c"");
+) -> std::result::Result<Option<Overlaid>, Failure> {
+    let (mut overlaid, mut overlay_options) = (None, c"");
     let mut has_binds = false;
     let mut sources = prepared.iter().enumerate();
     for entry in plan.entries() {
         match entry {
-            Entry::Directory { path } => file::make_directory(path).at(Step::MakeDirectory)?,
             Entry::Bind { target, access, .. } => {
                 let (index, source) = next(&mut sources)?;
-                attach(source, target).at_index(Step::AttachBind, index)?;
-                mounted::verify_bind(target, access.writable).at_index(Step::AttachBind, index)?;
+                let forbid = forbidden(access.writable, plan.no_execute);
+                bind(source, target, forbid).at_index(Step::AttachBind, index)?;
                 has_binds = true;
             }
             Entry::OverlayOptions { options } => overlay_options = options,
             Entry::Overlay { target, .. } => {
                 let (index, source) = next(&mut sources)?;
-                let below = make_place(source, target).at_index(Step::AttachLower, index)?.place;
-                upper = Some((overlay::mount(source, target, overlay_options)?, below));
-                mounted::verify_bind(target, true).at(Step::MountOverlay)?;
+                let below = file::status(source).at_index(Step::AttachLower, index)?;
+                let target = Target::make(target, below.is_directory);
+                let target = target.at_index(Step::AttachLower, index)?;
+                let forbid = forbidden(true, plan.no_execute);
+                let (upper, shown) = overlay::mount(source, &target, overlay_options, forbid)?;
+                mounted::verify_bind(&target, forbid).at(Step::MountOverlay)?;
+                overlaid = Some(Overlaid { upper, below: below.place, shown });
             }
             Entry::Tmpfs { target, options } => {
                 mount::tmpfs(target, options, plan.no_execute).at(Step::MountTmpfs)?;
@@ -87,10 +102,10 @@ pub(super) fn furnish(
         }
     }
     if has_binds {
-        mounted::verify_below(own, plan)?;
+        mounted::verify_furnished(own, plan)?;
     }
     verify().at(Step::VerifyRoot)?;
-    Ok(upper)
+    Ok(overlaid)
 }
 
 /// The root is read-only, and nothing of the zygote's is above it.
@@ -115,21 +130,10 @@ fn next<'a>(sources: &mut Sources<'a>) -> std::result::Result<(usize, BorrowedFd
 }
 
 /// Puts a mount onto a directory or a file, whichever it is itself.
-fn attach(source: BorrowedFd<'_>, target: &CStr) -> Result<()> {
-    make_place(source, target)?;
-    mount::attach(source, target)
-}
-
-/// Returns what the source is.
-fn make_place(source: BorrowedFd<'_>, target: &CStr) -> Result<Status> {
-    // Outside of the writable directories the place is there already, and can't be made.
-    let status = file::status(source)?;
-    let made =
-        if status.is_directory { file::make_directory(target) } else { file::create(target, b"") };
-    match made {
-        Err(errno) if ![libc::EEXIST, libc::EROFS].contains(&errno.raw()) => Err(errno),
-        _ => Ok(status),
-    }
+fn bind(source: BorrowedFd<'_>, target: &CStr, forbid: Forbid) -> Result<()> {
+    let target = Target::make(target, file::status(source)?.is_directory)?;
+    target.attach(source)?;
+    mounted::verify_bind(&target, forbid)
 }
 
 const INVALID: Errno = Errno::from_raw(libc::EINVAL);

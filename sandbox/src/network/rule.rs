@@ -67,7 +67,8 @@ impl Rule {
     }
 
     /// Adds a method, in the case in which it is sent. A rule that names none is for all but
-    /// `TRACE`, which would show the cell what the proxy adds.
+    /// `TRACE`, which would show the cell what the proxy adds. Requests whose headers name another
+    /// method (`X-HTTP-Method-Override` and its like) are refused under such a rule.
     pub fn method(mut self, method: impl Into<String>) -> Self {
         self.methods.push(method.into());
         self
@@ -81,7 +82,8 @@ impl Rule {
 
     /// Adds a prefix that the path has to have; it ends at the border of a segment, so `/v1` is for
     /// `/v1` and `/v1/x` but not for `/v10`. Paths that servers may read in two ways (`..`, `%2e`,
-    /// `//`, `%2f`, `\`) are refused under such a rule.
+    /// `//`, `%2f`, `\`) are refused under such a rule, and requests whose headers name another
+    /// (`X-Original-URL`, `X-Rewrite-URL`).
     pub fn path_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.path_prefixes.push(prefix.into());
         self

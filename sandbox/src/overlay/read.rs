@@ -1,6 +1,7 @@
 //! From the two trees of an overlay to a list of changes.
 
 use std::{
+    collections::HashSet,
     ffi::{OsStr, OsString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
@@ -86,6 +87,37 @@ pub(super) struct Reading {
     pub(super) refused: Vec<Refused>,
 }
 
+impl Reading {
+    /// Leaves out what the launcher has made to mount on at these places, with the directories around
+    /// them that nothing else is in. The cell itself saw none of it, or nothing in it.
+    pub(super) fn leave_out(&mut self, places: &[PathBuf]) {
+        let mut made: HashSet<&Path> = places.iter().flat_map(|place| place.ancestors()).collect();
+        for refused in &self.refused {
+            for around in refused.path.ancestors() {
+                made.remove(around);
+            }
+        }
+        // What is in a directory comes right behind it.
+        let mut behind: Option<Change> = None;
+        let mut kept = Vec::with_capacity(self.list.len());
+        for change in std::mem::take(&mut self.list).into_iter().rev() {
+            let is_made = match &change.node {
+                Some(Node::Directory { .. }) => made.contains(change.path()),
+                Some(Node::File { bytes: 0, .. }) => places.contains(&change.path),
+                _ => false,
+            };
+            let is_empty = behind.as_ref().is_none_or(|next| !next.path.starts_with(&change.path));
+            if change.kind == ChangeKind::Added && is_made && is_empty {
+                continue;
+            }
+            kept.extend(behind.replace(change));
+        }
+        kept.extend(behind);
+        kept.reverse();
+        self.list = kept;
+    }
+}
+
 /// What a tree may have at most.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -159,7 +191,7 @@ impl Walk {
             self.entry(Entry { upper, lower, hides, name, path: &path, depth })?;
         }
         if let (true, Some(lower)) = (hides, lower) {
-            let kept: std::collections::HashSet<&OsString> = names.iter().collect();
+            let kept: HashSet<&OsString> = names.iter().collect();
             for name in self.names(lower, path)? {
                 if !kept.contains(&name) {
                     let path = path.join(&name);

@@ -26,8 +26,9 @@ use super::{
 use crate::{
     limits,
     linux::{
-        overlay,
+        forbidden, overlay,
         sys::{event, mount, tree},
+        target::Target,
     },
     noise::Noise,
     untried::{not_here, say_on, untried},
@@ -322,7 +323,7 @@ impl Scene {
         let below = tree::look(project.as_fd()).expect("a directory").stamp.place;
         // Longer than a clock for files stands still: what was made until now was there before.
         std::thread::sleep(2 * limits::CLOCK_TICK);
-        let mut overlay = Overlay::new(self.descriptor(), &self.project(""), below);
+        let mut overlay = Overlay::new(self.descriptor(), &self.project(""), below, Vec::new());
         overlay.began(event::calendar());
         overlay
     }
@@ -330,6 +331,34 @@ impl Scene {
     fn moves(&self, from: &str, to: &str) {
         fs::rename(self.0.join(from), self.0.join(to)).expect("a new name");
     }
+}
+
+#[test]
+fn what_was_made_to_mount_on_is_no_change() {
+    let listed = |fill: fn(&Scene)| {
+        let scene = Scene::new();
+        for folder in ["cache/deep/bin", "cache/lib", "alone"] {
+            fs::create_dir_all(scene.upper(folder)).expect("a folder");
+        }
+        fs::write(scene.upper("cache/deep/null"), "").expect("a file");
+        fill(&scene);
+        let places = ["cache/deep/bin", "cache/lib", "cache/deep/null", "cache/lib/x", "missing"];
+        let overlay = Overlay { places: places.map(PathBuf::from).to_vec(), ..scene.overlay() };
+        let changes = overlay.read().expect("changes");
+        changes.iter().map(|change| change.path().display().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(|_| ()), ["alone"]);
+    let beside = |scene: &Scene| fs::write(scene.upper("cache/deep/beside"), "").expect("a file");
+    assert_eq!(listed(beside), ["alone", "cache", "cache/deep", "cache/deep/beside"]);
+    let refused =
+        |scene: &Scene| drop(UnixListener::bind(scene.upper("cache/s")).expect("a socket"));
+    assert_eq!(listed(refused), ["alone", "cache"]);
+    // Whoever moves what is around a place can have something else there.
+    let written =
+        |scene: &Scene| fs::write(scene.upper("cache/deep/null"), "text").expect("a file");
+    assert_eq!(listed(written), ["alone", "cache", "cache/deep", "cache/deep/null"]);
+    let there = |scene: &Scene| fs::create_dir_all(scene.project("cache/deep")).expect("a folder");
+    assert_eq!(listed(there), ["alone"]);
 }
 
 fn conflicts(applied: Result<(), ApplyError>) -> Vec<PathBuf> {
@@ -579,7 +608,10 @@ fn mounted(scene: &Scene, options: &str) -> (OwnedFd, PathBuf) {
     let forbid = mount::Forbid { write: true, device: true, execute: false };
     mount::restrict(lower.as_fd(), forbid).expect("a restriction");
     let options = CString::new(options).expect("options");
-    let upper = overlay::mount(lower.as_fd(), &path(&merged), &options).expect("an overlay");
+    let place = path(&merged);
+    let target = Target::make(&place, true).expect("a place");
+    let usual = forbidden(true, false);
+    let (upper, _) = overlay::mount(lower.as_fd(), &target, &options, usual).expect("an overlay");
     (upper, merged)
 }
 

@@ -42,10 +42,6 @@ impl Encoder {
         self.bytes
     }
 
-    pub(super) fn directory(&mut self, path: &Path) {
-        self.entry(view::DIRECTORY, 0, path_bytes(path), None);
-    }
-
     pub(super) fn bind(&mut self, source: &Path, target: &Path, writable: bool) {
         let flags = if writable { view::WRITABLE } else { 0 };
         self.entry(view::BIND, flags, path_bytes(source), Some(path_bytes(target)));

@@ -64,9 +64,6 @@ pub(crate) struct Order<'a> {
 /// One thing to do, or one text to hand to the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Entry<'a> {
-    Directory {
-        path: &'a CStr,
-    },
     Bind {
         source: &'a CStr,
         target: &'a CStr,
@@ -204,9 +201,7 @@ impl<'a> Plan<'a> {
                 Some(Entry::Interpreter { .. }) if !self.minimal && !self.learn => {
                     interpreters = interpreters.saturating_add(1);
                 }
-                Some(
-                    Entry::Directory { .. } | Entry::Tmpfs { .. } | Entry::OverlayOptions { .. },
-                ) if !self.minimal => {}
+                Some(Entry::Tmpfs { .. } | Entry::OverlayOptions { .. }) if !self.minimal => {}
                 _ => return false,
             }
         }
@@ -300,7 +295,6 @@ fn entry<'a>(reader: &mut Reader<'a>) -> Option<Entry<'a>> {
         TMPFS => Entry::Tmpfs { target: text, options: reader.string(second)? },
         _ if second != 0 => return None,
         OVERLAY_OPTIONS => Entry::OverlayOptions { options: text },
-        DIRECTORY => Entry::Directory { path: text },
         START_DIRECTORY => Entry::StartDirectory { path: text },
         CANDIDATE => Entry::Candidate { path: text },
         ARGUMENT => Entry::Argument { text },
@@ -332,7 +326,6 @@ pub(super) const AHEAD: u16 = 1 << 9;
 const ALL_FLAGS: u16 = (1 << 10) - 1;
 pub(super) const REHEARSE: u16 = 1;
 pub(super) const WRITABLE: u8 = 1;
-pub(super) const DIRECTORY: u8 = 1;
 pub(super) const BIND: u8 = 2;
 pub(super) const OVERLAY: u8 = 3;
 pub(super) const TMPFS: u8 = 4;

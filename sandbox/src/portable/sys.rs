@@ -154,12 +154,13 @@ pub(super) fn reap(pid: i32) -> Reaped {
         -1 => Reaped::Gone(None),
         _ => {
             let status = ExitStatus::from_raw(status);
+            let usage = usage(&costs);
             let end = match (status.code(), status.signal()) {
                 (Some(code), _) => End::Exited(code),
-                (None, Some(signal)) => End::of_signal(signal),
+                (None, Some(signal)) => End::of_signal(signal, &usage),
                 (None, None) => End::Killed,
             };
-            Reaped::Gone(Some((end, usage(&costs))))
+            Reaped::Gone(Some((end, usage)))
         }
     }
 }

@@ -196,6 +196,9 @@ impl<T: From<Profile>> ProfileBuilder<T> {
     /// the place of a part of the way later is not: the launch is refused
     /// ([`crate::LaunchError::Bind`], `ELOOP`), because whoever can swap it could have any
     /// directory of the host shown.
+    ///
+    /// So is a link on the way to `inside`, which what another bind shows may have, unless it is one of
+    /// the cell's own root, such as `/bin`. Directories that are missing on that way are made.
     pub fn bind_ro(self, host: impl Into<PathBuf>, inside: impl Into<PathBuf>) -> Self {
         self.bind(host.into(), inside.into(), View::ReadOnly)
     }

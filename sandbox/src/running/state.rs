@@ -114,11 +114,10 @@ impl State {
         }
         match (self.asked, self.ended, self.reaped) {
             (Some(asked), ..) => asked,
-            (None, Some((status, _)), _) => match crate::launcher::ending(status) {
-                // The kernel ends by SIGKILL what is in the way of others' memory.
-                End::Signalled(libc::SIGKILL) if self.is_out_of_memory() => End::Memory,
-                end => end,
-            },
+            // The kernel ends all processes of such a group of version 2. Where the zygote does, the program
+            // may be faster, and end with an error of its own.
+            (None, Some(_), _) if self.is_out_of_memory() => End::Memory,
+            (None, Some((status, usage)), _) => crate::launcher::ending(status, &usage),
             (None, None, Some((Cause::Memory, _))) => End::Memory,
             (None, None, Some((Cause::WallTime, _))) => End::WallTime,
             (None, None, Some((Cause::None | Cause::Abandoned, _))) => End::Killed,
@@ -179,14 +178,30 @@ mod tests {
     #[test]
     fn a_kill_for_want_of_memory_is_told_apart() {
         let groups = GroupUsage { oom_kills: Some(1), ..GroupUsage::default() };
-        let mut state = State::new();
-        state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
-        state.hear(Some(Record::Reaped { cause: Cause::Memory, usage: USAGE, groups }));
-        assert_eq!(state.end(), End::Memory);
+        // A shell whose child was killed may report it before it is ended with the rest.
+        for status in [9, (128 + 9) << 8, 0] {
+            let mut state = State::new();
+            state.hear(Some(Record::Ended { status, usage: USAGE }));
+            state.hear(Some(Record::Reaped { cause: Cause::Memory, usage: USAGE, groups }));
+            assert_eq!(state.end(), End::Memory, "{status}");
+        }
         let mut state = State::new();
         state.hear(Some(Record::Ended { status: 9, usage: USAGE }));
         state.hear(Some(reaped(Cause::None)));
         assert_eq!(state.end(), End::Signalled(9));
+    }
+
+    #[test]
+    fn processor_time_is_used_up_only_by_who_has_used_some() {
+        let second = std::time::Duration::from_secs(1);
+        let long = Usage { user: second / 2, system: second / 2, ..USAGE };
+        let forged = End::Signalled(libc::SIGXCPU);
+        for (usage, end) in [(USAGE, forged), (long, End::CpuTime)] {
+            let mut state = State::new();
+            state.hear(Some(Record::Ended { status: libc::SIGXCPU, usage }));
+            state.hear(Some(reaped(Cause::None)));
+            assert_eq!(state.end(), end);
+        }
     }
 
     #[test]

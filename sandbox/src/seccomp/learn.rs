@@ -91,6 +91,7 @@ const LISTED: &[Listed] = &[
         arguments: &[int(1, &["SOL_", "IPPROTO_TCP", "IPPROTO_IPV6"]), int(2, &[])],
     },
     Listed { call: "ioctl", arguments: &[int(1, &["TC", "TIOC", "FI", "FS_IOC", "SIOC"])] },
+    Listed { call: "fcntl", arguments: &[int(1, &["F_"])] },
     Listed { call: "prctl", arguments: &[int(0, &["PR_"])] },
     Listed { call: "personality", arguments: &[int(0, &["PER_"])] },
     Listed {
@@ -386,6 +387,8 @@ mod tests {
             ("mmap", &[0, 4096, 3]),
             ("mmap", &[0, 4096, 7]),
             ("keyctl", &[1]),
+            ("fcntl", &[3, 1, 0]),
+            ("fcntl", &[9, 6, 0x7000]),
             ("sched_setaffinity", &[7, 8, 0x7000]),
             ("clone3", &[1]),
         ];
@@ -415,6 +418,7 @@ mod tests {
             ("clone", &[0x1000_0011]),
             ("openat", &[0, 0, 0o101, 0o4755]),
             ("mmap", &[0, 4096, 5]),
+            ("fcntl", &[3, 1024, 0]),
             ("sched_setaffinity", &[1, 8, 0x7000]),
         ] {
             assert_eq!(answer(name, args), Verdict::Notify, "{name} {args:x?}");

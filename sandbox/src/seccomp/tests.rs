@@ -305,6 +305,21 @@ fn arguments_decide() {
     }
 }
 
+#[test]
+fn locks_are_taken_and_no_leases() {
+    for level in LEVELS {
+        for command in [1, 1030, 6, 37, 1031] {
+            let verdict = answer(level, false, "fcntl", &[3, command]);
+            assert_eq!(verdict, Verdict::Allow, "{level}: {command}");
+        }
+        // A lease, and what asks for one; notices of a directory; a hint about the file.
+        for command in [1024, 0x1_0000_0400, 1025, 1026, 1036] {
+            let verdict = answer(level, false, "fcntl", &[3, command]);
+            assert_eq!(verdict, Verdict::Notify, "{level}: {command}");
+        }
+    }
+}
+
 /// The cell's first process must not be slowed down by whom it is to end. Threads have numbers too.
 #[test]
 fn the_first_process_is_out_of_reach_of_scheduling() {
@@ -354,6 +369,10 @@ fn the_first_process_can_do_its_work_under_every_profile() {
             ("clone", [0x4111, 0, 0, 0, 0, 0]),
             ("prctl", [1, 9, 0, 0, 0, 0]),
             ("prctl", [21, 0, 0, 0, 0, 0]),
+            ("fcntl", [0, 2, 1, 0, 0, 0]),
+            ("fcntl", [0, 4, 0, 0, 0, 0]),
+            ("fcntl", [3, 1030, 3, 0, 0, 0]),
+            ("fcntl", [3, 1034, 0, 0, 0, 0]),
             ("ioctl", [5, 0xC050_2100, 0, 0, 0, 0]),
             ("ioctl", [5, 0xFFFF_FFFF_C050_2100, 0, 0, 0, 0]),
             ("ioctl", [5, 0xC018_2101, 0, 0, 0, 0]),

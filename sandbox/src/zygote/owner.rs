@@ -42,7 +42,10 @@ pub(super) fn prepare(
     }
     nursery.outside(|| {
         binds.try_for_each(|(index, ((source, usage), slot))| {
-            *slot = Some(take(nursery, source, usage, host_id, index)?);
+            let forbid = forbidden(usage == Use::Writable, plan.no_execute);
+            let copy = take(nursery, source, usage, host_id, index)?;
+            mount::restrict(copy.as_fd(), forbid).at_index(Step::RestrictSource, index)?;
+            *slot = Some(copy);
             Ok(())
         })
     })?;
@@ -79,8 +82,6 @@ fn take(
             other => other.at_index(Step::MapOwner, index)?,
         }
     }
-    mount::restrict(copy.as_fd(), forbidden(usage == Use::Writable))
-        .at_index(Step::RestrictSource, index)?;
     Ok(copy)
 }
 

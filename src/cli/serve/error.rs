@@ -34,6 +34,13 @@ pub(in crate::cli) enum ServeError {
     /// The node's identity can't be used.
     #[error("the node's identity can't be used; make one with `neuroflow node init`")]
     Identity(#[from] CertificateError),
+    /// Nobody else would take the node's certificate.
+    #[error("other nodes don't take the certificate in {}; change cluster.identity, or that file", path.display())]
+    Certificate {
+        path: PathBuf,
+        #[source]
+        source: CertificateError,
+    },
     /// The cluster's authority can't be used.
     #[error("the cluster's authority can't be used; change cluster.authority")]
     Authority(#[from] AuthorityError),
@@ -109,6 +116,7 @@ impl ServeError {
             | Self::KeyFile { .. }
             | Self::Telemetry(TelemetryError::Export(_))
             | Self::IdentityFile(_)
+            | Self::Certificate { .. }
             | Self::Authority(_)
             | Self::OtherAuthority { .. }
             | Self::Boot(BootError::Links(_))

@@ -9,7 +9,7 @@ use neuroflow::actors::{
     AuditConfig, CardKey, Digest, JournalConfig, JournalPlace, McpMeter, PushOptions,
 };
 use neuroflow::kernel::{Clock, Observer};
-use neuroflow::transport::{Authority, Credential, LinksConfig, Trust};
+use neuroflow::transport::{Authority, CertificateError, Credential, LinksConfig, Trust};
 use neuroflow::{BootError, McpServer, Meter, Node, NodeBuilder, SoleAgent};
 use neuroflow_telemetry::Telemetry;
 use neuroflow_telemetry::server::{self, MetricsConfig};
@@ -130,6 +130,12 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     let credential = Credential::from_pem(&file(files::CERTIFICATE)?, &file(files::KEY)?)?;
     let trusted = file(files::AUTHORITY)?;
     let trust = Trust::from_pem(&trusted)?;
+    let path = folder.join(files::CERTIFICATE);
+    match credential.check(&trust) {
+        // The links say why that is none yet.
+        Ok(()) | Err(CertificateError::NotValidYet) => {}
+        Err(source) => return Err(ServeError::Certificate { path, source }),
+    }
     let kept = settings.revocations.as_ref().map(|file| file.path().to_owned());
     let kept = kept.unwrap_or_else(|| folder.join(files::REVOCATIONS));
     if kept.exists() {
@@ -137,7 +143,7 @@ fn links(loaded: &Loaded) -> Result<Option<LinksConfig>, ServeError> {
     }
     let mut config = LinksConfig::new(listen, credential, trust)
         .capacity(settings.capacity)
-        .certificate_file(folder.join(files::CERTIFICATE))
+        .certificate_file(path)
         .leave_within(behind(loaded) / 2)
         .revocations(kept);
     if let Some(address) = settings.advertise {

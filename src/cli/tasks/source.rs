@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use neuroflow::actors::{JournalConfig, JournalPlace, OpenError, OpenedJournal};
+use neuroflow::actors::{JournalPlace, OpenError, OpenedJournal};
 use neuroflow::kernel::Clock;
 
 use super::TasksError;
@@ -25,7 +25,7 @@ pub(super) struct Running {
 }
 
 impl Source {
-    /// Opens the journal at this place, or finds the node that has it open.
+    /// Opens the journal at this place, only to read it, or finds the node that has it open.
     pub(super) async fn find(
         place: JournalPlace,
         socket: Option<SocketPath>,
@@ -40,16 +40,12 @@ impl Source {
         let journal = control::name(&place);
         let held = match &place {
             JournalPlace::Memory => None,
-            place => {
-                let mut config = JournalConfig::new(place.clone());
-                // Nobody's tasks are ours.
-                config.node = format!("neuroflow-tasks-{}", std::process::id());
-                match OpenedJournal::open(config, clock.clone()).await {
-                    Ok(opened) => return Ok(Self::Opened(Box::new(opened))),
-                    Err(OpenError::Locked { place }) => Some(place),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            place => match OpenedJournal::open_to_read(place.clone(), clock.clone()).await {
+                Ok(opened) => return Ok(Self::Opened(Box::new(opened))),
+                Err(OpenError::Locked { place }) => Some(place),
+                Err(OpenError::Absent { place }) => return Err(TasksError::Absent { place }),
+                Err(error) => return Err(error.into()),
+            },
         };
         let refused = |source| match held {
             Some(place) => TasksError::Held { place, source },

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{
     Address, Clock, Generation, Header, MessageId, Moment, Parcel, RawParcel, Request, StreamError,
     WireMessage, WireRequest,
@@ -17,8 +18,7 @@ use super::token::{BlockKey, Chain, Grant, Presented, Token};
 use super::{CapabilityError, CapabilityId, CapabilityToken, Terms, restriction};
 use crate::endpoint::Links;
 use crate::export::{Asker, Delivery, Exported, Service, Source};
-use crate::hex;
-use crate::identity::NodeId;
+use crate::identity::{NodeId, Trust};
 use crate::limits::{CAPABILITY_DERIVED, CAPABILITY_LIFE, MAX_CAPABILITIES, PEER_CAPABILITIES};
 
 /// What the names of presented capabilities begin with.
@@ -28,13 +28,15 @@ pub(super) const HELD: &str = "neuroflow.held.";
 pub(super) fn held_name(token: &Token) -> String {
     let bytes = token.parcel().as_raw().as_bytes();
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    HELD.to_owned() + &hex::text(&digest.as_ref()[..16])
+    HELD.to_owned() + &HEXLOWER.encode(&digest.as_ref()[..16])
 }
 
 /// All capabilities that a node has out.
 pub(crate) struct Capabilities {
     node: NodeId,
     incarnation: u64,
+    /// Says who was shut out: such a node's signature hands nothing on.
+    trust: Trust,
     clock: Clock,
     /// What marks the ids of first blocks.
     mark: RandomState,
@@ -68,6 +70,7 @@ impl Out {
 
 /// A first block.
 struct Issued {
+    holder: NodeId,
     actor: Arc<dyn Exported>,
     expires: Moment,
     revoked: bool,
@@ -76,6 +79,7 @@ struct Issued {
 }
 
 struct Derived {
+    holder: NodeId,
     ids: Vec<CapabilityId>,
     /// The derived blocks that it's derived from, the first one first.
     above: Vec<BlockKey>,
@@ -140,9 +144,23 @@ struct Known {
 }
 
 impl Capabilities {
-    pub(crate) fn new(node: NodeId, incarnation: u64, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(node: NodeId, incarnation: u64, trust: Trust, clock: Clock) -> Arc<Self> {
         let mark = RandomState::new();
-        Arc::new(Self { node, incarnation, clock, mark, out: Mutex::default() })
+        Arc::new(Self { node, incarnation, trust, clock, mark, out: Mutex::default() })
+    }
+
+    /// Takes back what a node holds, and what it has handed on. What of that wasn't presented yet is refused when
+    /// it is.
+    pub(crate) fn shut_out(&self, node: &NodeId) {
+        let mut out = self.out();
+        for issued in out.issued.values_mut() {
+            if issued.holder == *node {
+                issued.revoked = true;
+                issued.actor.revoke();
+            }
+            let derived = issued.derived.values().filter(|derived| derived.holder == *node);
+            derived.for_each(|derived| derived.actor.revoke());
+        }
     }
 
     /// An id for a first block. Half of it says that it's one, so that one that has ended needn't be remembered
@@ -172,6 +190,7 @@ impl Capabilities {
     fn issue(
         &self,
         id: CapabilityId,
+        holder: NodeId,
         expires: Moment,
         actor: Arc<dyn Exported>,
     ) -> Result<(), CapabilityError> {
@@ -181,7 +200,7 @@ impl Capabilities {
         if out.is_full() {
             return Err(CapabilityError::TooMany);
         }
-        let issued = Issued { actor, expires, revoked: false, derived: HashMap::new() };
+        let issued = Issued { holder, actor, expires, revoked: false, derived: HashMap::new() };
         out.issued.insert(id, issued);
         Ok(())
     }
@@ -250,6 +269,9 @@ impl Capabilities {
         if blocks.iter().skip(1).any(|(_, grant)| self.is_first(&grant.id)) {
             return Err(CapabilityError::Forged);
         }
+        if blocks.iter().any(|(_, grant)| self.trust.is_revoked(&grant.holder)) {
+            return Err(CapabilityError::Revoked);
+        }
         let mut out = self.out();
         let Out { issued, revoked, .. } = &mut *out;
         if blocks.iter().any(|(_, grant)| revoked.contains_key(&grant.id)) {
@@ -271,7 +293,8 @@ impl Capabilities {
                 let expires = self.moment(grant.expires_ms);
                 actor = actor.narrow(restriction(grant.rights, grant.uses, expires))?;
                 let (ids, above, actor) = (ids.clone(), above.clone(), Arc::clone(&actor));
-                let derived = Derived { ids, above, below: 0, expires, actor };
+                let derived =
+                    Derived { holder: grant.holder, ids, above, below: 0, expires, actor };
                 issued.derive(key, derived, revoked, self.clock.now())?;
             }
             above.push(key);
@@ -403,7 +426,7 @@ impl Links {
         };
         let id = grant.id;
         let token = Token::issue(&self.shared.signer, grant)?;
-        capabilities.issue(id, expires, crate::export::exported(narrowed))?;
+        capabilities.issue(id, to, expires, crate::export::exported(narrowed))?;
         token.to_text().parse()
     }
 
@@ -457,7 +480,8 @@ mod tests {
 
     fn issued() -> Issued {
         let (actor, expires) = (Arc::new(Nobody), NOW + 2 * LATER);
-        Issued { actor, expires, revoked: false, derived: HashMap::new() }
+        let holder = NodeId::of_public_key(b"holder");
+        Issued { holder, actor, expires, revoked: false, derived: HashMap::new() }
     }
 
     /// Derives as many as are taken.
@@ -480,8 +504,8 @@ mod tests {
         let id = |nth: u32| CapabilityId(u128::from(nth).to_le_bytes());
         let ids = above.iter().copied().chain([nth]).map(id).collect();
         let above = above.iter().copied().map(BlockKey::numbered).collect();
-        let expires = NOW + LATER;
-        let derived = Derived { ids, above, below: 0, expires, actor: Arc::new(Nobody) };
+        let (holder, expires) = (NodeId::of_public_key(b"holder"), NOW + LATER);
+        let derived = Derived { holder, ids, above, below: 0, expires, actor: Arc::new(Nobody) };
         issued.derive(BlockKey::numbered(nth), derived, revoked, NOW)
     }
 
@@ -506,15 +530,26 @@ mod tests {
         assert!(issued.derived.is_empty());
     }
 
+    fn authority() -> Authority {
+        let now = std::time::SystemTime::UNIX_EPOCH + CAPABILITY_LIFE;
+        Authority::create("test", now).unwrap()
+    }
+
+    fn trust(authority: &Authority) -> Trust {
+        Trust::from_pem(authority.certificate_pem()).unwrap()
+    }
+
     /// One that has these out, and its time.
     fn capabilities() -> (Arc<Capabilities>, ManualClock) {
         let time = ManualClock::new();
-        (Capabilities::new(NodeId::of_public_key(b"node"), 1, time.clock()), time)
+        let node = NodeId::of_public_key(b"node");
+        (Capabilities::new(node, 1, trust(&authority()), time.clock()), time)
     }
 
     fn grant(capabilities: &Capabilities, life: Duration) -> CapabilityId {
         let id = capabilities.first_id().unwrap();
-        capabilities.issue(id, capabilities.clock.now() + life, Arc::new(Nobody)).unwrap();
+        let (holder, until) = (NodeId::of_public_key(b"holder"), capabilities.clock.now() + life);
+        capabilities.issue(id, holder, until, Arc::new(Nobody)).unwrap();
         id
     }
 
@@ -553,10 +588,11 @@ mod tests {
     #[test]
     fn a_derived_one_has_no_id_of_a_first_one() {
         let now = std::time::SystemTime::UNIX_EPOCH + CAPABILITY_LIFE;
-        let authority = Authority::create("test", now).unwrap();
+        let authority = authority();
         let node = |name| authority.issue(name, &[], CAPABILITY_LIFE, now).unwrap();
         let (issuer, holder) = (node("issuer"), node("holder"));
-        let capabilities = Capabilities::new(issuer.id(), 1, ManualClock::new().clock());
+        let capabilities =
+            Capabilities::new(issuer.id(), 1, trust(&authority), ManualClock::new().clock());
         let grant = Grant {
             id: grant(&capabilities, LATER),
             issuer: issuer.id(),

@@ -42,7 +42,7 @@ impl Shared {
 
     /// Ends the link to a node that isn't trusted any more, here and now: no mailbox is in between that
     /// could be full. Its actor hears of the end and goes. What the node has asked for ends too, also what would go on
-    /// without a link.
+    /// without a link, and nobody uses a capability any more that it has had.
     pub(crate) fn shut_out(&self, node: &NodeId) {
         if let Some(peer) = self.peers.get(node)
             && let Some(link) = peer.revoke()
@@ -51,6 +51,7 @@ impl Shared {
             link.lanes.iter().for_each(|lane| lane.close());
         }
         self.exports.keyed.forget(node);
+        self.capabilities.shut_out(node);
     }
 
     /// Tells all peers that this node takes no new requests.

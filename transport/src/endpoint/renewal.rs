@@ -16,23 +16,31 @@ pub(super) async fn follow(shared: Arc<Shared>) {
     let Some(file) = shared.certificate_file.clone() else { return };
     // What was looked at last, so that what can't be used is counted once.
     let mut seen = Seen::default();
+    // Time alone keeps it from being used, by a clock that may be set, too.
+    let mut is_untimely = false;
     loop {
         let path = file.clone();
         // A disk may take its time.
         let read = tokio::task::spawn_blocking(move || read(&path)).await;
         let text = read.map_or_else(|_panicked| None, Result::ok);
-        if seen.is_other(text.as_deref()) && present(&shared, text.as_deref()).is_none() {
-            shared.gossip_meters.certificate_failures.fetch_add(1, Ordering::Relaxed);
-            shared.told.decided(ClusterEvent::RenewalRefused { node: shared.id });
+        let is_other = seen.is_other(text.as_deref());
+        if is_other || is_untimely {
+            let presented = text.as_deref().map(|text| present(&shared, text));
+            is_untimely = matches!(
+                presented,
+                Some(Err(CertificateError::NotValidYet | CertificateError::Expired))
+            );
+            if is_other && !matches!(presented, Some(Ok(()))) {
+                shared.gossip_meters.certificate_failures.fetch_add(1, Ordering::Relaxed);
+                shared.told.decided(ClusterEvent::RenewalRefused { node: shared.id });
+            }
         }
         shared.clock.sleep(CERTIFICATE_PAUSE).await;
     }
 }
 
-/// Presents this certificate; nothing if it can't be.
-fn present(shared: &Shared, text: Option<&str>) -> Option<()> {
-    let renewed = shared.credential().renewed(text?).ok()?;
-    shared.renew(&renewed).ok()
+fn present(shared: &Shared, text: &str) -> Result<(), CertificateError> {
+    shared.renew(&shared.credential().renewed(text)?)
 }
 
 /// What a file had when it was looked at last.
@@ -69,9 +77,7 @@ impl Shared {
         if *credential.name() != self.name {
             return Err(CertificateError::OtherName { name: credential.name().clone() });
         }
-        if !credential.is_trusted_by(&self.trust) {
-            return Err(CertificateError::Untrusted);
-        }
+        credential.check(&self.trust)?;
         self.presented.replace(credential)?;
         let mut presented = self.credential.write().unwrap_or_else(PoisonError::into_inner);
         presented.clone_from(credential);

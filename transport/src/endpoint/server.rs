@@ -197,13 +197,10 @@ impl Actor for ClusterServer {
             let renewing = renewal::follow(Arc::clone(&shared));
             let _full = context.task(renewing).is_err();
         }
-        for nth in 0..shared.named.len() {
+        for nth in 0..shared.seeds.len() {
             let following = seeds::follow(Arc::clone(&shared), context.address(), nth);
             // As many peers as there may be leave room for this.
             let _full = context.task(following).is_err();
-        }
-        for seed in &shared.seeds {
-            self.dial(*seed, context);
         }
         self.gossip(context).await?;
         // Peers of an earlier life.

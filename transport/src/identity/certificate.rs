@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::SigningKey;
 use x509_parser::extensions::GeneralName;
 
-use super::tls::is_trusted;
+use super::tls::judge;
 use super::{NodeId, Trust};
 
 /// How a role stands in a certificate, among the alternative names.
@@ -74,9 +74,23 @@ impl Credential {
         Ok(renewed)
     }
 
-    /// Whether the cluster's nodes would take it now.
-    pub(crate) fn is_trusted_by(&self, trust: &Trust) -> bool {
-        is_trusted(trust, &self.chain)
+    /// Whether nodes of this trust would take it now, by the machine's time.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// use neuroflow_transport::{Authority, CertificateError, Trust};
+    /// # let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    /// let authority = Authority::create("example", now)?;
+    /// let trust = Trust::from_pem(authority.certificate_pem())?;
+    /// let old = authority.issue("node-a", &[], day, now - 3 * day)?;
+    /// assert!(matches!(old.check(&trust), Err(CertificateError::Expired)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Says whether it's the time or the authority. Whether the node was shut out isn't looked at.
+    pub fn check(&self, trust: &Trust) -> Result<(), CertificateError> {
+        judge(trust, &self.chain)
     }
 
     pub(super) fn key(&self) -> Result<PrivateKeyDer<'static>, CertificateError> {
@@ -193,8 +207,20 @@ pub enum CertificateError {
         /// Whom it names.
         name: Name,
     },
-    /// No authority of the cluster has signed it, or it isn't valid now.
-    #[error("no authority of the cluster has signed the certificate, or it isn't valid now")]
+    /// Its time is over.
+    #[error(
+        "the certificate has expired: where the authority's key is, `neuroflow node renew` makes another of the same key"
+    )]
+    Expired,
+    /// Its time hasn't come.
+    #[error(
+        "the certificate isn't valid yet: this machine's clock is behind, or its maker's was ahead"
+    )]
+    NotValidYet,
+    /// No authority of the cluster has signed it.
+    #[error(
+        "none of the authorities that are trusted has signed the certificate: both have to be of one cluster"
+    )]
     Untrusted,
     /// The key belongs to another certificate.
     #[error("the key doesn't belong to the certificate")]

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use rcgen::SigningKey;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey, VerificationAlgorithm};
 
 use super::{Authority, AuthorityError, NodeId, NodeIdError, Trust};
-use crate::hex;
 use crate::limits::{MAX_REVOCATION_BYTES, MAX_REVOKED};
 
 /// Nodes that are shut out, as of a serial number; the list with the larger one counts.
@@ -63,7 +63,7 @@ impl Revocations {
             let _written = writeln!(text, "node {node}").is_ok();
         }
         let signature = authority.signing_key().sign(text.as_bytes())?;
-        Ok(text + "signature " + &hex::text(&signature) + "\n")
+        Ok(text + "signature " + &HEXLOWER.encode(&signature) + "\n")
     }
 
     /// Reads a text that one of the cluster's authorities has signed.
@@ -75,7 +75,8 @@ impl Revocations {
             return Err(RevocationError::TooLong { bytes: text.len() });
         }
         let (body, signature) = text.rsplit_once("signature ").ok_or(RevocationError::Unsigned)?;
-        let signature = hex::read_all(signature.trim_end()).ok_or(RevocationError::Unsigned)?;
+        let signature = HEXLOWER_PERMISSIVE.decode(signature.trim_end().as_bytes());
+        let signature = signature.map_err(|_other| RevocationError::Unsigned)?;
         if !trust.authority_keys().any(|key| signed_by(key, body.as_bytes(), &signature)) {
             return Err(RevocationError::Stranger);
         }

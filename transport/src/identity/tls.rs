@@ -242,20 +242,33 @@ pub(crate) fn guest_config(alpn: &[u8]) -> Result<ClientConfig, Error> {
     Ok(config)
 }
 
-/// Whether a chain is of a node that this authority has signed.
-pub(crate) fn is_trusted(trust: &Trust, chain: &[CertificateDer<'_>]) -> bool {
-    let Some((end_entity, intermediates)) = chain.split_first() else { return false };
-    let Ok(certificate) = ParsedCertificate::try_from(end_entity) else { return false };
+/// Whether a chain is of a node that this authority has signed, and is valid now.
+pub(crate) fn judge(
+    trust: &Trust,
+    chain: &[CertificateDer<'_>],
+) -> Result<(), super::CertificateError> {
+    let (end_entity, intermediates) = chain.split_first().ok_or(super::CertificateError::Empty)?;
     let algorithms = provider().signature_verification_algorithms.all;
     let now = UnixTime::now();
-    verify_server_cert_signed_by_trust_anchor(
-        &certificate,
-        &trust.roots,
-        intermediates,
-        now,
-        algorithms,
-    )
-    .is_ok()
+    let judged = ParsedCertificate::try_from(end_entity).and_then(|certificate| {
+        let roots = &trust.roots;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            roots,
+            intermediates,
+            now,
+            algorithms,
+        )
+    });
+    judged.map_err(|error| match error {
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => super::CertificateError::Expired,
+        Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => super::CertificateError::NotValidYet,
+        _ => super::CertificateError::Untrusted,
+    })
 }
 
 /// Takes any certificate, as long as whoever presents it has its key.

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::wire::{Kind, hear, say};
 use super::{JoinError, JoinToken, Refused, hash};
-use crate::identity::{Credential, Trust, guest_config, is_trusted};
+use crate::identity::{Credential, Subject, Trust, guest_config, judge};
 use crate::limits::JOIN_DEADLINE;
 
 /// What a node has once it has joined.
@@ -94,8 +94,12 @@ async fn ask(endpoint: &quinn::Endpoint, token: &JoinToken) -> Result<Joined, Jo
     // Whoever sent it is of the cluster only if it's signed by it: certificates are public.
     let chain = connection.peer_identity();
     let chain = chain.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-    if !chain.is_some_and(|chain| is_trusted(&trust, &chain)) {
-        return Err(JoinError::OtherAuthority);
+    let chain =
+        chain.filter(|chain| judge(&trust, chain).is_ok()).ok_or(JoinError::OtherAuthority)?;
+    // Any member, also one that was shut out, has a certificate of the cluster. Who has invited has its key as well.
+    let leaf = chain.first().map(Subject::of).transpose()?;
+    if leaf.is_none_or(|leaf| leaf.id != token.inviter) {
+        return Err(JoinError::OtherNode { address });
     }
     let key = KeyPair::generate_for(&PKCS_ED25519)?;
     let request = CertificateParams::default().serialize_request(&key)?;

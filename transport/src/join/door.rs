@@ -130,7 +130,10 @@ impl Door {
     fn invite(self: &Arc<Self>, invite: Invite, links: &Links) -> Result<Invitation, InviteError> {
         names(&invite)?;
         let listens = links.local_address().ok_or(InviteError::NotListening)?;
-        let address = invite.reach.unwrap_or(listens);
+        let address = invite.reach.or(links.shared.advertise).unwrap_or(listens);
+        if address.ip().is_unspecified() {
+            return Err(InviteError::Nowhere { address });
+        }
         let authority = hash(&self.certificate()?);
         let mut secret = [0; SECRET_BYTES];
         let random = ring::rand::SystemRandom::new().fill(&mut secret);
@@ -149,7 +152,7 @@ impl Door {
         let secret_hash = hash(&secret);
         let (guest, vain) = (None, Vec::new());
         invited.push(Invited { invite, secret: secret_hash, expires_ms, guest, vain });
-        let token = JoinToken { secret, authority, address, expires_ms };
+        let token = JoinToken { secret, authority, inviter: links.id(), address, expires_ms };
         Ok(Invitation { token, door: Arc::clone(self) })
     }
 

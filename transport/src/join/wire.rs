@@ -90,6 +90,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let token = super::JoinToken {
         secret: [7; super::SECRET_BYTES],
         authority: [9; super::HASH_BYTES],
+        inviter: [5; super::HASH_BYTES].into(),
         address: "10.0.0.7:7946".parse().unwrap(),
         expires_ms: 1_700_000_000_000,
     };

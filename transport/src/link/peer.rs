@@ -52,7 +52,7 @@ impl Link {
     }
 }
 
-/// A peer, until its place is needed for another long after it was there.
+/// A peer, until the membership has forgotten it, or its place is needed for another long after it was there.
 pub(crate) struct Peer {
     pub(crate) id: NodeId,
     pub(crate) meters: Arc<Meters>,
@@ -272,11 +272,15 @@ impl Known {
         if now.since(since) < FORGET_DEAD {
             return false;
         }
+        self.forget(id);
+        true
+    }
+
+    fn forget(&mut self, id: NodeId) {
         if let Some(peer) = self.by_id.remove(&id) {
             self.unname(&id.to_string(), id);
             self.unname(peer.subject().name.as_str(), id);
         }
-        true
     }
 }
 
@@ -285,6 +289,20 @@ impl Peers {
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let peers = known.by_text.get(node)?;
         peers.iter().rev().find(|peer| peer.is_up()).or(peers.last()).cloned()
+    }
+
+    /// Forgets those who have been gone for long and are no members any more. Their actors find that out, and end;
+    /// who was shut out has none.
+    pub(crate) fn forget_gone(&self, now: Moment, is_member: impl Fn(&NodeId) -> bool) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_gone = |peer: &&Arc<Peer>| {
+            let since = peer.gone_since().filter(|_| !peer.is_revoked());
+            since.is_some_and(|since| now.since(since) >= FORGET_DEAD) && !is_member(&peer.id)
+        };
+        let gone: Vec<NodeId> = known.by_id.values().filter(is_gone).map(|peer| peer.id).collect();
+        for id in gone {
+            known.forget(id);
+        }
     }
 
     /// The link of a peer is up; gives the one that it replaces. The peer's name is its from now on, whoever
@@ -297,12 +315,13 @@ impl Peers {
         address: SocketAddr,
     ) -> Option<Arc<Link>> {
         let (before, name): (Name, Name) = (peer.subject().name, subject.name.clone());
-        let replaced = peer.up(link, subject, address);
+        // Nobody is forgotten meanwhile; who was just before is known again.
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.by_id.contains_key(&peer.id) {
-            known.unname(before.as_str(), peer.id);
-            known.name(name.as_str(), peer);
-        }
+        let replaced = peer.up(link, subject, address);
+        known.by_id.insert(peer.id, Arc::clone(peer));
+        known.name(&peer.id.to_string(), peer);
+        known.unname(before.as_str(), peer.id);
+        known.name(name.as_str(), peer);
         replaced
     }
 
@@ -354,6 +373,28 @@ mod tests {
             roles: Vec::new(),
             expires: SystemTime::UNIX_EPOCH,
         }
+    }
+
+    #[test]
+    fn who_has_been_gone_for_long_and_is_no_member_is_forgotten() {
+        let peers = Peers::default();
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let met: Vec<Arc<Peer>> = (0..4)
+            .map(|number| peers.meet(&subject(number), address, Moment::ORIGIN).unwrap())
+            .collect();
+        let member = |id: &NodeId| *id == met[0].id;
+        met[1].revoke();
+        let dialling = met[2].dial();
+        let second = Duration::from_secs(1);
+        peers.forget_gone(Moment::ORIGIN + FORGET_DEAD.saturating_sub(second), member);
+        assert_eq!(peers.all().len(), 4, "none of them for long");
+        peers.forget_gone(Moment::ORIGIN + FORGET_DEAD, member);
+        assert!(met[..3].iter().all(|peer| peers.get(&peer.id).is_some()));
+        assert!(peers.get(&met[3].id).is_none() && peers.named("node-3").is_none());
+        drop(dialling);
+        peers.forget_gone(Moment::ORIGIN + FORGET_DEAD, member);
+        assert!(peers.get(&met[2].id).is_none());
+        assert_eq!(peers.all().len(), 2, "a member, and who was shut out");
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl Gossip {
         self.links.contains_key(node)
     }
 
+    /// Whether this node is a member, or was one not long ago.
+    pub(crate) fn remembers(&self, node: &NodeId) -> bool {
+        self.known.contains_key(node)
+    }
+
     fn own(&self) -> Identity {
         *self.swim.identity()
     }

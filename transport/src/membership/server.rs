@@ -104,6 +104,8 @@ impl MembershipServer {
                 gossip.linked(linked(&peer), now);
             }
         }
+        // A seed is dialled all the same: by its address, not as this peer.
+        self.shared.peers.forget_gone(now, |node| gossip.remembers(node));
     }
 
     fn received(&mut self, from: NodeId, bytes: &Bytes, now: Moment) {

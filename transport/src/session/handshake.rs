@@ -177,6 +177,28 @@ mod tests {
         assert_eq!(Hello::from_frame(&other, "a"), Err(HelloError::Silent));
     }
 
+    /// Byte by byte, as `docs/PROTOCOL.md` has it for those who write another implementation.
+    #[test]
+    fn it_is_laid_out_as_the_document_says() {
+        let hello = Hello { oldest: 2, newest: 3, lanes: 5, messages: 7, bytes: 9, ..hello(2, 3) };
+        let mut expected = vec![0; 112];
+        let fields: [(usize, &[u8]); 9] = [
+            (0, b"NFLK"),
+            (4, &[1, Kind::Hello as u8]),
+            (12, &[1]),
+            (14, &[2]),
+            (16, &[7]),
+            (32, &[0xff; 8]),
+            (40, &[9]),
+            (75, &[5, 7]),
+            (96, &[3]),
+        ];
+        for (at, field) in fields {
+            expected[at..at + field.len()].copy_from_slice(field);
+        }
+        assert_eq!(hello.to_header().encode().to_vec(), expected);
+    }
+
     proptest! {
         #[test]
         fn both_agree_on_the_same_or_neither_does(

@@ -161,6 +161,27 @@ async fn it_ends_when_its_time_is_over_and_when_its_taken_back() {
 }
 
 #[tokio::test]
+async fn what_a_node_has_handed_on_ends_when_it_is_shut_out() {
+    let world = World::new();
+    let (a, b) = world.pair().await;
+    let c = world.node("c").await;
+    c.links.try_dial(b.address()).await.unwrap();
+    let token = b.links.grant(&b.worker, a.links.id(), Terms::new(MINUTE)).unwrap();
+    let derive = || a.links.derive(&token.to_string(), c.links.id(), Terms::new(MINUTE)).unwrap();
+    let (seen, unseen) = (import(&c, &derive()), derive());
+    assert_eq!(ask(&seen).await, Ok(vec![0]));
+    let own = b.links.grant(&b.worker, c.links.id(), Terms::new(MINUTE)).unwrap();
+    let own = import(&c, &own);
+    assert_eq!(ask(&own).await, Ok(vec![0]));
+    b.links.revoke(a.links.id());
+    assert_eq!(ask(&seen).await, Err(StreamError::Revoked));
+    assert_eq!(ask(&import(&c, &unseen)).await, Err(StreamError::Revoked));
+    // Its key still signs.
+    assert_eq!(ask(&import(&c, &derive())).await, Err(StreamError::Revoked));
+    assert_eq!(ask(&own).await, Ok(vec![0]), "what it had no part in stays");
+}
+
+#[tokio::test]
 async fn what_its_issuer_had_no_room_for_is_shown_again() {
     let (a, b) = World::new().pair().await;
     let token = b.links.grant(&b.worker, a.links.id(), Terms::new(MINUTE)).unwrap();

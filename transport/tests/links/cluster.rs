@@ -1,11 +1,12 @@
 //! A cluster of nodes that know one seed: joins, deaths, leaves, draining, placement, and who is shut out.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use neuroflow_kernel::{AskError, Header, Refusal, RemoteError, StreamError};
 use neuroflow_transport::{
-    DrainError, LinkState, LinksConfig, LinksError, ListFileError, Member, MemberState,
-    RevocationError, Revocations,
+    CertificateError, Credential, DrainError, LinkState, LinksConfig, LinksError, ListFileError,
+    Member, MemberState, RevocationError, Revocations,
 };
 
 use crate::world::{Node, Work, World, soon, until};
@@ -455,4 +456,45 @@ async fn a_certificate_that_was_renewed_in_its_file_is_presented_while_calls_go_
     assert!(soon(call.next()).await.is_none());
     assert_eq!(a.links.gossip().certificate_failures, 1);
     assert!(a.links.renew(&others).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_certificate_that_is_not_valid_yet_is_presented_once_it_is() {
+    let (world, folder) = (World::new(), Folder::new());
+    let own = world.credential("a", &[]);
+    std::fs::write(folder.file("a"), own.certificate_pem()).unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let config = LinksConfig::new(listen, own.clone(), world.trust());
+    let a = Node::start(config.certificate_file(folder.file("a")), 64).await;
+    // A certificate is valid from five minutes before it's made, by the clock of who makes it.
+    let ahead = Duration::from_secs(5 * 60 + 5);
+    let (life, now) = (2 * crate::world::HOUR, crate::world::now());
+    let made = world.authority.renew(own.certificate_pem(), life, now + ahead).unwrap();
+    let renewed = own.renewed(&made.certificate_pem).unwrap();
+    std::fs::write(folder.file("a"), &made.certificate_pem).unwrap();
+    // Nobody touches the file again.
+    until(|| member(&a, "a").is_some_and(|it| it.certificate_expires == renewed.expires())).await;
+    assert!(a.links.gossip().certificate_failures <= 1, "each text is counted once");
+}
+
+#[tokio::test]
+async fn a_node_does_not_start_with_a_certificate_that_nobody_takes() {
+    let (world, elsewhere) = (World::new(), World::new());
+    let clock = neuroflow_kernel::Clock::system();
+    let start = |credential: Credential| {
+        let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), credential, world.trust());
+        match config.child(clock.clone()) {
+            Ok(_) => None,
+            Err(LinksError::Certificate(why)) => Some(why),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let (hour, now) = (crate::world::HOUR, crate::world::now());
+    let old = world.authority.issue("a", &[], hour, now - 3 * hour).unwrap();
+    assert!(matches!(start(old), Some(CertificateError::Expired)));
+    assert!(matches!(start(elsewhere.credential("a", &[])), Some(CertificateError::Untrusted)));
+    // Clocks are set while machines start.
+    let early = world.authority.issue("a", &[], hour, now + 3 * hour).unwrap();
+    assert!(matches!(early.check(&world.trust()), Err(CertificateError::NotValidYet)));
+    assert!(start(early).is_none());
 }

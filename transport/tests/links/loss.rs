@@ -1,7 +1,13 @@
 //! What becomes of callers when a link or a node is lost, and how links come back.
 
-use neuroflow_kernel::{AskError, Header, Refusal, StreamError};
-use neuroflow_transport::LinkState;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use neuroflow_kernel::{AskError, Clock, Header, ManualClock, Refusal, StreamError};
+use neuroflow_transport::limits::FORGET_DEAD;
+use neuroflow_transport::{LinkState, LinksConfig, SeedError};
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 
 use crate::world::{HOUR, Node, Work, World, all, now, soon, until};
 
@@ -35,10 +41,9 @@ async fn a_link_comes_back_when_its_node_does() {
     let world = World::new();
     let a = world.node("a").await;
     let credential = world.credential("b", &[]);
-    let config = |listen: std::net::SocketAddr| {
-        neuroflow_transport::LinksConfig::new(listen, credential.clone(), world.trust())
-    };
-    let b = crate::world::Node::start(config(quiet_place(1)), 8).await;
+    let config =
+        |listen: std::net::SocketAddr| LinksConfig::new(listen, credential.clone(), world.trust());
+    let b = Node::start(config(quiet_place(1)), 8).await;
     let at = b.address();
     a.links.dial(at).await;
     a.has_link_to("b").await;
@@ -47,7 +52,7 @@ async fn a_link_comes_back_when_its_node_does() {
     b.kernel.stop().await;
     a.has_lost("b").await;
     until(|| std::net::UdpSocket::bind(at).is_ok()).await;
-    let b = crate::world::Node::start(config(at), 8).await;
+    let b = Node::start(config(at), 8).await;
     a.has_link_to("b").await;
     assert_eq!(all(&far, &Work::default()).await, Ok(vec![]));
     assert_eq!(b.ledger.begun(), 1);
@@ -55,18 +60,130 @@ async fn a_link_comes_back_when_its_node_does() {
 }
 
 #[tokio::test]
+async fn who_has_left_is_forgotten_in_time_and_not_dialled_any_more() {
+    let (world, time) = (World::new(), ManualClock::new());
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let config = LinksConfig::new(listen, world.credential("a", &[]), world.trust());
+    let a = Node::start_by(time.clock(), config, 8).await;
+    let config = LinksConfig::new(quiet_place(4), world.credential("b", &[]), world.trust());
+    let b = Node::start(config, 8).await;
+    let place = b.address();
+    a.links.dial(place).await;
+    a.has_link_to("b").await;
+    let counts = || a.links.members().iter().any(|member| !member.own);
+    until(|| {
+        time.advance(Duration::from_millis(10));
+        counts()
+    })
+    .await;
+    b.kernel.stop().await;
+    a.has_lost("b").await;
+    until(|| std::net::UdpSocket::bind(place).is_ok()).await;
+    let nobody = UdpSocket::bind(place).await.unwrap();
+    // It's dialled for as long as it's remembered.
+    time.advance(FORGET_DEAD / 2);
+    soon(nobody.recv(&mut [0; 2_048])).await.unwrap();
+    assert_eq!(a.state_of("b"), Some(LinkState::Down));
+    until(|| {
+        time.advance(Duration::from_secs(5));
+        a.links.status().is_empty() && !counts()
+    })
+    .await;
+    // So its actor ends, with the last dial that was under way.
+    let is_there = || a.kernel.tree().iter().any(|it| it.path.to_string() == "/cluster/b");
+    until(|| {
+        time.advance(Duration::from_secs(5));
+        !is_there()
+    })
+    .await;
+    let quiet = Clock::system();
+    let hears = async |nobody: &UdpSocket| {
+        let at = quiet.now() + Duration::from_millis(300);
+        quiet.before(at, nobody.recv(&mut [0; 2_048])).await.is_ok()
+    };
+    soon(async { while hears(&nobody).await {} }).await;
+    time.advance(FORGET_DEAD);
+    assert!(!hears(&nobody).await, "somebody is still dialled");
+}
+
+#[tokio::test]
 async fn a_seed_is_dialled_until_it_is_there() {
     let world = World::new();
-    let nobody = tokio::net::UdpSocket::bind(quiet_place(2)).await.unwrap();
+    let nobody = UdpSocket::bind(quiet_place(2)).await.unwrap();
     let place = nobody.local_addr().unwrap();
     let a = world.node_with("a", 8, |config| config.seed(place)).await;
     // It has dialled, and nobody has answered.
     soon(nobody.recv(&mut [0; 2_048])).await.unwrap();
+    let seed = || a.links.seeds().remove(0);
+    assert_eq!(seed().name, place.to_string());
+    let unanswered =
+        |error: &SeedError| matches!(error, SeedError::Unanswered { addresses: 1, .. });
+    until(|| seed().failure.is_some_and(|error| unanswered(&error))).await;
     drop(nobody);
     let credential = world.credential("b", &[]);
-    let config = neuroflow_transport::LinksConfig::new(place, credential, world.trust());
-    let _b = crate::world::Node::start(config, 8).await;
+    let config = LinksConfig::new(place, credential, world.trust());
+    let _b = Node::start(config, 8).await;
     a.has_link_to("b").await;
+    until(|| seed().failure.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_seed_that_comes_back_with_another_key_is_found_at_its_address() {
+    let world = World::new();
+    let config = |at| LinksConfig::new(at, world.credential("b", &[]), world.trust());
+    let old = Node::start(config(quiet_place(3)), 8).await;
+    let place = old.address();
+    let a = world.node_with("a", 8, |config| config.seed(place)).await;
+    a.has_link_to("b").await;
+    old.kernel.stop().await;
+    a.has_lost("b").await;
+    until(|| std::net::UdpSocket::bind(place).is_ok()).await;
+    // It knows nobody.
+    let new = Node::start(config(place), 8).await;
+    assert_ne!(new.links.id(), old.links.id());
+    let is_up = |link: &neuroflow_transport::LinkStatus| {
+        link.node == new.links.id() && link.state == LinkState::Up
+    };
+    until(|| a.links.status().iter().any(is_up)).await;
+}
+
+#[tokio::test]
+async fn a_seed_that_has_led_to_the_node_itself_may_lead_elsewhere_later() {
+    let world = World::new();
+    // An address that somebody in between leads to one node or another.
+    let between = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let virtual_ip = between.local_addr().unwrap();
+    let a = world.node_with("a", 8, |config| config.seed(virtual_ip)).await;
+    let behind = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let target = Arc::new(Mutex::new(a.address()));
+    let to = Arc::clone(&target);
+    let mut passing = JoinSet::new();
+    passing.spawn(async move {
+        let (mut there, mut back) = ([0; 65_536], [0; 65_536]);
+        let mut from = None;
+        loop {
+            tokio::select! {
+                came = between.recv_from(&mut there) => {
+                    let (bytes, whom) = came.unwrap();
+                    from = Some(whom);
+                    let to = *to.lock().unwrap();
+                    behind.send_to(&there[..bytes], to).await.unwrap();
+                }
+                came = behind.recv_from(&mut back) => {
+                    let (bytes, _) = came.unwrap();
+                    if let Some(whom) = from {
+                        between.send_to(&back[..bytes], whom).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    // It has dialled itself, and hung up.
+    until(|| a.links.strangers().failed > 0).await;
+    let b = world.node("b").await;
+    *target.lock().unwrap() = b.address();
+    a.has_link_to("b").await;
+    assert!(a.links.status().iter().all(|link| link.node == b.links.id()));
 }
 
 /// An address of this machine that no other test or program listens at, so that a port there is still
@@ -134,7 +251,7 @@ async fn a_node_that_stops_finishes_what_it_was_asked_and_takes_nothing_new() {
     let mut stream = soon(far.ask(Header::new(), &waiting)).await.unwrap();
     until(|| b.ledger.begun() == 1).await;
     let Node { kernel, ledger, .. } = b;
-    let mut stopping = tokio::task::JoinSet::new();
+    let mut stopping = JoinSet::new();
     stopping.spawn(async move { kernel.stop().await });
     loop {
         // Those that were under way when it began to leave are taken, and answered as well.
@@ -159,11 +276,11 @@ async fn a_node_that_stops_finishes_what_it_was_asked_and_takes_nothing_new() {
 async fn a_node_that_stops_waits_neither_for_ever_nor_for_who_only_watches() {
     let world = World::new();
     let a = world.node("a").await;
-    let hour = |config: neuroflow_transport::LinksConfig| config.leave_within(HOUR);
+    let hour = |config: LinksConfig| config.leave_within(HOUR);
     let b = world.node_with("b", 8, hour).await;
     a.links.try_dial(b.address()).await.unwrap();
     a.has_link_to("b").await;
-    let mut watch = tokio::task::JoinSet::new();
+    let mut watch = JoinSet::new();
     watch.spawn(a.far("agent://b/worker").down());
     until(|| a.links.status()[0].open_calls == 1).await;
     assert_eq!(all(&a.far("agent://b/worker"), &Work::default()).await, Ok(vec![]));
@@ -191,7 +308,7 @@ async fn a_link_ends_with_its_peers_certificate_and_comes_back_with_another() {
     let longer = world.authority.renew(short.certificate_pem(), HOUR, now()).unwrap();
     let longer = short.renewed(&longer.certificate_pem).unwrap();
     let listen = "127.0.0.1:0".parse().unwrap();
-    let config = neuroflow_transport::LinksConfig::new(listen, short.clone(), world.trust());
+    let config = LinksConfig::new(listen, short.clone(), world.trust());
     let b = Node::start(config, 8).await;
     a.links.try_dial(b.address()).await.unwrap();
     a.has_link_to("b").await;

@@ -2,8 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use neuroflow_transport::{LinksConfig, SeedError, ServiceName};
+use neuroflow_kernel::ManualClock;
+use neuroflow_transport::limits::SEED_ROUND;
+use neuroflow_transport::{LinkState, LinksConfig, SeedError, ServiceName};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
@@ -160,6 +163,48 @@ async fn what_keeps_a_service_from_being_found_is_said_until_it_is_there() {
     server.says(Answer::Records(vec![(0, a.address().port(), "a.example")]));
     b.has_link_to("a").await;
     until(|| b.links.seeds()[0].failure.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_began_in_two_groups_are_one_cluster_once_the_name_has_all() {
+    let world = World::new();
+    let time = ManualClock::new();
+    let servers =
+        [NameServer::start(Answer::Silence).await, NameServer::start(Answer::Silence).await];
+    let mut nodes = Vec::new();
+    for (nth, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        let credential = world.credential(name, &[]);
+        let config = LinksConfig::new("127.0.0.1:0".parse().unwrap(), credential, world.trust());
+        let config = by_service(config, &servers[nth / 2]);
+        nodes.push(Node::start_by(time.clock(), config, 64).await);
+    }
+    let names_of = |nodes: &[Node]| {
+        let record = |node: &Node| (0, node.address().port(), "node.agents.example");
+        Answer::Records(nodes.iter().map(record).collect())
+    };
+    let counts = |node: &Node, others: usize| {
+        let up = |link: &&neuroflow_transport::LinkStatus| link.state == LinkState::Up;
+        let active = node.links.members().iter().filter(|it| it.state.is_active()).count();
+        node.links.status().iter().filter(up).count() == others && active == others + 1
+    };
+    // As much as it takes to look once more.
+    let goes_on = || time.advance(Duration::from_millis(10));
+    for (server, pair) in servers.iter().zip(nodes.chunks(2)) {
+        server.says(names_of(pair));
+        until(|| {
+            goes_on();
+            pair.iter().all(|node| counts(node, 1))
+        })
+        .await;
+    }
+    let all = names_of(&nodes);
+    servers.iter().for_each(|server| server.says(all.clone()));
+    time.advance(SEED_ROUND);
+    until(|| {
+        goes_on();
+        nodes.iter().all(|node| counts(node, 3) && node.links.seeds()[0].failure.is_none())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -222,7 +222,12 @@ impl World {
 
 impl Node {
     pub(crate) async fn start(config: LinksConfig, mailbox: usize) -> Self {
-        let kernel = Kernel::builder().start().await.unwrap();
+        Self::start_by(Clock::system(), config, mailbox).await
+    }
+
+    /// The same by another clock.
+    pub(crate) async fn start_by(clock: Clock, config: LinksConfig, mailbox: usize) -> Self {
+        let kernel = Kernel::builder().clock(clock).start().await.unwrap();
         let ledger = Ledger::new();
         let own = ledger.clone();
         let (spec, worker) = ChildSpec::new("worker", move || Worker(own.clone())).unwrap();

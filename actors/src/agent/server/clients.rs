@@ -66,15 +66,12 @@ impl AgentServer {
         let Some(live) = self.live.get_mut(&task).filter(|live| live.is_known()) else {
             let history = self.history.clone();
             let answer = async move {
-                let found = history.read(&task, caller.as_deref()).await;
-                let Some(found) = answered(&task, found) else { return };
                 let seen = after.unwrap_or(0);
+                let found = history.read_after(&task, caller.as_deref(), seen).await;
+                let Some(found) = answered(&task, found) else { return };
                 // A task that isn't over runs elsewhere, and what it will say isn't known here.
                 let is_over = found.as_ref().is_none_or(|(head, _)| head.state.is_terminal());
-                let so_far = found.map(|(_, mut events)| {
-                    events.retain(|event| event.get().generation > seen);
-                    events
-                });
+                let so_far = found.map(|(_, events)| events);
                 if is_over {
                     events.finish();
                 } else {

@@ -48,9 +48,7 @@ impl AgentServer {
             // What it will say takes longer, and so its beginning is told now.
             live.tell();
         }
-        for change in changes {
-            live.append(change, Origin::Agent, at_ms);
-        }
+        live.progress(changes, at_ms);
         self.flush(task, context);
     }
 

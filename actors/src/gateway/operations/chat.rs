@@ -8,6 +8,7 @@ use super::following::Following;
 use super::{Allowed, Visit, declined, refused};
 use crate::agent::{ASK, AgentCommand, ArchivedChange, Ask, Turn};
 use crate::gateway::error::A2aError;
+use crate::gateway::pauses::Pauses;
 
 impl Visit<'_> {
     /// Begins a task that is nobody's once its client has gone: its events, and what it takes to be told of them.
@@ -42,6 +43,7 @@ impl Visit<'_> {
             last: first.get().generation.to_native(),
             ready: VecDeque::new(),
             to_come: Some(events),
+            pauses: Pauses::default(),
         };
         Ok((following, self.allowed(served, ASK, None)))
     }

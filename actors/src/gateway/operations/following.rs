@@ -11,10 +11,12 @@ use crate::agent::{AgentCommand, TaskEvent, TaskState, follow};
 use crate::gateway::bytes;
 use crate::gateway::door::Unsent;
 use crate::gateway::error::A2aError;
+use crate::gateway::pauses::Pauses;
 use crate::gateway::task_view::{TaskView, invalid_reply, state_after, update};
-use crate::limits::AGENT_ANSWER;
+use crate::limits::{AGENT_ANSWER, FOLLOW_BACKOFF};
 
-/// The events of a task after one of them. Who was cut off follows anew from where it was.
+/// The events of a task after one of them. Who was cut off follows anew from where it was, also if the task runs
+/// on another node, which it then looks at from time to time.
 pub(in crate::gateway) struct Following {
     pub(in crate::gateway) agent: Address<AgentCommand>,
     /// What the answer holds in which they are told.
@@ -29,12 +31,12 @@ pub(in crate::gateway) struct Following {
     pub(super) ready: VecDeque<Parcel<TaskEvent>>,
     /// None once the stream was lost, until it's followed anew.
     pub(super) to_come: Option<ReplyStream<Parcel<TaskEvent>>>,
+    pub(super) pauses: Pauses,
 }
 
 impl Following {
     /// The next event; none after the task's end. Dropping the future loses no event.
     pub(in crate::gateway) async fn next(&mut self) -> Result<Option<Parcel<TaskEvent>>, A2aError> {
-        let mut anew = false;
         loop {
             while let Some(event) = self.ready.pop_front() {
                 if self.is_next(&event) {
@@ -42,10 +44,7 @@ impl Following {
                 }
             }
             let Some(to_come) = &mut self.to_come else {
-                if std::mem::replace(&mut anew, true) {
-                    // Cut off twice without an event in between: it has too many followers.
-                    return Err(A2aError::Busy);
-                }
+                self.pauses.wait(self.last, FOLLOW_BACKOFF, &self.clock).await;
                 // Boxed, because it's rare: a stream that waits for days would keep room for it.
                 Box::pin(self.follow_anew()).await?;
                 continue;

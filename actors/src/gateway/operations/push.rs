@@ -163,7 +163,8 @@ impl Visit<'_> {
         let task = self.own_task(served, task).await?;
         let by = self.creator();
         let command = |reply| PushCommand::List { task, by, reply };
-        push.call(self.soon(), command).await.map_err(unanswered)
+        let configs = push.call(self.soon(), command).await.map_err(unanswered)?;
+        configs.map_err(|error| refused(&error, ""))
     }
 
     async fn keep(

@@ -15,6 +15,7 @@ use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
 use crate::gateway::json::shown;
+use crate::gateway::pauses::Pauses;
 use crate::gateway::task_view::{TaskView, invalid_reply, state_after};
 use crate::limits::{CLIENT_ID_BYTES, OUTPUT_MODES};
 
@@ -149,6 +150,7 @@ impl Visit<'_> {
             last,
             ready,
             to_come: Some(events),
+            pauses: Pauses::default(),
         };
         let is_told = self.keep_inline_push(served, (&id, own), push).await;
         let note = (!is_told).then(unpushed);

@@ -8,6 +8,7 @@ use crate::agent::{AgentCommand, CANCEL, CancelError, READ, TaskPage, TaskQuery,
 use crate::gateway::convert;
 use crate::gateway::error::A2aError;
 use crate::gateway::http::Served;
+use crate::gateway::pauses::Pauses;
 use crate::gateway::task_view::TaskView;
 use crate::limits::{LIST_PAGE, LIST_PAGE_LONGEST};
 
@@ -135,6 +136,7 @@ impl Visit<'_> {
             last,
             ready: if last < known { so_far.into() } else { std::collections::VecDeque::new() },
             to_come: Some(to_come),
+            pauses: Pauses::default(),
         };
         let first = self.last_event.is_none().then(|| Update::snapshot(&view, None));
         Ok(Updates::new(first, following, End::TasksEnd, self.allowed(served, READ, None)))
@@ -154,7 +156,7 @@ impl Visit<'_> {
         match cancelled {
             Ok(events) => Ok(TaskView::of(&events).into_task(None)),
             Err(CancelError::Unknown) => Err(A2aError::TaskNotFound { task: task.to_owned() }),
-            Err(CancelError::Elsewhere) => Err(A2aError::Unavailable { code: "elsewhere" }),
+            Err(CancelError::Elsewhere) => Err(A2aError::Elsewhere { task: task.to_owned() }),
             Err(CancelError::Ended { state }) => {
                 Err(A2aError::TaskNotCancelable { task: task.to_owned(), state })
             }

@@ -19,13 +19,14 @@ use super::places::Places;
 use super::retry::{Next, decide};
 use super::store::Kept;
 use super::webhook::{Posted, post};
-use super::{PushCommand, PushOptions, PushTask};
-use crate::access::Action;
+use super::{PushCommand, PushOptions, PushPlace, PushStore, PushTask};
+use crate::access::{Action, Principal};
 use crate::agent::{TaskEvent, TaskState, follow};
 use crate::audit::{AuditEvent, AuditId, Verdict};
 use crate::exchange::Place;
 use crate::gateway::GatewayAgent;
 use crate::gateway::json::{Json, write};
+use crate::gateway::pauses::Pauses;
 use crate::gateway::task_view::{state_after, update};
 use crate::limits::{
     AGENT_ANSWER, PUSH_BACKOFF, PUSH_FOLLOW_ATTEMPTS, PUSH_MISSED, PUSH_ORPHANED, PUSH_TIMEOUT,
@@ -45,6 +46,8 @@ pub(super) struct Delivery {
     pub(super) outbound: Outbound,
     /// For what the node posts at once.
     pub(super) posts: Arc<Places>,
+    /// Where other nodes may have ended it.
+    pub(super) store: Arc<dyn PushStore>,
     pub(super) options: PushOptions,
 }
 
@@ -100,6 +103,8 @@ enum Why {
     Missed,
     /// Whoever wanted it may not be told any more.
     Withdrawn,
+    /// At another node.
+    Deleted,
 }
 
 impl Why {
@@ -111,6 +116,7 @@ impl Why {
             Self::Refused => "refused",
             Self::Missed => "missed too many",
             Self::Withdrawn => "right withdrawn",
+            Self::Deleted => "deleted",
         }
     }
 }
@@ -130,26 +136,19 @@ impl Delivery {
     }
 
     async fn run(&mut self, agent: &GatewayAgent, clock: &Clock) -> Why {
-        let (mut missed, mut looked, mut in_vain) = (0, 0, 0_u32);
+        let (mut missed, mut looked, mut pauses) = (0, 0, Pauses::default());
         loop {
             let header = Header::new().within(clock, AGENT_ANSWER);
             let (caller, after) = (self.kept.caller.as_deref(), Some(self.kept.reached));
             match follow(&agent.address, header, &self.task.task, caller, after).await {
                 Ok(Some((so_far, to_come))) => {
                     looked = 0;
-                    let before = self.kept.reached;
                     let told = self.tell_all(agent, (so_far, to_come), &mut missed, clock);
                     if let ControlFlow::Break(why) = told.await {
                         return why;
                     }
-                    // Cut off for being slow: the rest lies with the task. But a task that runs on another node,
-                    // or has as many followers as it may, cuts off whoever follows it at once.
-                    if self.kept.reached > before {
-                        in_vain = 0;
-                    } else {
-                        in_vain = in_vain.saturating_add(1);
-                        clock.sleep(PUSH_BACKOFF.delay(in_vain, Backoff::jitter())).await;
-                    }
+                    // Cut off: the rest lies with the task.
+                    pauses.wait(self.kept.reached, PUSH_BACKOFF, clock).await;
                 }
                 Ok(None) => return Why::TaskGone,
                 Err(_unanswered) => {
@@ -233,7 +232,7 @@ impl Delivery {
         let config = &self.kept.config;
         for nth in 1.. {
             let asked = clock.now();
-            let place = self.posts.wait(&principal).await;
+            let place = self.place(&principal, clock).await?;
             // That it has waited for others is not the receiver's doing.
             waited += clock.now().since(asked);
             if !self.kept.creator.is_told(self.options.access.as_ref(), &agent.profile) {
@@ -254,6 +253,25 @@ impl Delivery {
             }
         }
         ControlFlow::Continue(Next::Skip)
+    }
+
+    /// A place to post, while the configuration is in force. Where nobody can say that, nothing is posted.
+    async fn place(&self, principal: &Principal, clock: &Clock) -> ControlFlow<Why, PushPlace> {
+        let mut in_vain = 0_u32;
+        loop {
+            let place = self.posts.wait(principal).await;
+            match self.store.stands(&self.task, &self.kept.config.id).await {
+                Ok(true) => return ControlFlow::Continue(place),
+                Ok(false) => return ControlFlow::Break(Why::Deleted),
+                Err(error) => {
+                    let (error, task) = (&error as &dyn std::error::Error, &self.task.task);
+                    tracing::warn!(error, task, "whether a push configuration stands isn't known");
+                }
+            }
+            drop(place);
+            in_vain = in_vain.saturating_add(1);
+            clock.sleep(PUSH_BACKOFF.delay(in_vain, Backoff::jitter())).await;
+        }
     }
 
     /// Logs, counts and notes that nothing more is posted.
@@ -331,9 +349,9 @@ mod tests {
 
     use neuroflow_kernel::{ChildSpec, Kernel, ManualClock};
 
+    use super::super::store::PushMemory;
     use super::super::{PushBasis, PushConfig, PushCreator, push_child};
     use super::*;
-    use crate::access::Principal;
     use crate::agent::{AgentCommand, AgentProfile};
 
     /// Has a task that runs on another node: whoever follows it is cut off at once. At last it's gone.
@@ -380,6 +398,7 @@ mod tests {
             server,
             outbound: Outbound::new(time.clock()),
             posts: Places::new(1),
+            store: Arc::new(PushMemory::default()),
             options: PushOptions::default(),
         };
         let (clock, system, step) = (time.clock(), Clock::system(), Duration::from_millis(50));

@@ -1,5 +1,9 @@
 //! Push configurations in the journal: each task that has some has a log of its own there, under a
 //! name that no agent can have, with this store as its one writer.
+//!
+//! Nodes that share the journal have a log each, so that a node that starts again finds what it has to deliver, and
+//! nothing else. What one of them ends of another's it writes into that one's log, as whose it stays: that one looks
+//! before each post.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,10 +11,14 @@ use std::sync::{Mutex, PoisonError};
 use neuroflow_kernel::{Clock, Parcel};
 use rkyv::Archived;
 
-use super::store::{PushStore, PushStoreError, Storing, fold};
+use super::store::{Kept, PushShared, PushStore, PushStoreError, Storing, fold};
 use super::{PushConfig, PushCreator, PushRecord, PushTask};
+use crate::access::Principal;
 use crate::agent::TaskState;
-use crate::journal::{Append, Entry, EntryKind, Journal, TaskHead, TaskLog};
+use crate::journal::{
+    Append, AppendError, Entry, EntryKind, Journal, PUSH, TaskHead, TaskLog, TaskQuery,
+};
+use crate::limits::{JOURNAL_PAGE, PUSH_STORE_ATTEMPTS};
 
 /// Keeps push configurations in the journal.
 ///
@@ -28,34 +36,54 @@ use crate::journal::{Append, Entry, EntryKind, Journal, TaskHead, TaskLog};
 pub struct PushJournal {
     journal: Journal,
     clock: Clock,
+    /// This node's name, if others have the journal too.
+    node: Option<String>,
     logs: Mutex<BTreeMap<PushTask, Log>>,
 }
 
 /// What is known of a task's log.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Log {
-    entries: u64,
+    name: String,
+    /// None if that has to be read again.
+    entries: Option<u64>,
     /// The configurations that are in force.
     configs: Vec<String>,
 }
 
-/// The journal's name for whom the logs belong to. No agent has it: names of actors have no slash.
-const OWNER: &str = "/push";
+impl Log {
+    fn read(name: String, log: Option<&TaskLog>) -> Self {
+        let configs = log.map(|log| fold(records(log)).into_keys().collect()).unwrap_or_default();
+        Self { name, entries: Some(log.map_or(0, |log| log.head.entries)), configs }
+    }
+}
 
 impl PushJournal {
-    /// In this journal, which has to let it append and read.
+    /// In this journal, which has to let it append and read. In a database, where it has to be one that is
+    /// [near](Journal::near), it's beside other nodes.
     pub fn new(journal: Journal, clock: Clock) -> Self {
-        Self { journal, clock, logs: Mutex::default() }
+        let node = journal.shared_as().map(str::to_owned);
+        Self { journal, clock, node, logs: Mutex::default() }
     }
 
-    fn known(&self, task: &PushTask) -> Option<Log> {
-        self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
+    /// The name of the log that this node has of a task. One that an earlier build has begun had the task's name
+    /// alone, and goes on under it.
+    fn own(&self, task: &PushTask) -> (String, Option<Log>) {
+        let known = self.logs.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned();
+        let own = known.as_ref().map_or_else(|| self.own_name(task), |log| log.name.clone());
+        (own, known)
+    }
+
+    fn own_name(&self, task: &PushTask) -> String {
+        let task = name(task);
+        self.node.as_ref().map_or_else(|| task.clone(), |node| format!("{node}/{task}"))
     }
 
     fn remember(&self, task: &PushTask, log: Log) {
         let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
         // A log that is over may be removed by the journal, and then begins anew.
-        if log.configs.is_empty() {
+        let is_over = log.entries.is_some() && log.configs.is_empty();
+        if is_over || (log.entries.is_none() && log.name == self.own_name(task)) {
             logs.remove(task);
         } else {
             logs.insert(task.clone(), log);
@@ -63,68 +91,153 @@ impl PushJournal {
     }
 
     async fn look_up(&self, task: &PushTask) -> Result<Log, PushStoreError> {
-        if let Some(log) = self.known(task) {
+        let (name, known) = self.own(task);
+        if let Some(log) = known.filter(|log| log.entries.is_some()) {
             return Ok(log);
         }
-        let read = self.journal.read(OWNER, &name(task)).await.map_err(failed)?;
-        Ok(read.map_or_else(Log::default, |log| Log {
-            entries: log.head.entries,
-            configs: fold(records(&log)).into_keys().collect(),
-        }))
+        let read = self.journal.read(PUSH, &name).await.map_err(failed)?;
+        Ok(Log::read(name, read.as_ref()))
     }
 
     async fn add(&self, task: &PushTask, record: &PushRecord) -> Result<(), PushStoreError> {
-        let mut log = self.look_up(task).await?;
-        let (kind, id) = match record {
-            PushRecord::Config { config, .. } => {
-                log.configs.retain(|known| *known != config.id);
-                log.configs.push(config.id.clone());
-                (EntryKind::PushConfig, &config.id)
-            }
-            PushRecord::Reached { id, .. } => (EntryKind::PushCursor, id),
-            PushRecord::Ended { id } => {
-                log.configs.retain(|known| known != id);
-                (EntryKind::PushConfig, id)
-            }
-        };
         let parcel = Parcel::archive(record).map_err(failed)?;
+        let mut attempt = 1;
+        loop {
+            let log = self.look_up(task).await?;
+            let is_new = matches!(record, PushRecord::Config { .. });
+            if !is_new && !log.configs.iter().any(|known| known == record.id()) {
+                // Another node has ended it.
+                return Ok(());
+            }
+            match self.put(task, log.clone(), record, &parcel).await {
+                Ok(log) => {
+                    self.remember(task, log);
+                    return Ok(());
+                }
+                Err(error) => {
+                    // How many there are now is read before the next one.
+                    self.remember(task, Log { entries: None, ..log });
+                    again(error, attempt)?;
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Appends to a log, this node's or another's.
+    async fn put(
+        &self,
+        task: &PushTask,
+        mut log: Log,
+        record: &PushRecord,
+        parcel: &Parcel<PushRecord>,
+    ) -> Result<Log, AppendError> {
+        let id = record.id();
+        log.configs.retain(|known| known != id || matches!(record, PushRecord::Reached { .. }));
+        let kind = match record {
+            PushRecord::Config { .. } => {
+                log.configs.push(id.to_owned());
+                EntryKind::PushConfig
+            }
+            PushRecord::Reached { .. } => EntryKind::PushCursor,
+            PushRecord::Ended { .. } => EntryKind::PushConfig,
+        };
         let over = log.configs.is_empty();
+        let entries = log.entries.unwrap_or_default();
         let head = TaskHead {
-            agent: OWNER.to_owned(),
-            task: name(task),
-            context: String::new(),
+            agent: PUSH.to_owned(),
+            task: log.name.clone(),
+            context: self.node.as_ref().map(|_| name(task)).unwrap_or_default(),
             caller: None,
             state: if over { TaskState::Completed } else { TaskState::Working },
             changed_ms: self.clock.unix_ms(),
             generation: 0,
-            entries: log.entries,
+            entries,
         };
         let entry = Entry::new(kind, parcel.as_raw().clone()).keyed(id);
-        let appended = self.journal.append(Append { head, entries: vec![entry] }).await;
-        if let Err(error) = appended {
-            // How many there are now is read before the next one.
-            self.remember(task, Log::default());
-            return Err(failed(error));
-        }
-        log.entries += 1;
-        self.remember(task, log);
-        Ok(())
+        self.journal.append(Append { head, entries: vec![entry] }).await?;
+        log.entries = Some(entries + 1);
+        Ok(log)
     }
 
     async fn all(&self) -> Result<Vec<(PushTask, Vec<PushRecord>)>, PushStoreError> {
         let mut all = Vec::new();
-        for head in self.journal.unfinished(OWNER).await.map_err(failed)? {
-            let Some((agent, task)) = head.task.split_once('/') else { continue };
+        for head in self.journal.unfinished(PUSH).await.map_err(failed)? {
+            let of = if head.context.is_empty() { &head.task } else { &head.context };
+            let Some((agent, task)) = of.split_once('/') else { continue };
             let task = PushTask { agent: agent.to_owned(), task: task.to_owned() };
-            let Some(log) = self.journal.read(OWNER, &head.task).await.map_err(failed)? else {
+            let Some(log) = self.journal.read(PUSH, &head.task).await.map_err(failed)? else {
                 continue;
             };
-            let records = records(&log);
-            let configs = fold(records.clone()).into_keys().collect();
-            self.remember(&task, Log { entries: log.head.entries, configs });
-            all.push((task, records));
+            self.remember(&task, Log::read(head.task, Some(&log)));
+            all.push((task, records(&log)));
         }
         Ok(all)
+    }
+
+    /// The configurations of this node that are in force, whoever was the last to write.
+    async fn in_force(&self, task: &PushTask) -> Result<Vec<String>, PushStoreError> {
+        let (name, known) = self.own(task);
+        let head = self.journal.head(PUSH, &name).await.map_err(failed)?;
+        let entries = head.map(|head| head.entries);
+        if let Some(known) = known.filter(|known| entries.is_some() && known.entries == entries) {
+            return Ok(known.configs);
+        }
+        let log = self.journal.read(PUSH, &name).await.map_err(failed)?;
+        Ok(Log::read(name, log.as_ref()).configs)
+    }
+
+    /// What other nodes have of a task.
+    async fn others(
+        &self,
+        task: &PushTask,
+    ) -> Result<Vec<(Log, BTreeMap<String, Kept>)>, PushStoreError> {
+        let (own, _) = self.own(task);
+        let mut query = TaskQuery::first(JOURNAL_PAGE);
+        (query.context, query.state) = (Some(name(task)), Some(TaskState::Working));
+        let page = self.journal.heads(PUSH, query).await.map_err(failed)?;
+        // An earlier build had one log for all nodes, whose last writer has it.
+        let names = page.heads.into_iter().map(|head| head.task).chain([name(task)]);
+        let mut others = Vec::new();
+        for other in names.filter(|name| *name != own) {
+            if let Some(log) = self.journal.read(PUSH, &other).await.map_err(failed)? {
+                others.push((Log::read(other, Some(&log)), fold(records(&log))));
+            }
+        }
+        Ok(others)
+    }
+
+    async fn look(&self, task: &PushTask) -> Result<Option<PushShared>, PushStoreError> {
+        if self.node.is_none() {
+            return Ok(None);
+        }
+        let others = self.others(task).await?;
+        let others = others.iter().flat_map(|(_, kept)| kept.values().map(Kept::to_record));
+        Ok(Some(PushShared { own: self.in_force(task).await?, others: others.collect() }))
+    }
+
+    async fn end(&self, task: &PushTask, id: &str, by: &Principal) -> Result<(), PushStoreError> {
+        if self.node.is_none() {
+            return Ok(());
+        }
+        let record = PushRecord::Ended { id: id.to_owned() };
+        let parcel = Parcel::archive(&record).map_err(failed)?;
+        let mut attempt = 1;
+        loop {
+            let mut behind = None;
+            for (log, kept) in self.others(task).await? {
+                if !kept.get(id).is_some_and(|kept| kept.creator.is(by)) {
+                    continue;
+                }
+                match self.put(task, log, &record, &parcel).await {
+                    Ok(_) => {}
+                    Err(error) => behind = Some(error),
+                }
+            }
+            let Some(error) = behind else { return Ok(()) };
+            again(error, attempt)?;
+            attempt += 1;
+        }
     }
 }
 
@@ -136,6 +249,32 @@ impl PushStore for PushJournal {
     fn load(&self) -> Storing<'_, Vec<(PushTask, Vec<PushRecord>)>> {
         Box::pin(self.all())
     }
+
+    fn shared<'a>(&'a self, task: &'a PushTask) -> Storing<'a, Option<PushShared>> {
+        Box::pin(self.look(task))
+    }
+
+    fn stands<'a>(&'a self, task: &'a PushTask, id: &'a str) -> Storing<'a, bool> {
+        Box::pin(async move {
+            let alone = self.node.is_none();
+            Ok(alone || self.in_force(task).await?.iter().any(|known| known == id))
+        })
+    }
+
+    fn withdraw<'a>(
+        &'a self,
+        task: &'a PushTask,
+        id: &'a str,
+        by: &'a Principal,
+    ) -> Storing<'a, ()> {
+        Box::pin(self.end(task, id, by))
+    }
+}
+
+/// Whether another attempt may help: it does where somebody else was quicker.
+fn again(error: AppendError, attempt: u32) -> Result<(), PushStoreError> {
+    let behind = matches!(error, AppendError::Conflict { .. });
+    if behind && attempt < PUSH_STORE_ATTEMPTS { Ok(()) } else { Err(failed(error)) }
 }
 
 /// An agent's name has no slash.

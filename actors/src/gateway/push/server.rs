@@ -17,7 +17,7 @@ use super::places::Places;
 use super::store::{Kept, PushMemory, fold};
 use super::webhook::{self, check};
 use super::{
-    PushCommand, PushConfig, PushError, PushOptions, PushPlace, PushRecord, PushStore,
+    PushCommand, PushConfig, PushError, PushOptions, PushPlace, PushRecord, PushShared, PushStore,
     PushStoreError, PushTask,
 };
 use crate::access::Principal;
@@ -117,22 +117,45 @@ impl PushServer {
         task: Option<&PushTask>,
         by: &Principal,
         config: &PushConfig,
+        others: &Others,
     ) -> Result<(Place, bool), PushError> {
         let Some(outbound) = &self.outbound else { return Err(PushError::Full) };
         let webhook = check(config, outbound)?;
         if !self.agents.contains_key(agent) {
             return Err(PushError::UnknownAgent { agent: agent.to_owned() });
         }
-        let configs = task.and_then(|task| self.tasks.get(task));
-        let same = configs.and_then(|configs| configs.get(&config.id));
-        if same.is_some_and(|live| !live.kept.creator.is(by)) {
+        let here = task.and_then(|task| self.kept(task, &config.id));
+        let mut same = here.into_iter().chain(others.get(&config.id)).peekable();
+        let is_there = same.peek().is_some();
+        if same.any(|kept| !kept.creator.is(by)) {
             return Err(PushError::Taken);
         }
-        let replaces = same.is_some();
-        if !replaces && task.map_or(0, |task| self.of(task, by).count()) >= PUSH_CONFIGS {
+        let has = task.map_or(0, |task| self.of(task, by).count()) + of(others, by).count();
+        if !is_there && has >= PUSH_CONFIGS {
             return Err(PushError::TooMany);
         }
-        Ok((webhook, replaces))
+        Ok((webhook, here.is_some()))
+    }
+
+    fn kept(&self, task: &PushTask, id: &str) -> Option<&Kept> {
+        self.tasks.get(task)?.get(id).map(|live| &live.kept)
+    }
+
+    /// What other nodes have of a task. What they have ended of this one's ends here.
+    async fn others(
+        &mut self,
+        task: &PushTask,
+        context: &mut Context<PushCommand>,
+    ) -> Result<Others, PushStoreError> {
+        let Some(PushShared { own, others }) = self.store.shared(task).await? else {
+            return Ok(Others::new());
+        };
+        let here = self.tasks.get(task).into_iter().flat_map(BTreeMap::keys);
+        let ended: Vec<String> = here.filter(|id| !own.contains(id)).cloned().collect();
+        for id in ended {
+            self.kill(task, &id, context).await;
+        }
+        Ok(fold(others))
     }
 
     /// The configurations of a task that a principal has made. Those of others, and what these send as their
@@ -142,15 +165,19 @@ impl PushServer {
         all.filter(move |live| live.kept.creator.is(by)).map(|live| &live.kept.config)
     }
 
-    fn reserve(
-        &self,
+    async fn reserve(
+        &mut self,
         agent: &str,
         task: Option<String>,
-        by: &Principal,
-        config: &PushConfig,
+        (by, config): (&Principal, &PushConfig),
+        context: &mut Context<PushCommand>,
     ) -> Result<Option<PushPlace>, PushError> {
         let task = task.map(|task| PushTask { agent: agent.to_owned(), task });
-        match self.check(agent, task.as_ref(), by, config)? {
+        let others = match &task {
+            Some(task) => self.others(task, context).await?,
+            None => Others::new(),
+        };
+        match self.check(agent, task.as_ref(), by, config, &others)? {
             (_, true) => Ok(None),
             (_, false) => self.shared.places.take(by).map(Some).ok_or(PushError::Full),
         }
@@ -164,12 +191,15 @@ impl PushServer {
         context: &mut Context<PushCommand>,
     ) -> Result<(), PushError> {
         let by = kept.creator.principal();
-        let (webhook, replaces) = self.check(&task.agent, Some(&task), &by, &kept.config)?;
+        let others = self.others(&task, context).await?;
+        let (webhook, replaces) =
+            self.check(&task.agent, Some(&task), &by, &kept.config, &others)?;
         // One that comes with each message goes on where it was, as it was or as it is now: nothing is left out.
-        let same = self.tasks.get(&task).and_then(|configs| configs.get(&kept.config.id));
-        if let (Some(same), true) = (same, kept.creator.came_with_message()) {
-            kept.reached = same.kept.reached;
-            if same.kept == kept {
+        let (here, there) = (self.kept(&task, &kept.config.id), others.get(&kept.config.id));
+        let moves = there.is_some();
+        if let (Some(same), true) = (here.or(there), kept.creator.came_with_message()) {
+            kept.reached = same.reached;
+            if *same == kept && !moves {
                 return Ok(());
             }
         }
@@ -185,13 +215,7 @@ impl PushServer {
             verdict: Verdict::Allowed,
         };
         self.options.audit.decide(context.onward(), changed).await?;
-        let record = PushRecord::Config {
-            config: config.clone(),
-            caller: kept.caller.clone(),
-            creator: kept.creator.clone(),
-            after: kept.reached,
-        };
-        self.store.append(&task, &record).await?;
+        self.store.append(&task, &kept.to_record()).await?;
         let former = if replaces { self.kill(&task, &config.id, context).await } else { None };
         let place = place.or_else(|| former.and_then(|former| former.place));
         let id = config.id.clone();
@@ -200,6 +224,10 @@ impl PushServer {
             // Who hears that it isn't there must not be told of anything after the next start.
             self.forget(&task, &id).await;
             return Err(error.into());
+        }
+        if moves {
+            // Behind that, so that nothing is left out in between; who asks again does this again.
+            self.store.withdraw(&task, &id, &by).await?;
         }
         Ok(())
     }
@@ -229,6 +257,7 @@ impl PushServer {
                 .clone()
                 .unwrap_or_else(|| Outbound::new(context.clock().clone())),
             posts: Arc::clone(&self.shared.posts),
+            store: Arc::clone(&self.store),
             options: self.options.clone(),
         };
         let options = Spawn::default().mailbox(1).stop_within(DELIVERY_KILL);
@@ -271,7 +300,10 @@ impl PushServer {
         id: &str,
         context: &mut Context<PushCommand>,
     ) -> Result<bool, PushError> {
-        if !self.of(task, by).any(|config| config.id == id) {
+        let others = self.others(task, context).await?;
+        let is_here = self.of(task, by).any(|config| config.id == id);
+        let is_there = of(&others, by).any(|config| config.id == id);
+        if !is_here && !is_there {
             return Ok(false);
         }
         let changed = AuditEvent::ConfigChanged {
@@ -280,8 +312,39 @@ impl PushServer {
             verdict: Verdict::Allowed,
         };
         self.options.audit.decide(context.onward(), changed).await?;
-        self.store.append(task, &PushRecord::Ended { id: id.to_owned() }).await?;
-        Ok(self.kill(task, id, context).await.is_some())
+        if is_there {
+            self.store.withdraw(task, id, by).await?;
+        }
+        if is_here {
+            self.store.append(task, &PushRecord::Ended { id: id.to_owned() }).await?;
+            self.kill(task, id, context).await;
+        }
+        Ok(true)
+    }
+
+    /// Tells which configurations of a task a principal has made, wherever they are.
+    fn list(
+        &self,
+        task: PushTask,
+        by: Principal,
+        reply: Reply<Result<Vec<PushConfig>, PushError>>,
+        context: &mut Context<PushCommand>,
+    ) {
+        let by_id = |config: &PushConfig| (config.id.clone(), config.clone());
+        let mut here: BTreeMap<_, _> = self.of(&task, &by).map(by_id).collect();
+        let store = Arc::clone(&self.store);
+        let list = async move {
+            let listed = store.shared(&task).await.map(|shared| {
+                if let Some(PushShared { own, others }) = shared {
+                    here.retain(|id, _| own.contains(id));
+                    here.extend(of(&fold(others), &by).map(by_id));
+                }
+                here.into_values().collect()
+            });
+            let _gone = reply.send(listed.map_err(PushError::from));
+        };
+        // Where there is no room for it, the reply that is dropped says so.
+        let _full = context.task(list);
     }
 
     /// Has the store keep how far a delivery has come, beside what others have reached.
@@ -345,6 +408,14 @@ impl PushServer {
             tracing::warn!(error, task = task.task, "the end of a push configuration isn't kept");
         }
     }
+}
+
+/// What other nodes have of a task, by the ids of the configurations.
+type Others = BTreeMap<String, Kept>;
+
+/// Those of them that a principal has made.
+fn of<'a>(others: &'a Others, by: &'a Principal) -> impl Iterator<Item = &'a PushConfig> {
+    others.values().filter(move |kept| kept.creator.is(by)).map(|kept| &kept.config)
 }
 
 /// Time that a delivery gets when the node stops: what it was posting is posted again.
@@ -457,7 +528,7 @@ impl PushServer {
     async fn obey(&mut self, command: PushCommand, context: &mut Context<PushCommand>) {
         match command {
             PushCommand::Reserve { agent, task, by, config, reply } => {
-                let reserved = self.reserve(&agent, task, &by, &config);
+                let reserved = self.reserve(&agent, task, (&by, &config), context).await;
                 if let Err(error) = &reserved {
                     self.note_refusal(error);
                 }
@@ -472,7 +543,7 @@ impl PushServer {
                 let _gone = reply.send(created);
             }
             PushCommand::List { task, by, reply } => {
-                let _gone = reply.send(self.of(&task, &by).cloned().collect());
+                self.list(task, by, reply, context);
             }
             PushCommand::Delete { task, by, id, reply } => {
                 let deleted = self.delete(&task, &by, &id, context).await;
@@ -540,7 +611,7 @@ mod tests {
     async fn listed(push: &Address<PushCommand>, task: &PushTask) -> usize {
         let (task, by) = (task.clone(), Principal::anonymous());
         let list = |reply| PushCommand::List { task, by, reply };
-        push.call(Header::new(), list).await.unwrap().len()
+        push.call(Header::new(), list).await.unwrap().unwrap().len()
     }
 
     #[tokio::test]

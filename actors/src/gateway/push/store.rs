@@ -8,12 +8,15 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 
 use super::{PushConfig, PushCreator, PushRecord, PushTask};
+use crate::access::Principal;
 
 /// The future of something that is kept or read.
 pub(super) type Storing<'a, T> = BoxFuture<'a, Result<T, PushStoreError>>;
 
-/// Keeps the records of push configurations, in order per task. It's called by one actor, which waits
-/// for the answer about a task before it says more of that one.
+/// Keeps the records of push configurations, in order per task. It's written by one actor, which waits
+/// for the answer about a task before it says more of that one; deliveries ask it beside that. What several nodes
+/// share keeps apart what each of them delivers, and answers the last three; else what they say by themselves
+/// will do.
 ///
 /// ```
 /// use neuroflow_actors::PushStore;
@@ -25,8 +28,46 @@ pub trait PushStore: Send + Sync + fmt::Debug + 'static {
     /// Keeps one more record of a task.
     fn append<'a>(&'a self, task: &'a PushTask, record: &'a PushRecord) -> Storing<'a, ()>;
 
-    /// The records of every task that has a configuration.
+    /// The records of every task that has a configuration of this node's.
     fn load(&self) -> Storing<'_, Vec<(PushTask, Vec<PushRecord>)>>;
+
+    /// What is in force of a task, if other nodes may have changed that.
+    fn shared<'a>(&'a self, task: &'a PushTask) -> Storing<'a, Option<PushShared>> {
+        let _of = task;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Whether this node's configuration of this id is in force: another node may have ended it.
+    fn stands<'a>(&'a self, task: &'a PushTask, id: &'a str) -> Storing<'a, bool> {
+        let _of = (task, id);
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    /// Ends the configuration of this id that this principal has made and another node delivers.
+    fn withdraw<'a>(
+        &'a self,
+        task: &'a PushTask,
+        id: &'a str,
+        by: &'a Principal,
+    ) -> Storing<'a, ()> {
+        let _of = (task, id, by);
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// What is in force of a task in a store that several nodes share.
+///
+/// ```
+/// use neuroflow_actors::PushShared;
+/// let nobody = PushShared::default();
+/// assert!(nobody.own.is_empty() && nobody.others.is_empty());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct PushShared {
+    /// The ids of this node's configurations.
+    pub own: Vec<String>,
+    /// The other nodes' configurations, each as a [`PushRecord::Config`] that begins where it has come to.
+    pub others: Vec<PushRecord>,
 }
 
 /// Why a record isn't kept or read.
@@ -84,6 +125,18 @@ pub(super) struct Kept {
     pub(super) creator: Box<PushCreator>,
     /// The generation up to which events were taken.
     pub(super) reached: u64,
+}
+
+impl Kept {
+    /// As it would be kept.
+    pub(super) fn to_record(&self) -> PushRecord {
+        PushRecord::Config {
+            config: self.config.clone(),
+            caller: self.caller.clone(),
+            creator: self.creator.clone(),
+            after: self.reached,
+        }
+    }
 }
 
 /// What the records of a task come to, by the ids of the configurations.

@@ -3,11 +3,12 @@
 
 use std::sync::PoisonError;
 
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection as _, Row as _};
 
 use super::super::index::Kept;
-use super::super::{AppendError, DatabaseError, Retention};
+use super::super::{AppendError, DatabaseError, PUSH, Retention};
+use super::schema::LOCKS;
 use super::{Postgres, signed, unsigned, unwritten};
 use crate::limits::{RETENTION_ENTRIES, RETENTION_STEP};
 
@@ -25,21 +26,38 @@ impl Shift {
     }
 }
 
-/// Counts all ended tasks, once at each start: so the rows of nodes that are gone are merged, and what
-/// somebody else has changed in the tables is known. Commits wait for it.
+/// Counts all ended tasks, once at each start of a node, which holds the lock of its name by then: so the rows
+/// of nodes that are gone are merged, and what somebody else has changed in the tables is known. However long
+/// that takes, nobody's commit waits for it.
 pub(super) async fn count(connection: &mut PgConnection, node: &str) -> Result<(), sqlx::Error> {
-    // Who has ended tasks and waits for this lock isn't seen by the count, and adds to it afterwards.
-    for statement in ["LOCK TABLE neuroflow_ended IN EXCLUSIVE MODE", "DELETE FROM neuroflow_ended"]
-    {
-        sqlx::query(statement).execute(&mut *connection).await?;
-    }
-    let counted = sqlx::query(
-        "INSERT INTO neuroflow_ended (node, tasks, bytes)
-         SELECT $1::text, count(*), coalesce(sum(bytes), 0)::bigint FROM neuroflow_task WHERE ended",
-    );
-    counted.bind(node).execute(connection).await?;
-    Ok(())
+    let mut transaction = connection.begin().await?;
+    // Two nodes that start at once would both add what is missing.
+    let alone = sqlx::query("SELECT pg_advisory_xact_lock($1, 0)").bind(LOCKS);
+    alone.execute(&mut *transaction).await?;
+    let missing = sqlx::query(MISSING).fetch_one(&mut *transaction).await?;
+    let (tasks, bytes): (i64, i64) = (missing.try_get("tasks")?, missing.try_get("bytes")?);
+    let merge = sqlx::query(MERGE).bind(node).bind(tasks).bind(bytes);
+    merge.execute(&mut *transaction).await?;
+    transaction.commit().await
 }
+
+/// One statement, so that tasks and sums are of the same moment. Who ends or removes tasks changes both in one
+/// transaction: what is missing stays the same meanwhile.
+const MISSING: &str = "SELECT t.tasks - s.tasks AS tasks, t.bytes - s.bytes AS bytes
+ FROM (SELECT count(*) AS tasks, coalesce(sum(bytes), 0)::bigint AS bytes
+       FROM neuroflow_task WHERE ended) AS t,
+      (SELECT coalesce(sum(tasks), 0)::bigint AS tasks, coalesce(sum(bytes), 0)::bigint AS bytes
+       FROM neuroflow_ended) AS s";
+
+/// A node that changes its row at that moment waits for no more than this, and has a new one then.
+const MERGE: &str = "WITH merged AS (
+   DELETE FROM neuroflow_ended WHERE node <> $1::text RETURNING tasks, bytes
+ )
+ INSERT INTO neuroflow_ended AS c (node, tasks, bytes)
+ SELECT $1::text, $2::bigint + coalesce(sum(tasks), 0)::bigint,
+   $3::bigint + coalesce(sum(bytes), 0)::bigint FROM merged
+ ON CONFLICT (node) DO UPDATE
+ SET tasks = c.tasks + excluded.tasks, bytes = c.bytes + excluded.bytes";
 
 /// One statement, so that the count and the tasks are of the same moment: what another node removes
 /// meanwhile is in both or in neither. An open end of the range and an age are one condition of the index.
@@ -52,14 +70,22 @@ const DUE: &str = "SELECT s.tasks AS all_tasks, s.bytes AS all_bytes, t.*
      THEN 9223372036854775807 ELSE $3::bigint END
    ORDER BY at_ms, task LIMIT $4::bigint) AS t ON true";
 
+/// Where clients wanted to be told of a task goes with it, also if that has no end because its node is gone. A
+/// build before this one has named such logs by the task alone.
 const REMOVE: &str = "WITH gone AS (
    DELETE FROM neuroflow_task AS t
    USING unnest($1::text[], $2::text[]) AS u(agent, task)
    WHERE t.agent = u.agent AND t.task = u.task AND t.ended
    RETURNING t.agent, t.task, t.bytes
+ ), about AS (
+   DELETE FROM neuroflow_task AS t
+   USING (SELECT agent || '/' || task AS name FROM gone) AS g
+   WHERE t.agent = $4::text AND NOT t.ended AND (t.context = g.name OR t.task = g.name)
+   RETURNING t.agent, t.task
  ), entries AS (
-   DELETE FROM neuroflow_entry AS e USING gone
-   WHERE e.agent = gone.agent AND e.task = gone.task
+   DELETE FROM neuroflow_entry AS e
+   USING (SELECT agent, task FROM gone UNION ALL SELECT agent, task FROM about) AS r
+   WHERE e.agent = r.agent AND e.task = r.task
  ), counted AS (
    INSERT INTO neuroflow_ended AS c (node, tasks, bytes)
    SELECT $3::text, -count(*), -coalesce(sum(bytes), 0)::bigint FROM gone HAVING count(*) > 0
@@ -124,7 +150,7 @@ impl Postgres {
     ) -> Result<usize, AppendError> {
         let (agents, names): (Vec<&str>, Vec<&str>) =
             tasks.iter().map(|(agent, task)| (agent.as_str(), task.as_str())).unzip();
-        let removed = sqlx::query(REMOVE).bind(agents).bind(names).bind(&self.node);
+        let removed = sqlx::query(REMOVE).bind(agents).bind(names).bind(&self.node).bind(PUSH);
         let removed = self.in_time(removed.fetch_one(&self.pool)).await.map_err(unwritten)?;
         let removed: i64 =
             removed.try_get("removed").map_err(|error| unwritten(DatabaseError::Sql(error)))?;

@@ -3,19 +3,27 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Row as _};
 
-use super::retention;
+use super::{signed, unsigned};
 
 /// The version of the tables.
 pub(super) const VERSION: u64 = 1;
 
 /// Advisory locks of ours have this as their first number: "NFLJ".
-const LOCKS: i32 = 0x4E46_4C4A;
+pub(super) const LOCKS: i32 = 0x4E46_4C4A;
 
-/// Makes the tables if there are none. Gives the version of those that are there if it's another.
-pub(super) async fn prepare(
-    connection: &mut PgConnection,
-    node: &str,
-) -> Result<Option<u64>, sqlx::Error> {
+/// The version of the tables that are there, if there are any.
+pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<u64>, sqlx::Error> {
+    let table = sqlx::query("SELECT to_regclass('neuroflow_journal') IS NOT NULL AS there");
+    if !table.fetch_one(&mut *connection).await?.try_get::<bool, _>("there")? {
+        return Ok(None);
+    }
+    let row = sqlx::query("SELECT version FROM neuroflow_journal");
+    let row = row.fetch_optional(connection).await?;
+    row.map(|row| Ok(unsigned(row.try_get("version")?))).transpose()
+}
+
+/// Makes the tables if there are none. Gives the version of those that are there.
+pub(super) async fn prepare(connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // Two nodes that start at once would both find nothing.
     sqlx::query("SELECT pg_advisory_xact_lock($1, 0)")
@@ -25,22 +33,20 @@ pub(super) async fn prepare(
     for statement in TABLES {
         sqlx::query(statement).execute(&mut *transaction).await?;
     }
-    let known = i64::try_from(VERSION).unwrap_or(i64::MAX);
     sqlx::query("INSERT INTO neuroflow_journal (version) VALUES ($1) ON CONFLICT DO NOTHING")
-        .bind(known)
+        .bind(signed(VERSION))
         .execute(&mut *transaction)
         .await?;
     let row =
         sqlx::query("SELECT version FROM neuroflow_journal").fetch_one(&mut *transaction).await?;
-    let found: i64 = row.try_get("version")?;
-    if found != known {
+    let found = unsigned(row.try_get("version")?);
+    if found == VERSION {
+        transaction.commit().await?;
+    } else {
         // Nothing is changed in tables that another version has made.
         transaction.rollback().await?;
-        return Ok(Some(u64::try_from(found).unwrap_or(0)));
     }
-    retention::count(&mut transaction, node).await?;
-    transaction.commit().await?;
-    Ok(None)
+    Ok(found)
 }
 
 /// Takes the lock of a node's name for as long as the connection lasts. Says whether it was free.

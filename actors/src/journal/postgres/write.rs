@@ -25,6 +25,15 @@ struct Change<'a> {
     members: Vec<usize>,
 }
 
+impl Change<'_> {
+    /// The checksum of the last entry that it appends.
+    fn last_entry(&self, batch: &[Append]) -> Option<i64> {
+        let appends = self.members.iter().rev().map(|at| &batch[*at]);
+        let last = appends.flat_map(|append| append.entries.last()).next()?;
+        Some(crc(last.parcel.as_bytes()))
+    }
+}
+
 /// What became of each append, and of the number of ended tasks.
 pub(super) struct Committed {
     pub(super) answers: Vec<Result<(), AppendError>>,
@@ -68,8 +77,8 @@ pub(super) async fn commit(
         changes.iter().partition(|(_, change)| change.expected == 0);
     let mut shift = Shift::default();
     let mut taken = HashSet::new();
-    for (statement, some) in [(INSERT, &fresh), (UPDATE, &known)] {
-        taken.extend(put(&mut transaction, statement, node, some, &mut shift).await?);
+    for (statement, owner, some) in [(INSERT, Some(node), &fresh), (UPDATE, None, &known)] {
+        taken.extend(put(&mut transaction, (statement, owner), some, &mut shift).await?);
     }
     let refused: Vec<Task<'_>> = changes
         .keys()
@@ -84,9 +93,9 @@ pub(super) async fn commit(
             written.extend(change.members.iter().copied());
             continue;
         }
-        let (found, owner) = standing.get(&name).map_or((0, ""), |(n, owner)| (*n, owner.as_str()));
-        // The connection broke behind the commit: it's there, and only this node could write it.
-        if again && found == change.entries && owner == node {
+        let (found, last) = standing.get(&name).copied().unwrap_or_default();
+        // The connection broke behind the commit, and it's there.
+        if again && found == change.entries && last == change.last_entry(batch) {
             continue;
         }
         for at in &change.members {
@@ -108,7 +117,8 @@ const INSERT: &str = "INSERT INTO neuroflow_task
  ON CONFLICT DO NOTHING
  RETURNING agent, task, ended, bytes, false AS had_ended, 0::bigint AS had_bytes";
 
-/// What was there is read with a lock, so that it's what is replaced.
+/// What was there is read with a lock, so that it's what is replaced. A task stays its node's, also where another
+/// has something to add.
 const UPDATE: &str = "WITH was AS MATERIALIZED (
    SELECT t.agent, t.task, t.ended, t.bytes FROM neuroflow_task AS t
    JOIN unnest($1::text[], $2::text[]) AS u(agent, task) ON t.agent = u.agent AND t.task = u.task
@@ -116,7 +126,7 @@ const UPDATE: &str = "WITH was AS MATERIALIZED (
  )
  UPDATE neuroflow_task AS t
  SET state = u.state, ended = u.ended, at_ms = u.at_ms, generation = u.generation,
-   entries = u.entries, bytes = t.bytes + u.bytes, node = $12
+   entries = u.entries, bytes = t.bytes + u.bytes
  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::boolean[],
    $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
    AS u(agent, task, context, caller, state, ended, at_ms, generation, entries, bytes, expected)
@@ -127,8 +137,7 @@ const UPDATE: &str = "WITH was AS MATERIALIZED (
 /// Changes the heads of tasks, and counts those that end; gives those that were as expected.
 async fn put(
     connection: &mut PgConnection,
-    statement: &'static str,
-    node: &str,
+    (statement, owner): (&'static str, Option<&str>),
     changes: &[(&Task<'_>, &Change<'_>)],
     shift: &mut Shift,
 ) -> Result<HashSet<(String, String)>, sqlx::Error> {
@@ -145,7 +154,7 @@ async fn put(
         changes.iter().map(|(_, change)| state_code(change.last.head.state).into()).collect();
     let ended: Vec<bool> =
         changes.iter().map(|(_, change)| change.last.head.state.is_terminal()).collect();
-    let rows = sqlx::query(statement)
+    let query = sqlx::query(statement)
         .bind(text(|append| &append.head.agent))
         .bind(text(|append| &append.head.task))
         .bind(text(|append| &append.head.context))
@@ -156,10 +165,12 @@ async fn put(
         .bind(column(|change| signed(change.last.head.generation)))
         .bind(column(|change| signed(change.entries)))
         .bind(column(|change| signed(change.bytes)))
-        .bind(column(|change| signed(change.expected)))
-        .bind(node)
-        .fetch_all(connection)
-        .await?;
+        .bind(column(|change| signed(change.expected)));
+    let query = match owner {
+        Some(node) => query.bind(node),
+        None => query,
+    };
+    let rows = query.fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             if row.try_get("had_ended")? {
@@ -173,25 +184,27 @@ async fn put(
         .collect()
 }
 
-/// How many entries tasks have, and whose they are.
+/// How many entries tasks have, and the checksum of the last one.
 async fn stands(
     connection: &mut PgConnection,
     tasks: &[Task<'_>],
-) -> Result<HashMap<(String, String), (u64, String)>, sqlx::Error> {
+) -> Result<HashMap<(String, String), (u64, Option<i64>)>, sqlx::Error> {
     if tasks.is_empty() {
         return Ok(HashMap::new());
     }
     let (agents, names): (Vec<&str>, Vec<&str>) = tasks.iter().copied().unzip();
     let rows = sqlx::query(
-        "SELECT t.agent, t.task, t.entries, t.node FROM neuroflow_task AS t
+        "SELECT t.agent, t.task, t.entries, e.crc FROM neuroflow_task AS t
          JOIN unnest($1::text[], $2::text[]) AS u(agent, task)
-         ON t.agent = u.agent AND t.task = u.task",
+         ON t.agent = u.agent AND t.task = u.task
+         LEFT JOIN neuroflow_entry AS e
+         ON e.agent = t.agent AND e.task = t.task AND e.number = t.entries",
     );
     let rows = rows.bind(agents).bind(names).fetch_all(connection).await?;
     rows.iter()
         .map(|row| {
             let entries = unsigned(row.try_get("entries")?);
-            Ok(((row.try_get("agent")?, row.try_get("task")?), (entries, row.try_get("node")?)))
+            Ok(((row.try_get("agent")?, row.try_get("task")?), (entries, row.try_get("crc")?)))
         })
         .collect()
 }

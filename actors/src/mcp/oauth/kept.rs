@@ -9,12 +9,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use data_encoding::HEXLOWER;
 use futures_util::future::BoxFuture;
 use rmcp::transport::{AuthError, CredentialStore, InMemoryCredentialStore, StoredCredentials};
 use serde::{Deserialize, Serialize};
 
 use crate::access::sha256;
-use crate::hex;
 use crate::limits::KEPT_TOKEN_BYTES;
 
 /// Why a kept refresh token can't be used.
@@ -91,7 +91,7 @@ impl Refresh {
     /// The token that was given to a client, and where a later one is kept.
     pub(super) fn new(client: &str, token: &str, file: Option<&Path>) -> Self {
         let given = format!("{}:{client}:{token}", client.len());
-        let of = hex::text(&sha256(given.as_bytes()));
+        let of = HEXLOWER.encode(&sha256(given.as_bytes()));
         let (given, file) = (token.to_owned(), file.map(Path::to_owned));
         Self(Arc::new(Inner { of, given, latest: Mutex::default(), file }))
     }

@@ -154,6 +154,14 @@ async fn failures_of_the_server_are_no_refusals() {
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
             "an upgrade",
         ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+            "an encoding that nobody has asked for",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nab",
+            "one that ends with the connection",
+        ),
     ] {
         let server = Server::saying(response).await;
         let scene = Scene::with([server.rule()]).await;

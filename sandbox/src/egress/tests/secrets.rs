@@ -64,6 +64,26 @@ async fn a_request_that_the_rule_does_not_fit_gets_no_secret() {
 }
 
 #[tokio::test]
+async fn a_rule_with_a_secret_is_not_passed_by_with_a_header() {
+    let server = Server::saying(OK).await;
+    let rule = server.rule().method("GET").path_prefix("/v1/");
+    let scene = Scene::with([rule.inject("x-api-key", SECRET).plaintext_secret_ok()]).await;
+    let host = server.host();
+    for (header, reason) in [
+        ("X-HTTP-Method-Override: DELETE", EgressReason::MethodOverride),
+        ("x_http_method: DELETE", EgressReason::MethodOverride),
+        ("X-Method-Override: DELETE", EgressReason::MethodOverride),
+        ("X-Original-URL: /admin", EgressReason::PathOverride),
+        ("x_rewrite_url: /admin", EgressReason::PathOverride),
+    ] {
+        let request =
+            format!("GET http://{host}/v1/x HTTP/1.1\r\nHost: {host}\r\n{header}\r\n\r\n");
+        assert_eq!(scene.say(&request).await, refusal(reason), "{header}");
+    }
+    assert_eq!(server.heard(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_rule_with_a_secret_opens_no_tunnel() {
     let server = Server::saying(OK).await;
     let rule = server.rule().inject("x-api-key", SECRET).plaintext_secret_ok();

@@ -118,6 +118,12 @@ pub(super) const ENTRIES: &[Entry] = &[
     )
     .for_root(),
     files(
+        "lease",
+        "Takes a lease on a file, for which everybody waits who would write to it.",
+        &[Sign::Signal(libc::SIGSYS, Wall::Layer(Layer::Seccomp))],
+        lease,
+    ),
+    files(
         "open-by-handle",
         "Opens the root directory by its handle, past all paths.",
         NO_RIGHT,
@@ -291,6 +297,17 @@ fn write_root(probe: &Probe) -> Trial {
 
 fn write_passwd(_probe: &Probe) -> Trial {
     open("/etc/passwd", libc::O_WRONLY).map(|_| "opened it".to_owned())
+}
+
+/// On a file of its own, which it opens as it could one that it may only read.
+fn lease(probe: &Probe) -> Trial {
+    let path = probe.scratch("lease")?;
+    fs::write(&path, "").within("openat")?;
+    let leased = open(&path, libc::O_RDONLY).and_then(|file| {
+        call(Call::Fcntl, [n(file.as_raw_fd()), n(libc::F_SETLEASE), n(libc::F_RDLCK)])
+    });
+    fs::remove_file(&path).ok();
+    leased.map(|_| "has a lease".to_owned())
 }
 
 fn by_handle(probe: &Probe) -> Trial {

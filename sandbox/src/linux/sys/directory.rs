@@ -5,7 +5,7 @@
 use std::{
     ffi::CStr,
     mem::MaybeUninit,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
 };
 
 use super::{
@@ -22,6 +22,62 @@ pub(crate) fn open_at(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Res
     // further argument.
     let fd = check(unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), flags) })?;
     Ok(own(fd))
+}
+
+/// Opens `path` below `directory`, through no link (`ELOOP`). Never creates.
+pub(crate) fn open_straight(directory: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd> {
+    open_straight_from(directory.as_raw_fd(), path, flags)
+}
+
+/// The same of a path from the root.
+pub(crate) fn open_straight_path(path: &CStr, flags: i32) -> Result<OwnedFd> {
+    open_straight_from(libc::AT_FDCWD, path, flags)
+}
+
+fn open_straight_from(directory: RawFd, path: &CStr, flags: i32) -> Result<OwnedFd> {
+    // SAFETY: the struct is made of integers, for which zero is valid.
+    let mut how: libc::open_how = unsafe { MaybeUninit::zeroed().assume_init() };
+    how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
+    how.resolve = libc::RESOLVE_NO_SYMLINKS;
+    // SAFETY: `path` is NUL-terminated, and the size announced is that of the struct pointed to.
+    let opened = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            directory,
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    };
+    Ok(own(RawFd::try_from(check(opened)?).unwrap_or(-1)))
+}
+
+/// Where the link `name` leads to, as it is written.
+pub(crate) fn link_at<'a>(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    room: &'a mut [u8],
+) -> Result<&'a CStr> {
+    // SAFETY: `name` is NUL-terminated; pointer and length are those of a buffer that is ours alone for
+    // the call.
+    let count = unsafe {
+        libc::readlinkat(directory.as_raw_fd(), name.as_ptr(), room.as_mut_ptr().cast(), room.len())
+    };
+    let count = usize::try_from(count).map_err(|_negative| last())?;
+    let too_long = Errno::from_raw(libc::ENAMETOOLONG);
+    *room.get_mut(count).ok_or(too_long)? = 0;
+    CStr::from_bytes_until_nul(room).map_err(|_no_end| too_long)
+}
+
+/// Makes an empty file; one that exists is an error (`EEXIST`).
+pub(crate) fn create_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+    let mode: libc::c_uint = 0o644;
+    // SAFETY: `name` is NUL-terminated and lives through the call; the mode is the variadic argument of
+    // O_CREAT.
+    let file = unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, mode) };
+    drop(own(check(file)?));
+    Ok(())
 }
 
 /// Makes a directory; one that exists is an error (`EEXIST`).

@@ -113,6 +113,13 @@ pub(crate) fn enter(directory: &CStr) -> Result<()> {
     Ok(())
 }
 
+/// The same, of one that is open.
+pub(crate) fn enter_open(directory: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes a number and touches no memory.
+    check(unsafe { libc::fchdir(directory.as_raw_fd()) })?;
+    Ok(())
+}
+
 /// What a descriptor refers to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Status {
@@ -179,7 +186,7 @@ pub(crate) fn link_target<'a>(path: &CStr, room: &'a mut [u8]) -> Result<&'a [u8
     Ok(room.get(..count).unwrap_or_default())
 }
 
-/// The file system at a path, and how it is mounted there.
+/// A file system, and how it is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the kernel's")]
 pub(crate) struct Mounted {
@@ -197,17 +204,31 @@ pub(crate) fn mounted_at(path: &CStr) -> Result<Mounted> {
     // SAFETY: the path is NUL-terminated; the kernel fills the struct, which is ours.
     check(unsafe { libc::statfs64(path.as_ptr(), found.as_mut_ptr()) })?;
     // SAFETY: every bit pattern of its integer fields is valid.
-    let found = unsafe { found.assume_init() };
-    let has = |flag: u64| found.f_flags.cast_unsigned() & flag != 0;
-    Ok(Mounted {
-        kind: found.f_type,
-        bytes: found.f_blocks.saturating_mul(found.f_bsize.cast_unsigned()),
-        inodes: found.f_files,
-        is_read_only: has(libc::ST_RDONLY),
-        no_set_id: has(libc::ST_NOSUID),
-        no_device: has(libc::ST_NODEV),
-        no_execute: has(libc::ST_NOEXEC),
-    })
+    Ok(unsafe { found.assume_init() }.into())
+}
+
+/// What a descriptor is on.
+pub(crate) fn mounted(fd: BorrowedFd<'_>) -> Result<Mounted> {
+    let mut found = std::mem::MaybeUninit::<libc::statfs64>::zeroed();
+    // SAFETY: the kernel fills the struct, which is ours.
+    check(unsafe { libc::fstatfs64(fd.as_raw_fd(), found.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern of its integer fields is valid.
+    Ok(unsafe { found.assume_init() }.into())
+}
+
+impl From<libc::statfs64> for Mounted {
+    fn from(found: libc::statfs64) -> Self {
+        let has = |flag: u64| found.f_flags.cast_unsigned() & flag != 0;
+        Self {
+            kind: found.f_type,
+            bytes: found.f_blocks.saturating_mul(found.f_bsize.cast_unsigned()),
+            inodes: found.f_files,
+            is_read_only: has(libc::ST_RDONLY),
+            no_set_id: has(libc::ST_NOSUID),
+            no_device: has(libc::ST_NODEV),
+            no_execute: has(libc::ST_NOEXEC),
+        }
+    }
 }
 
 pub(crate) fn status(fd: BorrowedFd<'_>) -> Result<Status> {
@@ -230,19 +251,57 @@ pub(crate) fn memory(name: &CStr) -> Result<OwnedFd> {
     Ok(own(check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?))
 }
 
-/// A memory file that nobody, not even its writer, can change any more.
+/// A memory file whose bytes nobody, not even its writer, can change any more.
 pub(crate) fn sealed(contents: &[u8]) -> Result<OwnedFd> {
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name is a NUL-terminated literal.
-    let file = own(check(unsafe { libc::memfd_create(c"plan".as_ptr(), flags) })?);
+    let file = sealable()?;
     let mut rest = contents;
     while !rest.is_empty() {
         let written = write(borrow(&file), rest)?;
         rest = rest.get(written..).unwrap_or_default();
     }
+    seal(borrow(&file))?;
+    Ok(file)
+}
+
+/// Another such file with the same bytes.
+pub(crate) fn sealed_copy(of: BorrowedFd<'_>, length: usize) -> Result<OwnedFd> {
+    let file = sealable()?;
+    let mut from: libc::off_t = 0;
+    let mut rest = length;
+    while rest > 0 {
+        // SAFETY: the offset is live and ours; the bytes stay in the kernel.
+        let sent = unsafe { libc::sendfile(file.as_raw_fd(), of.as_raw_fd(), &raw mut from, rest) };
+        match usize::try_from(sent).map_err(|_negative| last())? {
+            0 => return Err(Errno::from_raw(libc::EIO)),
+            sent => rest = rest.saturating_sub(sent),
+        }
+    }
+    seal(borrow(&file))?;
+    Ok(file)
+}
+
+fn sealable() -> Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a NUL-terminated literal.
+    Ok(own(check(unsafe { libc::memfd_create(c"plan".as_ptr(), flags) })?))
+}
+
+/// For good. The seals keep the bytes; that others may only read keeps its times and attributes, from all
+/// but its owner.
+fn seal(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::fchmod(file.as_raw_fd(), 0o444) })?;
     // SAFETY: F_ADD_SEALS takes an integer and touches no memory of ours.
     check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) })?;
-    Ok(file)
+    Ok(())
+}
+
+/// The same file opened once more, for reading from its start.
+pub(crate) fn reopened(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}\0", file.as_raw_fd());
+    let path =
+        CStr::from_bytes_with_nul(path.as_bytes()).map_err(|_nul| Errno::from_raw(libc::EINVAL))?;
+    open(path, libc::O_RDONLY | libc::O_CLOEXEC)
 }
 
 /// As [`sealed`], to be read from its start.

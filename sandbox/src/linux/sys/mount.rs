@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use super::{Result, check, file::own};
+use super::{Result, check, directory, file::own};
 use crate::errno::Errno;
 
 /// What a mount forbids.
@@ -27,22 +27,7 @@ pub(crate) fn copy(path: &CStr) -> Result<OwnedFd> {
 /// The same, of a path without a link on its way. Whoever can swap a part of the path for a link
 /// while a cell is built would have another directory shown; so that is an error (`ELOOP`).
 pub(crate) fn copy_straight(path: &CStr) -> Result<OwnedFd> {
-    let how = OpenHow {
-        flags: u64::from((libc::O_PATH | libc::O_CLOEXEC).cast_unsigned()),
-        mode: 0,
-        resolve: libc::RESOLVE_NO_SYMLINKS,
-    };
-    // SAFETY: `path` is NUL-terminated, and the size announced is that of the struct pointed to.
-    let place = unsafe {
-        libc::syscall(
-            libc::SYS_openat2,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            &raw const how,
-            size_of::<OpenHow>(),
-        )
-    };
-    let place = own(number(check(place)?));
+    let place = directory::open_straight_path(path, libc::O_PATH)?;
     copy_at(place.as_raw_fd(), c"", libc::AT_EMPTY_PATH.cast_unsigned())
 }
 
@@ -97,17 +82,28 @@ pub(crate) fn seal(path: &CStr) -> Result<()> {
     set_attributes(libc::AT_FDCWD, path, 0, &attributes)
 }
 
-/// Puts a detached mount to its place.
+/// Puts a detached mount to a path. Links on its way are followed, so they have to be ours.
 pub(crate) fn attach(mount: BorrowedFd<'_>, target: &CStr) -> Result<()> {
+    move_mount(mount, libc::AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Puts a detached mount onto what is open, whatever leads there.
+pub(crate) fn attach_to(mount: BorrowedFd<'_>, place: BorrowedFd<'_>) -> Result<()> {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, place.as_raw_fd(), c"", flags)
+}
+
+fn move_mount(mount: BorrowedFd<'_>, at: RawFd, target: &CStr, flags: u32) -> Result<()> {
+    let itself = c"";
     // SAFETY: both strings are NUL-terminated and live through the call.
     let moved = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
             mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_FDCWD,
+            itself.as_ptr(),
+            at,
             target.as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH,
+            flags,
         )
     };
     check(moved)?;
@@ -152,7 +148,7 @@ pub(crate) fn tmpfs_detached(options: &CStr) -> Result<OwnedFd> {
 /// A detached overlay of `upper` over `lower`. All three have to be in the caller's mount table,
 /// because as late as Linux 6.12 an overlay takes nothing that is detached; once it is made, it needs
 /// them no longer.
-pub(crate) fn overlay(lower: &CStr, upper: &CStr, work: &CStr) -> Result<OwnedFd> {
+pub(crate) fn overlay(lower: &CStr, upper: &CStr, work: &CStr, forbid: Forbid) -> Result<OwnedFd> {
     let context = open_context(c"overlay")?;
     for (key, value) in [(c"lowerdir", lower), (c"upperdir", upper), (c"workdir", work)] {
         configure(&context, key, value)?;
@@ -170,7 +166,7 @@ pub(crate) fn overlay(lower: &CStr, upper: &CStr, work: &CStr) -> Result<OwnedFd
         )
     };
     check(set)?;
-    finish(&context, Forbid { write: false, device: true, execute: false })
+    finish(&context, forbid)
 }
 
 /// Takes what is mounted at `path` out of the mount table.
@@ -301,17 +297,10 @@ fn number(fd: libc::c_long) -> RawFd {
     RawFd::try_from(fd).unwrap_or(-1)
 }
 
-/// The kernel's `open_how`, which the `libc` crate lets nobody make.
-#[repr(C)]
-struct OpenHow {
-    flags: u64,
-    mode: u64,
-    resolve: u64,
-}
-
 const OPEN_TREE_CLONE: u32 = 1;
 const AT_RECURSIVE: u32 = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;

@@ -47,9 +47,7 @@ pub(super) fn settle(kind: Kind) -> sys::Result<Zygote> {
             credentials::set_limit(resource, *ceiling)?;
         }
     }
-    let (user, group) = credentials::effective_ids();
-    let (users, groups) = (read_small(c"/proc/self/uid_map")?, read_small(c"/proc/self/gid_map")?);
-    let identity = Identity::choose(user, group, &users, &groups);
+    let identity = Identity::of_caller()?;
     let null = file::open(c"/dev/null", libc::O_RDWR | libc::O_CLOEXEC)?;
     // Before the control socket is duplicated into anything, and while the host's files are in sight.
     let nursery = match kind {
@@ -100,14 +98,6 @@ pub(super) fn settle(kind: Kind) -> sys::Result<Zygote> {
     let passed: Vec<_> = stranger.iter().flat_map(Stranger::descriptors).collect();
     socket::send(zygote.control.as_fd(), [&hello.encode(), &[]], &passed, Wait::No)?;
     Ok(zygote)
-}
-
-fn read_small(path: &std::ffi::CStr) -> sys::Result<Vec<u8>> {
-    let file = file::open(path, libc::O_RDONLY | libc::O_CLOEXEC)?;
-    let mut bytes = vec![0; 4096];
-    let length = file::read(file.as_fd(), &mut bytes)?;
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 /// Odd, so that process ids spread over the whole range.
