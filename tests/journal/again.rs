@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use neuroflow::actors::{ArchivedChange, TaskEvent, TaskQuery, limits::TASK_RUNS};
-use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, TaskState, Turn};
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, NodeBuilder, TaskState, Turn};
 use serde_json::{Value, json};
 
 use crate::cluster::now;
@@ -46,7 +46,7 @@ async fn role_again() {
     });
     let guilty = resumable("guilty").on_ask(|_, _| async { std::process::abort() });
     let agents: [AnyAgent; 3] = [steady, asker, guilty];
-    let node = agents.into_iter().fold(Node::builder(), |node, agent| node.agent(agent));
+    let node = agents.into_iter().fold(Node::builder(), NodeBuilder::agent);
     let node = node.journal(config(&folder.join("journal")));
     let node = node.gateway("127.0.0.1:0".parse().expect("an address"));
     let node = node.start().await.expect("the node starts");

@@ -85,7 +85,8 @@ impl State {
             return Err(None);
         }
         self.tried.retain(|_, begun| now < *begun + TASK_TRIAL);
-        let room = if self.begun < TASK_TRIALS_ALONE { 1 } else { self.begun };
+        let over = self.begun - self.tried.len();
+        let room = if over < TASK_TRIALS_ALONE { 1 } else { over };
         if self.tried.len() >= room {
             return Err(self.tried.values().min().map(|begun| *begun + TASK_TRIAL));
         }

@@ -14,7 +14,7 @@ use super::source::exists;
 use crate::cli::CliError;
 use crate::plain;
 
-/// Ends a task as failed, with the reason "ended_by_hand", while its node doesn't run.
+/// Ends a task as failed, by hand, while its node doesn't run.
 ///
 /// A task of a node that runs is cancelled there.
 #[derive(Args, Debug)]

@@ -104,8 +104,8 @@ impl AgentServer {
     ) {
         let Some(Suspect { run, .. }) = self.suspects.remove(&task) else { return };
         // It may have been cancelled meanwhile, or be lost.
-        let goes_on = |live: &&Live| !live.record.state().is_terminal() && !live.stranded;
-        if self.live.get(&task).filter(goes_on).is_some() {
+        let goes_on = |live: &Live| !live.record.state().is_terminal() && !live.stranded;
+        if self.live.get(&task).is_some_and(goes_on) {
             self.run_again(&task, run, context).await;
             self.tried.push((task, trial));
         }
