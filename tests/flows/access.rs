@@ -328,7 +328,7 @@ async fn tools_are_called_for_those_who_may_have_them_called() {
     );
     let agent = caller(AgentBuilder::new("caller", "Calls.").tool(Ping));
     let lists = AgentBuilder::new("lists", "Says what it could call.").tool(Ping);
-    let lists = lists.shared_tool("ping").on_ask(|_, context| async move {
+    let lists = lists.on_ask(|_, context| async move {
         let tools =
             context.tools().await?.into_iter().map(|it| format!("{} {}", it.name, it.origin));
         Ok(Answer::text(format!("{:?}", tools.collect::<Vec<_>>())))
@@ -336,7 +336,7 @@ async fn tools_are_called_for_those_who_may_have_them_called() {
     let builder = Node::builder().agent(agent).agent(lists).gateway(loopback());
     let builder = builder.tool(AnyTool::new(Ping));
     let (node, to) = start(builder.access(config(&tokens, &policy))).await;
-    // Its own, which comes before the one of the same name that's shared; of others' nothing.
+    // Its own, and not the one of the same name that's shared with whoever names it.
     for (who, listed) in [(&dev, r#"["ping agent"]"#), (&guest, "[]")] {
         let params = message(json!([{ "text": "tools?" }]));
         let response = call(to, "/agents/lists", Some(who.secret()), "SendMessage", params).await;
