@@ -153,11 +153,7 @@ impl NodeBuilder {
 
         #[cfg(feature = "mcp")]
         let (door, programs) = match self.mcp_server {
-            Some(server) => {
-                let at = &supervisor;
-                let (door, programs) = door(server, level, &agents, &given, at, kernel).await?;
-                (Some(door), programs)
-            }
+            Some(server) => door(server, level, &agents, &given, &supervisor, kernel).await?,
             None => (None, None),
         };
         #[cfg(not(feature = "mcp"))]
@@ -166,10 +162,7 @@ impl NodeBuilder {
         let sole = sole::start(soles, self.leases, links.as_ref(), &supervisor, kernel).await?;
         given.trials.open();
 
-        let working = Working {
-            agents: agents.iter().map(|agent| agent.address.clone()).chain(programs).collect(),
-            soles: sole.iter().map(|sole| sole.router.clone()).collect(),
-        };
+        let working = Working::of(&agents, programs, &sole);
         let delay = self.gateway.as_ref().map_or(Duration::ZERO, |it| it.door.drain_delay);
         let share = Share::new(self.drain, delay);
         let gateway = match self.gateway {
@@ -304,13 +297,14 @@ async fn door(
     given: &Given,
     supervisor: &Supervisor,
     kernel: &Kernel,
-) -> Result<(McpDoor, Option<Address<AgentCommand>>), BootError> {
+) -> Result<(Option<McpDoor>, Option<Address<AgentCommand>>), BootError> {
     let door = McpDoor::new(agents.to_vec(), kernel.clock().clone(), kernel.tracer());
-    let Some(level) = level.filter(|_| server.exec) else { return Ok((door, None)) };
+    let Some(level) = level.filter(|_| server.exec) else { return Ok((Some(door), None)) };
     let agent = AnyAgent::new(McpPrograms);
     let make = given.to(&agent)?;
     let programs = serve(agent, make, supervisor).await?.address;
-    Ok((door.exec(Some(McpExec { programs: programs.clone(), level })), Some(programs)))
+    let door = door.exec(Some(McpExec { programs: programs.clone(), level }));
+    Ok((Some(door), Some(programs)))
 }
 
 /// What agents are given.

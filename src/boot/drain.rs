@@ -4,8 +4,10 @@ use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use neuroflow_actors::{AgentCommand, SoleCommand};
+use neuroflow_actors::{AgentCommand, GatewayAgent, SoleCommand};
 use neuroflow_kernel::{Actor, Address, ChildSpec, Context, Header, Message, Moment, NameError};
+
+use super::sole::Sole;
 
 /// The time in which what was begun may come to its end, once the node is told to stop. The gateway and the tasks
 /// share it: both have begun before.
@@ -50,10 +52,23 @@ impl Share {
 const BEHIND: Duration = Duration::from_secs(10);
 
 /// Whose tasks are waited for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Working {
-    pub(super) agents: Vec<Address<AgentCommand>>,
-    pub(super) soles: Vec<Address<SoleCommand>>,
+    agents: Vec<Address<AgentCommand>>,
+    soles: Vec<Address<SoleCommand>>,
+}
+
+impl Working {
+    pub(super) fn of(
+        agents: &[GatewayAgent],
+        programs: Option<Address<AgentCommand>>,
+        soles: &[Sole],
+    ) -> Self {
+        Self {
+            agents: agents.iter().map(|agent| agent.address.clone()).chain(programs).collect(),
+            soles: soles.iter().map(|sole| sole.router.clone()).collect(),
+        }
+    }
 }
 
 /// The actor that waits, as a child of the root.

@@ -459,7 +459,7 @@ async fn a_stop_leaves_tasks_at_once_that_are_run_again() {
     let task = begin(&address(&node), "order").await;
     until(&address(&node), &task, "paid 1").await;
     let clock = neuroflow::Clock::system();
-    let stopped = clock.before(clock.now() + Duration::from_secs(60), node.stop()).await;
+    let stopped = clock.before(clock.now() + Duration::from_mins(1), node.stop()).await;
     assert!(stopped.is_ok(), "it's waited for");
 }
 
