@@ -165,7 +165,8 @@ async fn where_a_lost_node_was_to_tell_of_a_task_goes_with_the_task() {
     let named = [("lost/echo/a", "echo/a"), ("echo/a", ""), ("lost/echo/b", "echo/b")];
     for (name, context) in named {
         let mut head = head(name, TaskState::Working, 0);
-        ("/push".clone_into(&mut head.agent), context.clone_into(&mut head.context));
+        "/push".clone_into(&mut head.agent);
+        context.clone_into(&mut head.context);
         let told = Parcel::archive(&EffectResult { json: "1".to_owned() }).expect("archived");
         let entry = Entry::new(EntryKind::PushConfig, told.as_raw().clone());
         scene.journal.append(Append { head, entries: vec![entry] }).await.expect("appended");
@@ -200,7 +201,8 @@ async fn a_stream_at_another_node_sees_every_event_of_a_task() {
     let cluster = Cluster::start();
     let ((node_a, a), (node_b, b)) = (start(&cluster, "a").await, start(&cluster, "b").await);
     let task = tell(a, None, "go");
-    let (tells, told) = mpsc::channel();
+    // More than the task has events.
+    let (tells, told) = mpsc::sync_channel(64);
     let heard = std::thread::scope(|threads| {
         let task = &task;
         let stream = threads.spawn(move || {

@@ -28,8 +28,8 @@ struct Change<'a> {
 impl Change<'_> {
     /// The checksum of the last entry that it appends.
     fn last_entry(&self, batch: &[Append]) -> Option<i64> {
-        let appends = self.members.iter().rev().map(|at| &batch[*at]);
-        let last = appends.flat_map(|append| append.entries.last()).next()?;
+        let mut appends = self.members.iter().rev().map(|at| &batch[*at]);
+        let last = appends.find_map(|append| append.entries.last())?;
         Some(crc(last.parcel.as_bytes()))
     }
 }
