@@ -602,7 +602,7 @@ async fn a_conversation_of_one_caller_is_no_other_ones() {
         ask.caller = Some(caller.to_owned());
         let outcome = node.ask_with("counter", ask, Header::new()).await.expect("it's answered");
         assert_eq!(outcome.context(), "planning", "it's called as its caller calls it");
-        outcome.text().to_owned()
+        outcome.text()
     };
     assert_eq!(asked("alice").await, "a 1");
     assert_eq!(asked("bob").await, "a 1");
@@ -625,7 +625,7 @@ async fn idle_conversations_make_room_for_new_ones() {
     let node = node.start().await.expect("it starts");
     let busy = async {
         let ask = Ask::new(Turn::user(WAIT)).in_context("busy");
-        node.ask_with("counter", ask, Header::new()).await.expect("it's answered").text().to_owned()
+        node.ask_with("counter", ask, Header::new()).await.expect("it's answered").text()
     };
     let others = async {
         until(|| world.census.of(WAIT).0 == 1).await;

@@ -159,7 +159,7 @@ async fn a_seed_that_has_led_to_the_node_itself_may_lead_elsewhere_later() {
     let to = Arc::clone(&target);
     let mut passing = JoinSet::new();
     passing.spawn(async move {
-        let (mut there, mut back) = ([0; 65_536], [0; 65_536]);
+        let (mut there, mut back) = (vec![0; 65_536], vec![0; 65_536]);
         let mut from = None;
         loop {
             tokio::select! {

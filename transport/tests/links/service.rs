@@ -198,7 +198,9 @@ async fn nodes_that_began_in_two_groups_are_one_cluster_once_the_name_has_all() 
         .await;
     }
     let all = names_of(&nodes);
-    servers.iter().for_each(|server| server.says(all.clone()));
+    for server in &servers {
+        server.says(all.clone());
+    }
     time.advance(SEED_ROUND);
     until(|| {
         goes_on();
