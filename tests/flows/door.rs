@@ -508,6 +508,8 @@ async fn a_peer_that_says_nothing_over_http2_loses_its_connection() {
     let time = ManualClock::new();
     let slow = AgentBuilder::new("slow", "Never ends.").on_ask(|_, _| std::future::pending());
     let builder = Node::builder().agent(slow).gateway(loopback()).clock(time.clock());
+    // Its task never ends, and the clock stands still.
+    let builder = builder.drain_within(Duration::ZERO);
     let (node, to) = start(builder).await;
     let page = frame(headers, 5, 1, &fields("/healthz", &[]));
     let sse = [("content-type", "application/json"), ("a2a-version", "1.0")];
