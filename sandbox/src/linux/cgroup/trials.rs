@@ -18,7 +18,7 @@ use crate::{
         process::Ending,
         trial::{self, NOT_STARTED, Trial},
     },
-    untried::untried,
+    untried::{not_here, untried},
 };
 
 /// Groups of a process have one name, so one test at a time has them.
@@ -337,7 +337,7 @@ fn a_renewed_group_knows_nothing_of_the_cell_before() {
     };
     let mut group = held.group(&limits);
     if !group.is_renewable() {
-        untried("a renewed group", "this host's are made anew");
+        not_here("a renewed group", "with controllers in version 2 all are made anew");
         return held.end();
     }
     // More processes, memory and processor time than a shell that only ends.
