@@ -173,7 +173,8 @@ async fn usage_of_what_nobody_waited_for_is_reported() {
         assert_eq!(report.end, end);
         let used = report.usage.user + report.usage.system;
         if report.group.cpu_user.is_some() {
-            assert!(used >= Duration::from_millis(200), "{used:?}");
+            // Many times what a shell takes to start, and little enough for a busy machine.
+            assert!(used >= Duration::from_millis(50), "{used:?}");
         }
         let peak = report.group.memory_peak_bytes.unwrap_or_default();
         assert!(report.usage.peak_resident_bytes >= peak, "{:?}", report.usage);
