@@ -186,7 +186,7 @@ async fn usage_of_what_nobody_waited_for_is_reported() {
 async fn a_cells_account_says_nothing_of_the_cells_before() {
     let launcher = Launcher::start().expect("the zygote starts");
     let profile = Profile::builder(Level::Strict).build().expect("a profile of defaults");
-    let greedy = "for i in 1 2 3 4 5 6 7 8; do sleep 0.2 & done; i=0; \
+    let greedy = "for i in 1 2 3 4 5 6 7 8; do sleep 0.6 & done; i=0; \
                   while [ $i -lt 100000 ]; do i=$((i+1)); done; \
                   head -c 24000000 /dev/zero > /work/big; wait";
     // Enough of them that each group has had a greedy one in it.
