@@ -1,18 +1,20 @@
-//! A short Python program in a fork of a warm interpreter, from the request to the reaped end of its
-//! cell, beside the system's `python3` without any cell. Once with nothing imported and once with
-//! what agents' programs import most.
+//! A short Python program in a fork of a warm interpreter, beside the system's `python3` without any cell. Once with
+//! nothing imported and once with what agents' programs import most; each from the request to the program's end, as
+//! the peer is, and until its cell is gone too.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use neuroflow::sandbox::{Interpreter, Launcher, Level, Profile, Program, Warm};
+use neuroflow::sandbox::{End, Interpreter, Launcher, Level, Profile, Program, Warm};
 
 use crate::support::{Aim, Arguments, Figure, Samples, Unit, on_workers};
 
-pub(crate) const FIGURES: &[&str] = &[PRINT, IMPORTS];
+pub(crate) const FIGURES: &[&str] = &[PRINT, PRINT_GONE, IMPORTS, IMPORTS_GONE];
 
 const PRINT: &str = "python/print";
+const PRINT_GONE: &str = "python/print-gone";
 const IMPORTS: &str = "python/imports";
+const IMPORTS_GONE: &str = "python/imports-gone";
 const PEER: &str = "python3 -c, no cell";
 /// The system's own; a wrapper that chooses among several would cost more than it.
 const PYTHON: &str = "/usr/bin/python3";
@@ -28,49 +30,63 @@ pub(crate) fn measure(arguments: &Arguments) -> Vec<Figure> {
         println!("{PYTHON} isn't there, so Python isn't measured");
         return Vec::new();
     }
-    let iterations = arguments.iterations;
-    let wanted = FIGURES.iter().filter(|name| arguments.wants(name)).copied();
-    let figures = wanted.map(|name| {
-        let (text, interpreter, aim) = if name == PRINT {
-            (SHORT, Interpreter::bare_python(), Aim::Ratio(0.2))
-        } else {
-            (LONG, Interpreter::python(), Aim::Ratio(0.05))
-        };
-        let (ours, peer) = on_workers(rounds(iterations, text, interpreter));
-        Figure::new(name, aim, &ours).beside(PEER, &peer)
-    });
-    figures.collect()
+    let programs = [
+        ([PRINT, PRINT_GONE], SHORT, Interpreter::bare_python(), 0.2),
+        ([IMPORTS, IMPORTS_GONE], LONG, Interpreter::python(), 0.05),
+    ];
+    let mut figures = Vec::new();
+    for ([exit, gone], text, interpreter, aim) in programs {
+        if arguments.wants(exit) || arguments.wants(gone) {
+            let of = on_workers(rounds(arguments.iterations, text, interpreter));
+            figures.push(Figure::new(exit, Aim::Ratio(aim), &of.exit).beside(PEER, &of.peer));
+            figures.push(Figure::new(gone, Aim::None, &of.gone).beside(PEER, &of.peer));
+        }
+    }
+    figures.retain(|figure| arguments.wants(&figure.name));
+    figures
 }
 
-async fn rounds(iterations: usize, text: &str, interpreter: Interpreter) -> (Samples, Samples) {
+struct Samplings {
+    exit: Samples,
+    gone: Samples,
+    peer: Samples,
+}
+
+async fn rounds(iterations: usize, text: &str, interpreter: Interpreter) -> Samplings {
     let profile = Profile::builder(Level::Strict).build().expect("a profile of defaults");
     let launcher = Launcher::start().expect("the zygote starts");
     let warm = Warm { least: 2, most: 4 };
     launcher.keep_interpreter_warm(&profile, &interpreter, warm).expect("the host gives strict");
-    let (mut ours, mut peer) = (Samples::new(Unit::Nanoseconds), Samples::new(Unit::Nanoseconds));
+    let samples = || Samples::new(Unit::Nanoseconds);
+    let mut all = Samplings { exit: samples(), gone: samples(), peer: samples() };
     let mut round = 0;
     while round < iterations {
         // The pool fills up while the peer runs.
         let alone = bare(text);
-        let (took, forked) = fork(&launcher, &profile, text).await;
+        let ((exit, gone), forked) = fork(&launcher, &profile, text).await;
         // Until the first fork is there.
         if forked {
-            ours.took(took, 1);
-            peer.took(alone, 1);
+            all.exit.took(exit, 1);
+            all.gone.took(gone, 1);
+            all.peer.took(alone, 1);
             round += 1;
         }
     }
-    (ours, peer)
+    all
 }
 
-async fn fork(launcher: &Launcher, profile: &Profile, text: &str) -> (Duration, bool) {
+/// How long it took until the program's end and until its cell was gone, and whether it was a fork.
+async fn fork(launcher: &Launcher, profile: &Profile, text: &str) -> ((Duration, Duration), bool) {
     let program = Program::python(text);
     let begun = Instant::now();
-    let cell = launcher.launch(profile, &program).await.expect("the host gives strict");
+    let mut cell = launcher.launch(profile, &program).await.expect("the host gives strict");
+    let end = cell.exit().await;
+    let exit = begun.elapsed();
     let collected = cell.collect().await;
-    let took = begun.elapsed();
-    assert!(collected.report.is_success() && collected.stdout == b"1\n", "the program ran");
-    (took, collected.report.forked)
+    let gone = begun.elapsed();
+    assert!(end == Some(End::Exited(0)) && collected.stdout == b"1\n", "the program ran");
+    assert!(collected.report.is_success(), "and its cell is gone");
+    ((exit, gone), collected.report.forked)
 }
 
 fn bare(text: &str) -> Duration {
