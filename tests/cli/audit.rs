@@ -4,6 +4,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use data_encoding::HEXLOWER;
+use ring::digest::{SHA256, digest};
+use ring::signature::{ED25519, UnparsedPublicKey};
+
 use crate::scene::{Scratch, Server, audited, first_text, mode};
 
 /// A log of a node that has run one program and was stopped.
@@ -105,6 +111,49 @@ fn changes_cuts_and_moves_are_found_and_named() {
     verify(&whole[..whole.len() - 1], &["was cut"]);
     fs::write(&log, &text[..text.len() - 5]).unwrap();
     scratch.output(&["audit", "verify", "audit.log"]).failed_with(1, &["cut off"]);
+}
+
+#[test]
+fn a_log_is_verified_by_what_the_protocol_says_of_it_alone() {
+    let scratch = Scratch::new();
+    let text = fs::read_to_string(log(&scratch)).unwrap();
+    // RFC 8410: the key is the last 32 of 44 bytes.
+    let pem = fs::read_to_string(scratch.path("audit.log.pub")).unwrap();
+    let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = STANDARD.decode(der).unwrap();
+    let key = UnparsedPublicKey::new(&ED25519, &der[12..]);
+    let (mut prev, mut signed) = ("0".repeat(64), 0);
+    for (line, seq) in text.lines().zip(1_u64..) {
+        let body = line.strip_prefix("{\"record\":").and_then(|it| it.strip_suffix("\"}"));
+        let (record, hash) = body.and_then(|it| it.rsplit_once(",\"hash\":\"")).expect("a line");
+        let bytes = [b"neuroflow.audit.1\n", record.as_bytes()].concat();
+        assert_eq!(HEXLOWER.encode(digest(&SHA256, &bytes).as_ref()), hash, "line {seq}");
+        let record: serde_json::Value = serde_json::from_str(record).expect("JSON");
+        assert_eq!((record["seq"].as_u64(), record["prev"].as_str()), (Some(seq), Some(&*prev)));
+        let event = &record["event"];
+        assert_eq!(event["kind"] == "file", seq == 1, "what a file begins with");
+        if event["kind"] == "file" {
+            assert_eq!(event["key"], HEXLOWER.encode(&der[12..]));
+        }
+        if event["kind"] == "signature" {
+            let at = record["at"].as_u64().expect("a time");
+            let prev = HEXLOWER.decode(prev.as_bytes()).unwrap();
+            let message = [
+                b"neuroflow.audit.signature.1\n",
+                &seq.to_le_bytes()[..],
+                &at.to_le_bytes(),
+                &prev,
+            ]
+            .concat();
+            let signature = event["signature"].as_str().expect("a signature").as_bytes();
+            key.verify(&message, &HEXLOWER.decode(signature).unwrap()).expect("it's the key's");
+            signed = seq;
+        }
+        prev = hash.to_owned();
+    }
+    assert_eq!(signed, text.lines().count() as u64, "a node that stopped has signed all");
+    let head = fs::read_to_string(scratch.path("audit.log.head")).unwrap();
+    assert_eq!(Some(head.trim_end()), text.lines().last());
 }
 
 #[test]
