@@ -76,7 +76,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     if let Some(path) = &arguments.json {
         write(path, &run, &figures)?;
     }
-    let Some(baseline) = baseline else { return Ok(ExitCode::SUCCESS) };
-    let worse = compare(&figures, &baseline, arguments.tolerance)?;
-    Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let missed = figures.iter().filter(|figure| figure.is_met() == Some(false)).count();
+    let worse = match &baseline {
+        Some(baseline) => compare(&figures, baseline, arguments.tolerance)?.len(),
+        None => 0,
+    };
+    let failed = worse > 0 || arguments.strict && missed > 0;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

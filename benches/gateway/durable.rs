@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::client::Clients;
 use super::official::python::Python;
-use super::{At, CONNECTIONS, MANY_REQUESTS, ONE_REQUESTS, RATE_AIM, official, rounds};
+use super::{At, CONNECTIONS, MANY_REQUESTS, ONE_REQUESTS, RATE_LEAST, official, rounds};
 use crate::process::Node;
 use crate::support::{Aim, Arguments, Figure, Samples, Unit, WORKERS};
 
@@ -103,7 +103,7 @@ fn beside_the_sdks(place: &Path, names: &Names, aims: bool, iterations: usize) -
         let python = python.map(|python| &python.latencies);
         figures.push(beside(many, &rust.latencies, python));
     }
-    let rate = Figure::new(names.rate, aim(RATE_AIM), &ours.rates);
+    let rate = Figure::new(names.rate, aim(Aim::Ahead(RATE_LEAST)), &ours.rates);
     figures.push(beside(rate, &rust.rates, python.map(|python| &python.rates)));
     node.stop();
     runtime.shutdown_background();

@@ -12,6 +12,7 @@ usage: cargo bench --bench suite -- [OPTIONS]
   --only NAME       a group (kernel) or a figure (kernel/call); may be given several times
   --json PATH       write machine, commit and every figure's quantiles there
   --compare PATH    exit with 1 if a figure is worse than in that file
+  --strict          exit with 1 if a figure misses its aim
   --tolerance X     how much worse it may be, as a ratio (default 1.3)
   --help            this text
 ";
@@ -34,6 +35,8 @@ pub(crate) struct Arguments {
     pub(crate) tasks: usize,
     pub(crate) json: Option<PathBuf>,
     pub(crate) compare: Option<PathBuf>,
+    /// Whether a missed aim is a failure.
+    pub(crate) strict: bool,
     pub(crate) tolerance: f64,
     only: Vec<String>,
 }
@@ -77,6 +80,7 @@ impl Order {
             tasks: TASKS,
             json: None,
             compare: None,
+            strict: false,
             tolerance: TOLERANCE,
             only: Vec::new(),
         };
@@ -90,6 +94,7 @@ impl Order {
                 "--tasks" => run.tasks = positive(&argument, &value()?)?,
                 "--only" => run.only.push(value()?),
                 "--json" => run.json = Some(value()?.into()),
+                "--strict" => run.strict = true,
                 "--compare" => run.compare = Some(value()?.into()),
                 "--tolerance" => {
                     let text = value()?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::quantile::{Quantiles, Samples, Unit};
 
-/// What a figure should reach. Nothing fails by it: machines differ, and the table says which.
+/// What a figure should reach. Nothing fails by it unless `--strict` says so: machines differ, and the table says which.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Aim {
@@ -20,6 +20,8 @@ pub(crate) enum Aim {
     AtMost(f64),
     /// At least this.
     AtLeast(f64),
+    /// At least this, and more than the first peer.
+    Ahead(f64),
     /// The figure is there to be known.
     None,
 }
@@ -74,6 +76,7 @@ impl Figure {
             Aim::Beyond(limit) => peer.map(|peer| ours - peer.quantiles.p50 <= limit),
             Aim::AtMost(limit) => Some(ours <= limit),
             Aim::AtLeast(limit) => Some(ours >= limit),
+            Aim::Ahead(limit) => peer.map(|peer| ours >= limit && peer.ratio < 1.0),
         }
     }
 
@@ -86,6 +89,7 @@ impl Figure {
             Aim::Beyond(limit) => format!("≤ peer + {}", self.unit.show(limit)),
             Aim::AtMost(limit) => format!("≤ {}", self.unit.show(limit)),
             Aim::AtLeast(limit) => format!("≥ {}", self.unit.show(limit)),
+            Aim::Ahead(limit) => format!("≥ {}, ahead of peer", self.unit.show(limit)),
         }
     }
 }
