@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 
-use crate::scene::{Running, Scratch, Server, first_text, get, post, send_message};
+use crate::scene::{Running, Scratch, Server, audited, first_text, get, post, send_message};
 
 #[test]
 fn a_request_reaches_the_agents() {
@@ -94,16 +94,25 @@ fn requests_are_metered() {
 }
 
 #[test]
-fn what_a_cell_asks_its_proxy_for_is_metered() {
+fn what_a_cell_asks_its_proxy_for_is_metered_and_recorded() {
     let scratch = Scratch::new();
     let file = scratch.file("allow.toml", "[sandbox]\nallow = [\"api.test\"]\n");
-    let server = Server::start(&scratch, &["--config", &file, "--agents-enabled=shell"]);
+    let log = scratch.path("audit.log");
+    let flag = format!("--audit-file={}", log.display());
+    let server = Server::start(&scratch, &["--config", &file, "--agents-enabled=shell", &flag]);
     let ask = "python3 -c \"import urllib.request as r\ntry: r.urlopen('http://other.test/')\n\
                except Exception as e: print(e.code)\"";
     assert_eq!(first_text(&server.ask("/", ask)), "403\n");
     let (_, metrics) = get(server.metrics, "/metrics");
     let line = "neuroflow_cell_egress_total{reason=\"host\",verdict=\"denied\"} 1";
     assert!(metrics.contains(line), "{line} isn't in {metrics}");
+    let denied = audited(&log, "egress", |event| event["reason"] == "host");
+    let (verdict, host) = (&denied[0]["verdict"], &denied[0]["host"]);
+    assert_eq!((verdict.as_str(), host.as_str()), (Some("denied"), Some("other.test")));
+    assert!(
+        denied[0]["source"].as_str().is_some_and(|source| source.contains("cell")),
+        "{denied:?}"
+    );
 }
 
 #[test]

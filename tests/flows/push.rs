@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use neuroflow::actors::{
-    JournalConfig, JournalPlace, PushOptions, PushRecord, PushStore, PushStoreError, PushTask,
+    AuditConfig, JournalConfig, JournalPlace, PushOptions, PushRecord, PushStore, PushStoreError,
+    PushTask,
 };
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Echo, ManualClock, Node, NodeBuilder, Turn};
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::access::Files;
+use crate::audit::audited;
 use crate::client::{Connection, message, request, rpc, send_text, task_of};
 use crate::protocol::{Binding, Peer};
 use crate::support::{eventually, loopback, marker, pause, start};
@@ -184,7 +187,9 @@ const ALL: [&str; 6] =
 
 #[tokio::test]
 async fn every_event_arrives_once_in_order_with_token_and_credentials() {
-    let (node, gateway) = start(pushing(true)).await;
+    let files = Files::fresh();
+    let log = files.path().join("audit.log");
+    let (node, gateway) = start(pushing(true).audit(AuditConfig::new(&log))).await;
     let receiver = Receiver::start(&[]).await;
     let more = json!({
         "token": "tok-1",
@@ -219,7 +224,14 @@ async fn every_event_arrives_once_in_order_with_token_and_credentials() {
     for _ in 0..500 {
         let configs = list().await["result"]["configs"].as_array().map_or(0, Vec::len);
         if configs == 0 {
-            return node.stop().await;
+            node.stop().await;
+            // Each use of what was sent along is in the audit log, and nothing of what it is.
+            let uses = audited(&log, "credential_use");
+            assert!(!uses.is_empty() && uses.len() <= ALL.len(), "{uses:?}");
+            assert!(!audited(&log, "egress").is_empty(), "whom it was sent to is there, too");
+            let text = std::fs::read_to_string(&log).expect("a log");
+            assert!(!text.contains("cred-1") && !text.contains("tok-1"), "{text}");
+            return;
         }
         pause(10).await;
     }
