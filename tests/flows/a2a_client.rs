@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{output, run_program, shell_node, start};
+use neuroflow::actors::{ExtendedProfile, Extension, PushOptions, Skill};
+use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, Turn};
+
+use crate::access::{ALL, Files, config, token};
+use crate::support::{loopback, output, run_program, shell_node, start};
 use crate::turns::curious;
 use crate::untried::untried;
 
@@ -28,6 +32,21 @@ async fn the_official_client_in_javascript_agrees_over_every_binding() {
     let Some(packages) = found else { return };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/a2a_client.mjs");
     agree(["node", script], ("A2A_PACKAGES", packages)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_proves_itself_and_is_notified_over_every_binding() {
+    let Some(packages) = installed("the client in Python", install_python).await else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/guarded_client.py");
+    agree_guarded(["python3", script], ("PYTHONPATH", packages)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_client_in_javascript_proves_itself_and_is_notified_over_every_binding() {
+    let found = installed("the client in JavaScript", install_javascript).await;
+    let Some(packages) = found else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/flows/guarded_client.mjs");
+    agree_guarded(["node", script], ("A2A_PACKAGES", packages)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,21 +97,60 @@ fn prepared_a2acli() -> Result<PathBuf, String> {
     is_there.then_some(folder).ok_or_else(|| "run tools/setup test".to_owned())
 }
 
-/// Runs a client's script once per binding.
+/// Runs a client's script once per binding, against a node that lets everybody in.
 async fn agree(command: [&'static str; 2], packages: (&'static str, PathBuf)) {
     let (node, to) = start(shell_node().agent(curious())).await;
+    agrees(command, packages, &format!("http://{to}"), None).await;
+    node.stop().await;
+}
+
+/// The same against one that wants to know who asks.
+async fn agree_guarded(command: [&'static str; 2], packages: (&'static str, PathBuf)) {
+    let files = Files::fresh();
+    let known = token("known", &[]);
+    let access = config(&files.write("tokens", known.line()), &files.write("policy", ALL));
+    let mut push = PushOptions::default();
+    push.allow_private = true;
+    // Its card is for everybody as it's the first agent's.
+    let node = Node::builder().agent(guarded()).gateway(loopback());
+    let (node, to) = start(node.access(access).push_notifications(push)).await;
+    agrees(command, packages, &format!("http://{to}"), Some(known.secret())).await;
+    node.stop().await;
+}
+
+/// An agent whose clients have to know an extension, and that has a longer card.
+fn guarded() -> AnyAgent {
+    AgentBuilder::new("guarded", "Asks back.")
+        .profile(|profile| {
+            profile.extensions = vec![Extension::new("https://example.org/ext/needed").required()];
+            let description = Some("For those who are known.".to_owned());
+            let skills = vec![Skill::named("more", "Does more.")];
+            profile.extended = Some(ExtendedProfile { description, skills });
+        })
+        .on_ask(|ask, context| async move {
+            let rest = context.ask_user(Turn::agent("And then?")).await?;
+            Ok(Answer::text(format!("{}, {}", ask.text(), rest.text())))
+        })
+}
+
+async fn agrees(
+    command: [&'static str; 2],
+    packages: (&'static str, PathBuf),
+    url: &str,
+    token: Option<&str>,
+) {
     for binding in BINDINGS {
         let place = packages.1.to_string_lossy().into_owned();
+        let line = [command[0], command[1], url, binding].into_iter().chain(token);
+        let line: Vec<String> = line.map(str::to_owned).collect();
         let run = move || {
-            let url = format!("http://{to}");
-            let environment = [(packages.0, place.as_str()), ("NO_PROXY", "*")];
-            run_program(&[command[0], command[1], &url, binding], &environment)
+            let line: Vec<&str> = line.iter().map(String::as_str).collect();
+            run_program(&line, &[(packages.0, place.as_str()), ("NO_PROXY", "*")])
         };
         let said = tokio::task::spawn_blocking(run).await.expect("it doesn't panic");
         let said = said.unwrap_or_else(|complaint| panic!("{binding}: {complaint}"));
         assert!(said.ends_with("the official client agrees\n"), "{binding}: {said}");
     }
-    node.stop().await;
 }
 
 /// A client's packages; none if they can't be had.
