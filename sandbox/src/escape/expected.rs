@@ -237,6 +237,8 @@ const TABLE: &[Row] = &[
     filtered("watch-all-files", &[CAPABILITIES]),
     filtered_from(Level::Paranoid, "writable-code", &[]),
     filtered_from(Level::Paranoid, "program-from-memory", &[]),
+    filtered("huge-pages", &[]),
+    filtered("huge-memory-file", &[]),
     // Terminal.
     filtered("type-into-terminal", &[SESSION]),
     filtered("paste-into-console", &[SESSION]),

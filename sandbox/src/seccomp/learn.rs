@@ -96,11 +96,14 @@ const LISTED: &[Listed] = &[
     Listed { call: "personality", arguments: &[int(0, &["PER_"])] },
     Listed {
         call: "mmap",
-        arguments: &[Kind {
-            argument: 2,
-            mask: Some(("PROT_WRITE_EXEC", 0x6)),
-            beginnings: &["PROT_"],
-        }],
+        arguments: &[
+            Kind { argument: 2, mask: Some(("PROT_WRITE_EXEC", 0x6)), beginnings: &["PROT_"] },
+            Kind { argument: 3, mask: Some(("MAP_HUGETLB", 0x4_0000)), beginnings: &["MAP_"] },
+        ],
+    },
+    Listed {
+        call: "memfd_create",
+        arguments: &[Kind { argument: 1, mask: Some(("MFD_HUGETLB", 0x4)), beginnings: &["MFD_"] }],
     },
     Listed {
         call: "mprotect",
@@ -386,6 +389,7 @@ mod tests {
             ("clone", &[0x003D_0F00]),
             ("mmap", &[0, 4096, 3]),
             ("mmap", &[0, 4096, 7]),
+            ("memfd_create", &[0x7000, 1]),
             ("keyctl", &[1]),
             ("fcntl", &[3, 1, 0]),
             ("fcntl", &[9, 6, 0x7000]),
@@ -418,6 +422,8 @@ mod tests {
             ("clone", &[0x1000_0011]),
             ("openat", &[0, 0, 0o101, 0o4755]),
             ("mmap", &[0, 4096, 5]),
+            ("mmap", &[0, 4096, 3, 0x4_0022]),
+            ("memfd_create", &[0x7000, 5]),
             ("fcntl", &[3, 1024, 0]),
             ("sched_setaffinity", &[1, 8, 0x7000]),
         ] {

@@ -265,7 +265,13 @@ fn arguments_decide() {
             assert_eq!(answer(level, inet, "socket", &[2, 0x80801, 6]), internet);
             assert_eq!(answer(level, inet, "socket", &[10, 2, 17]), internet);
         }
-        assert_eq!(answer(level, false, "mmap", &[0, 1, 7]), allow);
+        assert_eq!(answer(level, false, "mmap", &[0, 1, 7, 0x22]), allow);
+        assert_eq!(answer(level, false, "memfd_create", &[0, 3]), allow);
+        assert_eq!(answer(level, false, "memfd_create", &[0, 5]), ask);
+        // Huge pages, of one size or another.
+        for flags in [0x4_0022, 0x5404_0022] {
+            assert_eq!(answer(level, false, "mmap", &[0, 1, 3, flags]), ask);
+        }
     }
     for level in [Level::Strict, Level::Paranoid] {
         for (name, args, verdict) in [
@@ -290,6 +296,7 @@ fn arguments_decide() {
         ("mmap", &[0, 0, 5], allow),
         ("mmap", &[0, 0, 6], ask),
         ("mmap", &[0, 0, 7], ask),
+        ("mmap", &[0, 0, 3, 0x4_0022], ask),
         ("mprotect", &[0, 0, 1], allow),
         ("mprotect", &[0, 0, 5], ask),
         ("pkey_mprotect", &[0, 0, 5], ask),

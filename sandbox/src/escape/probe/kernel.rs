@@ -95,6 +95,13 @@ pub(super) const ENTRIES: &[Entry] = &[
         FILTER,
         program_from_memory,
     ),
+    kernel("huge-pages", "Maps pages of the host's pool of huge ones.", FILTER, huge_pages),
+    kernel(
+        "huge-memory-file",
+        "Makes a memory file of the host's huge pages.",
+        FILTER,
+        huge_memory_file,
+    ),
 ];
 
 const fn kernel(
@@ -338,6 +345,22 @@ fn writable_code(_probe: &Probe) -> Trial {
         memory.protect(libc::PROT_READ | libc::PROT_EXEC).within("mprotect")?;
         Ok("has written what it may execute".to_owned())
     })
+}
+
+/// An empty pool says so; whoever hears that could have had pages of a filled one.
+fn huge_pages(_probe: &Probe) -> Trial {
+    let mapped = Mapping::huge(2 << 20);
+    if mapped.as_ref().is_err_and(|errno| errno.raw() == libc::ENOMEM) {
+        return Ok("may ask the pool".to_owned());
+    }
+    mapped.within("mmap")?;
+    Ok("mapped them".to_owned())
+}
+
+fn huge_memory_file(_probe: &Probe) -> Trial {
+    const HUGE: i32 = 4;
+    call(Call::MemfdCreate, [Argument::Text(c"huge"), n(HUGE)])?;
+    Ok("made one".to_owned())
 }
 
 fn program_from_memory(_probe: &Probe) -> Trial {

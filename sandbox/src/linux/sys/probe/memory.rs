@@ -16,7 +16,16 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Private memory without content; `protection` as `mmap` has it.
     pub(crate) fn new(length: usize, protection: i32) -> Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        Self::with(length, protection, 0)
+    }
+
+    /// Private memory of the host's pool of huge pages.
+    pub(crate) fn huge(length: usize) -> Result<Self> {
+        Self::with(length, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_HUGETLB)
+    }
+
+    fn with(length: usize, protection: i32, more: i32) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
         // SAFETY: a fresh mapping at a place of the kernel's choice touches nothing that is there.
         let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {
