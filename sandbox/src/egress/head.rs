@@ -2,13 +2,16 @@
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+use std::borrow::Cow;
+
 use hyper::{
     HeaderMap, Method, Uri, Version,
     header::{self, HeaderName, HeaderValue},
     http::uri::Scheme,
 };
 
-use super::{host::Host, policy::Injection, reason::EgressReason};
+use super::{host::Host, path, policy::Injection, reason::EgressReason};
+use crate::network::Secret;
 
 /// A request's target in its one spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,7 +214,7 @@ pub(crate) fn incoming(headers: &mut HeaderMap, injections: &[Injection], keep_l
         .iter()
         .filter(|(name, value)| {
             injections.iter().any(|injection| {
-                injection.name == **name || injection.secret.is_in(value.as_bytes())
+                injection.name == **name || is_told(&injection.secret, value.as_bytes())
             })
         })
         .map(|(name, _value)| name.clone())
@@ -222,6 +225,23 @@ pub(crate) fn incoming(headers: &mut HeaderMap, injections: &[Injection], keep_l
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, length);
     }
+}
+
+/// Whether a value says a secret, as it is or encoded as in a URL.
+fn is_told(secret: &Secret, value: &[u8]) -> bool {
+    let mut value = Cow::Borrowed(value);
+    for _ in 0..=path::ROUNDS {
+        if secret.is_in(&value) {
+            return true;
+        }
+        let decoded = path::decode(&value);
+        if decoded == *value {
+            return false;
+        }
+        value = Cow::Owned(decoded);
+    }
+    // Nobody encodes so deep who doesn't hide something.
+    true
 }
 
 fn strip_hop(headers: &mut HeaderMap) {
@@ -432,6 +452,8 @@ mod tests {
         let mut response = headers(&[
             ("x-api-key", "x"),
             ("x-echo", "you sent s3cr3t-token"),
+            ("x-echo-encoded", "s3cr3t%2Dtoken"),
+            ("x-echo-encoded-twice", "s3cr3t%252Dtoken"),
             ("x-neuroflow-egress", "allowed"),
             ("content-type", "text/plain"),
             ("keep-alive", "timeout=5"),

@@ -3,7 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 /// Times that a path is decoded in search of a second reading; deeper nesting is refused.
-const ROUNDS: usize = 4;
+pub(crate) const ROUNDS: usize = 4;
 
 /// The path has another reading: dot segments, empty segments, encoded or backward slashes, in any
 /// depth of encoding.
@@ -63,7 +63,7 @@ fn check_once(bytes: &[u8]) -> Result<(), Ambiguous> {
 }
 
 /// Replaces each escape; what isn't one stays.
-fn decode(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn decode(bytes: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some((first, after)) = rest.split_first() {

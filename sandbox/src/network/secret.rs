@@ -23,15 +23,33 @@ impl Secret {
         &self.0
     }
 
-    /// Whether these bytes hold the secret, or, as servers repeat the token without the scheme, its
-    /// last word.
+    /// Whether these bytes hold the secret or, as servers repeat a token without its scheme and one cookie of
+    /// several, a part of it.
     pub(crate) fn is_in(&self, bytes: &[u8]) -> bool {
-        let holds = |part: &[u8]| {
-            !part.is_empty() && bytes.windows(part.len()).any(|window| window == part)
-        };
-        let word = self.0.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-        holds(&self.0) || (word.len() >= SHORTEST_WORD && holds(word))
+        let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+        (!self.0.is_empty() && holds(&self.0)) || self.parts().any(holds)
     }
+
+    /// Its words without the scheme, each whole, and the value of one that is `name=value`.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let between = |byte: &u8| b" \t;,\"".contains(byte);
+        // `Bearer`, before what is secret.
+        let scheme = self.0.iter().position(|byte| *byte == b' ').unwrap_or_default();
+        let is_scheme = self.0.iter().take(scheme).all(u8::is_ascii_alphanumeric);
+        let behind = self.0.get(if is_scheme { scheme } else { 0 }..).unwrap_or_default();
+        let words = behind.split(between).flat_map(|word| {
+            let mut sides = word.splitn(2, |byte| *byte == b'=');
+            [Some(word), sides.nth(1)].into_iter().flatten()
+        });
+        // Padding is left out as often as not.
+        words.map(unpadded).filter(|word| word.len() >= SHORTEST_WORD)
+    }
+}
+
+/// Without the signs that base 64 ends with.
+fn unpadded(word: &[u8]) -> &[u8] {
+    let end = word.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last.saturating_add(1));
+    word.get(..end).unwrap_or_default()
 }
 
 /// Shorter words are found in anything.
@@ -79,5 +97,20 @@ mod tests {
         assert!(secret.is_in(b"token=s3cr3t-token"));
         assert!(!secret.is_in(b"Bearer"));
         assert!(!Secret::from("Basic x").is_in(b"xyz"));
+        assert!(!Secret::from("").is_in(b"xyz"));
+    }
+
+    #[test]
+    fn it_is_found_by_each_of_its_parts() {
+        let cookies = Secret::from("session=S3CRETONE; csrf=tokentoken; a=b");
+        assert!(cookies.is_in(b"session=S3CRETONE; Path=/; HttpOnly"));
+        assert!(cookies.is_in(b"sid=\"S3CRETONE\""));
+        assert!(cookies.is_in(b"x-csrf tokentoken"));
+        assert!(!cookies.is_in(b"a=b; session=other"));
+        let basic = Secret::from("Basic dXNlcjpwYXNzd29yZA==");
+        assert!(basic.is_in(b"auth=dXNlcjpwYXNzd29yZA"));
+        assert!(!basic.is_in(b"Basic realm"));
+        let digest = Secret::from("Digest username=\"mallory\", response=\"6629fae49393a053\"");
+        assert!(digest.is_in(b"6629fae49393a053"));
     }
 }

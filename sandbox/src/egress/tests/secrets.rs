@@ -10,7 +10,8 @@ const SECRET: &str = "Bearer s3cr3t-token";
 async fn the_server_sees_the_secret_and_the_cell_does_not() {
     let response = format!(
         "HTTP/1.1 200 {SECRET}\r\nContent-Length: 2\r\nAuthorization: {SECRET}\r\n\
-         X-Echo: got {SECRET}\r\nLocation: http://x/?token=s3cr3t-token\r\nX-Kept: 1\r\n\r\nok"
+         X-Echo: got {SECRET}\r\nLocation: http://x/?token=s3cr3t-token\r\n\
+         X-Next: /?u=Bearer%20s3cr3t%2Dtoken\r\nX-Kept: 1\r\n\r\nok"
     );
     let server = Server::saying(&response).await;
     let rule = server.rule().inject("Authorization", SECRET).plaintext_secret_ok();
