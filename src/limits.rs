@@ -29,6 +29,9 @@ pub(crate) const EXPORT_LOOKS: usize = 8;
 /// and their scripts.
 pub(crate) const CONTROL_CONNECTIONS: usize = 8;
 
+/// Files that a node opens at once, if it may: all of the gateway's connections, and half as many of everything else.
+pub(crate) const OPEN_FILES: u64 = 49_152;
+
 /// Time that one connection to the control socket may take, from accept to close.
 pub(crate) const CONTROL_DEADLINE: Duration = Duration::from_secs(5);
 

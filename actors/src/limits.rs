@@ -239,8 +239,13 @@ pub const JSON_DEPTH: usize = 128;
 pub const HEAD_BYTES: usize = 32 * 1024;
 
 /// Connections that the gateway holds at once. An address, of IPv6 its network of 64 bits, has one more while it has
-/// fewer than are free, so that nobody takes them all; half of them are for a proxy that carries everybody.
+/// fewer than are free, so that nobody takes them all; half of them are for a proxy that carries everybody. There are fewer
+/// if the process may not open as many files.
 pub const CONNECTIONS: usize = 32_768;
+
+/// The part of the files that the process may have open which connections leave to the journal, cells, links and
+/// whatever agents open: one of so many.
+pub const DESCRIPTORS_KEPT: usize = 4;
 
 /// Wait after a connection couldn't be accepted, for lack of descriptors as a rule: trying at once
 /// would only keep a processor busy and fill the log.

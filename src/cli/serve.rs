@@ -28,7 +28,7 @@ use super::signal::{Caught, Signals, end_at_the_second};
 use super::{CliError, Globals, SUCCESS, telemetry};
 use crate::config::{Builtin, Loaded, Overrides};
 use crate::control::failures;
-use crate::limits::TELEMETRY_SHUTDOWN;
+use crate::limits::{OPEN_FILES, TELEMETRY_SHUTDOWN};
 
 /// Starts a node: agents, sandbox, gateway, metrics, control socket.
 ///
@@ -63,6 +63,7 @@ impl Serve {
         check(&loaded)?;
         let log = telemetry::log(&loaded).map_err(ServeError::from)?;
         end_at_the_second().map_err(ServeError::System)?;
+        open_more_files();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         if loaded.config.runtime.workers > 0 {
             runtime.worker_threads(loaded.config.runtime.workers.into());
@@ -74,6 +75,23 @@ impl Serve {
         served
     }
 }
+
+/// Raises how many files the process may have open, as far as it may by itself: what a shell or a service manager sets
+/// is for programs that still use `select`. Cells have limits of their own.
+#[cfg(unix)]
+fn open_more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let set = getrlimit(Resource::Nofile);
+    let most = set.maximum.map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if set.current.is_some_and(|current| current < most) {
+        let raised = Rlimit { current: Some(most), maximum: set.maximum };
+        // Where it can't be raised, the gateway says what it has.
+        let _refused = setrlimit(Resource::Nofile, raised).is_err();
+    }
+}
+
+#[cfg(not(unix))]
+fn open_more_files() {}
 
 /// The agent that a name of the configuration stands for.
 pub(super) fn builtin(agent: Builtin) -> AnyAgent {

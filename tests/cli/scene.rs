@@ -45,8 +45,14 @@ impl Scratch {
     /// The binary with these arguments, in this directory, with nothing of the tester's settings. It
     /// dies with the test that starts it, and a node that isn't told otherwise takes free ports.
     pub(crate) fn neuroflow(&self, arguments: &[&str]) -> Command {
+        self.neuroflow_by(&[], arguments)
+    }
+
+    /// The same, started by this command.
+    fn neuroflow_by(&self, starter: &[&str], arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(DIES_WITH_PARENT).arg(env!("CARGO_BIN_EXE_neuroflow")).args(arguments);
+        command.args(DIES_WITH_PARENT).args(starter);
+        command.arg(env!("CARGO_BIN_EXE_neuroflow")).args(arguments);
         self.arrange(command, arguments)
     }
 
@@ -203,22 +209,29 @@ impl Server {
     pub(crate) fn start_in(scratch: &Scratch, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let socket = scratch.path("run/control.sock");
         let flag = format!("--control-socket={}", socket.display());
-        Self::start_at(scratch, socket, &[&[flag.as_str()], more].concat(), environment)
+        Self::start_at(scratch, socket, (&[], &[&[flag.as_str()], more].concat()), environment)
+    }
+
+    /// The same, started by a command that changes what processes may do.
+    pub(crate) fn start_by(scratch: &Scratch, starter: &[&str], more: &[&str]) -> Self {
+        let socket = scratch.path("run/control.sock");
+        let flag = format!("--control-socket={}", socket.display());
+        Self::start_at(scratch, socket, (starter, &[&[flag.as_str()], more].concat()), &[])
     }
 
     /// The same with its socket where it is unless anybody says otherwise.
     pub(crate) fn start_at_default(scratch: &Scratch, more: &[&str]) -> Self {
-        Self::start_at(scratch, scratch.path("runtime/neuroflow/control.sock"), more, &[])
+        Self::start_at(scratch, scratch.path("runtime/neuroflow/control.sock"), (&[], more), &[])
     }
 
     fn start_at(
         scratch: &Scratch,
         socket: PathBuf,
-        more: &[&str],
+        (starter, more): (&[&str], &[&str]),
         environment: &[(&str, &str)],
     ) -> Self {
         let arguments = [&["serve", "--gateway-listen=127.0.0.1:0"], more].concat();
-        let mut command = scratch.neuroflow(&arguments);
+        let mut command = scratch.neuroflow_by(starter, &arguments);
         command.envs(environment.iter().copied());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut process = Running(child.expect("the built binary"));

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Stdio;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::scene::{Running, Scratch, Server, audited, first_text, get, post, send_message};
 
 #[test]
@@ -113,6 +115,46 @@ fn what_a_cell_asks_its_proxy_for_is_metered_and_recorded() {
         denied[0]["source"].as_str().is_some_and(|source| source.contains("cell")),
         "{denied:?}"
     );
+}
+
+#[test]
+fn one_address_leaves_descriptors_to_others_where_there_are_few() {
+    let scratch = Scratch::new();
+    let starter = ["prlimit", "--nofile=256:256"];
+    let server = Server::start_by(&scratch, &starter, &["--agents-enabled=echo"]);
+    // More than the process may have files.
+    let silent: Vec<TcpStream> =
+        (0..300).map(|_| TcpStream::connect(server.gateway).expect("the backlog")).collect();
+    let other = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let answer = other.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(server.gateway).await.expect("a connection");
+        let head = "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    });
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(silent);
+}
+
+#[test]
+fn a_node_opens_as_many_files_as_it_may() {
+    let scratch = Scratch::new();
+    let starter = ["prlimit", "--nofile=256:2048"];
+    let server = Server::start_by(&scratch, &starter, &["--agents-enabled=shell"]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process.0.id()));
+    let limits = limits.unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let files: Vec<&str> = files.split_ascii_whitespace().skip(3).take(2).collect();
+    assert_eq!(files, ["2048", "2048"]);
+    // Cells have what their profile says.
+    let other = Scratch::new();
+    let usual = Server::start(&other, &["--agents-enabled=shell"]);
+    let of = |server: &Server| first_text(&server.ask("/", "ulimit -n; ulimit -Hn")).to_owned();
+    assert_eq!(of(&server), of(&usual));
 }
 
 #[test]

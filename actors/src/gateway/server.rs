@@ -14,7 +14,7 @@ use super::door::{self, Connections, Door, Tls, serve_connection};
 use super::http::{Shared, router};
 use super::openai::cancel_abandoned;
 use super::{GatewayCommand, GatewayConfig, GatewayError};
-use crate::limits::{ABANDONED_TASKS, ACCEPT_PAUSE, CONNECTIONS};
+use crate::limits::{ABANDONED_TASKS, ACCEPT_PAUSE};
 
 /// The gateway as an actor. Made by [`gateway_child`](super::gateway_child).
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Actor for GatewayServer {
         let hosts = door::hosts(door, address, self.config.public_url.as_deref());
         let meter = &self.config.meter;
         let door = Door::new(door.clone(), hosts, Arc::clone(meter), clock.clone());
-        let connections = Connections::new(CONNECTIONS, Arc::clone(meter), clock.clone());
+        let connections = Connections::new(Connections::most(), Arc::clone(meter), clock.clone());
         let (mut config, tracer) = (self.config.clone(), self.tracer.clone());
         if config.security.is_empty() {
             config.security = door.schemes();
@@ -187,8 +187,7 @@ async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Usually out of descriptors: connections that end give some back.
-                    tracing::warn!(error = &error as &dyn std::error::Error, "accept failed");
+                    connections.failed(&error);
                     clock.sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

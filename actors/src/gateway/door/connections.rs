@@ -1,6 +1,7 @@
 //! Who has how many of a gateway's connections: nobody gets more than are left for the others.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +10,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::unlisted::network;
 use crate::gateway::Meter;
-use crate::limits::REFUSALS_COUNTED;
+use crate::limits::{CONNECTIONS, DESCRIPTORS_KEPT, REFUSALS_COUNTED};
 
 /// The places for connections.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub(in crate::gateway) struct Connections {
     refused: u64,
     refused_told: Option<Moment>,
     full_told: Option<Moment>,
+    failed_told: Option<Moment>,
 }
 
 /// How many there are of each network.
@@ -30,7 +32,37 @@ type Held = Arc<Mutex<HashMap<IpAddr, usize>>>;
 impl Connections {
     pub(in crate::gateway) fn new(limit: usize, meter: Arc<dyn Meter>, clock: Clock) -> Self {
         let (free, held) = (Arc::new(Semaphore::new(limit)), Held::default());
-        Self { free, held, meter, clock, refused: 0, refused_told: None, full_told: None }
+        Self {
+            free,
+            held,
+            meter,
+            clock,
+            refused: 0,
+            refused_told: None,
+            full_told: None,
+            failed_told: None,
+        }
+    }
+
+    /// As many as there are at most, or as the process may open files for.
+    pub(in crate::gateway) fn most() -> usize {
+        let Some(files) = open_files() else { return CONNECTIONS };
+        let most = files.saturating_sub(files / DESCRIPTORS_KEPT);
+        if most < CONNECTIONS {
+            tracing::warn!(
+                connections = most,
+                open_files = files,
+                "fewer connections than usual: the process may open so many files (LimitNOFILE=, ulimit -n)"
+            );
+        }
+        most.min(CONNECTIONS)
+    }
+
+    /// A connection couldn't be accepted: usually there are no descriptors, until connections end.
+    pub(in crate::gateway) fn failed(&mut self, error: &io::Error) {
+        if is_due(&mut self.failed_told, self.clock.now()) {
+            tracing::warn!(error = error as &dyn std::error::Error, "accept failed");
+        }
     }
 
     /// A free place, once there is one: new connections wait in the listener's backlog meanwhile.
@@ -76,6 +108,18 @@ impl Connections {
             );
         }
     }
+}
+
+/// Files that the process may have open, if the system bounds that.
+#[cfg(unix)]
+fn open_files() -> Option<usize> {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+    Some(usize::try_from(files).unwrap_or(usize::MAX))
+}
+
+#[cfg(not(unix))]
+fn open_files() -> Option<usize> {
+    None
 }
 
 /// Whether it's time to say something again.
