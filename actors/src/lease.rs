@@ -131,8 +131,46 @@ pub struct Leases {
     takes: Takes,
 }
 
-/// Says whether keys are taken now.
-type Takes = Arc<dyn Fn() -> bool + Send + Sync>;
+/// Whether keys are taken now, and from whom although they are held.
+#[derive(Clone)]
+struct Takes {
+    now: Arc<dyn Fn() -> bool + Send + Sync>,
+    shut_out: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl Takes {
+    /// Takes a key that nobody holds who may.
+    async fn take(
+        &self,
+        database: &Database,
+        key: &Key,
+        term: Duration,
+    ) -> Result<Option<Fence>, DatabaseError> {
+        if !(self.now)() {
+            return Ok(None);
+        }
+        if let Some(fence) = database.take(key, term, None).await? {
+            return Ok(Some(fence));
+        }
+        match database.holder(key.text()).await? {
+            Some(holder) if (self.shut_out)(&holder.node) => {
+                tracing::warn!(holder = holder.node, "a node that was shut out loses its key");
+                database.take(key, term, Some(&holder.node)).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Who holds a key and may.
+    async fn holder(
+        &self,
+        database: &Database,
+        key: &str,
+    ) -> Result<Option<Holder>, DatabaseError> {
+        let holder = database.holder(key).await?;
+        Ok(holder.filter(|holder| !(self.shut_out)(&holder.node)))
+    }
+}
 
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,7 +185,8 @@ impl Leases {
     }
 
     fn of(database: Option<Database>) -> Self {
-        Self { database: database.map(Arc::new), takes: Arc::new(|| true) }
+        let takes = Takes { now: Arc::new(|| true), shut_out: Arc::new(|_| false) };
+        Self { database: database.map(Arc::new), takes }
     }
 
     /// In a `PostgreSQL` database, as a node of this name.
@@ -162,13 +201,22 @@ impl Leases {
     /// is kept. It's asked at each try.
     #[must_use]
     pub fn taken_while(mut self, takes: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        self.takes = Arc::new(takes);
+        self.takes.now = Arc::new(takes);
+        self
+    }
+
+    /// The same, for which nodes that the cluster has shut out hold nothing: they still reach the database, and
+    /// would keep their keys for as long as they run. One of which `shut_out` says so loses its key to whoever wants it;
+    /// its instance ends when it hears that, after a third of a term at most, and until then the fence tells them apart.
+    #[must_use]
+    pub fn shutting_out(mut self, shut_out: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.takes.shut_out = Arc::new(shut_out);
         self
     }
 
     /// Whether keys are taken now.
     pub(crate) fn takes(&self) -> bool {
-        (self.takes)()
+        (self.takes.now)()
     }
 
     /// In a database that is never there.
@@ -201,11 +249,12 @@ impl Leases {
         let name = format!("singleton-{}", key.replace(['/', ' ', ':'], "."));
         let (leases, of_all, own) = (self.clone(), Arc::clone(&database), Key::new(key));
         let factory = move || {
-            let wants = (Arc::clone(&leases.takes), own.clone(), term);
+            let wants = (leases.takes.clone(), own.clone(), term);
             SingletonServer::new(Arc::clone(&of_all), wants, Arc::clone(&make), Arc::clone(&held))
         };
         let (spec, keeper) = ChildSpec::new(&name, factory)?;
-        Ok((spec, Singleton { database, key: key.to_owned(), here, keeper }))
+        let takes = self.takes.clone();
+        Ok((spec, Singleton { database, takes, key: key.to_owned(), here, keeper }))
     }
 
     /// Whether such a key can be held for such a term.
@@ -231,7 +280,7 @@ impl Leases {
     /// [`LeaseError::Unconfigured`] without a database; else says that it can't be asked.
     pub async fn holder(&self, key: &str) -> Result<Option<Holder>, LeaseError> {
         let database = self.database.as_ref().ok_or(LeaseError::Unconfigured)?;
-        Ok(database.holder(key).await?)
+        Ok(self.takes.holder(database, key).await?)
     }
 }
 
@@ -246,6 +295,7 @@ impl Leases {
 /// ```
 pub struct Singleton<M: Message> {
     database: Arc<Database>,
+    takes: Takes,
     key: String,
     here: watch::Receiver<Option<(Fence, Address<M>)>>,
     keeper: Address<Keeping>,
@@ -287,8 +337,9 @@ impl<M: Message> fmt::Debug for Place<M> {
 
 impl<M: Message> Clone for Singleton<M> {
     fn clone(&self) -> Self {
-        let (database, key) = (Arc::clone(&self.database), self.key.clone());
-        Self { database, key, here: self.here.clone(), keeper: self.keeper.clone() }
+        let (database, takes) = (Arc::clone(&self.database), self.takes.clone());
+        let (here, keeper) = (self.here.clone(), self.keeper.clone());
+        Self { database, takes, key: self.key.clone(), here, keeper }
     }
 }
 
@@ -306,7 +357,7 @@ impl<M: Message> Singleton<M> {
         if let Some((_, address)) = self.here() {
             return Ok(Place::Here(address));
         }
-        Ok(match self.database.holder(&self.key).await? {
+        Ok(match self.takes.holder(&self.database, &self.key).await? {
             Some(holder) => Place::There(holder),
             None => Place::Nowhere,
         })

@@ -40,8 +40,10 @@ pub(super) async fn start(
         Some(config) => config.open(&node, kernel.clock().clone()).await?,
         None => Leases::unconfigured(),
     };
-    let drains = links.clone();
-    let leases = leases.taken_while(move || !drains.is_draining());
+    let (drains, trust) = (links.clone(), links.clone());
+    let leases = leases
+        .taken_while(move || !drains.is_draining())
+        .shutting_out(move |node| node.parse().is_ok_and(|node| trust.is_shut_out(&node)));
     let config = config.unwrap_or_else(|| LeasesConfig::new(""));
     let mut started = Vec::new();
     for (agent, server) in agents {

@@ -380,6 +380,46 @@ async fn a_gateway_offers_them_as_its_own_and_finds_them_again_when_a_node_dies(
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_shut_out_loses_what_it_holds_though_it_runs_on() {
+    let database = Cluster::start();
+    let world = World::new();
+    let mut nodes: Vec<Node> = world.three(&database.url()).await.into();
+    let (first, _) = world.ask(&nodes[0], "agent://*/ledger", None).await;
+    let conversation = {
+        let mut found = None;
+        for number in 0..64 {
+            let talk = format!("talk {number}");
+            if world.ask(&nodes[0], "agent://*/counter", Some(&talk)).await.0 == first {
+                found = Some(talk);
+                break;
+            }
+        }
+        found.expect("the node has one of 64")
+    };
+    let name = |node: &Node| node.links().map(|links| links.name().to_string());
+    let at = nodes.iter().position(|node| name(node).as_ref() == Some(&first));
+    let bad = nodes.remove(at.expect("it's one of them"));
+    let id = bad.links().expect("links").id();
+    for node in &nodes {
+        node.links().expect("links").revoke(id);
+    }
+    for (target, talk) in
+        [("agent://*/ledger", None), ("agent://*/counter", Some(conversation.as_str()))]
+    {
+        let (now, told) = world.ask(&nodes[0], target, talk).await;
+        assert_ne!(now, first, "{target} is answered by who may");
+        assert!(told >= 1);
+        assert_eq!(world.ask(&nodes[1], target, talk).await.0, now, "and found there");
+    }
+    // It hears of that at its next try to keep the key.
+    until(|| world.census.of(&conversation).0 == 1).await;
+    bad.stop().await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Nothing {}
 

@@ -597,6 +597,11 @@ impl Links {
         self.shared.shut_out(&node);
     }
 
+    /// Whether a node was shut out, by [`revoke`](Self::revoke) or a list of the cluster's authority.
+    pub fn is_shut_out(&self, node: &NodeId) -> bool {
+        self.shared.trust.is_revoked(node)
+    }
+
     /// Ends the link to a node, which is then dialled anew. What was asked over it is lost. Says whether
     /// there was one.
     pub fn reconnect(&self, node: NodeId) -> bool {

@@ -20,6 +20,10 @@ impl Key {
     pub(super) fn new(_: &str) -> Self {
         Self
     }
+
+    pub(super) fn text(&self) -> &str {
+        ""
+    }
 }
 
 impl Database {
@@ -27,7 +31,12 @@ impl Database {
         ready(Err(LeaseError::Unsupported))
     }
 
-    pub(super) fn take(&self, _: &Key, _: Duration) -> Ready<Result<Option<Fence>, DatabaseError>> {
+    pub(super) fn take(
+        &self,
+        _: &Key,
+        _: Duration,
+        _: Option<&str>,
+    ) -> Ready<Result<Option<Fence>, DatabaseError>> {
         match *self {}
     }
 

@@ -36,6 +36,10 @@ impl Key {
         let instance = RandomState::new().build_hasher().finish().cast_signed();
         Self { text: text.to_owned(), instance }
     }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
 }
 
 /// Advisory lock for making the table: "NFLL".
@@ -102,22 +106,28 @@ impl Database {
         }
     }
 
-    /// Takes a key that nobody holds, or that this very keeper held in an earlier life. Rows are never removed: the fence is in them.
+    /// Takes a key that nobody holds, or that this very keeper held in an earlier life, or this node, which has no right
+    /// to it. Rows are never removed: the fence is in them.
     pub(super) async fn take(
         &self,
         key: &Key,
         term: Duration,
+        from: Option<&str>,
     ) -> Result<Option<Fence>, DatabaseError> {
         let statement = sqlx::query(
             "INSERT INTO neuroflow_lease AS lease (key, node, instance, fence, expires)
              VALUES ($1, $2, $3, 1, now() + $4 * interval '1 millisecond')
              ON CONFLICT (key) DO UPDATE SET node = EXCLUDED.node, instance = EXCLUDED.instance,
                fence = lease.fence + 1, expires = EXCLUDED.expires
-             WHERE lease.expires <= now() OR lease.instance = EXCLUDED.instance
+             WHERE lease.expires <= now() OR lease.instance = EXCLUDED.instance OR lease.node = $5
              RETURNING fence",
         );
-        let statement =
-            statement.bind(&key.text).bind(&self.node).bind(key.instance).bind(millis(term));
+        let statement = statement
+            .bind(&key.text)
+            .bind(&self.node)
+            .bind(key.instance)
+            .bind(millis(term))
+            .bind(from);
         let row = self.in_time(statement.fetch_optional(&self.takes)).await?;
         row.map(|row| fence(&row)).transpose()
     }

@@ -158,7 +158,7 @@ where
     async fn started(&mut self, context: &mut Context<Keeping>) -> Result<(), SingletonError> {
         let keeper = Keeper {
             database: Arc::clone(&self.database),
-            takes: Arc::clone(&self.takes),
+            takes: self.takes.clone(),
             key: self.key.clone(),
             term: self.term,
             own: context.address(),
@@ -254,9 +254,8 @@ impl Keeper {
         loop {
             let asked = self.clock.now();
             let mut pause = self.term / 3;
-            if (self.takes)()
-                && let Ok(Some(fence)) = self.database.take(&self.key, self.term).await
-            {
+            let taken = self.takes.take(&self.database, &self.key, self.term).await;
+            if let Ok(Some(fence)) = taken {
                 let until = until(asked, self.term);
                 let began = self.clock.now();
                 if began < until {
