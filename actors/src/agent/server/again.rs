@@ -75,16 +75,12 @@ impl AgentServer {
 
     /// Has those that have been run again for nothing tried beside this actor, each in its turn.
     pub(super) fn try_suspects(&mut self, context: &mut Context<AgentCommand>) {
-        let mut waiting: Vec<_> =
-            self.suspects.iter().map(|(task, it)| (it.last_ms, task)).collect();
-        if waiting.is_empty() {
+        if self.suspects.is_empty() {
             return;
         }
-        waiting.sort_unstable_by(|one, other| other.cmp(one));
-        let clock = context.clock().clone();
-        let place = |(last_ms, task): (u64, &String)| (self.trials.place(last_ms), task.clone());
-        let places: Vec<(Trial, String)> = waiting.into_iter().map(place).collect();
-        let me = context.address();
+        let waiting = self.suspects.iter().map(|(task, it)| (it.last_ms, task.clone()));
+        let places = self.trials.places(waiting.collect());
+        let (clock, me) = (context.clock().clone(), context.address());
         let trials = async move {
             for (trial, task) in places {
                 trial.turn(&clock).await;
