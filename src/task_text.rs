@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use neuroflow::TaskState;
 use neuroflow::actors::{
-    ArchivedArtifact, ArchivedAsk, ArchivedChange, ArchivedContent, ArchivedTaskEvent,
-    ArchivedTurn, EffectResult, Entry, EntryKind, TaskEvent, TaskHead, TaskLog,
+    ArchivedArtifact, ArchivedAsk, ArchivedCallEnd, ArchivedChange, ArchivedContent,
+    ArchivedRecordedJson, ArchivedTaskEvent, ArchivedTurn, CallRecord, EffectResult, Entry,
+    EntryKind, OutcomeRecord, TaskEvent, TaskHead, TaskLog,
 };
 use serde_json::{Value, json};
 
@@ -82,12 +83,18 @@ pub(crate) fn log(log: &TaskLog, as_json: bool) -> Vec<String> {
 
 fn line(entry: &Entry, value: &Value) -> String {
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    if entry.kind == EntryKind::Event {
-        let change = plain::text(&value["change"].to_string());
-        format!("{:>4}  {}  {change}", value["generation"], text("at"))
-    } else {
-        let result = plain::text(&value["result"].to_string());
-        format!("      {} {:?}  {result}", text("kind"), entry.key)
+    let shown = |key: &str| plain::text(&value[key].to_string());
+    match entry.kind {
+        EntryKind::Event => {
+            format!("{:>4}  {}  {}", value["generation"], text("at"), shown("change"))
+        }
+        EntryKind::Call | EntryKind::Outcome => {
+            let what = ["arguments", "result", "failed", "unreadable"];
+            let what = what.into_iter().find(|key| !value[*key].is_null()).unwrap_or("result");
+            let (kind, key) = (text("kind"), &entry.key);
+            format!("      {}  {kind} {key:?}  {}", text("at"), shown(what))
+        }
+        _ => format!("      {} {:?}  {}", text("kind"), entry.key, shown("result")),
     }
 }
 
@@ -99,6 +106,8 @@ fn kind(kind: EntryKind) -> &'static str {
         EntryKind::PushCursor => "push-cursor",
         EntryKind::Caller => "caller",
         EntryKind::Run => "run",
+        EntryKind::Call => "call",
+        EntryKind::Outcome => "outcome",
     }
 }
 
@@ -114,10 +123,49 @@ fn content(entry: &Entry) -> Vec<(&'static str, Value)> {
             Ok(result) => vec![("result", parsed(&result.get().json))],
             Err(error) => vec![("unreadable", error.to_string().into())],
         },
+        EntryKind::Call => match entry.parcel.clone().open::<CallRecord>() {
+            Ok(call) => vec![
+                ("tool", call.get().tool.as_str().into()),
+                ("arguments", recorded(&call.get().arguments)),
+                ("at", time(call.get().at_ms.to_native()).into()),
+            ],
+            Err(error) => vec![("unreadable", error.to_string().into())],
+        },
+        EntryKind::Outcome => match entry.parcel.clone().open::<OutcomeRecord>() {
+            Ok(outcome) => {
+                let end = match &outcome.get().end {
+                    ArchivedCallEnd::Done(json) => ("result", recorded(json)),
+                    ArchivedCallEnd::Failed { code, message } => {
+                        let failed = json!({ "code": code.as_str(), "message": message.as_str() });
+                        ("failed", failed)
+                    }
+                };
+                vec![end, ("at", time(outcome.get().at_ms.to_native()).into())]
+            }
+            Err(error) => vec![("unreadable", error.to_string().into())],
+        },
         EntryKind::PushConfig | EntryKind::PushCursor | EntryKind::Caller | EntryKind::Run => {
             Vec::new()
         }
     }
+}
+
+/// A value, or what the journal has in its place.
+fn recorded(json: &ArchivedRecordedJson) -> Value {
+    match json {
+        ArchivedRecordedJson::Whole(json) => parsed(json),
+        ArchivedRecordedJson::Digest { bytes, sha256 } => {
+            json!({ "bytes": bytes.to_native(), "sha256": hex(sha256) })
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        // Writing into a text doesn't fail.
+        let _written = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn event(event: &ArchivedTaskEvent) -> Vec<(&'static str, Value)> {
@@ -165,14 +213,7 @@ fn piece(content: &ArchivedContent) -> Value {
         ArchivedContent::Text(text) => json!({ "text": text.as_str() }),
         ArchivedContent::Json(json) => json!({ "data": parsed(json) }),
         ArchivedContent::Url(url) => json!({ "url": url.as_str() }),
-        ArchivedContent::Bytes(bytes) => {
-            let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
-                // Writing into a text doesn't fail.
-                let _written = write!(hex, "{byte:02x}");
-                hex
-            });
-            json!({ "hex": hex })
-        }
+        ArchivedContent::Bytes(bytes) => json!({ "hex": hex(bytes) }),
     }
 }
 

@@ -3,6 +3,7 @@
 //! What is said is in `turn`, requests and events are in `event`, what a host defines in `define`
 //! and `profile`.
 
+mod call;
 mod define;
 mod effect;
 mod end;
@@ -30,7 +31,7 @@ use neuroflow_kernel::{
     Rights, reply_stream,
 };
 
-use crate::journal::{AppendError, ReadError, TaskLog};
+use crate::journal::{AppendError, Entry, ReadError, TaskLog};
 
 pub(crate) use define::CHAT;
 pub use define::{
@@ -160,6 +161,15 @@ pub enum AgentCommand {
         /// The answer.
         reply: Reply<Result<(), AppendError>>,
     },
+    /// Keep an entry of a tool call. It comes from the task's actor.
+    Note {
+        /// The task.
+        task: String,
+        /// The entry.
+        entry: Entry,
+        /// Answered once it's durable. Without, it goes with what the task says next.
+        kept: Option<Reply<Result<(), AppendError>>>,
+    },
     /// The journal has taken what it was given of these tasks, or not. It comes from the agent's
     /// actor itself.
     Landed(Vec<(String, Result<(), AppendError>)>),
@@ -243,6 +253,7 @@ impl Message for AgentCommand {
             Self::Drain { .. } => "drain",
             Self::Unread { .. } => "unread",
             Self::Keep { .. } => "keep",
+            Self::Note { .. } => "note",
             Self::Landed(_) => "landed",
             Self::Reread { .. } => "reread",
             Self::Gone { .. } => "gone",
@@ -264,6 +275,7 @@ impl Message for AgentCommand {
             | Self::Live { .. }
             | Self::Unread { .. }
             | Self::Keep { .. }
+            | Self::Note { .. }
             | Self::Landed(_)
             | Self::Reread { .. }
             | Self::Gone { .. }

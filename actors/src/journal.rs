@@ -5,6 +5,7 @@
 
 #[cfg(not(feature = "postgres"))]
 mod absent;
+mod call;
 mod catalog;
 mod codec;
 mod condition;
@@ -36,6 +37,10 @@ use rkyv::{Archive, Serialize};
 
 use crate::limits::JOURNAL_DEADLINE;
 
+pub use call::{
+    ArchivedCallEnd, ArchivedCallRecord, ArchivedOutcomeRecord, ArchivedRecordedJson, CallEnd,
+    CallRecord, OutcomeRecord, RecordedJson,
+};
 pub use condition::Condition;
 pub(crate) use condition::try_room;
 pub use error::{
@@ -77,6 +82,10 @@ pub enum EntryKind {
     Caller,
     /// That the task is run again after a node's end, or that it has outlived such a run; its key says which.
     Run,
+    /// That a tool call was begun. A second entry with its key is a second call, whose first one had no result here.
+    Call,
+    /// What came of the call with this key.
+    Outcome,
 }
 
 /// One entry of a task's log: an archive as it lay in a mailbox, and what it's filed under.

@@ -52,10 +52,11 @@ pub use gateway::{
     push_child,
 };
 pub use journal::{
-    APPEND, Append, AppendError, Condition, DamageKind, DatabaseError, EffectResult, Entry,
-    EntryKind, HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage, JournalPlace,
-    JournalServer, OpenError, OpenReport, OpenedJournal, READ_LOG, REMOVE, ReadError, Retention,
-    TaskHead, TaskLog, UrlError,
+    APPEND, Append, AppendError, ArchivedCallEnd, ArchivedCallRecord, ArchivedOutcomeRecord,
+    ArchivedRecordedJson, CallEnd, CallRecord, Condition, DamageKind, DatabaseError, EffectResult,
+    Entry, EntryKind, HeadPage, Journal, JournalCommand, JournalConfig, JournalDamage,
+    JournalPlace, JournalServer, OpenError, OpenReport, OpenedJournal, OutcomeRecord, READ_LOG,
+    REMOVE, ReadError, RecordedJson, Retention, TaskHead, TaskLog, UrlError,
 };
 pub use lease::{
     Fence, Holder, LeaseError, Leases, LeasesConfig, Place, Singleton, SingletonError,

@@ -477,8 +477,34 @@ pub const JOURNAL_RECORD_BYTES: usize = neuroflow_kernel::limits::MESSAGE_BYTES;
 /// Bytes of the result of an effect, as JSON: what an entry of the journal has, but for the frame around it.
 pub const EFFECT_BYTES: usize = JOURNAL_RECORD_BYTES - 1024;
 
-/// Bytes of the entries of one append: as much as a whole task may have.
-pub const JOURNAL_APPEND_BYTES: usize = TASK_BYTES + JOURNAL_RECORD_BYTES;
+/// Tool calls that a task's log has, as many as events. Those behind them are made, and not noted: an agent that asks
+/// a tool once a second for days is at no fault.
+pub const TASK_CALLS: usize = 10_000;
+
+/// Bytes that a task's log has of its tool calls, as many as of its events. Of what comes behind them it has digests.
+pub const TASK_CALL_BYTES: usize = TASK_BYTES;
+
+/// Bytes of a tool call's arguments that its task's log has. They are there for people, who don't read more; a call is
+/// known again by the digest of all of them.
+pub const CALL_ARGUMENT_BYTES: usize = 16 * 1024;
+
+/// The same of its result, if the task can't be run again. Else nothing can be left out, up to [`EFFECT_BYTES`].
+pub const CALL_RESULT_BYTES: usize = 16 * 1024;
+
+/// The same of why it has failed.
+pub const CALL_MESSAGE_BYTES: usize = 1024;
+
+/// Bytes of a tool's name in the log: more than a tool can have whose name is a
+/// [`Name`](neuroflow_kernel::Name), so that only what is no tool is cut.
+pub const CALL_NAME_BYTES: usize = 256;
+
+/// Bytes of noted calls that wait for what their task says next, in order to share its flush: little for each of
+/// [`LIVE_TASKS`].
+pub const CALLS_UNSENT_BYTES: usize = 64 * 1024;
+
+/// Bytes of the entries of one append: as much as a whole task may have, with a KiB for each call besides its contents.
+pub const JOURNAL_APPEND_BYTES: usize =
+    TASK_BYTES + TASK_CALL_BYTES + TASK_CALLS * 1024 + JOURNAL_RECORD_BYTES;
 
 /// Bytes of an id or key in the journal.
 pub const JOURNAL_NAME_BYTES: usize = 512;

@@ -32,6 +32,7 @@ use crate::limits::TOOL_ARGUMENT_BYTES;
 
 pub use bounds::{ArchivedToolBounds, ToolBounds};
 pub use exec::{ExecArguments, ExecOutput, ExecTool};
+pub(crate) use invoke::invoke_json;
 pub use invoke::{InvokeError, ToolResult, invoke, invoke_told};
 pub use listing::{ToolListing, list_tools};
 pub use python::{PythonArguments, PythonTool};

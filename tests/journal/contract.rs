@@ -23,15 +23,24 @@ async fn serves(config: JournalConfig) {
         Entry::new(EntryKind::Effect, effect.as_raw().clone()).keyed("charge"),
         event("a", 2, "second"),
         Entry::new(EntryKind::PushCursor, effect.as_raw().clone()).keyed("hook"),
+        Entry::new(EntryKind::Call, effect.as_raw().clone()).keyed("look#1"),
+        Entry::new(EntryKind::Outcome, effect.as_raw().clone()).keyed("look#1"),
     ];
     let append = Append { head: head("a", TaskState::Working, 1), entries };
     journal.append(append).await.expect("appended");
     let log = journal.read("echo", "a").await.expect("read").expect("there");
     let kinds: Vec<EntryKind> = log.entries.iter().map(|entry| entry.kind).collect();
-    let expected = [EntryKind::Event, EntryKind::Effect, EntryKind::Event, EntryKind::PushCursor];
+    let expected = [
+        EntryKind::Event,
+        EntryKind::Effect,
+        EntryKind::Event,
+        EntryKind::PushCursor,
+        EntryKind::Call,
+        EntryKind::Outcome,
+    ];
     assert_eq!(kinds, expected);
     assert!(log.damage.is_empty());
-    assert_eq!((log.head.entries, log.head.state), (4, TaskState::Working));
+    assert_eq!((log.head.entries, log.head.state), (6, TaskState::Working));
     assert_eq!(log.head.context, "context of a");
     assert_eq!(log.head.caller.as_deref(), Some("alice"));
     assert_eq!(log.entries[1].key, "charge");
@@ -42,7 +51,7 @@ async fn serves(config: JournalConfig) {
     for wrong in [0, 3, 9] {
         let refused = say(journal, "a", wrong, TaskState::Failed).await.expect_err("refused");
         let AppendError::Conflict { expected, found } = refused else { panic!("{refused}") };
-        assert_eq!((expected, found), (wrong, 4));
+        assert_eq!((expected, found), (wrong, 6));
     }
     let refused = say(journal, "new", 2, TaskState::Failed).await.expect_err("refused");
     assert!(matches!(refused, AppendError::Conflict { expected: 2, found: 0 }), "{refused}");

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "what a run of random moments has met is worth knowing")]
 
 mod again;
+mod calls;
 mod cluster;
 mod contract;
 mod crash;

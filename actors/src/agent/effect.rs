@@ -11,7 +11,7 @@ use neuroflow_kernel::{CallError, Clock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{AgentCommand, AgentError, TaskContext};
+use super::{AgentCommand, AgentError, TaskContext, call};
 use crate::journal::AppendError;
 use crate::limits::{EFFECT_BYTES, EFFECT_SETTLED, JOURNAL_DEADLINE, JOURNAL_NAME_BYTES};
 
@@ -267,7 +267,7 @@ impl TaskContext {
             };
             (Box::pin(send) as BoxFuture<'static, _>).shared()
         };
-        let once = self.effects.once(key, &self.clock, work, keep);
+        let once = self.effects.once(key, &self.clock, call::within(key, work), keep);
         self.while_it_lasts(once).await.unwrap_or(Err(AgentError::TaskEnded))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use neuroflow_kernel::{Header, Moment, Parcel, Reply, ReplySink, SinkError};
 
+use super::call::CallLog;
 use super::history::failure;
 use super::reach::Reach;
 use super::record::{Record, RecordError};
@@ -13,6 +14,7 @@ use super::resume::{AGAIN, NODE, Replay, RunMark, STOOD, WAIT};
 use super::{CancelError, Change, Incoming, TaskEvent, TaskEvents, TaskState, Turn};
 use crate::held::{Held, Holdings};
 use crate::journal::{Append, AppendError, Entry, EntryKind, TaskHead};
+use crate::limits::CALLS_UNSENT_BYTES;
 
 /// Who makes an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +34,24 @@ pub(super) type Follower = ReplySink<Parcel<TaskEvent>>;
 pub(super) struct Run {
     pub(super) ask: Incoming,
     pub(super) reach: Reach,
-    /// Results of effects of an earlier run.
-    pub(super) effects: HashMap<String, String>,
+    pub(super) earlier: Earlier,
     pub(super) header: Header,
+}
+
+/// What is there of an earlier run that the next one doesn't do again.
+#[derive(Debug, Default)]
+pub(super) struct Earlier {
+    /// Results of effects, as JSON.
+    pub(super) effects: HashMap<String, String>,
+    pub(super) calls: CallLog,
+}
+
+impl Earlier {
+    /// Bytes of it that are kept.
+    pub(super) fn held(&self) -> usize {
+        let effects = self.effects.iter().map(|(key, json)| key.len() + json.len());
+        effects.sum::<usize>() + self.calls.held()
+    }
 }
 
 /// A task that runs.
@@ -82,6 +99,8 @@ struct Pending {
     entries: Vec<Entry>,
     events: usize,
     kept: Vec<Kept>,
+    /// Bytes of entries that nobody waits for.
+    noted_bytes: usize,
 }
 
 /// What is on its way to the journal.
@@ -295,6 +314,21 @@ impl Live {
         self.pending.kept.push(kept);
     }
 
+    /// Keeps an entry of a tool call, and tells once it's durable if somebody waits for that: a second run doesn't make
+    /// the call. Says whether it's to be sent now.
+    pub(super) fn noted(&mut self, entry: Entry, kept: Option<Kept>, at_ms: u64) -> bool {
+        let Some(kept) = kept else {
+            self.pending.noted_bytes += entry.parcel.as_bytes().len();
+            self.pending.entries.push(entry);
+            return self.pending.noted_bytes >= CALLS_UNSENT_BYTES;
+        };
+        self.settle(at_ms);
+        self.fruitless = false;
+        self.pending.entries.push(entry);
+        self.pending.kept.push(kept);
+        true
+    }
+
     /// The agent waits for its client: gives what an earlier run was answered.
     pub(super) fn wait(
         &mut self,
@@ -354,7 +388,7 @@ impl Live {
         if self.flight.is_some() || self.pending.entries.is_empty() {
             return None;
         }
-        let Pending { entries, events, kept } = std::mem::take(&mut self.pending);
+        let Pending { entries, events, kept, .. } = std::mem::take(&mut self.pending);
         let head = TaskHead { entries: self.entries, ..self.record.head(agent) };
         self.flight = Some(Flight { entries: entries.len() as u64, events, kept });
         Some(Append { head, entries })

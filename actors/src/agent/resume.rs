@@ -1,11 +1,12 @@
 //! What a log says about a task that was interrupted: pure. The agent's function is run again from
 //! its beginning; what the log has of the first run is given back instead of done again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use neuroflow_kernel::{Parcel, RawParcel, WireMessage};
 use rkyv::{Archive, Serialize};
 
+use super::live::Earlier;
 use super::reach::Unbounded;
 use super::{ArchivedChange, Incoming, TaskEvent, TaskEvents, TaskState};
 use crate::access::{Principal, PrincipalRecord};
@@ -46,7 +47,8 @@ impl RunMark {
     }
 }
 
-/// Runs that were begun again and have brought nothing of the task's own since: no event and no effect.
+/// Runs that were begun again and have brought nothing of the task's own since: no event, no effect, and no result of
+/// a tool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fruitless {
     pub(super) runs: u32,
@@ -78,8 +80,8 @@ pub(super) struct Replay {
     /// Whether the function waited for its client when it was interrupted, and hasn't come to that
     /// again.
     pub(super) waits: bool,
-    /// Results of effects, as JSON.
-    pub(super) effects: HashMap<String, String>,
+    /// What isn't done again.
+    pub(super) earlier: Earlier,
 }
 
 /// A log, understood.
@@ -144,7 +146,17 @@ pub(super) fn understand(log: TaskLog) -> Understood {
             EntryKind::Effect => {
                 understood.fruitless = Fruitless::default();
                 if let Ok(result) = entry.parcel.open::<EffectResult>() {
-                    replay.effects.insert(entry.key, result.get().json.to_string());
+                    replay.earlier.effects.insert(entry.key, result.get().json.to_string());
+                }
+                continue;
+            }
+            EntryKind::Call => {
+                replay.earlier.calls.begun(&entry.parcel);
+                continue;
+            }
+            EntryKind::Outcome => {
+                if replay.earlier.calls.ended(entry.key, entry.parcel) {
+                    understood.fruitless = Fruitless::default();
                 }
                 continue;
             }
@@ -239,7 +251,7 @@ mod tests {
     use super::*;
     use crate::agent::reach::Reach;
     use crate::agent::{Artifact, Ask, Change, Turn};
-    use crate::journal::TaskHead;
+    use crate::journal::{CallEnd, OutcomeRecord, RecordedJson, TaskHead};
 
     /// A log of these events, each with its key.
     fn read(events: Vec<(&str, Change)>) -> Understood {
@@ -317,6 +329,12 @@ mod tests {
             let result = Parcel::archive(&EffectResult { json: "1".into() }).unwrap();
             Entry::new(EntryKind::Effect, result.as_raw().clone()).keyed("pay")
         };
+        let outcome = |end| {
+            let outcome = Parcel::archive(&OutcomeRecord { end, at_ms: 5 }).unwrap();
+            Entry::new(EntryKind::Outcome, outcome.as_raw().clone()).keyed("look#1")
+        };
+        let called = || outcome(CallEnd::Done(RecordedJson::of("1", 1)));
+        let failed = outcome(CallEnd::Failed { code: "busy".into(), message: String::new() });
         let runs = |entries: Vec<Entry>| {
             let log = TaskLog { head: head(entries.len() as u64), entries, damage: Vec::new() };
             let Fruitless { runs, last_ms } = understand(log).fruitless;
@@ -326,7 +344,9 @@ mod tests {
         assert_eq!(runs(vec![event(""), mark(AGAIN, 5), mark(AGAIN, 7)]), (2, 7));
         // What clients say and the node notes of that isn't the task's own.
         assert_eq!(runs(vec![mark(AGAIN, 5), event(NODE), mark(AGAIN, 7)]), (2, 7));
-        for own in [event(""), event(WAIT), effect(), mark(STOOD, 6)] {
+        // A call without a result is made again.
+        assert_eq!(runs(vec![mark(AGAIN, 5), failed, mark(AGAIN, 7)]), (2, 7));
+        for own in [event(""), event(WAIT), effect(), called(), mark(STOOD, 6)] {
             assert_eq!(runs(vec![mark(AGAIN, 5), own.clone(), mark(AGAIN, 7)]), (1, 7));
             assert_eq!(runs(vec![mark(AGAIN, 5), own]), (0, 0));
         }

@@ -20,7 +20,7 @@ use neuroflow_kernel::{
 };
 
 use super::history::{History, failure, refuse};
-use super::live::{Live, Origin, Run, effect};
+use super::live::{Earlier, Live, Origin, Run, effect};
 use super::reach::{Reach, bounded};
 use super::record::{Record, new_id};
 use super::task::{Begin, Left, TaskActor, TaskParts};
@@ -216,7 +216,7 @@ impl AgentServer {
         let asked = context.header();
         let header = Header::new().traced(asked.trace()).budget(asked.remaining_budget());
         let ask = accepted.and_then(Incoming::of);
-        live.run = ask.map(|ask| Run { ask, reach, effects: HashMap::new(), header });
+        live.run = ask.map(|ask| Run { ask, reach, earlier: Earlier::default(), header });
         self.live.insert(task.clone(), live);
         self.flush(&task, context);
         Ok(())
@@ -234,7 +234,7 @@ impl AgentServer {
     /// Starts the actor of a task. That it works isn't sent to the journal yet: the actor tells at
     /// once what its function has to say by then, if only that it's at work.
     async fn run(&mut self, task: &str, run: Run, context: &mut Context<AgentCommand>) {
-        let Run { ask, reach, effects, header } = run;
+        let Run { ask, reach, earlier, header } = run;
         let parts = TaskParts {
             agent: self.agent.clone(),
             profile: Arc::clone(&self.profile),
@@ -249,7 +249,7 @@ impl AgentServer {
             reach,
             clock: context.clock().clone(),
             tracer: context.tracer(),
-            effects,
+            earlier,
             left: Arc::clone(&self.left),
         };
         // A task is cancelled by killing its actor, so it gets no time to stop.
@@ -405,6 +405,15 @@ impl Actor for AgentServer {
                     }
                 }
                 self.flush(&task, context);
+            }
+            AgentCommand::Note { task, entry, kept } => {
+                let at_ms = context.clock().unix_ms();
+                let goes_on =
+                    |live: &&mut Live| !live.stranded && !live.record.state().is_terminal();
+                let live = self.live.get_mut(&task).filter(goes_on);
+                if live.is_some_and(|live| live.noted(entry, kept, at_ms)) {
+                    self.flush(&task, context);
+                }
             }
             AgentCommand::Live { waiting, reply } => {
                 let counts = |live: &&Live| waiting || !live.record.state().is_interrupted();

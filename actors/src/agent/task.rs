@@ -1,6 +1,5 @@
 //! The actor of one task: runs the agent's function, and is what a cancellation kills.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,8 +11,10 @@ use neuroflow_kernel::{
 };
 use tokio::sync::watch;
 
+use super::call::Calls;
 use super::effect::Effects;
 use super::history::failure;
+use super::live::Earlier;
 use super::reach::Reach;
 use super::reply::{self, INVALID_RESPONSE};
 use super::work::WorkTime;
@@ -23,8 +24,7 @@ use super::{
 };
 use crate::limits::AGENT_ANSWER;
 use crate::tools::{
-    InvokeError, ToolBounds, ToolListing, ToolProgress, ToolResult, ToolsCommand, invoke_told,
-    list_tools,
+    InvokeError, ToolBounds, ToolListing, ToolProgress, ToolResult, ToolsCommand, list_tools,
 };
 
 /// What a task is started with.
@@ -38,8 +38,7 @@ pub(super) struct TaskParts {
     pub(super) reach: Reach,
     pub(super) clock: Clock,
     pub(super) tracer: Tracer,
-    /// Results of effects of an earlier run.
-    pub(super) effects: HashMap<String, String>,
+    pub(super) earlier: Earlier,
     /// Where what is left of it goes.
     pub(super) left: Left,
 }
@@ -87,6 +86,7 @@ impl Actor for TaskActor {
 
         let clock = &self.parts.clock;
         let deadline = clock.now() + self.parts.profile.task_deadline;
+        let Earlier { effects, calls } = std::mem::take(&mut self.parts.earlier);
         // Goes with this future, whatever ends it: a kill and a panic too.
         let (alive, life) = watch::channel(());
         let task = TaskContext {
@@ -100,7 +100,8 @@ impl Actor for TaskActor {
             reach: self.parts.reach.clone(),
             clock: clock.clone(),
             tracer: self.parts.tracer.clone(),
-            effects: Effects::of(std::mem::take(&mut self.parts.effects)),
+            effects: Effects::of(effects),
+            calls: Calls::of(calls),
             left: Arc::clone(&self.parts.left),
             life,
         };
@@ -194,6 +195,7 @@ pub struct TaskContext {
     pub(super) clock: Clock,
     tracer: Tracer,
     pub(super) effects: Effects,
+    pub(super) calls: Calls,
     left: Left,
     /// Closed when the task has ended.
     life: watch::Receiver<()>,
@@ -338,8 +340,16 @@ impl TaskContext {
     /// Calls a tool and waits for its result. Dropping the future cancels the call, down to the
     /// process that may work for it, and so does the end of the task.
     ///
+    /// Call and result are in the task's log; clients are told of neither. If the agent is resumable, the journal has the
+    /// result before it's given back, and a run after a crash that makes the same call (this tool with these arguments,
+    /// the first or second or third time) is given that result. A call whose result isn't there is made again: where
+    /// twice would be wrong, the tool has to know its work again by the arguments. Nor is an error kept, or a result of
+    /// more than [`EFFECT_BYTES`](crate::limits::EFFECT_BYTES), or one behind
+    /// [`TASK_CALL_BYTES`](crate::limits::TASK_CALL_BYTES) of the task's.
+    ///
     /// # Errors
-    /// Says whether the tool isn't there or isn't granted, the arguments don't fit, or it failed.
+    /// Says whether the tool isn't there or isn't granted, the arguments don't fit, it failed, or the journal doesn't
+    /// keep its result.
     pub async fn call(
         &self,
         tool: &str,
@@ -369,7 +379,10 @@ impl TaskContext {
         span.set("gen_ai.operation.name", "execute_tool");
         span.set("gen_ai.tool.name", tool.to_owned());
         let header = self.header().traced(span.context());
-        let call = invoke_told(tools, header, tool, arguments, told);
+        let call = async {
+            let arguments = serde_json::to_string(&arguments)?;
+            self.called(tools, header, tool, arguments, told).await
+        };
         let result = self.while_it_lasts(call).await.unwrap_or(Err(InvokeError::TaskEnded));
         if let Err(error) = &result {
             span.fail(error.code());
@@ -405,6 +418,11 @@ impl TaskContext {
     /// are no bounds to that.
     pub(crate) fn bounds(&self, tools: &[String]) -> Option<ToolBounds> {
         self.reach.bounds(&self.profile.name, tools)
+    }
+
+    /// Whether it may be run again.
+    pub(super) fn is_resumable(&self) -> bool {
+        self.profile.resumable
     }
 
     /// What an answer comes to.

@@ -38,7 +38,7 @@ struct State {
     next: u64,
     /// Whether more may come that go first.
     gathers: bool,
-    /// When the last run began, in milliseconds of Unix time: each has one of its own.
+    /// When the last run began, in milliseconds of Unix time: each of this process has one of its own.
     last_ms: u64,
 }
 
@@ -56,10 +56,23 @@ impl Trials {
         self.0.changed.notify_waiters();
     }
 
+    /// Places for an agent's tasks, each with when its last run began: in the order in which their turns come, so that
+    /// who waits for one after the other waits for none that comes behind another of its own.
+    pub(super) fn places<T: Ord>(&self, mut waiting: Vec<(u64, T)>) -> Vec<(Trial, T)> {
+        waiting.sort_unstable();
+        let place = |(last_ms, task)| (self.place(last_ms), task);
+        // The largest goes first, and of two runs that began at the same time the one with the larger number.
+        let mut places: Vec<_> = waiting.into_iter().map(place).collect();
+        places.reverse();
+        places
+    }
+
     /// A place for a task whose last run began then.
-    pub(super) fn place(&self, last_ms: u64) -> Trial {
+    fn place(&self, last_ms: u64) -> Trial {
         let mut state = self.state();
         state.next += 1;
+        // Whatever the clock says now, runs of this life are later than those of lives before.
+        state.last_ms = state.last_ms.max(last_ms);
         let number = state.next;
         state.waiting.insert((last_ms, number));
         drop(state);
@@ -204,8 +217,63 @@ mod tests {
     }
 
     #[test]
-    fn each_run_has_a_time_of_its_own() {
+    fn each_run_has_a_time_of_its_own_later_than_those_of_lives_before() {
         let trials = Trials::default();
         assert_eq!([5, 5, 9, 3].map(|now| trials.next_ms(now)), [5, 6, 9, 10]);
+        drop(trials.places(vec![(20, "a"), (15, "b")]));
+        assert_eq!([11, 30].map(|now| trials.next_ms(now)), [21, 30]);
+    }
+
+    /// The tasks of two agents in the order in which they are tried, as far as any are.
+    fn tried(one: &[(u64, u32)], other: &[(u64, u32)]) -> Vec<u32> {
+        let (trials, clock) = (Trials::default(), ManualClock::new().clock());
+        let ran = Arc::new(Mutex::new(Vec::new()));
+        let run = |waiting: &[(u64, u32)]| {
+            let (places, clock, ran) =
+                (trials.places(waiting.to_vec()), clock.clone(), ran.clone());
+            async move {
+                for (trial, task) in places {
+                    trial.turn(&clock).await;
+                    ran.lock().expect("nobody panics").push(task);
+                }
+            }
+        };
+        let mut all = pin!(futures_util::future::join(run(one), run(other)));
+        // Each look brings one at least, unless they wait for each other.
+        for _ in 0..=one.len() + other.len() {
+            if all.as_mut().now_or_never().is_some() {
+                break;
+            }
+        }
+        ran.lock().expect("nobody panics").clone()
+    }
+
+    #[test]
+    fn runs_that_began_at_the_same_time_do_not_wait_for_each_other() {
+        assert_eq!(tried(&[(5, 1), (5, 2), (1, 3)], &[(3, 4)]), [2, 1, 4, 3]);
+        assert_eq!(tried(&[(5, 1)], &[(5, 2)]), [2, 1]);
+    }
+
+    #[test]
+    fn whatever_the_times_are_all_are_tried_the_latest_first() {
+        // Up to three tasks for each of two agents, and three times: each row one way to give them.
+        let mut rows: Vec<Vec<u64>> = vec![vec![]];
+        for at in 0..40 {
+            if let Some(row) = rows.get(at).filter(|row| row.len() < 3).cloned() {
+                rows.extend((0..3).map(|time| [row.as_slice(), &[time]].concat()));
+            }
+        }
+        assert_eq!(rows.len(), 40);
+        for one in &rows {
+            for other in &rows {
+                let of = |row: &[u64], from: u32| row.iter().copied().zip(from..).collect();
+                let (mine, theirs): (Vec<_>, Vec<_>) = (of(one, 0), of(other, 10));
+                let order = tried(&mine, &theirs);
+                let time = |task: &u32| mine.iter().chain(&theirs).find(|it| it.1 == *task);
+                let times: Vec<u64> = order.iter().filter_map(time).map(|it| it.0).collect();
+                assert_eq!(times.len(), one.len() + other.len(), "{one:?} {other:?}: {order:?}");
+                assert!(times.is_sorted_by(|a, b| a >= b), "{one:?} {other:?}: {order:?}");
+            }
+        }
     }
 }

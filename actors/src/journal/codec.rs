@@ -59,6 +59,8 @@ pub(super) fn entry_code(kind: EntryKind) -> u8 {
         EntryKind::PushCursor => 4,
         EntryKind::Caller => 5,
         EntryKind::Run => 6,
+        EntryKind::Call => 7,
+        EntryKind::Outcome => 8,
     }
 }
 
@@ -71,6 +73,8 @@ pub(super) fn entry_kind(code: u8) -> Option<EntryKind> {
         4 => Some(EntryKind::PushCursor),
         5 => Some(EntryKind::Caller),
         6 => Some(EntryKind::Run),
+        7 => Some(EntryKind::Call),
+        8 => Some(EntryKind::Outcome),
         _ => None,
     }
 }

@@ -3,6 +3,8 @@
 use neuroflow_kernel::{Address, AskError, Header, ParcelError, Request, StreamError};
 use serde::de::DeserializeOwned;
 
+use crate::journal::AppendError;
+
 use super::{ArchivedOutcome, ArchivedRefused, Invoke, Refused, ToolProgress, ToolsCommand};
 
 /// A tool's result.
@@ -16,6 +18,11 @@ use super::{ArchivedOutcome, ArchivedRefused, Invoke, Refused, ToolProgress, Too
 pub struct ToolResult(serde_json::Value);
 
 impl ToolResult {
+    /// From JSON.
+    pub(crate) fn read(json: &str) -> Result<Self, InvokeError> {
+        Ok(Self(serde_json::from_str(json)?))
+    }
+
     /// The JSON value.
     pub fn value(&self) -> &serde_json::Value {
         &self.0
@@ -63,6 +70,13 @@ pub enum InvokeError {
     /// The task that the call works for has ended, and the call with it.
     #[error("the task has ended, and its tool calls with it")]
     TaskEnded,
+    /// The tool has done it, and the journal doesn't keep the result, so that a second run would call it again.
+    #[error("the journal doesn't keep the tool's result")]
+    Unkept {
+        /// Why.
+        #[source]
+        source: AppendError,
+    },
 }
 
 impl InvokeError {
@@ -83,6 +97,7 @@ impl InvokeError {
             Self::Interrupted(_) => "interrupted",
             Self::Answer(_) => "invalid_answer",
             Self::TaskEnded => "task_ended",
+            Self::Unkept { .. } => "not_kept",
         }
     }
 }
@@ -127,15 +142,27 @@ pub async fn invoke_told(
     header: Header,
     tool: &str,
     arguments: impl serde::Serialize,
-    mut told: impl FnMut(ToolProgress),
+    told: impl FnMut(ToolProgress),
 ) -> Result<ToolResult, InvokeError> {
-    let message = Invoke { tool: tool.to_owned(), arguments: serde_json::to_string(&arguments)? };
+    let arguments = serde_json::to_string(&arguments)?;
+    ToolResult::read(&invoke_json(tools, header, tool, arguments, told).await?)
+}
+
+/// The same, from JSON to JSON.
+pub(crate) async fn invoke_json(
+    tools: &Address<ToolsCommand>,
+    header: Header,
+    tool: &str,
+    arguments: String,
+    mut told: impl FnMut(ToolProgress),
+) -> Result<String, InvokeError> {
+    let message = Invoke { tool: tool.to_owned(), arguments };
     let parcel = neuroflow_kernel::Parcel::archive(&message).map_err(AskError::from)?;
     let command = |replies| ToolsCommand::Invoke(Request { parcel, replies });
     let mut outcomes = tools.stream(header, command).await.map_err(AskError::from)?;
     while let Some(outcome) = outcomes.next().await {
         match outcome?.get() {
-            ArchivedOutcome::Done { json } => return Ok(ToolResult(serde_json::from_str(json)?)),
+            ArchivedOutcome::Done { json } => return Ok(json.to_string()),
             ArchivedOutcome::Refused(refused) => return Err(refused.to_refused().into()),
             ArchivedOutcome::Progress(progress) => told(ToolProgress {
                 written_bytes: progress.written_bytes.to_native(),

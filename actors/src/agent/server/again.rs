@@ -28,7 +28,7 @@ impl AgentServer {
             tracing::error!(task = %head.task, %damage, "damage of the journal");
         }
         let mut replay = understood.replay;
-        let effects = std::mem::take(&mut replay.effects);
+        let earlier = std::mem::take(&mut replay.earlier);
         let record = Record::restored(names(&head), understood.events, head.generation);
         let whole = understood.damage.is_empty();
         // Whoever has asked over a connection that is gone may be asking again already.
@@ -42,10 +42,10 @@ impl AgentServer {
         if let (true, Some(ask)) = (resumes, understood.ask) {
             tracing::info!(%task, events = head.generation, "an interrupted task is run again");
             // The life before has taken them, and so they aren't refused now.
-            live.give(effects.iter().map(|(key, json)| key.len() + json.len()).sum());
+            live.give(earlier.held());
             self.live.insert(task.clone(), live);
             let reach = self.reach_again(understood.caller);
-            let run = Run { ask, reach, effects, header: Header::new() };
+            let run = Run { ask, reach, earlier, header: Header::new() };
             if runs > 0 {
                 self.suspects.insert(task, Suspect { last_ms, run });
             } else {
@@ -75,16 +75,12 @@ impl AgentServer {
 
     /// Has those that have been run again for nothing tried beside this actor, each in its turn.
     pub(super) fn try_suspects(&mut self, context: &mut Context<AgentCommand>) {
-        let mut waiting: Vec<_> =
-            self.suspects.iter().map(|(task, it)| (it.last_ms, task)).collect();
-        if waiting.is_empty() {
+        if self.suspects.is_empty() {
             return;
         }
-        waiting.sort_unstable_by(|one, other| other.cmp(one));
-        let clock = context.clock().clone();
-        let place = |(last_ms, task): (u64, &String)| (self.trials.place(last_ms), task.clone());
-        let places: Vec<(Trial, String)> = waiting.into_iter().map(place).collect();
-        let me = context.address();
+        let waiting = self.suspects.iter().map(|(task, it)| (it.last_ms, task.clone()));
+        let places = self.trials.places(waiting.collect());
+        let (clock, me) = (context.clock().clone(), context.address());
         let trials = async move {
             for (trial, task) in places {
                 trial.turn(&clock).await;

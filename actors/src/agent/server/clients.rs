@@ -164,6 +164,8 @@ impl AgentServer {
             context.kill_child(&name).await;
         }
         live.cancel(reply);
+        // If it waits to be run again, it does so no longer.
+        self.suspects.remove(&task);
         let end = Change::Status { state: TaskState::Canceled, turn: None };
         self.append(&task, end, context);
     }
