@@ -267,7 +267,9 @@ impl TaskContext {
             };
             (Box::pin(send) as BoxFuture<'static, _>).shared()
         };
-        let once = self.effects.once(key, &self.clock, call::within(key, work), keep);
+        // In a box, or each effect around it would be as large again.
+        let work = Box::pin(call::within(key, work));
+        let once = self.effects.once(key, &self.clock, work, keep);
         self.while_it_lasts(once).await.unwrap_or(Err(AgentError::TaskEnded))
     }
 }
