@@ -49,7 +49,7 @@ const MODULES: [(&str, &[&str]); 13] = [
     ("journal", &["lock"]),
     ("audit", &["journal", "lock"]),
     ("access", &["audit", "exchange"]),
-    ("tools", &["access", "audit"]),
+    ("tools", &["access", "audit", "journal"]),
     ("agent", &["access", "held", "journal", "tools"]),
     ("builtin", &["agent", "tools"]),
     ("lease", &["journal"]),
