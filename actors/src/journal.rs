@@ -20,6 +20,7 @@ mod pace;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod reclaim;
+mod reserve;
 mod retention;
 mod scan;
 mod segment;
@@ -35,7 +36,7 @@ use neuroflow_kernel::{
 };
 use rkyv::{Archive, Serialize};
 
-use crate::limits::JOURNAL_DEADLINE;
+use crate::limits::{JOURNAL_DEADLINE, SEGMENT_BYTES};
 
 pub use call::{
     ArchivedCallEnd, ArchivedCallRecord, ArchivedOutcomeRecord, ArchivedRecordedJson, CallEnd,
@@ -252,6 +253,9 @@ pub struct JournalConfig {
     pub retention: Retention,
     /// Which of the nodes on one database this is: unfinished tasks are its own.
     pub node: String,
+    /// How long a segment of a directory becomes, [`SEGMENT_BYTES`] at most. The oldest gives its room back as a whole;
+    /// so on a small disk they should be shorter.
+    pub segment_bytes: u64,
 }
 
 impl JournalConfig {
@@ -261,7 +265,8 @@ impl JournalConfig {
             JournalPlace::Memory => Retention::in_memory(),
             _ => Retention::on_disk(),
         };
-        Self { place, sync: true, retention, node: "node".to_owned() }
+        let (node, segment_bytes) = ("node".to_owned(), SEGMENT_BYTES);
+        Self { place, sync: true, retention, node, segment_bytes }
     }
 }
 

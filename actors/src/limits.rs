@@ -534,6 +534,10 @@ pub const PROBE_BYTES: usize = 64 * 1024;
 /// Tasks on one page of a list.
 pub const JOURNAL_PAGE: usize = 1_000;
 
+/// Bytes of its disk that a journal keeps for making room where a full disk has none: marks that some two thousand tasks
+/// are removed, or a copy of what lies in an old segment and is needed, and hardly anything of the disk.
+pub const RESERVE_BYTES: usize = 256 * 1024;
+
 /// Bytes of one segment of the journal. The oldest is removed as a whole, so it should be small
 /// against all of them; each has an open file, so there should be few.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;

@@ -1,5 +1,7 @@
 //! What every store does alike.
 
+use std::time::Duration;
+
 use neuroflow::TaskState;
 use neuroflow::actors::{
     Append, AppendError, EffectResult, Entry, EntryKind, JournalConfig, JournalPlace, OpenError,
@@ -152,33 +154,74 @@ async fn survives(config: JournalConfig) {
     scene.stop().await;
 }
 
+/// What bounds the tasks that are kept.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Tasks,
+    Bytes,
+    Age,
+}
+
+const EACH: [By; 3] = [By::Tasks, By::Bytes, By::Age];
+
+impl By {
+    fn retention(self) -> Retention {
+        let mut keep = Retention::on_disk();
+        // Their times are long ago.
+        keep.age = None;
+        match self {
+            Self::Tasks => keep.tasks = 20,
+            // Of tasks with some 1 200 each.
+            Self::Bytes => keep.bytes = 20_000,
+            // That there are more than this has the ages looked at.
+            Self::Age => (keep.age, keep.tasks) = (Some(Duration::from_hours(24)), 40),
+        }
+        keep
+    }
+
+    /// At most so many are left in the end. By their number alone more would be than by their age.
+    fn left(self) -> usize {
+        match self {
+            Self::Tasks => 23,
+            Self::Bytes => 20,
+            Self::Age => 30,
+        }
+    }
+}
+
 /// The oldest ended tasks go once there are more than are kept.
-async fn forgets(mut config: JournalConfig) {
-    let mut keep = Retention::on_disk();
-    keep.tasks = 20;
-    // Their times are long ago.
-    keep.age = None;
-    config.retention = keep;
+async fn forgets(mut config: JournalConfig, by: By) {
+    config.retention = by.retention();
     let scene = Scene::open(config).await.expect("it opens");
+    let clock = scene.kernel.clock().clone();
     say(&scene.journal, "open", 0, TaskState::Working).await.expect("appended");
+    let mut recent = head("recent", TaskState::Completed, 0);
+    recent.changed_ms = clock.unix_ms();
+    let append = Append { head: recent, entries: vec![event("recent", 1, "hello")] };
+    scene.journal.append(append).await.expect("appended");
     for number in 0..60 {
         let task = format!("t{number:02}");
-        say(&scene.journal, &task, 0, TaskState::Completed).await.expect("appended");
+        let entries = vec![event(&task, 1, &"x".repeat(1_000))];
+        let append = Append { head: head(&task, TaskState::Completed, 0), entries };
+        scene.journal.append(append).await.expect("appended");
     }
     // It's done beside the appends.
-    let clock = scene.kernel.clock().clone();
-    let deadline = clock.now() + std::time::Duration::from_mins(1);
+    let deadline = clock.now() + Duration::from_mins(1);
     loop {
         let total = scene.journal.heads("echo", TaskQuery::first(1)).await.expect("listed").total;
-        if total <= 23 {
+        if total <= by.left() {
             break;
         }
-        assert!(clock.now() < deadline, "{total} tasks are left");
-        clock.sleep(std::time::Duration::from_millis(10)).await;
+        assert!(clock.now() < deadline, "{total} tasks are left by {by:?}");
+        clock.sleep(Duration::from_millis(10)).await;
     }
-    assert!(scene.journal.read("echo", "t00").await.expect("read").is_none());
-    assert!(scene.journal.read("echo", "t59").await.expect("read").is_some());
-    assert!(scene.journal.read("echo", "open").await.expect("read").is_some());
+    assert!(scene.journal.read("echo", "t00").await.expect("read").is_none(), "{by:?}");
+    for kept in ["recent", "open"] {
+        assert!(scene.journal.read("echo", kept).await.expect("read").is_some(), "{kept} {by:?}");
+    }
+    if !matches!(by, By::Age) {
+        assert!(scene.journal.read("echo", "t59").await.expect("read").is_some(), "{by:?}");
+    }
     scene.stop().await;
 }
 
@@ -189,7 +232,9 @@ async fn memory_serves() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_forgets() {
-    forgets(JournalConfig::new(JournalPlace::Memory)).await;
+    for by in EACH {
+        forgets(JournalConfig::new(JournalPlace::Memory), by).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -206,8 +251,10 @@ async fn a_directory_survives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_forgets() {
-    let folder = Folder::new();
-    forgets(config(folder.path())).await;
+    for by in EACH {
+        let folder = Folder::new();
+        forgets(config(folder.path()), by).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -224,8 +271,10 @@ async fn a_database_survives() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_forgets() {
-    let cluster = Cluster::start();
-    forgets(cluster.config("one")).await;
+    for by in EACH {
+        let cluster = Cluster::start();
+        forgets(cluster.config("one"), by).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

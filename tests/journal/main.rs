@@ -22,6 +22,7 @@ mod nodes;
 mod postgres;
 mod room;
 mod scene;
+mod segments;
 mod shop;
 mod small_disk;
 mod sole;

@@ -17,6 +17,11 @@ pub(super) struct Chain {
 }
 
 impl Chain {
+    /// Whether it has something in this segment.
+    pub(super) fn is_in(&self, segment: u32) -> bool {
+        self.spans.iter().any(|(number, _)| *number == segment)
+    }
+
     pub(super) fn add(&mut self, position: Position) {
         self.last = position;
         match self.spans.last_mut() {
@@ -50,6 +55,21 @@ impl Catalog {
             }
         }
         true
+    }
+
+    /// Removes the tasks that lie before this segment alone: what there was went with its segments, since the index was
+    /// written.
+    pub(super) fn forget_before(&mut self, first: u32) {
+        let gone = |chain: &Chain| chain.spans.iter().all(|(segment, _)| *segment < first);
+        for (agent, task) in self.tasks(gone) {
+            self.remove(&agent, &task);
+        }
+    }
+
+    /// The tasks whose records are in such places.
+    pub(super) fn tasks(&self, lies: impl Fn(&Chain) -> bool) -> Vec<(String, String)> {
+        let tasks = self.index.each().filter(|(.., known)| lies(&known.place));
+        tasks.map(|(agent, task, _)| (agent.to_owned(), task.to_owned())).collect()
     }
 
     /// Bytes of a segment that belong to a task.

@@ -136,6 +136,14 @@ pub(super) struct Head<'a> {
     pub(super) key: &'a str,
 }
 
+impl Head<'_> {
+    /// Whether it says nothing of what the task had before: the mark that it was removed, or the first of a copy.
+    pub(super) fn begins_anew(&self) -> bool {
+        let copies = self.flags & MOVED != 0 && self.previous.is_nowhere();
+        self.kind == RecordKind::Removed || copies
+    }
+}
+
 /// A record, read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'a> {

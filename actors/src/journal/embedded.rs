@@ -16,11 +16,11 @@ use super::condition::{Condition, try_room};
 use super::heading::SEGMENT_HEADER;
 use super::index::Known;
 use super::pace::Pace;
+use super::reserve::Reserve;
 use super::segment::Segment;
 use super::snapshot::{self, Covers};
 use super::store::check;
 use super::{Append, AppendError, ReadError, TaskLog};
-use crate::limits::SEGMENT_BYTES;
 use crate::lock::FileLock;
 
 /// A journal in a directory.
@@ -28,11 +28,13 @@ use crate::lock::FileLock;
 pub(super) struct Embedded {
     pub(super) folder: PathBuf,
     pub(super) sync: bool,
+    pub(super) segment_bytes: u64,
     pub(super) catalog: RwLock<Catalog>,
     pub(super) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
     pub(super) writer: Mutex<Writer>,
     pub(super) pace: Pace,
     pub(super) condition: Condition,
+    pub(super) reserve: Reserve,
     /// Shared by whoever works on it on a thread of its own.
     pub(super) work: Arc<tokio::sync::RwLock<()>>,
     /// Held while the journal is open, and released by the system when the process ends.
@@ -160,12 +162,24 @@ impl Embedded {
 
     /// Removes tasks: marks them in the log, so that they stay removed. Says how many there were.
     pub(super) fn remove(&self, tasks: &[(String, String)]) -> Result<usize, AppendError> {
-        let mut writer = self.writer();
-        self.make_room(&mut writer)?;
-        let mut buffer = Vec::new();
+        self.mark_removed(&mut self.writer(), tasks, usize::MAX)
+    }
+
+    /// The same for those of them whose marks have no more than about `most` bytes.
+    pub(super) fn mark_removed(
+        &self,
+        writer: &mut Writer,
+        tasks: &[(String, String)],
+        most: usize,
+    ) -> Result<usize, AppendError> {
+        self.make_room(writer)?;
+        let (mut buffer, mut marked) = (Vec::new(), Vec::new());
         {
             let catalog = self.catalog();
             for (agent, task) in tasks {
+                if buffer.len() >= most {
+                    break;
+                }
                 let Some(known) = catalog.index.get(agent, task) else { continue };
                 let head = Head {
                     kind: RecordKind::Removed,
@@ -184,11 +198,12 @@ impl Embedded {
                     key: "",
                 };
                 codec::write(&mut buffer, writer.segment.salt, &head, &[]);
+                marked.push((agent, task));
             }
         }
-        self.write(&mut writer, &buffer)?;
+        self.write(writer, &buffer)?;
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(tasks.iter().filter(|(agent, task)| catalog.remove(agent, task)).count())
+        Ok(marked.into_iter().filter(|(agent, task)| catalog.remove(agent, task)).count())
     }
 
     /// Begins another segment if this one is as long as it may be.
@@ -197,7 +212,7 @@ impl Embedded {
             let error = AppendError::Broken { source: Arc::clone(source) };
             return Err(self.fallen(error));
         }
-        if writer.end < SEGMENT_BYTES {
+        if writer.end < self.segment_bytes {
             return Ok(());
         }
         let number = writer.segment.number + 1;
@@ -345,7 +360,7 @@ fn add(buffer: &mut Vec<u8>, append: &Append, stands: &mut Standing, writer: &Wr
 }
 
 /// What a write means that has failed and left nothing.
-fn refused(error: io::Error) -> AppendError {
+pub(super) fn refused(error: io::Error) -> AppendError {
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let source = Arc::new(error);
     if full { AppendError::DiskFull { source } } else { AppendError::Io { source } }
@@ -361,11 +376,12 @@ fn unflushed(error: io::Error, writer: &mut Writer) -> AppendError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SEGMENT_BYTES;
 
     #[test]
     fn a_disk_that_has_failed_to_flush_stays_in_trouble_and_a_full_one_does_not() {
         let folder = std::env::temp_dir().join(format!("trouble-{}", uuid::Uuid::new_v4()));
-        let (journal, _) = Embedded::open(&folder, false).unwrap();
+        let (journal, _) = Embedded::open(&folder, false, SEGMENT_BYTES).unwrap();
         let full = refused(io::ErrorKind::StorageFull.into());
         journal.fallen(full);
         assert_eq!(journal.condition.trouble(), Some("disk_full"));

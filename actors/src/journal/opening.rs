@@ -16,6 +16,7 @@ use super::heading::{
     FORMAT, SEGMENT_HEADER, SegmentHeader, UNSALTED, read_segment_header, recovered_salt,
 };
 use super::pace::Pace;
+use super::reserve::Reserve;
 use super::scan::{Found, Placed, scan};
 use super::segment::{Segment, numbers, sync_folder};
 use super::snapshot;
@@ -24,7 +25,11 @@ use super::{DamageKind, JournalDamage, OpenError};
 use crate::lock::FileLock;
 
 impl Embedded {
-    pub(super) fn open(folder: &Path, sync: bool) -> Result<(Self, Findings), OpenError> {
+    pub(super) fn open(
+        folder: &Path,
+        sync: bool,
+        segment_bytes: u64,
+    ) -> Result<(Self, Findings), OpenError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| OpenError::Io { path, source }
@@ -54,6 +59,7 @@ impl Embedded {
         let mut catalog = catalog.take().unwrap_or_default();
         let mut end = SEGMENT_HEADER as u64;
         let mut is_sound = false;
+        let mut unsure = Unsure::new();
         for (at, number) in found.iter().copied().enumerate() {
             let mut segment = Segment::open(folder, number).map_err(failed(folder))?;
             let last = at + 1 == found.len();
@@ -66,14 +72,19 @@ impl Embedded {
             let path = segment.path().to_owned();
             is_sound = check_segment(&mut segment, &mut findings)?;
             if let Some(from) = from {
-                let whole = replay(&segment, from, last, &mut catalog, &mut findings)
-                    .map_err(failed(&path))?;
+                let found = (&mut findings, &mut unsure);
+                let whole =
+                    replay(&segment, from, last, &mut catalog, found).map_err(failed(&path))?;
                 if last && whole < end {
                     segment.cut(whole).and_then(|()| segment.sync()).map_err(failed(&path))?;
                     end = whole;
                 }
             }
             segments.insert(number, Arc::new(segment));
+        }
+        unsure.into_values().flatten().for_each(|missing| findings.add(missing));
+        if let Some(first) = found.first() {
+            catalog.forget_before(*first);
         }
         let before = segments.last_key_value();
         let sound = before.filter(|(_, last)| is_sound && !last.salt.is_none());
@@ -94,11 +105,13 @@ impl Embedded {
         let journal = Self {
             folder: folder.to_owned(),
             sync,
+            segment_bytes,
             catalog: RwLock::new(catalog),
             segments: RwLock::new(segments),
             writer: Mutex::new(Writer::at(current, end)),
             pace: Pace::default(),
             condition: Condition::new("journal"),
+            reserve: Reserve::of(folder),
             work: Arc::default(),
             _lock: lock,
         };
@@ -222,21 +235,34 @@ pub(super) fn damage_of(segment: u32, placed: &Placed<'_>, kind: DamageKind) -> 
     }
 }
 
+/// What is missing of tasks, by agent and task: nothing of one that was removed later, or copied as a whole. Its first
+/// entries lay in a segment that went by that.
+type Unsure = BTreeMap<(String, String), Vec<JournalDamage>>;
+
 /// Takes a segment's appends into the index. Returns the offset behind the last whole one.
 fn replay(
     segment: &Segment,
     from: u64,
     last: bool,
     catalog: &mut Catalog,
-    findings: &mut Findings,
+    (findings, unsure): (&mut Findings, &mut Unsure),
 ) -> io::Result<u64> {
     let bytes = segment.bytes()?;
     let number = segment.number;
     let from = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
     let whole = scan((&bytes, segment.salt), from, last, |found| match found {
         Found::Append(group) => {
-            if let Some(missing) = catalog.replay(number, group) {
-                findings.add(missing);
+            let missing = catalog.replay(number, group);
+            if let Some((_, first)) = group.first()
+                && (missing.is_some() || !unsure.is_empty())
+            {
+                let task = (first.head.agent.to_owned(), first.head.task.to_owned());
+                if first.head.begins_anew() {
+                    unsure.remove(&task);
+                }
+                if let Some(missing) = missing {
+                    unsure.entry(task).or_default().push(missing);
+                }
             }
             for placed in group.iter().filter(|(_, record)| record.body.is_none()) {
                 findings.add(damage_of(number, placed, DamageKind::Content));

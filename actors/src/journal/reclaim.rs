@@ -4,18 +4,21 @@
 //! Only the oldest, because a mark that a task was removed has to outlive that task's records, and
 //! those lie before it.
 
-use std::sync::PoisonError;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 
 use neuroflow_kernel::RawParcel;
 
-use super::catalog::{Catalog, Chain};
+use super::catalog::Chain;
 use super::codec::{self, CALLED, Head, MORE, MOVED, Record, RecordKind};
-use super::embedded::Embedded;
+use super::embedded::{Embedded, Writer, refused};
 use super::heading::SEGMENT_HEADER;
 use super::opening::damage_of;
+use super::retention::Retention;
 use super::scan::{Found, scan};
+use super::segment::Segment;
 use super::{AppendError, DamageKind, Entry, JournalDamage, ReadError, TaskHead, TaskLog};
-use crate::limits::JOURNAL_MOVED_TASKS;
+use crate::limits::{JOURNAL_MOVED_TASKS, RESERVE_BYTES};
 
 /// A task's entries by walking back from the last one. Where the chain is broken, its segments are
 /// searched.
@@ -137,15 +140,16 @@ impl Embedded {
         segments.values().filter_map(|segment| segment.len().ok()).sum()
     }
 
+    /// The segment that may be removed next.
+    fn oldest(&self) -> Option<Arc<Segment>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, oldest) = segments.first_key_value().filter(|_| segments.len() > 1)?;
+        Some(Arc::clone(oldest))
+    }
+
     /// Takes one step towards a smaller directory. Says whether there may be more to do.
     pub(super) fn reclaim(&self) -> Result<bool, AppendError> {
-        let oldest = {
-            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-            match segments.first_key_value() {
-                Some((_, oldest)) if segments.len() > 1 => std::sync::Arc::clone(oldest),
-                _ => return Ok(false),
-            }
-        };
+        let Some(oldest) = self.oldest() else { return Ok(false) };
         let live = self.catalog().live_in(oldest.number);
         if live > 0 {
             let kept = self.catalog().index.bytes();
@@ -172,70 +176,143 @@ impl Embedded {
         Ok(segments.len() > 1)
     }
 
+    /// Removes tasks that aren't kept any longer from a disk that has no room for the marks of all. Says how many.
+    ///
+    /// The oldest segment goes as a whole, so that its tasks need no mark, if the reserve has room for what is needed of
+    /// it and for the marks of those that lie behind it too. Else some tasks are marked, with what the reserve has.
+    pub(super) fn make_way(
+        &self,
+        keep: &Retention,
+        age_limit_ms: Option<u64>,
+    ) -> Result<usize, AppendError> {
+        let mut writer = self.writer();
+        let due = keep.due(&self.catalog().index, age_limit_ms, usize::MAX);
+        if let Some(oldest) = self.oldest() {
+            let inside = self.catalog().tasks(|chain| chain.is_in(oldest.number));
+            let (leaving, staying) = {
+                let due: HashSet<&(String, String)> = due.iter().collect();
+                inside.into_iter().partition::<Vec<_>, _>(|task| due.contains(task))
+            };
+            if self.bytes_of(&staying) <= RESERVE_BYTES as u64 / 2 {
+                for (agent, task) in &staying {
+                    self.move_task(&mut writer, agent, task)?;
+                }
+                // If one couldn't be read, it isn't moved.
+                let is_empty = |task: &(String, String)| !self.lies_in(task, oldest.number);
+                if staying.iter().all(is_empty) {
+                    return self.drop_segment(&mut writer, &oldest, &leaving);
+                }
+            }
+        }
+        self.pressed(|| self.mark_removed(&mut writer, &due, RESERVE_BYTES / 2))
+    }
+
+    fn bytes_of(&self, tasks: &[(String, String)]) -> u64 {
+        let catalog = self.catalog();
+        let known = tasks.iter().filter_map(|(agent, task)| catalog.index.get(agent, task));
+        known.map(|known| known.bytes).sum()
+    }
+
+    fn lies_in(&self, (agent, task): &(String, String), segment: u32) -> bool {
+        self.catalog().index.get(agent, task).is_some_and(|known| known.place.is_in(segment))
+    }
+
+    /// Removes the oldest segment together with the tasks that have something in it. Says how many those are.
+    fn drop_segment(
+        &self,
+        writer: &mut Writer,
+        oldest: &Segment,
+        tasks: &[(String, String)],
+    ) -> Result<usize, AppendError> {
+        let spread: Vec<_> = {
+            let catalog = self.catalog();
+            let elsewhere = |chain: &Chain| chain.spans.len() > 1 && chain.is_in(oldest.number);
+            let known = |(agent, task): &(String, String)| catalog.index.get(agent, task).cloned();
+            let is_spread = |task: &&_| known(task).is_some_and(|known| elsewhere(&known.place));
+            tasks.iter().filter(is_spread).cloned().collect()
+        };
+        // Of these something is left behind it.
+        let marked = self.pressed(|| self.mark_removed(writer, &spread, usize::MAX))?;
+        // Until an index is written, the last one has tasks that went with it: the next start knows that.
+        oldest.remove().map_err(refused)?;
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&oldest.number);
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(marked + tasks.iter().filter(|(agent, task)| catalog.remove(agent, task)).count())
+    }
+
+    /// Does what brings room, on a full disk with that of the reserve.
+    fn pressed<T>(
+        &self,
+        mut work: impl FnMut() -> Result<T, AppendError>,
+    ) -> Result<T, AppendError> {
+        match work() {
+            Err(AppendError::DiskFull { .. }) if self.reserve.give_up() => work(),
+            done => done,
+        }
+    }
+
     /// Copies some of the tasks that have something in a segment to the end of the log. Says how many.
     fn move_out(&self, segment: u32) -> Result<usize, AppendError> {
+        let mut tasks = self.catalog().tasks(|chain| chain.is_in(segment));
+        tasks.truncate(JOURNAL_MOVED_TASKS);
         let mut count = 0;
-        let tasks: Vec<(String, String)> = {
-            let catalog = self.catalog();
-            let has = |chain: &Chain| chain.spans.iter().any(|(number, _)| *number == segment);
-            let inside = catalog.index.each().filter(|(.., known)| has(&known.place));
-            let inside = inside.take(JOURNAL_MOVED_TASKS);
-            inside.map(|(agent, task, _)| (agent.to_owned(), task.to_owned())).collect()
-        };
         for (agent, task) in tasks {
             // The lock is taken for each, so that appends wait for one copy at most.
-            let mut writer = self.writer();
-            self.make_room(&mut writer)?;
-            let Some(known) = self.catalog().index.get(&agent, &task).cloned() else { continue };
-            let Some(head) = self.catalog().index.head(&agent, &task) else { continue };
-            let log = match read_chain(self, head, &known.place) {
-                Ok(log) => log,
-                Err(error) => {
-                    tracing::warn!(%task, error = &error as &dyn std::error::Error, "a task can't be moved");
-                    continue;
-                }
-            };
-            for damage in &log.damage {
-                tracing::error!(%damage, "damage of the journal");
-            }
-            let mut buffer = Vec::new();
-            let mut moved = known.clone();
-            moved.place = Chain::default();
-            moved.bytes = 0;
-            let first = known.entries.saturating_sub(log.entries.len() as u64);
-            let last = log.entries.len();
-            for (at, entry) in log.entries.iter().enumerate() {
-                let called = if at == 0 && known.caller.is_some() { CALLED } else { 0 };
-                let record = Head {
-                    kind: RecordKind::Entry(entry.kind),
-                    flags: MOVED | (if at + 1 < last { MORE } else { 0 }) | called,
-                    state: known.state,
-                    message: entry.parcel.message(),
-                    version: entry.parcel.version(),
-                    // Where entries are lost, those that are left keep the last numbers.
-                    number: first + at as u64 + 1,
-                    generation: known.generation,
-                    at_ms: known.at_ms,
-                    previous: moved.place.last,
-                    agent: &agent,
-                    task: &task,
-                    context: if at == 0 { &known.context } else { "" },
-                    caller: known.caller.as_deref().filter(|_| at == 0).unwrap_or_default(),
-                    key: &entry.key,
-                };
-                let written = buffer.len();
-                let body = entry.parcel.as_bytes();
-                let len = codec::write(&mut buffer, writer.segment.salt, &record, body);
-                moved.place.add(Self::place(&writer, written, len));
-                moved.bytes += u64::from(len);
-            }
-            self.write(&mut writer, &buffer)?;
-            let mut catalog: std::sync::RwLockWriteGuard<'_, Catalog> =
-                self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-            catalog.put(&agent, &task, moved);
-            count += 1;
+            count += usize::from(self.move_task(&mut self.writer(), &agent, &task)?);
         }
         Ok(count)
+    }
+
+    /// Copies a task to the end of the log. Says whether it could be read.
+    fn move_task(&self, writer: &mut Writer, agent: &str, task: &str) -> Result<bool, AppendError> {
+        self.pressed(|| self.make_room(writer))?;
+        let Some(known) = self.catalog().index.get(agent, task).cloned() else { return Ok(false) };
+        let Some(head) = self.catalog().index.head(agent, task) else { return Ok(false) };
+        let log = match read_chain(self, head, &known.place) {
+            Ok(log) => log,
+            Err(error) => {
+                tracing::warn!(%task, error = &error as &dyn std::error::Error, "a task can't be moved");
+                return Ok(false);
+            }
+        };
+        for damage in &log.damage {
+            tracing::error!(%damage, "damage of the journal");
+        }
+        let mut buffer = Vec::new();
+        let mut moved = known.clone();
+        moved.place = Chain::default();
+        moved.bytes = 0;
+        let first = known.entries.saturating_sub(log.entries.len() as u64);
+        let last = log.entries.len();
+        for (at, entry) in log.entries.iter().enumerate() {
+            let called = if at == 0 && known.caller.is_some() { CALLED } else { 0 };
+            let record = Head {
+                kind: RecordKind::Entry(entry.kind),
+                flags: MOVED | (if at + 1 < last { MORE } else { 0 }) | called,
+                state: known.state,
+                message: entry.parcel.message(),
+                version: entry.parcel.version(),
+                // Where entries are lost, those that are left keep the last numbers.
+                number: first + at as u64 + 1,
+                generation: known.generation,
+                at_ms: known.at_ms,
+                previous: moved.place.last,
+                agent,
+                task,
+                context: if at == 0 { &known.context } else { "" },
+                caller: known.caller.as_deref().filter(|_| at == 0).unwrap_or_default(),
+                key: &entry.key,
+            };
+            let written = buffer.len();
+            let body = entry.parcel.as_bytes();
+            let len = codec::write(&mut buffer, writer.segment.salt, &record, body);
+            moved.place.add(Self::place(writer, written, len));
+            moved.bytes += u64::from(len);
+        }
+        self.pressed(|| self.write(writer, &buffer))?;
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        catalog.put(agent, task, moved);
+        Ok(true)
     }
 }
 

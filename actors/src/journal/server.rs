@@ -139,11 +139,10 @@ async fn sweep(store: Arc<Store>, config: JournalConfig, clock: Clock, due: Arc<
             tracing::warn!(?jump, "the clock was set forward; nothing is removed by its age now");
             None
         });
-        let swept = match store.retain(&config, limit).await {
-            Ok(_) => store.tidy(&mut indexed).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = swept {
+        let retained = store.retain(&config, limit).await;
+        // Where nothing can be removed there may still be what nobody needs any more.
+        let tidied = store.tidy(&mut indexed).await;
+        if let Err(error) = retained.and(tidied) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "what isn't kept any longer can't be removed"

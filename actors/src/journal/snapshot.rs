@@ -94,10 +94,16 @@ pub(super) fn decode(file: &[u8]) -> Option<(Catalog, Covers)> {
 /// Writes an index in place of the one before, or leaves that.
 pub(super) fn write(folder: &Path, bytes: &[u8]) -> io::Result<()> {
     let next = folder.join(NEXT);
-    let mut file = File::create(&next)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&next, folder.join(NAME))
+    let written = File::create(&next).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&next, folder.join(NAME))
+    });
+    if written.is_err() {
+        // Half an index helps nobody, and takes up what little room there may be.
+        let _not_there = fs::remove_file(&next);
+    }
+    written
 }
 
 /// Reads a folder's index; none if there is none that can be used.

@@ -20,7 +20,8 @@ use super::{
     OpenError, ReadError, TaskHead, TaskLog, TaskQuery,
 };
 use crate::limits::{
-    JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_QUICK_BYTES, JOURNAL_RECORD_BYTES, RETENTION_STEP,
+    JOURNAL_APPEND_BYTES, JOURNAL_DAMAGE, JOURNAL_QUICK_BYTES, JOURNAL_RECORD_BYTES,
+    RETENTION_STEP, SEGMENT_BYTES,
 };
 
 /// What was found when a journal was opened.
@@ -96,7 +97,8 @@ impl OpenedJournal {
             JournalPlace::Memory => (Store::Memory(Memory::default()), Findings::default()),
             JournalPlace::Directory(folder) => {
                 let (folder, sync) = (folder.clone(), config.sync);
-                let opened = blocking(move || Embedded::open(&folder, sync)).await;
+                let bytes = config.segment_bytes.min(SEGMENT_BYTES);
+                let opened = blocking(move || Embedded::open(&folder, sync, bytes)).await;
                 let (embedded, findings) = opened?;
                 (Store::Embedded(Arc::new(embedded)), findings)
             }
@@ -419,7 +421,14 @@ impl Store {
             if due.is_empty() {
                 return Ok(removed);
             }
-            removed += self.remove(due).await?;
+            removed += match (self.remove(due).await, self) {
+                (Err(AppendError::DiskFull { .. }), Self::Embedded(embedded)) => {
+                    let keep = *keep;
+                    at_work(embedded, move |embedded| embedded.make_way(&keep, age_limit_ms))
+                        .await?
+                }
+                (removed, _) => removed?,
+            };
         }
     }
 
@@ -432,6 +441,7 @@ impl Store {
                 break;
             }
         }
+        at_work(embedded, |embedded| embedded.reserve.make()).await;
         let segment = embedded.writer().segment.number;
         if segment != *indexed {
             *indexed = segment;
