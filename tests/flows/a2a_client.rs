@@ -1,6 +1,7 @@
 //! The gateway and the official clients of its protocol understand each other.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use neuroflow::actors::{ExtendedProfile, Extension, PushOptions, Skill};
 use neuroflow::{AgentBuilder, Answer, AnyAgent, Node, Turn};
@@ -188,6 +189,9 @@ pub(crate) fn install(
     name: &str,
     into: impl FnOnce(&str) -> Result<(), String>,
 ) -> Result<PathBuf, String> {
+    // Several tests want the same, and package managers at work on one cache get in each other's way.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     if place.exists() {
         return Ok(place);
