@@ -49,7 +49,7 @@ impl Connections {
         let Some(files) = open_files() else { return CONNECTIONS };
         let most = files.saturating_sub(files / DESCRIPTORS_KEPT);
         if most < CONNECTIONS {
-            tracing::warn!(
+            tracing::info!(
                 connections = most,
                 open_files = files,
                 "fewer connections than usual: the process may open so many files (LimitNOFILE=, ulimit -n)"
