@@ -5,7 +5,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use neuroflow::sandbox::{End, Interpreter, Launcher, Level, Profile, Program, Warm};
+use neuroflow::sandbox::{End, Interpreter, Launcher, Level, Output, Profile, Program, Warm};
 
 use crate::support::{Aim, Arguments, Figure, Samples, Unit, on_workers};
 
@@ -80,13 +80,19 @@ async fn fork(launcher: &Launcher, profile: &Profile, text: &str) -> ((Duration,
     let program = Program::python(text);
     let begun = Instant::now();
     let mut cell = launcher.launch(profile, &program).await.expect("the host gives strict");
+    let mut said = Vec::new();
+    while let Some(output) = cell.next().await {
+        if let Output::Stdout(bytes) = output {
+            said.extend_from_slice(&bytes);
+        }
+    }
     let end = cell.exit().await;
     let exit = begun.elapsed();
-    let collected = cell.collect().await;
+    assert!(end == Some(End::Exited(0)) && said == b"1\n", "the program ran");
+    let report = cell.finish().await;
     let gone = begun.elapsed();
-    assert!(end == Some(End::Exited(0)) && collected.stdout == b"1\n", "the program ran");
-    assert!(collected.report.is_success(), "and its cell is gone");
-    ((exit, gone), collected.report.forked)
+    assert!(report.is_success(), "and its cell is gone");
+    ((exit, gone), report.forked)
 }
 
 fn bare(text: &str) -> Duration {
