@@ -207,7 +207,7 @@ impl Leases {
 
     /// The same, for which nodes that the cluster has shut out hold nothing: they still reach the database, and
     /// would keep their keys for as long as they run. One of which `shut_out` says so loses its key to whoever wants it;
-    /// its instance ends when it hears that, after a third of a term at most, and until then the fence tells them apart.
+    /// its instance ends when it hears that, after a third of a term at most; until then stores tell them apart by the fence.
     #[must_use]
     pub fn shutting_out(mut self, shut_out: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.takes.shut_out = Arc::new(shut_out);
