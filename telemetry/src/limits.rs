@@ -60,5 +60,8 @@ pub const MAX_CAUSES: usize = 8;
 /// being written: some thousand lines, a burst of a second or two.
 pub const LOG_QUEUE_BYTES: usize = 1024 * 1024;
 
+/// Bytes of one value in a log line: more of it is said in a number. Clients and servers name things in what is logged.
+pub const LOG_VALUE_BYTES: usize = 4 * 1024;
+
 /// Time that waiting log lines get to be written when the process ends.
 pub const LOG_FLUSH: Duration = Duration::from_secs(1);

@@ -158,6 +158,41 @@ fn a_node_opens_as_many_files_as_it_may() {
 }
 
 #[test]
+fn a_client_that_says_very_much_does_not_silence_the_log() {
+    let scratch = Scratch::new();
+    let mut server = Server::start(&scratch, &["--agents-enabled=echo"]);
+    let call = serde_json::json!({
+        "jsonrpc": "2.0", "id": "i".repeat(1_200_000), "method": "tools/call",
+        "params": {
+            "name": "nobody", "arguments": {},
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    });
+    let body = call.to_string();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n\
+         mcp-method: tools/call\r\nmcp-name: nobody\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(server.gateway).expect("a connection");
+    stream.write_all(head.as_bytes()).expect("a head");
+    stream.write_all(body.as_bytes()).expect("a body");
+    let mut answer = String::new();
+    Read::read_to_string(&mut stream, &mut answer).expect("an answer");
+    assert!(answer.contains("-32602"), "{}", &answer[..answer.len().min(400)]);
+    server.process.signal("TERM");
+    assert_eq!(server.process.exit_code(), 0);
+    let log = server.process.stderr();
+    assert!(log.contains("(1200000 bytes)"), "what it said is there, in short: {log}");
+    assert!(log.contains("stopped") && log.len() < 64 * 1024, "{} bytes: {log}", log.len());
+}
+
+#[test]
 fn a_signal_stops_it_in_good_order() {
     for signal in ["TERM", "INT"] {
         let scratch = Scratch::new();

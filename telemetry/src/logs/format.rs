@@ -15,6 +15,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::causes::chain;
+use crate::limits::LOG_VALUE_BYTES;
 
 /// How a line looks.
 ///
@@ -167,6 +168,10 @@ enum Value {
 
 impl Found {
     fn add(&mut self, field: &Field, value: Value) {
+        let value = match value {
+            Value::Text(text) if text.len() > LOG_VALUE_BYTES => Value::Text(cut(&text)),
+            value => value,
+        };
         match value {
             Value::Text(text) | Value::Bare(text) if field.name() == "message" => {
                 self.message = text;
@@ -206,6 +211,12 @@ impl Visit for Found {
         let kind = if value.is_finite() { Value::Bare } else { Value::Text };
         self.add(field, kind(value.to_string()));
     }
+}
+
+/// The beginning of a text, and how much there is of it.
+fn cut(text: &str) -> String {
+    let (start, _) = text.split_at(text.floor_char_boundary(LOG_VALUE_BYTES));
+    format!("{start}… ({} bytes)", text.len())
 }
 
 fn now() -> String {
@@ -312,6 +323,16 @@ mod tests {
         let line = logged(LogFormat::Json, log);
         assert_eq!(line.matches('\n').count(), 1, "{line}");
         serde_json::from_str(&line).unwrap()
+    }
+
+    #[test]
+    fn a_long_value_is_cut_and_says_how_long_it_was() {
+        let long = "ü".repeat(1_000_000);
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let line = logged(format, || tracing::warn!(id = %long, name = long, "{long}"));
+            assert_eq!(line.matches("… (2000000 bytes)").count(), 3, "{}", line.len());
+            assert!(line.len() < 4 * LOG_VALUE_BYTES, "{}", line.len());
+        }
     }
 
     #[test]

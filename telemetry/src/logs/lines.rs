@@ -58,6 +58,8 @@ impl Lines {
         if waiting.lost > 0 || waiting.bytes.len() + line.len() > LOG_QUEUE_BYTES {
             waiting.lost += 1;
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            // One that never fits is lost where nothing waits, and then somebody has to look.
+            self.0.came.notify_one();
             return;
         }
         waiting.bytes.extend_from_slice(line);
@@ -90,7 +92,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         if waiting.bytes.is_empty() {
             shared.written.notify_all();
         }
-        let idle = |waiting: &mut Waiting| waiting.bytes.is_empty();
+        let idle = |waiting: &mut Waiting| waiting.bytes.is_empty() && waiting.lost == 0;
         waiting = shared.came.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut bytes, &mut waiting.bytes);
         waiting.writing = true;
@@ -98,7 +100,7 @@ fn write(shared: &Shared, mut out: impl Write) {
         drop(waiting);
         if lost > 0 {
             // Behind what is about to be written, and so where they are missing.
-            warn!(lines = lost, "log lines were lost, for nobody read standard error");
+            warn!(lines = lost, "log lines were lost, for standard error isn't read fast enough");
         }
         match out.write_all(&bytes).and_then(|()| out.flush()) {
             Ok(()) if refused > 0 => {
@@ -188,6 +190,19 @@ mod tests {
         assert_eq!(written.recv().unwrap(), b"last\n", "there is room again");
         assert!(lines.flush(Duration::from_secs(10)));
         assert_eq!(lines.dropped(), 4);
+    }
+
+    #[test]
+    fn a_line_that_never_fits_costs_itself_alone() {
+        let (wrote, written) = sync_channel(16);
+        let lines = Lines::written_to(Full(wrote, false)).unwrap();
+        lines.take(&vec![b'x'; LOG_QUEUE_BYTES + 1]);
+        while lines.0.waiting().lost > 0 {
+            std::thread::yield_now();
+        }
+        lines.take(b"next\n");
+        assert_eq!(written.recv().unwrap(), b"next\n");
+        assert_eq!(lines.dropped(), 1);
     }
 
     /// Has no room for the first piece.
