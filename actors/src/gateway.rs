@@ -38,7 +38,7 @@ use crate::limits::BLOCKING_WAIT;
 pub(crate) use door::{Admitted, CREDENTIAL_ENDED, Denial, Entrance, Lost, Tenure, UNRECORDED};
 pub use door::{DoorConfig, RequestId, TlsError, TlsFiles};
 #[cfg(feature = "mcp")]
-pub(crate) use json::shown;
+pub(crate) use json::{has_values_within, shown};
 pub use push::{
     PushBasis, PushCommand, PushConfig, PushCreator, PushError, PushJournal, PushOptions,
     PushPlace, PushRecord, PushSecret, PushShared, PushStartError, PushStore, PushStoreError,

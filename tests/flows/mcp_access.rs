@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use neuroflow::actors::limits::MCP_PRINCIPAL_SESSIONS;
+use neuroflow::actors::limits::{BODY_VALUES, MCP_PRINCIPAL_SESSIONS};
 use neuroflow::actors::{AccessConfig, FreshToken, RulesSource};
 use neuroflow::{
     AgentBuilder, Answer, AnyAgent, Echo, GatewayConfig, McpServer, Node, NodeBuilder,
@@ -429,6 +429,23 @@ fn slow_node(access: AccessConfig) -> NodeBuilder {
 
 const ENDED: &str =
     "the credential that this was opened with isn't good any more; bring a fresh one";
+
+#[tokio::test]
+async fn a_message_has_as_many_values_as_elsewhere() {
+    let builder = Node::builder().agent(AnyAgent::new(Echo)).gateway(loopback());
+    let (node, to) = start(builder.mcp_server(McpServer { http: true, exec: false })).await;
+    let client = Client::new(to, None);
+    let call = |values: usize| {
+        let arguments = json!({ "message": "hi", "more": vec![0; values] });
+        client.stateless("tools/call", json!({ "name": "nobody", "arguments": arguments }))
+    };
+    let most = call(BODY_VALUES - 64).await;
+    assert!(!most.text().contains("values"), "{}", most.text());
+    let more = call(BODY_VALUES).await;
+    assert_eq!((more.status, &more.json()["error"]["code"]), (400, &json!(-32600)));
+    assert!(more.text().contains(&format!("more than {BODY_VALUES} values")), "{}", more.text());
+    node.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_and_streams_end_with_the_credential_and_tasks_go_on() {

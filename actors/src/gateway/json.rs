@@ -15,7 +15,7 @@ use serde::{Serialize, Serializer};
 use super::error::A2aError;
 use crate::limits::{BODY_VALUES, SHOWN_BYTES};
 
-pub(super) use count::has_values_within;
+pub(crate) use count::has_values_within;
 use tree::{Reading, Tree};
 
 /// Reads an object; the error names the field that doesn't fit, below `root`.

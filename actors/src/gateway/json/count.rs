@@ -9,10 +9,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 ///
 /// # Errors
 /// It isn't JSON.
-pub(in crate::gateway) fn has_values_within(
-    json: &[u8],
-    bound: usize,
-) -> Result<bool, serde_json::Error> {
+pub(crate) fn has_values_within(json: &[u8], bound: usize) -> Result<bool, serde_json::Error> {
     let mut left = Some(bound);
     let mut reader = serde_json::Deserializer::from_slice(json);
     match Count(&mut left).deserialize(&mut reader).and_then(|()| reader.end()) {

@@ -2,23 +2,25 @@
 //! checked `Host` and `Origin` and says who asks.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Collected};
 use neuroflow_kernel::Moment;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, ServerHandler};
 use serde_json::json;
 
 use super::sessions::{Full, Sessions};
-use crate::gateway::{Admitted, Tenure};
-use crate::limits::{BODY_BYTES, LAST_WORD};
+use crate::gateway::{Admitted, Tenure, has_values_within};
+use crate::limits::{BODY_BYTES, BODY_VALUES, LAST_WORD};
 
 /// Routes with the endpoint `/mcp`, where each session of the earlier version, and each request of the
 /// later one, is answered by a handler of its own. The handler may be the node's, or any other of the
@@ -63,6 +65,10 @@ async fn own_session(
     }
     let tenure = admitted.tenure();
     let is_json = is_of(request.headers(), "application/json");
+    let request = match weighed(request).await {
+        Ok(request) => request,
+        Err(refused) => return refused,
+    };
     match Sessions::asked_by(caller, next.run(request)).await {
         // The protocol's library says of a text that it can't read that its kind is wrong.
         Ok(response) if is_json && response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE => {
@@ -92,9 +98,32 @@ fn is_of(headers: &HeaderMap, kind: &str) -> bool {
     sent.is_some_and(|sent| sent.as_bytes().starts_with(kind.as_bytes()))
 }
 
-/// Nothing says which request it was, if it was one.
+/// A request whose body has no more values than the gateway takes elsewhere: in memory each is many times its text, and
+/// some stay there for as long as a call runs.
+async fn weighed(request: Request<Body>) -> Result<Request<Body>, Response> {
+    let (parts, body) = request.into_parts();
+    // What is announced as too large isn't waited for.
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Ok(Request::from_parts(parts, body));
+    }
+    let body = match body.collect().await.map(Collected::to_bytes) {
+        Ok(whole) if has_values_within(&whole, BODY_VALUES).is_ok_and(|fits| !fits) => {
+            let text = format!("the body has more than {BODY_VALUES} values");
+            return Err(refusal(&ErrorData::invalid_request(text, None)));
+        }
+        Ok(whole) => Body::from(whole),
+        // The protocol's library says what it says of a body that ends so.
+        Err(error) => Body::from_stream(stream::once(ready(Err::<Bytes, _>(error)))),
+    };
+    Ok(Request::from_parts(parts, body))
+}
+
 fn unreadable() -> Response {
-    let error = ErrorData::parse_error("the body isn't one JSON-RPC message", None);
+    refusal(&ErrorData::parse_error("the body isn't one JSON-RPC message", None))
+}
+
+/// Nothing says which request it was, if it was one.
+fn refusal(error: &ErrorData) -> Response {
     let answer = json!({ "jsonrpc": "2.0", "id": null, "error": error });
     (StatusCode::BAD_REQUEST, Json(answer)).into_response()
 }
