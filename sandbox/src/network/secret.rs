@@ -32,7 +32,7 @@ impl Secret {
 
     /// Its words without the scheme, each whole, and the value of one that is `name=value`.
     fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        let between = |byte: &u8| b" \t;,\"".contains(byte);
+        let between = |byte: &u8| b" \t;,".contains(byte);
         // `Bearer`, before what is secret.
         let scheme = self.0.iter().position(|byte| *byte == b' ').unwrap_or_default();
         let is_scheme = self.0.iter().take(scheme).all(u8::is_ascii_alphanumeric);
@@ -41,9 +41,15 @@ impl Secret {
             let mut sides = word.splitn(2, |byte| *byte == b'=');
             [Some(word), sides.nth(1)].into_iter().flatten()
         });
-        // Padding is left out as often as not.
-        words.map(unpadded).filter(|word| word.len() >= SHORTEST_WORD)
+        // Quotes and padding are left out as often as not.
+        words.map(|word| unpadded(unquoted(word))).filter(|word| word.len() >= SHORTEST_WORD)
     }
+}
+
+/// Without quotes around it.
+fn unquoted(word: &[u8]) -> &[u8] {
+    let word = word.strip_prefix(b"\"").unwrap_or(word);
+    word.strip_suffix(b"\"").unwrap_or(word)
 }
 
 /// Without the signs that base 64 ends with.
@@ -111,6 +117,7 @@ mod tests {
         assert!(basic.is_in(b"auth=dXNlcjpwYXNzd29yZA"));
         assert!(!basic.is_in(b"Basic realm"));
         let digest = Secret::from("Digest username=\"mallory\", response=\"6629fae49393a053\"");
-        assert!(digest.is_in(b"6629fae49393a053"));
+        assert!(digest.is_in(b"6629fae49393a053") && digest.is_in(b"to mallory"));
+        assert!(!digest.is_in(b"username and response"));
     }
 }

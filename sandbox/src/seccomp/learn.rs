@@ -106,6 +106,14 @@ const LISTED: &[Listed] = &[
         arguments: &[Kind { argument: 1, mask: Some(("MFD_HUGETLB", 0x4)), beginnings: &["MFD_"] }],
     },
     Listed {
+        call: "shmget",
+        arguments: &[Kind {
+            argument: 2,
+            mask: Some(("SHM_HUGETLB", 0x4000)),
+            beginnings: &["SHM_"],
+        }],
+    },
+    Listed {
         call: "mprotect",
         arguments: &[Kind { argument: 2, mask: Some(("PROT_EXEC", 0x4)), beginnings: &["PROT_"] }],
     },

@@ -215,6 +215,8 @@ fn huge_pages_are_refused() {
         assert_eq!(answer(level, false, "memfd_create", &[0, 5]), Verdict::Notify, "{level}");
     }
     for level in [Level::Standard, Level::Strict] {
+        assert_eq!(answer(level, false, "shmget", &[0, 1, 0o1600]), Verdict::Allow, "{level}");
+        assert_eq!(answer(level, false, "shmget", &[0, 1, 0o45600]), Verdict::Notify, "{level}");
         assert_eq!(answer(level, false, "memfd_create", &[0, 3]), Verdict::Allow, "{level}");
     }
 }
