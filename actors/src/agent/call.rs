@@ -6,9 +6,10 @@
 //! has spawned another comes first each time.
 
 use std::collections::HashMap;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use data_encoding::HEXLOWER;
 use neuroflow_kernel::{Address, Header, Parcel, RawParcel, WireMessage};
 use ring::digest::{Context, SHA256};
 
@@ -168,13 +169,7 @@ fn digest(texts: [&str; 3]) -> [u8; 16] {
 }
 
 fn key(tool: &str, digest: [u8; 16], alike: u64) -> String {
-    let mut key = format!("{}#", cut(tool, CALL_NAME_BYTES));
-    for byte in digest {
-        // Writing into a text doesn't fail.
-        let _written = write!(key, "{byte:02x}");
-    }
-    let _written = write!(key, "#{alike}");
-    key
+    format!("{}#{}#{alike}", cut(tool, CALL_NAME_BYTES), HEXLOWER.encode(&digest))
 }
 
 fn cut(text: &str, most: usize) -> &str {
